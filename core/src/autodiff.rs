@@ -1,0 +1,150 @@
+//! Walks a graph backwards, asking each operation for its gradient. Adds ordinary nodes; changes none.
+
+use crate::error::{Error, Result};
+use crate::graph::{Grad, Graph, Node, NodeKind, Value, decomposed};
+use crate::tensor::{DType, Tensor, TensorType};
+use std::collections::HashMap;
+
+/// Adds to the graph the gradients of `of` (weighted by `seed`, of its type; ones if `None`) with
+/// respect to each of `by`. Values that `of` does not depend on get zeros.
+///
+/// # Errors
+/// [`Error::NoGradient`] if an operation on the way has none, or the graph's own first error.
+pub fn gradients(g: &Graph, of: Value, seed: Option<Value>, by: &[Value]) -> Result<Vec<Value>> {
+    let nodes: Vec<Node> = g.data()?.nodes.clone();
+    let root = of.index().ok_or_else(|| Error::internal("gradient of a poisoned value"))?;
+    let reaches = reaching(&nodes[..=root], by);
+    let ones = |g: &Graph, ty: &TensorType| constant_like(g, ty, 1.0);
+    let mut ups: HashMap<Value, Vec<Value>> = HashMap::new();
+    ups.insert(of, vec![seed.unwrap_or_else(|| ones(g, &nodes[root].ty))]);
+    for i in (0..=root).rev() {
+        let v = Value::at(i);
+        if !reaches[i] || by.contains(&v) && !matches!(nodes[i].kind, NodeKind::Op(..)) {
+            continue;
+        }
+        let Some(parts) = ups.get(&v) else { continue };
+        let up = parts.iter().copied().reduce(|a, b| g.add(a, b)).unwrap_or(Value::POISON);
+        ups.insert(v, vec![up]);
+        backward(g, &nodes, v, up, &reaches, &mut ups)?;
+        if let Some(e) = g.error() {
+            return Err(e);
+        }
+    }
+    let total = |v: &Value| match ups.get(v) {
+        Some(parts) => parts.iter().copied().reduce(|a, b| g.add(a, b)).unwrap_or(Value::POISON),
+        None => constant_like(g, &g.ty(*v), 0.0),
+    };
+    let all = by.iter().map(total).collect();
+    g.data().map(|_| all)
+}
+
+/// Which nodes depend on one of `by` through float values.
+fn reaching(nodes: &[Node], by: &[Value]) -> Vec<bool> {
+    let mut reaches = vec![false; nodes.len()];
+    for (i, node) in nodes.iter().enumerate() {
+        let from_input = node.inputs.iter().any(|v| v.index().is_some_and(|j| reaches[j]));
+        reaches[i] = node.ty.dtype.is_float() && (by.contains(&Value::at(i)) || from_input);
+    }
+    reaches
+}
+
+/// Gives one node's upstream gradient on to its inputs.
+fn backward(
+    g: &Graph,
+    nodes: &[Node],
+    v: Value,
+    up: Value,
+    reaches: &[bool],
+    ups: &mut HashMap<Value, Vec<Value>>,
+) -> Result<()> {
+    let node = &nodes[v.index().unwrap_or(0)];
+    let NodeKind::Op(op, attrs) = &node.kind else { return Ok(()) };
+    let needed: Vec<bool> = node.inputs.iter().map(|i| i.index().is_some_and(|i| reaches[i])).collect();
+    let parts: Vec<Option<Value>> = match op.grad(g, v, up) {
+        Grad::Of(parts) => parts,
+        Grad::ByDecomposition => {
+            // the decomposition is built over the same inputs; what the forward pass shares with it is
+            // merged when equal nodes are
+            let meaning = decomposed(*op, g, &node.inputs, attrs)?;
+            let by: Vec<Value> =
+                node.inputs.iter().zip(&needed).filter(|(_, n)| **n).map(|(&i, _)| i).collect();
+            let mut found = within(g, meaning, up, &by)?.into_iter();
+            needed.iter().map(|&n| if n { found.next() } else { None }).collect()
+        }
+        Grad::None(why) => {
+            let node = g.data()?.label(v);
+            return Err(Error::NoGradient { op: op.name().into(), node, why: why.into() });
+        }
+    };
+    for (i, &input) in node.inputs.iter().enumerate() {
+        if !needed[i] {
+            continue;
+        }
+        match parts.get(i).copied().flatten() {
+            Some(part) => {
+                if g.error().is_none() && g.ty(part) != g.ty(input) {
+                    let what = format!("gradient of {}: {} for {}", op.name(), g.ty(part), g.ty(input));
+                    return Err(Error::internal(what));
+                }
+                ups.entry(input).or_default().push(part);
+            }
+            None => {
+                let why = format!("none with respect to input {i}");
+                return Err(Error::NoGradient { op: op.name().into(), node: g.data()?.label(v), why });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gradients inside a decomposition, where an input may appear more than once (or not at all).
+fn within(g: &Graph, of: Value, up: Value, by: &[Value]) -> Result<Vec<Value>> {
+    let mut unique = by.to_vec();
+    unique.sort_unstable();
+    unique.dedup();
+    let found = gradients(g, of, Some(up), &unique)?;
+    let mut given = vec![false; unique.len()];
+    Ok(by
+        .iter()
+        .map(|v| {
+            let at = unique.binary_search(v).unwrap_or(0);
+            // an input given twice gets the whole once and zeros after
+            let whole = if given[at] { constant_like(g, &g.ty(*v), 0.0) } else { found[at] };
+            given[at] = true;
+            whole
+        })
+        .collect())
+}
+
+/// A value of the given type that is `v` everywhere: a broadcast scalar.
+fn constant_like(g: &Graph, ty: &TensorType, v: f64) -> Value {
+    let scalar = match Tensor::from_f64(&TensorType::new(ty.dtype, []), &[v]) {
+        Ok(t) => g.constant(t),
+        Err(e) => return g.fail("gradient", "", "a float", &e.to_string()),
+    };
+    let sizes: Vec<i64> = ty.shape.iter().map(|&n| n as i64).collect();
+    if sizes.is_empty() { scalar } else { g.broadcast(scalar, &sizes) }
+}
+
+/// A copy of the graph that also computes `grad.NAME` for every trainable parameter, as outputs.
+/// With `inputs`, for every f32 input too.
+///
+/// # Errors
+/// [`Error::Graph`] if no loss was set; else as [`gradients`].
+pub fn differentiate(graph: &Graph, inputs: bool) -> Result<Graph> {
+    let g = Graph::from_data(graph.data()?.clone());
+    let (loss, by) = {
+        let data = g.data()?;
+        let loss = data.loss.ok_or_else(|| Error::Graph { what: "no loss is set: call set_loss".into() })?;
+        let trained = data.parameters().filter(|(_, n)| matches!(n.kind, NodeKind::Parameter { trainable: true }));
+        let fed = data.inputs().filter(|(_, n)| inputs && n.ty.dtype == DType::F32);
+        let by: Vec<(Value, String)> = trained.chain(fed).map(|(v, _)| (v, data.label(v))).collect();
+        (loss, by)
+    };
+    let values: Vec<Value> = by.iter().map(|(v, _)| *v).collect();
+    for ((_, name), grad) in by.iter().zip(gradients(&g, loss, None, &values)?) {
+        g.output(&format!("grad.{name}"), grad);
+    }
+    g.data().map(|_| ())?;
+    Ok(g)
+}

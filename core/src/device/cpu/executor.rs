@@ -1,0 +1,305 @@
+//! Runs a plan: allocates once, prepares every step, then only computes.
+
+use super::attention::PreparedAttention;
+use super::bases::Bases;
+use super::buffer::{Buffer, LINE};
+use super::convolution::PreparedConvolution;
+use super::gemm::Scratch;
+use super::lookup::PreparedIndex;
+use super::parameters::{Store, allocate};
+use super::pool::PreparedPool;
+use super::product::PreparedProduct;
+use super::rowwise::{PreparedRowwise, RowScratch};
+use super::scan::PreparedScan;
+use super::threads::ThreadPool;
+use crate::error::{Error, Result};
+use crate::plan::{Operand, Place, Plan, Step, Work};
+
+/// A plan with its memory, ready to run.
+pub struct Executor {
+    steps: Vec<Prepared>,
+    bases: Vec<*mut u8>,
+    sizes: Vec<usize>,
+    /// Buffers that are parameters: buffer, parameter of the plan.
+    parameters: Vec<(usize, usize)>,
+    /// Keeps the memory behind `bases`.
+    _memory: Vec<Buffer>,
+    _constants: Vec<crate::tensor::Tensor<'static>>,
+    memory_sizes: Vec<usize>,
+    scratch: Scratches,
+    version: Option<u64>,
+}
+
+// SAFETY: the addresses point into memory the executor owns, into constants it keeps, or into parameters
+// whose store is locked while they are followed.
+unsafe impl Send for Executor {}
+
+/// Working memory of the kernels, sized for the largest step.
+pub(super) struct Scratches {
+    pub products: Scratch,
+    pub rows: RowScratch,
+}
+
+struct Prepared {
+    kernel: Kernel,
+    label: String,
+}
+
+enum Kernel {
+    Rowwise(PreparedRowwise),
+    Product(Box<PreparedProduct>),
+    Convolution(Box<PreparedConvolution>, Option<super::rowwise::PreparedEpilogue>),
+    Attention(PreparedAttention),
+    Index(PreparedIndex),
+    Scan(PreparedScan),
+    Pool(PreparedPool),
+    Dequantise { from: Operand, to: Operand, elements: usize },
+}
+
+impl Executor {
+    /// Allocates what the plan needs, packs weights, and runs the steps that run once.
+    pub fn new(plan: &Plan, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<Executor> {
+        let mut e = Executor {
+            steps: vec![],
+            bases: vec![std::ptr::null_mut(); plan.buffers.len()],
+            sizes: plan.buffers.iter().map(|b| b.bytes()).collect(),
+            parameters: vec![],
+            _memory: vec![],
+            _constants: vec![],
+            memory_sizes: vec![],
+            scratch: Scratches { products: Scratch::new(0, 0), rows: RowScratch::new(0, 0) },
+            version: None,
+        };
+        e.allocate(plan)?;
+        e.bind(store, positions);
+        let once = e.prepare(&plan.once, plan)?;
+        let steps = e.prepare(&plan.steps, plan)?;
+        let all = || once.iter().chain(&steps);
+        let most = |f: &dyn Fn(&Kernel) -> usize| all().map(|p| f(&p.kernel)).max().unwrap_or(0);
+        let (products, rows) = (most(&Kernel::product_scratch), most(&Kernel::row_scratch));
+        e.memory_sizes.push((products + rows) * pool.threads());
+        e.scratch = Scratches {
+            products: Scratch::new(pool.threads(), products),
+            rows: RowScratch::new(pool.threads(), rows),
+        };
+        e.steps = once;
+        e.pack(pool, store, positions)?;
+        e.run_steps(pool)?;
+        e.steps = steps;
+        e.pack(pool, store, positions)?;
+        e.version = Some(store.version);
+        Ok(e)
+    }
+
+    /// One block for the arena and one for each buffer that lives as long as the session.
+    fn allocate(&mut self, plan: &Plan) -> Result<()> {
+        let arena = allocate(plan.arena_bytes, "the arena of intermediate values")?;
+        let base = arena.pointer();
+        self.memory_sizes.push(plan.arena_bytes);
+        self._memory.push(arena);
+        for (id, buffer) in plan.buffers.iter().enumerate() {
+            self.bases[id] = match &buffer.place {
+                Place::Arena(at) => base.wrapping_add(*at),
+                Place::Parameter(p) => {
+                    self.parameters.push((id, *p));
+                    std::ptr::null_mut()
+                }
+                Place::Constant(t) if t.bytes().as_ptr().align_offset(LINE.min(8)) == 0 => {
+                    self._constants.push(t.clone());
+                    t.bytes().as_ptr().cast_mut()
+                }
+                Place::Constant(_) | Place::Own => {
+                    let own = allocate(buffer.bytes(), "an input, output or constant")?;
+                    if let Place::Constant(t) = &buffer.place {
+                        // SAFETY: a fresh block of at least that many bytes.
+                        unsafe {
+                            std::ptr::copy_nonoverlapping(t.bytes().as_ptr(), own.pointer(), t.bytes().len());
+                        }
+                    }
+                    let base = own.pointer();
+                    self.memory_sizes.push(buffer.bytes());
+                    self._memory.push(own);
+                    base
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Points the parameters' buffers at the store's present bytes.
+    fn bind(&mut self, store: &Store, positions: &[usize]) {
+        for &(buffer, parameter) in &self.parameters {
+            let bytes = store.parameters[positions[parameter]].bytes();
+            self.bases[buffer] = bytes.as_ptr().cast_mut();
+        }
+    }
+
+    fn prepare(&self, steps: &[Step], plan: &Plan) -> Result<Vec<Prepared>> {
+        steps
+            .iter()
+            .map(|s| Ok(Prepared { kernel: Kernel::new(&s.work, plan)?, label: s.label.clone() }))
+            .collect()
+    }
+
+    fn pack(&mut self, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<()> {
+        let bases = self.bases.clone();
+        for step in &mut self.steps {
+            if let Kernel::Product(p) = &mut step.kernel {
+                p.pack(pool, store, positions, &bases)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the plan once.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`] for an index in the data outside its table.
+    pub fn run(&mut self, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<()> {
+        if self.version != Some(store.version) {
+            self.bind(store, positions);
+            self.pack(pool, store, positions)?;
+            self.version = Some(store.version);
+        }
+        self.run_steps(pool)
+    }
+
+    fn run_steps(&mut self, pool: &ThreadPool) -> Result<()> {
+        let bases = Bases(&self.bases);
+        for step in &self.steps {
+            // SAFETY: the plan's operands lie inside its buffers (the planner made both), buffers alive
+            // together do not overlap, and the parameters are locked by the caller.
+            let done = unsafe { step.kernel.run(pool, bases, &mut self.scratch) };
+            done.map_err(|e| Error::IndexOutOfRange {
+                node: step.label.clone(),
+                index: e.index,
+                position: e.position,
+                limit: e.limit,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Copies bytes into a buffer of the session's own; the caller has checked their number.
+    pub fn write(&mut self, buffer: usize, bytes: &[u8]) {
+        let n = bytes.len().min(self.sizes[buffer]);
+        // SAFETY: the buffer is the executor's own memory of that size, and `&mut self` excludes a run.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.bases[buffer], n) };
+    }
+
+    /// The bytes of a buffer.
+    pub fn read(&self, buffer: usize) -> &[u8] {
+        // SAFETY: the buffer has that size, and nothing writes it while `self` is borrowed.
+        unsafe { std::slice::from_raw_parts(self.bases[buffer], self.sizes[buffer]) }
+    }
+
+    /// Sizes of the memory it allocated.
+    pub fn sizes(&self) -> Vec<usize> {
+        let own = self.steps.iter().map(|s| match &s.kernel {
+            Kernel::Product(p) => p.own_bytes(),
+            _ => 0,
+        });
+        self.memory_sizes.iter().copied().chain(own).collect()
+    }
+}
+
+impl Kernel {
+    fn new(work: &Work, plan: &Plan) -> Result<Kernel> {
+        Ok(match work {
+            Work::Rowwise(w) => Kernel::Rowwise(PreparedRowwise::new(w)?),
+            Work::Product(w) => Kernel::Product(Box::new(PreparedProduct::new(w, plan)?)),
+            Work::Convolution(w) => {
+                let epilogue = w.epilogue.as_ref().map(super::rowwise::PreparedEpilogue::new).transpose()?;
+                Kernel::Convolution(Box::new(PreparedConvolution::new(w)), epilogue)
+            }
+            Work::Attention(w) => Kernel::Attention(PreparedAttention::new(w)),
+            Work::Index(w) => Kernel::Index(PreparedIndex::new(w)),
+            Work::Scan(w) => Kernel::Scan(PreparedScan::new(w)),
+            Work::Pool(w) => Kernel::Pool(PreparedPool::new(w)),
+            Work::Dequantise(from, to) => {
+                let elements = plan.buffers[to.buffer].elements;
+                Kernel::Dequantise { from: from.clone(), to: to.clone(), elements }
+            }
+        })
+    }
+
+    /// # Safety
+    /// The plan's operands lie inside the buffers at `bases`.
+    unsafe fn run(
+        &self,
+        pool: &ThreadPool,
+        bases: Bases<'_>,
+        scratch: &mut Scratches,
+    ) -> std::result::Result<(), super::lookup::LookupError> {
+        // SAFETY: passed on.
+        unsafe {
+            match self {
+                Kernel::Rowwise(k) => k.run(pool, bases, &mut scratch.rows),
+                Kernel::Product(k) => k.run(pool, bases, scratch),
+                Kernel::Convolution(k, None) => k.run(pool, bases, &mut scratch.products, None),
+                Kernel::Convolution(k, Some(epilogue)) => {
+                    let rows = scratch.rows.workers();
+                    let finish = |worker: usize, outer: usize, col: usize, piece: &mut [f32]| {
+                        epilogue.apply(rows.of(worker), bases, outer, col, piece);
+                    };
+                    k.run(pool, bases, &mut scratch.products, Some(&finish));
+                }
+                Kernel::Attention(k) => k.run(pool, bases, &mut scratch.products),
+                Kernel::Index(k) => return k.run(pool, bases),
+                Kernel::Scan(k) => k.run(pool, bases),
+                Kernel::Pool(k) => k.run(pool, bases),
+                Kernel::Dequantise { from, to, elements } => dequantise(pool, bases, from, to, *elements),
+            }
+        }
+        Ok(())
+    }
+
+    fn product_scratch(&self) -> usize {
+        match self {
+            Kernel::Product(k) => k.scratch_bytes(),
+            Kernel::Convolution(k, _) => k.scratch_bytes_per_worker(),
+            Kernel::Attention(k) => k.scratch_bytes_per_worker(),
+            _ => 0,
+        }
+    }
+
+    fn row_scratch(&self) -> usize {
+        match self {
+            Kernel::Rowwise(k) => k.scratch_bytes_per_worker(),
+            Kernel::Product(k) => k.epilogue_scratch(),
+            Kernel::Convolution(_, Some(e)) => e.scratch_bytes_per_worker(),
+            _ => 0,
+        }
+    }
+}
+
+/// Widens block formats: 32 values share an f16 scale; quants first, then scales.
+///
+/// # Safety
+/// `from` has the block format's bytes of `elements` elements, `to` as many f32.
+unsafe fn dequantise(pool: &ThreadPool, bases: Bases<'_>, from: &Operand, to: &Operand, elements: usize) {
+    use crate::tensor::{BLOCK, DType};
+    let blocks = elements / BLOCK;
+    let quants = super::bases::Shared(bases.0[from.buffer]);
+    let out = super::bases::Shared(bases.f32_mut(to));
+    let (q4, per) = (from.dtype == DType::Q4, if from.dtype == DType::Q4 { BLOCK / 2 } else { BLOCK });
+    const EACH: usize = 256;
+    pool.run(blocks.div_ceil(EACH), &|task, _| {
+        for block in task * EACH..((task + 1) * EACH).min(blocks) {
+            // SAFETY: inside the format's bytes; each block's 32 results are written by one task.
+            unsafe {
+                let scale = quants.get().add(blocks * per + 2 * block).cast::<[u8; 2]>().read();
+                let scale = half::f16::from_le_bytes(scale).to_f32();
+                let q = std::slice::from_raw_parts(quants.get().add(block * per), per);
+                let out = std::slice::from_raw_parts_mut(out.get().add(block * BLOCK), BLOCK);
+                if q4 {
+                    for (pair, q) in out.as_chunks_mut::<2>().0.iter_mut().zip(q) {
+                        *pair = [((q & 15) as f32 - 8.0) * scale, ((q >> 4) as f32 - 8.0) * scale];
+                    }
+                } else {
+                    out.iter_mut().zip(q).for_each(|(o, &q)| *o = f32::from(q as i8) * scale);
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,46 @@
+//! The CPU device: runs plans with SIMD kernels on a pool of threads. Weights are packed once, steps
+//! allocate nothing.
+
+mod attention;
+mod bases;
+mod buffer;
+mod convolution;
+mod executor;
+pub mod gemm;
+pub mod isa;
+mod lookup;
+mod parameters;
+mod pool;
+mod product;
+mod rowwise;
+mod scan;
+pub mod threads;
+mod update;
+pub mod vmath;
+
+pub(crate) use executor::Executor;
+pub(crate) use parameters::{Store, StoredParameter};
+pub(crate) use update::{Moments, Rule, update};
+
+use super::{DeviceInfo, DeviceKind};
+
+/// The CPU as a device; `threads` 0 = as many as an automatic pool has.
+pub(super) fn info(threads: usize) -> DeviceInfo {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    DeviceInfo {
+        index: 0,
+        name: "cpu".into(),
+        kind: DeviceKind::Cpu,
+        detail: format!("{} {}", std::env::consts::ARCH, isa::name()),
+        threads: if threads == 0 { cores.min(threads::MOST) } else { threads },
+        memory: memory(),
+    }
+}
+
+/// Bytes of main memory; 0 where it is not known how to ask.
+fn memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    let kib: Option<u64> = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok());
+    kib.unwrap_or(0) * 1024
+}

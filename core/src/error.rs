@@ -1,0 +1,299 @@
+//! The one error type. Every variant has a stable numeric code, and a message that says who
+//! failed, what was wanted and what came.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// What every fallible call of Weft returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+macro_rules! errors {
+    ($( $(#[$doc:meta])* $code:literal $name:ident { $( $(#[$fdoc:meta])* $field:ident : $ty:ty ),* $(,)? } => $fmt:literal ),* $(,)?) => {
+        /// Everything that can go wrong. Codes are stable across versions; see [`Error::code`].
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub enum Error {
+            $( $(#[$doc])* $name { $( $(#[$fdoc])* $field: $ty ),* } ),*
+        }
+
+        impl Error {
+            /// The stable number of this kind of error (as the C ABI reports it).
+            pub fn code(&self) -> u32 {
+                match self { $( Error::$name { .. } => $code ),* }
+            }
+
+            /// Every code with the name of its variant, for bindings and documentation.
+            pub const CODES: &'static [(u32, &'static str)] = &[ $( ($code, stringify!($name)) ),* ];
+        }
+
+        impl fmt::Display for Error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self { $( Error::$name { $( $field ),* } => {
+                    $( let $field = &Shown($field); )*
+                    write!(f, $fmt)
+                } ),* }
+            }
+        }
+    };
+}
+
+errors! {
+    /// An operation was given inputs or attributes it does not accept.
+    100 Op {
+        /// Name of the operation.
+        op: String,
+        /// Name of the node, as the graph's text form prints it.
+        node: String,
+        /// What the operation wants.
+        wanted: String,
+        /// What it was given.
+        came: String,
+    } => "{op}: {wanted}: {came} (node \"{node}\")",
+    /// The graph as a whole is not well formed.
+    101 Graph {
+        /// What is wrong with it.
+        what: String,
+    } => "graph: {what}",
+    /// Values of the graph's text form depend on each other in a circle.
+    102 Cycle {
+        /// The names of the values on the circle, in order.
+        names: String,
+    } => "graph: values depend on each other in a circle: {names}",
+    /// The text form of a graph does not parse.
+    103 Parse {
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What was wanted there.
+        wanted: String,
+        /// What stood there.
+        came: String,
+    } => "graph text, line {line}, column {column}: wanted {wanted}, found {came}",
+    /// An operation has no gradient with respect to an input that needs one.
+    104 NoGradient {
+        /// Name of the operation.
+        op: String,
+        /// Name of the node.
+        node: String,
+        /// Why there is none.
+        why: String,
+    } => "{op}: no gradient: {why} (node \"{node}\")",
+    /// The graph needs a weight that the weights do not have.
+    200 MissingWeight {
+        /// Name of the parameter.
+        name: String,
+        /// Its type in the graph.
+        wanted: String,
+        /// Names that are close to it, or how many weights there are.
+        came: String,
+    } => "weight \"{name}\" ({wanted}) is missing: {came}",
+    /// A weight has another shape or dtype than the graph's parameter.
+    201 WeightType {
+        /// Name of the parameter.
+        name: String,
+        /// Its type in the graph.
+        wanted: String,
+        /// The type of the weight.
+        came: String,
+    } => "weight \"{name}\": the graph wants {wanted}, the weights have {came}",
+    /// No input, output or parameter of that name.
+    300 UnknownName {
+        /// "input", "output" or "parameter".
+        kind: String,
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    } => "no {kind} named \"{name}\"; there are: {known}",
+    /// Data of the wrong length for an input or parameter.
+    301 Length {
+        /// Name of the input or parameter.
+        name: String,
+        /// Its type.
+        wanted: String,
+        /// Number of elements (or bytes) that came.
+        came: String,
+    } => "\"{name}\" is {wanted}, but {came} came",
+    /// Data of the wrong element type for an input or parameter.
+    302 DType {
+        /// Name of the input or parameter.
+        name: String,
+        /// Its dtype.
+        wanted: String,
+        /// The dtype that came.
+        came: String,
+    } => "\"{name}\" holds {wanted} elements, but {came} came",
+    /// A step was asked for before every input had data.
+    303 InputNotSet {
+        /// The inputs without data.
+        names: String,
+    } => "set these inputs before the step: {names}",
+    /// An output index beyond the last.
+    304 OutputIndex {
+        /// The index asked for.
+        index: usize,
+        /// How many outputs there are.
+        count: usize,
+    } => "output {index} asked for, but the session has {count} (from 0)",
+    /// An index in the data (a token id, a label) is outside the table it points into.
+    305 IndexOutOfRange {
+        /// Name of the node that looked it up.
+        node: String,
+        /// The index.
+        index: i64,
+        /// Position of the index in the indices, flattened.
+        position: usize,
+        /// The number of entries of the table.
+        limit: usize,
+    } => "index {index} at position {position} is outside 0..{limit} (node \"{node}\")",
+    /// An output was read before a step had filled it.
+    306 NotRun {
+        /// What was asked for.
+        what: String,
+    } => "{what} is not there yet: call step first",
+    /// An argument that no call can accept.
+    307 Argument {
+        /// The argument.
+        what: String,
+        /// What it may be.
+        wanted: String,
+        /// What came.
+        came: String,
+    } => "{what}: wanted {wanted}, got {came}",
+    /// The operating system refused a file.
+    400 Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was being done.
+        doing: String,
+        /// The system's message.
+        why: String,
+    } => "cannot {doing} {path}: {why}",
+    /// A safetensors file is malformed.
+    401 Safetensors {
+        /// The file, or "bytes".
+        file: String,
+        /// What the format wants.
+        wanted: String,
+        /// What the file has.
+        came: String,
+    } => "{file} is not a valid safetensors file: wanted {wanted}, found {came}",
+    /// A JSON or table file (config.json, an index, a CSV) does not hold what it should.
+    402 Config {
+        /// The file.
+        file: String,
+        /// What it should hold.
+        wanted: String,
+        /// What it holds.
+        came: String,
+    } => "{file}: wanted {wanted}, found {came}",
+    /// A model whose architecture Weft does not know.
+    500 Architecture {
+        /// The architecture's name in `config.json`.
+        name: String,
+        /// The ones that are known.
+        known: String,
+    } => "architecture \"{name}\" is not supported; supported: {known}",
+    /// An option of a known architecture that Weft would compute wrongly.
+    501 ModelOption {
+        /// The architecture.
+        architecture: String,
+        /// The option.
+        option: String,
+        /// What is supported.
+        wanted: String,
+        /// Its value in the model.
+        came: String,
+    } => "{architecture}: option {option} = {came} is not supported (supported: {wanted})",
+    /// The tokenizer cannot be read or failed on a text.
+    502 Tokenizer {
+        /// The file or text.
+        what: String,
+        /// The tokenizer's message.
+        why: String,
+    } => "tokenizer: {what}: {why}",
+    /// No such device, or it cannot do what is asked.
+    600 Device {
+        /// The device.
+        device: String,
+        /// What is wrong.
+        why: String,
+    } => "device {device}: {why}",
+    /// Not enough memory.
+    601 OutOfMemory {
+        /// Bytes wanted.
+        wanted: u64,
+        /// For what.
+        what: String,
+    } => "out of memory: {wanted} bytes wanted for {what}",
+    /// A defect of Weft itself, caught before it could do harm.
+    900 Internal {
+        /// What happened.
+        what: String,
+    } => "internal error (please report it): {what}",
+}
+
+impl std::error::Error for Error {}
+
+impl Error {
+    /// An [`Error::Io`] from the system's error.
+    pub fn io(path: impl Into<PathBuf>, doing: &str, why: &std::io::Error) -> Self {
+        Error::Io { path: path.into(), doing: doing.into(), why: why.to_string() }
+    }
+
+    /// An [`Error::Argument`].
+    pub fn argument(what: impl fmt::Display, wanted: impl fmt::Display, came: impl fmt::Display) -> Self {
+        Error::Argument { what: what.to_string(), wanted: wanted.to_string(), came: came.to_string() }
+    }
+
+    /// An [`Error::Internal`].
+    pub fn internal(what: impl fmt::Display) -> Self {
+        Error::Internal { what: what.to_string() }
+    }
+}
+
+/// Lets one format string show fields of any of the types above.
+struct Shown<'a, T>(&'a T);
+
+impl fmt::Display for Shown<'_, String> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl fmt::Display for Shown<'_, PathBuf> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.display())
+    }
+}
+
+macro_rules! shown {
+    ($($t:ty),*) => { $( impl fmt::Display for Shown<'_, $t> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{}", self.0) }
+    } )* };
+}
+shown!(usize, u64, i64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_messages_name_who_wanted_and_came() {
+        let mut codes: Vec<u32> = Error::CODES.iter().map(|c| c.0).collect();
+        codes.dedup();
+        assert_eq!(codes.len(), Error::CODES.len());
+        let e = Error::Op {
+            op: "matmul".into(),
+            node: "logits".into(),
+            wanted: "inner dimensions must agree".into(),
+            came: "[4, 784] × [512, 10]".into(),
+        };
+        assert_eq!(
+            e.to_string(),
+            "matmul: inner dimensions must agree: [4, 784] × [512, 10] (node \"logits\")"
+        );
+        assert_eq!(e.code(), 100);
+    }
+}

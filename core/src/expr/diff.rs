@@ -1,0 +1,145 @@
+//! The derivative of an expression with respect to one of its inputs, as an expression.
+
+use super::{Binary, Compare, Expr, Unary};
+use std::f64::consts::PI;
+use std::sync::Arc;
+
+const ZERO: Expr = Expr::Const(0.0);
+const ONE: Expr = Expr::Const(1.0);
+
+impl Expr {
+    /// ∂self/∂Input(input). Piecewise functions take the convention PyTorch does: 0 for floor,
+    /// round and sign; ½ to each side where min or max meet equal values.
+    pub fn derivative(&self, input: usize) -> Expr {
+        match self {
+            Expr::Input(i) if *i == input => ONE,
+            Expr::Input(_)
+            | Expr::Reduced(_)
+            | Expr::Const(_)
+            | Expr::Coord(_)
+            | Expr::Flat
+            | Expr::Compare(..)
+            | Expr::Random { .. } => ZERO,
+            Expr::Unary(op, a) => {
+                let da = a.derivative(input);
+                if da == ZERO { ZERO } else { times(da, unary_derivative(*op, a, self)) }
+            }
+            Expr::Binary(op, a, b) => {
+                let (da, db) = (a.derivative(input), b.derivative(input));
+                binary_derivative(*op, a, b, da, db, self)
+            }
+            Expr::Select(c, a, b) => {
+                let (da, db) = (a.derivative(input), b.derivative(input));
+                if da == ZERO && db == ZERO { ZERO } else { Expr::Select(c.clone(), da.into(), db.into()) }
+            }
+            Expr::Cast(dtype, a) if dtype.is_float() => a.derivative(input),
+            Expr::Cast(..) => ZERO,
+        }
+    }
+}
+
+/// d op(a)/da; `whole` is op(a) itself, for functions whose derivative is cheapest from their value.
+fn unary_derivative(op: Unary, a: &Arc<Expr>, whole: &Expr) -> Expr {
+    let (x, y) = (|| (**a).clone(), || whole.clone());
+    match op {
+        Unary::Neg => Expr::Const(-1.0),
+        Unary::Abs => x().sign(),
+        Unary::Exp => y(),
+        Unary::Log => x().recip(),
+        Unary::Sqrt => 0.5 / y(),
+        Unary::Rsqrt => -0.5 * (y() / x()),
+        Unary::Recip => -(y() * y()),
+        Unary::Sin => x().cos(),
+        Unary::Cos => -x().sin(),
+        Unary::Tanh => 1.0 - y() * y(),
+        Unary::Erf => (2.0 / PI.sqrt()) * (-(x() * x())).exp(),
+        Unary::Sigmoid => y() * (1.0 - y()),
+        Unary::Floor | Unary::Round | Unary::Sign | Unary::Not => ZERO,
+    }
+}
+
+fn binary_derivative(op: Binary, a: &Arc<Expr>, b: &Arc<Expr>, da: Expr, db: Expr, whole: &Expr) -> Expr {
+    let (x, y, z) = (|| (**a).clone(), || (**b).clone(), || whole.clone());
+    if da == ZERO && db == ZERO {
+        return ZERO;
+    }
+    match op {
+        Binary::Add => plus(da, db),
+        Binary::Sub => plus(da, times(db, Expr::Const(-1.0))),
+        Binary::Mul => plus(times(da, y()), times(db, x())),
+        Binary::Div => plus(over(da, y()), times(db, -(z() / y()))),
+        Binary::Pow => {
+            // d aᵇ = b·aᵇ⁻¹ da + ln(a)·aᵇ db, where the second term is 0 at a = 0 (its limit for b > 0).
+            let base = times(da, y() * x().pow(y() - 1.0));
+            if db == ZERO {
+                return base;
+            }
+            let log = x().equal(0.0).select(0.0, z() * x().log());
+            plus(base, times(db, log))
+        }
+        Binary::Min | Binary::Max => {
+            let first = if op == Binary::Min { Compare::Lt } else { Compare::Gt };
+            let tie = times(plus(da.clone(), db.clone()), Expr::Const(0.5));
+            x().equal(y()).select(tie, x().compare(first, y()).select(da, db))
+        }
+        // a rem b = a − trunc(a/b)·b, so trunc(a/b) = (a − a rem b)/b
+        Binary::Rem => plus(da, times(db, -((x() - z()) / y()))),
+        Binary::And | Binary::Or | Binary::Xor => ZERO,
+    }
+}
+
+fn plus(a: Expr, b: Expr) -> Expr {
+    match (a, b) {
+        (ZERO, b) => b,
+        (a, ZERO) => a,
+        (a, b) => a + b,
+    }
+}
+
+fn times(a: Expr, b: Expr) -> Expr {
+    match (a, b) {
+        (ZERO, _) | (_, ZERO) => ZERO,
+        (ONE, b) => b,
+        (a, ONE) => a,
+        (a, b) => a * b,
+    }
+}
+
+fn over(a: Expr, b: Expr) -> Expr {
+    if a == ZERO { ZERO } else { a / b }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Context, Scalar};
+    use super::*;
+
+    #[test]
+    fn derivatives_match_differences() {
+        let (x, y) = (|| Expr::Input(0), || Expr::Input(1));
+        let cases = [
+            x() * x().sigmoid(),
+            (x() / y()).tanh() + y().exp(),
+            x().pow(y()),
+            x().max(y()) * x().min(0.3),
+            (x() * 0.7).erf() * y().sqrt().recip() - x().abs().rsqrt(),
+            x().greater(0.2).select(x().sin() * y(), x().cos()),
+            -(x().log() + y().cos()).sigmoid().sqrt(),
+        ];
+        for e in cases {
+            for i in 0..2 {
+                let at = |e: &Expr, p: [f64; 2]| {
+                    let inputs = p.map(Scalar::F);
+                    e.evaluate(&Context { inputs: &inputs, ..Default::default() }).number()
+                };
+                let (p, h) = ([0.83, 1.37], 1e-6);
+                let (mut up, mut down) = (p, p);
+                up[i] += h;
+                down[i] -= h;
+                let wanted = (at(&e, up) - at(&e, down)) / (2.0 * h);
+                let came = at(&e.derivative(i), p);
+                assert!((wanted - came).abs() < 1e-8, "{e:?} by {i}: {came}, differences say {wanted}");
+            }
+        }
+    }
+}

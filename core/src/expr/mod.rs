@@ -1,0 +1,234 @@
+//! Scalar maths as a small tree: what one element of a pointwise operation, or one step of a
+//! reduction, computes. Evaluate it in f64, differentiate it, flatten it to a [`Tape`] for kernels.
+//! Knows nothing of tensors' shapes or of devices.
+
+mod diff;
+mod eval;
+mod tape;
+
+pub use eval::{Context, Scalar, philox_word, uniform};
+pub use tape::{Bindings, Instr, Kind, Reg, Tape};
+
+use crate::tensor::DType;
+use std::ops;
+use std::sync::Arc;
+
+/// One value to one value of the same kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Unary {
+    /// −x
+    Neg,
+    /// |x|
+    Abs,
+    /// eˣ
+    Exp,
+    /// ln x
+    Log,
+    /// √x
+    Sqrt,
+    /// 1/√x
+    Rsqrt,
+    /// 1/x
+    Recip,
+    /// sin x
+    Sin,
+    /// cos x
+    Cos,
+    /// tanh x
+    Tanh,
+    /// erf x = 2/√π ∫₀ˣ e^(−t²) dt
+    Erf,
+    /// the largest integer ≤ x
+    Floor,
+    /// 1/(1+e⁻ˣ)
+    Sigmoid,
+    /// to the nearest integer, ties to even
+    Round,
+    /// −1, 0 or 1
+    Sign,
+    /// logical not (bool), bitwise not (integers)
+    Not,
+}
+
+/// Two values of one kind to a value of that kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Binary {
+    /// a + b
+    Add,
+    /// a − b
+    Sub,
+    /// a · b
+    Mul,
+    /// a / b; integers truncate, by zero gives 0
+    Div,
+    /// aᵇ (floats)
+    Pow,
+    /// the smaller; NaN if either is
+    Min,
+    /// the larger; NaN if either is
+    Max,
+    /// remainder with the dividend's sign (integers)
+    Rem,
+    /// and: logical (bool), bitwise (integers)
+    And,
+    /// or
+    Or,
+    /// exclusive or
+    Xor,
+}
+
+/// Two values of one kind to a bool; with a NaN only `Ne` holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Compare {
+    /// a < b
+    Lt,
+    /// a ≤ b
+    Le,
+    /// a > b
+    Gt,
+    /// a ≥ b
+    Ge,
+    /// a = b
+    Eq,
+    /// a ≠ b
+    Ne,
+}
+
+/// How a reduction joins its elements.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Fold {
+    /// Their sum.
+    Sum,
+    /// Their product.
+    Prod,
+    /// The largest; NaN if any is.
+    Max,
+    /// The smallest; NaN if any is.
+    Min,
+    /// Where the largest is (the first of equals), as i32.
+    ArgMax,
+    /// Where the smallest is (the first of equals), as i32.
+    ArgMin,
+}
+
+/// A scalar expression. Cloning is cheap; shared parts stay shared.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Expr {
+    /// The i-th input's element at this position.
+    Input(usize),
+    /// The result of the i-th reduction of the row this position is in.
+    Reduced(usize),
+    /// A literal; takes the kind of what it meets (f32 alone).
+    Const(f64),
+    /// This position along an axis of the domain, as u32.
+    Coord(usize),
+    /// This position counted row-major through the whole domain, as u32.
+    Flat,
+    /// One operand.
+    Unary(Unary, Arc<Expr>),
+    /// Two operands.
+    Binary(Binary, Arc<Expr>, Arc<Expr>),
+    /// A comparison.
+    Compare(Compare, Arc<Expr>, Arc<Expr>),
+    /// `condition ? a : b`.
+    Select(Arc<Expr>, Arc<Expr>, Arc<Expr>),
+    /// To another dtype, with its rounding.
+    Cast(DType, Arc<Expr>),
+    /// Uniform in [0, 1): word `index` of the stream that `seed` and `counter` name (Philox4x32-10).
+    Random {
+        /// The key.
+        seed: u64,
+        /// Which block of the stream (u32): the step.
+        counter: Arc<Expr>,
+        /// Which word (u32).
+        index: Arc<Expr>,
+    },
+}
+
+impl Expr {
+    /// `self` put through a unary function.
+    pub fn unary(self, op: Unary) -> Expr {
+        Expr::Unary(op, Arc::new(self))
+    }
+
+    /// `self` and `other` joined.
+    pub fn binary(self, op: Binary, other: impl Into<Expr>) -> Expr {
+        Expr::Binary(op, Arc::new(self), Arc::new(other.into()))
+    }
+
+    /// `self` compared with `other`.
+    pub fn compare(self, op: Compare, other: impl Into<Expr>) -> Expr {
+        Expr::Compare(op, Arc::new(self), Arc::new(other.into()))
+    }
+
+    /// `self ? a : b`.
+    pub fn select(self, a: impl Into<Expr>, b: impl Into<Expr>) -> Expr {
+        Expr::Select(Arc::new(self), Arc::new(a.into()), Arc::new(b.into()))
+    }
+
+    /// Converted to a dtype.
+    pub fn cast(self, dtype: DType) -> Expr {
+        Expr::Cast(dtype, Arc::new(self))
+    }
+
+    /// aᵇ.
+    pub fn pow(self, b: impl Into<Expr>) -> Expr {
+        self.binary(Binary::Pow, b)
+    }
+
+    /// The smaller.
+    pub fn min(self, b: impl Into<Expr>) -> Expr {
+        self.binary(Binary::Min, b)
+    }
+
+    /// The larger.
+    pub fn max(self, b: impl Into<Expr>) -> Expr {
+        self.binary(Binary::Max, b)
+    }
+}
+
+macro_rules! functions {
+    ($($name:ident $op:ident),* $(,)?) => { impl Expr { $(
+        #[doc = concat!("[`Unary::", stringify!($op), "`].")]
+        pub fn $name(self) -> Expr { self.unary(Unary::$op) }
+    )* } };
+}
+functions!(
+    abs Abs, exp Exp, log Log, sqrt Sqrt, rsqrt Rsqrt, recip Recip, sin Sin, cos Cos, tanh Tanh, erf Erf,
+    floor Floor, sigmoid Sigmoid, round Round, sign Sign, negated Not,
+);
+
+macro_rules! comparisons {
+    ($($name:ident $op:ident),* $(,)?) => { impl Expr { $(
+        #[doc = concat!("[`Compare::", stringify!($op), "`].")]
+        pub fn $name(self, other: impl Into<Expr>) -> Expr { self.compare(Compare::$op, other) }
+    )* } };
+}
+comparisons!(less Lt, less_equal Le, greater Gt, greater_equal Ge, equal Eq, not_equal Ne);
+
+impl From<f64> for Expr {
+    fn from(v: f64) -> Expr {
+        Expr::Const(v)
+    }
+}
+
+macro_rules! operators {
+    ($($trait:ident $method:ident $op:ident),*) => { $(
+        impl<T: Into<Expr>> ops::$trait<T> for Expr {
+            type Output = Expr;
+            fn $method(self, other: T) -> Expr { self.binary(Binary::$op, other) }
+        }
+        impl ops::$trait<Expr> for f64 {
+            type Output = Expr;
+            fn $method(self, other: Expr) -> Expr { Expr::Const(self).binary(Binary::$op, other) }
+        }
+    )* };
+}
+operators!(Add add Add, Sub sub Sub, Mul mul Mul, Div div Div);
+
+impl ops::Neg for Expr {
+    type Output = Expr;
+    fn neg(self) -> Expr {
+        self.unary(Unary::Neg)
+    }
+}

@@ -1,0 +1,197 @@
+//! An expression flattened to straight-line code over typed registers, equal parts computed once:
+//! what kernels run or print. One tape holds all of a fused group.
+
+use super::{Binary, Compare, Expr, Unary};
+use crate::tensor::DType;
+use std::collections::HashMap;
+
+/// What a register holds; every kind is 32 bits wide.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Kind {
+    /// f32 (and f16, bf16 after widening).
+    F,
+    /// i32.
+    I,
+    /// u32.
+    U,
+    /// 0 or 1.
+    B,
+}
+
+impl Kind {
+    /// The kind a dtype computes in.
+    pub fn of(dtype: DType) -> Kind {
+        match dtype {
+            DType::I32 | DType::I64 => Kind::I,
+            DType::U32 | DType::U8 => Kind::U,
+            DType::Bool => Kind::B,
+            _ => Kind::F,
+        }
+    }
+}
+
+/// Index of an instruction, and of the register that holds its result.
+pub type Reg = usize;
+
+/// One instruction. Operands are earlier registers.
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
+pub enum Instr {
+    /// The element of an operand at this position.
+    Load(usize),
+    /// The result of an earlier reduction of this row.
+    Reduced(usize),
+    /// A literal's bits.
+    Const(u32),
+    /// The sum over the domain's axes of position times stride.
+    Index(Vec<isize>),
+    /// One operand.
+    Unary(Unary, Reg),
+    /// Two operands of one kind.
+    Binary(Binary, Reg, Reg),
+    /// Two operands of one kind, giving [`Kind::B`].
+    Compare(Compare, Reg, Reg),
+    /// Condition, then, else.
+    Select(Reg, Reg, Reg),
+    /// Rounded or converted to a dtype.
+    Cast(DType, Reg),
+    /// Uniform in [0, 1) from seed, counter and index registers.
+    Random(u64, Reg, Reg),
+}
+
+impl Instr {
+    /// The registers an instruction reads.
+    pub fn reads(&self) -> impl Iterator<Item = Reg> {
+        let regs: [Option<Reg>; 3] = match *self {
+            Instr::Load(_) | Instr::Reduced(_) | Instr::Const(_) | Instr::Index(_) => [None; 3],
+            Instr::Unary(_, a) | Instr::Cast(_, a) => [Some(a), None, None],
+            Instr::Binary(_, a, b) | Instr::Compare(_, a, b) | Instr::Random(_, a, b) => [Some(a), Some(b), None],
+            Instr::Select(a, b, c) => [Some(a), Some(b), Some(c)],
+        };
+        regs.into_iter().flatten()
+    }
+}
+
+/// Straight-line code; instruction i defines register i.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tape {
+    /// The instructions and the kinds of their results.
+    pub code: Vec<(Instr, Kind)>,
+    known: HashMap<(Instr, Kind), Reg>,
+}
+
+/// What the free names of an expression stand for while it is flattened.
+pub struct Bindings<'a> {
+    /// Registers of the inputs.
+    pub inputs: &'a [Reg],
+    /// Reduction numbers on the tape, and their kinds, of the expression's `Reduced`.
+    pub reduced: &'a [(usize, Kind)],
+    /// Strides over the domain that give each coordinate of the expression's own domain.
+    pub coords: &'a [Vec<isize>],
+    /// Strides over the domain that give the row-major position in the expression's own domain.
+    pub flat: &'a [isize],
+}
+
+impl Tape {
+    /// The register of an instruction, added if it is not there yet.
+    pub fn push(&mut self, instr: Instr, kind: Kind) -> Reg {
+        if let Some(&reg) = self.known.get(&(instr.clone(), kind)) {
+            return reg;
+        }
+        self.code.push((instr.clone(), kind));
+        self.known.insert((instr, kind), self.code.len() - 1);
+        self.code.len() - 1
+    }
+
+    /// The kind of a register.
+    pub fn kind(&self, reg: Reg) -> Kind {
+        self.code[reg].1
+    }
+
+    /// A literal of a kind.
+    pub fn literal(&mut self, v: f64, kind: Kind) -> Reg {
+        let bits = match kind {
+            Kind::F => (v as f32).to_bits(),
+            Kind::I => v as i32 as u32,
+            Kind::U => v as u32,
+            Kind::B => u32::from(v != 0.0),
+        };
+        self.push(Instr::Const(bits), kind)
+    }
+
+    /// Appends an expression and returns the register of its value.
+    pub fn add(&mut self, e: &Expr, with: &Bindings<'_>) -> Reg {
+        match e {
+            Expr::Input(i) => with.inputs[*i],
+            Expr::Reduced(i) => self.push(Instr::Reduced(with.reduced[*i].0), with.reduced[*i].1),
+            Expr::Const(v) => self.literal(*v, Kind::F),
+            Expr::Coord(axis) => self.push(Instr::Index(with.coords[*axis].clone()), Kind::U),
+            Expr::Flat => self.push(Instr::Index(with.flat.to_vec()), Kind::U),
+            Expr::Unary(op, a) => {
+                let a = self.add(a, with);
+                let kind = self.kind(a);
+                self.push(Instr::Unary(*op, a), kind)
+            }
+            Expr::Binary(op, a, b) => {
+                let (a, b) = self.pair(a, b, with);
+                let kind = self.kind(a);
+                self.push(Instr::Binary(*op, a, b), kind)
+            }
+            Expr::Compare(op, a, b) => {
+                let (a, b) = self.pair(a, b, with);
+                self.push(Instr::Compare(*op, a, b), Kind::B)
+            }
+            Expr::Select(c, a, b) => {
+                let c = self.add(c, with);
+                let (a, b) = self.pair(a, b, with);
+                let kind = self.kind(a);
+                self.push(Instr::Select(c, a, b), kind)
+            }
+            Expr::Cast(dtype, a) => {
+                let a = self.add(a, with);
+                self.cast(*dtype, a)
+            }
+            Expr::Random { seed, counter, index } => {
+                let (c, i) = (self.add(counter, with), self.add(index, with));
+                self.push(Instr::Random(*seed, c, i), Kind::F)
+            }
+        }
+    }
+
+    /// Converts a register to a dtype; nothing where that changes nothing.
+    pub fn cast(&mut self, dtype: DType, a: Reg) -> Reg {
+        let (from, to) = (self.kind(a), Kind::of(dtype));
+        let rounds = matches!(dtype, DType::F16 | DType::BF16 | DType::U8);
+        if from == to && !rounds { a } else { self.push(Instr::Cast(dtype, a), to) }
+    }
+
+    /// Two operands of one kind; a literal takes the kind of the other.
+    fn pair(&mut self, a: &Expr, b: &Expr, with: &Bindings<'_>) -> (Reg, Reg) {
+        match (a, b) {
+            (Expr::Const(v), b) if !matches!(b, Expr::Const(_)) => {
+                let b = self.add(b, with);
+                let kind = self.kind(b);
+                (self.literal(*v, kind), b)
+            }
+            (a, Expr::Const(v)) => {
+                let a = self.add(a, with);
+                let kind = self.kind(a);
+                (a, self.literal(*v, kind))
+            }
+            (a, b) => (self.add(a, with), self.add(b, with)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_parts_are_computed_once() {
+        let e = Expr::Input(0).exp() * (1.0 + Expr::Input(0).exp());
+        let mut tape = Tape::default();
+        let x = tape.push(Instr::Load(0), Kind::F);
+        tape.add(&e, &Bindings { inputs: &[x], reduced: &[], coords: &[], flat: &[] });
+        assert_eq!(tape.code.len(), 5, "{:?}", tape.code);
+    }
+}

@@ -1,0 +1,122 @@
+//! Attributes of operations: a declared, ordered list of named constants.
+
+use crate::tensor::DType;
+use std::fmt;
+
+/// The value of an attribute.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Attr {
+    /// A whole number.
+    Int(i64),
+    /// A list of whole numbers: axes, sizes.
+    Ints(Vec<i64>),
+    /// A real number.
+    Float(f64),
+    /// A choice of two.
+    Bool(bool),
+    /// An element type.
+    DType(DType),
+}
+
+/// The type of an attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttrKind {
+    /// [`Attr::Int`]
+    Int,
+    /// [`Attr::Ints`]
+    Ints,
+    /// [`Attr::Float`]
+    Float,
+    /// [`Attr::Bool`]
+    Bool,
+    /// [`Attr::DType`]
+    DType,
+}
+
+impl Attr {
+    /// The type of the value.
+    pub fn kind(&self) -> AttrKind {
+        match self {
+            Attr::Int(_) => AttrKind::Int,
+            Attr::Ints(_) => AttrKind::Ints,
+            Attr::Float(_) => AttrKind::Float,
+            Attr::Bool(_) => AttrKind::Bool,
+            Attr::DType(_) => AttrKind::DType,
+        }
+    }
+}
+
+impl fmt::Display for Attr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Attr::Int(v) => write!(f, "{v}"),
+            Attr::Ints(v) => write!(f, "{v:?}"),
+            Attr::Float(v) => write!(f, "{v:?}"),
+            Attr::Bool(v) => write!(f, "{v}"),
+            Attr::DType(v) => write!(f, "{v}"),
+        }
+    }
+}
+
+/// One declared attribute of an operation.
+#[derive(Debug, Clone, Copy)]
+pub struct AttrSpec {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: AttrKind,
+    /// What it means, in a few words.
+    pub about: &'static str,
+}
+
+/// The attributes of one node, in the order the operation declares them. All are always present.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Attrs(pub Vec<(&'static str, Attr)>);
+
+impl Attrs {
+    /// No attributes.
+    pub fn none() -> Self {
+        Attrs(Vec::new())
+    }
+
+    /// Adds one (builder style).
+    pub fn with(mut self, name: &'static str, value: Attr) -> Self {
+        self.0.push((name, value));
+        self
+    }
+
+    /// The attribute of that name.
+    pub fn get(&self, name: &str) -> Option<&Attr> {
+        self.0.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
+    }
+
+    /// A whole number; 0 if it is not there (the builder has checked that it is).
+    pub fn int(&self, name: &str) -> i64 {
+        if let Some(Attr::Int(v)) = self.get(name) { *v } else { 0 }
+    }
+
+    /// A list; empty if it is not there.
+    pub fn ints(&self, name: &str) -> &[i64] {
+        if let Some(Attr::Ints(v)) = self.get(name) { v } else { &[] }
+    }
+
+    /// A list of sizes; negative numbers become 0, which inference refuses.
+    pub fn sizes(&self, name: &str) -> Vec<usize> {
+        self.ints(name).iter().map(|&v| usize::try_from(v).unwrap_or(0)).collect()
+    }
+
+    /// A real number; 0 if it is not there.
+    pub fn float(&self, name: &str) -> f64 {
+        if let Some(Attr::Float(v)) = self.get(name) { *v } else { 0.0 }
+    }
+
+    /// A choice; false if it is not there.
+    pub fn bool(&self, name: &str) -> bool {
+        matches!(self.get(name), Some(Attr::Bool(true)))
+    }
+
+    /// An element type; f32 if it is not there.
+    pub fn dtype(&self, name: &str) -> DType {
+        if let Some(Attr::DType(v)) = self.get(name) { *v } else { DType::F32 }
+    }
+}

@@ -1,0 +1,360 @@
+//! The graph and its chaining builder. A wrong call poisons its value instead of panicking; the
+//! first error is kept and returned by whoever reads the graph.
+
+use super::op::check_attrs;
+use super::{Attrs, Call, Op, Refusal};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Dims, Tensor, TensorType};
+use std::cell::{Ref, RefCell};
+use std::collections::HashMap;
+
+/// A value of a graph. Only meaningful for the graph that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value(u32);
+
+impl Value {
+    /// What a wrong call returns: every call that uses it returns it again.
+    pub const POISON: Value = Value(u32::MAX);
+
+    /// Its position among the graph's nodes. `None` for the poisoned value.
+    pub fn index(self) -> Option<usize> {
+        (self != Value::POISON).then_some(self.0 as usize)
+    }
+
+    /// The value of the node at that position.
+    pub fn at(index: usize) -> Value {
+        Value(index as u32)
+    }
+}
+
+/// What a node is.
+#[derive(Debug, Clone)]
+pub enum NodeKind {
+    /// Data given before each step, by name.
+    Input,
+    /// A weight, by name. Trainable ones take part in training.
+    Parameter {
+        /// Whether training may change it.
+        trainable: bool,
+    },
+    /// Data that is part of the graph.
+    Constant(Tensor<'static>),
+    /// An operation.
+    Op(&'static dyn Op, Attrs),
+}
+
+/// One node; its inputs are earlier nodes.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// What it is.
+    pub kind: NodeKind,
+    /// What it reads.
+    pub inputs: Vec<Value>,
+    /// Its type.
+    pub ty: TensorType,
+    /// Its name, if it was given one (inputs and parameters always have one).
+    pub name: Option<String>,
+}
+
+/// A finished graph's contents, in an order in which every node follows its inputs.
+#[derive(Debug, Clone, Default)]
+pub struct GraphData {
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// Named results.
+    pub outputs: Vec<(String, Value)>,
+    /// The scalar that training makes small.
+    pub loss: Option<Value>,
+}
+
+impl GraphData {
+    /// The node of a value; values come from this graph.
+    pub fn node(&self, v: Value) -> &Node {
+        &self.nodes[v.0 as usize]
+    }
+
+    /// The name of a value: its own, or `%n`.
+    pub fn label(&self, v: Value) -> String {
+        match v.index().and_then(|i| self.nodes.get(i)) {
+            Some(Node { name: Some(name), .. }) => name.clone(),
+            _ => format!("%{}", v.0),
+        }
+    }
+
+    /// The value of that name.
+    pub fn find(&self, name: &str) -> Option<Value> {
+        self.nodes.iter().position(|n| n.name.as_deref() == Some(name)).map(Value::at)
+    }
+
+    /// Inputs, in order.
+    pub fn inputs(&self) -> impl Iterator<Item = (Value, &Node)> {
+        self.all().filter(|(_, n)| matches!(n.kind, NodeKind::Input))
+    }
+
+    /// Parameters, in order.
+    pub fn parameters(&self) -> impl Iterator<Item = (Value, &Node)> {
+        self.all().filter(|(_, n)| matches!(n.kind, NodeKind::Parameter { .. }))
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Value, &Node)> {
+        self.nodes.iter().enumerate().map(|(i, n)| (Value::at(i), n))
+    }
+
+    /// Types of a node's inputs.
+    pub fn input_types(&self, node: &Node) -> Vec<TensorType> {
+        node.inputs.iter().map(|&v| self.node(v).ty.clone()).collect()
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct State {
+    data: GraphData,
+    names: HashMap<String, Value>,
+    scope: Vec<String>,
+    error: Option<Error>,
+}
+
+/// A graph under construction. Methods take `&self`, so calls nest:
+/// `g.relu(g.matmul(x, w))`. Operations are methods generated from the table `OPS`.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    state: RefCell<State>,
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new() -> Graph {
+        Graph::default()
+    }
+
+    /// An input: data given before each step.
+    pub fn input(&self, name: &str, dtype: DType, shape: impl Into<Dims>) -> Value {
+        self.leaf(name, NodeKind::Input, TensorType::new(dtype, shape))
+    }
+
+    /// A trainable f32 weight.
+    pub fn parameter(&self, name: &str, shape: impl Into<Dims>) -> Value {
+        self.leaf(name, NodeKind::Parameter { trainable: true }, TensorType::f32(shape))
+    }
+
+    /// A weight of any dtype; training leaves it alone unless `trainable` (floats only).
+    pub fn parameter_of(&self, name: &str, ty: TensorType, trainable: bool) -> Value {
+        let trainable = trainable && ty.dtype.is_float();
+        self.leaf(name, NodeKind::Parameter { trainable }, ty)
+    }
+
+    /// Data that is part of the graph.
+    pub fn constant(&self, tensor: Tensor<'static>) -> Value {
+        let tensor = tensor.contiguous();
+        let ty = tensor.ty();
+        if let Err(e) = check_type(&ty) {
+            return self.fail_with("constant", "", e);
+        }
+        self.push(Node { kind: NodeKind::Constant(tensor), inputs: vec![], ty, name: None })
+    }
+
+    fn leaf(&self, name: &str, kind: NodeKind, ty: TensorType) -> Value {
+        let what = if matches!(kind, NodeKind::Input) { "input" } else { "parameter" };
+        if let Err(e) = check_type(&ty) {
+            return self.fail_with(what, name, e);
+        }
+        let full = self.scoped(name);
+        let v = self.push(Node { kind, inputs: vec![], ty, name: Some(full.clone()) });
+        self.register(full, v, what)
+    }
+
+    /// Applies an operation. The methods named after operations call this.
+    pub fn apply(&self, op: &'static dyn Op, inputs: &[Value], attrs: Attrs) -> Value {
+        let mut state = self.state.borrow_mut();
+        let count = state.data.nodes.len();
+        let label = format!("%{count}");
+        if inputs.iter().any(|v| v.index().is_none_or(|i| i >= count)) {
+            if state.error.is_none() {
+                state.error = Some(Error::Op {
+                    op: op.name().into(),
+                    node: label,
+                    wanted: "values of this graph".into(),
+                    came: "a value of another graph".into(),
+                });
+            }
+            return Value::POISON;
+        }
+        let types: Vec<TensorType> = inputs.iter().map(|&v| state.data.node(v).ty.clone()).collect();
+        let inferred = check_attrs(op.attributes(), &attrs).and_then(|()| {
+            if !op.inputs().accepts(inputs.len()) {
+                return super::refuse(format!("inputs {}", op.inputs()), format!("{} inputs", inputs.len()));
+            }
+            let ty = op.infer(&Call { inputs: &types, attrs: &attrs })?;
+            check_type(&ty)?;
+            Ok(ty)
+        });
+        match inferred {
+            Ok(ty) => {
+                let kind = NodeKind::Op(op, attrs);
+                state.data.nodes.push(Node { kind, inputs: inputs.to_vec(), ty, name: None });
+                Value::at(count)
+            }
+            Err(Refusal { wanted, came }) => {
+                let shapes: Vec<String> = inputs.iter().map(|&v| state.data.label(v)).collect();
+                if state.error.is_none() {
+                    let node = format!("{label} = {}({})", op.name(), shapes.join(", "));
+                    state.error = Some(Error::Op { op: op.name().into(), node, wanted, came });
+                }
+                Value::POISON
+            }
+        }
+    }
+
+    /// Names a value, within the present scope. Names are unique in a graph.
+    pub fn name(&self, v: Value, name: &str) -> Value {
+        let Some(i) = v.index() else { return v };
+        let full = self.scoped(name);
+        {
+            let mut state = self.state.borrow_mut();
+            if matches!(state.data.nodes[i].kind, NodeKind::Input | NodeKind::Parameter { .. }) {
+                drop(state);
+                return self.fail("name", &full, "an operation's value", "an input or parameter, which has a name");
+            }
+            if let Some(old) = state.data.nodes[i].name.take() {
+                state.names.remove(&old);
+            }
+            state.data.nodes[i].name = Some(full.clone());
+        }
+        self.register(full, v, "value")
+    }
+
+    /// Runs `build` with `scope.` before every name given inside.
+    pub fn scope<T>(&self, scope: &str, build: impl FnOnce(&Graph) -> T) -> T {
+        self.state.borrow_mut().scope.push(scope.into());
+        let built = build(self);
+        self.state.borrow_mut().scope.pop();
+        built
+    }
+
+    /// Makes a value a result of the graph, under a name.
+    pub fn output(&self, name: &str, v: Value) {
+        let mut state = self.state.borrow_mut();
+        if v.index().is_none() {
+            return;
+        }
+        if state.data.outputs.iter().any(|(n, _)| n == name) {
+            let came = format!("\"{name}\" twice");
+            drop(state);
+            self.fail("output", name, "distinct names of outputs", &came);
+            return;
+        }
+        state.data.outputs.push((name.into(), v));
+    }
+
+    /// Makes a value the loss: one f32 element.
+    pub fn set_loss(&self, v: Value) {
+        let Some(i) = v.index() else { return };
+        let ty = self.state.borrow().data.nodes[i].ty.clone();
+        if ty.elements() != 1 || ty.dtype != DType::F32 {
+            self.fail("loss", &format!("%{i}"), "one f32 element", &ty.to_string());
+            return;
+        }
+        self.state.borrow_mut().data.loss = Some(v);
+    }
+
+    /// The type of a value; f32[] for the poisoned one.
+    pub fn ty(&self, v: Value) -> TensorType {
+        match v.index() {
+            Some(i) => self.state.borrow().data.nodes[i].ty.clone(),
+            None => TensorType::f32([]),
+        }
+    }
+
+    /// The shape of a value.
+    pub fn shape(&self, v: Value) -> Dims {
+        self.ty(v).shape
+    }
+
+    /// The inputs of a value's node.
+    pub fn inputs_of(&self, v: Value) -> Vec<Value> {
+        v.index().map_or(vec![], |i| self.state.borrow().data.nodes[i].inputs.clone())
+    }
+
+    /// The attributes of a value's node.
+    pub fn attrs_of(&self, v: Value) -> Attrs {
+        match v.index().map(|i| self.state.borrow().data.nodes[i].kind.clone()) {
+            Some(NodeKind::Op(_, attrs)) => attrs,
+            _ => Attrs::none(),
+        }
+    }
+
+    /// The contents, to read.
+    ///
+    /// # Errors
+    /// The first error of the building, if there was one.
+    pub fn data(&self) -> Result<Ref<'_, GraphData>> {
+        let state = self.state.borrow();
+        match &state.error {
+            Some(e) => Err(e.clone()),
+            None => Ok(Ref::map(state, |s| &s.data)),
+        }
+    }
+
+    /// The first error of the building.
+    pub fn error(&self) -> Option<Error> {
+        self.state.borrow().error.clone()
+    }
+
+    /// Records an error found while building (the first is kept) and returns the poisoned value.
+    pub fn fail(&self, op: &str, node: &str, wanted: &str, came: &str) -> Value {
+        self.fail_with(op, node, Refusal { wanted: wanted.into(), came: came.into() })
+    }
+
+    fn fail_with(&self, op: &str, node: &str, e: Refusal) -> Value {
+        let error = Error::Op { op: op.into(), node: node.into(), wanted: e.wanted, came: e.came };
+        self.state.borrow_mut().error.get_or_insert(error);
+        Value::POISON
+    }
+
+    fn push(&self, node: Node) -> Value {
+        let nodes = &mut self.state.borrow_mut().data.nodes;
+        nodes.push(node);
+        Value::at(nodes.len() - 1)
+    }
+
+    fn scoped(&self, name: &str) -> String {
+        let state = self.state.borrow();
+        state.scope.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".")
+    }
+
+    fn register(&self, name: String, v: Value, what: &str) -> Value {
+        let plain = |c: char| c.is_alphanumeric() || "_.-/".contains(c);
+        if name.is_empty() || !name.chars().all(plain) {
+            return self.fail(what, &name, "a name of letters, digits and _ . - /", &format!("\"{name}\""));
+        }
+        if self.state.borrow().names.contains_key(&name) {
+            return self.fail(what, &name, "a name not used before", &format!("\"{name}\" twice"));
+        }
+        self.state.borrow_mut().names.insert(name, v);
+        v
+    }
+
+    /// A builder that goes on from existing contents (which were well formed).
+    pub fn from_data(data: GraphData) -> Graph {
+        let names =
+            data.nodes.iter().enumerate().filter_map(|(i, n)| Some((n.name.clone()?, Value::at(i)))).collect();
+        Graph { state: RefCell::new(State { data, names, scope: vec![], error: None }) }
+    }
+}
+
+/// Sizes are at least 1, the byte count fits, blocks are whole.
+fn check_type(ty: &TensorType) -> std::result::Result<(), Refusal> {
+    if ty.shape.contains(&0) {
+        return super::refuse("sizes of at least 1", ty);
+    }
+    if ty.shape.len() > 8 {
+        return super::refuse("at most 8 axes", ty);
+    }
+    if ty.dtype.is_block() && !ty.shape.last().is_some_and(|n| n.is_multiple_of(crate::tensor::BLOCK)) {
+        return super::refuse("a last axis of whole blocks of 32", ty);
+    }
+    if ty.bytes().is_none_or(|b| b > isize::MAX as usize / 2) {
+        return super::refuse("a tensor that can be addressed", ty);
+    }
+    Ok(())
+}

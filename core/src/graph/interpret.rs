@@ -1,0 +1,72 @@
+//! Runs a graph's nodes one by one with each operation's own exact evaluation.
+
+use super::{Array, Attrs, Call, Graph, GraphData, Node, NodeKind, Op, Value};
+use crate::error::{Error, Result};
+
+/// Values of all nodes, in order. `leaf` gives those of inputs and parameters.
+///
+/// # Errors
+/// What `leaf` or an operation's evaluation returns; index errors name the node.
+pub fn interpret(data: &GraphData, leaf: &mut dyn FnMut(Value, &Node) -> Result<Array>) -> Result<Vec<Array>> {
+    let mut values: Vec<Array> = Vec::with_capacity(data.nodes.len());
+    for (i, node) in data.nodes.iter().enumerate() {
+        let value = match &node.kind {
+            NodeKind::Input | NodeKind::Parameter { .. } => leaf(Value::at(i), node)?,
+            NodeKind::Constant(t) => Array::from_tensor(t),
+            NodeKind::Op(op, attrs) => {
+                let inputs: Vec<&Array> = node.inputs.iter().filter_map(|v| values.get(v.index()?)).collect();
+                let types = data.input_types(node);
+                let found = op.evaluate(&Call { inputs: &types, attrs }, &inputs);
+                found.map_err(|e| name_node(e, &data.label(Value::at(i))))?
+            }
+        };
+        if value.ty != node.ty || value.data.len() != node.ty.elements() {
+            let label = data.label(Value::at(i));
+            return Err(Error::internal(format!("{label} is {}, evaluated as {}", node.ty, value.ty)));
+        }
+        values.push(value);
+    }
+    Ok(values)
+}
+
+fn name_node(e: Error, label: &str) -> Error {
+    match e {
+        Error::IndexOutOfRange { index, position, limit, .. } => {
+            Error::IndexOutOfRange { node: label.into(), index, position, limit }
+        }
+        other => other,
+    }
+}
+
+/// Evaluates a composite operation as what its decomposition means.
+///
+/// # Errors
+/// As [`interpret`].
+pub fn evaluate_decomposed(op: &dyn Op, call: &Call<'_>, inputs: &[&Array]) -> Result<Array> {
+    let g = Graph::new();
+    let leaves: Vec<Value> = call
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(i, ty)| g.input(&format!("in{i}"), ty.dtype, ty.shape.clone()))
+        .collect();
+    let result = decomposed(op, &g, &leaves, call.attrs)?;
+    let values = interpret(&*g.data()?, &mut |v, _| {
+        let at = leaves.iter().position(|&l| l == v).unwrap_or(0);
+        Ok(inputs[at].clone())
+    })?;
+    let at = result.index().ok_or_else(|| Error::internal("poisoned decomposition"))?;
+    values.into_iter().nth(at).ok_or_else(|| Error::internal("decomposition without a result"))
+}
+
+/// Adds a composite's decomposition to a graph.
+///
+/// # Errors
+/// The builder's error if the decomposition is refused, or that the operation has none.
+pub fn decomposed(op: &dyn Op, g: &Graph, inputs: &[Value], attrs: &Attrs) -> Result<Value> {
+    let found = op.decompose(g, inputs, attrs);
+    if let Some(e) = g.error() {
+        return Err(e);
+    }
+    found.ok_or_else(|| Error::internal(format!("{} has no decomposition", op.name())))
+}

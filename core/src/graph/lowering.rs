@@ -1,0 +1,148 @@
+//! The archetypes: the dozen forms of work that both devices know how to run.
+
+use crate::expr::{Expr, Fold};
+
+/// How a node is carried out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Lowering {
+    /// As the graph that [`Op::decompose`](super::Op::decompose) builds.
+    Decompose,
+    /// No work: the same elements walked in another way.
+    View(ViewForm),
+    /// One expression an element, over inputs broadcast to the output's shape.
+    Pointwise(Expr),
+    /// Reductions over some axes, then an expression of them.
+    Rowwise(RowwiseForm),
+    /// Running sum along an axis.
+    Scan {
+        /// The axis.
+        axis: usize,
+    },
+    /// Inputs laid into the output at given indices; elements that none covers get `fill`.
+    Place {
+        /// Where each input's first element goes.
+        at: Vec<Vec<usize>>,
+        /// What the rest is.
+        fill: Option<f64>,
+    },
+    /// Matrix product of the last two axes, batched over the others with broadcasting.
+    Contraction {
+        /// The first operand is `[…, k, m]`.
+        transpose_a: bool,
+        /// The second operand is `[…, n, k]`.
+        transpose_b: bool,
+    },
+    /// Cross-correlation of `[n, c, h, w]` with `[o, c/groups, kh, kw]`.
+    Convolution(ConvolutionForm),
+    /// softmax(q·kᵀ·scale + mask)·v.
+    Attention(AttentionForm),
+    /// Slices of input 0 along an axis, chosen by the integer input 1 (whole slices).
+    Take {
+        /// The axis.
+        axis: usize,
+    },
+    /// Input 0 plus slices of input 2 added at the places input 1 names along an axis.
+    TakeAdd {
+        /// The axis.
+        axis: usize,
+    },
+    /// Elements of input 0 along an axis, chosen by input 1 of the output's shape.
+    Gather {
+        /// The axis.
+        axis: usize,
+    },
+    /// Input 0 plus elements of input 2 added at the places input 1 names along an axis.
+    ScatterAdd {
+        /// The axis.
+        axis: usize,
+    },
+    /// The largest of each window of `[n, c, h, w]`.
+    MaxPool(PoolForm),
+    /// Gradient of the former from its input and the upstream gradient: to each window's first largest.
+    MaxPoolGrad(PoolForm),
+    /// A block format widened to f32.
+    Dequantise,
+}
+
+/// Another way to walk a tensor's elements.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ViewForm {
+    /// The same row-major order in another shape.
+    Reshape,
+    /// Axis i of the output is axis `0[i]` of the input.
+    Permute(Vec<usize>),
+    /// Aligned at the last axes; sizes of 1 repeat.
+    Broadcast,
+    /// From `start`, every `step`-th (which may be negative) along each axis.
+    Slice {
+        /// First index along each axis.
+        start: Vec<usize>,
+        /// Distance along each axis.
+        step: Vec<isize>,
+    },
+}
+
+/// One reduction of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reduction {
+    /// How elements are joined.
+    pub fold: Fold,
+    /// What is joined; may use results of earlier reductions.
+    pub of: Expr,
+}
+
+/// Reductions over `axes` of the domain (the shape that the inputs broadcast to), then an expression.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowwiseForm {
+    /// Shape of the domain.
+    pub domain: Vec<usize>,
+    /// The axes reduced.
+    pub axes: Vec<usize>,
+    /// The reductions, in order.
+    pub reductions: Vec<Reduction>,
+    /// The result.
+    pub output: Expr,
+    /// True: one result a row, the output's shape has the reduced axes dropped or of size 1.
+    /// False: one result an element of the domain.
+    pub per_row: bool,
+}
+
+/// Geometry of a convolution, general enough to be closed under differentiation: the input may be
+/// spread out by `input_dilation`, and padding may be negative (it then crops).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConvolutionForm {
+    /// Steps of the window `[y, x]`.
+    pub stride: [usize; 2],
+    /// Zeros before the first row and column (of the spread-out input).
+    pub pad_before: [isize; 2],
+    /// Distance between taps of the window.
+    pub dilation: [usize; 2],
+    /// Distance between the input's elements once spread out.
+    pub input_dilation: [usize; 2],
+    /// Channel groups.
+    pub groups: usize,
+}
+
+/// Geometry of pooling.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolForm {
+    /// Window `[y, x]`.
+    pub kernel: [usize; 2],
+    /// Steps of the window.
+    pub stride: [usize; 2],
+    /// Padding on each side; never the largest.
+    pub padding: [usize; 2],
+}
+
+/// The options of attention over q `[b, h, l, d]`, k and v `[b, h_kv, s, d]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionForm {
+    /// Factor on the scores.
+    pub scale: f64,
+    /// Query i sees keys up to i + s − l.
+    pub causal: bool,
+    /// Query i sees keys after i + s − l − window; 0 = all.
+    pub window: usize,
+    /// There is a fourth input added to the scores, broadcast to `[b, h, l, s]`.
+    pub masked: bool,
+}

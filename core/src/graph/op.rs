@@ -1,0 +1,183 @@
+//! What an operation must say of itself, once; everything else reads it from here.
+
+use super::{Array, Attr, AttrSpec, Attrs, Graph, Lowering, Value};
+use crate::error::Result;
+use crate::tensor::TensorType;
+
+/// The names of an operation's inputs.
+#[derive(Debug, Clone, Copy)]
+pub enum Inputs {
+    /// Exactly these.
+    Fixed(&'static [&'static str]),
+    /// The first list always, the second optionally, in order.
+    Optional(&'static [&'static str], &'static [&'static str]),
+    /// One or more of the same name.
+    Variadic(&'static str),
+}
+
+impl Inputs {
+    /// Whether `count` inputs are acceptable.
+    pub fn accepts(&self, count: usize) -> bool {
+        match self {
+            Inputs::Fixed(names) => count == names.len(),
+            Inputs::Optional(must, may) => (must.len()..=must.len() + may.len()).contains(&count),
+            Inputs::Variadic(_) => count >= 1,
+        }
+    }
+}
+
+impl std::fmt::Display for Inputs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Inputs::Fixed(names) => write!(f, "({})", names.join(", ")),
+            Inputs::Optional(must, may) => write!(f, "({}[, {}])", must.join(", "), may.join(", ")),
+            Inputs::Variadic(name) => write!(f, "({name}, …)"),
+        }
+    }
+}
+
+/// A node as an operation sees it while inferring, evaluating or lowering: types and attributes.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// Types of the inputs.
+    pub inputs: &'a [TensorType],
+    /// The attributes.
+    pub attrs: &'a Attrs,
+}
+
+impl<'a> Call<'a> {
+    /// Shape of an input.
+    pub fn shape(&self, input: usize) -> &'a [usize] {
+        &self.inputs[input].shape
+    }
+
+    /// An axis attribute (negative counts from the end) as an index into a shape of that rank.
+    ///
+    /// # Errors
+    /// A refusal if it is outside.
+    pub fn axis(&self, name: &str, rank: usize) -> std::result::Result<usize, Refusal> {
+        resolve_axis(self.attrs.int(name), rank)
+    }
+
+    /// An attribute of several axes, resolved, sorted; refused if outside or repeated.
+    ///
+    /// # Errors
+    /// A refusal if one is outside or given twice.
+    pub fn axes(&self, name: &str, rank: usize) -> std::result::Result<Vec<usize>, Refusal> {
+        let mut axes =
+            self.attrs.ints(name).iter().map(|&a| resolve_axis(a, rank)).collect::<std::result::Result<Vec<_>, _>>()?;
+        axes.sort_unstable();
+        if axes.windows(2).any(|w| w[0] == w[1]) {
+            return refuse("each axis at most once", format!("{:?}", self.attrs.ints(name)));
+        }
+        Ok(axes)
+    }
+}
+
+fn resolve_axis(axis: i64, rank: usize) -> std::result::Result<usize, Refusal> {
+    let resolved = if axis < 0 { axis + rank as i64 } else { axis };
+    if resolved < 0 || resolved >= rank as i64 {
+        return refuse(format!("an axis of a rank-{rank} tensor"), format!("axis {axis}"));
+    }
+    Ok(resolved as usize)
+}
+
+/// Why an operation does not accept its inputs: what it wants, what came.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// What the operation wants.
+    pub wanted: String,
+    /// What came.
+    pub came: String,
+}
+
+/// An `Err` with a [`Refusal`].
+///
+/// # Errors
+/// Always.
+pub fn refuse<T>(wanted: impl ToString, came: impl ToString) -> std::result::Result<T, Refusal> {
+    Err(Refusal { wanted: wanted.to_string(), came: came.to_string() })
+}
+
+/// An operation's answer to "what is your gradient".
+pub enum Grad {
+    /// The gradient with respect to each input; `None` for inputs that have none (indices).
+    Of(Vec<Option<Value>>),
+    /// What differentiating the decomposition gives.
+    ByDecomposition,
+    /// There is none, because…
+    None(&'static str),
+}
+
+impl Grad {
+    /// Gradients for all inputs, in order.
+    pub fn of<const N: usize>(values: [Value; N]) -> Grad {
+        Grad::Of(values.into_iter().map(Some).collect())
+    }
+}
+
+/// One example of an operation: what conformance tests run.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// Inputs: types and elements.
+    pub inputs: Vec<Array>,
+    /// Attributes, in declared order.
+    pub attrs: Attrs,
+    /// False where the sample sits on a kink (max at equal values, relu at 0), so that finite
+    /// differences do not apply.
+    pub smooth: bool,
+}
+
+/// An operation: declared once, as a unit struct.
+pub trait Op: Sync + Send + 'static {
+    /// Its name in the text form, the builder and the tables.
+    fn name(&self) -> &'static str;
+    /// One sentence: what it computes, with shapes.
+    fn about(&self) -> &'static str;
+    /// Its inputs.
+    fn inputs(&self) -> Inputs;
+    /// Its attributes.
+    fn attributes(&self) -> &'static [AttrSpec];
+    /// The type of its output.
+    ///
+    /// # Errors
+    /// A [`Refusal`] if it does not accept the inputs or attributes.
+    fn infer(&self, call: &Call<'_>) -> std::result::Result<TensorType, Refusal>;
+    /// Its output, computed exactly and slowly.
+    ///
+    /// # Errors
+    /// If an index in the data is out of range.
+    fn evaluate(&self, call: &Call<'_>, inputs: &[&Array]) -> Result<Array>;
+    /// The gradient of the loss with respect to each input, from `up`, that with respect to the output.
+    fn grad(&self, g: &Graph, node: Value, up: Value) -> Grad;
+    /// The work it is.
+    fn lower(&self, call: &Call<'_>) -> Lowering;
+    /// Its meaning in simpler operations; `None` for primitives.
+    fn decompose(&self, g: &Graph, inputs: &[Value], attrs: &Attrs) -> Option<Value>;
+    /// Examples that tests run: ranks 0 to 5, sizes of 1, odd sizes.
+    fn samples(&self) -> Vec<Sample>;
+}
+
+impl std::fmt::Debug for dyn Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl PartialEq for dyn Op {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+/// Checks that attributes are those declared, in order; lists what was wanted otherwise.
+pub(super) fn check_attrs(specs: &[AttrSpec], attrs: &Attrs) -> std::result::Result<(), Refusal> {
+    let fits = specs.len() == attrs.0.len()
+        && specs.iter().zip(&attrs.0).all(|(s, (name, v)): (_, &(&str, Attr))| s.name == *name && s.kind == v.kind());
+    if fits {
+        return Ok(());
+    }
+    let wanted: Vec<String> = specs.iter().map(|s| format!("{}: {:?}", s.name, s.kind)).collect();
+    let came: Vec<String> = attrs.0.iter().map(|(n, v)| format!("{n}={v}")).collect();
+    refuse(format!("attributes [{}]", wanted.join(", ")), format!("[{}]", came.join(", ")))
+}

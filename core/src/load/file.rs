@@ -1,0 +1,143 @@
+//! One safetensors file: mapped, its header checked, its tensors made views of the map.
+
+use super::header::{self, Blame, Entry, Header, quoted};
+use crate::error::{Error, Result};
+use crate::tensor::{Bytes, DType, Dims, Tensor, Weights};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What a file or folder says it holds, read from headers alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inspection {
+    /// Every tensor, by name.
+    pub tensors: Vec<TensorInfo>,
+    /// Free text kept beside the tensors.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// One tensor as its file's header describes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorInfo {
+    /// Name of the tensor.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Sizes of the axes; a size may be 0 here, unlike in [`Weights`].
+    pub shape: Dims,
+    /// Bytes of its elements.
+    pub bytes: usize,
+    /// The file it lies in.
+    pub file: PathBuf,
+}
+
+/// Maps one safetensors file; its tensors are views of the map, alive as long as any of them.
+///
+/// # Errors
+/// [`Error::Io`] where the system refuses the file; [`Error::Safetensors`] where it is malformed.
+pub fn safetensors(path: impl AsRef<Path>) -> Result<Weights> {
+    let mut weights = Weights::new();
+    Opened::file(path.as_ref())?.add_to(&mut weights)?;
+    Ok(weights)
+}
+
+/// Reads a safetensors file held in memory; the tensors share the bytes. Take
+/// [`Bytes::from_vec`] for a vector, [`Bytes::borrowed`] for what `include_bytes!` gives.
+///
+/// # Errors
+/// [`Error::Safetensors`] where the bytes are malformed.
+pub fn safetensors_bytes(bytes: Bytes<'static>) -> Result<Weights> {
+    let mut weights = Weights::new();
+    let header = header::parse(Blame("bytes"), &bytes)?;
+    Opened { path: "bytes".into(), bytes, header }.add_to(&mut weights)?;
+    Ok(weights)
+}
+
+/// A file whose header has been checked.
+pub(super) struct Opened {
+    path: PathBuf,
+    bytes: Bytes<'static>,
+    header: Header,
+}
+
+impl Opened {
+    pub fn file(path: &Path) -> Result<Opened> {
+        let bytes = map(path)?;
+        let header = header::parse(Blame(&path.display().to_string()), &bytes)?;
+        Ok(Opened { path: path.into(), bytes, header })
+    }
+
+    /// Names of all its tensors, those without elements too.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.header.entries.iter().map(|e| e.name.as_str())
+    }
+
+    /// Adds its tensors that have elements, and such metadata as is not there yet.
+    pub fn add_to(self, weights: &mut Weights) -> Result<()> {
+        let file = self.path.display().to_string();
+        for entry in self.header.entries.into_iter().filter(|e| !e.bytes.is_empty()) {
+            let tensor = view(Blame(&file), &self.bytes, &entry)?;
+            weights.insert(entry.name, tensor);
+        }
+        for (key, value) in self.header.metadata {
+            weights.metadata_mut().entry(key).or_insert(value);
+        }
+        Ok(())
+    }
+
+    /// Lists its tensors, and such metadata as is not there yet.
+    pub fn list_in(self, all: &mut Inspection) {
+        all.tensors.extend(self.header.entries.into_iter().map(|e| TensorInfo {
+            bytes: e.bytes.len(),
+            name: e.name,
+            dtype: e.ty.dtype,
+            shape: e.ty.shape,
+            file: self.path.clone(),
+        }));
+        for (key, value) in self.header.metadata {
+            all.metadata.entry(key).or_insert(value);
+        }
+    }
+}
+
+/// Maps a whole file for reading.
+fn map(path: &Path) -> Result<Bytes<'static>> {
+    let refused = |why: &str| Error::Io { path: path.into(), doing: "read".into(), why: why.into() };
+    // Asked before opening: opening a pipe would wait for a writer.
+    let kind = std::fs::metadata(path).map_err(|e| Error::io(path, "open", &e))?;
+    if kind.is_dir() {
+        return Err(refused("it is a folder, not a file"));
+    }
+    if !kind.is_file() {
+        return Err(refused("it is not a regular file"));
+    }
+    let file = File::open(path).map_err(|e| Error::io(path, "open", &e))?;
+    // SAFETY: the map is only read. Somebody shortening the file under us is the risk of every reader that maps
+    // (see the room's documentation); our own `save` replaces files and never rewrites them.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "read", &e))?;
+    Ok(Bytes::shared(Arc::new(map)))
+}
+
+/// The tensor as a view of the file, or as a copy where its bytes are not aligned for its dtype.
+fn view(blame: Blame, file: &Bytes<'static>, entry: &Entry) -> Result<Tensor<'static>> {
+    let Some(bytes) = file.part(entry.bytes.start, entry.bytes.end) else {
+        return Err(Error::internal(format!("tensor {} was not checked", quoted(&entry.name))));
+    };
+    if entry.ty.dtype == DType::Bool
+        && let Some(at) = bytes.iter().position(|&b| b > 1)
+    {
+        return Err(blame.bad(
+            format!("tensor {} of booleans, 0 or 1", quoted(&entry.name)),
+            format!("{} at position {at}", bytes[at]),
+        ));
+    }
+    let size = entry.ty.dtype.size().unwrap_or(1);
+    let bytes = match size {
+        _ if bytes.as_ptr().addr().is_multiple_of(size) => bytes,
+        2 => Bytes::from_vec(bytemuck::pod_collect_to_vec::<u8, half::f16>(&bytes)),
+        4 => Bytes::from_vec(bytemuck::pod_collect_to_vec::<u8, u32>(&bytes)),
+        _ => Bytes::from_vec(bytemuck::pod_collect_to_vec::<u8, i64>(&bytes)),
+    };
+    Tensor::from_bytes(entry.ty.dtype, entry.ty.shape.clone(), bytes)
+}

@@ -1,0 +1,135 @@
+//! Where a model's weights are: one file, a folder with one, or a set of shards behind an index.
+
+use super::file::{Inspection, Opened};
+use super::header::{Once, quoted};
+use crate::error::{Error, Result};
+use crate::tensor::Weights;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const INDEX_ENDING: &str = ".safetensors.index.json";
+
+/// Opens the weights of a model: a safetensors file; an index of shards (`….safetensors.index.json`); or a folder
+/// with `model.safetensors` or `model.safetensors.index.json`, the first of them that is there.
+///
+/// # Errors
+/// [`Error::Io`] for a file or shard that is not there or refused; [`Error::Safetensors`] for a malformed one;
+/// [`Error::Config`] for an index that does not hold what it should or does not agree with its shards.
+pub fn weights(path: impl AsRef<Path>) -> Result<Weights> {
+    let mut all = Weights::new();
+    for file in open_all(path.as_ref())? {
+        file.add_to(&mut all)?;
+    }
+    Ok(all)
+}
+
+/// Lists the tensors of whatever [`weights`] opens, by name, reading headers alone.
+///
+/// # Errors
+/// As [`weights`].
+pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection> {
+    let mut all = Inspection { tensors: vec![], metadata: BTreeMap::new() };
+    for file in open_all(path.as_ref())? {
+        file.list_in(&mut all);
+    }
+    all.tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+/// Every file of a model, once, checked to agree with the index where there is one.
+fn open_all(path: &Path) -> Result<Vec<Opened>> {
+    let index = match find(path)? {
+        Found::File(file) => return Ok(vec![Opened::file(&file)?]),
+        Found::Index(index) => Index::read(index)?,
+    };
+    let shards = index.shards();
+    let files: Vec<Opened> =
+        shards.iter().map(|s| Opened::file(&index.path.with_file_name(s))).collect::<Result<_>>()?;
+    let mut place: HashMap<&str, &str> = HashMap::new(); // tensor to shard
+    for (file, shard) in files.iter().zip(&shards) {
+        for name in file.names() {
+            if let Some(other) = place.insert(name, shard) {
+                let came = format!("tensor {} in {} and {}", quoted(name), quoted(other), quoted(shard));
+                return Err(index.bad("each tensor in one shard", came));
+            }
+        }
+    }
+    // What shards hold beyond the index is welcome.
+    for (name, shard) in &index.weight_map {
+        let found = place.get(name.as_str());
+        if found.copied() != Some(shard) {
+            let came = found.map_or("it in no shard".into(), |s| format!("it in {}", quoted(s)));
+            return Err(index.bad(&format!("tensor {} in {}", quoted(name), quoted(shard)), came));
+        }
+    }
+    Ok(files)
+}
+
+enum Found {
+    File(PathBuf),
+    Index(PathBuf),
+}
+
+fn find(path: &Path) -> Result<Found> {
+    if !path.is_dir() {
+        let name = path.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+        let is_index = name.ends_with(INDEX_ENDING);
+        return Ok(if is_index { Found::Index(path.into()) } else { Found::File(path.into()) });
+    }
+    let (single, index) = (path.join(SINGLE), path.join(INDEX));
+    match (single.exists(), index.exists()) {
+        (true, _) => Ok(Found::File(single)),
+        (_, true) => Ok(Found::Index(index)),
+        _ => Err(Error::Io {
+            path: path.into(),
+            doing: "find weights in".into(),
+            why: format!("there is neither {SINGLE} nor {INDEX}"),
+        }),
+    }
+}
+
+/// A checked index: `weight_map` from tensor names to file names in the index's own folder.
+struct Index {
+    path: PathBuf,
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Index {
+    fn read(path: PathBuf) -> Result<Index> {
+        #[derive(Deserialize)]
+        struct Raw {
+            weight_map: Once<String>,
+        }
+        let text = std::fs::read(&path).map_err(|e| Error::io(&path, "read", &e))?;
+        let raw: Raw = serde_json::from_slice(&text)
+            .map_err(|e| config(&path, "a weight_map from tensors to files", e.to_string()))?;
+        let index = Index { path, weight_map: raw.weight_map.0 };
+        if index.weight_map.is_empty() {
+            return Err(index.bad("a weight_map from tensors to files", "an empty one".into()));
+        }
+        for (name, shard) in &index.weight_map {
+            // A plain name, on every system: nothing that leads out of the index's folder.
+            if shard.is_empty() || shard == "." || shard == ".." || shard.contains(['/', '\\', ':', '\0']) {
+                let came = format!("{} for tensor {}", quoted(shard), quoted(name));
+                return Err(index.bad("names of files beside the index", came));
+            }
+        }
+        Ok(index)
+    }
+
+    /// Every shard once, by name.
+    fn shards(&self) -> BTreeSet<&str> {
+        self.weight_map.values().map(String::as_str).collect()
+    }
+
+    fn bad(&self, wanted: &str, came: String) -> Error {
+        config(&self.path, wanted, came)
+    }
+}
+
+fn config(path: &Path, wanted: &str, came: String) -> Error {
+    Error::Config { file: path.display().to_string(), wanted: wanted.into(), came }
+}

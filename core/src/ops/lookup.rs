@@ -1,0 +1,295 @@
+//! Reading and adding at places that data names. An index outside is an error, never a wrong element.
+
+use super::movement::{accepted, signed};
+use super::samples::{as_dtype, cycle, indices, kinked, normal, sample};
+use crate::error::{Error, Result};
+use crate::graph::{Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, evaluate_decomposed, refuse};
+use crate::tensor::{DType, TensorType};
+
+type Checked<T> = std::result::Result<T, Refusal>;
+
+/// Input 1 holds indices, input 0 something that can be selected (or, with `adds`, added up).
+fn check_dtypes(c: &Call<'_>, adds: bool) -> Checked<()> {
+    let (x, indices) = (&c.inputs[0], &c.inputs[1]);
+    let packed = matches!(x.dtype, DType::F16 | DType::BF16);
+    if !(matches!(x.dtype, DType::F32 | DType::I32 | DType::U32) || packed && !adds) {
+        return refuse(if adds { "f32, i32 or u32" } else { "f32, f16, bf16, i32 or u32" }, x);
+    }
+    check_index_dtype(indices)?;
+    match c.inputs.get(2) {
+        Some(updates) if updates.dtype != x.dtype => refuse(format!("updates of {}", x.dtype), updates),
+        _ => Ok(()),
+    }
+}
+
+fn check_index_dtype(indices: &TensorType) -> Checked<()> {
+    let taken = matches!(indices.dtype, DType::I32 | DType::U32 | DType::I64);
+    if taken { Ok(()) } else { refuse("indices of i32, u32 or i64", indices) }
+}
+
+/// The indices, all within `0..limit`.
+fn checked_indices(indices: &Array, limit: usize) -> Result<Vec<usize>> {
+    let check = |(position, &v): (usize, &f64)| {
+        let fits = v >= 0.0 && v < limit as f64;
+        let wrong = || Error::IndexOutOfRange { node: String::new(), index: v as i64, position, limit };
+        if fits { Ok(v as usize) } else { Err(wrong()) }
+    };
+    indices.data.iter().enumerate().map(check).collect()
+}
+
+fn axis_attr(axis: i64) -> Attrs {
+    Attrs::none().with("axis", Attr::Int(axis))
+}
+
+/// x's shape with the axis replaced by the shape of the indices.
+fn selected_shape(c: &Call<'_>) -> Checked<Vec<usize>> {
+    let axis = c.axis("axis", c.inputs[0].rank())?;
+    let x = c.shape(0);
+    Ok([&x[..axis], c.shape(1), &x[axis + 1..]].concat())
+}
+
+/// Elements before, along and after the axis.
+fn around(c: &Call<'_>) -> (usize, usize, usize) {
+    let (x, axis) = (c.shape(0), c.axis("axis", c.inputs[0].rank()).unwrap_or(0));
+    (x[..axis].iter().product(), x[axis], x[axis + 1..].iter().product())
+}
+
+fn lowered_axis(c: &Call<'_>) -> usize {
+    c.axis("axis", c.inputs[0].rank()).unwrap_or(0)
+}
+
+/// Zeros like x, what `add` adds to them, as x's dtype: gradients of selecting, summed in f32.
+fn added_to_zeros(g: &Graph, x: Value, up: Value, add: impl FnOnce(Value, Value) -> Value) -> Value {
+    let ty = g.ty(x);
+    let zeros = g.broadcast(g.scalar(0.0, DType::F32), &signed(&ty.shape));
+    if ty.dtype == DType::F32 {
+        return add(zeros, up);
+    }
+    g.cast(add(zeros, g.cast(up, DType::F32)), ty.dtype)
+}
+
+/// Integers wrap around as the devices' do.
+fn stored(dtype: DType, v: f64) -> f64 {
+    match dtype {
+        DType::I32 => f64::from(v as i64 as i32),
+        DType::U32 => f64::from(v as i64 as u32),
+        _ => v,
+    }
+}
+
+op! {
+    IndexSelect: "index_select" as index_select(x, indices) [axis: Int = "The axis of x that the indices count along."]
+    "Slices of x by number: x's axis is replaced by the shape of the indices."
+    infer: |c| {
+        check_dtypes(c, false)?;
+        Ok(TensorType::new(c.inputs[0].dtype, selected_shape(c)?))
+    };
+    evaluate: |op, c, x| {
+        let (outer, size, inner) = around(c);
+        let which = checked_indices(x[1], size)?;
+        let slice = |o: usize, i: usize| &x[0].data[(o * size + i) * inner..][..inner];
+        let data = (0..outer).flat_map(|o| which.iter().flat_map(move |&i| slice(o, i))).copied().collect();
+        Ok(Array { ty: accepted(op, c)?, data })
+    };
+    grad: |g, node, up| {
+        let [x, which] = [0, 1].map(|i| g.inputs_of(node)[i]);
+        let axis = g.attrs_of(node).int("axis");
+        Grad::Of(vec![Some(added_to_zeros(g, x, up, |zeros, up| g.index_add(zeros, which, up, axis))), None])
+    };
+    lower: |c| Lowering::Take { axis: lowered_axis(c) };
+    samples: || vec![
+        sample([normal(&[1], 91), indices(&[], 1, 1)], axis_attr(0)),
+        sample([normal(&[5], 91), indices(&[7], 5, 2)], axis_attr(-1)),
+        sample([normal(&[5, 3], 91), indices(&[2, 3], 5, 3)], axis_attr(0)),
+        sample([normal(&[2, 5, 3], 91), indices(&[4], 5, 4)], axis_attr(1)),
+        sample([normal(&[2, 1, 4, 3], 91), indices(&[1, 2], 4, 5)], axis_attr(2)),
+        kinked([as_dtype(normal(&[7, 3], 92), DType::F16), as_dtype(indices(&[5], 7, 6), DType::U32)], axis_attr(0)),
+        kinked([as_dtype(normal(&[7, 3], 92), DType::BF16), cycle(DType::I64, &[4], &[2.0, 0.0, 1.0])], axis_attr(1)),
+        kinked([cycle(DType::I32, &[3, 3], &[5.0, -2.0]), indices(&[2], 3, 7)], axis_attr(1)),
+        kinked([cycle(DType::U32, &[4], &[4e9, 1.0, 2.0]), indices(&[2, 2], 4, 8)], axis_attr(0)),
+    ];
+}
+
+op! {
+    Embedding: "embedding" as embedding(table, indices) []
+    "Rows of a table [v, d] by number: indices […] → […, d]."
+    infer: |c| {
+        let [_, d] = c.shape(0) else { return refuse("a table [v, d]", &c.inputs[0]) };
+        check_dtypes(c, false)?;
+        Ok(TensorType::new(c.inputs[0].dtype, [c.shape(1), &[*d]].concat()))
+    };
+    evaluate: |op, c, x| evaluate_decomposed(op, c, x);
+    grad: |_, _, _| Grad::ByDecomposition;
+    lower: |_| Lowering::Decompose;
+    decompose: |g, x, _| g.index_select(x[0], x[1], 0);
+    samples: || vec![
+        sample([normal(&[1, 1], 93), indices(&[1], 1, 1)], Attrs::none()),
+        sample([normal(&[9, 5], 93), indices(&[2, 7], 9, 2)], Attrs::none()),
+        sample([normal(&[4, 3], 93), indices(&[], 4, 3)], Attrs::none()),
+        kinked([as_dtype(normal(&[6, 3], 93), DType::F16), as_dtype(indices(&[3, 1, 2], 6, 4), DType::I64)], Attrs::none()),
+    ];
+}
+
+op! {
+    IndexAdd: "index_add" as index_add(x, indices, updates) [axis: Int = "The axis of x that the indices count along."]
+    "x with slices of updates added where the indices say (equal ones add up); updates are shaped as index_select's result."
+    infer: |c| {
+        check_dtypes(c, true)?;
+        let wanted = selected_shape(c)?;
+        if c.shape(2) != wanted {
+            return refuse(format!("updates of shape {wanted:?}"), &c.inputs[2]);
+        }
+        Ok(c.inputs[0].clone())
+    };
+    evaluate: |op, c, x| {
+        let (outer, size, inner) = around(c);
+        let which = checked_indices(x[1], size)?;
+        let mut result = Array { ty: accepted(op, c)?, data: x[0].data.clone() };
+        for o in 0..outer {
+            for (k, &i) in which.iter().enumerate() {
+                for e in 0..inner {
+                    result.data[(o * size + i) * inner + e] += x[2].data[(o * which.len() + k) * inner + e];
+                }
+            }
+        }
+        result.data.iter_mut().for_each(|v| *v = stored(result.ty.dtype, *v));
+        Ok(result)
+    };
+    grad: |g, node, up| {
+        let which = g.inputs_of(node)[1];
+        Grad::Of(vec![Some(up), None, Some(g.index_select(up, which, g.attrs_of(node).int("axis")))])
+    };
+    lower: |c| Lowering::TakeAdd { axis: lowered_axis(c) };
+    samples: || vec![
+        sample([normal(&[1], 94), indices(&[], 1, 1), normal(&[], 95)], axis_attr(0)),
+        sample([normal(&[5], 94), indices(&[9], 5, 2), normal(&[9], 95)], axis_attr(0)),
+        sample([normal(&[4, 3], 94), indices(&[2, 3], 4, 3), normal(&[2, 3, 3], 95)], axis_attr(0)),
+        sample([normal(&[2, 5, 3], 94), indices(&[7], 5, 4), normal(&[2, 7, 3], 95)], axis_attr(-2)),
+        sample([normal(&[2, 1, 2, 3], 94), indices(&[2, 1], 3, 5), normal(&[2, 1, 2, 2, 1], 95)], axis_attr(3)),
+        kinked([cycle(DType::I32, &[3], &[5.0, -2.0]), indices(&[4], 3, 6), cycle(DType::I32, &[4], &[2e9, 7.0])], axis_attr(0)),
+        kinked([cycle(DType::U32, &[3], &[5.0, 4e9]), cycle(DType::I64, &[4], &[1.0, 2.0]), cycle(DType::U32, &[4], &[3e9, 7.0])], axis_attr(0)),
+    ];
+}
+
+/// Indices of x's rank, no larger than x except along the axis.
+fn gathered_axis(c: &Call<'_>) -> Checked<usize> {
+    let axis = c.axis("axis", c.inputs[0].rank())?;
+    let (x, indices) = (c.shape(0), c.shape(1));
+    let fits = x.len() == indices.len() && (0..x.len()).all(|a| a == axis || indices[a] <= x[a]);
+    if !fits {
+        let wanted = format!("indices of x's rank, no larger than x except along axis {axis}");
+        return refuse(wanted, format!("{} and {}", c.inputs[0], c.inputs[1]));
+    }
+    Ok(axis)
+}
+
+op! {
+    Gather: "gather" as gather(x, indices) [axis: Int = "The axis of x that the indices count along."]
+    "Elements of x at each position of the indices, the place along the axis taken from the index there (PyTorch's gather)."
+    infer: |c| {
+        check_dtypes(c, false)?;
+        gathered_axis(c)?;
+        Ok(TensorType::new(c.inputs[0].dtype, c.shape(1)))
+    };
+    evaluate: |op, c, x| {
+        let axis = lowered_axis(c);
+        let mut which = checked_indices(x[1], c.shape(0)[axis])?.into_iter();
+        Ok(Array::from_fn(accepted(op, c)?, |index| {
+            let mut at = index.to_vec();
+            at[axis] = which.next().unwrap_or(0);
+            x[0].at(&at)
+        }))
+    };
+    grad: |g, node, up| {
+        let [x, which] = [0, 1].map(|i| g.inputs_of(node)[i]);
+        let axis = g.attrs_of(node).int("axis");
+        Grad::Of(vec![Some(added_to_zeros(g, x, up, |zeros, up| g.scatter_add(zeros, which, up, axis))), None])
+    };
+    lower: |c| Lowering::Gather { axis: lowered_axis(c) };
+    samples: || vec![
+        sample([normal(&[1], 96), indices(&[1], 1, 1)], axis_attr(0)),
+        sample([normal(&[5], 96), indices(&[9], 5, 2)], axis_attr(0)),
+        sample([normal(&[4, 7], 96), indices(&[4, 3], 7, 3)], axis_attr(1)),
+        sample([normal(&[4, 7], 96), indices(&[6, 5], 4, 4)], axis_attr(0)),
+        sample([normal(&[2, 5, 3], 96), indices(&[1, 4, 3], 5, 5)], axis_attr(-2)),
+        sample([normal(&[2, 1, 2, 3], 96), indices(&[2, 1, 1, 5], 3, 6)], axis_attr(3)),
+        kinked([as_dtype(normal(&[3, 3], 96), DType::F16), as_dtype(indices(&[2, 3], 3, 7), DType::I64)], axis_attr(0)),
+        kinked([cycle(DType::U32, &[4], &[4e9, 1.0, 2.0]), as_dtype(indices(&[3], 4, 8), DType::U32)], axis_attr(0)),
+    ];
+}
+
+op! {
+    ScatterAdd: "scatter_add" as scatter_add(x, indices, updates) [axis: Int = "The axis of x that the indices count along."]
+    "x with each element of updates added at its position, the place along the axis taken from the index there (PyTorch's scatter_add)."
+    infer: |c| {
+        check_dtypes(c, true)?;
+        gathered_axis(c)?;
+        if c.shape(2) != c.shape(1) {
+            return refuse("updates as large as the indices (slice them first)", format!("{} and {}", c.inputs[1], c.inputs[2]));
+        }
+        Ok(c.inputs[0].clone())
+    };
+    evaluate: |op, c, x| {
+        let axis = lowered_axis(c);
+        let which = checked_indices(x[1], c.shape(0)[axis])?;
+        let mut result = Array { ty: accepted(op, c)?, data: x[0].data.clone() };
+        let mut k = 0;
+        crate::graph::for_each_index(c.shape(1), |index| {
+            let mut at = index.to_vec();
+            at[axis] = which[k];
+            let position = result.position(&at);
+            result.data[position] += x[2].data[k];
+            k += 1;
+        });
+        result.data.iter_mut().for_each(|v| *v = stored(result.ty.dtype, *v));
+        Ok(result)
+    };
+    grad: |g, node, up| {
+        let which = g.inputs_of(node)[1];
+        Grad::Of(vec![Some(up), None, Some(g.gather(up, which, g.attrs_of(node).int("axis")))])
+    };
+    lower: |c| Lowering::ScatterAdd { axis: lowered_axis(c) };
+    samples: || vec![
+        sample([normal(&[1], 97), indices(&[1], 1, 1), normal(&[1], 98)], axis_attr(0)),
+        sample([normal(&[5], 97), indices(&[9], 5, 2), normal(&[9], 98)], axis_attr(0)),
+        sample([normal(&[4, 7], 97), indices(&[4, 3], 7, 3), normal(&[4, 3], 98)], axis_attr(1)),
+        sample([normal(&[4, 7], 97), indices(&[6, 5], 4, 4), normal(&[6, 5], 98)], axis_attr(0)),
+        sample([normal(&[2, 5, 3], 97), indices(&[1, 7, 3], 5, 5), normal(&[1, 7, 3], 98)], axis_attr(-2)),
+        sample([normal(&[2, 1, 2, 3], 97), indices(&[2, 1, 1, 5], 3, 6), normal(&[2, 1, 1, 5], 98)], axis_attr(3)),
+        kinked([cycle(DType::I32, &[3], &[5.0, -2.0]), indices(&[4], 3, 6), cycle(DType::I32, &[4], &[2e9, 7.0])], axis_attr(0)),
+        kinked([cycle(DType::U32, &[3], &[5.0, 4e9]), cycle(DType::I64, &[4], &[1.0, 2.0]), cycle(DType::U32, &[4], &[3e9, 7.0])], axis_attr(0)),
+    ];
+}
+
+op! {
+    OneHot: "one_hot" as one_hot(indices) [classes: Int = "How many classes."]
+    "f32 rows of `classes` with a 1 where the label says: […] → […, classes]. A label outside gives a row of zeros."
+    infer: |c| {
+        check_index_dtype(&c.inputs[0])?;
+        let classes = c.attrs.int("classes");
+        if !(1..1 << 31).contains(&classes) {
+            return refuse("at least one class", classes);
+        }
+        Ok(TensorType::f32([c.shape(0), &[classes as usize]].concat()))
+    };
+    evaluate: |op, c, x| evaluate_decomposed(op, c, x);
+    grad: |_, _, _| Grad::Of(vec![None]);
+    lower: |_| Lowering::Decompose;
+    decompose: |g, x, attrs| {
+        let labels = if g.ty(x[0]).dtype == DType::U32 { x[0] } else { g.cast(x[0], DType::U32) };
+        let classes = g.iota(&[attrs.int("classes")], 0);
+        g.cast(g.eq(g.unsqueeze(labels, -1), classes), DType::F32)
+    };
+    samples: || {
+        let classes = |n| Attrs::none().with("classes", Attr::Int(n));
+        vec![
+            sample([indices(&[], 1, 1)], classes(1)),
+            sample([indices(&[7], 5, 2)], classes(5)),
+            sample([as_dtype(indices(&[2, 1, 3], 4, 3), DType::I64)], classes(4)),
+            sample([as_dtype(indices(&[1, 2, 1, 3], 6, 4), DType::U32)], classes(6)),
+            sample([cycle(DType::I32, &[5], &[0.0, -1.0, 3.0, 2.0])], classes(3)),
+        ]
+    };
+}
+
+pub(super) const FAMILY: &[&dyn Op] = &[&IndexSelect, &Embedding, &IndexAdd, &Gather, &ScatterAdd, &OneHot];

@@ -1,0 +1,195 @@
+//! Losses: one number that training makes small.
+
+use super::samples::{as_dtype, cycle, indices, kinked, normal, random, sample};
+use crate::graph::{
+    Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Sample, Value, evaluate_decomposed, refuse,
+};
+use crate::tensor::{DType, TensorType};
+
+type Inferred = std::result::Result<TensorType, Refusal>;
+
+/// What both the loss and its gradient are made of, for logits `[…, classes]` and labels `[…]`.
+struct Labelled {
+    /// i32 labels as `[…, 1]`.
+    labels: Value,
+    /// Positions along the class axis, i32 `[classes]`.
+    classes: Value,
+    /// 1 where the label counts, 0 where it is ignored, f32 `[…, 1]`; NaN where there is no such class,
+    /// so that a wrong label is seen and not trained on.
+    weight: Value,
+    /// How many labels count, f32 of rank 0.
+    count: Value,
+}
+
+fn labelled(g: &Graph, logits: Value, labels: Value, attrs: &Attrs) -> Labelled {
+    let shape = g.shape(logits);
+    let classes = shape[shape.len() - 1];
+    let column = g.unsqueeze(labels, -1);
+    let column = if g.ty(labels).dtype == DType::I32 { column } else { g.cast(column, DType::I32) };
+    let int = |v: i64| g.scalar(v as f64, DType::I32);
+    let ignored = g.eq(column, int(attrs.int("ignore_index")));
+    let exists = g.and(g.ge(column, int(0)), g.lt(column, int(classes as i64)));
+    let real = |v: f64| g.scalar(v, DType::F32);
+    let weight = g.select(ignored, real(0.0), g.select(exists, real(1.0), real(f64::NAN)));
+    let count = g.sum_all(g.select(ignored, real(0.0), real(1.0)));
+    let positions = g.cast(g.iota(&[classes as i64], 0), DType::I32);
+    Labelled { labels: column, classes: positions, weight, count }
+}
+
+impl Labelled {
+    /// The distribution the labels stand for, of the logits' shape by broadcasting:
+    /// 1 − ε + ε/classes at the label, ε/classes elsewhere.
+    fn target(&self, g: &Graph, smoothing: f64) -> Value {
+        let classes = g.shape(self.classes)[0] as f64;
+        let [on, off] =
+            [1.0 - smoothing + smoothing / classes, smoothing / classes].map(|v| g.scalar(v, DType::F32));
+        g.select(g.eq(self.classes, self.labels), on, off)
+    }
+}
+
+op! {
+    CrossEntropy: "cross_entropy" as cross_entropy(logits, labels) [
+        ignore_index: Int = "Labels of this value do not count.",
+        label_smoothing: Float = "Share ε of the target spread over all classes (Szegedy et al. 2016).",
+    ]
+    "Mean of −Σ target·log softmax(logits) over the labels that count: logits […, classes], integer labels […]. NaN for a label outside the classes, and if none counts."
+    infer: |c| {
+        let (logits, labels) = (&c.inputs[0], &c.inputs[1]);
+        let whole = matches!(labels.dtype, DType::I32 | DType::U32 | DType::I64);
+        if logits.dtype != DType::F32 || !whole || logits.rank() == 0 || labels.shape[..] != logits.shape[..logits.rank() - 1] {
+            return refuse("f32 logits […, classes] and i32, u32 or i64 labels […]", format!("{logits} and {labels}"));
+        }
+        let (smoothing, ignored) = (c.attrs.float("label_smoothing"), c.attrs.int("ignore_index"));
+        if !(0.0..=1.0).contains(&smoothing) || i32::try_from(ignored).is_err() {
+            let came = format!("label_smoothing={smoothing}, ignore_index={ignored}");
+            return refuse("a smoothing in 0..=1 and an ignored index of 32 bits", came);
+        }
+        Ok(TensorType::f32([]))
+    };
+    evaluate: |op, c, x| evaluate_decomposed(op, c, x);
+    grad: |g, node, up| {
+        // (softmax − target)·weight/count·up
+        let [logits, labels] = [0, 1].map(|i| g.inputs_of(node)[i]);
+        let attrs = g.attrs_of(node);
+        let of = labelled(g, logits, labels, &attrs);
+        let off = g.sub(g.softmax(logits, -1), of.target(g, attrs.float("label_smoothing")));
+        let counts = g.mul(of.weight, g.div(up, of.count));
+        Grad::Of(vec![Some(g.mul(off, counts)), None])
+    };
+    lower: |_| Lowering::Decompose;
+    decompose: |g, x, attrs| {
+        let of = labelled(g, x[0], x[1], attrs);
+        let smoothing = attrs.float("label_smoothing");
+        let logs = g.log_softmax(x[0], -1);
+        // selected, not multiplied by a one-hot: 0·(−∞) would be NaN
+        let chosen = g.select(g.eq(of.classes, of.labels), logs, g.scalar(0.0, DType::F32));
+        let mut found = g.sum(chosen, &[-1], true);
+        if smoothing > 0.0 {
+            let even = g.mul(g.mean(logs, &[-1], true), g.scalar(smoothing, DType::F32));
+            found = g.add(g.mul(found, g.scalar(1.0 - smoothing, DType::F32)), even);
+        }
+        let counted = g.select(g.eq(of.weight, g.scalar(0.0, DType::F32)), g.scalar(0.0, DType::F32), g.mul(found, of.weight));
+        g.neg(g.div(g.sum_all(counted), of.count))
+    };
+    samples: cross_entropy_samples;
+}
+
+fn cross_entropy_samples() -> Vec<Sample> {
+    let attrs = |ignore, smoothing| {
+        Attrs::none().with("ignore_index", Attr::Int(ignore)).with("label_smoothing", Attr::Float(smoothing))
+    };
+    let label = |shape: &[usize], values: &[f64]| cycle(DType::I32, shape, values);
+    vec![
+        sample([normal(&[5], 1), label(&[], &[3.0])], attrs(-100, 0.0)),
+        sample([normal(&[7, 5], 2), indices(&[7], 5, 3)], attrs(-100, 0.0)),
+        sample([normal(&[6, 3], 4), label(&[6], &[0.0, -100.0, 2.0, 1.0])], attrs(-100, 0.0)),
+        sample([normal(&[4, 7], 5), label(&[4], &[0.0, 6.0, 3.0])], attrs(3, 0.1)),
+        sample([random(&[3, 9], -40.0, 40.0, 6), indices(&[3], 9, 7)], attrs(-100, 0.3)),
+        sample([normal(&[2, 3, 5], 8), indices(&[2, 3], 5, 9)], attrs(-1, 1.0)),
+        sample([normal(&[2, 1, 3, 1], 8), label(&[2, 1, 3], &[0.0])], attrs(-1, 0.5)),
+        sample(
+            [normal(&[1, 2, 1, 3, 4], 8), as_dtype(indices(&[1, 2, 1, 3], 4, 9), DType::I64)],
+            attrs(1, 0.0),
+        ),
+        sample([normal(&[3, 4], 8), as_dtype(indices(&[3], 4, 9), DType::U32)], attrs(-100, 0.0)),
+        kinked([normal(&[3, 4], 8), label(&[3], &[1.0, 4.0, 2.0])], attrs(-100, 0.0)),
+        kinked([normal(&[3, 4], 8), label(&[3], &[-100.0])], attrs(-100, 0.0)),
+    ]
+}
+
+fn alike(c: &Call<'_>) -> Inferred {
+    let [x, target] = [&c.inputs[0], &c.inputs[1]];
+    if x.dtype != DType::F32 || x != target {
+        return refuse("f32 tensors of one shape", format!("{x} and {target}"));
+    }
+    Ok(TensorType::f32([]))
+}
+
+fn pair_samples(target: [f64; 2]) -> Vec<Sample> {
+    let shapes: [&[usize]; 6] = [&[], &[7], &[3, 5], &[2, 1, 9], &[1, 3, 1, 2], &[2, 1, 3, 2, 1]];
+    let of = |(i, s): (usize, &&[usize])| {
+        sample([normal(s, i as u64), random(s, target[0], target[1], 30 + i as u64)], Attrs::none())
+    };
+    shapes.iter().enumerate().map(of).collect()
+}
+
+/// `up` over the number of elements of x: what reaches each term of a mean.
+fn share(g: &Graph, x: Value, up: Value) -> Value {
+    g.mul(up, g.scalar(1.0 / g.ty(x).elements() as f64, DType::F32))
+}
+
+op! {
+    MseLoss: "mse_loss" as mse_loss(x, target) []
+    "Mean of (x − target)²."
+    infer: alike;
+    evaluate: |op, c, x| evaluate_decomposed(op, c, x);
+    grad: |g, node, up| {
+        let [x, target] = [0, 1].map(|i| g.inputs_of(node)[i]);
+        let dx = g.mul(g.sub(x, target), g.mul(share(g, x, up), g.scalar(2.0, DType::F32)));
+        Grad::of([dx, g.neg(dx)])
+    };
+    lower: |_| Lowering::Decompose;
+    decompose: |g, x, _| {
+        let off = g.sub(x[0], x[1]);
+        g.mean_all(g.mul(off, off))
+    };
+    samples: || pair_samples([-2.0, 2.0]);
+}
+
+op! {
+    L1Loss: "l1_loss" as l1_loss(x, target) []
+    "Mean of |x − target|; gradient 0 where they are equal."
+    infer: alike;
+    evaluate: |op, c, x| evaluate_decomposed(op, c, x);
+    grad: |g, node, up| {
+        let [x, target] = [0, 1].map(|i| g.inputs_of(node)[i]);
+        let dx = g.mul(g.sign(g.sub(x, target)), share(g, x, up));
+        Grad::of([dx, g.neg(dx)])
+    };
+    lower: |_| Lowering::Decompose;
+    decompose: |g, x, _| g.mean_all(g.abs(g.sub(x[0], x[1])));
+    samples: || pair_samples([-2.0, 2.0]);
+}
+
+op! {
+    BceWithLogits: "bce_with_logits" as bce_with_logits(x, target) []
+    "Mean of −target·ln σ(x) − (1 − target)·ln(1 − σ(x)), without overflow."
+    infer: alike;
+    evaluate: |op, c, x| evaluate_decomposed(op, c, x);
+    grad: |g, node, up| {
+        // by x: σ(x) − target; by target: −x
+        let [x, target] = [0, 1].map(|i| g.inputs_of(node)[i]);
+        let share = share(g, x, up);
+        Grad::of([g.mul(g.sub(g.sigmoid(x), target), share), g.neg(g.mul(x, share))])
+    };
+    lower: |_| Lowering::Decompose;
+    // max(x, 0) − x·target + ln(1 + e^−|x|) = softplus(x) − x·target
+    decompose: |g, x, _| g.mean_all(g.sub(g.softplus(x[0]), g.mul(x[0], x[1])));
+    samples: || {
+        let mut all = pair_samples([0.0, 1.0]);
+        all.push(sample([random(&[3, 5], -90.0, 90.0, 5), cycle(DType::F32, &[3, 5], &[0.0, 1.0, 1.0])], Attrs::none()));
+        all
+    };
+}
+
+pub(super) const FAMILY: &[&dyn Op] = &[&CrossEntropy, &MseLoss, &L1Loss, &BceWithLogits];

@@ -1,0 +1,62 @@
+//! Every operation, declared once, a file a family, and the table [`OPS`] that everything else reads:
+//! the builder's methods, the text form, the tests. Adding one touches its file and this table.
+
+#[macro_use]
+mod declare;
+mod attention;
+mod convolution;
+mod emit;
+mod lookup;
+mod loss;
+mod movement;
+mod norm;
+mod pooling;
+mod pointwise;
+mod position;
+mod product;
+mod quantise;
+mod random;
+mod reduction;
+mod samples;
+
+use crate::error::Result;
+use crate::graph::{Graph, Op, parse};
+
+/// Every operation.
+pub static OPS: &[&[&dyn Op]] = &[pointwise::FAMILY, movement::FAMILY, reduction::FAMILY, product::FAMILY, norm::FAMILY, loss::FAMILY, convolution::FAMILY, pooling::FAMILY, attention::FAMILY, lookup::FAMILY, position::FAMILY, random::FAMILY, quantise::FAMILY];
+
+/// All operations, in the table's order.
+pub fn all() -> impl Iterator<Item = &'static dyn Op> {
+    OPS.iter().flat_map(|family| family.iter().copied())
+}
+
+/// The operation of that name.
+pub fn find(name: &str) -> Option<&'static dyn Op> {
+    all().find(|op| op.name() == name)
+}
+
+impl Graph {
+    /// Parses a graph's text form (described in the module `graph::text` and in ARCHITECTURE.md).
+    ///
+    /// # Errors
+    /// [`Error::Parse`](crate::error::Error::Parse) with line and column,
+    /// [`Error::Cycle`](crate::error::Error::Cycle), or what an operation refuses.
+    pub fn parse(text: &str) -> Result<Graph> {
+        parse(text, find)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_documented() {
+        let mut names: Vec<&str> = all().map(|op| op.name()).collect();
+        assert!(all().all(|op| op.about().len() > 8), "an operation without a description");
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,131 @@
+//! Rotary position embedding (Su et al. 2021, arXiv:2104.09864).
+
+use super::movement::signed;
+use super::samples::{as_dtype, indices, normal, sample};
+use crate::graph::{Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, evaluate_decomposed, refuse};
+use crate::tensor::{DType, TensorType};
+use std::f64::consts::TAU;
+
+/// Radians per position of pair `i` of `d` elements.
+fn frequency(theta: f64, i: usize, d: usize) -> f64 {
+    theta.powf(-2.0 * i as f64 / d as f64)
+}
+
+fn rope_type(c: &Call<'_>) -> std::result::Result<TensorType, Refusal> {
+    let x = &c.inputs[0];
+    let [.., seq, d] = x.shape[..] else { return refuse("f32[…, seq, d]", x) };
+    if x.dtype != DType::F32 || d % 2 != 0 {
+        return refuse("f32[…, seq, d] with an even d", x);
+    }
+    if let Some(p) = c.inputs.get(1)
+        && (p.shape != [seq] || !matches!(p.dtype, DType::I32 | DType::U32 | DType::I64))
+    {
+        return refuse(format!("positions [{seq}] of i32, u32 or i64"), p);
+    }
+    let theta = c.attrs.float("theta");
+    if theta.is_nan() || theta <= 0.0 || theta.is_infinite() {
+        return refuse("a theta above 0", theta);
+    }
+    if c.attrs.int("offset").unsigned_abs() > 1 << 31 {
+        return refuse("an offset within ±2³¹", c.attrs.int("offset"));
+    }
+    Ok(x.clone())
+}
+
+/// cos and sin of each position's angles, `[seq, d/2]`.
+fn tables(g: &Graph, x: &[Value], attrs: &Attrs) -> [Value; 2] {
+    let shape = g.shape(x[0]);
+    let [.., seq, d] = shape[..] else { return [Value::POISON; 2] };
+    let (theta, offset) = (attrs.float("theta"), attrs.int("offset"));
+    if let Some(&positions) = x.get(1) {
+        return angles_of(g, positions, theta, offset, d);
+    }
+    // known now: exact angles, each entry rounded once
+    let table = |f: fn(f64) -> f64| {
+        let entry = |n: usize| f((offset + (n / (d / 2)) as i64) as f64 * frequency(theta, n % (d / 2), d)) as f32;
+        g.constant_f32(&[seq, d / 2], (0..seq * (d / 2)).map(entry).collect())
+    };
+    [table(f64::cos), table(f64::sin)]
+}
+
+/// The same for positions that are data. An angle of thousands of radians has no place in an f32, so it
+/// is reckoned in turns, whole turns dropped: the frequency (in turns per position) is split into two
+/// parts of 7 bits, whose products with positions below 2¹⁷ are exact, and a small rest.
+fn angles_of(g: &Graph, positions: Value, theta: f64, offset: i64, d: usize) -> [Value; 2] {
+    let turns: Vec<f64> = (0..d / 2).map(|i| frequency(theta, i, d) / TAU).collect();
+    let high: Vec<f64> = turns.iter().map(|&t| first_bits(t)).collect();
+    let middle: Vec<f64> = turns.iter().zip(&high).map(|(t, h)| first_bits(t - h)).collect();
+    let rest = (0..d / 2).map(|i| (turns[i] - high[i] - middle[i]) as f32).collect();
+    let part = |v: Vec<f32>| g.constant_f32(&[d / 2], v);
+    let exact = |v: Vec<f64>| part(v.into_iter().map(|t| t as f32).collect());
+    let position = g.add(g.cast(positions, DType::F32), g.scalar(offset as f64, DType::F32));
+    let position = g.unsqueeze(position, 1);
+    let within_turn = |turns: Value| g.sub(turns, g.floor(turns));
+    let [high, middle, rest] = [exact(high), exact(middle), part(rest)].map(|f| g.mul(position, f));
+    let sum = g.add(g.add(within_turn(high), within_turn(middle)), rest);
+    let angle = g.mul(within_turn(sum), g.scalar(TAU, DType::F32));
+    [g.cos(angle), g.sin(angle)]
+}
+
+/// v cut off after 7 significant bits.
+fn first_bits(v: f64) -> f64 {
+    f64::from_bits(v.to_bits() & !((1 << 46) - 1))
+}
+
+/// (a, b) → (a·cos − b·sin, b·cos + a·sin) for each pair, halves or neighbours.
+fn rotate(g: &Graph, x: Value, [cos, sin]: [Value; 2], interleaved: bool) -> Value {
+    let shape = signed(&g.shape(x));
+    let Some((&d, lead)) = shape.split_last() else { return x };
+    let (a, b) = if interleaved {
+        let pairs = g.reshape(x, &[lead, &[d / 2, 2]].concat());
+        (g.squeeze(g.narrow(pairs, -1, 0, 1), -1), g.squeeze(g.narrow(pairs, -1, 1, 1), -1))
+    } else {
+        (g.narrow(x, -1, 0, d / 2), g.narrow(x, -1, d / 2, d / 2))
+    };
+    let first = g.sub(g.mul(a, cos), g.mul(b, sin));
+    let second = g.add(g.mul(b, cos), g.mul(a, sin));
+    if interleaved {
+        let pairs = g.concat(&[g.unsqueeze(first, -1), g.unsqueeze(second, -1)], -1);
+        return g.reshape(pairs, &shape);
+    }
+    g.concat(&[first, second], -1)
+}
+
+op! {
+    Rope: "rope" as rope(x; positions) [
+        theta: Float = "Base of the frequencies theta^(−2i/d).",
+        offset: Int = "Added to each position.",
+        interleaved: Bool = "Pairs are neighbours; else element i pairs with i + d/2.",
+    ]
+    "Rotary embedding: pairs of x [.., seq, d] turned by (offset + position)·theta^(−2i/d); positions are 0, 1, … \
+     (tables exact to f32) or given as integers [seq] (angles within 2e-6 for positions below 2¹⁷)."
+    infer: rope_type;
+    evaluate: |op, c, x| evaluate_decomposed(op, c, x);
+    grad: |g, node, up| {
+        // turned back
+        let (x, attrs) = (g.inputs_of(node), g.attrs_of(node));
+        let [cos, sin] = tables(g, &x, &attrs);
+        let dx = rotate(g, up, [cos, g.neg(sin)], attrs.bool("interleaved"));
+        Grad::Of([Some(dx), None].into_iter().take(x.len()).collect())
+    };
+    lower: |_| Lowering::Decompose;
+    decompose: |g, x, attrs| rotate(g, x[0], tables(g, x, attrs), attrs.bool("interleaved"));
+    samples: || {
+        let attrs = |theta, offset, interleaved| Attrs::none()
+            .with("theta", Attr::Float(theta))
+            .with("offset", Attr::Int(offset))
+            .with("interleaved", Attr::Bool(interleaved));
+        let far = |n: usize, seed| indices(&[n], 8192, seed);
+        vec![
+            sample([normal(&[1, 2], 131)], attrs(10000.0, 0, false)),
+            sample([normal(&[5, 6], 132)], attrs(10000.0, 3, true)),
+            sample([normal(&[2, 3, 7, 8], 133)], attrs(500.0, 8000, false)),
+            sample([normal(&[1, 2, 1, 3, 4], 134)], attrs(10000.0, -2, true)),
+            sample([normal(&[2, 5, 8], 135), far(5, 1)], attrs(10000.0, 0, false)),
+            sample([normal(&[3, 1, 4, 6], 136), as_dtype(far(4, 2), DType::U32)], attrs(1e6, 7, true)),
+            sample([normal(&[1, 2], 137), as_dtype(far(1, 3), DType::I64)], attrs(10000.0, 1, false)),
+        ]
+    };
+}
+
+pub(super) const FAMILY: &[&dyn Op] = &[&Rope];

@@ -1,0 +1,376 @@
+//! Turns groups into steps: finds where each value lies, writes the fused code, places buffers.
+
+use super::expand::Primitive;
+use super::fuse::{Group, is_literal};
+use super::layout::{Layout, trailing_axes};
+use super::{Buffer, Operand, Place, Plan, Rowwise, Step, Work};
+use crate::error::{Error, Result};
+use crate::expr::{Bindings, Expr, Instr, Kind, Reg, Tape};
+use crate::graph::{Lowering, NodeKind, ViewForm};
+use crate::tensor::{DType, contiguous_strides, element_count};
+use std::collections::HashMap;
+
+/// The state of emitting: nodes, where they lie, and the plan so far.
+pub struct Emitter<'a> {
+    pub(super) nodes: &'a [Primitive],
+    users: Vec<Vec<usize>>,
+    pinned: &'a [bool],
+    /// Nodes that depend on constants alone.
+    constant: Vec<bool>,
+    /// Buffer and layout of every node that has been stored or is a view of one that was.
+    places: HashMap<usize, (usize, Layout)>,
+    /// Contiguous copies of values, and whether they are made among the steps that run once.
+    copies: HashMap<(usize, bool), usize>,
+    pub(super) plan: Plan,
+    /// Whether the step being emitted goes to `plan.once`.
+    pub(super) once: bool,
+    pub(super) training: bool,
+}
+
+impl<'a> Emitter<'a> {
+    pub fn new(nodes: &'a [Primitive], pinned: &'a [bool], training: bool) -> Self {
+        let mut constant = vec![false; nodes.len()];
+        for (i, n) in nodes.iter().enumerate() {
+            constant[i] = match n.node.kind {
+                NodeKind::Constant(_) => true,
+                NodeKind::Op(..) => n.inputs.iter().all(|&j| constant[j]),
+                _ => false,
+            };
+        }
+        Emitter {
+            nodes,
+            users: super::fuse::users(nodes),
+            pinned,
+            constant,
+            places: HashMap::new(),
+            copies: HashMap::new(),
+            plan: Plan::default(),
+            once: false,
+            training,
+        }
+    }
+
+    /// A new buffer.
+    pub fn buffer(&mut self, dtype: DType, elements: usize, place: Place) -> usize {
+        self.plan.buffers.push(Buffer { dtype, elements, place });
+        self.plan.buffers.len() - 1
+    }
+
+    /// Scratch for the step being emitted; its offset is decided once all steps are known.
+    pub(super) fn scratch(&mut self, dtype: DType, elements: usize) -> usize {
+        let place = if self.once { Place::Own } else { Place::Arena(0) };
+        self.buffer(dtype, elements, place)
+    }
+
+    /// Says where a node's value lies.
+    pub fn set_place(&mut self, node: usize, buffer: usize) {
+        let layout = Layout::contiguous(self.shape(node));
+        self.places.insert(node, (buffer, layout));
+    }
+
+    pub(super) fn shape(&self, node: usize) -> &'a [usize] {
+        &self.nodes[node].node.ty.shape
+    }
+
+    pub(super) fn dtype(&self, node: usize) -> DType {
+        self.nodes[node].node.ty.dtype
+    }
+
+    /// Where a value lies, following views to what was stored; copies where a view cannot be walked.
+    pub(super) fn place(&mut self, node: usize) -> Result<(usize, Layout)> {
+        if let Some(found) = self.places.get(&node) {
+            return Ok(found.clone());
+        }
+        let nodes = self.nodes;
+        let found = match &nodes[node].work {
+            Some(Lowering::View(form)) => {
+                let from = nodes[node].inputs[0];
+                let (buffer, layout) = self.place(from)?;
+                match layout.view(form, self.shape(from), self.shape(node)) {
+                    Some(view) => (buffer, view),
+                    None => {
+                        let copy = self.copy_of(from)?;
+                        let whole = Layout::contiguous(self.shape(from));
+                        let view = whole.view(form, self.shape(from), self.shape(node));
+                        (copy, view.ok_or_else(|| Error::internal("a contiguous value has no such view"))?)
+                    }
+                }
+            }
+            _ => match &nodes[node].node.kind {
+                NodeKind::Constant(t) => {
+                    let (ty, t) = (&nodes[node].node.ty, t.clone());
+                    (self.buffer(ty.dtype, ty.elements(), Place::Constant(t)), Layout::contiguous(&ty.shape))
+                }
+                _ => return Err(Error::internal(format!("value {node} is used before it is stored"))),
+            },
+        };
+        self.places.insert(node, found.clone());
+        Ok(found)
+    }
+
+    /// A buffer that holds a value contiguously from its start: its own, or a copy.
+    pub(super) fn copy_of(&mut self, node: usize) -> Result<usize> {
+        let (buffer, layout) = self.place(node)?;
+        let whole = self.plan.buffers[buffer].elements == element_count(self.shape(node)).unwrap_or(0);
+        if whole && layout.offset == 0 && layout.is_contiguous(self.shape(node)) {
+            return Ok(buffer);
+        }
+        // a copy made among the steps does not exist when the steps that run once do
+        let made = self.copies.get(&(node, true)).or_else(|| self.copies.get(&(node, self.once)));
+        if let Some(&copy) = made {
+            return Ok(copy);
+        }
+        let dtype = self.dtype(node);
+        let copy = self.scratch(dtype, element_count(self.shape(node)).unwrap_or(0));
+        self.copy_to(node, copy, 0, &contiguous_strides(self.shape(node)), "copy")?;
+        self.copies.insert((node, self.once), copy);
+        Ok(copy)
+    }
+
+    /// A step that copies a value to a buffer, walking it with the given strides.
+    pub(super) fn copy_to(
+        &mut self,
+        node: usize,
+        buffer: usize,
+        offset: isize,
+        strides: &[isize],
+        what: &str,
+    ) -> Result<()> {
+        let (from, layout) = self.place(node)?;
+        let dtype = self.dtype(node);
+        let (mut tape, shape) = (Tape::default(), self.shape(node).to_vec());
+        let result = tape.push(Instr::Load(0), Kind::of(dtype));
+        let operand = Operand {
+            buffer: from,
+            dtype,
+            offset: layout.offset,
+            strides: layout.over(&shape, &trailing_axes(shape.len(), shape.len()), shape.len()),
+        };
+        let out = Operand { buffer, dtype, offset, strides: strides.to_vec() };
+        let work = Rowwise {
+            reduced: vec![false; shape.len()],
+            domain: shape,
+            operands: vec![operand],
+            tape,
+            reductions: vec![],
+            result,
+            per_row: false,
+            out,
+        };
+        let label = format!("{what} {}", self.label(node));
+        self.push(Work::Rowwise(work), label);
+        Ok(())
+    }
+
+    pub(super) fn push(&mut self, work: Work, label: String) {
+        let steps = if self.once { &mut self.plan.once } else { &mut self.plan.steps };
+        steps.push(Step { work, label });
+    }
+
+    pub(super) fn label(&self, node: usize) -> String {
+        let n = &self.nodes[node].node;
+        match (&n.name, &n.kind) {
+            (Some(name), _) => name.clone(),
+            (None, NodeKind::Op(op, _)) => op.name().to_string(),
+            _ => format!("%{node}"),
+        }
+    }
+
+    /// Emits one group.
+    pub fn group(&mut self, g: &Group) -> Result<()> {
+        self.once = g.members.iter().all(|&m| self.constant[m]) && !self.pinned[g.output];
+        let label = self.group_label(g);
+        match &self.nodes[g.anchor].work {
+            Some(Lowering::Pointwise(_) | Lowering::Rowwise(_)) => self.rowwise(g, label),
+            Some(_) => self.heavy(g, label),
+            None => Ok(()),
+        }
+    }
+
+    fn group_label(&self, g: &Group) -> String {
+        if let Some(name) = &self.nodes[g.output].node.name {
+            return name.clone();
+        }
+        let mut ops: Vec<String> = g.members.iter().map(|&m| self.label(m)).collect();
+        ops.dedup();
+        ops.join("+")
+    }
+
+    /// Makes the buffer of a group's result and says where its elements go. Where the only user is a
+    /// permutation, elements are laid out so that the permuted value is contiguous.
+    pub(super) fn result(&mut self, node: usize, may_permute: bool) -> (usize, Layout) {
+        let (shape, dtype) = (self.shape(node), self.dtype(node));
+        let place = if self.pinned[node] || self.once { Place::Own } else { Place::Arena(0) };
+        let buffer = self.buffer(dtype, element_count(shape).unwrap_or(0), place);
+        let mut layout = Layout::contiguous(shape);
+        if may_permute && !self.pinned[node] && let &[user] = self.users[node].as_slice()
+            && let Some(Lowering::View(ViewForm::Permute(axes))) = &self.nodes[user].work
+        {
+            for (&axis, stride) in axes.iter().zip(contiguous_strides(self.shape(user))) {
+                layout.strides[axis] = stride;
+            }
+        }
+        self.places.insert(node, (buffer, layout.clone()));
+        (buffer, layout)
+    }
+
+    fn rowwise(&mut self, g: &Group, label: String) -> Result<()> {
+        let (domain, reduced, per_row) = match &self.nodes[g.anchor].work {
+            Some(Lowering::Rowwise(form)) => {
+                let mut reduced = vec![false; form.domain.len()];
+                form.axes.iter().for_each(|&a| reduced[a] = true);
+                (form.domain.clone(), reduced, form.per_row)
+            }
+            _ => (self.shape(g.anchor).to_vec(), vec![false; self.shape(g.anchor).len()], false),
+        };
+        let mut code = Code::new(domain.clone(), 0);
+        self.write_code(g, &mut code, &reduced, per_row)?;
+        let (buffer, layout) = self.result(g.output, true);
+        let shape = self.shape(g.output);
+        let axes = if per_row {
+            row_axes(shape.len(), &reduced)
+        } else {
+            trailing_axes(shape.len(), domain.len())
+        };
+        let strides = layout.over(shape, &axes, domain.len());
+        let out = Operand { buffer, dtype: self.dtype(g.output), offset: layout.offset, strides };
+        let Code { tape, operands, reductions, regs, .. } = code;
+        let result = regs[&g.output];
+        let work = Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out };
+        self.push(Work::Rowwise(work), label);
+        Ok(())
+    }
+
+    /// Writes the code of a group's members (past the anchor's own product, if it has one).
+    pub(super) fn write_code(&mut self, g: &Group, code: &mut Code, reduced: &[bool], per_row: bool) -> Result<()> {
+        let nodes = self.nodes;
+        for &m in &g.members {
+            let node = &nodes[m];
+            let shape = &node.node.ty.shape;
+            let on_row = per_row && m != g.anchor && *shape != code.domain;
+            let axes = if on_row && shape.len() <= code.domain.len() {
+                row_axes(shape.len(), reduced)
+            } else {
+                trailing_axes(shape.len(), code.domain.len())
+            };
+            let reg = match &node.work {
+                Some(Lowering::Pointwise(e)) => {
+                    let inputs = self.registers(&node.inputs, g, code, &axes)?;
+                    code.pointwise(e, &inputs, shape, &axes)
+                }
+                Some(Lowering::Rowwise(form)) => {
+                    let all = trailing_axes(form.domain.len(), form.domain.len());
+                    let inputs = self.registers(&node.inputs, g, code, &all)?;
+                    let first = code.reductions.len();
+                    let mut kinds = Vec::new();
+                    for r in &form.reductions {
+                        let reg = code.add(&r.of, &inputs, &kinds, &form.domain, &all);
+                        let arg = matches!(r.fold, crate::expr::Fold::ArgMax | crate::expr::Fold::ArgMin);
+                        kinds.push((first + kinds.len(), if arg { Kind::I } else { code.tape.kind(reg) }));
+                        code.reductions.push((r.fold, reg));
+                    }
+                    code.add(&form.output, &inputs, &kinds, &form.domain, &all)
+                }
+                _ => code.product.ok_or_else(|| Error::internal("work that has no code in a group"))?,
+            };
+            let reg = code.tape.cast(node.node.ty.dtype, reg);
+            code.regs.insert(m, reg);
+        }
+        Ok(())
+    }
+
+    /// Registers of a member's inputs: computed in the group, literal, or loaded.
+    fn registers(&mut self, inputs: &[usize], g: &Group, code: &mut Code, axes: &[usize]) -> Result<Vec<Reg>> {
+        let mut regs = Vec::with_capacity(inputs.len());
+        for &input in inputs {
+            regs.push(self.register(input, g, code, axes)?);
+        }
+        Ok(regs)
+    }
+
+    fn register(&mut self, input: usize, g: &Group, code: &mut Code, axes: &[usize]) -> Result<Reg> {
+        if g.members.contains(&input) && let Some(&reg) = code.regs.get(&input) {
+            return Ok(reg);
+        }
+        if let Some(v) = self.literal(input) {
+            return Ok(code.tape.literal(v, Kind::of(self.dtype(input))));
+        }
+        let (buffer, layout) = self.place(input)?;
+        let (shape, dtype) = (self.shape(input), self.dtype(input));
+        // inputs broadcast to the member's shape aligned at its last axes
+        let own = &axes[axes.len() - shape.len()..];
+        let strides = layout.over(shape, own, code.domain.len());
+        let operand = Operand { buffer, dtype, offset: layout.offset, strides };
+        let at = code.operands.iter().position(|o| *o == operand).unwrap_or_else(|| {
+            code.operands.push(operand);
+            code.operands.len() - 1
+        });
+        Ok(code.tape.push(Instr::Load(at + code.first_load), Kind::of(dtype)))
+    }
+
+    /// The value of a one-element constant, seen through views.
+    fn literal(&self, mut node: usize) -> Option<f64> {
+        while let Some(Lowering::View(_)) = &self.nodes[node].work {
+            node = self.nodes[node].inputs[0];
+        }
+        match &self.nodes[node].node.kind {
+            NodeKind::Constant(t) if is_literal(&self.nodes[node]) => t.to_f64().first().copied(),
+            _ => None,
+        }
+    }
+}
+
+/// Domain axes of a row's result: its axes are the kept ones, the reduced ones dropped or of size 1.
+fn row_axes(rank: usize, reduced: &[bool]) -> Vec<usize> {
+    if rank == reduced.len() {
+        return (0..rank).collect();
+    }
+    let kept: Vec<usize> = (0..reduced.len()).filter(|&a| !reduced[a]).collect();
+    kept[kept.len().saturating_sub(rank)..].to_vec()
+}
+
+/// The code of one step while it is written.
+pub(super) struct Code {
+    pub domain: Vec<usize>,
+    pub tape: Tape,
+    pub operands: Vec<Operand>,
+    pub reductions: Vec<(crate::expr::Fold, Reg)>,
+    pub regs: HashMap<usize, Reg>,
+    /// The register of the product whose epilogue this is.
+    pub product: Option<Reg>,
+    /// Number of `Load`s that are not operands (1 for an epilogue).
+    first_load: usize,
+}
+
+impl Code {
+    pub fn new(domain: Vec<usize>, first_load: usize) -> Code {
+        let mut tape = Tape::default();
+        let product = (first_load == 1).then(|| tape.push(Instr::Load(0), Kind::F));
+        Code {
+            domain,
+            tape,
+            operands: vec![],
+            reductions: vec![],
+            regs: HashMap::new(),
+            product,
+            first_load,
+        }
+    }
+
+    fn pointwise(&mut self, e: &Expr, inputs: &[Reg], shape: &[usize], axes: &[usize]) -> Reg {
+        self.add(e, inputs, &[], shape, axes)
+    }
+
+    /// Adds an expression over a value of `shape` whose axes are the domain's `axes`.
+    fn add(&mut self, e: &Expr, inputs: &[Reg], reduced: &[(usize, Kind)], shape: &[usize], axes: &[usize]) -> Reg {
+        let rank = self.domain.len();
+        let unit = |axis: usize| {
+            let mut s = vec![0isize; rank];
+            s[axes[axis]] = isize::from(shape[axis] != 1);
+            s
+        };
+        let coords: Vec<Vec<isize>> = (0..shape.len()).map(unit).collect();
+        let flat = Layout::contiguous(shape).over(shape, axes, rank);
+        self.tape.add(e, &Bindings { inputs, reduced, coords: &coords, flat: &flat })
+    }
+}

@@ -1,0 +1,141 @@
+//! Rewrites a graph into primitives: composites without work of their own become their decompositions,
+//! equal nodes become one, unused ones go.
+
+use crate::error::{Error, Result};
+use crate::graph::{Attrs, Call, Graph, GraphData, Lowering, Node, NodeKind, Op, Value, decomposed};
+use std::collections::HashMap;
+
+/// A node with the work it is; inputs are indices of earlier nodes.
+#[derive(Debug, Clone)]
+pub struct Primitive {
+    /// The graph's node (its type, name and kind).
+    pub node: Node,
+    /// Inputs.
+    pub inputs: Vec<usize>,
+    /// The work; `None` for inputs, parameters and constants.
+    pub work: Option<Lowering>,
+}
+
+/// The primitives that `roots` depend on (and every input and parameter), and where the roots are.
+///
+/// # Errors
+/// What a decomposition's builder refuses.
+pub fn expand(data: &GraphData, roots: &[Value]) -> Result<(Vec<Primitive>, Vec<usize>)> {
+    let mut g = Graph::from_data(data.clone());
+    let mut roots = roots.to_vec();
+    while let Some((next, moved)) = expand_once(&g, &roots)? {
+        (g, roots) = (next, moved);
+    }
+    let data = g.data()?;
+    collect(&data, &roots)
+}
+
+fn live(data: &GraphData, roots: &[Value]) -> Vec<bool> {
+    let mut live = vec![false; data.nodes.len()];
+    for root in roots.iter().filter_map(|v| v.index()) {
+        live[root] = true;
+    }
+    for i in (0..data.nodes.len()).rev() {
+        if live[i] {
+            for v in &data.nodes[i].inputs {
+                live[v.index().unwrap_or(0)] = true;
+            }
+        }
+    }
+    live
+}
+
+/// One pass: every composite replaced by its decomposition. `None` if there was none.
+fn expand_once(from: &Graph, roots: &[Value]) -> Result<Option<(Graph, Vec<Value>)>> {
+    let data = from.data()?;
+    let live = live(&data, roots);
+    let decomposes = |node: &Node| match &node.kind {
+        NodeKind::Op(op, attrs) => {
+            op.lower(&Call { inputs: &data.input_types(node), attrs }) == Lowering::Decompose
+        }
+        _ => false,
+    };
+    if !data.nodes.iter().zip(&live).any(|(n, &l)| l && decomposes(n)) {
+        return Ok(None);
+    }
+    let to = Graph::new();
+    let mut moved: Vec<Value> = Vec::with_capacity(data.nodes.len());
+    for (node, live) in data.nodes.iter().zip(live) {
+        let inputs: Vec<Value> = node.inputs.iter().map(|v| moved[v.index().unwrap_or(0)]).collect();
+        let name = node.name.as_deref().unwrap_or("");
+        let v = match &node.kind {
+            NodeKind::Input => to.input(name, node.ty.dtype, node.ty.shape.clone()),
+            NodeKind::Parameter { trainable } => to.parameter_of(name, node.ty.clone(), *trainable),
+            _ if !live => Value::POISON,
+            NodeKind::Constant(t) => to.constant(t.clone()),
+            NodeKind::Op(op, attrs) => {
+                let v = match decomposes(node) {
+                    true => decomposed(*op, &to, &inputs, attrs)?,
+                    false => to.apply(*op, &inputs, attrs.clone()),
+                };
+                let taken = to.data()?.node(v).name.is_some();
+                if name.is_empty() || taken { v } else { to.name(v, name) }
+            }
+        };
+        if let Some(e) = to.error() {
+            return Err(e);
+        }
+        moved.push(v);
+    }
+    let roots = roots.iter().map(|v| moved[v.index().unwrap_or(0)]).collect();
+    Ok(Some((to, roots)))
+}
+
+type Key = (&'static str, String, Vec<usize>);
+
+/// Live nodes with their work, equal ones merged.
+fn collect(data: &GraphData, roots: &[Value]) -> Result<(Vec<Primitive>, Vec<usize>)> {
+    let live = live(data, roots);
+    let mut all: Vec<Primitive> = Vec::new();
+    let mut moved = vec![usize::MAX; data.nodes.len()];
+    let mut known: HashMap<Key, usize> = HashMap::new();
+    for (i, node) in data.nodes.iter().enumerate() {
+        let leaf = matches!(node.kind, NodeKind::Input | NodeKind::Parameter { .. });
+        if !live[i] && !leaf {
+            continue;
+        }
+        let inputs: Vec<usize> = node.inputs.iter().map(|v| moved[v.index().unwrap_or(0)]).collect();
+        let key = key(node, &inputs);
+        if let Some(&same) = key.as_ref().and_then(|k| known.get(k)) {
+            moved[i] = same;
+            if all[same].node.name.is_none() {
+                all[same].node.name.clone_from(&node.name);
+            }
+            continue;
+        }
+        let work = match &node.kind {
+            NodeKind::Op(op, attrs) => Some(lower(*op, attrs, data, node)?),
+            _ => None,
+        };
+        moved[i] = all.len();
+        if let Some(k) = key {
+            known.insert(k, all.len());
+        }
+        all.push(Primitive { node: node.clone(), inputs, work });
+    }
+    let roots = roots.iter().map(|v| moved[v.index().unwrap_or(0)]).collect();
+    Ok((all, roots))
+}
+
+fn lower(op: &dyn Op, attrs: &Attrs, data: &GraphData, node: &Node) -> Result<Lowering> {
+    match op.lower(&Call { inputs: &data.input_types(node), attrs }) {
+        Lowering::Decompose => Err(Error::internal(format!("{} was not decomposed", op.name()))),
+        work => Ok(work),
+    }
+}
+
+/// What makes two nodes equal; `None` for those that never are.
+fn key(node: &Node, inputs: &[usize]) -> Option<Key> {
+    match &node.kind {
+        NodeKind::Op(op, attrs) => Some((op.name(), format!("{:?}{:?}", attrs.0, node.ty), inputs.to_vec())),
+        NodeKind::Constant(t) if t.bytes().len() <= 64 => {
+            Some(("", format!("{:?}{}", t.bytes(), node.ty), inputs.to_vec()))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,317 @@
+//! Steps of the archetypes with work of their own: products, convolutions, attention, look-ups, and the rest.
+
+use super::emit::{Code, Emitter};
+use super::fuse::Group;
+use super::layout::{Layout, trailing_axes};
+use super::{
+    Attention, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place, Pool, Product, Rowwise, Scan, Work,
+};
+use crate::error::{Error, Result};
+use crate::expr::{Kind, Tape};
+use crate::graph::{AttentionForm, ConvolutionForm, Lowering, NodeKind};
+use crate::tensor::{DType, contiguous_strides, element_count};
+
+impl Emitter<'_> {
+    pub(super) fn heavy(&mut self, g: &Group, label: String) -> Result<()> {
+        let nodes = self.nodes;
+        let (i, inputs) = (g.anchor, nodes[g.anchor].inputs.as_slice());
+        let work = match nodes[i].work.clone() {
+            Some(Lowering::Contraction { transpose_a, transpose_b }) => {
+                self.product(g, transpose_a, transpose_b)?
+            }
+            Some(Lowering::Convolution(form)) => self.convolution(g, form)?,
+            Some(Lowering::Attention(form)) => self.attention(i, form)?,
+            Some(Lowering::Take { axis }) => self.lookup(i, IndexKind::Take, axis)?,
+            Some(Lowering::TakeAdd { axis }) => self.lookup(i, IndexKind::TakeAdd, axis)?,
+            Some(Lowering::Gather { axis }) => self.lookup(i, IndexKind::Gather, axis)?,
+            Some(Lowering::ScatterAdd { axis }) => self.lookup(i, IndexKind::ScatterAdd, axis)?,
+            Some(Lowering::Scan { axis }) => {
+                let shape = self.shape(i);
+                let product = |s: &[usize]| s.iter().product::<usize>();
+                let (outer, n, inner) = (product(&shape[..axis]), shape[axis], product(&shape[axis + 1..]));
+                let input = self.contiguous(inputs[0])?;
+                Work::Scan(Scan { input, out: self.whole_result(i), outer, n, inner })
+            }
+            Some(Lowering::MaxPool(form)) => self.pool(i, form, false)?,
+            Some(Lowering::MaxPoolGrad(form)) => self.pool(i, form, true)?,
+            Some(Lowering::Dequantise) => {
+                let input = self.contiguous(inputs[0])?;
+                Work::Dequantise(input, self.whole_result(i))
+            }
+            Some(Lowering::Place { at, fill }) => return self.place_parts(i, &at, fill),
+            _ => return Err(Error::internal(format!("{label}: no step for this work"))),
+        };
+        self.push(work, label);
+        Ok(())
+    }
+
+    /// A value as a contiguous operand (copied if need be).
+    fn contiguous(&mut self, node: usize) -> Result<Operand> {
+        let shape = self.shape(node);
+        let (buffer, layout) = self.place(node)?;
+        if layout.is_contiguous(shape) {
+            let strides = contiguous_strides(shape);
+            return Ok(Operand { buffer, dtype: self.dtype(node), offset: layout.offset, strides });
+        }
+        let buffer = self.copy_of(node)?;
+        Ok(Operand { buffer, dtype: self.dtype(node), offset: 0, strides: contiguous_strides(shape) })
+    }
+
+    /// A value walked over its own axes as it lies.
+    fn strided(&mut self, node: usize) -> Result<Operand> {
+        let (buffer, layout) = self.place(node)?;
+        let shape = self.shape(node);
+        let strides = layout.over(shape, &trailing_axes(shape.len(), shape.len()), shape.len());
+        Ok(Operand { buffer, dtype: self.dtype(node), offset: layout.offset, strides })
+    }
+
+    /// A value with stride 1 along its last axis.
+    fn unit_last(&mut self, node: usize) -> Result<Operand> {
+        let operand = self.strided(node)?;
+        let size = self.shape(node).last().copied().unwrap_or(1);
+        if size == 1 || operand.strides.last() == Some(&1) { Ok(operand) } else { self.contiguous(node) }
+    }
+
+    fn whole_result(&mut self, node: usize) -> Operand {
+        let (buffer, _) = self.result(node, false);
+        let strides = contiguous_strides(self.shape(node));
+        Operand { buffer, dtype: self.dtype(node), offset: 0, strides }
+    }
+
+    /// The pointwise work after a product; `None` if the group is the product alone.
+    fn epilogue(&mut self, g: &Group, domain: Vec<usize>) -> Result<Option<Epilogue>> {
+        if g.members.len() == 1 {
+            return Ok(None);
+        }
+        let mut code = Code::new(domain.clone(), 1);
+        self.write_code(g, &mut code, &vec![false; domain.len()], false)?;
+        let result = code.regs[&g.output];
+        Ok(Some(Epilogue { domain, operands: code.operands, tape: code.tape, result }))
+    }
+
+    fn product(&mut self, g: &Group, transpose_a: bool, transpose_b: bool) -> Result<Work> {
+        let nodes = self.nodes;
+        let (an, bn) = (nodes[g.anchor].inputs[0], nodes[g.anchor].inputs[1]);
+        let epilogue = self.epilogue(g, self.shape(g.anchor).to_vec())?;
+        let (mut a, mut b) = (self.strided(an)?, self.strided(bn)?);
+        let shape = self.shape(g.anchor);
+        let rank = shape.len();
+        let (m, n) = (shape[rank - 2], shape[rank - 1]);
+        let k = self.shape(an)[self.shape(an).len() - if transpose_a { 2 } else { 1 }];
+        let spread = |operand: &mut Operand, own: &[usize], transpose: bool| {
+            let mut strides = vec![0isize; rank];
+            for (i, &s) in operand.strides.iter().enumerate() {
+                strides[rank - own.len() + i] = s;
+            }
+            if transpose {
+                strides.swap(rank - 2, rank - 1);
+            }
+            operand.strides = strides;
+        };
+        spread(&mut a, self.shape(an), transpose_a);
+        spread(&mut b, self.shape(bn), transpose_b);
+        let unbatched = b.strides[..rank - 2].iter().all(|&s| s == 0);
+        let weight = unbatched && self.is_weight(bn);
+        if !weight && b.dtype != DType::F32 {
+            return Err(Error::Op {
+                op: "matmul".into(),
+                node: self.label(g.anchor),
+                wanted: "f16 and bf16 second operands that are weights (cast others to f32)".into(),
+                came: format!("{}", nodes[bn].node.ty),
+            });
+        }
+        let (buffer, layout) = self.result(g.output, false);
+        let out = Operand { buffer, dtype: DType::F32, offset: layout.offset, strides: layout.strides };
+        let mut work = Product {
+            batch: shape[..rank - 2].to_vec(),
+            m,
+            n,
+            k,
+            a,
+            b,
+            b_is_weight: weight,
+            out,
+            epilogue,
+        };
+        fold_batch(&mut work);
+        Ok(Work::Product(work))
+    }
+
+    /// Whether a value is a parameter that steps do not change, or a constant, seen through views.
+    fn is_weight(&self, mut node: usize) -> bool {
+        while let Some(Lowering::View(_)) = &self.nodes[node].work {
+            node = self.nodes[node].inputs[0];
+        }
+        match self.nodes[node].node.kind {
+            NodeKind::Parameter { trainable } => !(self.training && trainable),
+            NodeKind::Constant(_) => true,
+            _ => false,
+        }
+    }
+
+    fn convolution(&mut self, g: &Group, form: ConvolutionForm) -> Result<Work> {
+        let nodes = self.nodes;
+        let (xn, wn) = (nodes[g.anchor].inputs[0], nodes[g.anchor].inputs[1]);
+        let four = |s: &[usize]| [s[0], s[1], s[2], s[3]];
+        let (input_shape, weight_shape) = (four(self.shape(xn)), four(self.shape(wn)));
+        let out_shape = four(self.shape(g.anchor));
+        let mut epilogue = self.epilogue(g, out_shape.to_vec())?;
+        if let Some(e) = &mut epilogue {
+            self.merge_columns(e)?;
+        }
+        let (input, weight) = (self.strided(xn)?, self.strided(wn)?);
+        let out = self.whole_result(g.output);
+        Ok(Work::Convolution(Convolution {
+            form,
+            input,
+            input_shape,
+            weight,
+            weight_shape,
+            out,
+            out_shape,
+            epilogue,
+        }))
+    }
+
+    /// Makes height and width of a convolution's epilogue one axis; an operand for which that cannot be is
+    /// first copied whole.
+    fn merge_columns(&mut self, e: &mut Epilogue) -> Result<()> {
+        let width = e.domain[3];
+        for operand in &mut e.operands {
+            let merges = |s: &[isize]| s[2] == s[3] * width as isize || (width == 1) || (s[2] == 0 && s[3] == 0);
+            if !merges(&operand.strides) {
+                let buffer = self.scratch(operand.dtype, element_count(&e.domain).unwrap_or(0));
+                let strides = contiguous_strides(&e.domain);
+                let to = Operand { buffer, dtype: operand.dtype, offset: 0, strides };
+                let mut tape = Tape::default();
+                let result = tape.push(crate::expr::Instr::Load(0), Kind::of(operand.dtype));
+                let copy = Rowwise {
+                    domain: e.domain.clone(),
+                    reduced: vec![false; e.domain.len()],
+                    operands: vec![operand.clone()],
+                    tape,
+                    reductions: vec![],
+                    result,
+                    per_row: false,
+                    out: to.clone(),
+                };
+                self.push(Work::Rowwise(copy), "copy".into());
+                *operand = to;
+            }
+            let s = &mut operand.strides;
+            let merged = if width == 1 { s[2] } else { s[3] };
+            s.truncate(2);
+            s.push(merged);
+        }
+        let columns = e.domain[2] * width;
+        e.domain.truncate(2);
+        e.domain.push(columns);
+        Ok(())
+    }
+
+    fn attention(&mut self, i: usize, form: AttentionForm) -> Result<Work> {
+        let inputs = self.nodes[i].inputs.clone();
+        let (qs, ks, vs) = (self.shape(inputs[0]), self.shape(inputs[1]), self.shape(inputs[2]));
+        let (b, h, l, d) = (qs[0], qs[1], qs[2], qs[3]);
+        let (h_kv, s, d_v) = (ks[1], ks[2], vs[3]);
+        let q = self.unit_last(inputs[0])?;
+        let k = self.unit_last(inputs[1])?;
+        let v = self.unit_last(inputs[2])?;
+        let mask = match inputs.get(3) {
+            Some(&m) => {
+                let (buffer, layout) = self.place(m)?;
+                let shape = self.shape(m);
+                let strides = layout.over(shape, &trailing_axes(shape.len(), 4), 4);
+                Some(Operand { buffer, dtype: self.dtype(m), offset: layout.offset, strides })
+            }
+            None => None,
+        };
+        let (buffer, mut layout) = self.result(i, true);
+        if layout.strides[3] != 1 && d_v != 1 {
+            layout = Layout::contiguous(self.shape(i));
+            self.set_place(i, buffer);
+        }
+        let out = Operand { buffer, dtype: DType::F32, offset: layout.offset, strides: layout.strides };
+        Ok(Work::Attention(Attention { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask, out }))
+    }
+
+    fn lookup(&mut self, i: usize, kind: IndexKind, axis: usize) -> Result<Work> {
+        let inputs = self.nodes[i].inputs.clone();
+        let table = self.contiguous(inputs[0])?;
+        let indices = self.contiguous(inputs[1])?;
+        let updates = inputs.get(2).map(|&u| self.contiguous(u)).transpose()?;
+        let (table_shape, indices_shape) = (self.shape(inputs[0]).to_vec(), self.shape(inputs[1]).to_vec());
+        let out = self.whole_result(i);
+        Ok(Work::Index(IndexWork { kind, table, indices, updates, out, table_shape, indices_shape, axis }))
+    }
+
+    fn pool(&mut self, i: usize, form: crate::graph::PoolForm, gradient: bool) -> Result<Work> {
+        let inputs = self.nodes[i].inputs.clone();
+        let x = self.contiguous(inputs[0])?;
+        let up = if gradient { Some(self.contiguous(inputs[1])?) } else { None };
+        let s = self.shape(inputs[0]);
+        let o = if gradient { self.shape(inputs[1]) } else { self.shape(i) };
+        let (planes, input, output) = (s[0] * s[1], [s[2], s[3]], [o[2], o[3]]);
+        let out = self.whole_result(i);
+        Ok(Work::Pool(Pool { form, planes, input, output, x, up, out }))
+    }
+
+    /// Padding and concatenation: the rest filled, then every part copied to its place.
+    fn place_parts(&mut self, i: usize, at: &[Vec<usize>], fill: Option<f64>) -> Result<()> {
+        let (buffer, layout) = self.result(i, true);
+        let (shape, dtype) = (self.shape(i).to_vec(), self.dtype(i));
+        if let Some(v) = fill {
+            let mut tape = Tape::default();
+            let result = tape.literal(v, Kind::of(dtype));
+            let out = Operand { buffer, dtype, offset: 0, strides: layout.strides.clone() };
+            let work = Rowwise {
+                reduced: vec![false; shape.len()],
+                domain: shape,
+                operands: vec![],
+                tape,
+                reductions: vec![],
+                result,
+                per_row: false,
+                out,
+            };
+            let label = self.label(i);
+            self.push(Work::Rowwise(work), label);
+        }
+        let parts = self.nodes[i].inputs.clone();
+        for (&part, start) in parts.iter().zip(at) {
+            let offset: isize = start.iter().zip(&layout.strides).map(|(&p, &s)| p as isize * s).sum();
+            self.copy_to(part, buffer, offset, &layout.strides, "place")?;
+        }
+        Ok(())
+    }
+
+    /// A buffer of its own that holds a value contiguously, for a graph's output.
+    pub(super) fn own_copy(&mut self, node: usize) -> Result<usize> {
+        self.once = false;
+        let buffer = self.buffer(self.dtype(node), element_count(self.shape(node)).unwrap_or(0), Place::Own);
+        self.copy_to(node, buffer, 0, &contiguous_strides(self.shape(node)), "output")?;
+        Ok(buffer)
+    }
+}
+
+/// A product whose B is the same for all batches is one product with more rows, where the rows of all
+/// batches are evenly spaced.
+fn fold_batch(p: &mut Product) {
+    while let Some(&last) = p.batch.last() {
+        let axis = p.batch.len() - 1;
+        let rows = axis + 1;
+        let even = |o: &Operand| last == 1 || p.m == 1 || o.strides[axis] == o.strides[rows] * p.m as isize;
+        if p.b.strides[axis] != 0 && last != 1 || !even(&p.a) || !even(&p.out) {
+            return;
+        }
+        for o in [&mut p.a, &mut p.out] {
+            if p.m == 1 && last != 1 {
+                o.strides[rows] = o.strides[axis];
+            }
+            o.strides.remove(axis);
+        }
+        p.b.strides.remove(axis);
+        p.m *= last;
+        p.batch.pop();
+    }
+}

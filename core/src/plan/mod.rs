@@ -1,0 +1,182 @@
+//! Decides order and memory. Reads graphs, writes steps; never touches a device.
+//!
+//! A graph is expanded into primitives ([`expand`]), pointwise chains are fused into their producers and
+//! consumers ([`fuse`]), groups become steps ([`emit`], [`heavy`]), scratch buffers share one arena
+//! ([`memory`]).
+
+mod emit;
+mod expand;
+mod fuse;
+mod heavy;
+mod layout;
+mod memory;
+mod step;
+
+pub use step::{
+    Attention, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place, Plan, Pool, Port,
+    Product, Rowwise, Scan, Step, Work,
+};
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, NodeKind, Value};
+use emit::Emitter;
+use memory::Lifetime;
+
+/// What a plan is for.
+#[derive(Debug, Clone, Default)]
+pub struct PlanOptions {
+    /// Gradients of the loss to compute for training: trainable parameters and their gradients' values,
+    /// as [`crate::autodiff`] added them to the graph.
+    pub gradients: Vec<(Value, Value)>,
+    /// Every node by itself: what fused plans are compared with.
+    pub no_fusion: bool,
+}
+
+/// Plans a graph.
+///
+/// # Errors
+/// The graph's own first error, or [`Error::Graph`] if it has neither outputs nor a loss.
+pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
+    let data = graph.data()?;
+    let mut results: Vec<(String, Value)> = data.outputs.clone();
+    if let Some(loss) = data.loss {
+        let name = if results.iter().any(|(n, _)| n == "loss") { "the loss" } else { "loss" };
+        results.push((name.into(), loss));
+    }
+    if results.is_empty() {
+        return Err(Error::Graph { what: "it has no outputs and no loss: call output or set_loss".into() });
+    }
+    let roots: Vec<Value> =
+        results.iter().map(|r| r.1).chain(options.gradients.iter().map(|g| g.1)).collect();
+    let (nodes, roots) = expand::expand(&data, &roots)?;
+    let mut pinned = vec![false; nodes.len()];
+    roots.iter().for_each(|&r| pinned[r] = true);
+    let groups = fuse::group(&nodes, &pinned, !options.no_fusion);
+
+    let mut e = Emitter::new(&nodes, &pinned, !options.gradients.is_empty());
+    for (i, n) in nodes.iter().enumerate() {
+        let (dtype, shape, elements) = (n.node.ty.dtype, n.node.ty.shape.clone(), n.node.ty.elements());
+        let name = n.node.name.clone().unwrap_or_default();
+        let port = |buffer, trainable| Port { name, buffer, dtype, shape, trainable };
+        match n.node.kind {
+            NodeKind::Input => {
+                let buffer = e.buffer(dtype, elements, Place::Own);
+                e.set_place(i, buffer);
+                e.plan.inputs.push(port(buffer, false));
+            }
+            NodeKind::Parameter { trainable } => {
+                let place = Place::Parameter(e.plan.parameters.len());
+                let buffer = e.buffer(dtype, elements, place);
+                e.set_place(i, buffer);
+                e.plan.parameters.push(port(buffer, trainable));
+            }
+            _ => {}
+        }
+    }
+    for g in &groups {
+        e.group(g)?;
+    }
+    e.once = false;
+    let mut taken: Vec<usize> = Vec::new();
+    for ((name, _), &root) in results.iter().zip(&roots) {
+        let (buffer, _) = e.place(root)?;
+        let n = &nodes[root].node;
+        let computed = matches!(n.kind, NodeKind::Op(..))
+            && !matches!(nodes[root].work, Some(crate::graph::Lowering::View(_)));
+        // an output that is an input, a view, or an output already gets a buffer of its own
+        let buffer = if computed && !taken.contains(&buffer) { buffer } else { e.own_copy(root)? };
+        taken.push(buffer);
+        e.plan.outputs.push(Port {
+            name: name.clone(),
+            buffer,
+            dtype: n.ty.dtype,
+            shape: n.ty.shape.clone(),
+            trainable: false,
+        });
+    }
+    e.plan.loss = data.loss.map(|_| results.len() - 1);
+    for ((parameter, _), &root) in options.gradients.iter().zip(&roots[results.len()..]) {
+        let name = data.label(*parameter);
+        let at = e.plan.parameters.iter().position(|p| p.name == name);
+        let at = at.ok_or_else(|| Error::internal(format!("no parameter {name}")))?;
+        let buffer = e.copy_of(root)?;
+        e.plan.gradients.push((at, buffer));
+    }
+    let mut plan = e.plan;
+    place_scratch(&mut plan);
+    Ok(plan)
+}
+
+impl Work {
+    /// Calls `f` with every operand; the written one last, with `true`.
+    pub fn for_each_operand(&self, mut f: impl FnMut(&Operand, bool)) {
+        let epilogue = |e: &Option<Epilogue>, f: &mut dyn FnMut(&Operand, bool)| {
+            e.iter().flat_map(|e| &e.operands).for_each(|o| f(o, false));
+        };
+        match self {
+            Work::Rowwise(w) => {
+                w.operands.iter().for_each(|o| f(o, false));
+                f(&w.out, true);
+            }
+            Work::Product(w) => {
+                [&w.a, &w.b].into_iter().for_each(|o| f(o, false));
+                epilogue(&w.epilogue, &mut f);
+                f(&w.out, true);
+            }
+            Work::Convolution(w) => {
+                [&w.input, &w.weight].into_iter().for_each(|o| f(o, false));
+                epilogue(&w.epilogue, &mut f);
+                f(&w.out, true);
+            }
+            Work::Attention(w) => {
+                [&w.q, &w.k, &w.v].into_iter().chain(&w.mask).for_each(|o| f(o, false));
+                f(&w.out, true);
+            }
+            Work::Index(w) => {
+                [&w.table, &w.indices].into_iter().chain(&w.updates).for_each(|o| f(o, false));
+                f(&w.out, true);
+            }
+            Work::Scan(w) => {
+                f(&w.input, false);
+                f(&w.out, true);
+            }
+            Work::Pool(w) => {
+                [&w.x].into_iter().chain(&w.up).for_each(|o| f(o, false));
+                f(&w.out, true);
+            }
+            Work::Dequantise(from, to) => {
+                f(from, false);
+                f(to, true);
+            }
+        }
+    }
+}
+
+/// Gives every scratch buffer its place in the arena. Gradients stay until the step's end.
+fn place_scratch(plan: &mut Plan) {
+    let end = plan.steps.len();
+    let mut lives: Vec<Option<(usize, usize)>> = vec![None; plan.buffers.len()];
+    for (i, step) in plan.steps.iter().enumerate() {
+        step.work.for_each_operand(|o, _| {
+            let life = lives[o.buffer].get_or_insert((i, i));
+            life.1 = i;
+        });
+    }
+    for (_, buffer) in &plan.gradients {
+        if let Some(life) = &mut lives[*buffer] {
+            life.1 = end;
+        }
+    }
+    let scratch: Vec<usize> = (0..plan.buffers.len())
+        .filter(|&b| matches!(plan.buffers[b].place, Place::Arena(_)) && lives[b].is_some())
+        .collect();
+    let lifetimes: Vec<Lifetime> = scratch
+        .iter()
+        .filter_map(|&b| lives[b].map(|(from, to)| Lifetime { bytes: plan.buffers[b].bytes(), from, to }))
+        .collect();
+    let (offsets, total) = memory::place(&lifetimes);
+    for (&b, at) in scratch.iter().zip(offsets) {
+        plan.buffers[b].place = Place::Arena(at);
+    }
+    plan.arena_bytes = total;
+}

@@ -1,0 +1,304 @@
+//! What a plan is made of: buffers, and steps that read and write them. Plain data.
+
+use crate::expr::{Fold, Reg, Tape};
+use crate::graph::{AttentionForm, ConvolutionForm, PoolForm};
+use crate::tensor::{DType, Dims, Tensor};
+
+/// Index of a buffer of the plan.
+pub type BufferId = usize;
+
+/// A compiled graph: what to allocate and what to run, in order.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// Every buffer.
+    pub buffers: Vec<Buffer>,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// Steps that depend on constants alone: run once, at init.
+    pub once: Vec<Step>,
+    /// Bytes of the arena that scratch buffers lie in.
+    pub arena_bytes: usize,
+    /// Inputs: name, buffer.
+    pub inputs: Vec<Port>,
+    /// Parameters the graph reads.
+    pub parameters: Vec<Port>,
+    /// Outputs in order; the loss, if any, is among them.
+    pub outputs: Vec<Port>,
+    /// Index of the loss among the outputs.
+    pub loss: Option<usize>,
+    /// Trainable parameters (index into `parameters`) and the buffers of their gradients.
+    pub gradients: Vec<(usize, BufferId)>,
+}
+
+/// A named value at the plan's border.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub buffer: BufferId,
+    /// Element type.
+    pub dtype: DType,
+    /// Sizes of the axes.
+    pub shape: Dims,
+    /// For parameters: whether training may change it.
+    pub trainable: bool,
+}
+
+/// A run of elements of one dtype.
+#[derive(Debug, Clone)]
+pub struct Buffer {
+    /// Element type.
+    pub dtype: DType,
+    /// Number of elements.
+    pub elements: usize,
+    /// Where it lives.
+    pub place: Place,
+}
+
+impl Buffer {
+    /// Its size; a plan's buffers were checked to fit.
+    pub fn bytes(&self) -> usize {
+        self.dtype.bytes(self.elements).unwrap_or(0)
+    }
+}
+
+/// Where a buffer lives.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// In the arena, at this byte (a multiple of 64), shared over time with others.
+    Arena(usize),
+    /// Its own memory that lives as long as the session (inputs, outputs, results of `once`).
+    Own,
+    /// The n-th parameter's elements.
+    Parameter(usize),
+    /// Data of the plan.
+    Constant(Tensor<'static>),
+}
+
+/// Elements of a buffer, walked over a step's domain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operand {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// Its element type.
+    pub dtype: DType,
+    /// Element offset of the domain's origin.
+    pub offset: isize,
+    /// Elements between neighbours along each axis of the domain; 0 repeats.
+    pub strides: Vec<isize>,
+}
+
+/// One unit of work.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// What to do.
+    pub work: Work,
+    /// Names of the graph's nodes it carries out, for errors and profiles.
+    pub label: String,
+}
+
+/// The forms of work.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Pointwise expressions and reductions.
+    Rowwise(Rowwise),
+    /// Matrix products.
+    Product(Product),
+    /// Convolutions.
+    Convolution(Convolution),
+    /// Attention.
+    Attention(Attention),
+    /// Table look-ups and their like.
+    Index(IndexWork),
+    /// Running sum.
+    Scan(Scan),
+    /// Pooling.
+    Pool(Pool),
+    /// A block format widened to f32: from, to (both contiguous).
+    Dequantise(Operand, Operand),
+}
+
+/// Pointwise work or reductions over a domain.
+///
+/// For every row (position along the axes not reduced) each reduction joins the value of its register
+/// over the reduced axes, in order; later ones and the result may use `Instr::Reduced` of earlier ones.
+#[derive(Debug, Clone)]
+pub struct Rowwise {
+    /// Sizes of the axes; at most 8 axes, possibly none.
+    pub domain: Vec<usize>,
+    /// Which axes are reduced (all false for pointwise work).
+    pub reduced: Vec<bool>,
+    /// What `Instr::Load(i)` reads.
+    pub operands: Vec<Operand>,
+    /// The code.
+    pub tape: Tape,
+    /// The reductions: how, of which register. `Instr::Reduced(i)` is the i-th result.
+    pub reductions: Vec<(Fold, Reg)>,
+    /// The register that is the result.
+    pub result: Reg,
+    /// True: one result a row (the output's strides are 0 along reduced axes, and the result's code
+    /// loads only operands whose strides are 0 there too). False: one an element.
+    pub per_row: bool,
+    /// Where results go; converted from the register's kind to its dtype.
+    pub out: Operand,
+}
+
+/// Pointwise work on a product's results before they are stored: `Instr::Load(0)` is the product's
+/// own f32 result, `Instr::Load(i)` reads `operands[i - 1]`.
+#[derive(Debug, Clone)]
+pub struct Epilogue {
+    /// Axes; the last are the columns, those before make up batch and row, row-major.
+    pub domain: Vec<usize>,
+    /// What else is read, over the domain.
+    pub operands: Vec<Operand>,
+    /// The code.
+    pub tape: Tape,
+    /// The register that is stored, an f32.
+    pub result: Reg,
+}
+
+/// C[batch, m, n] = A[batch, m, k] · B[batch, k, n], in f32.
+#[derive(Debug, Clone)]
+pub struct Product {
+    /// Sizes of the batch axes.
+    pub batch: Vec<usize>,
+    /// Rows of the result.
+    pub m: usize,
+    /// Columns of the result.
+    pub n: usize,
+    /// Length of the sums.
+    pub k: usize,
+    /// f32, over `[batch…, m, k]`.
+    pub a: Operand,
+    /// f32 (or f16, bf16 when `b_is_weight`), over `[batch…, k, n]`.
+    pub b: Operand,
+    /// B is a parameter or constant without batch axes: pack it once.
+    pub b_is_weight: bool,
+    /// f32, over `[batch…, m, n]`, stride 1 along n.
+    pub out: Operand,
+    /// Pointwise work on the results.
+    pub epilogue: Option<Epilogue>,
+}
+
+/// A convolution of contiguous f32 `[n, o, oh, ow]` output.
+#[derive(Debug, Clone)]
+pub struct Convolution {
+    /// Geometry.
+    pub form: ConvolutionForm,
+    /// f32, over `[n, c, h, w]`, any strides.
+    pub input: Operand,
+    /// Sizes n, c, h, w.
+    pub input_shape: [usize; 4],
+    /// f32, over `[o, c / groups, kh, kw]`, any strides.
+    pub weight: Operand,
+    /// Sizes o, c / groups, kh, kw.
+    pub weight_shape: [usize; 4],
+    /// f32, contiguous over `[n, o, oh, ow]`.
+    pub out: Operand,
+    /// Sizes n, o, oh, ow.
+    pub out_shape: [usize; 4],
+    /// Pointwise work on the results; its columns are the flattened `oh × ow`.
+    pub epilogue: Option<Epilogue>,
+}
+
+/// softmax(q·kᵀ·scale + mask)·v, in f32. Stride 1 along the last axis of q, k, v and out.
+#[derive(Debug, Clone)]
+pub struct Attention {
+    /// Scale, causality, window.
+    pub form: AttentionForm,
+    /// Batch.
+    pub b: usize,
+    /// Query heads.
+    pub h: usize,
+    /// Key and value heads; divides `h`; query head i uses key head i / (h / h_kv).
+    pub h_kv: usize,
+    /// Queries.
+    pub l: usize,
+    /// Keys.
+    pub s: usize,
+    /// Head size.
+    pub d: usize,
+    /// Head size of the values and the output.
+    pub d_v: usize,
+    /// Over `[b, h, l, d]`.
+    pub q: Operand,
+    /// Over `[b, h_kv, s, d]`.
+    pub k: Operand,
+    /// Over `[b, h_kv, s, d_v]`.
+    pub v: Operand,
+    /// f32, over `[b, h, l, s]`, any strides.
+    pub mask: Option<Operand>,
+    /// Over `[b, h, l, d_v]`.
+    pub out: Operand,
+}
+
+/// Look-ups along an axis. All operands are contiguous; indices are i32, u32 or i64.
+#[derive(Debug, Clone)]
+pub struct IndexWork {
+    /// Which.
+    pub kind: IndexKind,
+    /// The table or base: `[outer, limit, inner]`.
+    pub table: Operand,
+    /// Take, TakeAdd: `[count]`; Gather, ScatterAdd: `[outer', count, inner']` (see `kind`).
+    pub indices: Operand,
+    /// The addends of TakeAdd `[outer, count, inner]` and ScatterAdd (the indices' shape).
+    pub updates: Option<Operand>,
+    /// The result: Take `[outer, count, inner]`, Gather the indices' shape, the others the table's.
+    pub out: Operand,
+    /// Shape of the table.
+    pub table_shape: Dims,
+    /// Shape of the indices.
+    pub indices_shape: Dims,
+    /// The axis of the table.
+    pub axis: usize,
+}
+
+/// Which look-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IndexKind {
+    /// Whole slices: `out[o, j, i] = table[o, indices[j], i]`.
+    Take,
+    /// `out = table; out[o, indices[j], i] += updates[o, j, i]`.
+    TakeAdd,
+    /// Single elements, as PyTorch's gather: `out[…, j, …] = table[…, indices[…, j, …], …]`; the
+    /// indices' other axes may be shorter than the table's.
+    Gather,
+    /// As PyTorch's scatter_add: `out = table; out[…, indices[…, j, …], …] += updates[…, j, …]`.
+    ScatterAdd,
+}
+
+/// Running sum over the middle axis of contiguous `[outer, n, inner]`; f32, i32 or u32.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    /// From.
+    pub input: Operand,
+    /// To.
+    pub out: Operand,
+    /// Outer size.
+    pub outer: usize,
+    /// Size of the axis.
+    pub n: usize,
+    /// Inner size.
+    pub inner: usize,
+}
+
+/// Pooling over contiguous f32 `[planes, h, w]`.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    /// Geometry.
+    pub form: PoolForm,
+    /// Number of planes (batch × channels).
+    pub planes: usize,
+    /// Input height and width.
+    pub input: [usize; 2],
+    /// Output height and width.
+    pub output: [usize; 2],
+    /// The input, `[planes, h, w]`.
+    pub x: Operand,
+    /// For the gradient: upstream, `[planes, oh, ow]`; `out` then has the input's shape.
+    pub up: Option<Operand>,
+    /// The result.
+    pub out: Operand,
+}
+

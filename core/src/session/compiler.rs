@@ -1,0 +1,141 @@
+//! From a graph to a plan for a device, without weights.
+
+use super::{MemorySummary, Parameters, Session};
+use crate::autodiff::gradients;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, NodeKind, Value};
+use crate::optimise::optimise;
+use crate::plan::{Place, Plan, PlanOptions, Port, plan};
+use crate::tensor::{DType, Weights};
+use std::sync::Arc;
+
+/// Compiles graphs for a device.
+pub struct Compiler {
+    device: Device,
+    no_fusion: bool,
+}
+
+impl Compiler {
+    /// A compiler for a device.
+    pub fn new(device: &Device) -> Compiler {
+        Compiler { device: device.clone(), no_fusion: false }
+    }
+
+    /// Runs every node by itself: slower, for finding out whether fusion changes a result.
+    pub fn without_fusion(mut self) -> Compiler {
+        self.no_fusion = true;
+        self
+    }
+
+    /// Compiles a graph for inference.
+    ///
+    /// # Errors
+    /// The first error of the graph's building; [`Error::Graph`] if it has no outputs and no loss.
+    pub fn compile(&self, graph: &Graph) -> Result<Compiled> {
+        let options = PlanOptions { no_fusion: self.no_fusion, ..Default::default() };
+        self.finish(graph, &options)
+    }
+
+    /// Compiles a graph with a loss for training: adds the backward pass for its trainable parameters.
+    ///
+    /// # Errors
+    /// As [`compile`](Compiler::compile); [`Error::Graph`] if there is no loss or nothing to train;
+    /// [`Error::NoGradient`] if an operation on the way has none.
+    pub fn compile_training(&self, graph: &Graph) -> Result<Compiled> {
+        let g = Graph::from_data(graph.data()?.clone());
+        let (loss, by) = {
+            let data = g.data()?;
+            let loss = data.loss.ok_or_else(|| Error::Graph { what: "no loss is set: call set_loss".into() })?;
+            let trained =
+                data.parameters().filter(|(_, n)| matches!(n.kind, NodeKind::Parameter { trainable: true }));
+            let by: Vec<Value> = trained.map(|(v, _)| v).collect();
+            if by.is_empty() {
+                return Err(Error::Graph { what: "there is no trainable parameter".into() });
+            }
+            if let Some(v) = by.iter().find(|v| data.node(**v).ty.dtype != DType::F32) {
+                let (name, ty) = (data.label(*v), &data.node(*v).ty);
+                return Err(Error::Graph { what: format!("trainable parameters are f32, \"{name}\" is {ty}") });
+            }
+            (loss, by)
+        };
+        let grads = gradients(&g, loss, None, &by)?;
+        let options =
+            PlanOptions { gradients: by.into_iter().zip(grads).collect(), no_fusion: self.no_fusion };
+        self.finish(&g, &options)
+    }
+
+    fn finish(&self, graph: &Graph, options: &PlanOptions) -> Result<Compiled> {
+        let plan = if options.gradients.is_empty() {
+            plan(&optimise(graph, &self.device.profile())?, options)?
+        } else {
+            plan(graph, options)?
+        };
+        Ok(Compiled { device: self.device.clone(), plan: Arc::new(plan) })
+    }
+}
+
+/// A compiled graph: a plan for a device, still without weights. Cheap to clone.
+#[derive(Clone)]
+pub struct Compiled {
+    pub(super) device: Device,
+    pub(super) plan: Arc<Plan>,
+}
+
+impl Compiled {
+    /// A session over weights, bound by name. Tensors of other names are warnings of the session.
+    ///
+    /// # Errors
+    /// [`Error::MissingWeight`], [`Error::WeightType`], [`Error::OutOfMemory`].
+    pub fn init(&self, weights: &Weights) -> Result<Session> {
+        let (parameters, warnings) = Parameters::bind(&self.plan.parameters, weights)?;
+        Session::new(self, parameters, warnings)
+    }
+
+    /// A session over the weights of another session, shared with it.
+    ///
+    /// # Errors
+    /// As [`init`](Compiled::init).
+    pub fn init_shared(&self, parameters: &Parameters) -> Result<Session> {
+        Session::new(self, parameters.clone(), vec![])
+    }
+
+    /// A session whose parameters are zeros until they are set.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn init_zeros(&self) -> Result<Session> {
+        Session::new(self, Parameters::zeros(&self.plan.parameters)?, vec![])
+    }
+
+    /// The device it was compiled for.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Inputs: name, dtype, shape.
+    pub fn inputs(&self) -> &[Port] {
+        &self.plan.inputs
+    }
+
+    /// Outputs, the loss last.
+    pub fn outputs(&self) -> &[Port] {
+        &self.plan.outputs
+    }
+
+    /// Parameters.
+    pub fn parameters(&self) -> &[Port] {
+        &self.plan.parameters
+    }
+
+    /// What a session will take, known before anything is allocated (packed forms of weights aside).
+    pub fn memory_summary(&self) -> MemorySummary {
+        let own = self.plan.buffers.iter().filter(|b| !matches!(b.place, Place::Arena(_)));
+        MemorySummary::of(own.map(|b| b.bytes()).chain([self.plan.arena_bytes]), 0)
+    }
+}

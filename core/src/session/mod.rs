@@ -1,0 +1,32 @@
+//! Compile → init → run. Inputs, outputs, parameters by name; several sessions over one set of weights.
+
+mod compiler;
+mod parameters;
+mod run;
+mod summary;
+
+pub use compiler::{Compiled, Compiler};
+pub use parameters::Parameters;
+pub use run::{Optimizer, OutputKey, Session};
+pub use summary::MemorySummary;
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::graph::Graph;
+
+/// A training session on the best device: forward and backward pass of a graph with a loss. Parameters are
+/// zeros until `set_parameter` gives them values.
+///
+/// # Errors
+/// As [`Compiler::compile_training`].
+pub fn build_session(graph: &Graph) -> Result<Session> {
+    Compiler::new(&Device::best()?).compile_training(graph)?.init_zeros()
+}
+
+/// An inference session on the best device. Parameters are zeros until `set_parameter` gives them values.
+///
+/// # Errors
+/// As [`Compiler::compile`].
+pub fn build_inference_session(graph: &Graph) -> Result<Session> {
+    Compiler::new(&Device::best()?).compile(graph)?.init_zeros()
+}

@@ -1,0 +1,107 @@
+//! Weights on a device, shared by sessions.
+
+use crate::device::cpu::{Store, StoredParameter};
+use crate::error::{Error, Result};
+use crate::plan::Port;
+use crate::tensor::{TensorType, Weights};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// A set of weights on a device. Clones share it; a change by one session is seen by all.
+#[derive(Clone)]
+pub struct Parameters {
+    store: Arc<RwLock<Store>>,
+}
+
+impl Parameters {
+    /// Binds weights to ports by name; checks names, dtypes and shapes before anything is kept.
+    /// Returns also warnings: weights that no port asks for.
+    pub(super) fn bind(ports: &[Port], weights: &Weights) -> Result<(Parameters, Vec<String>)> {
+        for port in ports {
+            let wanted = TensorType::new(port.dtype, port.shape.clone());
+            let Some(tensor) = weights.get(&port.name) else {
+                return Err(Error::MissingWeight {
+                    name: port.name.clone(),
+                    wanted: wanted.to_string(),
+                    came: nearest(&port.name, weights),
+                });
+            };
+            if tensor.ty() != wanted {
+                let (name, came) = (port.name.clone(), tensor.ty().to_string());
+                return Err(Error::WeightType { name, wanted: wanted.to_string(), came });
+            }
+        }
+        let mut stored = Vec::with_capacity(ports.len());
+        for port in ports {
+            if let Some(tensor) = weights.get(&port.name) {
+                stored.push(StoredParameter::new(port.name.clone(), tensor)?);
+            }
+        }
+        let used = |name: &str| ports.iter().any(|p| p.name == name);
+        let extra = weights.iter().filter(|(name, _)| !used(name));
+        let warnings = extra.map(|(n, t)| format!("weight \"{n}\" ({}) is not used by the graph", t.ty())).collect();
+        Ok((Parameters { store: Arc::new(RwLock::new(Store::new(stored))) }, warnings))
+    }
+
+    /// Parameters of zeros.
+    pub(super) fn zeros(ports: &[Port]) -> Result<Parameters> {
+        let zeros = |p: &Port| {
+            let ty = TensorType::new(p.dtype, p.shape.clone());
+            StoredParameter::zeros(p.name.clone(), ty)
+        };
+        let stored = ports.iter().map(zeros).collect::<Result<Vec<_>>>()?;
+        Ok(Parameters { store: Arc::new(RwLock::new(Store::new(stored))) })
+    }
+
+    /// Where each of a plan's ports is in this set.
+    pub(super) fn positions(&self, ports: &[Port]) -> Result<Vec<usize>> {
+        let store = self.read();
+        let find = |port: &Port| {
+            let wanted = TensorType::new(port.dtype, port.shape.clone());
+            let at = store.parameters.iter().position(|p| p.name == port.name);
+            let at = at.ok_or_else(|| Error::MissingWeight {
+                name: port.name.clone(),
+                wanted: wanted.to_string(),
+                came: format!("the shared set has {} parameters", store.parameters.len()),
+            })?;
+            let came = &store.parameters[at].ty;
+            if *came != wanted {
+                return Err(Error::WeightType {
+                    name: port.name.clone(),
+                    wanted: wanted.to_string(),
+                    came: came.to_string(),
+                });
+            }
+            Ok(at)
+        };
+        ports.iter().map(find).collect()
+    }
+
+    /// The weights as they are now, as host tensors (those never changed are not copied).
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn to_weights(&self) -> Result<Weights> {
+        let store = self.read();
+        store.parameters.iter().map(|p| Ok((p.name.clone(), p.tensor()?))).collect::<Result<Weights>>()
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Store> {
+        self.store.read().unwrap_or_else(|e| e.into_inner())
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Store> {
+        self.store.write().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// What to say when a weight is missing: one that differs only by a prefix, or how many there are.
+fn nearest(name: &str, weights: &Weights) -> String {
+    let last = name.rsplit('.').take(2).collect::<Vec<_>>();
+    let like = weights.iter().find(|(n, _)| {
+        n.ends_with(name) || name.ends_with(n) || n.rsplit('.').take(2).collect::<Vec<_>>() == last
+    });
+    match like {
+        Some((n, _)) => format!("the weights have {} tensors, \"{n}\" among them", weights.len()),
+        None => format!("the weights have {} tensors, none of a like name", weights.len()),
+    }
+}

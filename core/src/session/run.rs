@@ -1,0 +1,410 @@
+//! A session: a compiled graph with its weights, ready to run.
+
+use super::{Compiled, MemorySummary, Parameters};
+use crate::device::cpu::{Executor, Moments, Rule};
+use crate::error::{Error, Result};
+use crate::plan::Port;
+use crate::tensor::{DType, Element, Tensor, TensorType};
+
+/// How training changes parameters after each step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Optimizer {
+    /// p −= lr · g
+    Sgd {
+        /// Learning rate.
+        lr: f32,
+    },
+    /// Kingma & Ba 2015, arXiv:1412.6980.
+    Adam {
+        /// Learning rate.
+        lr: f32,
+        /// Decay of the mean of gradients.
+        beta1: f32,
+        /// Decay of the mean of squared gradients.
+        beta2: f32,
+        /// Added to the denominator.
+        eps: f32,
+    },
+}
+
+impl Optimizer {
+    /// Stochastic gradient descent.
+    pub fn sgd(lr: f32) -> Self {
+        Optimizer::Sgd { lr }
+    }
+
+    /// Adam with its authors' constants.
+    pub fn adam(lr: f32) -> Self {
+        Optimizer::Adam { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8 }
+    }
+
+    fn rule(self) -> Rule {
+        match self {
+            Optimizer::Sgd { lr } => Rule::Sgd { lr },
+            Optimizer::Adam { lr, beta1, beta2, eps } => Rule::Adam { lr, beta1, beta2, eps },
+        }
+    }
+}
+
+/// How an output is named: by its name or by its index.
+pub trait OutputKey {
+    /// Its index among the ports.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] or [`Error::OutputIndex`].
+    fn find(&self, ports: &[Port]) -> Result<usize>;
+}
+
+impl OutputKey for usize {
+    fn find(&self, ports: &[Port]) -> Result<usize> {
+        if *self < ports.len() {
+            return Ok(*self);
+        }
+        Err(Error::OutputIndex { index: *self, count: ports.len() })
+    }
+}
+
+impl OutputKey for &str {
+    fn find(&self, ports: &[Port]) -> Result<usize> {
+        find("output", self, ports)
+    }
+}
+
+fn find(kind: &str, name: &str, ports: &[Port]) -> Result<usize> {
+    ports.iter().position(|p| p.name == name).ok_or_else(|| Error::UnknownName {
+        kind: kind.into(),
+        name: name.into(),
+        known: ports.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// A compiled graph with weights, inputs and outputs. `Send`; one thread at a time.
+pub struct Session {
+    compiled: Compiled,
+    parameters: Parameters,
+    positions: Vec<usize>,
+    executor: Executor,
+    given: Vec<bool>,
+    ran: bool,
+    optimizer: Option<Optimizer>,
+    moments: Vec<Moments>,
+    updates: u64,
+    /// The buffer of `step_counter`, once the session feeds it.
+    counter: Option<usize>,
+    warnings: Vec<String>,
+}
+
+impl Session {
+    pub(super) fn new(compiled: &Compiled, parameters: Parameters, warnings: Vec<String>) -> Result<Session> {
+        let positions = parameters.positions(&compiled.plan.parameters)?;
+        let executor = Executor::new(&compiled.plan, compiled.device.pool(), &parameters.read(), &positions)?;
+        Ok(Session {
+            given: vec![false; compiled.plan.inputs.len()],
+            moments: compiled.plan.gradients.iter().map(|_| Moments::default()).collect(),
+            compiled: compiled.clone(),
+            parameters,
+            positions,
+            executor,
+            ran: false,
+            optimizer: None,
+            updates: 0,
+            counter: None,
+            warnings,
+        })
+    }
+
+    /// What was odd at init and did not matter: weights that the graph does not use.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Inputs: name, dtype, shape.
+    pub fn inputs(&self) -> &[Port] {
+        self.compiled.inputs()
+    }
+
+    /// Outputs; the loss, if there is one, is the last.
+    pub fn outputs(&self) -> &[Port] {
+        self.compiled.outputs()
+    }
+
+    /// Number of outputs.
+    pub fn num_outputs(&self) -> usize {
+        self.outputs().len()
+    }
+
+    /// Gives an f32 input its elements, row-major. NaN and infinities are allowed and computed with.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`].
+    pub fn set_input(&mut self, name: &str, elements: &[f32]) -> Result<()> {
+        self.set(name, elements)
+    }
+
+    /// Gives a u32 (or i32) input its elements: token ids, labels.
+    ///
+    /// # Errors
+    /// As [`set_input`](Session::set_input); an id above `i32::MAX` for an i32 input is refused.
+    pub fn set_input_u32(&mut self, name: &str, elements: &[u32]) -> Result<()> {
+        let port = &self.inputs()[find("input", name, self.inputs())?];
+        if port.dtype != DType::I32 {
+            return self.set(name, elements);
+        }
+        if let Some(large) = elements.iter().find(|&&v| v > i32::MAX as u32) {
+            return Err(Error::argument(format!("input \"{name}\""), "ids that fit an i32", large));
+        }
+        self.set(name, bytemuck::cast_slice::<u32, i32>(elements))
+    }
+
+    /// Gives an i32 input its elements.
+    ///
+    /// # Errors
+    /// As [`set_input`](Session::set_input).
+    pub fn set_input_i32(&mut self, name: &str, elements: &[i32]) -> Result<()> {
+        self.set(name, elements)
+    }
+
+    /// Gives an input the elements of a tensor of its dtype and shape.
+    ///
+    /// # Errors
+    /// As [`set_input`](Session::set_input).
+    pub fn set_input_tensor(&mut self, name: &str, tensor: &Tensor<'_>) -> Result<()> {
+        let at = find("input", name, self.inputs())?;
+        let port = &self.inputs()[at];
+        let wanted = TensorType::new(port.dtype, port.shape.clone());
+        if tensor.dtype() != port.dtype {
+            return Err(wrong_dtype(name, port.dtype, tensor.dtype()));
+        }
+        if tensor.shape() != port.shape {
+            let came = tensor.ty().to_string();
+            return Err(Error::Length { name: name.into(), wanted: wanted.to_string(), came });
+        }
+        let buffer = port.buffer;
+        self.executor.write(buffer, tensor.contiguous().bytes());
+        self.given[at] = true;
+        Ok(())
+    }
+
+    fn set<T: Element>(&mut self, name: &str, elements: &[T]) -> Result<()> {
+        let at = find("input", name, self.inputs())?;
+        let port = &self.inputs()[at];
+        check(port, T::DTYPE, elements.len())?;
+        let buffer = port.buffer;
+        self.counter = self.counter.filter(|&counted| counted != buffer);
+        self.executor.write(buffer, bytemuck::cast_slice(elements));
+        self.given[at] = true;
+        Ok(())
+    }
+
+    /// Gives an f32 parameter new elements. Sessions that share the weights see the change.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`], [`Error::OutOfMemory`].
+    pub fn set_parameter(&mut self, name: &str, elements: &[f32]) -> Result<()> {
+        let at = find("parameter", name, self.compiled.parameters())?;
+        check(&self.compiled.parameters()[at], DType::F32, elements.len())?;
+        let mut store = self.parameters.write();
+        store.parameters[self.positions[at]].bytes_mut()?.copy_from_slice(bytemuck::cast_slice(elements));
+        store.version += 1;
+        Ok(())
+    }
+
+    /// The elements of an f32 parameter.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`]; [`Error::DType`] if it is of another dtype.
+    pub fn read_parameter(&self, name: &str) -> Result<Vec<f32>> {
+        let at = find("parameter", name, self.compiled.parameters())?;
+        check(&self.compiled.parameters()[at], DType::F32, usize::MAX)?;
+        let store = self.parameters.read();
+        Ok(bytemuck::pod_collect_to_vec(store.parameters[self.positions[at]].bytes()))
+    }
+
+    /// The weights, to share with another session or to save.
+    pub fn parameters(&self) -> Parameters {
+        self.parameters.clone()
+    }
+
+    /// Runs the graph once; in a training session with an optimizer, then changes the parameters. On the
+    /// CPU device the work is done when it returns. An input named `step_counter` of one u32 that was never
+    /// set counts the steps (for dropout).
+    ///
+    /// # Errors
+    /// [`Error::InputNotSet`]; [`Error::IndexOutOfRange`] for a token id or label outside its table. The
+    /// outputs are then those of no step.
+    pub fn step(&mut self) -> Result<()> {
+        self.ran = false;
+        self.feed_counter();
+        let missing = self.inputs().iter().zip(&self.given).filter(|(_, given)| !**given);
+        let names: Vec<String> = missing.map(|(p, _)| format!("\"{}\"", p.name)).collect();
+        if !names.is_empty() {
+            return Err(Error::InputNotSet { names: names.join(", ") });
+        }
+        let pool = self.compiled.device.pool();
+        {
+            let store = self.parameters.read();
+            self.executor.run(pool, &store, &self.positions)?;
+        }
+        self.updates += 1;
+        if let Some(optimizer) = self.optimizer {
+            let mut store = self.parameters.write();
+            let gradients = self.compiled.plan.gradients.iter().zip(&mut self.moments);
+            for (&(parameter, buffer), moments) in gradients {
+                let p = &mut store.parameters[self.positions[parameter]];
+                let p: &mut [f32] = bytemuck::cast_slice_mut(p.bytes_mut()?);
+                let g: &[f32] = bytemuck::cast_slice(self.executor.read(buffer));
+                crate::device::cpu::update(pool, optimizer.rule(), self.updates, p, g, moments);
+            }
+            store.version += 1;
+        }
+        self.ran = true;
+        Ok(())
+    }
+
+    fn feed_counter(&mut self) {
+        let counts = |p: &Port| p.name == "step_counter" && p.dtype == DType::U32 && p.shape.iter().all(|&n| n == 1);
+        let Some(at) = self.inputs().iter().position(counts) else { return };
+        if !self.given[at] {
+            self.counter = Some(self.inputs()[at].buffer);
+            self.given[at] = true;
+        }
+        if let Some(buffer) = self.counter {
+            self.executor.write(buffer, &(self.updates as u32).to_le_bytes());
+        }
+    }
+
+    /// Returns when the last step is done. (On the CPU device it already is.)
+    ///
+    /// # Errors
+    /// Those of the step, on devices that run it meanwhile.
+    pub fn wait(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn ready(&self, what: &str) -> Result<()> {
+        if self.ran { Ok(()) } else { Err(Error::NotRun { what: what.into() }) }
+    }
+
+    /// The elements of an f32 output, by name or index.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] or [`Error::OutputIndex`]; [`Error::NotRun`] before the first step;
+    /// [`Error::DType`] if it is not f32 (see [`output_tensor`](Session::output_tensor)).
+    pub fn read_output(&self, key: impl OutputKey) -> Result<Vec<f32>> {
+        let port = &self.outputs()[key.find(self.outputs())?];
+        check(port, DType::F32, usize::MAX)?;
+        self.ready("the output")?;
+        Ok(bytemuck::pod_collect_to_vec(self.executor.read(port.buffer)))
+    }
+
+    /// The elements of the f32 output of that index.
+    ///
+    /// # Errors
+    /// As [`read_output`](Session::read_output).
+    pub fn read_output_by_index(&self, index: usize) -> Result<Vec<f32>> {
+        self.read_output(index)
+    }
+
+    /// Copies an f32 output into the caller's memory.
+    ///
+    /// # Errors
+    /// As [`read_output`](Session::read_output); [`Error::Length`] if the slice is not its size.
+    pub fn read_output_into(&self, key: impl OutputKey, into: &mut [f32]) -> Result<()> {
+        let port = &self.outputs()[key.find(self.outputs())?];
+        check(port, DType::F32, into.len())?;
+        self.ready("the output")?;
+        into.copy_from_slice(bytemuck::cast_slice(self.executor.read(port.buffer)));
+        Ok(())
+    }
+
+    /// An output of any dtype as a host tensor.
+    ///
+    /// # Errors
+    /// As [`read_output`](Session::read_output).
+    pub fn output_tensor(&self, key: impl OutputKey) -> Result<Tensor<'static>> {
+        let port = &self.outputs()[key.find(self.outputs())?];
+        self.ready("the output")?;
+        let bytes = crate::tensor::Bytes::from_vec(self.executor.read(port.buffer).to_vec());
+        Tensor::from_bytes(port.dtype, port.shape.clone(), bytes)
+    }
+
+    /// The loss of the last step.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if the graph has none; [`Error::NotRun`].
+    pub fn loss(&self) -> Result<f32> {
+        let at = self.compiled.plan.loss.ok_or_else(|| Error::Graph { what: "it has no loss".into() })?;
+        Ok(self.read_output(at)?[0])
+    }
+
+    /// The gradient of the loss by a trainable parameter, of the last step of a training session.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] if it is not trained here; [`Error::NotRun`].
+    pub fn read_gradient(&self, parameter: &str) -> Result<Vec<f32>> {
+        let plan = &self.compiled.plan;
+        let trained = plan.gradients.iter().find(|(p, _)| plan.parameters[*p].name == parameter);
+        let (_, buffer) = trained.ok_or_else(|| Error::UnknownName {
+            kind: "trained parameter".into(),
+            name: parameter.into(),
+            known: plan.gradients.iter().map(|(p, _)| plan.parameters[*p].name.clone()).collect::<Vec<_>>().join(", "),
+        })?;
+        self.ready("the gradient")?;
+        Ok(bytemuck::pod_collect_to_vec(self.executor.read(*buffer)))
+    }
+
+    /// Makes every later step change the parameters. Adam begins anew.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if the session was not compiled for training.
+    pub fn set_optimizer(&mut self, optimizer: Optimizer) -> Result<()> {
+        if self.compiled.plan.gradients.is_empty() {
+            return Err(Error::Graph { what: "this session has no backward pass: use compile_training".into() });
+        }
+        self.optimizer = Some(optimizer);
+        self.moments.iter_mut().for_each(|m| *m = Moments::default());
+        self.updates = 0;
+        Ok(())
+    }
+
+    /// Changes the learning rate and nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if no optimizer was set.
+    pub fn set_learning_rate(&mut self, rate: f32) -> Result<()> {
+        match &mut self.optimizer {
+            Some(Optimizer::Sgd { lr } | Optimizer::Adam { lr, .. }) => {
+                *lr = rate;
+                Ok(())
+            }
+            None => Err(Error::argument("set_learning_rate", "an optimizer set before", "none")),
+        }
+    }
+
+    /// What the session takes: weights, their packed forms, scratch, inputs, outputs, optimizer state.
+    pub fn memory_summary(&self) -> MemorySummary {
+        let adam: Vec<usize> =
+            self.moments.iter().flat_map(|m| [m.first.len() * 4, m.second.len() * 4]).collect();
+        let total = adam.iter().sum();
+        let store = self.parameters.read();
+        MemorySummary::of(store.sizes().into_iter().chain(self.executor.sizes()).chain(adam), total)
+    }
+}
+
+/// The port takes elements of that dtype and number (`usize::MAX`: any number).
+fn check(port: &Port, dtype: DType, elements: usize) -> Result<()> {
+    if port.dtype != dtype {
+        return Err(wrong_dtype(&port.name, port.dtype, dtype));
+    }
+    let wanted = TensorType::new(port.dtype, port.shape.clone());
+    if elements != usize::MAX && elements != wanted.elements() {
+        let came = format!("{elements} elements");
+        let wanted = format!("{wanted} ({} elements)", wanted.elements());
+        return Err(Error::Length { name: port.name.clone(), wanted, came });
+    }
+    Ok(())
+}
+
+fn wrong_dtype(name: &str, wanted: DType, came: DType) -> Error {
+    Error::DType { name: name.into(), wanted: wanted.to_string(), came: came.to_string() }
+}

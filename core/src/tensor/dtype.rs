@@ -1,0 +1,139 @@
+//! Element types and how many bytes they take.
+
+use std::fmt;
+
+/// Elements in one block of a block-quantised dtype ([`DType::Q8`], [`DType::Q4`]).
+pub const BLOCK: usize = 32;
+
+/// The type of a tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    /// IEEE 754 binary32.
+    F32,
+    /// IEEE 754 binary16: stored packed, computed in f32.
+    F16,
+    /// bfloat16 (the upper half of an f32): stored packed, computed in f32.
+    BF16,
+    /// Signed 32-bit integer.
+    I32,
+    /// Unsigned 32-bit integer.
+    U32,
+    /// Signed 64-bit integer: can be read and cast, not computed with.
+    I64,
+    /// Unsigned 8-bit integer.
+    U8,
+    /// Boolean, one byte, 0 or 1.
+    Bool,
+    /// Symmetric int8 blocks: 32 values share an f16 scale; value = scale · q, q in −127..=127.
+    /// Storage: all q's of the tensor (one byte each), then all scales.
+    Q8,
+    /// Symmetric int4 blocks: 32 values share an f16 scale; value = scale · (q − 8), q in 0..=15.
+    /// Storage: all q's (two a byte, the even element in the low nibble), then all scales.
+    Q4,
+}
+
+impl DType {
+    /// Every dtype.
+    pub const ALL: [DType; 10] = [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::I32,
+        DType::U32,
+        DType::I64,
+        DType::U8,
+        DType::Bool,
+        DType::Q8,
+        DType::Q4,
+    ];
+
+    /// The name used in the graph's text form and in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::I32 => "i32",
+            DType::U32 => "u32",
+            DType::I64 => "i64",
+            DType::U8 => "u8",
+            DType::Bool => "bool",
+            DType::Q8 => "q8",
+            DType::Q4 => "q4",
+        }
+    }
+
+    /// The dtype of that [`name`](DType::name).
+    pub fn from_name(name: &str) -> Option<DType> {
+        DType::ALL.into_iter().find(|d| d.name() == name)
+    }
+
+    /// Bytes of one element; `None` for block formats, whose elements share bytes.
+    pub fn size(self) -> Option<usize> {
+        match self {
+            DType::F32 | DType::I32 | DType::U32 => Some(4),
+            DType::F16 | DType::BF16 => Some(2),
+            DType::I64 => Some(8),
+            DType::U8 | DType::Bool => Some(1),
+            DType::Q8 | DType::Q4 => None,
+        }
+    }
+
+    /// Bytes of `elements` elements; `None` on overflow or where a block format is not given whole blocks.
+    pub fn bytes(self, elements: usize) -> Option<usize> {
+        match self {
+            DType::Q8 => elements.is_multiple_of(BLOCK).then_some(elements / BLOCK)?.checked_mul(BLOCK + 2),
+            DType::Q4 => elements.is_multiple_of(BLOCK).then_some(elements / BLOCK)?.checked_mul(BLOCK / 2 + 2),
+            other => elements.checked_mul(other.size()?),
+        }
+    }
+
+    /// f32, f16 or bf16: what has a gradient.
+    pub fn is_float(self) -> bool {
+        matches!(self, DType::F32 | DType::F16 | DType::BF16)
+    }
+
+    /// i32, u32, i64 or u8.
+    pub fn is_integer(self) -> bool {
+        matches!(self, DType::I32 | DType::U32 | DType::I64 | DType::U8)
+    }
+
+    /// A block-quantised storage format.
+    pub fn is_block(self) -> bool {
+        matches!(self, DType::Q8 | DType::Q4)
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A Rust type whose values are elements of a dtype.
+pub trait Element: bytemuck::Pod {
+    /// The dtype.
+    const DTYPE: DType;
+}
+
+impl Element for f32 {
+    const DTYPE: DType = DType::F32;
+}
+impl Element for half::f16 {
+    const DTYPE: DType = DType::F16;
+}
+impl Element for half::bf16 {
+    const DTYPE: DType = DType::BF16;
+}
+impl Element for i32 {
+    const DTYPE: DType = DType::I32;
+}
+impl Element for u32 {
+    const DTYPE: DType = DType::U32;
+}
+impl Element for i64 {
+    const DTYPE: DType = DType::I64;
+}
+impl Element for u8 {
+    const DTYPE: DType = DType::U8;
+}

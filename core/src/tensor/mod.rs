@@ -1,0 +1,14 @@
+//! Dtypes, shapes, strides, and tensors in host memory: owned, borrowed, or a view of a mapped file.
+//! Knows nothing of graphs or devices.
+
+mod block;
+mod dtype;
+mod host;
+mod shape;
+mod weights;
+
+pub use block::{dequantise_blocks, quantise_blocks};
+pub use dtype::{BLOCK, DType, Element};
+pub use host::{Bytes, Tensor, View};
+pub use shape::{Dims, TensorType, broadcast_shapes, contiguous_strides, element_count};
+pub use weights::Weights;

@@ -1,0 +1,96 @@
+//! Shapes and types of tensors. Sizes are at least 1: an empty tensor has nothing to compute.
+
+use super::DType;
+use std::fmt;
+
+/// Sizes of a tensor's axes, outermost first; empty for a scalar.
+pub type Dims = Vec<usize>;
+
+/// Dtype and shape: all a graph knows of a value before it runs. Shown as `f32[4, 784]`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TensorType {
+    /// Element type.
+    pub dtype: DType,
+    /// Sizes of the axes.
+    pub shape: Dims,
+}
+
+impl TensorType {
+    /// A type from its parts.
+    pub fn new(dtype: DType, shape: impl Into<Dims>) -> Self {
+        TensorType { dtype, shape: shape.into() }
+    }
+
+    /// An f32 type.
+    pub fn f32(shape: impl Into<Dims>) -> Self {
+        Self::new(DType::F32, shape)
+    }
+
+    /// Number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// Number of elements (saturating).
+    pub fn elements(&self) -> usize {
+        element_count(&self.shape).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes of a contiguous tensor of this type; `None` on overflow or broken blocks.
+    pub fn bytes(&self) -> Option<usize> {
+        self.dtype.bytes(element_count(&self.shape)?)
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?}", self.dtype, self.shape)
+    }
+}
+
+/// The product of the sizes; `None` on overflow.
+pub fn element_count(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+}
+
+/// Row-major strides, in elements.
+pub fn contiguous_strides(shape: &[usize]) -> Vec<isize> {
+    let mut strides = vec![1isize; shape.len()];
+    for axis in (0..shape.len().saturating_sub(1)).rev() {
+        strides[axis] = strides[axis + 1] * shape[axis + 1] as isize;
+    }
+    strides
+}
+
+/// NumPy broadcasting: shapes are aligned at their last axes; sizes must agree or be 1.
+pub fn broadcast_shapes(a: &[usize], b: &[usize]) -> Option<Dims> {
+    let rank = a.len().max(b.len());
+    let size = |s: &[usize], axis: usize| (axis + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
+    (0..rank)
+        .map(|axis| match (size(a, axis), size(b, axis)) {
+            (x, y) if x == y => Some(x),
+            (1, y) => Some(y),
+            (x, 1) => Some(x),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broadcasting_follows_numpy() {
+        assert_eq!(broadcast_shapes(&[4, 1, 5], &[3, 1]), Some(vec![4, 3, 5]));
+        assert_eq!(broadcast_shapes(&[], &[2]), Some(vec![2]));
+        assert_eq!(broadcast_shapes(&[2], &[3]), None);
+    }
+
+    #[test]
+    fn strides_are_row_major_and_counts_do_not_overflow() {
+        assert_eq!(contiguous_strides(&[2, 3, 4]), [12, 4, 1]);
+        assert_eq!(element_count(&[usize::MAX, 2]), None);
+        assert_eq!(TensorType::f32([2, 3]).to_string(), "f32[2, 3]");
+    }
+}

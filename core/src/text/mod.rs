@@ -1,0 +1,15 @@
+//! Text to token ids and back, and batches of them padded to a few lengths.
+//!
+//! Stands on `error`. Reads Hugging Face's `tokenizer.json` through the `tokenizers` crate; the caller sets the
+//! limit on tokens, never the file. Knows nothing of models.
+
+mod batch;
+mod tokenizer;
+mod vocabulary;
+mod wordpiece;
+
+pub use batch::{Buckets, PaddedBatch, pad};
+pub use tokenizer::{Encoding, Tokenizer};
+
+#[cfg(test)]
+mod tests;

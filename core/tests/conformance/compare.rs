@@ -1,0 +1,66 @@
+//! Runs a graph on the CPU device and on the reference, and compares.
+
+use std::collections::BTreeMap;
+use weft::device::Device;
+use weft::graph::{Array, Graph};
+use weft::session::Compiler;
+use weft::tensor::{DType, Weights};
+
+/// Inputs are of order 1: where everything cancels to less than this, what is left is the rounding of terms of
+/// order 1, and relative errors say nothing.
+const FLOOR: f64 = 1e-3;
+
+pub type Arrays = BTreeMap<String, Array>;
+
+pub fn run_reference(g: &Graph, given: &Arrays) -> Arrays {
+    weft::reference::run(g, given).unwrap_or_else(|e| panic!("reference: {e}"))
+}
+
+pub fn run_cpu(g: &Graph, given: &Arrays, fuse: bool) -> Result<Arrays, String> {
+    let said = |e: weft::error::Error| e.to_string();
+    let device = Device::cpu(2);
+    let compiler = Compiler::new(&device);
+    let compiler = if fuse { compiler } else { compiler.without_fusion() };
+    let compiled = compiler.compile(g).map_err(said)?;
+    let mut weights = Weights::new();
+    for port in compiled.parameters() {
+        weights.insert(port.name.clone(), given[&port.name].to_tensor().map_err(said)?);
+    }
+    let mut session = compiled.init(&weights).map_err(said)?;
+    for port in compiled.inputs() {
+        session.set_input_tensor(&port.name, &given[&port.name].to_tensor().map_err(said)?).map_err(said)?;
+    }
+    // twice: a step must not depend on what the one before left
+    session.step().map_err(said)?;
+    session.step().map_err(said)?;
+    let outputs = compiled.outputs().iter().enumerate();
+    outputs
+        .map(|(i, p)| Ok((p.name.clone(), Array::from_tensor(&session.output_tensor(i).map_err(said)?))))
+        .collect()
+}
+
+/// Errors relative to the largest finite element; NaN and infinities must be in the same places.
+pub fn agree(came: &Result<Arrays, String>, wanted: &Arrays, tolerance: f64) -> Result<(), String> {
+    let came = came.as_ref().map_err(String::clone)?;
+    for (name, wanted) in wanted {
+        let came = came.get(name).ok_or(format!("no output {name}"))?;
+        if came.ty != wanted.ty {
+            return Err(format!("{name} is {}, wanted {}", came.ty, wanted.ty));
+        }
+        let tolerance = match wanted.ty.dtype {
+            DType::F32 => tolerance,
+            DType::F16 => 1.1 / 1024.0,
+            DType::BF16 => 1.1 / 128.0,
+            _ => 0.0,
+        };
+        let largest = wanted.data.iter().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()));
+        for (i, (a, b)) in came.data.iter().zip(&wanted.data).enumerate() {
+            let same = a == b || (a.is_nan() && b.is_nan());
+            let near = (a - b).abs() <= tolerance * largest.max(FLOOR);
+            if !same && !near {
+                return Err(format!("{name}[{i}] = {a}, wanted {b} (largest {largest})"));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! The CPU device against the f64 reference: every operation × its samples, gradients mid-graph, random
+//! graphs, and fused against unfused plans.
+
+mod compare;
+mod random;
+
+use compare::{agree, run_cpu, run_reference};
+use std::collections::BTreeMap;
+use weft::autodiff::gradients;
+use weft::graph::{Array, Graph, Op, Sample, Value};
+use weft::tensor::DType;
+
+/// A graph of one operation between others: inputs multiplied by constants, the output weighted.
+fn sample_graph(op: &'static dyn Op, sample: &Sample, around: bool) -> (Graph, Vec<Value>) {
+    let g = Graph::new();
+    let mut inputs = vec![];
+    let mut used = vec![];
+    for (i, a) in sample.inputs.iter().enumerate() {
+        let v = g.input(&format!("in{i}"), a.ty.dtype, a.ty.shape.clone());
+        inputs.push(v);
+        let scaled = around && a.ty.dtype == DType::F32;
+        used.push(if scaled { g.mul(v, g.scalar(1.0, DType::F32)) } else { v });
+    }
+    let y = g.apply(op, &used, sample.attrs.clone());
+    g.output("y", y);
+    (g, inputs)
+}
+
+fn given(sample: &Sample) -> BTreeMap<String, Array> {
+    sample.inputs.iter().enumerate().map(|(i, a)| (format!("in{i}"), a.clone())).collect()
+}
+
+#[test]
+fn every_sample_agrees_with_the_reference() {
+    let mut failures = vec![];
+    for op in weft::ops::all() {
+        for (i, sample) in op.samples().iter().enumerate() {
+            for around in [false, true] {
+                let (g, _) = sample_graph(op, sample, around);
+                let wanted = run_reference(&g, &given(sample));
+                for fuse in [true, false] {
+                    let came = run_cpu(&g, &given(sample), fuse);
+                    if let Err(e) = agree(&came, &wanted, 1e-5) {
+                        failures.push(format!("{} sample {i}, fuse {fuse}: {e}", op.name()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn every_gradient_agrees_with_the_reference() {
+    let (mut failures, mut checked) = (vec![], 0);
+    for op in weft::ops::all() {
+        for (i, sample) in op.samples().iter().enumerate() {
+            let (g, inputs) = sample_graph(op, sample, true);
+            let by: Vec<Value> = inputs.into_iter().filter(|&v| g.ty(v).dtype == DType::F32).collect();
+            let Some(&(_, y)) = g.data().unwrap().outputs.first() else { continue };
+            if by.is_empty() || g.ty(y).dtype != DType::F32 {
+                continue;
+            }
+            let seed = g.input("seed", DType::F32, g.shape(y));
+            let Ok(grads) = gradients(&g, y, Some(seed), &by) else { continue };
+            for (j, v) in grads.into_iter().enumerate() {
+                g.output(&format!("grad{j}"), v);
+            }
+            let mut arrays = given(sample);
+            arrays.insert("seed".into(), random::array(&g.shape(y), 77 + i as u64));
+            let (wanted, came) = (run_reference(&g, &arrays), run_cpu(&g, &arrays, true));
+            checked += 1;
+            if let Err(e) = agree(&came, &wanted, 1e-4) {
+                failures.push(format!("{} sample {i}: {e}", op.name()));
+            }
+        }
+    }
+    assert!(checked > 200, "only {checked} samples have gradients");
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn random_graphs_agree_with_the_reference() {
+    let mut failures = vec![];
+    for seed in 0..400 {
+        let (g, arrays) = random::graph(seed);
+        let text = g.data().unwrap_or_else(|e| panic!("graph {seed}: {e}")).to_string();
+        let wanted = run_reference(&g, &arrays);
+        for fuse in [true, false] {
+            if let Err(e) = agree(&run_cpu(&g, &arrays, fuse), &wanted, 2e-5) {
+                failures.push(format!("graph {seed}, fuse {fuse}: {e}\n{text}"));
+            }
+        }
+        let again = Graph::parse(&text).unwrap_or_else(|e| panic!("graph {seed}: {e}\n{text}"));
+        assert_eq!(again.data().unwrap().to_string(), text);
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[..failures.len().min(5)].join("\n"));
+}
