@@ -11,6 +11,12 @@ use std::collections::HashMap;
 /// # Errors
 /// [`Error::NoGradient`] if an operation on the way has none, or the graph's own first error.
 pub fn gradients(g: &Graph, of: Value, seed: Option<Value>, by: &[Value]) -> Result<Vec<Value>> {
+    walk(g, of, seed, by, false)
+}
+
+/// The walk. With `independent`, the values `by` count as leaves: what one of them owes to another is
+/// not followed.
+fn walk(g: &Graph, of: Value, seed: Option<Value>, by: &[Value], independent: bool) -> Result<Vec<Value>> {
     let nodes: Vec<Node> = g.data()?.nodes.clone();
     let root = of.index().ok_or_else(|| Error::internal("gradient of a poisoned value"))?;
     let reaches = reaching(&nodes[..=root], by);
@@ -19,7 +25,7 @@ pub fn gradients(g: &Graph, of: Value, seed: Option<Value>, by: &[Value]) -> Res
     ups.insert(of, vec![seed.unwrap_or_else(|| ones(g, &nodes[root].ty))]);
     for i in (0..=root).rev() {
         let v = Value::at(i);
-        if !reaches[i] || by.contains(&v) && !matches!(nodes[i].kind, NodeKind::Op(..)) {
+        if !reaches[i] || by.contains(&v) && (independent || !matches!(nodes[i].kind, NodeKind::Op(..))) {
             continue;
         }
         let Some(parts) = ups.get(&v) else { continue };
@@ -60,6 +66,9 @@ fn backward(
     let node = &nodes[v.index().unwrap_or(0)];
     let NodeKind::Op(op, attrs) = &node.kind else { return Ok(()) };
     let needed: Vec<bool> = node.inputs.iter().map(|i| i.index().is_some_and(|i| reaches[i])).collect();
+    if !needed.contains(&true) {
+        return Ok(());
+    }
     let parts: Vec<Option<Value>> = match op.grad(g, v, up) {
         Grad::Of(parts) => parts,
         Grad::ByDecomposition => {
@@ -102,7 +111,7 @@ fn within(g: &Graph, of: Value, up: Value, by: &[Value]) -> Result<Vec<Value>> {
     let mut unique = by.to_vec();
     unique.sort_unstable();
     unique.dedup();
-    let found = gradients(g, of, Some(up), &unique)?;
+    let found = walk(g, of, Some(up), &unique, true)?;
     let mut given = vec![false; unique.len()];
     Ok(by
         .iter()
@@ -136,7 +145,8 @@ pub fn differentiate(graph: &Graph, inputs: bool) -> Result<Graph> {
     let (loss, by) = {
         let data = g.data()?;
         let loss = data.loss.ok_or_else(|| Error::Graph { what: "no loss is set: call set_loss".into() })?;
-        let trained = data.parameters().filter(|(_, n)| matches!(n.kind, NodeKind::Parameter { trainable: true }));
+        let trained =
+            data.parameters().filter(|(_, n)| matches!(n.kind, NodeKind::Parameter { trainable: true }));
         let fed = data.inputs().filter(|(_, n)| inputs && n.ty.dtype == DType::F32);
         let by: Vec<(Value, String)> = trained.chain(fed).map(|(v, _)| (v, data.label(v))).collect();
         (loss, by)

@@ -101,7 +101,7 @@ fn refusals_say_what_was_wanted_and_what_came() {
 fn equal_extremes_share_the_gradient() {
     let x = array(DType::F32, &[2, 3], &[7.0, 1.0, 7.0, 2.0, 2.0, 2.0]);
     let third = 2.5 / 3.0;
-    let (max, grad) = evaluate(&[x.clone()], |g, x| g.max_over(x[0], &[1], false));
+    let (max, grad) = evaluate(std::slice::from_ref(&x), |g, x| g.max_over(x[0], &[1], false));
     assert_eq!((max, grad), (vec![7.0, 2.0], vec![1.25, 0.0, 1.25, third, third, third]));
     let (min, grad) = evaluate(&[x], |g, x| g.min_over(x[0], &[1], false));
     assert_eq!((min, grad), (vec![1.0, 2.0], vec![0.0, 2.5, 0.0, third, third, third]));

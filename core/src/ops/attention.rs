@@ -4,7 +4,9 @@
 use super::movement::{accepted, signed};
 use super::samples::{cycle, normal, sample};
 use crate::error::Error;
-use crate::graph::{Array, AttentionForm, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, refuse};
+use crate::graph::{
+    Array, AttentionForm, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, refuse,
+};
 use crate::tensor::{DType, TensorType, broadcast_shapes};
 
 type Checked<T> = std::result::Result<T, Refusal>;
@@ -28,7 +30,8 @@ fn sizes(q: &[usize], k: &[usize], v: &[usize]) -> Option<Sizes> {
 
 fn checked(c: &Call<'_>) -> Checked<(Sizes, AttentionForm)> {
     let came = || c.inputs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let found = sizes(c.shape(0), c.shape(1), c.shape(2)).filter(|_| c.inputs.iter().all(|t| t.dtype == DType::F32));
+    let found =
+        sizes(c.shape(0), c.shape(1), c.shape(2)).filter(|_| c.inputs.iter().all(|t| t.dtype == DType::F32));
     let Some(z) = found else {
         let wanted = "f32 q [b, h, l, d], k [b, kv, s, d] and v [b, kv, s, dv], kv dividing h";
         return refuse(wanted, came());
@@ -71,7 +74,8 @@ fn weights(z: &Sizes, form: &AttentionForm, x: &[&Array], [b, h, i]: [usize; 3])
         dot * form.scale + x.get(3).map_or(0.0, |mask| mask.at_broadcast(&[b, h, i, j]))
     };
     let scores: Vec<f64> = (0..z.s).map(score).collect();
-    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, |m, v| if v > m || v.is_nan() { v } else { m });
+    let largest =
+        scores.iter().copied().fold(f64::NEG_INFINITY, |m, v| if v > m || v.is_nan() { v } else { m });
     if largest == f64::NEG_INFINITY {
         return vec![0.0; z.s];
     }

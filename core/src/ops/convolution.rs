@@ -5,8 +5,8 @@ use super::movement::{accepted, signed};
 use super::samples::{normal, sample};
 use crate::error::Error;
 use crate::graph::{
-    Array, Attr, Attrs, Call, ConvolutionForm, Grad, Graph, Lowering, Op, Refusal, Sample, Value, evaluate_decomposed,
-    refuse,
+    Array, Attr, Attrs, Call, ConvolutionForm, Grad, Graph, Lowering, Op, Refusal, Sample, Value,
+    evaluate_decomposed, refuse,
 };
 use crate::tensor::{DType, TensorType};
 
@@ -94,7 +94,9 @@ fn groups(c: &Call<'_>) -> Checked<usize> {
 /// The bias, if there is one, is an f32 for each of `channels`.
 fn check_bias(c: &Call<'_>, channels: usize) -> Checked<()> {
     match c.inputs.get(2) {
-        Some(b) if b.shape != [channels] || b.dtype != DType::F32 => refuse(format!("a bias f32[{channels}]"), b),
+        Some(b) if b.shape != [channels] || b.dtype != DType::F32 => {
+            refuse(format!("a bias f32[{channels}]"), b)
+        }
         _ => Ok(()),
     }
 }

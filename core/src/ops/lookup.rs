@@ -3,7 +3,9 @@
 use super::movement::{accepted, signed};
 use super::samples::{as_dtype, cycle, indices, kinked, normal, sample};
 use crate::error::{Error, Result};
-use crate::graph::{Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, evaluate_decomposed, refuse};
+use crate::graph::{
+    Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, evaluate_decomposed, refuse,
+};
 use crate::tensor::{DType, TensorType};
 
 type Checked<T> = std::result::Result<T, Refusal>;

@@ -149,10 +149,16 @@ fn lower_last_axis(c: &Call<'_>, reductions: Vec<Reduction>, normalised: Expr) -
     })
 }
 
+/// x − mean over some axes. The mean is taken off twice: the second time what rounding left of a large one.
+fn centre(g: &Graph, x: Value, axes: &[i64]) -> Value {
+    let near = g.sub(x, g.mean(x, axes, true));
+    g.sub(near, g.mean(near, axes, true))
+}
+
 /// (x − mean)/√(variance + eps) over some axes, the variance from the differences to the mean, so that
 /// a large mean costs no precision.
 fn standardise(g: &Graph, x: Value, axes: &[i64], eps: f64) -> Value {
-    let centred = g.sub(x, g.mean(x, axes, true));
+    let centred = centre(g, x, axes);
     let variance = g.mean(g.mul(centred, centred), axes, true);
     g.mul(centred, g.rsqrt(g.add(variance, g.scalar(eps, g.ty(x).dtype))))
 }
@@ -189,12 +195,15 @@ op! {
     grad: layer_norm_grad;
     lower: |c| {
         let share = 1.0 / c.shape(0)[c.inputs[0].rank() - 1] as f64;
-        let centred = || Expr::Input(0) - Expr::Reduced(0) * share;
+        // the mean is taken off twice: the second time what rounding left of a large one
+        let near = || Expr::Input(0) - Expr::Reduced(0) * share;
+        let centred = || near() - Expr::Reduced(1) * share;
         let reductions = vec![
             Reduction { fold: Fold::Sum, of: Expr::Input(0) },
+            Reduction { fold: Fold::Sum, of: near() },
             Reduction { fold: Fold::Sum, of: centred() * centred() },
         ];
-        lower_last_axis(c, reductions, centred() * (Expr::Reduced(1) * share + c.attrs.float("eps")).rsqrt())
+        lower_last_axis(c, reductions, centred() * (Expr::Reduced(2) * share + c.attrs.float("eps")).rsqrt())
     };
     decompose: |g, x, attrs| {
         let scaled = g.mul(standardise(g, x[0], &[-1], attrs.float("eps")), x[1]);
@@ -209,7 +218,7 @@ fn layer_norm_grad(g: &Graph, node: Value, up: Value) -> Grad {
     let inputs = g.inputs_of(node);
     let (x, scale) = (inputs[0], inputs[1]);
     let eps = g.scalar(g.attrs_of(node).float("eps"), g.ty(x).dtype);
-    let centred = g.sub(x, g.mean(x, &[-1], true));
+    let centred = centre(g, x, &[-1]);
     let inverse = g.rsqrt(g.add(g.mean(g.mul(centred, centred), &[-1], true), eps));
     let unit = g.mul(centred, inverse);
     let d = g.mul(up, scale);

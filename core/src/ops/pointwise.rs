@@ -227,21 +227,21 @@ macro_rules! comparison {
     )* };
 }
 
-const REAL: [f64; 11] = [-3.0, -1.25, -0.5, -0.01, 0.02, 0.3, 0.75, 1.5, 2.25, 4.0, -2.2];
+const REAL: [f64; 11] = [0.75, -1.25, -0.5, -0.01, 0.02, 0.3, -3.0, 1.5, 2.25, 4.0, -2.2];
 /// Away from whole numbers and their halves.
 const BETWEEN: [f64; 8] = [-3.3, -1.2, -0.7, -0.01, 0.02, 0.6, 1.7, 4.1];
-const WIDE: [f64; 9] = [-30.0, -8.0, -2.5, -0.3, 0.1, 0.9, 3.5, 9.0, 25.0];
+const WIDE: [f64; 9] = [0.9, -8.0, -2.5, -0.3, 0.1, -30.0, 3.5, 9.0, 25.0];
 const POSITIVE: [f64; 7] = [0.05, 0.3, 1.0, 1.7, 4.0, 20.0, 300.0];
 const NONZERO: [f64; 6] = [-4.0, -1.5, -0.2, 0.4, 1.0, 7.0];
 
 unary! {
-    Neg: "neg" as neg(x: Numbers) = -x, "−x.", REAL;
-    Abs: "abs" as abs(x: Numbers) = x.abs(), "|x|.", NONZERO;
-    Exp: "exp" as exp(x: Floats) = x.exp(), "eˣ.", [-9.0, -1.0, -0.1, 0.2, 1.5, 3.0];
+    Neg: "neg" as neg(x: Numbers) = -x, "Negation: −x.", REAL;
+    Abs: "abs" as abs(x: Numbers) = x.abs(), "Absolute value: |x|.", NONZERO;
+    Exp: "exp" as exp(x: Floats) = x.exp(), "Exponential: eˣ.", [-9.0, -1.0, -0.1, 0.2, 1.5, 3.0];
     Log: "log" as log(x: Floats) = x.log(), "Natural logarithm.", POSITIVE;
     Sqrt: "sqrt" as sqrt(x: Floats) = x.sqrt(), "Square root.", POSITIVE;
-    Rsqrt: "rsqrt" as rsqrt(x: Floats) = x.rsqrt(), "1/√x.", POSITIVE;
-    Recip: "recip" as recip(x: Floats) = x.recip(), "1/x.", NONZERO;
+    Rsqrt: "rsqrt" as rsqrt(x: Floats) = x.rsqrt(), "Reciprocal square root: 1/√x.", POSITIVE;
+    Recip: "recip" as recip(x: Floats) = x.recip(), "Reciprocal: 1/x.", NONZERO;
     Sin: "sin" as sin(x: Floats) = x.sin(), "Sine of radians.", WIDE;
     Cos: "cos" as cos(x: Floats) = x.cos(), "Cosine of radians.", WIDE;
     Tanh: "tanh" as tanh(x: Floats) = x.tanh(), "Hyperbolic tangent.", REAL;
@@ -261,9 +261,10 @@ unary! {
     Softplus: "softplus" as softplus(x: Floats) = softplus(x), "ln(1+eˣ).", WIDE;
 }
 
+/// x/2·(1+tanh(u)) = x·sigmoid(2u), which does not cancel for x far below 0.
 fn gelu_tanh(x: Expr) -> Expr {
     let cubic = x.clone() * (1.0 + x.clone() * x.clone() * 0.044715);
-    x * 0.5 * (1.0 + (cubic * (2.0 / std::f64::consts::PI).sqrt()).tanh())
+    x * (cubic * (8.0 / std::f64::consts::PI).sqrt()).sigmoid()
 }
 
 fn softplus(x: Expr) -> Expr {
@@ -282,11 +283,11 @@ unary_with! {
 }
 
 binary! {
-    Add: "add" as add(Numbers) = Add, "a + b.", [-2.0, 2.0], [-2.0, 2.0];
-    Sub: "sub" as sub(Numbers) = Sub, "a − b.", [-2.0, 2.0], [-2.0, 2.0];
-    Mul: "mul" as mul(Numbers) = Mul, "a · b.", [-2.0, 2.0], [-2.0, 2.0];
+    Add: "add" as add(Numbers) = Add, "Sum: a + b.", [-2.0, 2.0], [-2.0, 2.0];
+    Sub: "sub" as sub(Numbers) = Sub, "Difference: a − b.", [-2.0, 2.0], [-2.0, 2.0];
+    Mul: "mul" as mul(Numbers) = Mul, "Product: a · b.", [-2.0, 2.0], [-2.0, 2.0];
     Div: "div" as div(Numbers) = Div, "a / b; integers truncate, by zero gives 0.", [-2.0, 2.0], [0.3, 2.0];
-    Pow: "pow" as pow(Floats) = Pow, "aᵇ.", [0.2, 3.0], [-2.0, 2.0];
+    Pow: "pow" as pow(Floats) = Pow, "Power: aᵇ.", [0.2, 3.0], [-2.0, 2.0];
     Min: "min" as min(Numbers) = Min, "The smaller of two; NaN if either is.", [-2.0, 2.0], [-2.0, 2.0];
     Max: "max" as max(Numbers) = Max, "The larger of two; NaN if either is.", [-2.0, 2.0], [-2.0, 2.0];
     Rem: "rem" as rem(Numbers) = Rem, "Remainder with the sign of a; integers by zero give 0.", [-9.0, 9.0], [1.0, 2.0];

@@ -5,7 +5,8 @@ use super::movement::{accepted, signed};
 use super::samples::{cycle, kinked, normal, random, sample};
 use crate::error::Error;
 use crate::graph::{
-    Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, PoolForm, Refusal, Sample, Value, evaluate_decomposed, refuse,
+    Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, PoolForm, Refusal, Sample, Value,
+    evaluate_decomposed, refuse,
 };
 use crate::tensor::{DType, Tensor, TensorType};
 
@@ -35,7 +36,10 @@ fn flat_form(c: &Call<'_>) -> Checked<PoolForm> {
 fn checked_form(kernel: [i64; 2], stride: [i64; 2], padding: [i64; 2]) -> Checked<PoolForm> {
     // so every window holds an element
     if (0..2).any(|a| padding[a] > kernel[a] / 2) {
-        return refuse("padding of at most half the kernel", format!("padding={padding:?}, kernel={kernel:?}"));
+        return refuse(
+            "padding of at most half the kernel",
+            format!("padding={padding:?}, kernel={kernel:?}"),
+        );
     }
     let sizes = |v: [i64; 2]| v.map(|n| n as usize);
     Ok(PoolForm { kernel: sizes(kernel), stride: sizes(stride), padding: sizes(padding) })
@@ -415,6 +419,13 @@ op! {
 }
 
 pub(super) const FAMILY: &[&dyn Op] = &[
-    &MaxPool2d, &MaxPool2dGrad, &AvgPool2d, &MaxPool1d, &AvgPool1d, &GlobalAvgPool2d, &GlobalMaxPool2d,
-    &ResizeNearest, &ResizeBilinear,
+    &MaxPool2d,
+    &MaxPool2dGrad,
+    &AvgPool2d,
+    &MaxPool1d,
+    &AvgPool1d,
+    &GlobalAvgPool2d,
+    &GlobalMaxPool2d,
+    &ResizeNearest,
+    &ResizeBilinear,
 ];

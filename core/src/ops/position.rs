@@ -2,7 +2,9 @@
 
 use super::movement::signed;
 use super::samples::{as_dtype, indices, normal, sample};
-use crate::graph::{Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, evaluate_decomposed, refuse};
+use crate::graph::{
+    Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, evaluate_decomposed, refuse,
+};
 use crate::tensor::{DType, TensorType};
 use std::f64::consts::TAU;
 
@@ -42,7 +44,8 @@ fn tables(g: &Graph, x: &[Value], attrs: &Attrs) -> [Value; 2] {
     }
     // known now: exact angles, each entry rounded once
     let table = |f: fn(f64) -> f64| {
-        let entry = |n: usize| f((offset + (n / (d / 2)) as i64) as f64 * frequency(theta, n % (d / 2), d)) as f32;
+        let entry =
+            |n: usize| f((offset + (n / (d / 2)) as i64) as f64 * frequency(theta, n % (d / 2), d)) as f32;
         g.constant_f32(&[seq, d / 2], (0..seq * (d / 2)).map(entry).collect())
     };
     [table(f64::cos), table(f64::sin)]

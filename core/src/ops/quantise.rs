@@ -28,7 +28,8 @@ op! {
 /// Random values that blocks can hold, some blocks much smaller than others.
 fn blocks(dtype: DType, shape: &[usize], seed: u64) -> Array {
     let wide = normal(shape, 110 + seed);
-    let scaled: Vec<f64> = wide.data.iter().enumerate().map(|(i, v)| v * [1.0, 0.03, 40.0][i / 32 % 3]).collect();
+    let scaled: Vec<f64> =
+        wide.data.iter().enumerate().map(|(i, v)| v * [1.0, 0.03, 40.0][i / 32 % 3]).collect();
     let ty = TensorType::new(dtype, shape);
     Tensor::from_f64(&ty, &scaled).map_or_else(|_| Array::full(ty.clone(), 0.0), |t| Array::from_tensor(&t))
 }

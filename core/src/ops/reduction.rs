@@ -374,6 +374,9 @@ op! {
     "Running sum along an axis, each element included."
     infer: |c| {
         let dtype = numbers(c)?;
+        if matches!(dtype, DType::F16 | DType::BF16) {
+            return refuse("f32, i32 or u32 (a running sum in 16 bits loses its terms)", &c.inputs[0]);
+        }
         c.axis("axis", c.inputs[0].rank())?;
         Ok(TensorType::new(dtype, c.shape(0)))
     };
@@ -405,7 +408,6 @@ op! {
             of(&[2, 3, 4, 5], -2),
             of(&[2, 3, 2, 1, 3], 0),
             kinked([cycle(DType::I32, &[3, 5], &[-7.0, 1.5e9, 1.6e9, 2.0])], Attrs::none().with("axis", Attr::Int(1))),
-            kinked([as_dtype(normal(&[2, 9], 4), DType::F16)], Attrs::none().with("axis", Attr::Int(1))),
         ]
     };
 }

@@ -137,16 +137,22 @@ impl<'a> Emitter<'a> {
         what: &str,
     ) -> Result<()> {
         let (from, layout) = self.place(node)?;
+        let mut shape = self.shape(node).to_vec();
+        let own = layout.over(&shape, &trailing_axes(shape.len(), shape.len()), shape.len());
         let dtype = self.dtype(node);
-        let (mut tape, shape) = (Tape::default(), self.shape(node).to_vec());
-        let result = tape.push(Instr::Load(0), Kind::of(dtype));
-        let operand = Operand {
-            buffer: from,
-            dtype,
-            offset: layout.offset,
-            strides: layout.over(&shape, &trailing_axes(shape.len(), shape.len()), shape.len()),
-        };
-        let out = Operand { buffer, dtype, offset, strides: strides.to_vec() };
+        let mut operand = Operand { buffer: from, dtype, offset: layout.offset, strides: own };
+        let mut out = Operand { buffer, dtype, offset, strides: strides.to_vec() };
+        if dtype == DType::I64 {
+            // lanes are 32 bits wide: a copy of 64-bit elements moves their halves
+            shape.push(2);
+            for o in [&mut operand, &mut out] {
+                (o.dtype, o.offset) = (DType::U32, o.offset * 2);
+                o.strides.iter_mut().for_each(|s| *s *= 2);
+                o.strides.push(1);
+            }
+        }
+        let mut tape = Tape::default();
+        let result = tape.push(Instr::Load(0), Kind::of(operand.dtype));
         let work = Rowwise {
             reduced: vec![false; shape.len()],
             domain: shape,

@@ -8,7 +8,9 @@ use cases::{Case, load};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use weft::autodiff::gradients;
+use weft::device::Device;
 use weft::graph::{Array, Graph, Value};
+use weft::session::Compiler;
 use weft::tensor::{DType, TensorType};
 
 /// Runs a graph on named arrays for its inputs; gives its outputs by name.
@@ -46,9 +48,39 @@ impl Runner for Reference {
     }
 }
 
-/// Everything that computes. The CPU device joins here, with (1e-5, 1e-4).
+/// The CPU device, in f32.
+struct Cpu;
+
+impl Runner for Cpu {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn tolerances(&self) -> (f64, f64) {
+        (1e-5, 1e-4)
+    }
+
+    fn run(
+        &self,
+        graph: &Graph,
+        inputs: &BTreeMap<String, Array>,
+    ) -> weft::error::Result<BTreeMap<String, Array>> {
+        let compiled = Compiler::new(&Device::cpu(2)).compile(graph)?;
+        let mut session = compiled.init_zeros()?;
+        for port in compiled.inputs() {
+            session.set_input_tensor(&port.name, &inputs[&port.name].to_tensor()?)?;
+        }
+        session.step()?;
+        let read = |(i, port): (usize, &weft::plan::Port)| {
+            Ok((port.name.clone(), Array::from_tensor(&session.output_tensor(i)?)))
+        };
+        compiled.outputs().iter().enumerate().map(read).collect()
+    }
+}
+
+/// Everything that computes.
 fn runners() -> Vec<Box<dyn Runner>> {
-    vec![Box::new(Reference)]
+    vec![Box::new(Reference), Box::new(Cpu)]
 }
 
 #[test]

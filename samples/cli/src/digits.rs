@@ -62,7 +62,10 @@ fn parse(gzipped: &[u8], file: &str) -> Result<Vec<Digit>> {
         .enumerate()
         .map(|(at, line)| {
             digit(line).ok_or_else(|| {
-                Failure::new(format!("{file}, line {}: wanted {PIXELS} pixels of 0 to 16 and a class of 0 to 9", at + 1))
+                Failure::new(format!(
+                    "{file}, line {}: wanted {PIXELS} pixels of 0 to 16 and a class of 0 to 9",
+                    at + 1
+                ))
             })
         })
         .collect()

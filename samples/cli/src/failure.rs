@@ -1,5 +1,6 @@
 //! What ends a command early, and the exit status and advice that go with it.
 
+use crate::output::note;
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ impl Failure {
 
     /// A failure to read a file.
     pub fn reading(path: &Path, why: &std::io::Error) -> Failure {
-        weft::Error::io(path, "read", why).into()
+        weft::error::Error::io(path, "read", why).into()
     }
 
     /// The same with advice, in place of what advice there was.
@@ -39,7 +40,9 @@ impl Failure {
     /// The same, saying in which file.
     pub fn within(self, path: &Path) -> Failure {
         match self {
-            Failure::Failed { what, advice } => Failure::Failed { what: format!("{}: {what}", path.display()), advice },
+            Failure::Failed { what, advice } => {
+                Failure::Failed { what: format!("{}: {what}", path.display()), advice }
+            }
             other => other,
         }
     }
@@ -49,13 +52,13 @@ impl Failure {
         match self {
             Failure::NobodyReads => ExitCode::SUCCESS,
             Failure::Usage(what) => {
-                eprintln!("error: {what}\n\nFor more information, try '--help'.");
+                note(format_args!("error: {what}\n\nFor more information, try '--help'."));
                 ExitCode::from(2)
             }
             Failure::Failed { what, advice } => {
-                eprintln!("error: {what}");
+                note(format_args!("error: {what}"));
                 if !advice.is_empty() {
-                    eprintln!("  {advice}");
+                    note(format_args!("  {advice}"));
                 }
                 ExitCode::FAILURE
             }
@@ -63,8 +66,8 @@ impl Failure {
     }
 }
 
-impl From<weft::Error> for Failure {
-    fn from(e: weft::Error) -> Failure {
+impl From<weft::error::Error> for Failure {
+    fn from(e: weft::error::Error) -> Failure {
         let advice = advice(&e);
         Failure::Failed { what: e.to_string(), advice: advice.into() }
     }
@@ -81,10 +84,12 @@ impl From<std::io::Error> for Failure {
 }
 
 /// What to do about an error, where its own message does not say.
-fn advice(e: &weft::Error) -> &'static str {
-    use weft::Error as E;
+fn advice(e: &weft::error::Error) -> &'static str {
+    use weft::error::Error as E;
     match e {
-        E::Parse { .. } | E::Cycle { .. } => "The graph's text form is described in samples/graphs/README.md.",
+        E::Parse { .. } | E::Cycle { .. } => {
+            "The graph's text form is described in samples/graphs/README.md."
+        }
         E::MissingWeight { .. } | E::WeightType { .. } => {
             "`weft inspect` lists what a weights file holds; the graph's `param` lines are what it wants."
         }

@@ -1,1 +1,50 @@
-fn main() {}
+//! The `weft` command. Reads the command line, calls the engine, prints; computes nothing itself but samples' data.
+
+mod args;
+mod bench;
+mod classifier;
+mod demo;
+mod devices;
+mod digits;
+mod embed;
+mod failure;
+mod inspect;
+mod output;
+mod passages;
+mod random;
+mod run;
+mod search;
+mod train_digits;
+
+use args::{Args, Command};
+use clap::Parser;
+use failure::Result;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let done = command(&args, &mut out).and_then(|()| Ok(out.flush()?));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = out.flush(); // what was found before the failure; the failure is what counts
+            failure.report()
+        }
+    }
+}
+
+fn command(args: &Args, out: &mut dyn Write) -> Result<()> {
+    let options = &args.options;
+    match &args.command {
+        Command::Demo(demo) => demo::demo(demo, options, out),
+        Command::Devices => devices::devices(options, out),
+        Command::Inspect(inspect) => inspect::inspect(inspect, options, out),
+        Command::Embed(embed) => embed::embed(embed, options, out),
+        Command::Search(search) => search::search(search, options, out),
+        Command::Run(run) => run::run(run, options, out),
+        Command::Bench(bench) => bench::bench(bench, options, out),
+        Command::TrainDigits(train) => train_digits::train_digits(train, options, out),
+    }
+}

@@ -100,11 +100,12 @@ impl PreparedPool {
                 let columns = first.saturating_sub(form.padding[1])..end;
                 let mut best: Option<(f32, usize)> = None;
                 for y in rows.clone() {
-                    for at in y * width + columns.start..y * width + columns.end {
+                    let row = &x[y * width..(y + 1) * width];
+                    for (&value, x) in row[columns.clone()].iter().zip(columns.clone()) {
                         let beats =
-                            |(most, _): (f32, usize)| x[at] > most || (x[at].is_nan() && !most.is_nan());
+                            |(most, _): (f32, usize)| value > most || (value.is_nan() && !most.is_nan());
                         if best.is_none_or(beats) {
-                            best = Some((x[at], at));
+                            best = Some((value, y * width + x));
                         }
                     }
                 }

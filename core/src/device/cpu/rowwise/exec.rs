@@ -5,7 +5,7 @@ use super::super::isa::Isa;
 use super::super::vmath::{
     self, ArgFold, BinaryOp, Cast, CompareOp, Fold, IntBinaryOp, IntUnaryOp, Number, Packed, UnaryOp,
 };
-use super::kernels::{Dot, Lanes, W};
+use super::kernels::{Dot, Lanes, Reduce, Spread, W};
 use crate::expr::Kind;
 use crate::tensor::DType;
 
@@ -51,8 +51,6 @@ pub(super) enum Joining {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Code {
     Lanes(Lanes),
-    /// `a / b` with `b` uniform: division, multiplication.
-    Quotient(Lanes, Lanes),
     Unary(UnaryOp),
     Pow,
     IntUnary(IntUnaryOp, bool),
@@ -79,6 +77,8 @@ pub(super) enum Code {
     JoinDot(Dot),
     /// An accumulator's value, for all lanes.
     Finish(Joining, Kind),
+    /// All of an f32 row, one chunk, for all lanes.
+    ReduceReal(Reduce),
     /// All of a row, one chunk, to a value for all lanes.
     Reduce(Joining, Kind),
     /// The sum of a row's products.
@@ -120,6 +120,7 @@ pub(super) struct Accumulator {
 /// What code runs on.
 pub(super) struct Env {
     pub(super) isa: Isa,
+    pub(super) spread: Spread,
     /// Scratch, constants, cursors.
     pub(super) bases: *mut *mut u8,
     /// For elements on their way between strides and widths: 8 bytes a lane.
@@ -163,11 +164,11 @@ impl Env {
         // SAFETY: the caller's promise; blocks of equal lanes hold W.
         unsafe {
             let dst = self.at::<u32>(op.dst);
-            let steps = [usize::from(a.step), usize::from(b.step), usize::from(c.step)];
+            let steps = usize::from(a.step | b.step << 1 | c.step << 2);
+            let (step_a, step_b) = (usize::from(a.step), usize::from(b.step));
             let (a, b, c) = (self.at::<u32>(a), self.at::<u32>(b), self.at::<u32>(c));
             match op.code {
-                Code::Lanes(f) => f(dst, [a, b, c], steps, n),
-                Code::Quotient(divide, times) => quotient(divide, times, dst, a, b, steps[0], n),
+                Code::Lanes(f) => f(dst, a, b, c, steps, n),
                 Code::Unary(op) => vmath::unary(isa, op, dst.cast(), a.cast(), n),
                 Code::Pow => vmath::binary(isa, BinaryOp::Pow, dst.cast(), a.cast(), b.cast(), n),
                 Code::IntUnary(op, true) => vmath::int_unary::<i32>(isa, op, dst.cast(), a.cast(), n),
@@ -181,12 +182,12 @@ impl Env {
                 Code::Cast(op) => vmath::cast(isa, op, dst, a, n),
                 Code::Slow(f) => {
                     for i in 0..n {
-                        dst.add(i).write(f(*a.add(i * steps[0]), *b.add(i * steps[1])));
+                        dst.add(i).write(f(*a.add(i * step_a), *b.add(i * step_b)));
                     }
                 }
                 Code::Random(seed) => {
                     for i in 0..n {
-                        let (counter, index) = (*a.add(i * steps[0]), *b.add(i * steps[1]));
+                        let (counter, index) = (*a.add(i * step_a), *b.add(i * step_b));
                         dst.add(i).write(uniform(seed, counter, index));
                     }
                 }
@@ -194,28 +195,30 @@ impl Env {
                 Code::Load(dtype, stride) => self.load(dtype, stride, dst, a.cast(), n),
                 Code::LoadOne(dtype) => {
                     self.load(dtype, 0, dst, a.cast(), 1);
-                    vmath::fill(dst, *dst, W);
+                    (self.spread)(dst, *dst, W);
                 }
                 Code::Count(step) => vmath::iota(dst, a as usize as u32, step, n),
-                Code::Splat => vmath::fill(dst, *a, n),
-                Code::Fill(bits) => vmath::fill(dst, bits, n),
-                Code::Start(joining, kind) => dst.cast::<Accumulator>().write(Accumulator::start(joining, kind)),
+                Code::Splat => (self.spread)(dst, *a, n),
+                Code::Fill(bits) => (self.spread)(dst, bits, n),
+                Code::Start(joining, kind) => {
+                    dst.cast::<Accumulator>().write(Accumulator::start(joining, kind))
+                }
                 Code::Join(joining, kind) => (*dst.cast::<Accumulator>()).join(self, joining, kind, a, n),
                 Code::JoinDot(f) => {
-                    (*dst.cast::<Accumulator>()).real +=
-                        f64::from(f([a.cast(), b.cast()], [steps[0], steps[1]], n));
+                    (*dst.cast::<Accumulator>()).real += f64::from(f(a.cast(), b.cast(), steps, n));
                 }
                 Code::Finish(joining, kind) => {
-                    vmath::fill(dst, (*a.cast::<Accumulator>()).finish(joining, kind), W);
+                    (self.spread)(dst, (*a.cast::<Accumulator>()).finish(joining, kind), W);
                 }
                 Code::Reduce(joining, kind) => {
                     let mut whole = Accumulator::start(joining, kind);
                     whole.join(self, joining, kind, a, n);
-                    vmath::fill(dst, whole.finish(joining, kind), W);
+                    (self.spread)(dst, whole.finish(joining, kind), W);
                 }
+                Code::ReduceReal(f) => (self.spread)(dst, f(a.cast(), n).to_bits(), W),
                 Code::ReduceDot(f) => {
-                    let sum = f([a.cast(), b.cast()], [steps[0], steps[1]], n);
-                    vmath::fill(dst.cast(), sum, W);
+                    let sum = f(a.cast(), b.cast(), steps, n);
+                    (self.spread)(dst, sum.to_bits(), W);
                 }
                 Code::Accumulate(fold, Kind::F) => {
                     vmath::accumulate::<f32>(isa, fold, dst.cast(), a.cast(), n);
@@ -234,11 +237,11 @@ impl Env {
                 }
                 Code::Flush(add) => {
                     if self.position % FLUSH == FLUSH - 1 {
-                        add(dst, [dst, a, a], [1; 3], n);
-                        vmath::fill(a, 0, n);
+                        add(dst, dst, a, a, 7, n);
+                        (self.spread)(a, 0, n);
                     }
                 }
-                Code::Store(dtype, stride) => self.store(dtype, stride, dst.cast(), a, steps[0], n),
+                Code::Store(dtype, stride) => self.store(dtype, stride, dst.cast(), a, step_a, n),
             }
         }
     }
@@ -267,13 +270,21 @@ impl Env {
 
     /// Lanes to elements.
     #[inline(never)]
-    unsafe fn store(&self, dtype: DType, stride: isize, dst: *mut u8, src: *const u32, step: usize, n: usize) {
+    unsafe fn store(
+        &self,
+        dtype: DType,
+        stride: isize,
+        dst: *mut u8,
+        src: *const u32,
+        step: usize,
+        n: usize,
+    ) {
         // SAFETY: the caller's promise; strides count whole elements.
         unsafe {
             let Some(packed) = packing(dtype) else {
                 let to = dst.cast::<u32>();
                 return match (stride, step) {
-                    (4, 0) => vmath::fill(to, *src, n),
+                    (4, 0) => (self.spread)(to, *src, n),
                     (4, _) => std::ptr::copy(src, to, n),
                     (_, 0) => (0..n as isize).for_each(|i| to.wrapping_offset(i * stride / 4).write(*src)),
                     _ => vmath::store_strided(to, src, stride / 4, n),
@@ -310,29 +321,6 @@ fn width(packed: Packed) -> isize {
         Packed::F16 | Packed::Bf16 => 2,
         Packed::U8 => 1,
         Packed::I64 => 8,
-    }
-}
-
-/// Division by one number: by its reciprocal where that is a normal number (1.5 ulp instead of ½).
-#[inline(always)]
-unsafe fn quotient(
-    divide: Lanes,
-    times: Lanes,
-    dst: *mut u32,
-    a: *const u32,
-    b: *const u32,
-    step: usize,
-    n: usize,
-) {
-    // SAFETY: the caller's promise; `inverse` is a block of equal lanes.
-    unsafe {
-        let by = *b.cast::<f32>();
-        if (1e-37..1e37).contains(&by.abs()) {
-            let inverse = [1.0 / by; W];
-            times(dst, [a, inverse.as_ptr().cast(), b], [step, 0, 0], n);
-        } else {
-            divide(dst, [a, b, b], [step, 0, 0], n);
-        }
     }
 }
 

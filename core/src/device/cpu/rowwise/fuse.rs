@@ -112,7 +112,6 @@ pub(super) fn fuse(mut nodes: Nodes, wants: &[Want], given: &Facts<'_>) -> (Node
     rebuild(&nodes, &uses, &products, wants, given)
 }
 
-
 /// `second(x, y)` with the one of x and y that it can absorb; products first, for the fused multiply-add.
 fn pair(
     nodes: &Nodes,

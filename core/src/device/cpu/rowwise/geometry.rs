@@ -124,7 +124,8 @@ impl Domain {
     pub(super) fn lane_axis(&self, operations: usize, reductions: usize, per_row: bool) -> usize {
         let cost = |&axis: &usize| {
             let lanes = self.sizes[axis].clamp(1, 512) as f64;
-            let row: f64 = (0..self.sizes.len()).filter(|&a| self.reduced[a]).map(|a| self.sizes[a] as f64).product();
+            let row: f64 =
+                (0..self.sizes.len()).filter(|&a| self.reduced[a]).map(|a| self.sizes[a] as f64).product();
             let row = row.max(1.0);
             let mut cost = 0.0;
             for (i, cursor) in self.cursors.iter().enumerate().filter(|(_, c)| c.dtype.is_some()) {

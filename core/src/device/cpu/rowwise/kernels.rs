@@ -10,12 +10,19 @@ use std::marker::PhantomData;
 /// Lanes in a block.
 pub(super) const W: usize = 16;
 
-/// `dst[i] = f(a[i·step], b[i·step], c[i·step])` on the bits of 32-bit lanes; a step is 1, or 0 for a block of `W` equal
-/// lanes. `dst` equals a source or is disjoint from it.
-pub(super) type Lanes = unsafe fn(dst: *mut u32, src: [*const u32; 3], step: [usize; 3], n: usize);
+/// `dst[i] = f(a[i], b[i], c[i])` on the bits of 32-bit lanes. Bit k of `steps`: source k has `n` lanes; else it is one
+/// block of `W` equal lanes. `dst` equals a source or is disjoint from it.
+pub(super) type Lanes =
+    unsafe fn(dst: *mut u32, a: *const u32, b: *const u32, c: *const u32, steps: usize, n: usize);
 
-/// `Σ a[i·step] · b[i·step]`.
-pub(super) type Dot = unsafe fn(src: [*const f32; 2], step: [usize; 2], n: usize) -> f32;
+/// `Σ a[i] · b[i]`; steps as for [`Lanes`].
+pub(super) type Dot = unsafe fn(a: *const f32, b: *const f32, steps: usize, n: usize) -> f32;
+
+/// Writes one value to `n` lanes; in whole blocks, for what is read as a block soon after must have been written as one.
+pub(super) type Spread = unsafe fn(dst: *mut u32, bits: u32, n: usize);
+
+/// One value of all lanes.
+pub(super) type Reduce = unsafe fn(a: *const f32, n: usize) -> f32;
 
 /// As in vmath: whether code for no instruction set in particular has fused multiply-add.
 const BASELINE_HW: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
@@ -26,17 +33,17 @@ trait Lane {
     fn lane<const HW: bool>(a: u32, b: u32, c: u32) -> u32;
 }
 
-/// As vmath's `next`: hides the step, lest the compiler vectorise across blocks.
+/// Passes a number through unseen, lest the compiler vectorise across blocks (as vmath's `next`).
 #[inline(always)]
-fn next(i: usize) -> usize {
+fn hidden(n: usize) -> usize {
     #[allow(unused_mut)]
-    let mut i = i + W;
+    let mut n = n;
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    // SAFETY: no instruction; `i` passes through.
+    // SAFETY: no instruction; `n` passes through.
     unsafe {
-        std::arch::asm!("/* {0} */", inout(reg) i, options(nomem, nostack, preserves_flags));
+        std::arch::asm!("/* {0} */", inout(reg) n, options(nomem, nostack, preserves_flags));
     }
-    i
+    n
 }
 
 /// # Safety
@@ -75,71 +82,143 @@ fn block<L: Lane, const HW: bool>(a: [u32; W], b: [u32; W], c: [u32; W]) -> [u32
 }
 
 /// # Safety
+/// `dst` is valid for `n` lanes.
+#[inline(always)]
+unsafe fn spread_sweep(dst: *mut u32, bits: u32, n: usize) {
+    // SAFETY: below `n`.
+    unsafe {
+        let mut i = 0;
+        while i + W <= n {
+            store(dst.add(i), [bits; W]);
+            i += hidden(W);
+        }
+        for k in i..n {
+            dst.add(k).write(bits);
+        }
+    }
+}
+
+/// Lanes between a source's blocks.
+#[inline(always)]
+fn stride(steps: usize, source: usize) -> usize {
+    (steps >> source & 1) * W
+}
+
+/// # Safety
+/// The sources are valid for `W` lanes.
+#[inline(always)]
+unsafe fn at<L: Lane, const HW: bool>(a: *const u32, b: *const u32, c: *const u32) -> [u32; W] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let b = if L::SOURCES > 1 { load(b) } else { [0; W] };
+        let c = if L::SOURCES > 2 { load(c) } else { [0; W] };
+        block::<L, HW>(load(a), b, c)
+    }
+}
+
+/// Whole blocks.
+///
+/// # Safety
+/// As [`Lanes`]; `n` is a multiple of `W`.
+#[inline(always)]
+unsafe fn sweep<L: Lane, const HW: bool>(dst: *mut u32, src: [*const u32; 3], steps: usize, n: usize) {
+    let [mut a, mut b, mut c] = src;
+    let [sa, sb, sc] = [0, 1, 2].map(|k| stride(steps, k));
+    let (mut d, mut blocks) = (dst, n / W);
+    // SAFETY: `blocks` blocks are left in the sources and in `dst`; `L::SOURCES` says which sources there are.
+    unsafe {
+        if blocks % 2 == 1 {
+            store(d, at::<L, HW>(a, b, c));
+            (a, b, c, d) = (a.wrapping_add(sa), b.wrapping_add(sb), c.wrapping_add(sc), d.add(W));
+            blocks -= 1;
+        }
+        while blocks > 0 {
+            store(d, at::<L, HW>(a, b, c));
+            (a, b, c) = (a.wrapping_add(sa), b.wrapping_add(sb), c.wrapping_add(sc));
+            // One store must not see the other, lest they be vectorised together.
+            d = d.add(hidden(W));
+            store(d, at::<L, HW>(a, b, c));
+            (a, b, c) = (a.wrapping_add(sa), b.wrapping_add(sb), c.wrapping_add(sc));
+            d = d.add(W);
+            blocks -= 2;
+        }
+    }
+}
+
+/// Any number of lanes. Apart from [`sweep`] so that this stays free of a partial block's detours.
+///
+/// # Safety
 /// As [`Lanes`].
 #[inline(always)]
-unsafe fn sweep<L: Lane, const HW: bool>(
-    dst: *mut u32,
-    src: [*const u32; 3],
-    step: [usize; 3],
-    n: usize,
-) {
+unsafe fn ragged<L: Lane, const HW: bool>(dst: *mut u32, src: [*const u32; 3], steps: usize, n: usize) {
     let [a, b, c] = src;
-    // SAFETY: a block from lane `i ≤ n - W` on lies within each source and `dst`; a repeated source has `W` lanes.
+    let (whole, rest) = (n - n % W, n % W);
+    // SAFETY: blocks begin at lane `n - W` at the latest; a partial one is copied out and in.
     unsafe {
-        let at = |i: usize| {
-            let b = if L::SOURCES > 1 { load(b.add(i * step[1])) } else { [0; W] };
-            let c = if L::SOURCES > 2 { load(c.add(i * step[2])) } else { [0; W] };
-            block::<L, HW>(load(a.add(i * step[0])), b, c)
-        };
-        if n < W {
+        if whole == 0 {
             let b = if L::SOURCES > 1 { load_part(b, n) } else { [0; W] };
             let c = if L::SOURCES > 2 { load_part(c, n) } else { [0; W] };
             let d = block::<L, HW>(load_part(a, n), b, c);
             return std::ptr::copy_nonoverlapping(d.as_ptr(), dst, n);
         }
-        let whole = n - n % W;
         // The last block overlaps the one before; computed first, for `dst` may be a source.
-        let last = if whole < n { at(n - W) } else { [0; W] };
-        let mut i = 0;
-        while i < whole {
-            store(dst.add(i), at(i));
-            i = next(i);
-        }
-        if whole < n {
+        let skip = |p: *const u32, k: usize| p.wrapping_add((n - W) * (steps >> k & 1));
+        let last = at::<L, HW>(skip(a, 0), skip(b, 1), skip(c, 2));
+        sweep::<L, HW>(dst, src, steps, whole);
+        if rest > 0 {
             store(dst.add(n - W), last);
         }
     }
 }
 
+/// The sum of products, or of `a` alone.
+///
 /// # Safety
 /// As [`Dot`].
 #[inline(always)]
-unsafe fn dot_sweep<const HW: bool>(src: [*const f32; 2], step: [usize; 2], n: usize) -> f32 {
-    let [a, b] = src.map(|p| p.cast::<u32>());
+unsafe fn sum_sweep<const HW: bool, const PRODUCTS: bool>(
+    a: *const f32,
+    b: *const f32,
+    steps: usize,
+    n: usize,
+) -> f32 {
     let mut sums = [[0.0_f32; W]; 4];
     let join = |sum: &mut [f32; W], x: [u32; W], y: [u32; W]| {
         for j in 0..W {
             let (x, y) = (f32::from_bits(x[j]), f32::from_bits(y[j]));
-            sum[j] = if HW { x.mul_add(y, sum[j]) } else { sum[j] + x * y };
+            sum[j] = match (PRODUCTS, HW) {
+                (false, _) => sum[j] + x,
+                (true, true) => x.mul_add(y, sum[j]),
+                (true, false) => sum[j] + x * y,
+            };
         }
     };
-    let mut i = 0;
-    // SAFETY: as `sweep`.
+    let (mut a, mut b, mut n) = (a.cast::<u32>(), b.cast::<u32>(), n);
+    let (sa, sb) = (stride(steps, 0), stride(steps, 1));
+    let whole = n >= W;
+    // SAFETY: `n` lanes are left.
     unsafe {
         let [s0, s1, s2, s3] = &mut sums;
-        while i + 4 * W <= n {
-            join(s0, load(a.add(i * step[0])), load(b.add(i * step[1])));
-            join(s1, load(a.add((i + W) * step[0])), load(b.add((i + W) * step[1])));
-            join(s2, load(a.add((i + 2 * W) * step[0])), load(b.add((i + 2 * W) * step[1])));
-            join(s3, load(a.add((i + 3 * W) * step[0])), load(b.add((i + 3 * W) * step[1])));
-            i = next(i + 3 * W);
+        while n >= 4 * W {
+            join(s0, load(a), load(b));
+            join(s1, load(a.add(sa)), load(b.add(sb)));
+            join(s2, load(a.add(2 * sa)), load(b.add(2 * sb)));
+            join(s3, load(a.add(3 * sa)), load(b.add(3 * sb)));
+            (a, b, n) = (a.add(hidden(4 * sa)), b.add(4 * sb), n - 4 * W);
         }
-        while i + W <= n {
-            join(s0, load(a.add(i * step[0])), load(b.add(i * step[1])));
-            i = next(i);
+        while n >= W {
+            join(s0, load(a), load(b));
+            (a, b, n) = (a.add(hidden(sa)), b.add(sb), n - W);
         }
-        if i < n {
-            join(s1, load_part(a.add(i * step[0]), n - i), load_part(b.add(i * step[1]), n - i));
+        if n > 0 {
+            let (x, y) = if whole {
+                // The block that ends with the last lane, without the lanes it shares with the one before.
+                let back = |p: *const u32, k: usize| p.wrapping_sub((W - n) * (steps >> k & 1));
+                (late(load(back(a, 0)), n), late(load(back(b, 1)), n))
+            } else {
+                (load_part(a, n), load_part(b, n))
+            };
+            join(s1, x, y);
         }
     }
     let mut s = [0.0; W];
@@ -158,43 +237,123 @@ unsafe fn dot_sweep<const HW: bool>(src: [*const f32; 2], step: [usize; 2], n: u
     s[0]
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,fma,f16c")]
-unsafe fn lanes_avx512<L: Lane>(dst: *mut u32, src: [*const u32; 3], step: [usize; 3], n: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { sweep::<L, true>(dst, src, step, n) }
+/// The last `n` lanes of a block, zero for the others.
+#[inline(always)]
+fn late(block: [u32; W], n: usize) -> [u32; W] {
+    let mut out = [0; W];
+    for j in 0..W {
+        out[j] = if j + n >= W { block[j] } else { 0 };
+    }
+    out
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn lanes_avx2<L: Lane>(dst: *mut u32, src: [*const u32; 3], step: [usize; 3], n: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { sweep::<L, true>(dst, src, step, n) }
+/// NaN is looked for apart from the extreme, which makes each lane's step one instruction.
+///
+/// # Safety
+/// `a` is valid for `n` lanes.
+#[inline(always)]
+unsafe fn extreme_sweep<const LEAST: bool>(a: *const f32, n: usize) -> f32 {
+    let start = if LEAST { f32::INFINITY } else { f32::NEG_INFINITY };
+    let (mut best, mut odd) = ([[start; W]; 4], [[0_u32; W]; 4]);
+    let beyond = |x: f32, y: f32| if if LEAST { x < y } else { x > y } { x } else { y };
+    let join = |best: &mut [f32; W], odd: &mut [u32; W], x: [u32; W]| {
+        for j in 0..W {
+            let x = f32::from_bits(x[j]);
+            best[j] = beyond(x, best[j]);
+            odd[j] |= u32::from(x.is_nan()).wrapping_neg();
+        }
+    };
+    let (mut a, mut n) = (a.cast::<u32>(), n);
+    let whole = n >= W;
+    // SAFETY: `n` lanes are left.
+    unsafe {
+        let ([b0, b1, b2, b3], [o0, o1, o2, o3]) = (&mut best, &mut odd);
+        while n >= 4 * W {
+            join(b0, o0, load(a));
+            join(b1, o1, load(a.add(W)));
+            join(b2, o2, load(a.add(2 * W)));
+            join(b3, o3, load(a.add(3 * W)));
+            (a, n) = (a.add(hidden(4 * W)), n - 4 * W);
+        }
+        while n >= W {
+            join(b0, o0, load(a));
+            (a, n) = (a.add(hidden(W)), n - W);
+        }
+        if n > 0 {
+            if whole {
+                // Lanes met twice do no harm.
+                join(b1, o1, load(a.wrapping_sub(W - n)));
+            } else {
+                let mut rest = [start.to_bits(); W];
+                std::ptr::copy_nonoverlapping(a, rest.as_mut_ptr(), n);
+                join(b1, o1, rest);
+            }
+        }
+    }
+    let (mut s, mut any) = ([0.0; W], [0; W]);
+    for j in 0..W {
+        s[j] = beyond(beyond(best[0][j], best[1][j]), beyond(best[2][j], best[3][j]));
+        any[j] = odd[0][j] | odd[1][j] | odd[2][j] | odd[3][j];
+    }
+    let (mut s, any) = (black_box(s), black_box(any));
+    let mut width = W / 2;
+    while width > 0 {
+        for j in 0..width {
+            s[j] = beyond(s[j], s[j + width]);
+        }
+        width /= 2;
+    }
+    if any.iter().fold(0, |a, &b| a | b) != 0 { f32::NAN } else { s[0] }
 }
 
-unsafe fn lanes_baseline<L: Lane>(dst: *mut u32, src: [*const u32; 3], step: [usize; 3], n: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { sweep::<L, BASELINE_HW>(dst, src, step, n) }
+/// One copy of each loop for an instruction set.
+macro_rules! copies {
+    ($lanes:ident $ragged:ident $dot:ident $sum:ident $extreme:ident $spread:ident, $hw:expr $(, $features:literal)?) => {
+        $(#[cfg(target_arch = "x86_64")] #[target_feature(enable = $features)])?
+        unsafe fn $lanes<L: Lane>(
+            dst: *mut u32, a: *const u32, b: *const u32, c: *const u32, steps: usize, n: usize,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                if n % W != 0 {
+                    return $ragged::<L>(dst, a, b, c, steps, n);
+                }
+                sweep::<L, { $hw }>(dst, [a, b, c], steps, n)
+            }
+        }
+        #[inline(never)]
+        $(#[cfg(target_arch = "x86_64")] #[target_feature(enable = $features)])?
+        unsafe fn $ragged<L: Lane>(
+            dst: *mut u32, a: *const u32, b: *const u32, c: *const u32, steps: usize, n: usize,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { ragged::<L, { $hw }>(dst, [a, b, c], steps, n) }
+        }
+        $(#[cfg(target_arch = "x86_64")] #[target_feature(enable = $features)])?
+        unsafe fn $dot(a: *const f32, b: *const f32, steps: usize, n: usize) -> f32 {
+            // SAFETY: the caller's promise.
+            unsafe { sum_sweep::<{ $hw }, true>(a, b, steps, n) }
+        }
+        $(#[cfg(target_arch = "x86_64")] #[target_feature(enable = $features)])?
+        unsafe fn $sum(a: *const f32, n: usize) -> f32 {
+            // SAFETY: the caller's promise.
+            unsafe { sum_sweep::<{ $hw }, false>(a, a, 3, n) }
+        }
+        $(#[cfg(target_arch = "x86_64")] #[target_feature(enable = $features)])?
+        unsafe fn $extreme<const LEAST: bool>(a: *const f32, n: usize) -> f32 {
+            // SAFETY: the caller's promise.
+            unsafe { extreme_sweep::<LEAST>(a, n) }
+        }
+        $(#[cfg(target_arch = "x86_64")] #[target_feature(enable = $features)])?
+        unsafe fn $spread(dst: *mut u32, bits: u32, n: usize) {
+            // SAFETY: the caller's promise.
+            unsafe { spread_sweep(dst, bits, n) }
+        }
+    };
 }
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,fma,f16c")]
-unsafe fn dot_avx512(src: [*const f32; 2], step: [usize; 2], n: usize) -> f32 {
-    // SAFETY: the caller's promise.
-    unsafe { dot_sweep::<true>(src, step, n) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn dot_avx2(src: [*const f32; 2], step: [usize; 2], n: usize) -> f32 {
-    // SAFETY: the caller's promise.
-    unsafe { dot_sweep::<true>(src, step, n) }
-}
-
-unsafe fn dot_baseline(src: [*const f32; 2], step: [usize; 2], n: usize) -> f32 {
-    // SAFETY: the caller's promise.
-    unsafe { dot_sweep::<BASELINE_HW>(src, step, n) }
-}
+copies!(lanes_avx512 ragged_avx512 dot_avx512 sum_avx512 extreme_avx512 spread_avx512, true, "avx512f,avx512vl,avx512dq,avx512bw,fma,f16c");
+copies!(lanes_avx2 ragged_avx2 dot_avx2 sum_avx2 extreme_avx2 spread_avx2, true, "avx2,fma,f16c");
+copies!(lanes_baseline ragged_baseline dot_baseline sum_baseline extreme_baseline spread_baseline, BASELINE_HW);
 
 fn pick<L: Lane>(isa: Isa) -> Lanes {
     match isa {
@@ -214,6 +373,44 @@ pub(super) fn dot(isa: Isa) -> Dot {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => dot_avx2,
         _ => dot_baseline,
+    }
+}
+
+/// The writer of equal lanes for an instruction set of this machine.
+pub(super) fn spread(isa: Isa) -> Spread {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => spread_avx512,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => spread_avx2,
+        _ => spread_baseline,
+    }
+}
+
+/// The sum of all lanes for an instruction set of this machine.
+pub(super) fn sum(isa: Isa) -> Reduce {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => sum_avx512,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => sum_avx2,
+        _ => sum_baseline,
+    }
+}
+
+/// The largest of all lanes, or the smallest; NaN if any is.
+pub(super) fn extreme(isa: Isa, least: bool) -> Reduce {
+    match (isa, least) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, false) => extreme_avx512::<false>,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, true) => extreme_avx512::<true>,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, false) => extreme_avx2::<false>,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, true) => extreme_avx2::<true>,
+        (_, false) => extreme_baseline::<false>,
+        (_, true) => extreme_baseline::<true>,
     }
 }
 

@@ -278,9 +278,8 @@ impl Nodes {
                 }
             };
         }
-        let op = same!(
-            Neg, Abs, Exp, Log, Sqrt, Rsqrt, Recip, Sin, Cos, Tanh, Erf, Floor, Sigmoid, Round, Sign
-        );
+        let op =
+            same!(Neg, Abs, Exp, Log, Sqrt, Rsqrt, Recip, Sin, Cos, Tanh, Erf, Floor, Sigmoid, Round, Sign);
         self.map(Map::Unary(op), &[a], Kind::F)
     }
 

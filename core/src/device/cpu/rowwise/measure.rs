@@ -5,6 +5,7 @@ use super::*;
 use crate::expr::{Bindings, Expr, Fold, Instr, Kind, Tape};
 use crate::plan::{Epilogue, Operand, Rowwise};
 use crate::tensor::DType;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 fn operand(buffer: usize, strides: &[isize]) -> Operand {
@@ -17,17 +18,33 @@ fn add(tape: &mut Tape, e: &Expr, inputs: usize, reduced: usize) -> usize {
     tape.add(e, &Bindings { inputs: &inputs, reduced: &reduced, coords: &[], flat: &[] })
 }
 
+/// The clock, by a chain of dependent operations: an exclusive or and a multiplication take 4 cycles on the machines
+/// that matter here. The best of many turns, for others may use the machine.
 fn gigahertz() -> f64 {
-    // A chain of dependent additions runs one a cycle.
-    let begin = Instant::now();
-    let mut x = 0_u64;
-    for i in 0..50_000_000_u64 {
-        x = std::hint::black_box(x.wrapping_add(i));
+    static CLOCK: OnceLock<f64> = OnceLock::new();
+    let turn = |_| {
+        let (begin, mut x) = (Instant::now(), 1_u64);
+        for i in 0..200_000_u64 {
+            x = (x ^ i).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        }
+        std::hint::black_box(x);
+        0.8e6 / begin.elapsed().as_secs_f64() / 1e9
+    };
+    *CLOCK.get_or_init(|| (0..300).map(turn).fold(0.0, f64::max))
+}
+
+/// f32 at a multiple of 64 bytes, as the arena's buffers are.
+struct Aligned(Vec<Block>);
+
+impl Aligned {
+    fn new(elements: usize, value: impl Fn(usize) -> f32) -> Self {
+        let of = |block: usize| Block(std::array::from_fn(|i| value(block * 16 + i).to_bits()));
+        Self((0..elements.div_ceil(16)).map(of).collect())
     }
-    let _ = x;
-    // The chain goes through memory on x86-64 unless the compiler keeps it: use the nominal clock instead.
-    let _ = begin;
-    std::env::var("GHZ").ok().and_then(|v| v.parse().ok()).unwrap_or(3.7)
+
+    fn base(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr().cast()
+    }
 }
 
 fn report(name: &str, elements: usize, mut run: impl FnMut()) {
@@ -42,13 +59,17 @@ fn report(name: &str, elements: usize, mut run: impl FnMut()) {
         }
         best = best.min(begin.elapsed().as_secs_f64() / f64::from(turns));
     }
-    println!("{name}: {:.2} cycles/element ({:.2} µs)", best * ghz * 1e9 / elements as f64, best * 1e6);
+    println!(
+        "{name}: {:.2} cycles/element ({:.2} µs at {ghz:.2} GHz)",
+        best * ghz * 1e9 / elements as f64,
+        best * 1e6
+    );
 }
 
 fn time(name: &str, step: &Rowwise, threads: usize) {
-    let mut buffers: Vec<Vec<f32>> =
-        (0..8).map(|b| (0..4_300_000).map(|i| ((i * 7 + b) % 1000) as f32 * 1e-3).collect()).collect();
-    let bases: Vec<*mut u8> = buffers.iter_mut().map(|b| b.as_mut_ptr().cast()).collect();
+    let mut buffers: Vec<Aligned> =
+        (0..6).map(|b| Aligned::new(4_300_000, |i| ((i * 7 + b) % 1000) as f32 * 1e-3)).collect();
+    let bases: Vec<*mut u8> = buffers.iter_mut().map(Aligned::base).collect();
     let pool = ThreadPool::new(threads);
     let prepared = PreparedRowwise::new(step).unwrap();
     let mut scratch = RowScratch::new(threads, prepared.scratch_bytes_per_worker());
@@ -173,13 +194,14 @@ fn epilogues() {
     for columns in [64_usize, 384, 500] {
         let mut tape = Tape::default();
         let result = add(&mut tape, &gelu(Expr::Input(0) + Expr::Input(1)), 2, 0);
-        let plan =
-            Epilogue { domain: vec![128, columns], operands: vec![operand(0, &[0, 1])], tape, result };
+        let plan = Epilogue { domain: vec![128, columns], operands: vec![operand(0, &[0, 1])], tape, result };
         let prepared = PreparedEpilogue::new(&plan).unwrap();
         let mut scratch = RowScratch::new(1, prepared.scratch_bytes_per_worker());
-        let mut bias = vec![0.01_f32; columns];
-        let bases = [bias.as_mut_ptr().cast::<u8>()];
-        let mut c = vec![0.3_f32; 32 * columns];
+        let mut bias = Aligned::new(columns, |_| 0.01);
+        let bases = [bias.base()];
+        let mut product = Aligned::new(32 * columns, |i| (i % 77) as f32 * 0.05 - 2.0);
+        // SAFETY: that many elements were made.
+        let c = unsafe { std::slice::from_raw_parts_mut(product.base().cast::<f32>(), 32 * columns) };
         let part = scratch.workers().of(0);
         report(&format!("gelu epilogue {columns}"), c.len(), || {
             for (row, segment) in c.chunks_exact_mut(columns).enumerate() {
@@ -187,5 +209,61 @@ fn epilogues() {
                 unsafe { prepared.apply(part, Bases(&bases), row, 0, segment) };
             }
         });
+    }
+}
+
+#[test]
+#[ignore = "measures"]
+fn parts() {
+    use super::super::vmath::{self, UnaryOp};
+    use super::kernels::{self, Two};
+    let isa = isa();
+    for n in [128_usize, 384] {
+        let mut buffers: Vec<Aligned> =
+            (0..4).map(|b| Aligned::new(n + 16 * b, |i| (i % 77) as f32 * 0.05 - 2.0)).collect();
+        let p: Vec<*mut f32> = buffers.iter_mut().map(|b| b.base().cast()).collect();
+        let turns = 64;
+        for op in [UnaryOp::Erf, UnaryOp::Exp, UnaryOp::Tanh, UnaryOp::Sigmoid, UnaryOp::Neg] {
+            report(&format!("{op:?} {n}"), n * turns, || {
+                // SAFETY: the buffers hold n lanes.
+                (0..turns).for_each(|_| unsafe { vmath::unary(isa, op, p[1], p[0], n) });
+            });
+        }
+        for fold in [vmath::Fold::Sum, vmath::Fold::Max] {
+            report(&format!("reduce {fold:?} {n}"), n * turns, || {
+                // SAFETY: the buffers hold n lanes.
+                (0..turns).for_each(|_| {
+                    _ = std::hint::black_box(unsafe { vmath::reduce::<f32>(isa, fold, p[0], n) })
+                });
+            });
+        }
+        let most = kernels::extreme(isa, false);
+        report(&format!("most {n}"), n * turns, || {
+            // SAFETY: the buffers hold n lanes.
+            (0..turns).for_each(|_| _ = std::hint::black_box(unsafe { most(p[0], n) }));
+        });
+        let sum = kernels::sum(isa);
+        report(&format!("sum {n}"), n * turns, || {
+            // SAFETY: the buffers hold n lanes.
+            (0..turns).for_each(|_| _ = std::hint::black_box(unsafe { sum(p[0], n) }));
+        });
+        let dot = kernels::dot(isa);
+        report(&format!("dot {n}"), n * turns, || {
+            // SAFETY: the buffers hold n lanes.
+            (0..turns).for_each(|_| _ = std::hint::black_box(unsafe { dot(p[0], p[1], 3, n) }));
+        });
+        for (name, f) in [
+            ("add", kernels::single(isa, Two::Add)),
+            ("div", kernels::single(isa, Two::Div)),
+            ("mul add", kernels::paired(isa, Two::Mul, Two::Add)),
+        ] {
+            let u: Vec<*mut u32> = p.iter().map(|p| p.cast()).collect();
+            for step in [1, 0] {
+                report(&format!("{name} {n}, step {step}"), n * turns, || {
+                    // SAFETY: the buffers hold n lanes.
+                    (0..turns).for_each(|_| unsafe { f(u[3], u[0], u[1], u[2], 5 + 2 * step, n) });
+                });
+            }
+        }
     }
 }

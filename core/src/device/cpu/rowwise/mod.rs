@@ -17,10 +17,10 @@ mod fuse;
 mod geometry;
 mod kernels;
 mod lower;
-mod program;
-mod schedule;
 #[cfg(test)]
 mod measure;
+mod program;
+mod schedule;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -32,7 +32,7 @@ use super::threads::ThreadPool;
 use crate::error::Result;
 use crate::plan;
 use geometry::Cursor;
-use program::{Draft, Program};
+use program::{Draft, LIMITS, Limits, Program};
 use schedule::Block;
 
 /// Cycles of work below which a second thread does not pay: about 16 µs.
@@ -85,11 +85,11 @@ pub struct PreparedRowwise {
 impl PreparedRowwise {
     /// Prepares a step; refuses one whose tape or strides make no sense.
     pub fn new(step: &plan::Rowwise) -> Result<Self> {
-        Self::on(step, isa())
+        Self::on(step, isa(), LIMITS)
     }
 
     /// For an instruction set this machine has.
-    fn on(step: &plan::Rowwise, isa: Isa) -> Result<Self> {
+    fn on(step: &plan::Rowwise, isa: Isa, limits: Limits) -> Result<Self> {
         let load = |i: usize| match step.operands.get(i) {
             Some(operand) => Cursor::operand(operand),
             None => Err(missing(i)),
@@ -105,6 +105,7 @@ impl PreparedRowwise {
             out: Cursor::operand(&step.out)?,
             fixed: false,
             isa,
+            limits,
         })?;
         Ok(Self { program })
     }
@@ -150,10 +151,10 @@ pub struct PreparedEpilogue {
 impl PreparedEpilogue {
     /// Prepares an epilogue; refuses one whose tape or strides make no sense.
     pub fn new(epilogue: &plan::Epilogue) -> Result<Self> {
-        Self::on(epilogue, isa())
+        Self::on(epilogue, isa(), LIMITS)
     }
 
-    fn on(epilogue: &plan::Epilogue, isa: Isa) -> Result<Self> {
+    fn on(epilogue: &plan::Epilogue, isa: Isa, limits: Limits) -> Result<Self> {
         let rank = epilogue.domain.len();
         if rank == 0 {
             return Err(crate::error::Error::Graph { what: "an epilogue without columns".into() });
@@ -174,6 +175,7 @@ impl PreparedEpilogue {
             out: Cursor::segment(rank),
             fixed: true,
             isa,
+            limits,
         })?;
         Ok(Self { program })
     }
@@ -203,5 +205,7 @@ impl PreparedEpilogue {
 }
 
 fn missing(operand: usize) -> crate::error::Error {
-    crate::error::Error::Graph { what: format!("a fused step's tape loads operand {operand}, which is not there") }
+    crate::error::Error::Graph {
+        what: format!("a fused step's tape loads operand {operand}, which is not there"),
+    }
 }

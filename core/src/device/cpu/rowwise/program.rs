@@ -5,7 +5,7 @@ use super::super::isa::Isa;
 use super::exec::{CURSORS, Env, Op, packing};
 use super::fuse::{Fact, Facts, Want, fuse};
 use super::geometry::{Cursor, Domain, MOST_AXES, Walk, shift};
-use super::kernels::W;
+use super::kernels::{self, Spread, W};
 use super::lower::{Node, Nodes, lower};
 use super::schedule::{Block, Scheduled, Section, Surroundings, schedule};
 use crate::error::{Error, Result};
@@ -13,8 +13,18 @@ use crate::expr::{Fold, Kind, Reg, Tape};
 use crate::tensor::DType;
 use std::ops::Range;
 
-/// Longest row that is kept in slots from section to section.
-const WHOLE_ROW: usize = 8192;
+/// Bounds that change how a program runs and not, beyond rounding, what it gives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Longest row that is kept in slots from section to section.
+    pub(super) whole_row: usize,
+    /// Most lanes of a chunk.
+    pub(super) chunk: usize,
+}
+
+/// As measured on AVX-512; nothing depends on them sharply.
+pub(super) const LIMITS: Limits = Limits { whole_row: 8192, chunk: 4096 };
+
 /// Bytes of slots up to which that is better than computing values anew.
 const WHOLE_BYTES: usize = 128 * 1024;
 /// Bytes of slots that leave room in a first-level cache.
@@ -33,11 +43,13 @@ pub(super) struct Draft<'a> {
     /// The last axis stays the lanes' and the others keep their order.
     pub(super) fixed: bool,
     pub(super) isa: Isa,
+    pub(super) limits: Limits,
 }
 
 /// See the module.
 pub(super) struct Program {
     isa: Isa,
+    spread: Spread,
     /// Positions along kept axes (but for the lanes).
     kept: Walk,
     /// Positions along reduced axes (but for the lanes).
@@ -115,20 +127,25 @@ impl Program {
         let steps: Vec<isize> = domain.cursors.iter().map(|c| c.strides[lane]).collect();
         let counts: Vec<bool> =
             domain.cursors.iter().zip(&steps).map(|(c, &step)| c.dtype.is_none() && step == 1).collect();
-        let given =
-            Facts { cursors: &facts, counts: &counts, reduced: Fact { wide: column, inner: false } };
+        let given = Facts { cursors: &facts, counts: &counts, reduced: Fact { wide: column, inner: false } };
         let (nodes, facts, roots) = fuse(nodes, &wants, &given);
         let Some((&root, reduced_roots)) = roots.split_last() else { return Err(broken("no result")) };
         if draft.per_row && (facts[root.id].inner || (one && facts[root.id].wide)) {
             return Err(broken("a result for each row varies along a reduced axis"));
         }
-        let reductions: Vec<_> =
-            draft.reductions.iter().zip(kinds).zip(reduced_roots).map(|((&(fold, _), kind), &r)| (fold, kind, r)).collect();
+        let reductions: Vec<_> = draft
+            .reductions
+            .iter()
+            .zip(kinds)
+            .zip(reduced_roots)
+            .map(|((&(fold, _), kind), &r)| (fold, kind, r))
+            .collect();
         let typed: Vec<_> = domain.cursors.iter().zip(&steps).map(|(c, &step)| (c.dtype, step)).collect();
         let mut around = Surroundings {
             isa: draft.isa,
             column,
-            whole: !column && inner.count == 1 && domain.sizes[lane] <= WHOLE_ROW,
+            whole: !column && inner.count == 1 && domain.sizes[lane] <= draft.limits.whole_row,
+            lanes: domain.sizes[lane],
             reduces: domain.reduced.contains(&true),
             positions: inner.count,
             cursors: &typed,
@@ -141,7 +158,7 @@ impl Program {
             around.whole = false;
             code = schedule(&nodes, &facts, &reductions, root, &around);
         }
-        let chunk = chunk_for(&code, lanes, around.whole);
+        let chunk = chunk_for(&code, lanes, around.whole, draft.limits.chunk);
         let placed = code.place(chunk, typed.len(), one);
         let cycles = if column {
             code.cycles(chunk.min(lanes), inner.count) * lanes.div_ceil(chunk) as f64 * kept.count as f64
@@ -151,6 +168,7 @@ impl Program {
         };
         Ok(Self {
             isa: draft.isa,
+            spread: kernels::spread(draft.isa),
             kept,
             inner,
             cursors: domain.cursors,
@@ -174,10 +192,10 @@ impl Program {
 
     /// Lanes of a chunk, so that `threads` find work each.
     pub(super) fn chunk_for(&self, threads: usize) -> usize {
-        if !self.column || threads < 2 || self.items(self.chunk) >= 2 * threads {
+        if !self.column || self.items(self.chunk) >= threads {
             return self.chunk;
         }
-        let share = self.lanes.div_ceil((2 * threads).div_ceil(self.kept.count.max(1)));
+        let share = self.lanes.div_ceil(threads.div_ceil(self.kept.count.max(1)));
         share.next_multiple_of(W).max(64).min(self.chunk)
     }
 
@@ -196,7 +214,7 @@ impl Program {
             }
         }
         let transit = scratch.wrapping_add(self.transit);
-        Env { isa: self.isa, bases, transit, n: 0, lane: 0, position: 0 }
+        Env { isa: self.isa, spread: self.spread, bases, transit, n: 0, lane: 0, position: 0 }
     }
 
     /// Runs some items.
@@ -327,14 +345,14 @@ impl Program {
 }
 
 /// Lanes of a chunk: few enough that its slots stay in the nearest cache.
-fn chunk_for(code: &Scheduled, lanes: usize, whole: bool) -> usize {
+fn chunk_for(code: &Scheduled, lanes: usize, whole: bool, limit: usize) -> usize {
     let all = lanes.next_multiple_of(W).max(W);
     if whole {
         return all;
     }
     let most = match code.slot_count {
-        0 => 4096,
+        0 => limit,
         n => (NEAR_BYTES / 4 / n).clamp(256, 2048) / W * W,
     };
-    most.min(all)
+    most.min(limit).min(all)
 }

@@ -2,7 +2,7 @@
 //! there yet, and slots of scratch memory for values while they live. Chooses no axes; runs nothing.
 
 use super::super::isa::Isa;
-use super::super::vmath::{ArgFold, Cast};
+use super::super::vmath::{ArgFold, Cast, Fold as VFold};
 use super::exec::{Accumulator, At, CONSTANTS, CURSORS, Code, FLUSH, Joining, Op, SCRATCH, Width};
 use super::exec::{extreme, packing, start};
 use super::fuse::{Fact, Root};
@@ -23,6 +23,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) column: bool,
     /// A row is one chunk: everything is computed once.
     pub(super) whole: bool,
+    /// Lanes altogether.
+    pub(super) lanes: usize,
     /// Some axes are reduced.
     pub(super) reduces: bool,
     /// Positions of a column's reductions.
@@ -137,10 +139,10 @@ impl Scheduler<'_> {
             other => other,
         };
         let joining = match fold {
-            Fold::Sum => Joining::Fold(super::super::vmath::Fold::Sum),
-            Fold::Prod => Joining::Fold(super::super::vmath::Fold::Prod),
-            Fold::Max => Joining::Fold(super::super::vmath::Fold::Max),
-            Fold::Min => Joining::Fold(super::super::vmath::Fold::Min),
+            Fold::Sum => Joining::Fold(VFold::Sum),
+            Fold::Prod => Joining::Fold(VFold::Prod),
+            Fold::Max => Joining::Fold(VFold::Max),
+            Fold::Min => Joining::Fold(VFold::Min),
             Fold::ArgMax => Joining::Arg(ArgFold::Max),
             Fold::ArgMin => Joining::Arg(ArgFold::Min),
         };
@@ -158,7 +160,7 @@ impl Scheduler<'_> {
             let cell = self.cell();
             let code = match root.product {
                 Some(_) => Code::ReduceDot(dot),
-                None => Code::Reduce(joining, kind),
+                None => self.reduce(joining, kind),
             };
             let src = self.sources(root.needs());
             self.draft(code, cell, src);
@@ -183,12 +185,26 @@ impl Scheduler<'_> {
         next
     }
 
+    /// The reduction of a row that is one chunk.
+    fn reduce(&self, joining: Joining, kind: Kind) -> Code {
+        let isa = self.around.isa;
+        match (joining, kind) {
+            (Joining::Fold(VFold::Max), Kind::F) => Code::ReduceReal(kernels::extreme(isa, false)),
+            (Joining::Fold(VFold::Min), Kind::F) => Code::ReduceReal(kernels::extreme(isa, true)),
+            // A longer sum is vmath's, which halves it.
+            (Joining::Fold(VFold::Sum), Kind::F) if self.around.lanes <= 2048 => {
+                Code::ReduceReal(kernels::sum(isa))
+            }
+            _ => Code::Reduce(joining, kind),
+        }
+    }
+
     fn by_column(&mut self, begin: usize, needed: &[Id], joining: Joining, kind: Kind, root: Root) -> usize {
         let isa = self.around.isa;
         let add = kernels::single(isa, Two::Add);
         let acc = self.slot();
         let none = Spot::None;
-        let sum = joining == Joining::Fold(super::super::vmath::Fold::Sum) && kind == Kind::F;
+        let sum = joining == Joining::Fold(VFold::Sum) && kind == Kind::F;
         let extra = match joining {
             Joining::Arg(_) => Some(self.slot()),
             _ => (sum && self.around.positions > 2 * FLUSH).then(|| self.slot()),
@@ -240,7 +256,10 @@ impl Scheduler<'_> {
             && self.facts[root.id].wide
             && self.spots[root.id].is_none()
             && (self.facts[root.id].inner || !looped)
-            && matches!(self.nodes.all[root.id].0, Node::Map(..) | Node::Stream(..) | Node::Index(_) | Node::Load(_))
+            && matches!(
+                self.nodes.all[root.id].0,
+                Node::Map(..) | Node::Stream(..) | Node::Index(_) | Node::Load(_)
+            )
             && self.in_place(root.id).is_none();
         let rest: Vec<Id> = needed.iter().copied().filter(|&id| !(direct && id == root.id)).collect();
         self.emit_all(&rest, false);
@@ -335,10 +354,7 @@ impl Scheduler<'_> {
             }
             Node::Index(cursor) => Code::Count(self.around.cursors[cursor].1 as u32),
             Node::Stream(seed, ..) => Code::Stream(seed),
-            Node::Map(op, [_, b, _]) => match op {
-                Map::Two(Two::Div) if wide && !self.facts[b].wide => {
-                    Code::Quotient(kernels::single(isa, Two::Div), kernels::single(isa, Two::Mul))
-                }
+            Node::Map(op, _) => match op {
                 Map::Two(op) => Code::Lanes(kernels::single(isa, op)),
                 Map::Pair(first, second) => Code::Lanes(kernels::paired(isa, first, second)),
                 Map::Compare(op) => Code::Lanes(kernels::compared(isa, op)),
@@ -378,7 +394,8 @@ impl Scheduler<'_> {
     }
 
     fn draft(&mut self, code: Code, dst: Spot, src: [Spot; 3]) {
-        let uniform = matches!(dst, Spot::Cell(_)) && !matches!(code, Code::Reduce(..) | Code::ReduceDot(_));
+        let uniform = matches!(dst, Spot::Cell(_))
+            && !matches!(code, Code::Reduce(..) | Code::ReduceDot(_) | Code::ReduceReal(_));
         self.out.drafts.push(Draft { code, dst, src, uniform });
     }
 
@@ -496,7 +513,7 @@ impl Scheduled {
         let place = |draft: &Draft| -> Op {
             let outside = |spot: &Spot| matches!(spot, Spot::Cursor(_) | Spot::Accumulator(_));
             let exact = draft.src.iter().chain([&draft.dst]).any(outside)
-                || matches!(draft.code, Code::Reduce(..) | Code::ReduceDot(_));
+                || matches!(draft.code, Code::Reduce(..) | Code::ReduceDot(_) | Code::ReduceReal(_));
             let width = match draft.code {
                 Code::Store(..) if one => Width::One,
                 _ if draft.uniform => Width::Uniform,

@@ -7,16 +7,8 @@ use crate::expr::{Binary, Compare, Fold, Instr, Kind, Scalar, Tape, Unary};
 use crate::plan::{Epilogue, Operand, Rowwise};
 use crate::tensor::DType;
 
-const DTYPES: [DType; 8] = [
-    DType::F32,
-    DType::F16,
-    DType::BF16,
-    DType::I32,
-    DType::U32,
-    DType::I64,
-    DType::U8,
-    DType::Bool,
-];
+const DTYPES: [DType; 8] =
+    [DType::F32, DType::F16, DType::BF16, DType::I32, DType::U32, DType::I64, DType::U8, DType::Bool];
 
 /// xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled" (2016).
 struct Noise(u64);
@@ -40,7 +32,12 @@ impl Noise {
 }
 
 /// Axes in a random order, some repeated, reversed or spaced; the elements that takes.
-fn strides(noise: &mut Noise, domain: &[usize], fixed_zero: &[bool], wild: bool) -> (Vec<isize>, isize, usize) {
+fn strides(
+    noise: &mut Noise,
+    domain: &[usize],
+    fixed_zero: &[bool],
+    wild: bool,
+) -> (Vec<isize>, isize, usize) {
     let mut axes: Vec<usize> = (0..domain.len()).collect();
     if noise.chance(50) {
         for i in (1..axes.len()).rev() {
@@ -173,12 +170,13 @@ impl Maker<'_> {
         match self.noise.below(12) {
             0..3 => {
                 use Unary::{
-                    Abs, Cos, Erf, Exp, Floor, Log, Neg, Not, Recip, Round, Rsqrt, Sigmoid, Sign, Sin, Sqrt, Tanh,
+                    Abs, Cos, Erf, Exp, Floor, Log, Neg, Not, Recip, Round, Rsqrt, Sigmoid, Sign, Sin, Sqrt,
+                    Tanh,
                 };
                 let op = match kind {
                     Kind::F => self.noise.pick(&[
-                        Neg, Abs, Exp, Log, Sqrt, Rsqrt, Recip, Sin, Cos, Tanh, Erf, Floor, Sigmoid, Round, Sign,
-                        Not,
+                        Neg, Abs, Exp, Log, Sqrt, Rsqrt, Recip, Sin, Cos, Tanh, Erf, Floor, Sigmoid, Round,
+                        Sign, Not,
                     ]),
                     Kind::I | Kind::U => self.noise.pick(&[Neg, Abs, Not]),
                     Kind::B => Not,
@@ -207,7 +205,7 @@ impl Maker<'_> {
                 self.push(Instr::Select(c, a, b), kind);
             }
             10 => {
-                let dtype = self.noise.pick(&DTYPES);
+                let dtype = self.noise.pick(DTYPES);
                 self.push(Instr::Cast(dtype, a), Kind::of(dtype));
             }
             _ => {
@@ -247,7 +245,7 @@ fn domain(noise: &mut Noise, most: usize) -> Vec<usize> {
 }
 
 fn operand(noise: &mut Noise, buffer: usize, domain: &[usize], data: &mut Vec<Vec<u8>>) -> Operand {
-    let dtype = if noise.chance(50) { DType::F32 } else { noise.pick(&DTYPES) };
+    let dtype = if noise.chance(50) { DType::F32 } else { noise.pick(DTYPES) };
     let none = vec![false; domain.len()];
     let (strides, offset, elements) = strides(noise, domain, &none, true);
     data.push(fill(noise, dtype, elements));
@@ -283,9 +281,15 @@ fn program(noise: &mut Noise, most: usize) -> (Rowwise, Vec<Vec<u8>>, usize) {
         let single = reduced.iter().filter(|&&r| r).count() == 1;
         let fold = match (kind, single) {
             (Kind::B, _) => maker.noise.pick(&[Fold::Max, Fold::Min]),
-            (_, true) => {
-                maker.noise.pick(&[Fold::Sum, Fold::Sum, Fold::Prod, Fold::Max, Fold::Min, Fold::ArgMax, Fold::ArgMin])
-            }
+            (_, true) => maker.noise.pick(&[
+                Fold::Sum,
+                Fold::Sum,
+                Fold::Prod,
+                Fold::Max,
+                Fold::Min,
+                Fold::ArgMax,
+                Fold::ArgMin,
+            ]),
             _ => maker.noise.pick(&[Fold::Sum, Fold::Sum, Fold::Prod, Fold::Max, Fold::Min]),
         };
         reductions.push((fold, of));
@@ -301,7 +305,7 @@ fn program(noise: &mut Noise, most: usize) -> (Rowwise, Vec<Vec<u8>>, usize) {
     }
     let result = maker.register(None, per_row).unwrap_or(0);
     let Maker { noise, tape, operands, .. } = maker;
-    let dtype = if noise.chance(50) { DType::F32 } else { noise.pick(&DTYPES) };
+    let dtype = if noise.chance(50) { DType::F32 } else { noise.pick(DTYPES) };
     let zero: Vec<bool> = reduced.iter().map(|&r| r && per_row).collect();
     let (out_strides, offset, elements) = strides(noise, &domain, &zero, false);
     let out = Operand { buffer: data.len(), dtype, offset, strides: out_strides };
@@ -355,8 +359,8 @@ fn check(seed: u64, most: usize, checked: &mut (usize, usize)) {
     let mut noise = Noise(seed);
     let (step, data, out) = program(&mut noise, most);
     let wanted = reference(&step, &data);
-    for isa in available() {
-        let mut prepared = PreparedRowwise::on(&step, isa).unwrap();
+    for (isa, limits) in available().flat_map(|isa| [(isa, LIMITS), (isa, SMALL)]) {
+        let mut prepared = PreparedRowwise::on(&step, isa, limits).unwrap();
         let mut first: Option<Vec<u8>> = None;
         for threads in [1, 2, 5] {
             // As if the work were worth many threads.
@@ -364,7 +368,6 @@ fn check(seed: u64, most: usize, checked: &mut (usize, usize)) {
             let pool = ThreadPool::new(threads);
             let mut scratch = RowScratch::new(threads, prepared.scratch_bytes_per_worker());
             let mut data = data.clone();
-            // The output ends where its buffer ends: a write beyond would be found by its neighbour.
             let bases: Vec<*mut u8> = data.iter_mut().map(|b| b.as_mut_ptr()).collect();
             // SAFETY: `strides` counted the elements that every operand reaches.
             unsafe { prepared.run(&pool, Bases(&bases), &mut scratch) };
@@ -385,7 +388,10 @@ fn check(seed: u64, most: usize, checked: &mut (usize, usize)) {
                 data[out].iter().zip(&untouched).all(|(&b, &u)| !u || b == 0xAB),
                 "seed {seed}: wrote between its elements: {step:#?}"
             );
-            assert!(first.get_or_insert_with(|| data[out].clone()) == &data[out], "seed {seed}: bits by threads");
+            assert!(
+                first.get_or_insert_with(|| data[out].clone()) == &data[out],
+                "seed {seed}: bits by threads"
+            );
         }
     }
 }
@@ -393,19 +399,19 @@ fn check(seed: u64, most: usize, checked: &mut (usize, usize)) {
 #[test]
 fn random_programs_agree_with_the_reference() {
     let mut checked = (0, 0);
-    for seed in 1..=15000_u64 {
+    for seed in 1..=700 {
         check(seed * 0x9E37_79B9, 400, &mut checked);
     }
-    for seed in 1..=600_u64 {
+    for seed in 1..=30 {
         check(seed * 0x51_7CC1_B727, 9000, &mut checked);
     }
-    eprintln!("{checked:?}"); assert!(checked.0 * 10 > checked.1 * 7, "only {checked:?} could be checked");
+    assert!(checked.0 * 10 > checked.1 * 7, "only {checked:?} could be checked");
 }
 
 #[test]
 fn random_epilogues_agree_with_the_reference() {
     let mut checked = (0, 0);
-    for seed in 1..=6000_u64 {
+    for seed in 1..=300_u64 {
         let mut noise = Noise(seed * 0x2545_F491);
         let mut domain = domain(&mut noise, 300);
         if domain.is_empty() {
@@ -448,8 +454,8 @@ fn random_epilogues_agree_with_the_reference() {
                 registers(&plan.tape, at, &load, &[])[result]
             })
             .collect();
-        for isa in available() {
-            let prepared = PreparedEpilogue::on(&plan, isa).unwrap();
+        for (isa, limits) in available().flat_map(|isa| [(isa, LIMITS), (isa, SMALL)]) {
+            let prepared = PreparedEpilogue::on(&plan, isa, limits).unwrap();
             let mut scratch = RowScratch::new(1, prepared.scratch_bytes_per_worker());
             let mut c = product.clone();
             let mut inputs = data.clone();
@@ -468,14 +474,16 @@ fn random_epilogues_agree_with_the_reference() {
                 let agrees = agrees(Scalar::F(f64::from(got)), want, DType::F32);
                 checked.0 += usize::from(agrees.is_some());
                 checked.1 += 1;
-                assert!(agrees != Some(false), "seed {seed}, {isa:?}: element {i} is {got}, wanted {want:?}: {plan:#?}");
+                assert!(
+                    agrees != Some(false),
+                    "seed {seed}, {isa:?}: element {i} is {got}, wanted {want:?}: {plan:#?}"
+                );
             }
         }
     }
-    eprintln!("{checked:?}"); assert!(checked.0 * 10 > checked.1 * 7, "only {checked:?} could be checked");
+    assert!(checked.0 * 10 > checked.1 * 7, "only {checked:?} could be checked");
 }
 
-/// `[rows, columns]`, all of f32.
 fn plain(buffer: usize, strides: &[isize]) -> Operand {
     Operand { buffer, dtype: DType::F32, offset: 0, strides: strides.to_vec() }
 }

@@ -31,14 +31,19 @@ pub(super) fn through(f: &dyn Fn(&[Scalar]) -> Scalar, from: &[Val]) -> Val {
         return Val::unknown(v);
     }
     let mut moved = Vec::new();
-    for corner in 0..3_usize.pow(from.len() as u32) {
+    for corner in 0..4_usize.pow(from.len() as u32) {
         let mut inputs = at.clone();
         let mut c = corner;
         for (input, x) in inputs.iter_mut().zip(from) {
             if let Scalar::F(v) = x.v {
-                *input = Scalar::F(v + x.e * (c % 3) as f64 - x.e);
+                // The nearest f32 too: it may be whole where v is not.
+                *input = Scalar::F(if c % 4 == 3 {
+                    f64::from(v as f32)
+                } else {
+                    v + x.e * ((c % 4) as f64 - 1.0)
+                });
             }
-            c /= 3;
+            c /= 4;
         }
         moved.push(f(&inputs));
     }

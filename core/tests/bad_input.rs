@@ -1,0 +1,185 @@
+//! Bad input of every kind ends in a typed error that says what was wanted and what came. (Malformed
+//! safetensors files are the `load` room's own tests.)
+
+use weft::device::Device;
+use weft::error::Error;
+use weft::graph::Graph;
+use weft::session::{Compiler, Optimizer, Session, build_inference_session, build_session};
+use weft::tensor::{DType, Tensor, Weights};
+
+fn linear() -> Graph {
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [2, 3]);
+    let w = g.parameter("w", [3, 4]);
+    g.output("y", g.matmul(x, w));
+    g
+}
+
+fn message<T>(result: Result<T, Error>) -> String {
+    result.err().expect("an error").to_string()
+}
+
+fn f32s(shape: &[usize]) -> Tensor<'static> {
+    let n = shape.iter().product::<usize>();
+    Tensor::from_vec(shape, (0..n).map(|i| i as f32 * 0.5 - 1.0).collect()).unwrap()
+}
+
+#[test]
+fn a_wrong_call_poisons_and_compile_returns_the_first_error() {
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [4, 784]);
+    let w = g.parameter("w", [512, 10]);
+    let bad = g.matmul(x, w);
+    g.output("y", g.relu(g.add(bad, g.softmax(bad, 7))));
+    let e = Compiler::new(&Device::cpu(1)).compile(&g).err().unwrap();
+    assert_eq!(e.code(), 100);
+    assert_eq!(
+        e.to_string(),
+        "matmul: inner dimensions must agree: [4, 784] × [512, 10] (node \"%2 = matmul(x, w)\")"
+    );
+}
+
+#[test]
+fn weights_that_do_not_fit_are_named() {
+    let compiled = Compiler::new(&Device::cpu(1)).compile(&linear()).unwrap();
+    let mut weights = Weights::new();
+    assert_eq!(
+        message(compiled.init(&weights)),
+        "weight \"w\" (f32[3, 4]) is missing: the weights have 0 tensors, none of a like name"
+    );
+    weights.insert("w", f32s(&[4, 3]));
+    assert_eq!(message(compiled.init(&weights)), "weight \"w\": the graph wants f32[3, 4], the weights have f32[4, 3]");
+    weights.insert("w", Tensor::from_vec([3, 4], vec![1i32; 12]).unwrap());
+    assert_eq!(message(compiled.init(&weights)), "weight \"w\": the graph wants f32[3, 4], the weights have i32[3, 4]");
+    weights.insert("w", f32s(&[3, 4]));
+    weights.insert("other", f32s(&[1]));
+    let session = compiled.init(&weights).unwrap();
+    assert_eq!(session.warnings(), ["weight \"other\" (f32[1]) is not used by the graph"]);
+}
+
+fn session() -> Session {
+    build_inference_session(&linear()).unwrap()
+}
+
+#[test]
+fn inputs_and_outputs_are_checked() {
+    let mut s = session();
+    assert_eq!(message(s.step()), "set these inputs before the step: \"x\"");
+    assert_eq!(message(s.set_input("z", &[0.0; 6])), "no input named \"z\"; there are: x");
+    assert_eq!(message(s.set_input("x", &[0.0; 5])), "\"x\" is f32[2, 3] (6 elements), but 5 elements came");
+    assert_eq!(message(s.set_input_u32("x", &[0; 6])), "\"x\" holds f32 elements, but u32 came");
+    assert_eq!(message(s.set_parameter("v", &[0.0])), "no parameter named \"v\"; there are: w");
+    assert_eq!(message(s.set_parameter("w", &[0.0])), "\"w\" is f32[3, 4] (12 elements), but 1 elements came");
+    assert_eq!(message(s.read_output(0)), "the output is not there yet: call step first");
+    assert_eq!(message(s.read_output(1)), "output 1 asked for, but the session has 1 (from 0)");
+    assert_eq!(message(s.read_output_by_index(9)), "output 9 asked for, but the session has 1 (from 0)");
+    assert_eq!(message(s.read_output("z")), "no output named \"z\"; there are: y");
+    assert_eq!(message(s.set_optimizer(Optimizer::sgd(0.1))), "graph: this session has no backward pass: use compile_training");
+    assert_eq!(message(s.loss()), "graph: it has no loss");
+}
+
+#[test]
+fn nan_in_an_input_is_computed_with() {
+    let mut s = session();
+    s.set_parameter("w", &[1.0; 12]).unwrap();
+    s.set_input("x", &[f32::NAN, 0.0, 0.0, 1.0, 2.0, 3.0]).unwrap();
+    s.step().unwrap();
+    let y = s.read_output(0).unwrap();
+    assert!(y[..4].iter().all(|v| v.is_nan()));
+    assert_eq!(&y[4..], &[6.0; 4]);
+}
+
+#[test]
+fn a_token_id_outside_the_table_is_an_error_and_the_session_goes_on() {
+    let g = Graph::new();
+    let ids = g.input("ids", DType::U32, [3]);
+    let table = g.parameter("table", [5, 2]);
+    g.output("rows", g.name(g.embedding(table, ids), "words"));
+    let mut s = build_inference_session(&g).unwrap();
+    s.set_parameter("table", &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]).unwrap();
+    s.set_input_u32("ids", &[1, 5, 0]).unwrap();
+    let e = s.step().unwrap_err();
+    assert_eq!(e.to_string(), "index 5 at position 1 is outside 0..5 (node \"words\")");
+    assert_eq!(message(s.read_output(0)), "the output is not there yet: call step first");
+    s.set_input_u32("ids", &[4, 0, 1]).unwrap();
+    s.step().unwrap();
+    assert_eq!(s.read_output(0).unwrap(), [8.0, 9.0, 0.0, 1.0, 2.0, 3.0]);
+}
+
+#[test]
+fn empty_sizes_and_doubled_names_are_refused() {
+    let g = Graph::new();
+    g.input("x", DType::F32, [0, 3]);
+    assert_eq!(message(g.data().map(|_| ())), "input: sizes of at least 1: f32[0, 3] (node \"x\")");
+    let g = Graph::new();
+    g.input("x", DType::F32, [1]);
+    g.parameter("x", [1]);
+    assert_eq!(message(g.data().map(|_| ())), "parameter: a name not used before: \"x\" twice (node \"x\")");
+    let g = Graph::new();
+    g.input("x", DType::F32, [1 << 40, 1 << 30]);
+    assert!(message(g.data().map(|_| ())).contains("a tensor that can be addressed"));
+}
+
+#[test]
+fn a_graph_without_results_or_loss_is_refused() {
+    let g = Graph::new();
+    g.input("x", DType::F32, [1]);
+    let said = message(build_inference_session(&g).map(|_| ()));
+    assert_eq!(said, "graph: it has no outputs and no loss: call output or set_loss");
+    let g = linear();
+    assert_eq!(message(build_session(&g).map(|_| ())), "graph: no loss is set: call set_loss");
+}
+
+#[test]
+fn broken_graph_texts_are_located() {
+    let parse = |text: &str| message(Graph::parse(text).map(|_| ()));
+    assert_eq!(parse(""), "graph text, line 1, column 1: wanted \"weft 1\", found an empty text");
+    assert_eq!(parse("weft 2"), "graph text, line 1, column 5: wanted \"1\", found \" 2\"");
+    assert_eq!(
+        parse("weft 1\na = relu(b)\nb = neg(a)\noutput y = b"),
+        "graph: values depend on each other in a circle: a → b → a"
+    );
+    assert_eq!(
+        parse("weft 1\ninput x: f32[2]\ny = rely(x)"),
+        "graph text, line 3, column 5: wanted the name of an operation, found \"rely(x)\""
+    );
+    assert_eq!(
+        parse("weft 1\ny = relu(x)"),
+        "graph text, line 2, column 1: wanted the name of a value, found \"x\", which is not defined"
+    );
+    assert_eq!(
+        parse("weft 1\ninput x: f31[2]"),
+        "graph text, line 2, column 10: wanted a dtype (f32, f16, bf16, i32, u32, i64, u8, bool, q8, q4), found \"f31[2]\""
+    );
+    assert_eq!(
+        parse("weft 1\ninput x: f32[2]\ninput x: f32[2]"),
+        "graph text, line 3, column 1: wanted a name not defined before, found \"x\""
+    );
+    assert_eq!(
+        parse("weft 1\ninput x: f32[2, 3]\ny = matmul(x, x, transpose_a=false, transpose_b=false)"),
+        "matmul: inner dimensions must agree: [2, 3] × [2, 3] (node \"%1 = matmul(x, x), line 3\")"
+    );
+    assert!(parse("weft 1\ninput x: f32[2]\ny = softmax(x)").contains("attributes [axis: Int]"));
+    assert!(parse("weft 1\nconst c: f32[3] = [1, 2]").contains("wanted the elements of f32[3], not 2"));
+}
+
+#[test]
+fn an_unknown_device_is_named() {
+    assert_eq!(
+        message(Device::open("gpu7", 0).map(|_| ())),
+        "device gpu7: there is none of that name; there are: best, cpu (0)"
+    );
+}
+
+#[test]
+fn a_gradient_that_does_not_exist_is_named() {
+    let g = Graph::new();
+    let x = g.parameter("x", [4]);
+    let i = g.argmax(x, 0, false);
+    g.set_loss(g.sum_all(g.mul(x, g.cast(i, DType::F32))));
+    assert!(build_session(&g).is_ok(), "integers carry no gradient, the other path does");
+    let g = Graph::new();
+    let q = g.input("q", DType::Q8, [2, 32]);
+    g.set_loss(g.sum_all(g.dequantise(q)));
+    assert_eq!(message(build_session(&g).map(|_| ())), "graph: there is no trainable parameter");
+}

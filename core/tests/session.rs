@@ -1,0 +1,159 @@
+//! Sessions: training follows the gradient, weights are shared, dropout counts steps, memory is
+//! reused.
+
+use weft::device::Device;
+use weft::graph::Graph;
+use weft::models::mlp;
+use weft::session::{Compiler, Optimizer, Session, build_session};
+use weft::tensor::{DType, Tensor, Weights};
+
+fn ramp(n: usize, scale: f32) -> Vec<f32> {
+    (0..n).map(|i| ((i * 7919 % 1000) as f32 / 500.0 - 1.0) * scale).collect()
+}
+
+fn classifier(batch: usize) -> Graph {
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [batch, 6]);
+    let labels = g.input("labels", DType::U32, [batch]);
+    let y = mlp(&g, x, &[6, 16, 3]);
+    g.output("logits", y);
+    g.set_loss(g.cross_entropy(y, labels, -100, 0.0));
+    g
+}
+
+fn weights() -> Weights {
+    let shapes: [(&str, &[usize]); 4] = [
+        ("layers.0.weight", &[16, 6]),
+        ("layers.0.bias", &[16]),
+        ("layers.1.weight", &[3, 16]),
+        ("layers.1.bias", &[3]),
+    ];
+    let tensor = |s: &[usize]| Tensor::from_vec(s, ramp(s.iter().product(), 0.4)).unwrap();
+    shapes.into_iter().map(|(n, s)| (n.to_string(), tensor(s))).collect()
+}
+
+fn train(optimizer: Optimizer, steps: usize) -> (f32, f32, Session) {
+    let compiled = Compiler::new(&Device::cpu(2)).compile_training(&classifier(12)).unwrap();
+    let mut s = compiled.init(&weights()).unwrap();
+    s.set_optimizer(optimizer).unwrap();
+    s.set_input("x", &ramp(72, 1.0)).unwrap();
+    s.set_input_u32("labels", &(0..12).map(|i| i % 3).collect::<Vec<_>>()).unwrap();
+    s.step().unwrap();
+    let first = s.loss().unwrap();
+    for _ in 1..steps {
+        s.step().unwrap();
+    }
+    (first, s.loss().unwrap(), s)
+}
+
+#[test]
+fn sgd_and_adam_lower_the_loss() {
+    for (optimizer, steps) in [(Optimizer::sgd(0.5), 300), (Optimizer::adam(0.01), 300)] {
+        let (first, last, s) = train(optimizer, steps);
+        assert!(last < first * 0.8, "{optimizer:?}: {first} to {last}");
+        let adam = matches!(optimizer, Optimizer::Adam { .. });
+        assert_eq!(s.memory_summary().adam_bytes > 0, adam);
+    }
+}
+
+#[test]
+fn one_sgd_step_is_the_gradient_times_the_rate() {
+    let compiled = Compiler::new(&Device::cpu(1)).compile_training(&classifier(12)).unwrap();
+    let mut s = compiled.init(&weights()).unwrap();
+    s.set_input("x", &ramp(72, 1.0)).unwrap();
+    s.set_input_u32("labels", &[0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]).unwrap();
+    s.set_optimizer(Optimizer::sgd(0.25)).unwrap();
+    let before = s.read_parameter("layers.0.weight").unwrap();
+    s.step().unwrap();
+    let (after, g) = (s.read_parameter("layers.0.weight").unwrap(), s.read_gradient("layers.0.weight").unwrap());
+    assert!(g.iter().any(|v| v.abs() > 1e-3));
+    for ((b, a), g) in before.iter().zip(&after).zip(&g) {
+        assert!((b - 0.25 * g - a).abs() < 1e-7);
+    }
+}
+
+#[test]
+fn sessions_share_weights_and_see_training() {
+    let (_, _, mut trained) = train(Optimizer::adam(0.01), 50);
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [1, 6]);
+    g.output("logits", mlp(&g, x, &[6, 16, 3]));
+    let compiled = Compiler::new(&Device::cpu(2)).compile(&g).unwrap();
+    let mut eval = compiled.init_shared(&trained.parameters()).unwrap();
+    let x = ramp(6, 0.7);
+    eval.set_input("x", &x).unwrap();
+    eval.step().unwrap();
+    let before = eval.read_output("logits").unwrap();
+    trained.step().unwrap();
+    eval.step().unwrap();
+    let after = eval.read_output("logits").unwrap();
+    assert_ne!(before, after);
+    // what the session sees is what a fresh one over the saved weights sees
+    let mut fresh = compiled.init(&trained.parameters().to_weights().unwrap()).unwrap();
+    fresh.set_input("x", &x).unwrap();
+    fresh.step().unwrap();
+    assert_eq!(fresh.read_output("logits").unwrap(), after);
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let run = |threads| {
+        let compiled = Compiler::new(&Device::cpu(threads)).compile_training(&classifier(12)).unwrap();
+        let mut s = compiled.init(&weights()).unwrap();
+        s.set_optimizer(Optimizer::adam(0.01)).unwrap();
+        s.set_input("x", &ramp(72, 1.0)).unwrap();
+        s.set_input_u32("labels", &(0..12).map(|i| i % 3).collect::<Vec<_>>()).unwrap();
+        (0..20).for_each(|_| s.step().unwrap());
+        s.read_parameter("layers.0.weight").unwrap()
+    };
+    assert_eq!(run(1), run(2));
+}
+
+#[test]
+fn dropout_counts_steps_and_keeps_its_share() {
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [4000]);
+    let counter = g.input("step_counter", DType::U32, []);
+    g.output("y", g.dropout(x, counter, 0.25, 7));
+    let mut s = Compiler::new(&Device::cpu(2)).compile(&g).unwrap().init_zeros().unwrap();
+    s.set_input("x", &[1.0; 4000]).unwrap();
+    let mut seen = vec![];
+    for _ in 0..3 {
+        s.step().unwrap();
+        let y = s.read_output(0).unwrap();
+        let kept = y.iter().filter(|v| **v != 0.0).count();
+        assert!((2900..3100).contains(&kept), "{kept} of 4000 kept");
+        assert!(y.iter().all(|v| *v == 0.0 || (v - 4.0 / 3.0).abs() < 1e-6));
+        seen.push(y);
+    }
+    assert!(seen[0] != seen[1] && seen[1] != seen[2]);
+    s.set_input_u32("step_counter", &[1]).unwrap();
+    s.step().unwrap();
+    assert_eq!(s.read_output(0).unwrap(), seen[1]);
+}
+
+#[test]
+fn a_session_moves_between_threads() {
+    let (_, _, mut s) = train(Optimizer::sgd(0.1), 2);
+    let loss = std::thread::spawn(move || {
+        s.step().unwrap();
+        s.loss().unwrap()
+    });
+    assert!(loss.join().unwrap().is_finite());
+}
+
+#[test]
+fn a_deep_chain_reuses_memory() {
+    let g = Graph::new();
+    let mut x = g.input("x", DType::F32, [64, 256]);
+    for i in 0..40 {
+        let w = g.parameter(&format!("w{i}"), [256, 256]);
+        x = g.tanh(g.matmul(x, w));
+    }
+    g.output("y", x);
+    let compiled = Compiler::new(&Device::cpu(1)).compile(&g).unwrap();
+    let one = 64 * 256 * 4;
+    assert!(compiled.plan().arena_bytes <= 2 * one, "{} bytes", compiled.plan().arena_bytes);
+    assert_eq!(compiled.plan().steps.len(), 40, "tanh is fused into the products");
+    assert!(build_session(&g).is_err());
+}

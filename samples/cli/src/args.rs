@@ -1,0 +1,178 @@
+//! The command line: every command and option, with its help.
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use weft::device::Device;
+
+/// On-device machine learning: run a model from safetensors weights, or fine-tune it.
+#[derive(Parser)]
+#[command(name = "weft", version, arg_required_else_help = true, after_help = AFTER)]
+pub struct Args {
+    #[command(flatten)]
+    pub options: Options,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER: &str =
+    "Exit status: 0 done, 1 it could not be done (standard error says why), 2 the command was wrong.";
+
+/// What every command takes.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Where to compute: "best", or a name or number of `weft devices`
+    #[arg(long, global = true, default_value = "best", value_name = "DEVICE")]
+    pub device: String,
+    /// Threads to compute with; 0 is as many as there are cores
+    #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = threads)]
+    pub threads: usize,
+    /// Print JSON for machines
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Options {
+    /// The device that was asked for.
+    pub fn open(&self) -> weft::error::Result<Device> {
+        Device::open(&self.device, self.threads)
+    }
+}
+
+/// A pool of more threads than this helps nobody.
+const MOST_THREADS: usize = 1024;
+
+fn threads(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|n| *n <= MOST_THREADS)
+        .ok_or_else(|| format!("wanted a whole number of 0 to {MOST_THREADS}"))
+}
+
+fn above_zero(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "wanted a whole number above 0".into())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|s| (0.0..=3600.0).contains(s)).ok_or_else(|| "wanted seconds, 0 to 3600".into())
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Classify handwritten digits, meet a new user, learn their hand: all on this device, in seconds
+    Demo(Demo),
+    /// List the devices of this machine
+    Devices,
+    /// Show what a weights file or model folder holds, and the memory it needs
+    Inspect(Inspect),
+    /// Turn texts into sentence embeddings
+    Embed(Embed),
+    /// Find the passages of text files that are nearest in meaning to a question
+    Search(Search),
+    /// Run a graph in its text form
+    Run(Run),
+    /// Time a model folder or a built-in case
+    Bench(Bench),
+    /// Train the digit classifier that `weft demo` ships with
+    TrainDigits(TrainDigits),
+}
+
+#[derive(clap::Args)]
+pub struct Demo {
+    /// Where to save the weights adapted to the new user
+    #[arg(long, default_value = "digits-adapted.safetensors", value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub struct Inspect {
+    /// A safetensors file, an index of shards, or a model folder
+    #[arg(value_name = "FILE|DIR")]
+    pub path: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub struct Embed {
+    /// A model folder with config.json, model.safetensors and tokenizer.json
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Texts; without any, one a line is read from standard input
+    #[arg(value_name = "TEXT")]
+    pub texts: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub struct Search {
+    /// A model folder with config.json, model.safetensors and tokenizer.json
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Text files to search
+    #[arg(long, value_name = "FILES", num_args = 1.., required = true)]
+    pub index: Vec<PathBuf>,
+    /// How many passages to show
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = above_zero)]
+    pub top: usize,
+    /// What to look for
+    #[arg(value_name = "QUERY")]
+    pub query: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub struct Run {
+    /// A graph in its text form (see samples/graphs/README.md)
+    #[arg(value_name = "GRAPH")]
+    pub graph: PathBuf,
+    /// The graph's parameters, by name; not needed if it has none
+    #[arg(long, value_name = "W.safetensors")]
+    pub weights: Option<PathBuf>,
+    /// The graph's inputs, by name; not needed if it has none
+    #[arg(long, value_name = "I.safetensors")]
+    pub inputs: Option<PathBuf>,
+    /// Where to write the outputs, by name
+    #[arg(long, value_name = "O.safetensors")]
+    pub outputs: PathBuf,
+    /// Also write grad.NAME, the gradient of the loss, for each trainable parameter and f32 input
+    #[arg(long)]
+    pub backward: bool,
+}
+
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub struct Bench {
+    /// Time the forward pass, pooling included, of this model folder
+    #[arg(long, value_name = "DIR", group = "what")]
+    pub model: Option<PathBuf>,
+    /// Texts at once
+    #[arg(long, default_value_t = 1, value_name = "B", value_parser = above_zero, requires = "model")]
+    pub batch: usize,
+    /// Tokens of each text
+    #[arg(long, default_value_t = 128, value_name = "S", value_parser = above_zero, requires = "model")]
+    pub tokens: usize,
+    /// Time a built-in case
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub case: Option<String>,
+    /// List the built-in cases
+    #[arg(long, group = "what")]
+    pub list: bool,
+    /// Repeat for at least so long, and at least 20 times
+    #[arg(long, default_value_t = 2.0, value_name = "S", value_parser = seconds)]
+    pub seconds: f64,
+    /// Also measure the machine's peak, and give the share of it that was reached
+    #[arg(long)]
+    pub peak: bool,
+}
+
+#[derive(clap::Args)]
+pub struct TrainDigits {
+    /// Digits to learn from, in the form of samples/data/digits.csv.gz; the program carries a copy
+    #[arg(long, value_name = "CSV.GZ")]
+    pub data: Option<PathBuf>,
+    /// Where to save the weights
+    #[arg(long, default_value = "digits.safetensors", value_name = "FILE")]
+    pub out: PathBuf,
+    /// Passes over the digits
+    #[arg(long, default_value_t = 60, value_name = "N", value_parser = above_zero)]
+    pub epochs: usize,
+    /// Seed of the first weights and of the order
+    #[arg(long, default_value_t = 7, value_name = "N")]
+    pub seed: u64,
+}

@@ -1,0 +1,131 @@
+//! The digit classifier: its graph for answering and for learning, and sessions over one set of weights.
+
+use crate::digits::{CLASSES, Digit, PIXELS};
+use crate::failure::Result;
+use crate::random::Random;
+use weft::device::Device;
+use weft::graph::Graph;
+use weft::models::mlp;
+use weft::session::{Compiled, Compiler, Optimizer, Session};
+use weft::tensor::{DType, Tensor, Weights};
+
+/// Pixels, hidden units, classes.
+const SIZES: [usize; 3] = [PIXELS, 64, CLASSES];
+
+/// The graph: `pixels` `[batch, 64]` to `probabilities` `[batch, 10]`, or with `labels` `[batch]` to a loss.
+fn graph(batch: usize, learns: bool) -> Graph {
+    let g = Graph::new();
+    let pixels = g.input("pixels", DType::F32, [batch, PIXELS]);
+    let logits = mlp(&g, pixels, &SIZES);
+    if learns {
+        let labels = g.input("labels", DType::U32, [batch]);
+        g.set_loss(g.cross_entropy(logits, labels, -100, 0.0));
+    } else {
+        g.output("probabilities", g.softmax(logits, -1));
+    }
+    g
+}
+
+/// Compiled to answer one digit at a time.
+pub fn compile(device: &Device) -> Result<Compiled> {
+    Ok(Compiler::new(device).compile(&graph(1, false))?)
+}
+
+/// Compiled to learn from `batch` digits a step.
+pub fn compile_learning(device: &Device, batch: usize) -> Result<Compiled> {
+    Ok(Compiler::new(device).compile_training(&graph(batch, true))?)
+}
+
+/// Untrained weights, uniform within ±1/√inputs.
+pub fn fresh_weights(random: &mut Random) -> Result<Weights> {
+    let mut weights = Weights::new();
+    for (i, pair) in SIZES.windows(2).enumerate() {
+        let bound = 1.0 / (pair[0] as f32).sqrt();
+        let mut draw = |n: usize| (0..n).map(|_| random.between(-bound, bound)).collect::<Vec<f32>>();
+        let (weight, bias) = (draw(pair[0] * pair[1]), draw(pair[1]));
+        weights.insert(format!("layers.{i}.weight"), Tensor::from_vec([pair[1], pair[0]], weight)?);
+        weights.insert(format!("layers.{i}.bias"), Tensor::from_vec([pair[1]], bias)?);
+    }
+    Ok(weights)
+}
+
+/// What the classifier takes a digit for.
+#[derive(Clone, Copy)]
+pub struct Answer {
+    pub class: u32,
+    pub probability: f32,
+}
+
+/// Answers for one digit.
+pub fn classify(session: &mut Session, digit: &Digit) -> Result<Answer> {
+    session.set_input("pixels", &digit.pixels)?;
+    session.step()?;
+    session.wait()?;
+    let probabilities = session.read_output("probabilities")?;
+    let best =
+        (0..probabilities.len()).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(0);
+    Ok(Answer { class: best as u32, probability: probabilities[best] })
+}
+
+/// The share of digits that are classified rightly.
+pub fn accuracy(session: &mut Session, digits: &[Digit]) -> Result<f64> {
+    let mut right = 0;
+    for digit in digits {
+        right += usize::from(classify(session, digit)?.class == digit.class);
+    }
+    Ok(right as f64 / digits.len().max(1) as f64)
+}
+
+/// How to learn.
+pub struct Course {
+    pub batch: usize,
+    pub epochs: usize,
+    /// Adam's learning rate at the first step; it falls in a line to `last_rate`.
+    pub rate: f32,
+    pub last_rate: f32,
+}
+
+impl Course {
+    /// Steps in all, over so many digits.
+    pub fn steps(&self, digits: usize) -> usize {
+        self.epochs * (digits / self.batch)
+    }
+
+    /// Trains over whole batches in a new order each pass. `vary` may alter each digit before it is seen; `progress`
+    /// hears of each step and its loss. Returns the mean losses of the first and of the last pass.
+    pub fn run(
+        &self,
+        session: &mut Session,
+        digits: &[Digit],
+        random: &mut Random,
+        vary: impl Fn(&Digit, &mut Random) -> Digit,
+        mut progress: impl FnMut(usize, f32),
+    ) -> Result<(f32, f32)> {
+        session.set_optimizer(Optimizer::adam(self.rate))?;
+        let steps = self.steps(digits.len());
+        let (mut done, mut first, mut last) = (0, 0.0, 0.0);
+        let mut order: Vec<&Digit> = digits.iter().collect();
+        for epoch in 0..self.epochs {
+            random.shuffle(&mut order);
+            let mut total = 0.0;
+            for batch in order.chunks_exact(self.batch) {
+                let seen: Vec<Digit> = batch.iter().map(|d| vary(d, random)).collect();
+                session.set_input("pixels", &seen.iter().flat_map(|d| d.pixels).collect::<Vec<_>>())?;
+                session.set_input_u32("labels", &seen.iter().map(|d| d.class).collect::<Vec<_>>())?;
+                let left = 1.0 - done as f32 / steps as f32;
+                session.set_learning_rate(self.last_rate + (self.rate - self.last_rate) * left)?;
+                session.step()?;
+                session.wait()?;
+                done += 1;
+                let loss = session.loss()?;
+                total += loss;
+                progress(done, loss);
+            }
+            last = total / (digits.len() / self.batch) as f32;
+            if epoch == 0 {
+                first = last;
+            }
+        }
+        Ok((first, last))
+    }
+}

@@ -1,0 +1,119 @@
+//! `weft inspect`: what a weights file or model folder holds, from headers alone, and the memory it needs.
+
+use crate::args::{Inspect, Options};
+use crate::failure::Result;
+use crate::output::{bytes, grouped, shortened, table};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+use weft::device::Device;
+use weft::load::{Inspection, TensorInfo};
+use weft::models::Encoder;
+use weft::session::MemorySummary;
+use weft::tensor::element_count;
+
+/// The size that memory is told for.
+const BATCH: usize = 1;
+const TOKENS: usize = 128;
+
+/// What a folder's `config.json` says the model is.
+struct Architecture {
+    name: String,
+    /// What one session takes, or why that cannot be said.
+    memory: weft::error::Result<MemorySummary>,
+}
+
+pub fn inspect(args: &Inspect, options: &Options, out: &mut dyn Write) -> Result<()> {
+    let device = options.open()?;
+    let found = weft::load::inspect(&args.path)?;
+    let architecture = if args.path.is_dir() { architecture(&args.path, &device)? } else { None };
+    if options.json {
+        writeln!(out, "{}", as_json(&args.path, &found, architecture.as_ref()))?;
+        return Ok(());
+    }
+    print(&found, architecture.as_ref(), out)
+}
+
+/// `None` for a folder without a `config.json`.
+fn architecture(folder: &Path, device: &Device) -> Result<Option<Architecture>> {
+    if !folder.join("config.json").exists() {
+        return Ok(None);
+    }
+    let config = weft::models::config(folder)?;
+    let listed = config.get("architectures").and_then(|a| a.get(0)).and_then(Value::as_str);
+    let kind = config.get("model_type").and_then(Value::as_str);
+    let name = match (listed, kind) {
+        (Some(listed), Some(kind)) => format!("{listed} ({kind})"),
+        (Some(name), None) | (None, Some(name)) => name.into(),
+        (None, None) => "not named in config.json".into(),
+    };
+    let memory = Encoder::open(folder, device)
+        .and_then(|encoder| Ok(encoder.forward_session(BATCH, TOKENS)?.memory_summary()));
+    Ok(Some(Architecture { name, memory }))
+}
+
+/// Elements of float and block tensors: what a model learnt. Tables of positions and the like are not.
+fn parameters(found: &Inspection) -> usize {
+    let learnt = |t: &&TensorInfo| t.dtype.is_float() || t.dtype.is_block();
+    found.tensors.iter().filter(learnt).filter_map(|t| element_count(&t.shape)).sum()
+}
+
+fn total(found: &Inspection) -> usize {
+    found.tensors.iter().map(|t| t.bytes).sum()
+}
+
+fn as_json(path: &Path, found: &Inspection, architecture: Option<&Architecture>) -> Value {
+    let tensor = |t: &TensorInfo| {
+        json!({
+            "name": t.name, "dtype": t.dtype.name(), "shape": t.shape, "bytes": t.bytes,
+            "file": t.file.display().to_string(),
+        })
+    };
+    let memory = |m: &MemorySummary| {
+        json!({
+            "batch": BATCH, "tokens": TOKENS, "summary": m.to_string(), "buffers": m.buffers,
+            "total_bytes": m.total_bytes, "largest_bytes": m.largest_bytes,
+        })
+    };
+    json!({
+        "path": path.display().to_string(),
+        "tensors": found.tensors.iter().map(tensor).collect::<Vec<_>>(),
+        "metadata": found.metadata,
+        "parameters": parameters(found),
+        "bytes": total(found),
+        "architecture": architecture.map(|a| &a.name),
+        "memory": architecture.and_then(|a| a.memory.as_ref().ok()).map(memory),
+        "memory_unknown": architecture.and_then(|a| a.memory.as_ref().err()).map(ToString::to_string),
+    })
+}
+
+fn print(found: &Inspection, architecture: Option<&Architecture>, out: &mut dyn Write) -> Result<()> {
+    let mut rows = vec![["tensor", "dtype", "shape", "size"].map(String::from).to_vec()];
+    rows.extend(
+        found.tensors.iter().map(|t| {
+            vec![t.name.clone(), t.dtype.to_string(), format!("{:?}", t.shape), bytes(t.bytes as u64)]
+        }),
+    );
+    table(out, &rows, &[3])?;
+    let (count, learnt, size) = (found.tensors.len(), grouped(parameters(found)), bytes(total(found) as u64));
+    writeln!(out, "\n{count} tensors, {learnt} parameters, {size}")?;
+    for (key, value) in &found.metadata {
+        writeln!(out, "metadata {key}: {}", shortened(value, 90))?;
+    }
+    match architecture {
+        None => {
+            writeln!(out, "architecture: not said (no config.json)\nmemory needed: {size} for the weights")?
+        }
+        Some(Architecture { name, memory }) => {
+            writeln!(out, "architecture: {name}")?;
+            match memory {
+                Ok(m) => writeln!(out, "memory needed at {BATCH} × {TOKENS} tokens: {m}")?,
+                Err(e) => writeln!(
+                    out,
+                    "memory needed: {size} for the weights; how much to run it is unknown: {e}"
+                )?,
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! `weft run`: a graph in its text form, over safetensors in and out.
+
+use crate::args::{Options, Run};
+use crate::failure::{Failure, Result};
+use crate::output::{table, time, warn};
+use serde_json::json;
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+use weft::autodiff::differentiate;
+use weft::error::Error;
+use weft::graph::Graph;
+use weft::load;
+use weft::session::{Compiler, Session};
+use weft::tensor::{DType, Tensor, TensorType, Weights};
+
+pub fn run(args: &Run, options: &Options, out: &mut dyn Write) -> Result<()> {
+    let device = options.open()?;
+    let text = std::fs::read_to_string(&args.graph).map_err(|e| Failure::reading(&args.graph, &e))?;
+    let graph = read_graph(&text, args.backward).map_err(|e| e.within(&args.graph))?;
+    let start = Instant::now();
+    let compiled =
+        Compiler::new(&device).compile(&graph).map_err(|e| Failure::from(e).within(&args.graph))?;
+    let weights = match &args.weights {
+        Some(path) => load::weights(path)?,
+        None => Weights::new(),
+    };
+    let mut session = compiled.init(&weights).map_err(|e| match (&e, &args.weights) {
+        (Error::MissingWeight { .. }, None) => {
+            Failure::from(e).advise("Give the file that holds it with --weights.")
+        }
+        _ => e.into(),
+    })?;
+    session.warnings().iter().for_each(warn);
+    let compile = start.elapsed();
+    give_inputs(&mut session, args.inputs.as_deref())?;
+    let start = Instant::now();
+    session.step().map_err(|e| match &e {
+        Error::InputNotSet { .. } if args.inputs.is_none() => {
+            Failure::from(e).advise("Give the file that holds them with --inputs.")
+        }
+        Error::InputNotSet { .. } => {
+            Failure::from(e).advise("The --inputs file must hold a tensor of each name.")
+        }
+        _ => e.into(),
+    })?;
+    session.wait()?;
+    let ran = start.elapsed();
+
+    let mut outputs = Weights::new();
+    for index in 0..session.num_outputs() {
+        outputs.insert(session.outputs()[index].name.clone(), session.output_tensor(index)?);
+    }
+    load::save(&args.outputs, &outputs)?;
+    if options.json {
+        let described =
+            |(name, t): (&str, &Tensor)| json!({"name": name, "dtype": t.dtype().name(), "shape": t.shape()});
+        let all: Vec<_> = outputs.iter().map(described).collect();
+        let (compile, run) = (crate::output::ms(compile), crate::output::ms(ran));
+        writeln!(
+            out,
+            "{}",
+            json!({"outputs": all, "compile_ms": compile, "run_ms": run, "warnings": session.warnings()})
+        )?;
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> =
+        outputs.iter().map(|(n, t)| vec![n.into(), t.ty().to_string(), glimpse(t)]).collect();
+    table(out, &rows, &[])?;
+    writeln!(out, "\ncompiled in {}, run in {}, wrote {}", time(compile), time(ran), args.outputs.display())?;
+    Ok(())
+}
+
+fn read_graph(text: &str, backward: bool) -> Result<Graph> {
+    let graph = Graph::parse(text)?;
+    if !backward {
+        return Ok(graph);
+    }
+    differentiate(&graph, true).map_err(|e| match &e {
+        Error::Graph { .. } => Failure::from(e).advise("--backward needs a line `loss NAME` in the graph."),
+        _ => e.into(),
+    })
+}
+
+/// Gives every tensor of the file to the input of its name; what the graph has no input for is a warning.
+fn give_inputs(session: &mut Session, file: Option<&Path>) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let wanted: Vec<(String, TensorType)> = session
+        .inputs()
+        .iter()
+        .map(|p| (p.name.clone(), TensorType::new(p.dtype, p.shape.clone())))
+        .collect();
+    for (name, tensor) in load::weights(file)?.iter() {
+        let Some((_, ty)) = wanted.iter().find(|(n, _)| n == name) else {
+            let known: Vec<&str> = wanted.iter().map(|(n, _)| n.as_str()).collect();
+            warn(format!(
+                "tensor \"{name}\" is not an input of the graph; its inputs are: {}",
+                known.join(", ")
+            ));
+            continue;
+        };
+        session.set_input_tensor(name, &converted(name, tensor, ty.dtype)?)?;
+    }
+    Ok(())
+}
+
+/// The tensor in the dtype of its input, where that loses nothing: other integers for ids, packed floats for f32.
+fn converted(name: &str, tensor: &Tensor<'static>, dtype: DType) -> weft::error::Result<Tensor<'static>> {
+    let from = tensor.dtype();
+    let widens = from.is_float() && dtype == DType::F32;
+    if from == dtype || !(widens || from.is_integer() && dtype.is_integer()) {
+        return Ok(tensor.clone()); // the session says what is wrong, if anything is
+    }
+    let values = tensor.to_f64();
+    let (low, high) = match dtype {
+        DType::I32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
+        DType::U32 => (0.0, f64::from(u32::MAX)),
+        DType::U8 => (0.0, f64::from(u8::MAX)),
+        _ => (f64::NEG_INFINITY, f64::INFINITY),
+    };
+    if dtype.is_integer()
+        && let Some(at) = values.iter().position(|v| !(low..=high).contains(v))
+    {
+        let came = format!("{} at position {at}", values[at]);
+        return Err(Error::argument(format!("input \"{name}\""), format!("numbers that fit {dtype}"), came));
+    }
+    Tensor::from_f64(&TensorType::new(dtype, tensor.shape()), &values)
+}
+
+/// The first few elements.
+fn glimpse(tensor: &Tensor) -> String {
+    const SHOWN: usize = 6;
+    let values = tensor.to_f64();
+    let mut shown: Vec<String> = values.iter().take(SHOWN).map(|v| format!("{v:.6}")).collect();
+    if !tensor.dtype().is_float() {
+        shown = values.iter().take(SHOWN).map(ToString::to_string).collect();
+    }
+    let more = if values.len() > SHOWN { " …" } else { "" };
+    format!("{}{more}", shown.join(" "))
+}
