@@ -1,19 +1,19 @@
 //! Weft: an on-device machine-learning engine.
 #![warn(missing_docs)]
 
-pub mod error;
-pub mod tensor;
-pub mod expr;
-pub mod profile;
-pub mod graph;
-pub mod ops;
-pub mod reference;
 pub mod autodiff;
+pub mod device;
+pub mod error;
+pub mod expr;
+pub mod graph;
+pub mod load;
+pub mod models;
+pub mod ops;
 pub mod optimise;
 pub mod plan;
-pub mod device;
+pub mod profile;
+pub mod reference;
 pub mod session;
-pub mod load;
+pub mod tensor;
 #[cfg(feature = "text")]
 pub mod text;
-pub mod models;

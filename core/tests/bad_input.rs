@@ -48,9 +48,15 @@ fn weights_that_do_not_fit_are_named() {
         "weight \"w\" (f32[3, 4]) is missing: the weights have 0 tensors, none of a like name"
     );
     weights.insert("w", f32s(&[4, 3]));
-    assert_eq!(message(compiled.init(&weights)), "weight \"w\": the graph wants f32[3, 4], the weights have f32[4, 3]");
+    assert_eq!(
+        message(compiled.init(&weights)),
+        "weight \"w\": the graph wants f32[3, 4], the weights have f32[4, 3]"
+    );
     weights.insert("w", Tensor::from_vec([3, 4], vec![1i32; 12]).unwrap());
-    assert_eq!(message(compiled.init(&weights)), "weight \"w\": the graph wants f32[3, 4], the weights have i32[3, 4]");
+    assert_eq!(
+        message(compiled.init(&weights)),
+        "weight \"w\": the graph wants f32[3, 4], the weights have i32[3, 4]"
+    );
     weights.insert("w", f32s(&[3, 4]));
     weights.insert("other", f32s(&[1]));
     let session = compiled.init(&weights).unwrap();
@@ -69,12 +75,18 @@ fn inputs_and_outputs_are_checked() {
     assert_eq!(message(s.set_input("x", &[0.0; 5])), "\"x\" is f32[2, 3] (6 elements), but 5 elements came");
     assert_eq!(message(s.set_input_u32("x", &[0; 6])), "\"x\" holds f32 elements, but u32 came");
     assert_eq!(message(s.set_parameter("v", &[0.0])), "no parameter named \"v\"; there are: w");
-    assert_eq!(message(s.set_parameter("w", &[0.0])), "\"w\" is f32[3, 4] (12 elements), but 1 elements came");
+    assert_eq!(
+        message(s.set_parameter("w", &[0.0])),
+        "\"w\" is f32[3, 4] (12 elements), but 1 elements came"
+    );
     assert_eq!(message(s.read_output(0)), "the output is not there yet: call step first");
     assert_eq!(message(s.read_output(1)), "output 1 asked for, but the session has 1 (from 0)");
     assert_eq!(message(s.read_output_by_index(9)), "output 9 asked for, but the session has 1 (from 0)");
     assert_eq!(message(s.read_output("z")), "no output named \"z\"; there are: y");
-    assert_eq!(message(s.set_optimizer(Optimizer::sgd(0.1))), "graph: this session has no backward pass: use compile_training");
+    assert_eq!(
+        message(s.set_optimizer(Optimizer::sgd(0.1))),
+        "graph: this session has no backward pass: use compile_training"
+    );
     assert_eq!(message(s.loss()), "graph: it has no loss");
 }
 

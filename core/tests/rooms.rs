@@ -5,8 +5,22 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of `core/src`, each may use those before it.
 const ROOMS: &[&str] = &[
-    "error", "tensor", "expr", "profile", "graph", "ops", "reference", "autodiff", "optimise", "plan", "device",
-    "session", "train", "load", "text", "models",
+    "error",
+    "tensor",
+    "expr",
+    "profile",
+    "graph",
+    "ops",
+    "reference",
+    "autodiff",
+    "optimise",
+    "plan",
+    "device",
+    "session",
+    "train",
+    "load",
+    "text",
+    "models",
 ];
 
 /// The files that may say `unsafe` besides the CPU device's kernels.
@@ -36,7 +50,8 @@ fn sources() -> Vec<(String, String)> {
 
 /// Rooms that a file names: `crate::x` and the parts of `use crate::{x::…, y::…}`.
 fn imports(text: &str) -> Vec<String> {
-    let code: String = text.lines().map(|l| l.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n");
+    let code: String =
+        text.lines().map(|l| l.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n");
     let mut found = vec![];
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + 7..];

@@ -65,7 +65,8 @@ fn one_sgd_step_is_the_gradient_times_the_rate() {
     s.set_optimizer(Optimizer::sgd(0.25)).unwrap();
     let before = s.read_parameter("layers.0.weight").unwrap();
     s.step().unwrap();
-    let (after, g) = (s.read_parameter("layers.0.weight").unwrap(), s.read_gradient("layers.0.weight").unwrap());
+    let (after, g) =
+        (s.read_parameter("layers.0.weight").unwrap(), s.read_gradient("layers.0.weight").unwrap());
     assert!(g.iter().any(|v| v.abs() > 1e-3));
     for ((b, a), g) in before.iter().zip(&after).zip(&g) {
         assert!((b - 0.25 * g - a).abs() < 1e-7);

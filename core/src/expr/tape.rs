@@ -64,7 +64,9 @@ impl Instr {
         let regs: [Option<Reg>; 3] = match *self {
             Instr::Load(_) | Instr::Reduced(_) | Instr::Const(_) | Instr::Index(_) => [None; 3],
             Instr::Unary(_, a) | Instr::Cast(_, a) => [Some(a), None, None],
-            Instr::Binary(_, a, b) | Instr::Compare(_, a, b) | Instr::Random(_, a, b) => [Some(a), Some(b), None],
+            Instr::Binary(_, a, b) | Instr::Compare(_, a, b) | Instr::Random(_, a, b) => {
+                [Some(a), Some(b), None]
+            }
             Instr::Select(a, b, c) => [Some(a), Some(b), Some(c)],
         };
         regs.into_iter().flatten()

@@ -213,7 +213,12 @@ impl Graph {
             let mut state = self.state.borrow_mut();
             if matches!(state.data.nodes[i].kind, NodeKind::Input | NodeKind::Parameter { .. }) {
                 drop(state);
-                return self.fail("name", &full, "an operation's value", "an input or parameter, which has a name");
+                return self.fail(
+                    "name",
+                    &full,
+                    "an operation's value",
+                    "an input or parameter, which has a name",
+                );
             }
             if let Some(old) = state.data.nodes[i].name.take() {
                 state.names.remove(&old);
@@ -336,8 +341,12 @@ impl Graph {
 
     /// A builder that goes on from existing contents (which were well formed).
     pub fn from_data(data: GraphData) -> Graph {
-        let names =
-            data.nodes.iter().enumerate().filter_map(|(i, n)| Some((n.name.clone()?, Value::at(i)))).collect();
+        let names = data
+            .nodes
+            .iter()
+            .enumerate()
+            .filter_map(|(i, n)| Some((n.name.clone()?, Value::at(i))))
+            .collect();
         Graph { state: RefCell::new(State { data, names, scope: vec![], error: None }) }
     }
 }

@@ -7,7 +7,10 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// What `leaf` or an operation's evaluation returns; index errors name the node.
-pub fn interpret(data: &GraphData, leaf: &mut dyn FnMut(Value, &Node) -> Result<Array>) -> Result<Vec<Array>> {
+pub fn interpret(
+    data: &GraphData,
+    leaf: &mut dyn FnMut(Value, &Node) -> Result<Array>,
+) -> Result<Vec<Array>> {
     let mut values: Vec<Array> = Vec::with_capacity(data.nodes.len());
     for (i, node) in data.nodes.iter().enumerate() {
         let value = match &node.kind {

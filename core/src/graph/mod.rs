@@ -14,8 +14,6 @@ pub use array::{Array, for_each_index};
 pub use attrs::{Attr, AttrKind, AttrSpec, Attrs};
 pub use builder::{Graph, GraphData, Node, NodeKind, Value};
 pub use interpret::{decomposed, evaluate_decomposed, interpret};
-pub use lowering::{
-    AttentionForm, ConvolutionForm, Lowering, PoolForm, Reduction, RowwiseForm, ViewForm,
-};
+pub use lowering::{AttentionForm, ConvolutionForm, Lowering, PoolForm, Reduction, RowwiseForm, ViewForm};
 pub use op::{Call, Grad, Inputs, Op, Refusal, Sample, refuse};
 pub use text::{OpLookup, parse};

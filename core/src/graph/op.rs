@@ -64,8 +64,12 @@ impl<'a> Call<'a> {
     /// # Errors
     /// A refusal if one is outside or given twice.
     pub fn axes(&self, name: &str, rank: usize) -> std::result::Result<Vec<usize>, Refusal> {
-        let mut axes =
-            self.attrs.ints(name).iter().map(|&a| resolve_axis(a, rank)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let mut axes = self
+            .attrs
+            .ints(name)
+            .iter()
+            .map(|&a| resolve_axis(a, rank))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
         axes.sort_unstable();
         if axes.windows(2).any(|w| w[0] == w[1]) {
             return refuse("each axis at most once", format!("{:?}", self.attrs.ints(name)));
@@ -173,7 +177,10 @@ impl PartialEq for dyn Op {
 /// Checks that attributes are those declared, in order; lists what was wanted otherwise.
 pub(super) fn check_attrs(specs: &[AttrSpec], attrs: &Attrs) -> std::result::Result<(), Refusal> {
     let fits = specs.len() == attrs.0.len()
-        && specs.iter().zip(&attrs.0).all(|(s, (name, v)): (_, &(&str, Attr))| s.name == *name && s.kind == v.kind());
+        && specs
+            .iter()
+            .zip(&attrs.0)
+            .all(|(s, (name, v)): (_, &(&str, Attr))| s.name == *name && s.kind == v.kind());
     if fits {
         return Ok(());
     }

@@ -148,7 +148,8 @@ fn assemble(statements: Vec<(usize, Statement)>) -> Result<Graph> {
                 stack.pop();
                 continue;
             }
-            let needs: &[String] = if let Statement::Apply(_, _, inputs, _) = statement { inputs } else { &[] };
+            let needs: &[String] =
+                if let Statement::Apply(_, _, inputs, _) = statement { inputs } else { &[] };
             let mut waiting = None;
             for name in needs {
                 let at = resolve(name, *line)?;
@@ -423,4 +424,3 @@ impl<'a> Line<'a> {
         Tensor::from_f64(ty, &values)
     }
 }
-

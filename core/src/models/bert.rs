@@ -76,7 +76,9 @@ impl BertConfig {
             Some("gelu_new" | "gelu_pytorch_tanh") => Activation::GeluTanh,
             Some("relu") => Activation::Relu,
             Some("silu" | "swish") => Activation::Silu,
-            Some(other) => return Err(option("hidden_act", "gelu, gelu_new, gelu_pytorch_tanh, relu, silu", other)),
+            Some(other) => {
+                return Err(option("hidden_act", "gelu, gelu_new, gelu_pytorch_tanh, relu, silu", other));
+            }
         };
         let c = BertConfig {
             hidden: size("hidden_size")?,
@@ -89,8 +91,12 @@ impl BertConfig {
             eps: config.get("layer_norm_eps").and_then(Json::as_f64).unwrap_or(1e-12),
             activation,
         };
-        if c.hidden % c.heads != 0 {
-            return Err(option("num_attention_heads", format!("a divisor of hidden_size {}", c.hidden), c.heads));
+        if !c.hidden.is_multiple_of(c.heads) {
+            return Err(option(
+                "num_attention_heads",
+                format!("a divisor of hidden_size {}", c.hidden),
+                c.heads,
+            ));
         }
         if config.get("embedding_size").and_then(Json::as_u64).is_some_and(|n| n as usize != c.hidden) {
             return Err(option("embedding_size", "hidden_size", &config["embedding_size"]));
@@ -127,7 +133,11 @@ impl<'a> Bert<'a> {
         let dtype = self.weights.get(&name).map_or(DType::F32, |t| t.dtype());
         let v = g.parameter_of(&name, TensorType::new(dtype, shape), true);
         // products widen packed weights themselves, the rest is small
-        if dtype == DType::F32 || (name.ends_with("weight") && shape.len() == 2) { v } else { g.cast(v, DType::F32) }
+        if dtype == DType::F32 || (name.ends_with("weight") && shape.len() == 2) {
+            v
+        } else {
+            g.cast(v, DType::F32)
+        }
     }
 
     fn linear(&self, g: &Graph, x: Value, name: &str, from: usize, to: usize) -> Value {

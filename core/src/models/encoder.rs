@@ -156,7 +156,8 @@ impl Encoder {
             let group: Vec<Encoding> = rows.iter().map(|&i| encodings[i].clone()).collect();
             let vectors = self.run(&group, length)?;
             for (&i, vector) in rows.iter().zip(vectors.chunks_exact(self.bert.hidden)) {
-                found[i] = Some(Embedding { token_ids: encodings[i].ids.clone(), embedding: vector.to_vec() });
+                found[i] =
+                    Some(Embedding { token_ids: encodings[i].ids.clone(), embedding: vector.to_vec() });
             }
             from += count;
             progress(from, texts.len());

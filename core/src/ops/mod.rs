@@ -10,8 +10,8 @@ mod lookup;
 mod loss;
 mod movement;
 mod norm;
-mod pooling;
 mod pointwise;
+mod pooling;
 mod position;
 mod product;
 mod quantise;
@@ -23,7 +23,21 @@ use crate::error::Result;
 use crate::graph::{Graph, Op, parse};
 
 /// Every operation.
-pub static OPS: &[&[&dyn Op]] = &[pointwise::FAMILY, movement::FAMILY, reduction::FAMILY, product::FAMILY, norm::FAMILY, loss::FAMILY, convolution::FAMILY, pooling::FAMILY, attention::FAMILY, lookup::FAMILY, position::FAMILY, random::FAMILY, quantise::FAMILY];
+pub static OPS: &[&[&dyn Op]] = &[
+    pointwise::FAMILY,
+    movement::FAMILY,
+    reduction::FAMILY,
+    product::FAMILY,
+    norm::FAMILY,
+    loss::FAMILY,
+    convolution::FAMILY,
+    pooling::FAMILY,
+    attention::FAMILY,
+    lookup::FAMILY,
+    position::FAMILY,
+    random::FAMILY,
+    quantise::FAMILY,
+];
 
 /// All operations, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static dyn Op> {

@@ -66,7 +66,8 @@ pub(super) fn evaluate_expr(e: &Expr, ty: TensorType, inputs: &[&Array]) -> Arra
     let strides = contiguous_strides(&ty.shape);
     let dtype = ty.dtype;
     Array::from_fn(ty, |index| {
-        let values: Vec<Scalar> = inputs.iter().map(|a| Scalar::of(a.ty.dtype, a.at_broadcast(index))).collect();
+        let values: Vec<Scalar> =
+            inputs.iter().map(|a| Scalar::of(a.ty.dtype, a.at_broadcast(index))).collect();
         let flat = index.iter().zip(&strides).map(|(&i, &s)| i * s as usize).sum();
         let at = Context { inputs: &values, reduced: &[], coords: index, flat };
         e.evaluate(&at).cast(dtype).number()
@@ -95,7 +96,8 @@ fn chain_rule(e: &Expr, g: &Graph, node: Value, up: Value) -> Grad {
 fn unary_samples(takes: Takes, values: &[f64], attrs: Attrs) -> Vec<Sample> {
     let shapes: [&[usize]; 6] = [&[], &[37], &[1, 5], &[3, 1, 7], &[2, 3, 1, 5], &[1, 2, 3, 2, 3]];
     let dtype = if takes.accepts(DType::F32) { DType::F32 } else { DType::Bool };
-    let mut all: Vec<Sample> = shapes.iter().map(|s| sample([cycle(dtype, s, values)], attrs.clone())).collect();
+    let mut all: Vec<Sample> =
+        shapes.iter().map(|s| sample([cycle(dtype, s, values)], attrs.clone())).collect();
     if takes.accepts(DType::F16) {
         let edges = [-3.0, -2.5, -1.5, -0.5, 0.0, 0.5, 1.0, 1.5, 2.5, 4.0];
         all.push(kinked([cycle(DType::F32, &[21], &edges)], attrs.clone()));
@@ -130,7 +132,10 @@ fn binary_samples(takes: Takes, a: [f64; 2], b: [f64; 2]) -> Vec<Sample> {
         let (x, y) = (cycle(DType::I32, &[5, 3], &ints), cycle(DType::I32, &[3], &[2.0, -3.0, 4.0]));
         all.push(kinked([x, y], Attrs::none()));
         let u = [7.0, 0.0, 4.0e9, 3.0];
-        all.push(kinked([cycle(DType::U32, &[2, 3], &u), cycle(DType::U32, &[2, 1], &[2.0, 3.0])], Attrs::none()));
+        all.push(kinked(
+            [cycle(DType::U32, &[2, 3], &u), cycle(DType::U32, &[2, 1], &[2.0, 3.0])],
+            Attrs::none(),
+        ));
     }
     if matches!(takes, Takes::Bits | Takes::Any) {
         let (x, y) = (cycle(DType::Bool, &[2, 4], &[0.0, 1.0]), cycle(DType::Bool, &[2, 1], &[1.0, 0.0]));
@@ -432,11 +437,57 @@ op! {
 }
 
 fn random_expr(c: &Call<'_>) -> Expr {
-    Expr::Random { seed: c.attrs.int("seed") as u64, counter: Expr::Input(0).into(), index: Expr::Flat.into() }
+    Expr::Random {
+        seed: c.attrs.int("seed") as u64,
+        counter: Expr::Input(0).into(),
+        index: Expr::Flat.into(),
+    }
 }
 
 pub(super) const FAMILY: &[&dyn Op] = &[
-    &Neg, &Abs, &Exp, &Log, &Sqrt, &Rsqrt, &Recip, &Sin, &Cos, &Tanh, &Erf, &Floor, &Round, &Sign, &Not, &Relu,
-    &Sigmoid, &Silu, &Gelu, &GeluTanh, &Softplus, &Elu, &LeakyRelu, &Clamp, &Add, &Sub, &Mul, &Div, &Pow, &Min, &Max,
-    &Rem, &And, &Or, &Xor, &Lt, &Le, &Gt, &Ge, &Eq, &Ne, &Select, &Cast, &Iota, &RandomUniform,
+    &Neg,
+    &Abs,
+    &Exp,
+    &Log,
+    &Sqrt,
+    &Rsqrt,
+    &Recip,
+    &Sin,
+    &Cos,
+    &Tanh,
+    &Erf,
+    &Floor,
+    &Round,
+    &Sign,
+    &Not,
+    &Relu,
+    &Sigmoid,
+    &Silu,
+    &Gelu,
+    &GeluTanh,
+    &Softplus,
+    &Elu,
+    &LeakyRelu,
+    &Clamp,
+    &Add,
+    &Sub,
+    &Mul,
+    &Div,
+    &Pow,
+    &Min,
+    &Max,
+    &Rem,
+    &And,
+    &Or,
+    &Xor,
+    &Lt,
+    &Le,
+    &Gt,
+    &Ge,
+    &Eq,
+    &Ne,
+    &Select,
+    &Cast,
+    &Iota,
+    &RandomUniform,
 ];

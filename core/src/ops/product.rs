@@ -2,7 +2,9 @@
 
 use super::samples::{normal, sample};
 use crate::error::Error;
-use crate::graph::{Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, evaluate_decomposed, refuse};
+use crate::graph::{
+    Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, evaluate_decomposed, refuse,
+};
 use crate::tensor::{DType, TensorType, broadcast_shapes};
 
 /// The sizes of a product: batch axes, then m, n, k.
@@ -13,7 +15,9 @@ fn sizes(c: &Call<'_>) -> std::result::Result<(Vec<usize>, usize, usize, usize),
         return refuse("at least two axes each", shown());
     }
     let (ta, tb) = (c.attrs.bool("transpose_a"), c.attrs.bool("transpose_b"));
-    let last = |s: &[usize], t: bool| if t { (s[s.len() - 1], s[s.len() - 2]) } else { (s[s.len() - 2], s[s.len() - 1]) };
+    let last = |s: &[usize], t: bool| {
+        if t { (s[s.len() - 1], s[s.len() - 2]) } else { (s[s.len() - 2], s[s.len() - 1]) }
+    };
     let ((m, k), (kb, n)) = (last(a, ta), last(b, tb));
     if k != kb {
         return refuse("inner dimensions must agree", shown());

@@ -209,7 +209,9 @@ impl<'a> Emitter<'a> {
         let place = if self.pinned[node] || self.once { Place::Own } else { Place::Arena(0) };
         let buffer = self.buffer(dtype, element_count(shape).unwrap_or(0), place);
         let mut layout = Layout::contiguous(shape);
-        if may_permute && !self.pinned[node] && let &[user] = self.users[node].as_slice()
+        if may_permute
+            && !self.pinned[node]
+            && let &[user] = self.users[node].as_slice()
             && let Some(Lowering::View(ViewForm::Permute(axes))) = &self.nodes[user].work
         {
             for (&axis, stride) in axes.iter().zip(contiguous_strides(self.shape(user))) {
@@ -233,11 +235,8 @@ impl<'a> Emitter<'a> {
         self.write_code(g, &mut code, &reduced, per_row)?;
         let (buffer, layout) = self.result(g.output, true);
         let shape = self.shape(g.output);
-        let axes = if per_row {
-            row_axes(shape.len(), &reduced)
-        } else {
-            trailing_axes(shape.len(), domain.len())
-        };
+        let axes =
+            if per_row { row_axes(shape.len(), &reduced) } else { trailing_axes(shape.len(), domain.len()) };
         let strides = layout.over(shape, &axes, domain.len());
         let out = Operand { buffer, dtype: self.dtype(g.output), offset: layout.offset, strides };
         let Code { tape, operands, reductions, regs, .. } = code;
@@ -248,7 +247,13 @@ impl<'a> Emitter<'a> {
     }
 
     /// Writes the code of a group's members (past the anchor's own product, if it has one).
-    pub(super) fn write_code(&mut self, g: &Group, code: &mut Code, reduced: &[bool], per_row: bool) -> Result<()> {
+    pub(super) fn write_code(
+        &mut self,
+        g: &Group,
+        code: &mut Code,
+        reduced: &[bool],
+        per_row: bool,
+    ) -> Result<()> {
         let nodes = self.nodes;
         for &m in &g.members {
             let node = &nodes[m];
@@ -286,7 +291,13 @@ impl<'a> Emitter<'a> {
     }
 
     /// Registers of a member's inputs: computed in the group, literal, or loaded.
-    fn registers(&mut self, inputs: &[usize], g: &Group, code: &mut Code, axes: &[usize]) -> Result<Vec<Reg>> {
+    fn registers(
+        &mut self,
+        inputs: &[usize],
+        g: &Group,
+        code: &mut Code,
+        axes: &[usize],
+    ) -> Result<Vec<Reg>> {
         let mut regs = Vec::with_capacity(inputs.len());
         for &input in inputs {
             regs.push(self.register(input, g, code, axes)?);
@@ -295,7 +306,9 @@ impl<'a> Emitter<'a> {
     }
 
     fn register(&mut self, input: usize, g: &Group, code: &mut Code, axes: &[usize]) -> Result<Reg> {
-        if g.members.contains(&input) && let Some(&reg) = code.regs.get(&input) {
+        if g.members.contains(&input)
+            && let Some(&reg) = code.regs.get(&input)
+        {
             return Ok(reg);
         }
         if let Some(v) = self.literal(input) {
@@ -352,15 +365,7 @@ impl Code {
     pub fn new(domain: Vec<usize>, first_load: usize) -> Code {
         let mut tape = Tape::default();
         let product = (first_load == 1).then(|| tape.push(Instr::Load(0), Kind::F));
-        Code {
-            domain,
-            tape,
-            operands: vec![],
-            reductions: vec![],
-            regs: HashMap::new(),
-            product,
-            first_load,
-        }
+        Code { domain, tape, operands: vec![], reductions: vec![], regs: HashMap::new(), product, first_load }
     }
 
     fn pointwise(&mut self, e: &Expr, inputs: &[Reg], shape: &[usize], axes: &[usize]) -> Reg {
@@ -368,7 +373,14 @@ impl Code {
     }
 
     /// Adds an expression over a value of `shape` whose axes are the domain's `axes`.
-    fn add(&mut self, e: &Expr, inputs: &[Reg], reduced: &[(usize, Kind)], shape: &[usize], axes: &[usize]) -> Reg {
+    fn add(
+        &mut self,
+        e: &Expr,
+        inputs: &[Reg],
+        reduced: &[(usize, Kind)],
+        shape: &[usize],
+        axes: &[usize],
+    ) -> Reg {
         let rank = self.domain.len();
         let unit = |axis: usize| {
             let mut s = vec![0isize; rank];

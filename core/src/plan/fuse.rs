@@ -65,7 +65,10 @@ pub fn group(nodes: &[Primitive], pinned: &[bool], fuse: bool) -> Vec<Group> {
         if of[i].is_some() || !matches!(nodes[i].work, Some(Lowering::Pointwise(_))) {
             continue;
         }
-        if fuse && !pinned[i] && let Some(into) = joins(nodes, &users[i], &of, &groups, i) {
+        if fuse
+            && !pinned[i]
+            && let Some(into) = joins(nodes, &users[i], &of, &groups, i)
+        {
             of[i] = Some(into);
             groups[into].members.push(i);
             continue;
@@ -148,7 +151,8 @@ fn joins(
         Some(Lowering::Contraction { .. } | Lowering::Convolution(_)) => &nodes[g.output].node.ty.shape,
         _ => return None,
     };
-    let f32_only = matches!(nodes[g.anchor].work, Some(Lowering::Contraction { .. } | Lowering::Convolution(_)));
+    let f32_only =
+        matches!(nodes[g.anchor].work, Some(Lowering::Contraction { .. } | Lowering::Convolution(_)));
     let per_row = is_per_row(&nodes[g.anchor]);
     let fits = |&u: &usize| {
         // a row's result is computed on the row's shape, all else on the elements'

@@ -4,7 +4,8 @@ use super::emit::{Code, Emitter};
 use super::fuse::Group;
 use super::layout::{Layout, trailing_axes};
 use super::{
-    Attention, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place, Pool, Product, Rowwise, Scan, Work,
+    Attention, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place, Pool, Product, Rowwise, Scan,
+    Work,
 };
 use crate::error::{Error, Result};
 use crate::expr::{Kind, Tape};
@@ -122,17 +123,8 @@ impl Emitter<'_> {
         }
         let (buffer, layout) = self.result(g.output, false);
         let out = Operand { buffer, dtype: DType::F32, offset: layout.offset, strides: layout.strides };
-        let mut work = Product {
-            batch: shape[..rank - 2].to_vec(),
-            m,
-            n,
-            k,
-            a,
-            b,
-            b_is_weight: weight,
-            out,
-            epilogue,
-        };
+        let mut work =
+            Product { batch: shape[..rank - 2].to_vec(), m, n, k, a, b, b_is_weight: weight, out, epilogue };
         fold_batch(&mut work);
         Ok(Work::Product(work))
     }
@@ -178,7 +170,8 @@ impl Emitter<'_> {
     fn merge_columns(&mut self, e: &mut Epilogue) -> Result<()> {
         let width = e.domain[3];
         for operand in &mut e.operands {
-            let merges = |s: &[isize]| s[2] == s[3] * width as isize || (width == 1) || (s[2] == 0 && s[3] == 0);
+            let merges =
+                |s: &[isize]| s[2] == s[3] * width as isize || (width == 1) || (s[2] == 0 && s[3] == 0);
             if !merges(&operand.strides) {
                 let buffer = self.scratch(operand.dtype, element_count(&e.domain).unwrap_or(0));
                 let strides = contiguous_strides(&e.domain);

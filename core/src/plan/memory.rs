@@ -57,7 +57,8 @@ mod tests {
             assert!(offsets[i] + lives[i].bytes <= total);
             for j in 0..i {
                 let together = lives[i].from <= lives[j].to && lives[j].from <= lives[i].to;
-                let apart = offsets[i] + lives[i].bytes <= offsets[j] || offsets[j] + lives[j].bytes <= offsets[i];
+                let apart =
+                    offsets[i] + lives[i].bytes <= offsets[j] || offsets[j] + lives[j].bytes <= offsets[i];
                 assert!(!together || apart, "{i} and {j}");
             }
         }

@@ -13,8 +13,8 @@ mod memory;
 mod step;
 
 pub use step::{
-    Attention, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place, Plan, Pool, Port,
-    Product, Rowwise, Scan, Step, Work,
+    Attention, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place, Plan, Pool,
+    Port, Product, Rowwise, Scan, Step, Work,
 };
 
 use crate::error::{Error, Result};

@@ -301,4 +301,3 @@ pub struct Pool {
     /// The result.
     pub out: Operand,
 }
-

@@ -46,7 +46,8 @@ impl Compiler {
         let g = Graph::from_data(graph.data()?.clone());
         let (loss, by) = {
             let data = g.data()?;
-            let loss = data.loss.ok_or_else(|| Error::Graph { what: "no loss is set: call set_loss".into() })?;
+            let loss =
+                data.loss.ok_or_else(|| Error::Graph { what: "no loss is set: call set_loss".into() })?;
             let trained =
                 data.parameters().filter(|(_, n)| matches!(n.kind, NodeKind::Parameter { trainable: true }));
             let by: Vec<Value> = trained.map(|(v, _)| v).collect();
@@ -55,7 +56,9 @@ impl Compiler {
             }
             if let Some(v) = by.iter().find(|v| data.node(**v).ty.dtype != DType::F32) {
                 let (name, ty) = (data.label(*v), &data.node(*v).ty);
-                return Err(Error::Graph { what: format!("trainable parameters are f32, \"{name}\" is {ty}") });
+                return Err(Error::Graph {
+                    what: format!("trainable parameters are f32, \"{name}\" is {ty}"),
+                });
             }
             (loss, by)
         };

@@ -38,7 +38,8 @@ impl Parameters {
         }
         let used = |name: &str| ports.iter().any(|p| p.name == name);
         let extra = weights.iter().filter(|(name, _)| !used(name));
-        let warnings = extra.map(|(n, t)| format!("weight \"{n}\" ({}) is not used by the graph", t.ty())).collect();
+        let warnings =
+            extra.map(|(n, t)| format!("weight \"{n}\" ({}) is not used by the graph", t.ty())).collect();
         Ok((Parameters { store: Arc::new(RwLock::new(Store::new(stored))) }, warnings))
     }
 

@@ -262,7 +262,8 @@ impl Session {
     }
 
     fn feed_counter(&mut self) {
-        let counts = |p: &Port| p.name == "step_counter" && p.dtype == DType::U32 && p.shape.iter().all(|&n| n == 1);
+        let counts =
+            |p: &Port| p.name == "step_counter" && p.dtype == DType::U32 && p.shape.iter().all(|&n| n == 1);
         let Some(at) = self.inputs().iter().position(counts) else { return };
         if !self.given[at] {
             self.counter = Some(self.inputs()[at].buffer);
@@ -347,7 +348,12 @@ impl Session {
         let (_, buffer) = trained.ok_or_else(|| Error::UnknownName {
             kind: "trained parameter".into(),
             name: parameter.into(),
-            known: plan.gradients.iter().map(|(p, _)| plan.parameters[*p].name.clone()).collect::<Vec<_>>().join(", "),
+            known: plan
+                .gradients
+                .iter()
+                .map(|(p, _)| plan.parameters[*p].name.clone())
+                .collect::<Vec<_>>()
+                .join(", "),
         })?;
         self.ready("the gradient")?;
         Ok(bytemuck::pod_collect_to_vec(self.executor.read(*buffer)))
@@ -359,7 +365,9 @@ impl Session {
     /// [`Error::Graph`] if the session was not compiled for training.
     pub fn set_optimizer(&mut self, optimizer: Optimizer) -> Result<()> {
         if self.compiled.plan.gradients.is_empty() {
-            return Err(Error::Graph { what: "this session has no backward pass: use compile_training".into() });
+            return Err(Error::Graph {
+                what: "this session has no backward pass: use compile_training".into(),
+            });
         }
         self.optimizer = Some(optimizer);
         self.moments.iter_mut().for_each(|m| *m = Moments::default());

@@ -48,7 +48,12 @@ mod tests {
 
     #[test]
     fn reads_as_documented() {
-        let s = MemorySummary { buffers: 47, total_bytes: 312_400_000, adam_bytes: 0, largest_bytes: 141_600_000 };
+        let s = MemorySummary {
+            buffers: 47,
+            total_bytes: 312_400_000,
+            adam_bytes: 0,
+            largest_bytes: 141_600_000,
+        };
         assert_eq!(s.to_string(), "47 buffers, 312.4 MB total (0.0 MB adam state), largest 141.6 MB");
     }
 }

@@ -26,8 +26,9 @@ pub fn quantise_blocks(dtype: DType, values: &[f32]) -> Result<Vec<u8>> {
         let q = |v: f32| (v * inverse).round().clamp(-top, top) as i8;
         match dtype {
             DType::Q8 => quants.extend(block.iter().map(|&v| q(v) as u8)),
-            _ => quants
-                .extend(block.as_chunks::<2>().0.iter().map(|p| (q(p[0]) + 8) as u8 | ((q(p[1]) + 8) as u8) << 4)),
+            _ => quants.extend(
+                block.as_chunks::<2>().0.iter().map(|p| (q(p[0]) + 8) as u8 | ((q(p[1]) + 8) as u8) << 4),
+            ),
         }
         scales.extend_from_slice(&scale.to_le_bytes());
     }
@@ -46,7 +47,9 @@ pub fn dequantise_blocks(dtype: DType, bytes: &[u8]) -> Vec<f32> {
         match dtype {
             DType::Q8 => out.extend(block.iter().map(|&q| q as i8 as f32 * scale)),
             _ => out.extend(
-                block.iter().flat_map(|&q| [((q & 15) as f32 - 8.0) * scale, ((q >> 4) as f32 - 8.0) * scale]),
+                block
+                    .iter()
+                    .flat_map(|&q| [((q & 15) as f32 - 8.0) * scale, ((q >> 4) as f32 - 8.0) * scale]),
             ),
         }
     }

@@ -83,7 +83,9 @@ impl DType {
     pub fn bytes(self, elements: usize) -> Option<usize> {
         match self {
             DType::Q8 => elements.is_multiple_of(BLOCK).then_some(elements / BLOCK)?.checked_mul(BLOCK + 2),
-            DType::Q4 => elements.is_multiple_of(BLOCK).then_some(elements / BLOCK)?.checked_mul(BLOCK / 2 + 2),
+            DType::Q4 => {
+                elements.is_multiple_of(BLOCK).then_some(elements / BLOCK)?.checked_mul(BLOCK / 2 + 2)
+            }
             other => elements.checked_mul(other.size()?),
         }
     }

@@ -200,10 +200,7 @@ impl<'a> Tensor<'a> {
         self.for_each_offset(|at| out.extend_from_slice(&self.bytes[at * size..(at + 1) * size]));
         Tensor {
             dtype: self.dtype,
-            view: View {
-                shape: self.view.shape.clone(),
-                strides: contiguous_strides(&self.view.shape),
-            },
+            view: View { shape: self.view.shape.clone(), strides: contiguous_strides(&self.view.shape) },
             bytes: Bytes::from_vec(out),
         }
     }

@@ -94,5 +94,10 @@ fn random_graphs_agree_with_the_reference() {
         let again = Graph::parse(&text).unwrap_or_else(|e| panic!("graph {seed}: {e}\n{text}"));
         assert_eq!(again.data().unwrap().to_string(), text);
     }
-    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[..failures.len().min(5)].join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} failures:\n{}",
+        failures.len(),
+        failures[..failures.len().min(5)].join("\n")
+    );
 }

@@ -35,7 +35,11 @@ pub fn graph(seed: u64) -> (Graph, BTreeMap<String, Array>) {
         let rank = dice.below(6);
         let shape: Vec<usize> = (0..rank).map(|_| [1, 2, 3, 5, 7][dice.below(5)]).collect();
         let name = format!("x{i}");
-        let v = if dice.below(3) == 0 { g.parameter(&name, shape.clone()) } else { g.input(&name, DType::F32, shape.clone()) };
+        let v = if dice.below(3) == 0 {
+            g.parameter(&name, shape.clone())
+        } else {
+            g.input(&name, DType::F32, shape.clone())
+        };
         arrays.insert(name, array(&shape, seed * 100 + i as u64));
         values.push(v);
     }

@@ -142,10 +142,9 @@ impl Executor {
     }
 
     fn pack(&mut self, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<()> {
-        let bases = self.bases.clone();
         for step in &mut self.steps {
             if let Kernel::Product(p) = &mut step.kernel {
-                p.pack(pool, store, positions, &bases)?;
+                p.pack(pool, store, positions, &self.bases)?;
             }
         }
         Ok(())

@@ -51,7 +51,11 @@ impl StoredParameter {
             let buffer = allocate(tensor.bytes().len(), &self.name)?;
             // SAFETY: a fresh buffer of that many bytes.
             unsafe {
-                std::ptr::copy_nonoverlapping(tensor.bytes().as_ptr(), buffer.pointer(), tensor.bytes().len());
+                std::ptr::copy_nonoverlapping(
+                    tensor.bytes().as_ptr(),
+                    buffer.pointer(),
+                    tensor.bytes().len(),
+                );
             }
             self.data = Data::Own(buffer);
         }

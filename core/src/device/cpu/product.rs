@@ -76,7 +76,13 @@ impl PreparedProduct {
     }
 
     /// Packs B, if it is a weight, as it is now.
-    pub fn pack(&mut self, pool: &ThreadPool, store: &Store, positions: &[usize], bases: &[*mut u8]) -> Result<()> {
+    pub fn pack(
+        &mut self,
+        pool: &ThreadPool,
+        store: &Store,
+        positions: &[usize],
+        bases: &[*mut u8],
+    ) -> Result<()> {
         let [_, _, rs, cs, _] = self.strides;
         let key = |parameter| -> PackKey { (parameter, self.b.offset, rs, cs, self.k, self.n) };
         match &mut self.weight {

@@ -5,9 +5,9 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::super::buffer::Buffer;
 use super::super::isa::{Isa, isa};
 use super::super::threads::ThreadPool;
-use super::super::buffer::Buffer;
 use super::kernel::{Tile, kernels};
 
 /// Runs of each measurement.

@@ -31,9 +31,9 @@ pub use plan::{BKind, scratch_bytes_per_worker};
 
 use std::ops::Range;
 
+use super::buffer::{Buffer, LINE};
 use super::isa::{Isa, isa};
 use super::threads::ThreadPool;
-use super::buffer::{Buffer, LINE};
 // Attention drives the micro-kernels itself.
 pub(super) use kernel::{Kernels, Tile, kernels};
 use pack::{a_stride, pack_a, pack_panel, pack_rows};

@@ -2,10 +2,10 @@
 //! direction; A in rows that do not compete for the same cache sets (Goto and van de Geijn, "Anatomy of High-Performance
 //! Matrix Multiplication", ACM TOMS 34(3), 2008).
 
+use super::super::buffer::Buffer;
 use super::super::isa::{Isa, isa};
 use super::super::threads::ThreadPool;
 use super::MatRef;
-use super::super::buffer::Buffer;
 use super::element::{Brain, Element, Format, Half};
 use super::kernel::kernels;
 use super::transpose::transpose_block;

@@ -24,6 +24,8 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_cases;
+#[cfg(test)]
 mod tests_reference;
 
 use super::bases::Bases;
