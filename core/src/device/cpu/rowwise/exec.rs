@@ -87,8 +87,8 @@ pub(super) enum Code {
     Accumulate(Fold, Kind),
     /// Joins lane by lane; the destination is the best, the second source the index.
     Contest(ArgFold, Kind),
-    /// Every so many positions: adds the source to the destination and empties the source.
-    Flush(Lanes),
+    /// Every so many positions: adds the source to the destination; what rounding lost of it stays in the source.
+    Flush(Lanes, Lanes),
     /// Bytes apart.
     Store(DType, isize),
 }
@@ -235,10 +235,12 @@ impl Env {
                         _ => vmath::accumulate_arg::<u32>(isa, fold, dst, b, a, at, n),
                     }
                 }
-                Code::Flush(add) => {
+                Code::Flush(add, lost) => {
                     if self.position % FLUSH == FLUSH - 1 {
+                        let rest = self.transit.cast::<u32>();
+                        lost(rest, a, dst, a, 7, n);
                         add(dst, dst, a, a, 7, n);
-                        (self.spread)(a, 0, n);
+                        std::ptr::copy_nonoverlapping(rest, a, n);
                     }
                 }
                 Code::Store(dtype, stride) => self.store(dtype, stride, dst.cast(), a, step_a, n),

@@ -575,3 +575,21 @@ impl Lane for Choose {
 pub(super) fn chosen(isa: Isa) -> Lanes {
     pick::<Choose>(isa)
 }
+
+/// What the sum of `a` and a larger `b` loses to rounding (Dekker, "A floating-point technique for extending the
+/// available precision", 1971); 0 where it overflows.
+struct Lost;
+impl Lane for Lost {
+    const SOURCES: usize = 2;
+    #[inline(always)]
+    fn lane<const HW: bool>(a: u32, b: u32, _: u32) -> u32 {
+        let (a, b) = (f32::from_bits(a), f32::from_bits(b));
+        let lost = a - ((a + b) - b);
+        if lost.abs() < f32::INFINITY { lost.to_bits() } else { 0 }
+    }
+}
+
+/// `dst = lost(a, b)`.
+pub(super) fn lost(isa: Isa) -> Lanes {
+    pick::<Lost>(isa)
+}

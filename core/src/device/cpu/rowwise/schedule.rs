@@ -229,7 +229,7 @@ impl Scheduler<'_> {
             Joining::Fold(fold) => self.draft(Code::Accumulate(fold, kind), acc, [a, none, none]),
         }
         if let (true, Some(total)) = (sum, extra) {
-            self.draft(Code::Flush(add), total, [acc, none, none]);
+            self.draft(Code::Flush(add, kernels::lost(isa)), total, [acc, none, none]);
         }
         let next = self.close(begin, inner);
         match (joining, extra) {

@@ -10,7 +10,7 @@ use crate::tensor::DType;
 const DTYPES: &[DType] = DType::ALL.split_at(8).0;
 
 /// Rows computed anew for each reduction, in many chunks.
-const SMALL: Limits = Limits { whole_row: 0, chunk: 32 };
+pub(super) const SMALL: Limits = Limits { whole_row: 0, chunk: 32 };
 
 /// xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled" (2016).
 struct Noise(u64);
