@@ -1,8 +1,8 @@
 //! Decides order and memory. Reads graphs, writes steps; never touches a device.
 //!
-//! A graph is expanded into primitives ([`expand`]), pointwise chains are fused into their producers and
-//! consumers ([`fuse`]), groups become steps ([`emit`], [`heavy`]), scratch buffers share one arena
-//! ([`memory`]).
+//! A graph is expanded into primitives (`expand`), pointwise chains are fused into their producers and
+//! consumers (`fuse`), groups become steps (`emit`, `heavy`), scratch buffers share one arena
+//! (`memory`).
 
 mod emit;
 mod expand;

@@ -1,5 +1,5 @@
 //! Runs straight-line code over lanes: one call of a lane loop per operation and chunk. Follows the addresses that
-//! [`schedule`](super::schedule) laid out; decides nothing.
+//! `schedule` laid out; decides nothing.
 
 use super::super::isa::Isa;
 use super::super::vmath::{

@@ -1,11 +1,11 @@
 //! Runs pointwise work and reductions, and the pointwise work that ends a product: an interpreter of tapes that pays
 //! its overhead once per operation and *chunk* of some hundred lanes.
 //!
-//! **Preparation**, once: the domain's axes are merged and one is chosen for the lanes ([`geometry`]); the tape becomes
-//! nodes the lanes know ([`lower`]), is fused ([`fuse`]) and scheduled into straight-line code over slots of scratch
-//! memory ([`schedule`]). Lanes run along a reduced axis (*rows*: a reduction joins the lanes of a chunk) or along a kept
+//! **Preparation**, once: the domain's axes are merged and one is chosen for the lanes (`geometry`); the tape becomes
+//! nodes the lanes know (`lower`), is fused (`fuse`) and scheduled into straight-line code over slots of scratch
+//! memory (`schedule`). Lanes run along a reduced axis (*rows*: a reduction joins the lanes of a chunk) or along a kept
 //! one (*columns*: it joins lane by lane). A row that fits its slots is computed once; a longer one anew for each
-//! reduction. **Running** ([`program`], [`exec`]) allocates nothing and gives the same bits for any number of threads.
+//! reduction. **Running** (`program`, `exec`) allocates nothing and gives the same bits for any number of threads.
 //!
 //! An output may be the very memory of an operand if it has the operand's dtype, offset and strides, and, where axes are
 //! reduced, is per element. Any other overlap gives undefined contents.
