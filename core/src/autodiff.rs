@@ -141,7 +141,8 @@ fn constant_like(g: &Graph, ty: &TensorType, v: f64) -> Value {
 /// # Errors
 /// [`Error::Graph`] if no loss was set; else as [`gradients`].
 pub fn differentiate(graph: &Graph, inputs: bool) -> Result<Graph> {
-    let g = Graph::from_data(graph.data()?.clone());
+    graph.data()?;
+    let g = graph.clone();
     let (loss, by) = {
         let data = g.data()?;
         let loss = data.loss.ok_or_else(|| Error::Graph { what: "no loss is set: call set_loss".into() })?;

@@ -1,4 +1,32 @@
-//! Weft: an on-device machine-learning engine.
+//! Weft: on-device machine learning. Build a graph or read a model, compile it for a device, run it or
+//! fine-tune it there.
+//!
+//! ```
+//! use weft::{device::Device, graph::Graph, session::Compiler, tensor::{DType, Tensor, Weights}};
+//!
+//! # fn main() -> weft::error::Result<()> {
+//! let g = Graph::new();
+//! let x = g.input("x", DType::F32, [1, 4]);
+//! let w = g.parameter("layers.0.weight", [3, 4]);
+//! let b = g.parameter("layers.0.bias", [3]);
+//! g.output("probabilities", g.softmax(g.linear(x, w, Some(b)), -1));
+//!
+//! let mut weights = Weights::new(); // or load::safetensors("model.safetensors")?
+//! weights.insert("layers.0.weight", Tensor::from_vec([3, 4], vec![0.5f32; 12])?);
+//! weights.insert("layers.0.bias", Tensor::from_vec([3], vec![0.0f32, 1.0, 2.0])?);
+//!
+//! let compiled = Compiler::new(&Device::best()?).compile(&g)?; // needs no weights
+//! let mut session = compiled.init(&weights)?;
+//! session.set_input("x", &[1.0, 2.0, 3.0, 4.0])?;
+//! session.step()?;
+//! let p = session.read_output("probabilities")?;
+//! assert!((p[2] - 0.6652).abs() < 1e-4);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Training is the same with [`graph::Graph::set_loss`], [`session::Compiler::compile_training`] and
+//! [`session::Session::set_optimizer`]. ARCHITECTURE.md says how the rooms stand on each other.
 #![warn(missing_docs)]
 
 pub mod autodiff;

@@ -195,3 +195,34 @@ fn a_gradient_that_does_not_exist_is_named() {
     g.set_loss(g.sum_all(g.dequantise(q)));
     assert_eq!(message(build_session(&g).map(|_| ())), "graph: there is no trainable parameter");
 }
+
+#[test]
+fn values_of_another_graph_and_foreign_contents_are_refused() {
+    let (small, large) = (Graph::new(), linear());
+    let far = weft::graph::Value::at(7);
+    small.input("x", DType::F32, [1]);
+    assert_eq!((small.shape(far), small.inputs_of(far)), (vec![], vec![]));
+    small.output("y", far);
+    small.set_loss(far);
+    assert_eq!(
+        message(small.data().map(|_| ())),
+        "output: a value of this graph: a value of another graph (node \"%7\")"
+    );
+    let g = Graph::new();
+    let before = g.data().unwrap();
+    g.relu(far); // building goes on while the contents are read
+    assert!(message(g.data().map(|_| ())).contains("another graph"));
+    assert!(before.nodes.is_empty());
+    let mut data = large.data().unwrap().clone();
+    assert!(Graph::from_data(data.clone()).is_ok());
+    data.nodes[2].ty.shape = vec![2, 5];
+    assert_eq!(
+        message(Graph::from_data(data.clone()).map(|_| ())),
+        "matmul: a result of type f32[2, 4]: f32[2, 5] (node \"%2\")"
+    );
+    data.nodes[2].inputs[0] = weft::graph::Value::at(2);
+    assert_eq!(
+        message(Graph::from_data(data).map(|_| ())),
+        "graph: \"%2\" uses a value that does not come before it"
+    );
+}

@@ -5,7 +5,7 @@ use weft::device::Device;
 use weft::graph::Graph;
 use weft::models::mlp;
 use weft::session::{Compiler, Optimizer, Session, build_session};
-use weft::tensor::{DType, Tensor, Weights};
+use weft::tensor::{DType, Tensor, TensorType, Weights};
 
 fn ramp(n: usize, scale: f32) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919 % 1000) as f32 / 500.0 - 1.0) * scale).collect()
@@ -157,4 +157,32 @@ fn a_deep_chain_reuses_memory() {
     assert!(compiled.plan().arena_bytes <= 2 * one, "{} bytes", compiled.plan().arena_bytes);
     assert_eq!(compiled.plan().steps.len(), 40, "tanh is fused into the products");
     assert!(build_session(&g).is_err());
+}
+
+#[test]
+fn packed_weights_of_16_bits_give_the_products_of_their_values() {
+    for dtype in [DType::F16, DType::BF16] {
+        let ty = TensorType::new(dtype, [33, 50]);
+        let narrow =
+            Tensor::from_f64(&ty, &ramp(33 * 50, 1.0).into_iter().map(f64::from).collect::<Vec<_>>())
+                .unwrap();
+        for rows in [1, 5, 40] {
+            let g = Graph::new();
+            let x = g.input("x", DType::F32, [rows, 50]);
+            let w = g.parameter_of("w", ty.clone(), false);
+            g.output("y", g.linear(x, w, None));
+            let weights: Weights = [("w".to_string(), narrow.clone())].into_iter().collect();
+            let mut s = Compiler::new(&Device::cpu(2)).compile(&g).unwrap().init(&weights).unwrap();
+            let x = ramp(rows * 50, 0.8);
+            s.set_input("x", &x).unwrap();
+            s.step().unwrap();
+            let (y, w) = (s.read_output(0).unwrap(), narrow.to_f64());
+            for (i, row) in x.chunks(50).enumerate() {
+                for j in 0..33 {
+                    let wanted: f64 = row.iter().zip(&w[j * 50..]).map(|(a, b)| f64::from(*a) * b).sum();
+                    assert!((f64::from(y[i * 33 + j]) - wanted).abs() < 2e-5, "{dtype} [{i}, {j}]");
+                }
+            }
+        }
+    }
 }

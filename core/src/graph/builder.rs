@@ -5,8 +5,9 @@ use super::op::check_attrs;
 use super::{Attrs, Call, Op, Refusal};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Dims, Tensor, TensorType};
-use std::cell::{Ref, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A value of a graph. Only meaningful for the graph that made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,7 +109,8 @@ impl GraphData {
 
 #[derive(Debug, Clone, Default)]
 struct State {
-    data: GraphData,
+    /// Shared with whoever reads it; changed in place while nobody does.
+    data: Arc<GraphData>,
     names: HashMap<String, Value>,
     scope: Vec<String>,
     error: Option<Error>,
@@ -191,7 +193,12 @@ impl Graph {
         match inferred {
             Ok(ty) => {
                 let kind = NodeKind::Op(op, attrs);
-                state.data.nodes.push(Node { kind, inputs: inputs.to_vec(), ty, name: None });
+                Arc::make_mut(&mut state.data).nodes.push(Node {
+                    kind,
+                    inputs: inputs.to_vec(),
+                    ty,
+                    name: None,
+                });
                 Value::at(count)
             }
             Err(Refusal { wanted, came }) => {
@@ -207,7 +214,7 @@ impl Graph {
 
     /// Names a value, within the present scope. Names are unique in a graph.
     pub fn name(&self, v: Value, name: &str) -> Value {
-        let Some(i) = v.index() else { return v };
+        let Some(i) = self.own(v, "name") else { return Value::POISON };
         let full = self.scoped(name);
         {
             let mut state = self.state.borrow_mut();
@@ -220,10 +227,10 @@ impl Graph {
                     "an input or parameter, which has a name",
                 );
             }
-            if let Some(old) = state.data.nodes[i].name.take() {
+            let old = Arc::make_mut(&mut state.data).nodes[i].name.replace(full.clone());
+            if let Some(old) = old {
                 state.names.remove(&old);
             }
-            state.data.nodes[i].name = Some(full.clone());
         }
         self.register(full, v, "value")
     }
@@ -238,36 +245,42 @@ impl Graph {
 
     /// Makes a value a result of the graph, under a name.
     pub fn output(&self, name: &str, v: Value) {
-        let mut state = self.state.borrow_mut();
-        if v.index().is_none() {
+        if self.own(v, "output").is_none() {
             return;
         }
-        if state.data.outputs.iter().any(|(n, _)| n == name) {
-            let came = format!("\"{name}\" twice");
-            drop(state);
-            self.fail("output", name, "distinct names of outputs", &came);
+        if self.state.borrow().data.outputs.iter().any(|(n, _)| n == name) {
+            self.fail("output", name, "distinct names of outputs", &format!("\"{name}\" twice"));
             return;
         }
-        state.data.outputs.push((name.into(), v));
+        Arc::make_mut(&mut self.state.borrow_mut().data).outputs.push((name.into(), v));
+    }
+
+    /// The position of a value of this graph; one of another graph is an error, the poisoned one is not.
+    fn own(&self, v: Value, what: &str) -> Option<usize> {
+        let i = v.index()?;
+        if i < self.state.borrow().data.nodes.len() {
+            return Some(i);
+        }
+        self.fail(what, &format!("%{i}"), "a value of this graph", "a value of another graph");
+        None
     }
 
     /// Makes a value the loss: one f32 element.
     pub fn set_loss(&self, v: Value) {
-        let Some(i) = v.index() else { return };
+        let Some(i) = self.own(v, "loss") else { return };
         let ty = self.state.borrow().data.nodes[i].ty.clone();
         if ty.elements() != 1 || ty.dtype != DType::F32 {
             self.fail("loss", &format!("%{i}"), "one f32 element", &ty.to_string());
             return;
         }
-        self.state.borrow_mut().data.loss = Some(v);
+        Arc::make_mut(&mut self.state.borrow_mut().data).loss = Some(v);
     }
 
     /// The type of a value; f32[] for the poisoned one.
     pub fn ty(&self, v: Value) -> TensorType {
-        match v.index() {
-            Some(i) => self.state.borrow().data.nodes[i].ty.clone(),
-            None => TensorType::f32([]),
-        }
+        let state = self.state.borrow();
+        let node = v.index().and_then(|i| state.data.nodes.get(i));
+        node.map_or_else(|| TensorType::f32([]), |n| n.ty.clone())
     }
 
     /// The shape of a value.
@@ -277,26 +290,28 @@ impl Graph {
 
     /// The inputs of a value's node.
     pub fn inputs_of(&self, v: Value) -> Vec<Value> {
-        v.index().map_or(vec![], |i| self.state.borrow().data.nodes[i].inputs.clone())
+        let state = self.state.borrow();
+        v.index().and_then(|i| state.data.nodes.get(i)).map_or(vec![], |n| n.inputs.clone())
     }
 
     /// The attributes of a value's node.
     pub fn attrs_of(&self, v: Value) -> Attrs {
-        match v.index().map(|i| self.state.borrow().data.nodes[i].kind.clone()) {
-            Some(NodeKind::Op(_, attrs)) => attrs,
+        let state = self.state.borrow();
+        match v.index().and_then(|i| state.data.nodes.get(i)).map(|n| &n.kind) {
+            Some(NodeKind::Op(_, attrs)) => attrs.clone(),
             _ => Attrs::none(),
         }
     }
 
-    /// The contents, to read.
+    /// The contents as they are now. Building may go on meanwhile; what was read does not change.
     ///
     /// # Errors
     /// The first error of the building, if there was one.
-    pub fn data(&self) -> Result<Ref<'_, GraphData>> {
+    pub fn data(&self) -> Result<Arc<GraphData>> {
         let state = self.state.borrow();
         match &state.error {
             Some(e) => Err(e.clone()),
-            None => Ok(Ref::map(state, |s| &s.data)),
+            None => Ok(state.data.clone()),
         }
     }
 
@@ -317,7 +332,8 @@ impl Graph {
     }
 
     fn push(&self, node: Node) -> Value {
-        let nodes = &mut self.state.borrow_mut().data.nodes;
+        let mut state = self.state.borrow_mut();
+        let nodes = &mut Arc::make_mut(&mut state.data).nodes;
         nodes.push(node);
         Value::at(nodes.len() - 1)
     }
@@ -339,15 +355,24 @@ impl Graph {
         v
     }
 
-    /// A builder that goes on from existing contents (which were well formed).
-    pub fn from_data(data: GraphData) -> Graph {
+    /// A builder that goes on from existing contents.
+    ///
+    /// # Errors
+    /// What [`GraphData::verify`] finds wrong with them.
+    pub fn from_data(data: GraphData) -> Result<Graph> {
+        data.verify()?;
+        Ok(Graph::resume(data))
+    }
+
+    /// A builder that goes on from the contents of another, which are well formed.
+    pub(crate) fn resume(data: GraphData) -> Graph {
         let names = data
             .nodes
             .iter()
             .enumerate()
             .filter_map(|(i, n)| Some((n.name.clone()?, Value::at(i))))
             .collect();
-        Graph { state: RefCell::new(State { data, names, scope: vec![], error: None }) }
+        Graph { state: RefCell::new(State { data: Arc::new(data), names, scope: vec![], error: None }) }
     }
 }
 

@@ -9,6 +9,7 @@ mod interpret;
 mod lowering;
 mod op;
 mod text;
+mod verify;
 
 pub use array::{Array, for_each_index};
 pub use attrs::{Attr, AttrKind, AttrSpec, Attrs};

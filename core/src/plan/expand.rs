@@ -21,7 +21,7 @@ pub struct Primitive {
 /// # Errors
 /// What a decomposition's builder refuses.
 pub fn expand(data: &GraphData, roots: &[Value]) -> Result<(Vec<Primitive>, Vec<usize>)> {
-    let mut g = Graph::from_data(data.clone());
+    let mut g = Graph::resume(data.clone());
     let mut roots = roots.to_vec();
     while let Some((next, moved)) = expand_once(&g, &roots)? {
         (g, roots) = (next, moved);

@@ -43,7 +43,8 @@ impl Compiler {
     /// As [`compile`](Compiler::compile); [`Error::Graph`] if there is no loss or nothing to train;
     /// [`Error::NoGradient`] if an operation on the way has none.
     pub fn compile_training(&self, graph: &Graph) -> Result<Compiled> {
-        let g = Graph::from_data(graph.data()?.clone());
+        graph.data()?;
+        let g = graph.clone();
         let (loss, by) = {
             let data = g.data()?;
             let loss =

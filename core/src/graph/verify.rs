@@ -1,0 +1,67 @@
+//! Checks a graph that did not come from the builder: order, types, names, results.
+
+use super::op::check_attrs;
+use super::{Call, GraphData, NodeKind};
+use crate::error::{Error, Result};
+use crate::tensor::DType;
+use std::collections::HashSet;
+
+impl GraphData {
+    /// Checks that every node follows its inputs and has the type its operation infers, that names are
+    /// unique, that inputs and parameters have one, and that results are values of the graph.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] for what is wrong with the whole, [`Error::Op`] for what a node refuses.
+    pub fn verify(&self) -> Result<()> {
+        let wrong = |what: String| Err(Error::Graph { what });
+        let mut names = HashSet::new();
+        for (i, node) in self.nodes.iter().enumerate() {
+            let label = node.name.clone().unwrap_or(format!("%{i}"));
+            if node.name.as_ref().is_some_and(|n| !names.insert(n)) {
+                return wrong(format!("two values are named \"{label}\""));
+            }
+            if node.inputs.iter().any(|v| v.index().is_none_or(|j| j >= i)) {
+                return wrong(format!("\"{label}\" uses a value that does not come before it"));
+            }
+            if node.ty.shape.contains(&0) || node.ty.bytes().is_none() {
+                return wrong(format!("\"{label}\" has no such type as {}", node.ty));
+            }
+            match &node.kind {
+                NodeKind::Input | NodeKind::Parameter { .. } if node.name.is_none() => {
+                    return wrong(format!("{label} is an input or parameter without a name"));
+                }
+                NodeKind::Constant(t) if t.ty() != node.ty => {
+                    return wrong(format!("constant \"{label}\" is {}, its data {}", node.ty, t.ty()));
+                }
+                NodeKind::Op(op, attrs) => {
+                    let types = self.input_types(node);
+                    let refused =
+                        |wanted, came| Error::Op { op: op.name().into(), node: label.clone(), wanted, came };
+                    check_attrs(op.attributes(), attrs).map_err(|e| refused(e.wanted, e.came))?;
+                    if !op.inputs().accepts(types.len()) {
+                        let came = format!("{} inputs", types.len());
+                        return Err(refused(format!("inputs {}", op.inputs()), came));
+                    }
+                    let call = Call { inputs: &types, attrs };
+                    let inferred = op.infer(&call).map_err(|e| refused(e.wanted, e.came))?;
+                    if inferred != node.ty {
+                        return Err(refused(format!("a result of type {inferred}"), node.ty.to_string()));
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (name, v) in &self.outputs {
+            if v.index().is_none_or(|i| i >= self.nodes.len()) {
+                return wrong(format!("output \"{name}\" is no value of the graph"));
+            }
+        }
+        match self.loss.map(|v| v.index().and_then(|i| self.nodes.get(i))) {
+            Some(None) => wrong("the loss is no value of the graph".into()),
+            Some(Some(n)) if n.ty.elements() != 1 || n.ty.dtype != DType::F32 => {
+                wrong(format!("the loss is {}, not one f32 element", n.ty))
+            }
+            _ => Ok(()),
+        }
+    }
+}
