@@ -213,7 +213,7 @@ fn values_of_another_graph_and_foreign_contents_are_refused() {
     g.relu(far); // building goes on while the contents are read
     assert!(message(g.data().map(|_| ())).contains("another graph"));
     assert!(before.nodes.is_empty());
-    let mut data = large.data().unwrap().clone();
+    let mut data = (*large.data().unwrap()).clone();
     assert!(Graph::from_data(data.clone()).is_ok());
     data.nodes[2].ty.shape = vec![2, 5];
     assert_eq!(
