@@ -5,9 +5,10 @@ mod parameters;
 mod run;
 mod summary;
 
+pub use crate::device::cpu::Optimizer;
 pub use compiler::{Compiled, Compiler};
 pub use parameters::Parameters;
-pub use run::{Optimizer, OutputKey, Session};
+pub use run::{OutputKey, Session};
 pub use summary::MemorySummary;
 
 use crate::device::Device;

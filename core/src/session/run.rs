@@ -1,50 +1,10 @@
 //! A session: a compiled graph with its weights, ready to run.
 
 use super::{Compiled, MemorySummary, Parameters};
-use crate::device::cpu::{Executor, Moments, Rule};
+use crate::device::cpu::{Executor, Moments, Optimizer};
 use crate::error::{Error, Result};
 use crate::plan::Port;
 use crate::tensor::{DType, Element, Tensor, TensorType};
-
-/// How training changes parameters after each step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Optimizer {
-    /// p −= lr · g
-    Sgd {
-        /// Learning rate.
-        lr: f32,
-    },
-    /// Kingma & Ba 2015, arXiv:1412.6980.
-    Adam {
-        /// Learning rate.
-        lr: f32,
-        /// Decay of the mean of gradients.
-        beta1: f32,
-        /// Decay of the mean of squared gradients.
-        beta2: f32,
-        /// Added to the denominator.
-        eps: f32,
-    },
-}
-
-impl Optimizer {
-    /// Stochastic gradient descent.
-    pub fn sgd(lr: f32) -> Self {
-        Optimizer::Sgd { lr }
-    }
-
-    /// Adam with its authors' constants.
-    pub fn adam(lr: f32) -> Self {
-        Optimizer::Adam { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8 }
-    }
-
-    fn rule(self) -> Rule {
-        match self {
-            Optimizer::Sgd { lr } => Rule::Sgd { lr },
-            Optimizer::Adam { lr, beta1, beta2, eps } => Rule::Adam { lr, beta1, beta2, eps },
-        }
-    }
-}
 
 /// How an output is named: by its name or by its index.
 pub trait OutputKey {
@@ -253,7 +213,7 @@ impl Session {
                 let p = &mut store.parameters[self.positions[parameter]];
                 let p: &mut [f32] = bytemuck::cast_slice_mut(p.bytes_mut()?);
                 let g: &[f32] = bytemuck::cast_slice(self.executor.read(buffer));
-                crate::device::cpu::update(pool, optimizer.rule(), self.updates, p, g, moments);
+                crate::device::cpu::update(pool, optimizer, self.updates, p, g, moments);
             }
             store.version += 1;
         }

@@ -20,7 +20,8 @@ pub mod vmath;
 
 pub(crate) use executor::Executor;
 pub(crate) use parameters::{Store, StoredParameter};
-pub(crate) use update::{Moments, Rule, update};
+pub use update::Optimizer;
+pub(crate) use update::{Moments, update};
 
 use super::{DeviceInfo, DeviceKind};
 

@@ -2,9 +2,9 @@
 
 use super::threads::ThreadPool;
 
-/// How a parameter moves along its gradient.
+/// How training changes parameters after each step.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Rule {
+pub enum Optimizer {
     /// p −= lr · g
     Sgd {
         /// Learning rate.
@@ -21,6 +21,18 @@ pub enum Rule {
         /// Added to the denominator.
         eps: f32,
     },
+}
+
+impl Optimizer {
+    /// Stochastic gradient descent.
+    pub fn sgd(lr: f32) -> Self {
+        Optimizer::Sgd { lr }
+    }
+
+    /// Adam with its authors' constants.
+    pub fn adam(lr: f32) -> Self {
+        Optimizer::Adam { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8 }
+    }
 }
 
 /// Adam's running means for one parameter.
@@ -51,9 +63,16 @@ impl Raw {
 }
 
 /// Applies one update; `step` counts from 1.
-pub fn update(pool: &ThreadPool, rule: Rule, step: u64, p: &mut [f32], g: &[f32], moments: &mut Moments) {
+pub fn update(
+    pool: &ThreadPool,
+    optimizer: Optimizer,
+    step: u64,
+    p: &mut [f32],
+    g: &[f32],
+    moments: &mut Moments,
+) {
     let n = p.len().min(g.len());
-    let adam = matches!(rule, Rule::Adam { .. });
+    let adam = matches!(optimizer, Optimizer::Adam { .. });
     if adam && moments.first.len() != n {
         *moments = Moments { first: vec![0.0; n], second: vec![0.0; n] };
     }
@@ -64,9 +83,9 @@ pub fn update(pool: &ThreadPool, rule: Rule, step: u64, p: &mut [f32], g: &[f32]
         let g = &g[at..at + len];
         // SAFETY: chunks of different tasks are disjoint and inside n elements; moments have n where used.
         unsafe {
-            match rule {
-                Rule::Sgd { lr } => p.chunk(at, len).iter_mut().zip(g).for_each(|(p, g)| *p -= lr * g),
-                Rule::Adam { lr, beta1, beta2, eps } => {
+            match optimizer {
+                Optimizer::Sgd { lr } => p.chunk(at, len).iter_mut().zip(g).for_each(|(p, g)| *p -= lr * g),
+                Optimizer::Adam { lr, beta1, beta2, eps } => {
                     let correct = |b: f32| (1.0 - f64::from(b).powf(step as f64)) as f32;
                     let (scale, root) = (lr / correct(beta1), correct(beta2).sqrt().recip());
                     let state = m.chunk(at, len).iter_mut().zip(v.chunk(at, len));
@@ -88,12 +107,12 @@ mod tests {
     #[test]
     fn adam_follows_its_definition() {
         let pool = ThreadPool::new(2);
-        let rule = Rule::Adam { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8 };
+        let optimizer = Optimizer::Adam { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8 };
         let (mut p, mut moments) = (vec![1.0f32, -2.0], Moments::default());
         let (mut q, mut m, mut v) = ([1.0f64, -2.0], [0.0f64; 2], [0.0f64; 2]);
         for t in 1..=20u64 {
             let g: Vec<f32> = p.iter().map(|p| 2.0 * p - 0.3).collect();
-            update(&pool, rule, t, &mut p, &g, &mut moments);
+            update(&pool, optimizer, t, &mut p, &g, &mut moments);
             for i in 0..2 {
                 let g = 2.0 * q[i] - 0.3;
                 m[i] = 0.9 * m[i] + 0.1 * g;

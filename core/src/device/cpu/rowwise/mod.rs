@@ -17,8 +17,6 @@ mod fuse;
 mod geometry;
 mod kernels;
 mod lower;
-#[cfg(test)]
-mod measure;
 mod program;
 mod schedule;
 #[cfg(test)]
