@@ -226,3 +226,25 @@ fn values_of_another_graph_and_foreign_contents_are_refused() {
         "graph: \"%2\" uses a value that does not come before it"
     );
 }
+
+#[test]
+fn the_fuzzers_seeds_are_graphs_and_run() {
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds/graph_text");
+    let mut count = 0;
+    for entry in std::fs::read_dir(seeds).unwrap() {
+        let path = entry.unwrap().path();
+        let g = Graph::parse(&std::fs::read_to_string(&path).unwrap())
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let mut s = Compiler::new(&Device::cpu(1)).compile(&g).unwrap().init_zeros().unwrap();
+        for port in s.inputs().to_vec() {
+            let elements: usize = port.shape.iter().product();
+            match port.dtype {
+                DType::I32 => s.set_input_i32(&port.name, &vec![1; elements]).unwrap(),
+                _ => s.set_input(&port.name, &vec![0.5; elements]).unwrap(),
+            }
+        }
+        s.step().unwrap();
+        count += 1;
+    }
+    assert!(count >= 2);
+}

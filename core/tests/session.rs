@@ -134,6 +134,18 @@ fn dropout_counts_steps_and_keeps_its_share() {
 }
 
 #[test]
+fn devices_and_weights_are_shared_between_threads_and_sessions_move() {
+    fn sync<T: Send + Sync>() {}
+    fn send<T: Send>() {}
+    sync::<Device>();
+    sync::<weft::session::Compiled>();
+    sync::<weft::session::Parameters>();
+    send::<Session>();
+    send::<Graph>();
+    send::<weft::models::Encoder>();
+}
+
+#[test]
 fn a_session_moves_between_threads() {
     let (_, _, mut s) = train(Optimizer::sgd(0.1), 2);
     let loss = std::thread::spawn(move || {

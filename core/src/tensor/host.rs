@@ -33,8 +33,9 @@ impl<'a> Bytes<'a> {
 
     /// Bytes kept alive by a shared owner: a mapped file, a vector.
     ///
-    /// The owner must return the same slice each time it is asked, which maps and vectors do.
-    pub fn shared(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Bytes<'static> {
+    /// The owner must return the same slice each time it is asked, which maps and vectors do: hence not
+    /// for owners from outside.
+    pub(crate) fn shared(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Bytes<'static> {
         let (start, len) = {
             let bytes = (*owner).as_ref();
             (bytes.as_ptr(), bytes.len())
