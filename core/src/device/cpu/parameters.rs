@@ -152,7 +152,8 @@ pub fn pack(dtype: DType, base: *const u8, key: PackKey, pool: &ThreadPool) -> R
         DType::BF16 => (BElements::Bf16(base.cast::<u16>().wrapping_offset(offset)), Format::Bf16),
         other => return Err(Error::internal(format!("a weight of {other} in a product"))),
     };
-    let mut packed = PackedB::new(k, n, format);
+    let mut packed = PackedB::try_new(k, n, format)
+        .map_err(|bytes| Error::OutOfMemory { wanted: bytes as u64, what: "a packed weight".into() })?;
     // SAFETY: the plan's operand walks k × n elements inside the parameter's bytes.
     unsafe { packed.pack(BSource { elements, rs, cs }, pool) };
     Ok(packed)

@@ -50,8 +50,22 @@ impl PackedB {
 
     /// Room for B[k, n] in the panels of `isa`.
     pub fn for_isa(isa: Isa, k: usize, n: usize, format: Format) -> Self {
-        let columns = n.next_multiple_of(kernels(isa).nr);
-        Self { buffer: Buffer::new(columns * k * format.bytes()), isa, k, n, format }
+        let buffer = Buffer::new(Self::size(isa, k, n, format));
+        Self { buffer, isa, k, n, format }
+    }
+
+    /// As [`new`](PackedB::new), or the bytes that could not be had.
+    ///
+    /// # Errors
+    /// The number of bytes.
+    pub fn try_new(k: usize, n: usize, format: Format) -> Result<Self, usize> {
+        let isa = isa();
+        let size = Self::size(isa, k, n, format);
+        Ok(Self { buffer: Buffer::try_new(size).ok_or(size)?, isa, k, n, format })
+    }
+
+    fn size(isa: Isa, k: usize, n: usize, format: Format) -> usize {
+        n.next_multiple_of(kernels(isa).nr) * k * format.bytes()
     }
 
     /// Packs `source` over what was there. A format other than `source`'s is converted.

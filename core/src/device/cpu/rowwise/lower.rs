@@ -352,14 +352,6 @@ impl Nodes {
     }
 
     fn compare(&mut self, op: Compare, a: Id, b: Id) -> Id {
-        let op = match op {
-            Compare::Lt => CompareOp::Lt,
-            Compare::Le => CompareOp::Le,
-            Compare::Gt => CompareOp::Gt,
-            Compare::Ge => CompareOp::Ge,
-            Compare::Eq => CompareOp::Eq,
-            Compare::Ne => CompareOp::Ne,
-        };
         let op = match self.kind(a) {
             Kind::F => Map::Compare(op),
             kind => Map::IntCompare(op, kind == Kind::I),

@@ -25,6 +25,8 @@ mod tests_lanes;
 #[cfg(test)]
 mod tests_real;
 
+/// Any lanes → u32 0 or 1. With a NaN only `Ne` holds.
+pub use crate::expr::Compare as CompareOp;
 pub use layout::{fill, iota, load_strided, store_strided};
 pub use number::Number;
 pub use philox::{philox_block, philox_uniform, philox_word};
@@ -89,23 +91,6 @@ pub enum BinaryOp {
     Min,
     /// NaN if either is.
     Max,
-}
-
-/// Any lanes → u32 0 or 1. With a NaN only `Ne` holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum CompareOp {
-    /// a < b.
-    Lt,
-    /// a ≤ b.
-    Le,
-    /// a > b.
-    Gt,
-    /// a ≥ b.
-    Ge,
-    /// a = b.
-    Eq,
-    /// a ≠ b.
-    Ne,
 }
 
 /// Integers → integers, wrapping.
