@@ -1,8 +1,8 @@
 //! The graph and its chaining builder. A wrong call poisons its value instead of panicking; the
 //! first error is kept and returned by whoever reads the graph.
 
-use super::op::check_attrs;
-use super::{Attrs, Call, Op, Refusal};
+use super::op::result_type;
+use super::{Attrs, Op, Refusal};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Dims, Tensor, TensorType};
 use std::cell::RefCell;
@@ -182,15 +182,7 @@ impl Graph {
             return Value::POISON;
         }
         let types: Vec<TensorType> = inputs.iter().map(|&v| state.data.node(v).ty.clone()).collect();
-        let inferred = check_attrs(op.attributes(), &attrs).and_then(|()| {
-            if !op.inputs().accepts(inputs.len()) {
-                return super::refuse(format!("inputs {}", op.inputs()), format!("{} inputs", inputs.len()));
-            }
-            let ty = op.infer(&Call { inputs: &types, attrs: &attrs })?;
-            check_type(&ty)?;
-            Ok(ty)
-        });
-        match inferred {
+        match result_type(op, &types, &attrs) {
             Ok(ty) => {
                 let kind = NodeKind::Op(op, attrs);
                 Arc::make_mut(&mut state.data).nodes.push(Node {
@@ -361,23 +353,18 @@ impl Graph {
     /// What [`GraphData::verify`] finds wrong with them.
     pub fn from_data(data: GraphData) -> Result<Graph> {
         data.verify()?;
-        Ok(Graph::resume(data))
-    }
-
-    /// A builder that goes on from the contents of another, which are well formed.
-    pub(crate) fn resume(data: GraphData) -> Graph {
         let names = data
             .nodes
             .iter()
             .enumerate()
             .filter_map(|(i, n)| Some((n.name.clone()?, Value::at(i))))
             .collect();
-        Graph { state: RefCell::new(State { data: Arc::new(data), names, scope: vec![], error: None }) }
+        Ok(Graph { state: RefCell::new(State { data: Arc::new(data), names, scope: vec![], error: None }) })
     }
 }
 
 /// Sizes are at least 1, the byte count fits, blocks are whole.
-fn check_type(ty: &TensorType) -> std::result::Result<(), Refusal> {
+pub(super) fn check_type(ty: &TensorType) -> std::result::Result<(), Refusal> {
     if ty.shape.contains(&0) {
         return super::refuse("sizes of at least 1", ty);
     }

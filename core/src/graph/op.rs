@@ -175,7 +175,7 @@ impl PartialEq for dyn Op {
 }
 
 /// Checks that attributes are those declared, in order; lists what was wanted otherwise.
-pub(super) fn check_attrs(specs: &[AttrSpec], attrs: &Attrs) -> std::result::Result<(), Refusal> {
+fn check_attrs(specs: &[AttrSpec], attrs: &Attrs) -> std::result::Result<(), Refusal> {
     let fits = specs.len() == attrs.0.len()
         && specs
             .iter()
@@ -187,4 +187,20 @@ pub(super) fn check_attrs(specs: &[AttrSpec], attrs: &Attrs) -> std::result::Res
     let wanted: Vec<String> = specs.iter().map(|s| format!("{}: {:?}", s.name, s.kind)).collect();
     let came: Vec<String> = attrs.0.iter().map(|(n, v)| format!("{n}={v}")).collect();
     refuse(format!("attributes [{}]", wanted.join(", ")), format!("[{}]", came.join(", ")))
+}
+
+/// The type of an operation's result, if it accepts the inputs and attributes: what the builder and the
+/// verifier ask of every node.
+pub(super) fn result_type(
+    op: &dyn Op,
+    inputs: &[TensorType],
+    attrs: &Attrs,
+) -> std::result::Result<TensorType, Refusal> {
+    check_attrs(op.attributes(), attrs)?;
+    if !op.inputs().accepts(inputs.len()) {
+        return refuse(format!("inputs {}", op.inputs()), format!("{} inputs", inputs.len()));
+    }
+    let ty = op.infer(&Call { inputs, attrs })?;
+    super::builder::check_type(&ty)?;
+    Ok(ty)
 }

@@ -1,7 +1,8 @@
 //! Checks a graph that did not come from the builder: order, types, names, results.
 
-use super::op::check_attrs;
-use super::{Call, GraphData, NodeKind};
+use super::builder::check_type;
+use super::op::result_type;
+use super::{GraphData, NodeKind};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 use std::collections::HashSet;
@@ -23,8 +24,8 @@ impl GraphData {
             if node.inputs.iter().any(|v| v.index().is_none_or(|j| j >= i)) {
                 return wrong(format!("\"{label}\" uses a value that does not come before it"));
             }
-            if node.ty.shape.contains(&0) || node.ty.bytes().is_none() {
-                return wrong(format!("\"{label}\" has no such type as {}", node.ty));
+            if let Err(e) = check_type(&node.ty) {
+                return wrong(format!("\"{label}\": {}: {}", e.wanted, e.came));
             }
             match &node.kind {
                 NodeKind::Input | NodeKind::Parameter { .. } if node.name.is_none() => {
@@ -37,13 +38,7 @@ impl GraphData {
                     let types = self.input_types(node);
                     let refused =
                         |wanted, came| Error::Op { op: op.name().into(), node: label.clone(), wanted, came };
-                    check_attrs(op.attributes(), attrs).map_err(|e| refused(e.wanted, e.came))?;
-                    if !op.inputs().accepts(types.len()) {
-                        let came = format!("{} inputs", types.len());
-                        return Err(refused(format!("inputs {}", op.inputs()), came));
-                    }
-                    let call = Call { inputs: &types, attrs };
-                    let inferred = op.infer(&call).map_err(|e| refused(e.wanted, e.came))?;
+                    let inferred = result_type(*op, &types, attrs).map_err(|e| refused(e.wanted, e.came))?;
                     if inferred != node.ty {
                         return Err(refused(format!("a result of type {inferred}"), node.ty.to_string()));
                     }

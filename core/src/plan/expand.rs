@@ -20,8 +20,8 @@ pub struct Primitive {
 ///
 /// # Errors
 /// What a decomposition's builder refuses.
-pub fn expand(data: &GraphData, roots: &[Value]) -> Result<(Vec<Primitive>, Vec<usize>)> {
-    let mut g = Graph::resume(data.clone());
+pub fn expand(graph: &Graph, roots: &[Value]) -> Result<(Vec<Primitive>, Vec<usize>)> {
+    let mut g = graph.clone();
     let mut roots = roots.to_vec();
     while let Some((next, moved)) = expand_once(&g, &roots)? {
         (g, roots) = (next, moved);

@@ -48,7 +48,7 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     }
     let roots: Vec<Value> =
         results.iter().map(|r| r.1).chain(options.gradients.iter().map(|g| g.1)).collect();
-    let (nodes, roots) = expand::expand(&data, &roots)?;
+    let (nodes, roots) = expand::expand(graph, &roots)?;
     let mut pinned = vec![false; nodes.len()];
     roots.iter().for_each(|&r| pinned[r] = true);
     let groups = fuse::group(&nodes, &pinned, !options.no_fusion);

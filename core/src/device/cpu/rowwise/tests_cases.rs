@@ -11,22 +11,27 @@ fn plain(buffer: usize, strides: &[isize]) -> Operand {
     Operand { buffer, dtype: DType::F32, offset: 0, strides: strides.to_vec() }
 }
 
+/// The sum of each row of a domain of two axes; the operand has those strides.
+fn row_sums(domain: Vec<usize>, strides: &[isize]) -> Rowwise {
+    let mut tape = Tape::default();
+    let x = tape.push(Instr::Load(0), Kind::F);
+    let sum = tape.push(Instr::Reduced(0), Kind::F);
+    Rowwise {
+        domain,
+        reduced: vec![false, true],
+        operands: vec![plain(0, strides)],
+        tape,
+        reductions: vec![(Fold::Sum, x)],
+        result: sum,
+        per_row: true,
+        out: plain(1, &[1, 0]),
+    }
+}
+
 #[test]
 fn empty_rows_give_the_folds_starts_and_empty_domains_nothing() {
     for (domain, wanted) in [([3, 0], 3), ([0, 3], 0)] {
-        let mut tape = Tape::default();
-        let x = tape.push(Instr::Load(0), Kind::F);
-        let sum = tape.push(Instr::Reduced(0), Kind::F);
-        let step = Rowwise {
-            domain: domain.to_vec(),
-            reduced: vec![false, true],
-            operands: vec![plain(0, &[3, 1])],
-            tape,
-            reductions: vec![(Fold::Sum, x)],
-            result: sum,
-            per_row: true,
-            out: plain(1, &[1, 0]),
-        };
+        let step = row_sums(domain.to_vec(), &[3, 1]);
         let prepared = PreparedRowwise::new(&step).unwrap();
         let mut scratch = RowScratch::new(1, prepared.scratch_bytes_per_worker());
         let (mut input, mut out) = ([1.0_f32; 9], [7.0_f32; 3]);
@@ -81,19 +86,7 @@ fn a_softmax_may_overwrite_its_operand() {
 fn long_column_sums_stay_exact_enough() {
     // Plain f32 addition in order is off by 1e-3 and more; 64 additions in a row, the most there are, by 64 · 2⁻²⁴.
     let (rows, columns) = (1 << 17, 48);
-    let mut tape = Tape::default();
-    let x = tape.push(Instr::Load(0), Kind::F);
-    let sum = tape.push(Instr::Reduced(0), Kind::F);
-    let step = Rowwise {
-        domain: vec![columns, rows],
-        reduced: vec![false, true],
-        operands: vec![plain(0, &[1, 48])],
-        tape,
-        reductions: vec![(Fold::Sum, x)],
-        result: sum,
-        per_row: true,
-        out: plain(1, &[1, 0]),
-    };
+    let step = row_sums(vec![columns, rows], &[1, 48]);
     let prepared = PreparedRowwise::new(&step).unwrap();
     let mut scratch = RowScratch::new(1, prepared.scratch_bytes_per_worker());
     let mut data = vec![1.001_f32; rows * columns];
