@@ -227,6 +227,26 @@ errors! {
         /// For what.
         what: String,
     } => "out of memory: {wanted} bytes wanted for {what}",
+    /// The device stopped working: its driver reset it, it was unplugged, or an earlier failure left it unusable.
+    /// Open it anew.
+    602 DeviceLost {
+        /// The device.
+        device: String,
+        /// What was last heard of it.
+        why: String,
+    } => "device {device} is lost: {why}",
+    /// The device's driver refused or failed at something that it should do.
+    603 Driver {
+        /// The device.
+        device: String,
+        /// What it said.
+        why: String,
+    } => "the driver of {device} failed: {why}",
+    /// The caller asked for an end.
+    604 Cancelled {
+        /// What was ended.
+        what: String,
+    } => "cancelled: {what}",
     /// A defect of Weft itself, caught before it could do harm.
     900 Internal {
         /// What happened.

@@ -10,3 +10,23 @@ pub struct DeviceProfile {
     /// Bytes of memory.
     pub memory: u64,
 }
+
+/// How exactly a plan computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// f32 throughout.
+    #[default]
+    Full,
+    /// Products may round their operands to f16 where the device has matrix units for them, with sums in f32.
+    /// Operands beyond ±65504 become infinite.
+    Fast,
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Precision::Full => "full",
+            Precision::Fast => "fast",
+        })
+    }
+}

@@ -1,11 +1,11 @@
 //! Runs any graph slowly and exactly (f64) on the host: the oracle that tests hold the devices to.
 
 use crate::error::{Error, Result};
-use crate::graph::{Array, Graph, interpret};
+use crate::graph::{Array, Graph, NodeKind, interpret};
 use std::collections::BTreeMap;
 
-/// Runs a graph on named arrays for its inputs and parameters; returns its outputs by name, and the
-/// loss, if there is one, as "loss".
+/// Runs a graph on named arrays for its inputs and parameters, and its states (zeros where none is given);
+/// returns its outputs by name, and the loss, if there is one, as "loss". What states become is not among them.
 ///
 /// # Errors
 /// [`Error::UnknownName`] for a missing array, [`Error::Length`] for one of another type, and what
@@ -14,6 +14,9 @@ pub fn run(graph: &Graph, given: &BTreeMap<String, Array>) -> Result<BTreeMap<St
     let data = graph.data()?;
     let values = interpret(&data, &mut |v, node| {
         let name = data.label(v);
+        if matches!(node.kind, NodeKind::State) && !given.contains_key(&name) {
+            return Ok(Array::full(node.ty.clone(), 0.0));
+        }
         let array = given.get(&name).ok_or_else(|| Error::UnknownName {
             kind: "array".into(),
             name: name.clone(),

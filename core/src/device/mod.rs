@@ -1,9 +1,16 @@
 //! Finds devices, makes their profiles, and runs plans on them.
 
 pub mod cpu;
+pub(crate) mod executor;
+pub mod gpu;
+mod optimizer;
+pub mod trace;
+
+pub use optimizer::Optimizer;
 
 use crate::error::{Error, Result};
 use crate::profile::DeviceProfile;
+use gpu::{Adapter, Gpu};
 use std::sync::Arc;
 
 /// What sort of processor a device is.
@@ -12,6 +19,24 @@ use std::sync::Arc;
 pub enum DeviceKind {
     /// The processor that runs the program.
     Cpu,
+    /// A GPU with memory of its own.
+    Discrete,
+    /// A GPU that shares the processor's memory.
+    Integrated,
+    /// A GPU played by the processor: right, but slow.
+    Software,
+}
+
+impl DeviceKind {
+    /// Its name in lists.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceKind::Cpu => "cpu",
+            DeviceKind::Discrete => "discrete gpu",
+            DeviceKind::Integrated => "integrated gpu",
+            DeviceKind::Software => "software gpu",
+        }
+    }
 }
 
 /// What there is to know of a device before opening it.
@@ -23,60 +48,174 @@ pub struct DeviceInfo {
     pub name: String,
     /// What sort it is.
     pub kind: DeviceKind,
-    /// More: model, instruction set.
+    /// More: model, instruction set; driver and features.
     pub detail: String,
-    /// Threads it will use.
+    /// Threads it will use (CPU).
     pub threads: usize,
     /// Bytes of memory, 0 if unknown.
     pub memory: u64,
+    /// Why it cannot be used, if its driver says that it cannot.
+    pub refused: Option<String>,
 }
 
 /// An open device. Clones share it; sessions on it may live on different threads.
 #[derive(Clone)]
 pub struct Device {
     info: DeviceInfo,
-    pool: Arc<cpu::threads::ThreadPool>,
+    /// Why no other was taken, where one was looked for.
+    passed_over: Vec<String>,
+    inner: Inner,
+}
+
+#[derive(Clone)]
+pub(crate) enum Inner {
+    Cpu(Arc<cpu::threads::ThreadPool>),
+    Gpu(Arc<Gpu>),
 }
 
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Device({}, {} threads)", self.info.name, self.info.threads)
+        match &self.inner {
+            Inner::Cpu(_) => write!(f, "Device({}, {} threads)", self.info.name, self.info.threads),
+            Inner::Gpu(_) => write!(f, "Device({}, {})", self.info.name, self.info.kind.name()),
+        }
+    }
+}
+
+fn info_of(index: usize, adapter: &Adapter) -> DeviceInfo {
+    let kind = match (adapter.software, adapter.integrated) {
+        (true, _) => DeviceKind::Software,
+        (false, true) => DeviceKind::Integrated,
+        (false, false) => DeviceKind::Discrete,
+    };
+    let features = if adapter.features.is_empty() { String::new() } else { format!("; {}", adapter.features) };
+    DeviceInfo {
+        index,
+        name: adapter.name.clone(),
+        kind,
+        detail: format!("{}{features}", adapter.driver),
+        threads: 0,
+        memory: 0,
+        refused: adapter.refused.clone(),
     }
 }
 
 impl Device {
-    /// Every device of this machine.
+    /// Every device of this machine: the CPU, then its GPUs, the best first.
     pub fn all() -> Vec<DeviceInfo> {
-        vec![cpu::info(0)]
+        let gpus = gpu::adapters();
+        let gpus = gpus.iter().enumerate().map(|(i, a)| info_of(i + 1, a));
+        std::iter::once(cpu::info(0)).chain(gpus).collect()
     }
 
-    /// The device to use if nothing speaks for another: for now the CPU, with as many threads as cores.
+    /// The device to use if nothing speaks for another: a real GPU that passes its self-test, else the CPU.
+    /// [`passed_over`](Device::passed_over) says what was not taken, and why.
     ///
     /// # Errors
-    /// None on machines with a CPU; GPUs may add some.
+    /// None on machines with a CPU.
     pub fn best() -> Result<Device> {
-        Device::open("best", 0)
+        Ok(Device::best_with(0))
+    }
+
+    fn best_with(threads: usize) -> Device {
+        let mut passed_over = vec![];
+        for (i, adapter) in gpu::adapters().iter().enumerate() {
+            let name = &adapter.name;
+            if adapter.software {
+                passed_over.push(format!("{name}: a processor that plays a GPU is slower than itself"));
+                continue;
+            }
+            match Device::of_adapter(i + 1, adapter) {
+                Ok(device) => return Device { passed_over, ..device },
+                Err(e) => passed_over.push(e.to_string()),
+            }
+        }
+        Device { passed_over, ..Device::cpu(threads) }
     }
 
     /// The CPU with a number of threads; 0 = as many as there are cores.
     pub fn cpu(threads: usize) -> Device {
         let pool = Arc::new(cpu::threads::ThreadPool::new(threads));
-        Device { info: cpu::info(pool.threads()), pool }
+        Device { info: cpu::info(pool.threads()), passed_over: vec![], inner: Inner::Cpu(pool) }
     }
 
-    /// A device by name, by index in [`all`](Device::all), or "best"; with a number of threads for a CPU
-    /// (0 = automatic).
+    /// The best GPU, software ones included.
     ///
     /// # Errors
-    /// [`Error::Device`] if there is no such device.
+    /// [`Error::Device`] if there is none, or with the reasons for which each was refused.
+    pub fn gpu() -> Result<Device> {
+        let mut why = vec![];
+        for (i, adapter) in gpu::adapters().iter().enumerate() {
+            match Device::of_adapter(i + 1, adapter) {
+                Ok(device) => return Ok(device),
+                Err(e) => why.push(e.to_string()),
+            }
+        }
+        if why.is_empty() {
+            why.push("this machine has none that its Vulkan or Metal driver reports".into());
+        }
+        Err(Error::Device { device: "gpu".into(), why: why.join("; ") })
+    }
+
+    fn of_adapter(index: usize, adapter: &Adapter) -> Result<Device> {
+        let info = info_of(index, adapter);
+        if let Some(why) = &adapter.refused {
+            return Err(Error::Device { device: info.name, why: why.clone() });
+        }
+        Ok(Device::over(info, Gpu::open(adapter)?))
+    }
+
+    fn over(mut info: DeviceInfo, gpu: Arc<Gpu>) -> Device {
+        info.memory = gpu.memory().1;
+        Device { info, passed_over: vec![], inner: Inner::Gpu(gpu) }
+    }
+
+    /// A device over a GPU that is open already: one that shares a host application's context, say.
+    pub fn from_gpu(gpu: Arc<Gpu>) -> Device {
+        let context = gpu.context().clone();
+        let found = gpu::adapters().into_iter().enumerate().find(|(_, a)| a.name == context.name);
+        let info = match found {
+            Some((i, adapter)) => info_of(i + 1, &adapter),
+            None => DeviceInfo {
+                index: usize::MAX,
+                name: context.name.clone(),
+                kind: DeviceKind::Discrete,
+                detail: "a context of the host application".into(),
+                threads: 0,
+                memory: 0,
+                refused: None,
+            },
+        };
+        Device::over(info, gpu)
+    }
+
+    /// A device by name, by index in [`all`](Device::all), "best", or "gpu" (the best GPU); with a number of threads
+    /// for a CPU (0 = automatic).
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no such device, or with the reason for which it cannot be used.
     pub fn open(which: &str, threads: usize) -> Result<Device> {
-        let all = Device::all();
-        let known = |d: &DeviceInfo| d.name.eq_ignore_ascii_case(which) || d.index.to_string() == which;
-        if which == "best" || all.iter().any(known) {
+        match which {
+            "best" => return Ok(Device::best_with(threads)),
+            "gpu" => return Device::gpu(),
+            _ => {}
+        }
+        if which.eq_ignore_ascii_case("cpu") || which == "0" {
             return Ok(Device::cpu(threads));
         }
-        let names: Vec<String> = all.iter().map(|d| format!("{} ({})", d.name, d.index)).collect();
-        let why = format!("there is none of that name; there are: best, {}", names.join(", "));
+        let all = gpu::adapters();
+        let number = which.parse::<usize>().ok().and_then(|n| n.checked_sub(1)).filter(|n| *n < all.len());
+        let exact = all.iter().position(|a| a.name.eq_ignore_ascii_case(which));
+        let part = || {
+            let wanted = which.to_lowercase();
+            let mut like = (0..all.len()).filter(|&i| all[i].name.to_lowercase().contains(&wanted));
+            like.next().filter(|_| wanted.len() >= 3 && like.next().is_none())
+        };
+        if let Some(at) = number.or(exact).or_else(part) {
+            return Device::of_adapter(at + 1, &all[at]);
+        }
+        let names: Vec<String> = Device::all().iter().map(|d| format!("{} ({})", d.name, d.index)).collect();
+        let why = format!("there is none of that name; there are: best, gpu, {}", names.join(", "));
         Err(Error::Device { device: which.into(), why })
     }
 
@@ -85,13 +224,25 @@ impl Device {
         &self.info
     }
 
+    /// Devices that [`best`](Device::best) did not take, each with the reason.
+    pub fn passed_over(&self) -> &[String] {
+        &self.passed_over
+    }
+
+    /// The GPU, if it is one: memory budgets, shared contexts.
+    pub fn as_gpu(&self) -> Option<&Arc<Gpu>> {
+        match &self.inner {
+            Inner::Gpu(gpu) => Some(gpu),
+            Inner::Cpu(_) => None,
+        }
+    }
+
     /// What the optimiser and planner may know of it.
     pub fn profile(&self) -> DeviceProfile {
         DeviceProfile { name: self.info.name.clone(), threads: self.info.threads, memory: self.info.memory }
     }
 
-    /// Its threads.
-    pub(crate) fn pool(&self) -> &cpu::threads::ThreadPool {
-        &self.pool
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
     }
 }

@@ -38,6 +38,9 @@ pub enum NodeKind {
         /// Whether training may change it.
         trainable: bool,
     },
+    /// Data that stays from step to step, by name: zeros at first, then what
+    /// [`set_state`](Graph::set_state) said.
+    State,
     /// Data that is part of the graph.
     Constant(Tensor<'static>),
     /// An operation.
@@ -53,7 +56,7 @@ pub struct Node {
     pub inputs: Vec<Value>,
     /// Its type.
     pub ty: TensorType,
-    /// Its name, if it was given one (inputs and parameters always have one).
+    /// Its name, if it was given one (inputs, parameters and states always have one).
     pub name: Option<String>,
 }
 
@@ -64,6 +67,8 @@ pub struct GraphData {
     pub nodes: Vec<Node>,
     /// Named results.
     pub outputs: Vec<(String, Value)>,
+    /// States and what they are after a step; those not listed stay as they are.
+    pub next: Vec<(Value, Value)>,
     /// The scalar that training makes small.
     pub loss: Option<Value>,
 }
@@ -95,6 +100,11 @@ impl GraphData {
     /// Parameters, in order.
     pub fn parameters(&self) -> impl Iterator<Item = (Value, &Node)> {
         self.all().filter(|(_, n)| matches!(n.kind, NodeKind::Parameter { .. }))
+    }
+
+    /// States, in order.
+    pub fn states(&self) -> impl Iterator<Item = (Value, &Node)> {
+        self.all().filter(|(_, n)| matches!(n.kind, NodeKind::State))
     }
 
     fn all(&self) -> impl Iterator<Item = (Value, &Node)> {
@@ -145,6 +155,36 @@ impl Graph {
         self.leaf(name, NodeKind::Parameter { trainable }, ty)
     }
 
+    /// Data that stays in a session from one step to the next (a cache of keys and values): zeros at first.
+    /// What it is after a step [`set_state`](Graph::set_state) says.
+    pub fn state(&self, name: &str, dtype: DType, shape: impl Into<Dims>) -> Value {
+        let ty = TensorType::new(dtype, shape);
+        if dtype.is_block() {
+            return self.fail("state", name, "a dtype of single elements", &ty.to_string());
+        }
+        self.leaf(name, NodeKind::State, ty)
+    }
+
+    /// Makes `next` what the state will be after each step. Within a step the state's value is the old one.
+    /// Where `next` is a [`put`](Graph::put) into the state and nothing else reads the old one, the
+    /// state is changed in place.
+    pub fn set_state(&self, state: Value, next: Value) {
+        let (Some(i), Some(n)) = (self.own(state, "set_state"), self.own(next, "set_state")) else { return };
+        let data = self.state.borrow().data.clone();
+        let label = data.label(state);
+        let (old, new) = (&data.nodes[i], &data.nodes[n].ty);
+        if !matches!(old.kind, NodeKind::State) {
+            self.fail("set_state", &label, "a value that `state` made", &format!("{} \"{label}\"", old.ty));
+        } else if data.next.iter().any(|(s, _)| *s == state) {
+            self.fail("set_state", &label, "one next value for a state", "a second one");
+        } else if old.ty != *new {
+            self.fail("set_state", &label, &format!("a next value of {}", old.ty), &new.to_string());
+        } else {
+            drop(data);
+            Arc::make_mut(&mut self.state.borrow_mut().data).next.push((state, next));
+        }
+    }
+
     /// Data that is part of the graph.
     pub fn constant(&self, tensor: Tensor<'static>) -> Value {
         let tensor = tensor.contiguous();
@@ -156,7 +196,11 @@ impl Graph {
     }
 
     fn leaf(&self, name: &str, kind: NodeKind, ty: TensorType) -> Value {
-        let what = if matches!(kind, NodeKind::Input) { "input" } else { "parameter" };
+        let what = match kind {
+            NodeKind::Input => "input",
+            NodeKind::State => "state",
+            _ => "parameter",
+        };
         if let Err(e) = check_type(&ty) {
             return self.fail_with(what, name, e);
         }
@@ -210,13 +254,13 @@ impl Graph {
         let full = self.scoped(name);
         {
             let mut state = self.state.borrow_mut();
-            if matches!(state.data.nodes[i].kind, NodeKind::Input | NodeKind::Parameter { .. }) {
+            if !matches!(state.data.nodes[i].kind, NodeKind::Constant(_) | NodeKind::Op(..)) {
                 drop(state);
                 return self.fail(
                     "name",
                     &full,
                     "an operation's value",
-                    "an input or parameter, which has a name",
+                    "an input, parameter or state, which has a name",
                 );
             }
             let old = Arc::make_mut(&mut state.data).nodes[i].name.replace(full.clone());

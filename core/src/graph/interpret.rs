@@ -3,7 +3,7 @@
 use super::{Array, Attrs, Call, Graph, GraphData, Node, NodeKind, Op, Value};
 use crate::error::{Error, Result};
 
-/// Values of all nodes, in order. `leaf` gives those of inputs and parameters.
+/// Values of all nodes, in order. `leaf` gives those of inputs, parameters and states.
 ///
 /// # Errors
 /// What `leaf` or an operation's evaluation returns; index errors name the node.
@@ -14,7 +14,7 @@ pub fn interpret(
     let mut values: Vec<Array> = Vec::with_capacity(data.nodes.len());
     for (i, node) in data.nodes.iter().enumerate() {
         let value = match &node.kind {
-            NodeKind::Input | NodeKind::Parameter { .. } => leaf(Value::at(i), node)?,
+            NodeKind::Input | NodeKind::Parameter { .. } | NodeKind::State => leaf(Value::at(i), node)?,
             NodeKind::Constant(t) => Array::from_tensor(t),
             NodeKind::Op(op, attrs) => {
                 let inputs: Vec<&Array> = node.inputs.iter().filter_map(|v| values.get(v.index()?)).collect();

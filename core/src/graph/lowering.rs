@@ -36,6 +36,9 @@ pub enum Lowering {
     Convolution(ConvolutionForm),
     /// softmax(q·kᵀ·scale + mask)·v.
     Attention(AttentionForm),
+    /// Gradients of the former with respect to q, k and v from the upstream one (input 3; the mask, if any, is
+    /// input 4), flat, one after the other.
+    AttentionGrad(AttentionForm),
     /// Slices of input 0 along an axis, chosen by the integer input 1 (whole slices).
     Take {
         /// The axis.
@@ -43,6 +46,12 @@ pub enum Lowering {
     },
     /// Input 0 plus slices of input 2 added at the places input 1 names along an axis.
     TakeAdd {
+        /// The axis.
+        axis: usize,
+    },
+    /// Input 0 with slices of input 2 in place of its own where input 1 says along an axis (the last of equal
+    /// indices wins).
+    TakePut {
         /// The axis.
         axis: usize,
     },

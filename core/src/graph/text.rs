@@ -5,8 +5,10 @@
 //! input x: f32[4, 784]
 //! param w: f32[784, 10]            # trainable; `frozen w: …` is left alone by training
 //! const half: f32[] = [0.5]
+//! state cache: f32[1, 3, 256, 64]  # stays from step to step, zeros at first
 //! logits = matmul(x, w, transpose_a=false, transpose_b=false)
 //! %4 = mul(logits, half)           # a value without a name is % and a number
+//! next cache = %9                  # what the state is after a step
 //! output y = %4
 //! loss l                           # one f32 element
 //! ```
@@ -32,6 +34,7 @@ impl fmt::Display for GraphData {
                 NodeKind::Input => writeln!(f, "input {label}: {}", node.ty)?,
                 NodeKind::Parameter { trainable: true } => writeln!(f, "param {label}: {}", node.ty)?,
                 NodeKind::Parameter { trainable: false } => writeln!(f, "frozen {label}: {}", node.ty)?,
+                NodeKind::State => writeln!(f, "state {label}: {}", node.ty)?,
                 NodeKind::Constant(t) => writeln!(f, "const {label}: {} = {}", node.ty, Elements(t))?,
                 NodeKind::Op(op, attrs) => {
                     let inputs = node.inputs.iter().map(|&v| self.label(v));
@@ -40,6 +43,9 @@ impl fmt::Display for GraphData {
                     writeln!(f, "{label} = {}({})", op.name(), all.join(", "))?;
                 }
             }
+        }
+        for (state, v) in &self.next {
+            writeln!(f, "next {} = {}", self.label(*state), self.label(*v))?;
         }
         for (name, v) in &self.outputs {
             writeln!(f, "output {name} = {}", self.label(*v))?;
@@ -110,6 +116,7 @@ pub fn parse(text: &str, lookup: OpLookup) -> Result<Graph> {
 enum Statement {
     Leaf(String, NodeKind, TensorType),
     Apply(String, &'static dyn Op, Vec<String>, Attrs),
+    Next(String, String),
     Output(String, String),
     Loss(String),
 }
@@ -175,9 +182,11 @@ fn assemble(statements: Vec<(usize, Statement)>) -> Result<Graph> {
         }
     }
     for (line, s) in &statements {
-        if let Statement::Output(_, of) | Statement::Loss(of) = s {
-            let v = values[resolve(of, *line)?].unwrap_or(Value::POISON);
+        if let Statement::Next(_, of) | Statement::Output(_, of) | Statement::Loss(of) = s {
+            let value = |name: &str| Ok(values[resolve(name, *line)?].unwrap_or(Value::POISON));
+            let v = value(of)?;
             match s {
+                Statement::Next(state, _) => g.set_state(value(state)?, v),
                 Statement::Output(name, _) => g.output(name, v),
                 _ => g.set_loss(v),
             }
@@ -196,8 +205,11 @@ fn build(g: &Graph, statement: &Statement, inputs: &[Value]) -> Value {
         Statement::Leaf(name, NodeKind::Parameter { trainable }, ty) => {
             g.parameter_of(name, ty.clone(), *trainable)
         }
+        Statement::Leaf(name, NodeKind::State, ty) => g.state(name, ty.dtype, ty.shape.clone()),
         Statement::Leaf(name, NodeKind::Constant(t), _) => named(g.constant(t.clone()), name),
-        Statement::Leaf(..) | Statement::Output(..) | Statement::Loss(_) => Value::at(0),
+        Statement::Leaf(..) | Statement::Next(..) | Statement::Output(..) | Statement::Loss(_) => {
+            Value::at(0)
+        }
         Statement::Apply(name, op, _, attrs) => named(g.apply(*op, inputs, attrs.clone()), name),
     }
 }
@@ -215,7 +227,7 @@ fn circle(stack: &[usize], back_to: usize, statements: &[(usize, Statement)]) ->
     let from = stack.iter().position(|&i| i == back_to).unwrap_or(0);
     let name = |i: &usize| match &statements[*i].1 {
         Statement::Apply(name, ..) | Statement::Leaf(name, ..) => name.clone(),
-        Statement::Output(name, _) | Statement::Loss(name) => name.clone(),
+        Statement::Next(name, _) | Statement::Output(name, _) | Statement::Loss(name) => name.clone(),
     };
     let mut names: Vec<String> = stack[from..].iter().map(name).collect();
     names.push(name(&back_to));
@@ -300,6 +312,7 @@ impl<'a> Line<'a> {
             "input" => leaf(self, NodeKind::Input),
             "param" => leaf(self, NodeKind::Parameter { trainable: true }),
             "frozen" => leaf(self, NodeKind::Parameter { trainable: false }),
+            "state" => leaf(self, NodeKind::State),
             "const" => {
                 let name = self.ident("a name")?.to_string();
                 self.expect(":")?;
@@ -308,13 +321,21 @@ impl<'a> Line<'a> {
                 let tensor = self.elements(&ty)?;
                 Ok(Statement::Leaf(name, NodeKind::Constant(tensor), ty))
             }
+            "next" => {
+                let name = self.ident("the name of a state")?.to_string();
+                self.expect("=")?;
+                Ok(Statement::Next(name, self.ident("the name of a value")?.to_string()))
+            }
             "output" => {
                 let name = self.ident("a name")?.to_string();
                 self.expect("=")?;
                 Ok(Statement::Output(name, self.ident("the name of a value")?.to_string()))
             }
             "loss" => Ok(Statement::Loss(self.ident("the name of a value")?.to_string())),
-            _ => Err(self.wanted("\"=\", or a statement: input, param, frozen, const, output, loss")),
+            _ => {
+                Err(self
+                    .wanted("\"=\", or a statement: input, param, frozen, const, state, next, output, loss"))
+            }
         }
     }
 

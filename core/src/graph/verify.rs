@@ -9,7 +9,8 @@ use std::collections::HashSet;
 
 impl GraphData {
     /// Checks that every node follows its inputs and has the type its operation infers, that names are
-    /// unique, that inputs and parameters have one, and that results are values of the graph.
+    /// unique, that inputs, parameters and states have one, and that results and what states become are
+    /// values of the graph.
     ///
     /// # Errors
     /// [`Error::Graph`] for what is wrong with the whole, [`Error::Op`] for what a node refuses.
@@ -28,8 +29,11 @@ impl GraphData {
                 return wrong(format!("\"{label}\": {}: {}", e.wanted, e.came));
             }
             match &node.kind {
-                NodeKind::Input | NodeKind::Parameter { .. } if node.name.is_none() => {
-                    return wrong(format!("{label} is an input or parameter without a name"));
+                NodeKind::Input | NodeKind::Parameter { .. } | NodeKind::State if node.name.is_none() => {
+                    return wrong(format!("{label} is an input, parameter or state without a name"));
+                }
+                NodeKind::State if node.ty.dtype.is_block() => {
+                    return wrong(format!("state \"{label}\" is {}, not single elements", node.ty));
                 }
                 NodeKind::Constant(t) if t.ty() != node.ty => {
                     return wrong(format!("constant \"{label}\" is {}, its data {}", node.ty, t.ty()));
@@ -49,6 +53,20 @@ impl GraphData {
         for (name, v) in &self.outputs {
             if v.index().is_none_or(|i| i >= self.nodes.len()) {
                 return wrong(format!("output \"{name}\" is no value of the graph"));
+            }
+        }
+        let mut changed = HashSet::new();
+        for (state, next) in &self.next {
+            let [old, new] = [state, next].map(|v| v.index().and_then(|i| self.nodes.get(i)));
+            let (Some(old), Some(new)) = (old, new) else {
+                return wrong("a state or its next value is no value of the graph".into());
+            };
+            let label = self.label(*state);
+            if !matches!(old.kind, NodeKind::State) || !changed.insert(state) {
+                return wrong(format!("\"{label}\" is no state, or has two next values"));
+            }
+            if old.ty != new.ty {
+                return wrong(format!("state \"{label}\" is {}, its next value {}", old.ty, new.ty));
             }
         }
         match self.loss.map(|v| v.index().and_then(|i| self.nodes.get(i))) {

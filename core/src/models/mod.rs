@@ -6,12 +6,14 @@ mod bert;
 mod config;
 #[cfg(feature = "text")]
 mod encoder;
+mod llama;
 mod small;
 
 pub use bert::{Activation, Bert, BertConfig};
 pub use config::{Pooling, SentenceConfig, architecture, config, sentence_config};
 #[cfg(feature = "text")]
 pub use encoder::{Embedding, Encoder};
+pub use llama::{Llama, LlamaConfig, Logits};
 pub use small::{cnn, mlp};
 
 /// The `model_type`s that Weft reads.

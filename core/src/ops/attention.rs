@@ -1,11 +1,11 @@
-//! Attention: every head size, grouped queries, masks. What a query may not see takes no part; a query
-//! that may see nothing gives zeros.
+//! Attention and its gradient: every head size, grouped queries, masks. What a query may not see takes no
+//! part; a query that may see nothing gives zeros.
 
 use super::movement::{accepted, signed};
 use super::samples::{cycle, normal, sample};
 use crate::error::Error;
 use crate::graph::{
-    Array, AttentionForm, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, refuse,
+    Array, AttentionForm, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Sample, Value, refuse,
 };
 use crate::tensor::{DType, TensorType, broadcast_shapes};
 
@@ -28,7 +28,8 @@ fn sizes(q: &[usize], k: &[usize], v: &[usize]) -> Option<Sizes> {
     fits.then_some(Sizes { b, h, kv, l, s, d, dv })
 }
 
-fn checked(c: &Call<'_>) -> Checked<(Sizes, AttentionForm)> {
+/// Sizes and options, if the inputs fit; `mask` says which input the mask would be.
+fn checked(c: &Call<'_>, mask: usize) -> Checked<(Sizes, AttentionForm)> {
     let came = || c.inputs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let found =
         sizes(c.shape(0), c.shape(1), c.shape(2)).filter(|_| c.inputs.iter().all(|t| t.dtype == DType::F32));
@@ -37,7 +38,7 @@ fn checked(c: &Call<'_>) -> Checked<(Sizes, AttentionForm)> {
         return refuse(wanted, came());
     };
     let scores = [z.b, z.h, z.l, z.s];
-    if let Some(mask) = c.inputs.get(3)
+    if let Some(mask) = c.inputs.get(mask)
         && broadcast_shapes(&mask.shape, &scores).is_none_or(|joint| joint != scores)
     {
         return refuse(format!("a mask that broadcasts to {scores:?}"), mask);
@@ -52,8 +53,18 @@ fn checked(c: &Call<'_>) -> Checked<(Sizes, AttentionForm)> {
         scale: c.attrs.float("scale"),
         causal: c.attrs.bool("causal"),
         window: window as usize,
-        masked: c.inputs.len() == 4,
+        masked: c.inputs.len() > mask,
     };
+    Ok((z, form))
+}
+
+/// The same of the gradient, whose input 3 is the upstream gradient.
+fn checked_grad(c: &Call<'_>) -> Checked<(Sizes, AttentionForm)> {
+    let (z, form) = checked(c, 4)?;
+    let wanted = [z.b, z.h, z.l, z.dv];
+    if c.shape(3) != wanted {
+        return refuse(format!("an upstream gradient of {wanted:?}"), &c.inputs[3]);
+    }
     Ok((z, form))
 }
 
@@ -63,15 +74,21 @@ fn sees(form: &AttentionForm, z: &Sizes, i: usize, j: usize) -> bool {
     (!form.causal || ahead <= 0) && (form.window == 0 || ahead > -(form.window as isize))
 }
 
-/// The weight of each key for query `[b, h, i]`.
-fn weights(z: &Sizes, form: &AttentionForm, x: &[&Array], [b, h, i]: [usize; 3]) -> Vec<f64> {
+/// The weight of each key for query `[b, h, i]`; exactly 0 for a key that it does not see.
+fn weights(
+    z: &Sizes,
+    form: &AttentionForm,
+    [q, k]: [&Array; 2],
+    mask: Option<&&Array>,
+    [b, h, i]: [usize; 3],
+) -> Vec<f64> {
     let group = h / (z.h / z.kv);
     let score = |j: usize| {
         if !sees(form, z, i, j) {
             return f64::NEG_INFINITY;
         }
-        let dot: f64 = (0..z.d).map(|e| x[0].at(&[b, h, i, e]) * x[1].at(&[b, group, j, e])).sum();
-        dot * form.scale + x.get(3).map_or(0.0, |mask| mask.at_broadcast(&[b, h, i, j]))
+        let dot: f64 = (0..z.d).map(|e| q.at(&[b, h, i, e]) * k.at(&[b, group, j, e])).sum();
+        dot * form.scale + mask.map_or(0.0, |mask| mask.at_broadcast(&[b, h, i, j]))
     };
     let scores: Vec<f64> = (0..z.s).map(score).collect();
     let largest =
@@ -79,9 +96,10 @@ fn weights(z: &Sizes, form: &AttentionForm, x: &[&Array], [b, h, i]: [usize; 3])
     if largest == f64::NEG_INFINITY {
         return vec![0.0; z.s];
     }
-    let raised: Vec<f64> = scores.iter().map(|v| (v - largest).exp()).collect();
+    let raise = |&v: &f64| if v == f64::NEG_INFINITY { 0.0 } else { (v - largest).exp() };
+    let raised: Vec<f64> = scores.iter().map(raise).collect();
     let total: f64 = raised.iter().sum();
-    raised.into_iter().map(|v| v / total).collect()
+    raised.into_iter().map(|v| if v == 0.0 { 0.0 } else { v / total }).collect()
 }
 
 /// Which queries may see which keys, `[l, s]`; `None` if all may see all.
@@ -96,7 +114,12 @@ fn visible(g: &Graph, z: &Sizes, causal: bool, window: i64) -> Option<Value> {
 
 /// What attention's meaning and its gradient share: the probabilities [b, kv, h/kv·l, s], and q, in
 /// groups of the heads that share keys [b, kv, h/kv·l, d].
-fn probabilities(g: &Graph, x: &[Value], attrs: &Attrs) -> Option<(Sizes, Value, Value)> {
+fn probabilities(
+    g: &Graph,
+    x: &[Value],
+    mask: Option<Value>,
+    attrs: &Attrs,
+) -> Option<(Sizes, Value, Value)> {
     let z = sizes(&g.shape(x[0]), &g.shape(x[1]), &g.shape(x[2]))?;
     let (causal, window) = (attrs.bool("causal"), attrs.int("window"));
     let low = g.scalar(f64::NEG_INFINITY, DType::F32);
@@ -105,14 +128,14 @@ fn probabilities(g: &Graph, x: &[Value], attrs: &Attrs) -> Option<(Sizes, Value,
     let q = grouped(x[0], z.d);
     let products = g.mul(g.matmul_with(q, x[1], false, true), g.scalar(attrs.float("scale"), DType::F32));
     let mut scores = g.reshape(products, &signed(&[z.b, z.h, z.l, z.s]));
-    if let Some(&mask) = x.get(3) {
+    if let Some(mask) = mask {
         scores = g.add(scores, mask);
     }
     if let Some(visible) = visible(g, &z, causal, window) {
         scores = g.select(visible, scores, low);
     }
     // a row without keys: softmax over finite numbers instead, then zeros
-    let may_be_empty = x.len() == 4 || ((causal || window > 0) && z.s < z.l);
+    let may_be_empty = mask.is_some() || ((causal || window > 0) && z.s < z.l);
     let p = if may_be_empty {
         let finite = g.select(g.eq(scores, low), g.scalar(f64::from(f32::MIN), DType::F32), scores);
         g.select(g.eq(scores, low), g.scalar(0.0, DType::F32), g.softmax(finite, -1))
@@ -123,11 +146,17 @@ fn probabilities(g: &Graph, x: &[Value], attrs: &Attrs) -> Option<(Sizes, Value,
     Some((z, p, q))
 }
 
+/// The gradients in simpler operations, and that of the scores [b, kv, h/kv·l, s].
 /// With P the probabilities and S the scores: dV = Pᵀ·dO, dP = dO·Vᵀ, dS = P ∘ (dP − Σ P∘dP),
 /// dQ = scale·dS·K, dK = scale·dSᵀ·Q, and the mask's is dS.
-fn gradients(g: &Graph, node: Value, up: Value) -> Grad {
-    let (x, attrs) = (g.inputs_of(node), g.attrs_of(node));
-    let Some((z, p, q)) = probabilities(g, &x, &attrs) else { return Grad::None("its inputs do not fit") };
+fn formula(
+    g: &Graph,
+    x: &[Value],
+    mask: Option<Value>,
+    up: Value,
+    attrs: &Attrs,
+) -> Option<(Sizes, [Value; 3], Value)> {
+    let (z, p, q) = probabilities(g, x, mask, attrs)?;
     let scale = g.scalar(attrs.float("scale"), DType::F32);
     let up = g.reshape(up, &signed(&[z.b, z.kv, z.h / z.kv * z.l, z.dv]));
     let dv = g.matmul_with(p, up, true, false);
@@ -135,12 +164,51 @@ fn gradients(g: &Graph, node: Value, up: Value) -> Grad {
     let ds = g.mul(p, g.sub(dp, g.sum(g.mul(p, dp), &[-1], true)));
     let dq = g.reshape(g.mul(g.matmul(ds, x[1]), scale), &signed(&[z.b, z.h, z.l, z.d]));
     let dk = g.mul(g.matmul_with(ds, q, true, false), scale);
-    let mut all = vec![Some(dq), Some(dk), Some(dv)];
-    if let Some(&mask) = x.get(3) {
+    Some((z, [dq, dk, dv], ds))
+}
+
+/// Parts of one `attention_grad`; the mask's by its formula (which goes where nothing needs it).
+fn gradients(g: &Graph, node: Value, up: Value) -> Grad {
+    let (x, attrs) = (g.inputs_of(node), g.attrs_of(node));
+    let mask = x.get(3).copied();
+    let (causal, window, scale) = (attrs.bool("causal"), attrs.int("window"), attrs.float("scale"));
+    let joined = g.attention_grad(x[0], x[1], x[2], up, mask, causal, window, scale);
+    let shapes = [0, 1, 2].map(|i| g.shape(x[i]));
+    let sizes = shapes.each_ref().map(|s| s.iter().product::<usize>() as i64);
+    let parts = g.split(joined, 0, &sizes).into_iter().zip(&shapes);
+    let mut all: Vec<Option<Value>> = parts.map(|(part, s)| Some(g.reshape(part, &signed(s)))).collect();
+    if let Some(mask) = mask {
+        let Some((z, _, ds)) = formula(g, &x, Some(mask), up, &attrs) else {
+            return Grad::None("its inputs do not fit");
+        };
         let full = g.reshape(ds, &signed(&[z.b, z.h, z.l, z.s]));
         all.push(Some(g.sum_to(full, &g.shape(mask))));
     }
     Grad::Of(all)
+}
+
+/// The gradients of one query's row, added to `[dq, dk, dv]`. A key without weight takes no part.
+fn add_row(z: &Sizes, form: &AttentionForm, x: &[&Array], at: [usize; 3], into: &mut [Array; 3]) {
+    let ([b, h, i], group) = (at, at[1] / (z.h / z.kv));
+    let (q, k, v, up) = (x[0], x[1], x[2], x[3]);
+    let weights = weights(z, form, [q, k], x.get(4), at);
+    let seen: Vec<(usize, f64)> = weights.into_iter().enumerate().filter(|(_, w)| *w != 0.0).collect();
+    let slope = |j: usize| -> f64 { (0..z.dv).map(|e| up.at(&[b, h, i, e]) * v.at(&[b, group, j, e])).sum() };
+    let mean: f64 = seen.iter().map(|&(j, w)| w * slope(j)).sum();
+    let mut add = |which: usize, place: [usize; 4], by: f64| {
+        let position = into[which].position(&place);
+        into[which].data[position] += by;
+    };
+    for (j, w) in seen {
+        let ds = w * (slope(j) - mean) * form.scale;
+        for e in 0..z.d {
+            add(0, [b, h, i, e], ds * k.at(&[b, group, j, e]));
+            add(1, [b, group, j, e], ds * q.at(&[b, h, i, e]));
+        }
+        for e in 0..z.dv {
+            add(2, [b, group, j, e], w * up.at(&[b, h, i, e]));
+        }
+    }
 }
 
 op! {
@@ -151,15 +219,15 @@ op! {
     ]
     "softmax(q·kᵀ·scale + mask)·v of q [b, h, l, d], k [b, kv, s, d], v [b, kv, s, dv]; a row that sees no key is 0."
     infer: |c| {
-        let (z, _) = checked(c)?;
+        let (z, _) = checked(c, 3)?;
         Ok(TensorType::f32([z.b, z.h, z.l, z.dv]))
     };
     evaluate: |op, c, x| {
-        let (z, form) = checked(c).map_err(|e| Error::internal(e.wanted))?;
+        let (z, form) = checked(c, 3).map_err(|e| Error::internal(e.wanted))?;
         let mut result = Array::full(accepted(op, c)?, 0.0);
         for row in 0..z.b * z.h * z.l {
             let (b, h, i) = (row / z.l / z.h, row / z.l % z.h, row % z.l);
-            for (j, w) in weights(&z, &form, x, [b, h, i]).into_iter().enumerate() {
+            for (j, w) in weights(&z, &form, [x[0], x[1]], x.get(3), [b, h, i]).into_iter().enumerate() {
                 for e in 0..z.dv {
                     // what is excluded adds nothing, even if it is infinite
                     if w != 0.0 {
@@ -171,40 +239,79 @@ op! {
         Ok(result)
     };
     grad: gradients;
-    lower: |c| checked(c).map_or(Lowering::Decompose, |(_, form)| Lowering::Attention(form));
+    lower: |c| checked(c, 3).map_or(Lowering::Decompose, |(_, form)| Lowering::Attention(form));
     decompose: |g, x, attrs| {
-        let Some((z, p, _)) = probabilities(g, x, attrs) else { return Value::POISON };
+        let Some((z, p, _)) = probabilities(g, x, x.get(3).copied(), attrs) else { return Value::POISON };
         g.reshape(g.matmul(p, x[2]), &signed(&[z.b, z.h, z.l, z.dv]))
     };
-    samples: || {
-        let attrs = |causal, window, scale| Attrs::none()
+    samples: samples;
+}
+
+fn samples() -> Vec<Sample> {
+    let attrs = |causal, window, scale| {
+        Attrs::none()
             .with("causal", Attr::Bool(causal))
             .with("window", Attr::Int(window))
-            .with("scale", Attr::Float(scale));
-        // b, h, kv, l, s, d, dv
-        let of = |[b, h, kv, l, s, d, dv]: [usize; 7]| {
-            vec![normal(&[b, h, l, d], 121), normal(&[b, kv, s, d], 122), normal(&[b, kv, s, dv], 123)]
+            .with("scale", Attr::Float(scale))
+    };
+    // b, h, kv, l, s, d, dv
+    let of = |[b, h, kv, l, s, d, dv]: [usize; 7]| {
+        vec![normal(&[b, h, l, d], 121), normal(&[b, kv, s, d], 122), normal(&[b, kv, s, dv], 123)]
+    };
+    let masked = |z: [usize; 7], mask: Array| [of(z), vec![mask]].concat();
+    let inf = f64::NEG_INFINITY;
+    let holes = cycle(DType::F32, &[2, 1, 1, 5], &[0.0, inf, 0.5, 0.0, inf, inf, 1.0]);
+    let blank = cycle(DType::F32, &[3, 4], &[0.0, 1.0, inf, 0.0, inf, inf, inf, inf, -0.5]);
+    vec![
+        sample(of([1, 1, 1, 1, 1, 1, 1]), attrs(false, 0, 1.0)),
+        sample(of([2, 3, 3, 4, 5, 3, 2]), attrs(false, 0, 0.5)),
+        sample(of([1, 2, 2, 5, 5, 7, 7]), attrs(true, 0, 0.375)),
+        sample(of([1, 4, 2, 3, 6, 16, 4]), attrs(true, 0, 0.25)),
+        sample(of([1, 2, 1, 5, 3, 4, 3]), attrs(true, 0, 0.5)),
+        sample(of([1, 3, 1, 7, 7, 3, 3]), attrs(true, 3, 0.75)),
+        sample(of([2, 2, 2, 3, 6, 5, 1]), attrs(false, 2, 0.5)),
+        sample(of([1, 6, 2, 1, 9, 4, 4]), attrs(true, 4, 0.5)),
+        sample(masked([2, 2, 1, 3, 5, 4, 3], holes), attrs(false, 0, 0.5)),
+        sample(masked([1, 2, 2, 3, 4, 3, 3], blank), attrs(false, 0, 0.5)),
+        sample(masked([2, 2, 1, 3, 4, 5, 3], normal(&[1, 2, 3, 1], 124)), attrs(true, 0, 0.25)),
+        sample(masked([2, 1, 1, 2, 2, 3, 2], normal(&[2, 1, 2, 2], 125)), attrs(true, 1, 0.5)),
+        sample(masked([1, 1, 1, 2, 3, 3, 2], normal(&[], 126)), attrs(false, 0, 0.5)),
+    ]
+}
+
+op! {
+    AttentionGrad: "attention_grad" as attention_grad(q, k, v, up; mask) [
+        causal: Bool = "Query i sees keys up to i + s − l.",
+        window: Int = "Query i sees keys after i + s − l − window; 0: all.",
+        scale: Float = "Factor on the scores.",
+    ]
+    "Gradients of `attention` with respect to q, k and v from that of its result, flat, one after the other."
+    infer: |c| {
+        checked_grad(c)?;
+        Ok(TensorType::f32([c.inputs[..3].iter().map(TensorType::elements).sum::<usize>()]))
+    };
+    evaluate: |op, c, x| {
+        let (z, form) = checked_grad(c).map_err(|e| Error::internal(e.wanted))?;
+        let mut all = [0, 1, 2].map(|i| Array::full(c.inputs[i].clone(), 0.0));
+        for row in 0..z.b * z.h * z.l {
+            add_row(&z, &form, x, [row / z.l / z.h, row / z.l % z.h, row % z.l], &mut all);
+        }
+        Ok(Array { ty: accepted(op, c)?, data: all.map(|a| a.data).concat() })
+    };
+    grad: |_, _, _| Grad::ByDecomposition;
+    lower: |c| checked_grad(c).map_or(Lowering::Decompose, |(_, form)| Lowering::AttentionGrad(form));
+    decompose: |g, x, attrs| {
+        let Some((_, parts, _)) = formula(g, x, x.get(4).copied(), x[3], attrs) else { return Value::POISON };
+        g.concat(&parts.map(|v| g.reshape(v, &[-1])), 0)
+    };
+    samples: || {
+        let with_up = |mut s: Sample| {
+            let [q, v] = [0, 2].map(|i| &s.inputs[i].ty.shape);
+            s.inputs.insert(3, normal(&[q[0], q[1], q[2], v[3]], 127));
+            s
         };
-        let masked = |z: [usize; 7], mask: Array| [of(z), vec![mask]].concat();
-        let inf = f64::NEG_INFINITY;
-        let holes = cycle(DType::F32, &[2, 1, 1, 5], &[0.0, inf, 0.5, 0.0, inf, inf, 1.0]);
-        let blank = cycle(DType::F32, &[3, 4], &[0.0, 1.0, inf, 0.0, inf, inf, inf, inf, -0.5]);
-        vec![
-            sample(of([1, 1, 1, 1, 1, 1, 1]), attrs(false, 0, 1.0)),
-            sample(of([2, 3, 3, 4, 5, 3, 2]), attrs(false, 0, 0.5)),
-            sample(of([1, 2, 2, 5, 5, 7, 7]), attrs(true, 0, 0.375)),
-            sample(of([1, 4, 2, 3, 6, 16, 4]), attrs(true, 0, 0.25)),
-            sample(of([1, 2, 1, 5, 3, 4, 3]), attrs(true, 0, 0.5)),
-            sample(of([1, 3, 1, 7, 7, 3, 3]), attrs(true, 3, 0.75)),
-            sample(of([2, 2, 2, 3, 6, 5, 1]), attrs(false, 2, 0.5)),
-            sample(of([1, 6, 2, 1, 9, 4, 4]), attrs(true, 4, 0.5)),
-            sample(masked([2, 2, 1, 3, 5, 4, 3], holes), attrs(false, 0, 0.5)),
-            sample(masked([1, 2, 2, 3, 4, 3, 3], blank), attrs(false, 0, 0.5)),
-            sample(masked([2, 2, 1, 3, 4, 5, 3], normal(&[1, 2, 3, 1], 124)), attrs(true, 0, 0.25)),
-            sample(masked([2, 1, 1, 2, 2, 3, 2], normal(&[2, 1, 2, 2], 125)), attrs(true, 1, 0.5)),
-            sample(masked([1, 1, 1, 2, 3, 3, 2], normal(&[], 126)), attrs(false, 0, 0.5)),
-        ]
+        samples().into_iter().map(with_up).collect()
     };
 }
 
-pub(super) const FAMILY: &[&dyn Op] = &[&Attention];
+pub(super) const FAMILY: &[&dyn Op] = &[&Attention, &AttentionGrad];

@@ -1,4 +1,4 @@
-//! Reading and adding at places that data names. An index outside is an error, never a wrong element.
+//! Reading, writing and adding at places that data names. An index outside is an error, never a wrong element.
 
 use super::movement::{accepted, signed};
 use super::samples::{as_dtype, cycle, indices, kinked, normal, sample};
@@ -173,6 +173,79 @@ op! {
     ];
 }
 
+op! {
+    Put: "put" as put(x, indices, updates) [axis: Int = "The axis of x that the indices count along."]
+    "x with slices of updates in place of its own where the indices say (the last of equal ones wins); updates are shaped as index_select's result."
+    infer: |c| {
+        let [x, updates] = [0, 2].map(|i| &c.inputs[i]);
+        if x.dtype.is_block() {
+            return refuse("a dtype of single elements", x);
+        }
+        check_index_dtype(&c.inputs[1])?;
+        let wanted = TensorType::new(x.dtype, selected_shape(c)?);
+        if *updates != wanted {
+            return refuse(format!("updates {wanted}"), updates);
+        }
+        Ok(x.clone())
+    };
+    evaluate: |op, c, x| {
+        let (outer, size, inner) = around(c);
+        let which = checked_indices(x[1], size)?;
+        let mut result = Array { ty: accepted(op, c)?, data: x[0].data.clone() };
+        for o in 0..outer {
+            for (k, &i) in which.iter().enumerate() {
+                let update = &x[2].data[(o * which.len() + k) * inner..][..inner];
+                result.data[(o * size + i) * inner..][..inner].copy_from_slice(update);
+            }
+        }
+        Ok(result)
+    };
+    grad: |g, node, up| {
+        let [x, which, updates] = [0, 1, 2].map(|i| g.inputs_of(node)[i]);
+        let axis = g.attrs_of(node).int("axis");
+        let zeros = |like: Value| {
+            let zero = g.scalar(0.0, g.ty(like).dtype);
+            g.broadcast(zero, &signed(&g.shape(like)))
+        };
+        Grad::Of(vec![
+            Some(g.put(up, which, zeros(updates), axis)),
+            None,
+            Some(g.select(last_of_equals(g, x, which, axis), g.index_select(up, which, axis), zeros(updates))),
+        ])
+    };
+    lower: |c| Lowering::TakePut { axis: lowered_axis(c) };
+    samples: || {
+        let wide = |values: &[f64]| cycle(DType::I64, &[values.len()], values);
+        vec![
+            sample([normal(&[1], 94), indices(&[], 1, 1), normal(&[], 95)], axis_attr(0)),
+            sample([normal(&[5], 94), indices(&[9], 5, 2), normal(&[9], 95)], axis_attr(0)),
+            sample([normal(&[4, 3], 94), indices(&[2, 3], 4, 3), normal(&[2, 3, 3], 95)], axis_attr(0)),
+            sample([normal(&[2, 5, 3], 94), wide(&[4.0, 1.0, 4.0]), normal(&[2, 3, 3], 95)], axis_attr(-2)),
+            sample([normal(&[1, 3, 8, 4], 94), as_dtype(indices(&[1], 8, 4), DType::U32), normal(&[1, 3, 1, 4], 95)], axis_attr(2)),
+            sample([normal(&[2, 1, 2, 3], 94), indices(&[2, 1], 3, 5), normal(&[2, 1, 2, 2, 1], 95)], axis_attr(3)),
+            kinked([as_dtype(normal(&[7, 3], 94), DType::F16), wide(&[6.0, 0.0]), as_dtype(normal(&[2, 3], 95), DType::F16)], axis_attr(0)),
+            kinked([as_dtype(normal(&[3, 5], 94), DType::BF16), indices(&[2], 5, 6), as_dtype(normal(&[3, 2], 95), DType::BF16)], axis_attr(1)),
+            kinked([cycle(DType::I32, &[3], &[5.0, -2.0]), indices(&[4], 3, 6), cycle(DType::I32, &[4], &[2e9, 7.0])], axis_attr(0)),
+            kinked([cycle(DType::U32, &[3, 2], &[5.0, 4e9]), wide(&[1.0]), cycle(DType::U32, &[1, 2], &[3e9, 7.0])], axis_attr(0)),
+            kinked([cycle(DType::I64, &[3, 2], &[5.0, -4e12]), wide(&[1.0]), cycle(DType::I64, &[3, 1], &[3e12])], axis_attr(1)),
+            kinked([cycle(DType::U8, &[9], &[5.0, 250.0, 7.0]), indices(&[2], 9, 8), cycle(DType::U8, &[2], &[9.0, 255.0])], axis_attr(0)),
+            kinked([cycle(DType::Bool, &[5], &[1.0, 0.0]), indices(&[2], 5, 9), cycle(DType::Bool, &[2], &[0.0, 1.0])], axis_attr(0)),
+        ]
+    };
+}
+
+/// For each index whether it is the last of those equal to it, shaped to meet index_select's result of x.
+fn last_of_equals(g: &Graph, x: Value, which: Value, axis: i64) -> Value {
+    let (x, shape) = (g.shape(x), g.shape(which));
+    let at = if axis < 0 { axis + x.len() as i64 } else { axis } as usize;
+    let count: usize = shape.iter().product();
+    let order = g.reshape(g.iota(&[count as i64], 0), &signed(&shape));
+    let nobody = g.broadcast(g.scalar(0.0, DType::U32), &[x[at] as i64]);
+    let last = g.index_select(g.put(nobody, which, order, 0), which, 0);
+    let after = vec![1; x.len() - at - 1];
+    g.reshape(g.eq(last, order), &signed(&[&shape[..], &after[..]].concat()))
+}
+
 /// Indices of x's rank, no larger than x except along the axis.
 fn gathered_axis(c: &Call<'_>) -> Checked<usize> {
     let axis = c.axis("axis", c.inputs[0].rank())?;
@@ -294,4 +367,5 @@ op! {
     };
 }
 
-pub(super) const FAMILY: &[&dyn Op] = &[&IndexSelect, &Embedding, &IndexAdd, &Gather, &ScatterAdd, &OneHot];
+pub(super) const FAMILY: &[&dyn Op] =
+    &[&IndexSelect, &Embedding, &IndexAdd, &Put, &Gather, &ScatterAdd, &OneHot];

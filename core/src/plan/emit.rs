@@ -13,14 +13,16 @@ use std::collections::HashMap;
 /// The state of emitting: nodes, where they lie, and the plan so far.
 pub struct Emitter<'a> {
     pub(super) nodes: &'a [Primitive],
-    users: Vec<Vec<usize>>,
-    pinned: &'a [bool],
+    pub(super) users: Vec<Vec<usize>>,
+    pub(super) pinned: &'a [bool],
     /// Nodes that depend on constants alone.
     constant: Vec<bool>,
     /// Buffer and layout of every node that has been stored or is a view of one that was.
     places: HashMap<usize, (usize, Layout)>,
     /// Contiguous copies of values, and whether they are made among the steps that run once.
     copies: HashMap<(usize, bool), usize>,
+    /// Nodes whose results are stored in a buffer that is there already: a state's.
+    pub(super) stored_in: HashMap<usize, usize>,
     pub(super) plan: Plan,
     /// Whether the step being emitted goes to `plan.once`.
     pub(super) once: bool,
@@ -44,6 +46,7 @@ impl<'a> Emitter<'a> {
             constant,
             places: HashMap::new(),
             copies: HashMap::new(),
+            stored_in: HashMap::new(),
             plan: Plan::default(),
             once: false,
             training,
@@ -206,6 +209,10 @@ impl<'a> Emitter<'a> {
     /// permutation, elements are laid out so that the permuted value is contiguous.
     pub(super) fn result(&mut self, node: usize, may_permute: bool) -> (usize, Layout) {
         let (shape, dtype) = (self.shape(node), self.dtype(node));
+        if let Some(&buffer) = self.stored_in.get(&node) {
+            self.set_place(node, buffer);
+            return (buffer, Layout::contiguous(shape));
+        }
         let place = if self.pinned[node] || self.once { Place::Own } else { Place::Arena(0) };
         let buffer = self.buffer(dtype, element_count(shape).unwrap_or(0), place);
         let mut layout = Layout::contiguous(shape);

@@ -1,9 +1,11 @@
 //! Rewrites a graph into primitives: composites without work of their own become their decompositions,
-//! equal nodes become one, unused ones go.
+//! equal nodes become one, unused ones go. What decompositions join only for it to be taken apart again (the
+//! parts of attention's gradient) is not joined.
 
 use crate::error::{Error, Result};
 use crate::graph::{Attrs, Call, Graph, GraphData, Lowering, Node, NodeKind, Op, Value, decomposed};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher};
 
 /// A node with the work it is; inputs are indices of earlier nodes.
 #[derive(Debug, Clone)]
@@ -12,18 +14,20 @@ pub struct Primitive {
     pub node: Node,
     /// Inputs.
     pub inputs: Vec<usize>,
-    /// The work; `None` for inputs, parameters and constants.
+    /// The work; `None` for inputs, parameters, states and constants.
     pub work: Option<Lowering>,
 }
 
-/// The primitives that `roots` depend on (and every input and parameter), and where the roots are.
+/// The primitives that `roots` depend on (and every input, parameter and state), and where the roots are.
+///
+/// With `flash_backward`, attention's gradient is a primitive.
 ///
 /// # Errors
 /// What a decomposition's builder refuses.
-pub fn expand(graph: &Graph, roots: &[Value]) -> Result<(Vec<Primitive>, Vec<usize>)> {
+pub fn expand(graph: &Graph, roots: &[Value], flash_backward: bool) -> Result<(Vec<Primitive>, Vec<usize>)> {
     let mut g = graph.clone();
     let mut roots = roots.to_vec();
-    while let Some((next, moved)) = expand_once(&g, &roots)? {
+    while let Some((next, moved)) = expand_once(&g, &roots, flash_backward)? {
         (g, roots) = (next, moved);
     }
     let data = g.data()?;
@@ -46,13 +50,15 @@ fn live(data: &GraphData, roots: &[Value]) -> Vec<bool> {
 }
 
 /// One pass: every composite replaced by its decomposition. `None` if there was none.
-fn expand_once(from: &Graph, roots: &[Value]) -> Result<Option<(Graph, Vec<Value>)>> {
+fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<Option<(Graph, Vec<Value>)>> {
     let data = from.data()?;
     let live = live(&data, roots);
     let decomposes = |node: &Node| match &node.kind {
-        NodeKind::Op(op, attrs) => {
-            op.lower(&Call { inputs: &data.input_types(node), attrs }) == Lowering::Decompose
-        }
+        NodeKind::Op(op, attrs) => match op.lower(&Call { inputs: &data.input_types(node), attrs }) {
+            Lowering::Decompose => true,
+            Lowering::AttentionGrad(_) => !flash_backward,
+            _ => false,
+        },
         _ => false,
     };
     if !data.nodes.iter().zip(&live).any(|(n, &l)| l && decomposes(n)) {
@@ -65,13 +71,17 @@ fn expand_once(from: &Graph, roots: &[Value]) -> Result<Option<(Graph, Vec<Value
         let name = node.name.as_deref().unwrap_or("");
         let v = match &node.kind {
             NodeKind::Input => to.input(name, node.ty.dtype, node.ty.shape.clone()),
+            NodeKind::State => to.state(name, node.ty.dtype, node.ty.shape.clone()),
             NodeKind::Parameter { trainable } => to.parameter_of(name, node.ty.clone(), *trainable),
             _ if !live => Value::POISON,
             NodeKind::Constant(t) => to.constant(t.clone()),
             NodeKind::Op(op, attrs) => {
                 let v = match decomposes(node) {
                     true => decomposed(*op, &to, &inputs, attrs)?,
-                    false => to.apply(*op, &inputs, attrs.clone()),
+                    false => match simpler(&to, *op, &inputs, attrs)? {
+                        Some(v) => v,
+                        None => to.apply(*op, &inputs, attrs.clone()),
+                    },
                 };
                 let taken = to.data()?.node(v).name.is_some();
                 if name.is_empty() || taken { v } else { to.name(v, name) }
@@ -86,6 +96,42 @@ fn expand_once(from: &Graph, roots: &[Value]) -> Result<Option<(Graph, Vec<Value
     Ok(Some((to, roots)))
 }
 
+/// A slice of one part of a concatenation as (a slice of) that part; a reshape of a reshape as one, or none.
+fn simpler(g: &Graph, op: &dyn Op, inputs: &[Value], attrs: &Attrs) -> Result<Option<Value>> {
+    let [input] = inputs else { return Ok(None) };
+    // the data is let go of before the graph grows: it would be copied
+    let below = g.data()?.node(*input).clone();
+    let NodeKind::Op(inner, inner_attrs) = &below.kind else { return Ok(None) };
+    Ok(match (op.name(), inner.name()) {
+        ("slice", "concat") => slice_of_part(g, &below, inner_attrs.int("axis"), attrs),
+        ("reshape", "reshape") => {
+            let (from, shape) = (below.inputs[0], attrs.ints("shape"));
+            let same = g.shape(from).iter().map(|&n| n as i64).eq(shape.iter().copied());
+            Some(if same { from } else { g.reshape(from, shape) })
+        }
+        _ => None,
+    })
+}
+
+fn slice_of_part(g: &Graph, joined: &Node, axis: i64, attrs: &Attrs) -> Option<Value> {
+    let axis = axis.rem_euclid(joined.ty.rank() as i64) as usize;
+    let [start, stop, step] = ["start", "stop", "step"].map(|name| attrs.ints(name));
+    let last = stop[axis] - 1 - (stop[axis] - 1 - start[axis]) % step[axis];
+    let mut before = 0;
+    for &part in &joined.inputs {
+        let shape = g.shape(part);
+        let after = before + shape[axis] as i64;
+        if before <= start[axis] && last < after {
+            let (mut start, mut stop) = (start.to_vec(), stop.to_vec());
+            (start[axis], stop[axis]) = (start[axis] - before, last + 1 - before);
+            let whole = (0..shape.len()).all(|a| (start[a], stop[a], step[a]) == (0, shape[a] as i64, 1));
+            return Some(if whole { part } else { g.slice(part, &start, &stop, step) });
+        }
+        before = after;
+    }
+    None
+}
+
 type Key = (&'static str, String, Vec<usize>);
 
 /// Live nodes with their work, equal ones merged.
@@ -95,13 +141,14 @@ fn collect(data: &GraphData, roots: &[Value]) -> Result<(Vec<Primitive>, Vec<usi
     let mut moved = vec![usize::MAX; data.nodes.len()];
     let mut known: HashMap<Key, usize> = HashMap::new();
     for (i, node) in data.nodes.iter().enumerate() {
-        let leaf = matches!(node.kind, NodeKind::Input | NodeKind::Parameter { .. });
+        let leaf = matches!(node.kind, NodeKind::Input | NodeKind::Parameter { .. } | NodeKind::State);
         if !live[i] && !leaf {
             continue;
         }
         let inputs: Vec<usize> = node.inputs.iter().map(|v| moved[v.index().unwrap_or(0)]).collect();
         let key = key(node, &inputs);
-        if let Some(&same) = key.as_ref().and_then(|k| known.get(k)) {
+        let same = key.as_ref().and_then(|k| known.get(k)).copied();
+        if let Some(same) = same.filter(|&same| equal_data(&all[same].node, node)) {
             moved[i] = same;
             if all[same].node.name.is_none() {
                 all[same].node.name.clone_from(&node.name);
@@ -133,9 +180,19 @@ fn lower(op: &dyn Op, attrs: &Attrs, data: &GraphData, node: &Node) -> Result<Lo
 fn key(node: &Node, inputs: &[usize]) -> Option<Key> {
     match &node.kind {
         NodeKind::Op(op, attrs) => Some((op.name(), format!("{:?}{:?}", attrs.0, node.ty), inputs.to_vec())),
-        NodeKind::Constant(t) if t.bytes().len() <= 64 => {
-            Some(("", format!("{:?}{}", t.bytes(), node.ty), inputs.to_vec()))
+        NodeKind::Constant(t) => {
+            let mut digest = DefaultHasher::new();
+            digest.write(t.bytes());
+            Some(("", format!("{}{}", digest.finish(), node.ty), inputs.to_vec()))
         }
         _ => None,
+    }
+}
+
+/// Whether two nodes of one key are the same also where they are constants, whose keys are only digests.
+fn equal_data(a: &Node, b: &Node) -> bool {
+    match (&a.kind, &b.kind) {
+        (NodeKind::Constant(a), NodeKind::Constant(b)) => a.bytes() == b.bytes(),
+        _ => true,
     }
 }

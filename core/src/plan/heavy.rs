@@ -4,8 +4,8 @@ use super::emit::{Code, Emitter};
 use super::fuse::Group;
 use super::layout::{Layout, trailing_axes};
 use super::{
-    Attention, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place, Pool, Product, Rowwise, Scan,
-    Work,
+    Attention, AttentionGrad, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place, Pool, Product,
+    Rowwise, Scan, Work,
 };
 use crate::error::{Error, Result};
 use crate::expr::{Kind, Tape};
@@ -22,8 +22,10 @@ impl Emitter<'_> {
             }
             Some(Lowering::Convolution(form)) => self.convolution(g, form)?,
             Some(Lowering::Attention(form)) => self.attention(i, form)?,
+            Some(Lowering::AttentionGrad(form)) => self.attention_grad(i, form)?,
             Some(Lowering::Take { axis }) => self.lookup(i, IndexKind::Take, axis)?,
             Some(Lowering::TakeAdd { axis }) => self.lookup(i, IndexKind::TakeAdd, axis)?,
+            Some(Lowering::TakePut { axis }) => self.lookup(i, IndexKind::TakePut, axis)?,
             Some(Lowering::Gather { axis }) => self.lookup(i, IndexKind::Gather, axis)?,
             Some(Lowering::ScatterAdd { axis }) => self.lookup(i, IndexKind::ScatterAdd, axis)?,
             Some(Lowering::Scan { axis }) => {
@@ -210,15 +212,7 @@ impl Emitter<'_> {
         let q = self.unit_last(inputs[0])?;
         let k = self.unit_last(inputs[1])?;
         let v = self.unit_last(inputs[2])?;
-        let mask = match inputs.get(3) {
-            Some(&m) => {
-                let (buffer, layout) = self.place(m)?;
-                let shape = self.shape(m);
-                let strides = layout.over(shape, &trailing_axes(shape.len(), 4), 4);
-                Some(Operand { buffer, dtype: self.dtype(m), offset: layout.offset, strides })
-            }
-            None => None,
-        };
+        let mask = inputs.get(3).map(|&m| self.mask(m)).transpose()?;
         let (buffer, mut layout) = self.result(i, true);
         if layout.strides[3] != 1 && d_v != 1 {
             layout = Layout::contiguous(self.shape(i));
@@ -226,6 +220,28 @@ impl Emitter<'_> {
         }
         let out = Operand { buffer, dtype: DType::F32, offset: layout.offset, strides: layout.strides };
         Ok(Work::Attention(Attention { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask, out }))
+    }
+
+    /// A mask over `[b, h, l, s]`.
+    fn mask(&mut self, node: usize) -> Result<Operand> {
+        let (buffer, layout) = self.place(node)?;
+        let shape = self.shape(node);
+        let strides = layout.over(shape, &trailing_axes(shape.len(), 4), 4);
+        Ok(Operand { buffer, dtype: self.dtype(node), offset: layout.offset, strides })
+    }
+
+    fn attention_grad(&mut self, i: usize, form: AttentionForm) -> Result<Work> {
+        let inputs = self.nodes[i].inputs.clone();
+        let (qs, ks, vs) = (self.shape(inputs[0]), self.shape(inputs[1]), self.shape(inputs[2]));
+        let (b, h, l, d) = (qs[0], qs[1], qs[2], qs[3]);
+        let (h_kv, s, d_v) = (ks[1], ks[2], vs[3]);
+        let q = self.unit_last(inputs[0])?;
+        let k = self.unit_last(inputs[1])?;
+        let v = self.unit_last(inputs[2])?;
+        let up = self.unit_last(inputs[3])?;
+        let mask = inputs.get(4).map(|&m| self.mask(m)).transpose()?;
+        let out = self.whole_result(i);
+        Ok(Work::AttentionGrad(AttentionGrad { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask, up, out }))
     }
 
     fn lookup(&mut self, i: usize, kind: IndexKind, axis: usize) -> Result<Work> {

@@ -15,15 +15,20 @@ pub struct Lifetime {
 pub const ALIGN: usize = 64;
 
 /// Offsets for the buffers, and the arena's size. Largest first, each in the lowest gap that fits among
-/// those alive at the same time ("greedy by size", Pisarchyk & Lee 2020, arXiv:2001.03288).
-pub fn place(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
+/// those alive at the same time ("greedy by size", Pisarchyk & Lee 2020, arXiv:2001.03288). Offsets are multiples of
+/// `align`; no buffer lies across a multiple of `chunk`, unless it is longer than one.
+pub fn place(buffers: &[Lifetime], align: usize, chunk: usize) -> (Vec<usize>, usize) {
+    let fits = |at: usize, size: usize| match at % chunk + size > chunk && size <= chunk {
+        true => at.next_multiple_of(chunk),
+        false => at,
+    };
     let mut order: Vec<usize> = (0..buffers.len()).collect();
     order.sort_by_key(|&i| (usize::MAX - buffers[i].bytes, buffers[i].from, i));
     let mut offsets = vec![0usize; buffers.len()];
     let mut placed: Vec<usize> = Vec::new(); // by offset
     let mut total = 0;
     for i in order {
-        let size = buffers[i].bytes.max(1).next_multiple_of(ALIGN);
+        let size = buffers[i].bytes.max(1).next_multiple_of(align);
         let mut at = 0;
         for &j in &placed {
             if buffers[j].to < buffers[i].from || buffers[i].to < buffers[j].from {
@@ -32,7 +37,7 @@ pub fn place(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
             if offsets[j] >= at + size {
                 break;
             }
-            at = at.max(offsets[j] + buffers[j].bytes.max(1).next_multiple_of(ALIGN));
+            at = fits(at.max(offsets[j] + buffers[j].bytes.max(1).next_multiple_of(align)), size);
         }
         offsets[i] = at;
         total = total.max(at + size);
@@ -51,7 +56,7 @@ mod tests {
         let lives: Vec<Lifetime> = (0..200usize)
             .map(|i| Lifetime { bytes: 1 + (i * 7919) % 5000, from: i, to: i + 1 + (i * 31) % 9 })
             .collect();
-        let (offsets, total) = place(&lives);
+        let (offsets, total) = place(&lives, ALIGN, usize::MAX);
         for i in 0..lives.len() {
             assert_eq!(offsets[i] % ALIGN, 0);
             assert!(offsets[i] + lives[i].bytes <= total);
@@ -64,5 +69,15 @@ mod tests {
         }
         let sum: usize = lives.iter().map(|l| l.bytes).sum();
         assert!(total < sum / 10, "{total} of {sum}");
+    }
+
+    #[test]
+    fn buffers_do_not_lie_across_chunks() {
+        let lives: Vec<Lifetime> =
+            (0..100usize).map(|i| Lifetime { bytes: 1 + (i * 7919) % 900, from: i / 3, to: i / 3 + 2 }).collect();
+        let (offsets, _) = place(&lives, 256, 1024);
+        for (at, life) in offsets.iter().zip(&lives) {
+            assert!(at % 256 == 0 && at / 1024 == (at + life.bytes - 1) / 1024, "{at} {life:?}");
+        }
     }
 }

@@ -9,12 +9,13 @@ mod expand;
 mod fuse;
 mod heavy;
 mod layout;
-mod memory;
+pub mod memory;
+mod state;
 mod step;
 
 pub use step::{
-    Attention, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place, Plan, Pool,
-    Port, Product, Rowwise, Scan, Step, Work,
+    Attention, AttentionGrad, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place, Plan, Pool,
+    Port, Product, Rowwise, Scan, StatePort, Step, Work,
 };
 
 use crate::error::{Error, Result};
@@ -30,6 +31,8 @@ pub struct PlanOptions {
     pub gradients: Vec<(Value, Value)>,
     /// Every node by itself: what fused plans are compared with.
     pub no_fusion: bool,
+    /// The device has a kernel for attention's gradient; otherwise it is planned as its decomposition.
+    pub flash_backward: bool,
 }
 
 /// Plans a graph.
@@ -46,9 +49,17 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     if results.is_empty() {
         return Err(Error::Graph { what: "it has no outputs and no loss: call output or set_loss".into() });
     }
+    if !options.gradients.is_empty()
+        && let Some((v, _)) = data.states().next()
+    {
+        let what =
+            format!("states are for inference, and training was asked for (state \"{}\")", data.label(v));
+        return Err(Error::Graph { what });
+    }
+    let becomes = data.next.iter().map(|n| n.1);
     let roots: Vec<Value> =
-        results.iter().map(|r| r.1).chain(options.gradients.iter().map(|g| g.1)).collect();
-    let (nodes, roots) = expand::expand(graph, &roots)?;
+        results.iter().map(|r| r.1).chain(options.gradients.iter().map(|g| g.1)).chain(becomes).collect();
+    let (nodes, roots) = expand::expand(graph, &roots, options.flash_backward)?;
     let mut pinned = vec![false; nodes.len()];
     roots.iter().for_each(|&r| pinned[r] = true);
     let groups = fuse::group(&nodes, &pinned, !options.no_fusion);
@@ -73,6 +84,11 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
             _ => {}
         }
     }
+    let named = |v: &Value| nodes.iter().position(|n| n.node.name == data.node(*v).name);
+    let becomes = &roots[results.len() + options.gradients.len()..];
+    let next: Vec<(usize, usize)> =
+        data.next.iter().zip(becomes).filter_map(|((state, _), &to)| Some((named(state)?, to))).collect();
+    e.begin_states(&next);
     for g in &groups {
         e.group(g)?;
     }
@@ -83,8 +99,9 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
         let n = &nodes[root].node;
         let computed = matches!(n.kind, NodeKind::Op(..))
             && !matches!(nodes[root].work, Some(crate::graph::Lowering::View(_)));
-        // an output that is an input, a view, or an output already gets a buffer of its own
-        let buffer = if computed && !taken.contains(&buffer) { buffer } else { e.own_copy(root)? };
+        let shared = taken.contains(&buffer) || e.plan.states.iter().any(|s| s.buffer == buffer);
+        // an output that is an input, a state, a view, or an output already gets a buffer of its own
+        let buffer = if computed && !shared { buffer } else { e.own_copy(root)? };
         taken.push(buffer);
         e.plan.outputs.push(Port {
             name: name.clone(),
@@ -102,6 +119,7 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
         let buffer = e.copy_of(root)?;
         e.plan.gradients.push((at, buffer));
     }
+    e.finish_states(&next)?;
     let mut plan = e.plan;
     place_scratch(&mut plan);
     Ok(plan)
@@ -130,6 +148,10 @@ impl Work {
             }
             Work::Attention(w) => {
                 [&w.q, &w.k, &w.v].into_iter().chain(&w.mask).for_each(|o| f(o, false));
+                f(&w.out, true);
+            }
+            Work::AttentionGrad(w) => {
+                [&w.q, &w.k, &w.v, &w.up].into_iter().chain(&w.mask).for_each(|o| f(o, false));
                 f(&w.out, true);
             }
             Work::Index(w) => {
@@ -174,7 +196,7 @@ fn place_scratch(plan: &mut Plan) {
         .iter()
         .filter_map(|&b| lives[b].map(|(from, to)| Lifetime { bytes: plan.buffers[b].bytes(), from, to }))
         .collect();
-    let (offsets, total) = memory::place(&lifetimes);
+    let (offsets, total) = memory::place(&lifetimes, memory::ALIGN, usize::MAX);
     for (&b, at) in scratch.iter().zip(offsets) {
         plan.buffers[b].place = Place::Arena(at);
     }

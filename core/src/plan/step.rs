@@ -22,6 +22,8 @@ pub struct Plan {
     pub inputs: Vec<Port>,
     /// Parameters the graph reads.
     pub parameters: Vec<Port>,
+    /// Values that stay from step to step, in the graph's order.
+    pub states: Vec<StatePort>,
     /// Outputs in order; the loss, if any, is among them.
     pub outputs: Vec<Port>,
     /// Index of the loss among the outputs.
@@ -43,6 +45,23 @@ pub struct Port {
     pub shape: Dims,
     /// For parameters: whether training may change it.
     pub trainable: bool,
+}
+
+/// A value that stays from one step to the next: in a buffer of its own ([`Place::Own`]), zeros at init. The
+/// plan's steps leave in it what it is for the next step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatePort {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub buffer: BufferId,
+    /// Element type.
+    pub dtype: DType,
+    /// Sizes of the axes.
+    pub shape: Dims,
+    /// Where its next value is computed; the state's own buffer if it is changed in place (or, with `None`, never),
+    /// else the buffer that a step at the end copies from.
+    pub next: Option<BufferId>,
 }
 
 /// A run of elements of one dtype.
@@ -68,7 +87,7 @@ impl Buffer {
 pub enum Place {
     /// In the arena, at this byte (a multiple of 64), shared over time with others.
     Arena(usize),
-    /// Its own memory that lives as long as the session (inputs, outputs, results of `once`).
+    /// Its own memory that lives as long as the session (inputs, outputs, states, results of `once`).
     Own,
     /// The n-th parameter's elements.
     Parameter(usize),
@@ -109,6 +128,8 @@ pub enum Work {
     Convolution(Convolution),
     /// Attention.
     Attention(Attention),
+    /// The gradient of attention, on devices that have it ([`PlanOptions::flash_backward`](super::PlanOptions)).
+    AttentionGrad(AttentionGrad),
     /// Table look-ups and their like.
     Index(IndexWork),
     /// Running sum.
@@ -233,6 +254,40 @@ pub struct Attention {
     pub out: Operand,
 }
 
+/// Gradients of [`Attention`] with respect to q, k and v, in f32. Stride 1 along the last axis of q, k, v
+/// and up.
+#[derive(Debug, Clone)]
+pub struct AttentionGrad {
+    /// Scale, causality, window.
+    pub form: AttentionForm,
+    /// Batch.
+    pub b: usize,
+    /// Query heads.
+    pub h: usize,
+    /// Key and value heads, as in [`Attention`].
+    pub h_kv: usize,
+    /// Queries.
+    pub l: usize,
+    /// Keys.
+    pub s: usize,
+    /// Head size.
+    pub d: usize,
+    /// Head size of the values and the output.
+    pub d_v: usize,
+    /// Over `[b, h, l, d]`.
+    pub q: Operand,
+    /// Over `[b, h_kv, s, d]`.
+    pub k: Operand,
+    /// Over `[b, h_kv, s, d_v]`.
+    pub v: Operand,
+    /// f32, over `[b, h, l, s]`, any strides.
+    pub mask: Option<Operand>,
+    /// Gradient of the output, over `[b, h, l, d_v]`.
+    pub up: Operand,
+    /// dq, dk and dv, each contiguous, one after the other: `[q.elements + k.elements + v.elements]`.
+    pub out: Operand,
+}
+
 /// Look-ups along an axis. All operands are contiguous; indices are i32, u32 or i64.
 #[derive(Debug, Clone)]
 pub struct IndexWork {
@@ -240,11 +295,13 @@ pub struct IndexWork {
     pub kind: IndexKind,
     /// The table or base: `[outer, limit, inner]`.
     pub table: Operand,
-    /// Take, TakeAdd: `[count]`; Gather, ScatterAdd: `[outer', count, inner']` (see `kind`).
+    /// Take, TakeAdd, TakePut: `[count]`; Gather, ScatterAdd: `[outer', count, inner']` (see `kind`).
     pub indices: Operand,
-    /// The addends of TakeAdd `[outer, count, inner]` and ScatterAdd (the indices' shape).
+    /// The addends of TakeAdd and what TakePut writes `[outer, count, inner]`, the addends of ScatterAdd (the
+    /// indices' shape).
     pub updates: Option<Operand>,
-    /// The result: Take `[outer, count, inner]`, Gather the indices' shape, the others the table's.
+    /// The result: Take `[outer, count, inner]`, Gather the indices' shape, the others the table's. For TakePut it
+    /// may be the table itself (same buffer and offset): a state changed in place.
     pub out: Operand,
     /// Shape of the table.
     pub table_shape: Dims,
@@ -261,6 +318,8 @@ pub enum IndexKind {
     Take,
     /// `out = table; out[o, indices[j], i] += updates[o, j, i]`.
     TakeAdd,
+    /// `out = table; out[o, indices[j], i] = updates[o, j, i]`, in the order of j: the last of equal indices wins.
+    TakePut,
     /// Single elements, as PyTorch's gather: `out[…, j, …] = table[…, indices[…, j, …], …]`; the
     /// indices' other axes may be shorter than the table's.
     Gather,

@@ -2,11 +2,14 @@
 
 use super::{MemorySummary, Parameters, Session};
 use crate::autodiff::gradients;
-use crate::device::Device;
+use crate::device::executor::Prepared;
+use crate::device::gpu::Progress;
+use crate::device::{Device, trace};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeKind, Value};
 use crate::optimise::optimise;
 use crate::plan::{Place, Plan, PlanOptions, Port, plan};
+use crate::profile::Precision;
 use crate::tensor::{DType, Weights};
 use std::sync::Arc;
 
@@ -14,12 +17,19 @@ use std::sync::Arc;
 pub struct Compiler {
     device: Device,
     no_fusion: bool,
+    precision: Precision,
+    progress: Progress,
 }
 
 impl Compiler {
     /// A compiler for a device.
     pub fn new(device: &Device) -> Compiler {
-        Compiler { device: device.clone(), no_fusion: false }
+        Compiler {
+            device: device.clone(),
+            no_fusion: false,
+            precision: Precision::Full,
+            progress: Progress::default(),
+        }
     }
 
     /// Runs every node by itself: slower, for finding out whether fusion changes a result.
@@ -28,12 +38,28 @@ impl Compiler {
         self
     }
 
+    /// How exactly to compute; [`Precision::Full`] unless told otherwise. The CPU device always computes so.
+    pub fn with_precision(mut self, precision: Precision) -> Compiler {
+        self.precision = precision;
+        self
+    }
+
+    /// Reports how many kernels are compiled, and takes a wish to end: see [`Progress`].
+    pub fn with_progress(mut self, progress: Progress) -> Compiler {
+        self.progress = progress;
+        self
+    }
+
     /// Compiles a graph for inference.
     ///
     /// # Errors
     /// The first error of the graph's building; [`Error::Graph`] if it has no outputs and no loss.
     pub fn compile(&self, graph: &Graph) -> Result<Compiled> {
-        let options = PlanOptions { no_fusion: self.no_fusion, ..Default::default() };
+        let options = PlanOptions {
+            no_fusion: self.no_fusion,
+            flash_backward: self.device.as_gpu().is_some(),
+            ..Default::default()
+        };
         self.finish(graph, &options)
     }
 
@@ -64,18 +90,24 @@ impl Compiler {
             (loss, by)
         };
         let grads = gradients(&g, loss, None, &by)?;
-        let options =
-            PlanOptions { gradients: by.into_iter().zip(grads).collect(), no_fusion: self.no_fusion };
+        let options = PlanOptions {
+            gradients: by.into_iter().zip(grads).collect(),
+            no_fusion: self.no_fusion,
+            flash_backward: false,
+        };
         self.finish(&g, &options)
     }
 
     fn finish(&self, graph: &Graph, options: &PlanOptions) -> Result<Compiled> {
+        let span = trace::span("compile", "plan");
         let plan = if options.gradients.is_empty() {
             plan(&optimise(graph, &self.device.profile())?, options)?
         } else {
             plan(graph, options)?
         };
-        Ok(Compiled { device: self.device.clone(), plan: Arc::new(plan) })
+        drop(span);
+        let prepared = Prepared::new(&self.device, &plan, self.precision, &self.progress)?;
+        Ok(Compiled { device: self.device.clone(), plan: Arc::new(plan), prepared, precision: self.precision })
     }
 }
 
@@ -84,6 +116,8 @@ impl Compiler {
 pub struct Compiled {
     pub(super) device: Device,
     pub(super) plan: Arc<Plan>,
+    pub(super) prepared: Prepared,
+    precision: Precision,
 }
 
 impl Compiled {
@@ -92,7 +126,7 @@ impl Compiled {
     /// # Errors
     /// [`Error::MissingWeight`], [`Error::WeightType`], [`Error::OutOfMemory`].
     pub fn init(&self, weights: &Weights) -> Result<Session> {
-        let (parameters, warnings) = Parameters::bind(&self.plan.parameters, weights)?;
+        let (parameters, warnings) = Parameters::bind(&self.device, &self.plan.parameters, weights)?;
         Session::new(self, parameters, warnings)
     }
 
@@ -109,12 +143,17 @@ impl Compiled {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn init_zeros(&self) -> Result<Session> {
-        Session::new(self, Parameters::zeros(&self.plan.parameters)?, vec![])
+        Session::new(self, Parameters::zeros(&self.device, &self.plan.parameters)?, vec![])
     }
 
     /// The device it was compiled for.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// How exactly it computes.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The plan.

@@ -1,12 +1,17 @@
 //! Compile → init → run. Inputs, outputs, parameters by name; several sessions over one set of weights.
 
 mod compiler;
+mod inspect;
 mod parameters;
 mod run;
+mod state;
 mod summary;
 
-pub use crate::device::cpu::Optimizer;
+pub use crate::device::Optimizer;
+pub use crate::device::gpu::{Profiling, Progress};
+pub use crate::profile::Precision;
 pub use compiler::{Compiled, Compiler};
+pub use inspect::{PartTime, StepTime, Tap, TapFormat};
 pub use parameters::Parameters;
 pub use run::{OutputKey, Session};
 pub use summary::MemorySummary;

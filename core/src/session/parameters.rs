@@ -1,6 +1,7 @@
 //! Weights on a device, shared by sessions.
 
-use crate::device::cpu::{Store, StoredParameter};
+use crate::device::Device;
+use crate::device::executor::Store;
 use crate::error::{Error, Result};
 use crate::plan::Port;
 use crate::tensor::{TensorType, Weights};
@@ -15,7 +16,11 @@ pub struct Parameters {
 impl Parameters {
     /// Binds weights to ports by name; checks names, dtypes and shapes before anything is kept.
     /// Returns also warnings: weights that no port asks for.
-    pub(super) fn bind(ports: &[Port], weights: &Weights) -> Result<(Parameters, Vec<String>)> {
+    pub(super) fn bind(
+        device: &Device,
+        ports: &[Port],
+        weights: &Weights,
+    ) -> Result<(Parameters, Vec<String>)> {
         for port in ports {
             let wanted = TensorType::new(port.dtype, port.shape.clone());
             let Some(tensor) = weights.get(&port.name) else {
@@ -33,38 +38,36 @@ impl Parameters {
         let mut stored = Vec::with_capacity(ports.len());
         for port in ports {
             if let Some(tensor) = weights.get(&port.name) {
-                stored.push(StoredParameter::new(port.name.clone(), tensor)?);
+                stored.push((port.name.clone(), tensor.ty(), Some(tensor.contiguous())));
             }
         }
         let used = |name: &str| ports.iter().any(|p| p.name == name);
         let extra = weights.iter().filter(|(name, _)| !used(name));
         let warnings =
             extra.map(|(n, t)| format!("weight \"{n}\" ({}) is not used by the graph", t.ty())).collect();
-        Ok((Parameters { store: Arc::new(RwLock::new(Store::new(stored))) }, warnings))
+        Ok((Parameters { store: Arc::new(RwLock::new(Store::new(device, stored)?)) }, warnings))
     }
 
     /// Parameters of zeros.
-    pub(super) fn zeros(ports: &[Port]) -> Result<Parameters> {
-        let zeros = |p: &Port| {
-            let ty = TensorType::new(p.dtype, p.shape.clone());
-            StoredParameter::zeros(p.name.clone(), ty)
-        };
-        let stored = ports.iter().map(zeros).collect::<Result<Vec<_>>>()?;
-        Ok(Parameters { store: Arc::new(RwLock::new(Store::new(stored))) })
+    pub(super) fn zeros(device: &Device, ports: &[Port]) -> Result<Parameters> {
+        let zeros = |p: &Port| (p.name.clone(), TensorType::new(p.dtype, p.shape.clone()), None);
+        let stored = ports.iter().map(zeros).collect();
+        Ok(Parameters { store: Arc::new(RwLock::new(Store::new(device, stored)?)) })
     }
 
     /// Where each of a plan's ports is in this set.
     pub(super) fn positions(&self, ports: &[Port]) -> Result<Vec<usize>> {
         let store = self.read();
+        let all = store.parameters();
         let find = |port: &Port| {
             let wanted = TensorType::new(port.dtype, port.shape.clone());
-            let at = store.parameters.iter().position(|p| p.name == port.name);
+            let at = all.iter().position(|p| p.0 == port.name);
             let at = at.ok_or_else(|| Error::MissingWeight {
                 name: port.name.clone(),
                 wanted: wanted.to_string(),
-                came: format!("the shared set has {} parameters", store.parameters.len()),
+                came: format!("the shared set has {} parameters", all.len()),
             })?;
-            let came = &store.parameters[at].ty;
+            let came = all[at].1;
             if *came != wanted {
                 return Err(Error::WeightType {
                     name: port.name.clone(),
@@ -83,7 +86,9 @@ impl Parameters {
     /// [`Error::OutOfMemory`].
     pub fn to_weights(&self) -> Result<Weights> {
         let store = self.read();
-        store.parameters.iter().map(|p| Ok((p.name.clone(), p.tensor()?))).collect::<Result<Weights>>()
+        let all = store.parameters();
+        let tensor = |(i, p): (usize, &(&str, &TensorType))| Ok((p.0.to_string(), store.tensor(i)?));
+        all.iter().enumerate().map(tensor).collect::<Result<Weights>>()
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Store> {

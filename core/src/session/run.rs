@@ -1,7 +1,8 @@
 //! A session: a compiled graph with its weights, ready to run.
 
 use super::{Compiled, MemorySummary, Parameters};
-use crate::device::cpu::{Executor, Moments, Optimizer};
+use crate::device::Optimizer;
+use crate::device::executor::Executor;
 use crate::error::{Error, Result};
 use crate::plan::Port;
 use crate::tensor::{DType, Element, Tensor, TensorType};
@@ -38,16 +39,20 @@ fn find(kind: &str, name: &str, ports: &[Port]) -> Result<usize> {
     })
 }
 
+/// The port of that name.
+pub(super) fn port<'a>(kind: &str, name: &str, ports: &'a [Port]) -> Result<&'a Port> {
+    Ok(&ports[find(kind, name, ports)?])
+}
+
 /// A compiled graph with weights, inputs and outputs. `Send`; one thread at a time.
 pub struct Session {
-    compiled: Compiled,
-    parameters: Parameters,
-    positions: Vec<usize>,
-    executor: Executor,
+    pub(super) compiled: Compiled,
+    pub(super) parameters: Parameters,
+    pub(super) positions: Vec<usize>,
+    pub(super) executor: Executor,
     given: Vec<bool>,
     ran: bool,
-    optimizer: Option<Optimizer>,
-    moments: Vec<Moments>,
+    /// Steps since the optimizer was set.
     updates: u64,
     /// The buffer of `step_counter`, once the session feeds it.
     counter: Option<usize>,
@@ -57,16 +62,20 @@ pub struct Session {
 impl Session {
     pub(super) fn new(compiled: &Compiled, parameters: Parameters, warnings: Vec<String>) -> Result<Session> {
         let positions = parameters.positions(&compiled.plan.parameters)?;
-        let executor = Executor::new(&compiled.plan, compiled.device.pool(), &parameters.read(), &positions)?;
+        let executor = Executor::new(
+            &compiled.device,
+            &compiled.plan,
+            &compiled.prepared,
+            &parameters.read(),
+            &positions,
+        )?;
         Ok(Session {
             given: vec![false; compiled.plan.inputs.len()],
-            moments: compiled.plan.gradients.iter().map(|_| Moments::default()).collect(),
             compiled: compiled.clone(),
             parameters,
             positions,
             executor,
             ran: false,
-            optimizer: None,
             updates: 0,
             counter: None,
             warnings,
@@ -140,7 +149,7 @@ impl Session {
             return Err(Error::Length { name: name.into(), wanted: wanted.to_string(), came });
         }
         let buffer = port.buffer;
-        self.executor.write(buffer, tensor.contiguous().bytes());
+        self.executor.write(buffer, tensor.contiguous().bytes())?;
         self.given[at] = true;
         Ok(())
     }
@@ -151,7 +160,7 @@ impl Session {
         check(port, T::DTYPE, elements.len())?;
         let buffer = port.buffer;
         self.counter = self.counter.filter(|&counted| counted != buffer);
-        self.executor.write(buffer, bytemuck::cast_slice(elements));
+        self.executor.write(buffer, bytemuck::cast_slice(elements))?;
         self.given[at] = true;
         Ok(())
     }
@@ -164,9 +173,7 @@ impl Session {
         let at = find("parameter", name, self.compiled.parameters())?;
         check(&self.compiled.parameters()[at], DType::F32, elements.len())?;
         let mut store = self.parameters.write();
-        store.parameters[self.positions[at]].bytes_mut()?.copy_from_slice(bytemuck::cast_slice(elements));
-        store.version += 1;
-        Ok(())
+        store.write(self.positions[at], bytemuck::cast_slice(elements))
     }
 
     /// The elements of an f32 parameter.
@@ -177,7 +184,8 @@ impl Session {
         let at = find("parameter", name, self.compiled.parameters())?;
         check(&self.compiled.parameters()[at], DType::F32, usize::MAX)?;
         let store = self.parameters.read();
-        Ok(bytemuck::pod_collect_to_vec(store.parameters[self.positions[at]].bytes()))
+        let bytes = store.read(self.positions[at])?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
     /// The weights, to share with another session or to save.
@@ -185,65 +193,86 @@ impl Session {
         self.parameters.clone()
     }
 
-    /// Runs the graph once; in a training session with an optimizer, then changes the parameters. On the
-    /// CPU device the work is done when it returns. An input named `step_counter` of one u32 that was never
-    /// set counts the steps (for dropout).
+    /// Runs the graph once; in a training session with an optimizer, then changes the parameters. The CPU device is
+    /// done when it returns; a GPU has then only begun (see [`wait`](Session::wait)). An input named `step_counter` of
+    /// one u32 that was never set counts the steps (for dropout).
     ///
     /// # Errors
-    /// [`Error::InputNotSet`]; [`Error::IndexOutOfRange`] for a token id or label outside its table. The
-    /// outputs are then those of no step.
+    /// [`Error::InputNotSet`]; [`Error::IndexOutOfRange`] for a token id or label outside its table (a GPU tells of it
+    /// when it is waited for or read; the parameters stay as they were). The outputs are then those of no step.
     pub fn step(&mut self) -> Result<()> {
+        self.begin()?;
+        {
+            let store = self.parameters.read();
+            self.executor.step(&store, &self.positions)?;
+        }
+        self.end()
+    }
+
+    /// What comes before a step: every input must have data.
+    pub(super) fn begin(&mut self) -> Result<()> {
         self.ran = false;
-        self.feed_counter();
+        self.feed_counter()?;
         let missing = self.inputs().iter().zip(&self.given).filter(|(_, given)| !**given);
         let names: Vec<String> = missing.map(|(p, _)| format!("\"{}\"", p.name)).collect();
         if !names.is_empty() {
             return Err(Error::InputNotSet { names: names.join(", ") });
         }
-        let pool = self.compiled.device.pool();
-        {
-            let store = self.parameters.read();
-            self.executor.run(pool, &store, &self.positions)?;
-        }
+        Ok(())
+    }
+
+    /// After a step that was observed: the outputs are there, and no optimizer runs.
+    pub(super) fn finish_observed(&mut self) -> Result<()> {
+        self.ran = true;
+        Ok(())
+    }
+
+    /// An input whose elements come from elsewhere.
+    pub(super) fn given_elsewhere(&mut self, input: usize) {
+        self.given[input] = true;
+    }
+
+    /// What comes after a step: the optimizer's work, where it is not part of the step.
+    pub(super) fn end(&mut self) -> Result<()> {
         self.updates += 1;
-        if let Some(optimizer) = self.optimizer {
+        if self.executor.updates() {
             let mut store = self.parameters.write();
-            let gradients = self.compiled.plan.gradients.iter().zip(&mut self.moments);
-            for (&(parameter, buffer), moments) in gradients {
-                let p = &mut store.parameters[self.positions[parameter]];
-                let p: &mut [f32] = bytemuck::cast_slice_mut(p.bytes_mut()?);
-                let g: &[f32] = bytemuck::cast_slice(self.executor.read(buffer));
-                crate::device::cpu::update(pool, optimizer, self.updates, p, g, moments);
-            }
-            store.version += 1;
+            self.executor.update(&self.compiled.plan, &mut store, &self.positions)?;
         }
         self.ran = true;
         Ok(())
     }
 
-    fn feed_counter(&mut self) {
+    fn feed_counter(&mut self) -> Result<()> {
         let counts =
             |p: &Port| p.name == "step_counter" && p.dtype == DType::U32 && p.shape.iter().all(|&n| n == 1);
-        let Some(at) = self.inputs().iter().position(counts) else { return };
+        let Some(at) = self.inputs().iter().position(counts) else { return Ok(()) };
         if !self.given[at] {
             self.counter = Some(self.inputs()[at].buffer);
             self.given[at] = true;
         }
         if let Some(buffer) = self.counter {
-            self.executor.write(buffer, &(self.updates as u32).to_le_bytes());
+            self.executor.write(buffer, &(self.updates as u32).to_le_bytes())?;
         }
-    }
-
-    /// Returns when the last step is done. (On the CPU device it already is.)
-    ///
-    /// # Errors
-    /// Those of the step, on devices that run it meanwhile.
-    pub fn wait(&mut self) -> Result<()> {
         Ok(())
     }
 
+    /// Returns when every step is done.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`] of a step that a GPU ran meanwhile; the outputs are then those of no step.
+    /// [`Error::DeviceLost`].
+    pub fn wait(&mut self) -> Result<()> {
+        let outcome = self.executor.wait();
+        self.ran &= outcome.is_ok();
+        outcome
+    }
+
     fn ready(&self, what: &str) -> Result<()> {
-        if self.ran { Ok(()) } else { Err(Error::NotRun { what: what.into() }) }
+        if !self.ran {
+            return Err(Error::NotRun { what: what.into() });
+        }
+        self.executor.wait()
     }
 
     /// The elements of an f32 output, by name or index.
@@ -255,7 +284,7 @@ impl Session {
         let port = &self.outputs()[key.find(self.outputs())?];
         check(port, DType::F32, usize::MAX)?;
         self.ready("the output")?;
-        Ok(bytemuck::pod_collect_to_vec(self.executor.read(port.buffer)))
+        Ok(bytemuck::pod_collect_to_vec(&self.executor.read(port.buffer)?))
     }
 
     /// The elements of the f32 output of that index.
@@ -274,7 +303,8 @@ impl Session {
         let port = &self.outputs()[key.find(self.outputs())?];
         check(port, DType::F32, into.len())?;
         self.ready("the output")?;
-        into.copy_from_slice(bytemuck::cast_slice(self.executor.read(port.buffer)));
+        let bytes = self.executor.read(port.buffer)?;
+        bytemuck::cast_slice_mut::<f32, u8>(into).copy_from_slice(&bytes);
         Ok(())
     }
 
@@ -285,7 +315,7 @@ impl Session {
     pub fn output_tensor(&self, key: impl OutputKey) -> Result<Tensor<'static>> {
         let port = &self.outputs()[key.find(self.outputs())?];
         self.ready("the output")?;
-        let bytes = crate::tensor::Bytes::from_vec(self.executor.read(port.buffer).to_vec());
+        let bytes = crate::tensor::Bytes::from_vec(self.executor.read(port.buffer)?.into_owned());
         Tensor::from_bytes(port.dtype, port.shape.clone(), bytes)
     }
 
@@ -316,7 +346,7 @@ impl Session {
                 .join(", "),
         })?;
         self.ready("the gradient")?;
-        Ok(bytemuck::pod_collect_to_vec(self.executor.read(*buffer)))
+        Ok(bytemuck::pod_collect_to_vec(&self.executor.read(*buffer)?))
     }
 
     /// Makes every later step change the parameters. Adam begins anew.
@@ -329,8 +359,7 @@ impl Session {
                 what: "this session has no backward pass: use compile_training".into(),
             });
         }
-        self.optimizer = Some(optimizer);
-        self.moments.iter_mut().for_each(|m| *m = Moments::default());
+        self.executor.set_optimizer(optimizer, &self.parameters.read(), &self.positions)?;
         self.updates = 0;
         Ok(())
     }
@@ -340,19 +369,15 @@ impl Session {
     /// # Errors
     /// [`Error::Argument`] if no optimizer was set.
     pub fn set_learning_rate(&mut self, rate: f32) -> Result<()> {
-        match &mut self.optimizer {
-            Some(Optimizer::Sgd { lr } | Optimizer::Adam { lr, .. }) => {
-                *lr = rate;
-                Ok(())
-            }
-            None => Err(Error::argument("set_learning_rate", "an optimizer set before", "none")),
+        match self.executor.set_learning_rate(rate) {
+            true => Ok(()),
+            false => Err(Error::argument("set_learning_rate", "an optimizer set before", "none")),
         }
     }
 
     /// What the session takes: weights, their packed forms, scratch, inputs, outputs, optimizer state.
     pub fn memory_summary(&self) -> MemorySummary {
-        let adam: Vec<usize> =
-            self.moments.iter().flat_map(|m| [m.first.len() * 4, m.second.len() * 4]).collect();
+        let adam = self.executor.optimizer_sizes();
         let total = adam.iter().sum();
         let store = self.parameters.read();
         MemorySummary::of(store.sizes().into_iter().chain(self.executor.sizes()).chain(adam), total)

@@ -1,7 +1,7 @@
-//! Runs a graph on the CPU device and on the reference, and compares.
+//! Runs a graph on a device and on the reference, and compares.
 
 use std::collections::BTreeMap;
-use weft::device::Device;
+use crate::devices::Tested;
 use weft::graph::{Array, Graph};
 use weft::session::Compiler;
 use weft::tensor::{DType, Weights};
@@ -12,10 +12,9 @@ pub fn run_reference(g: &Graph, given: &Arrays) -> Arrays {
     weft::reference::run(g, given).unwrap_or_else(|e| panic!("reference: {e}"))
 }
 
-pub fn run_cpu(g: &Graph, given: &Arrays, fuse: bool) -> Result<Arrays, String> {
+pub fn run_on(tested: &Tested, g: &Graph, given: &Arrays, fuse: bool) -> Result<Arrays, String> {
     let said = |e: weft::error::Error| e.to_string();
-    let device = Device::cpu(2);
-    let compiler = Compiler::new(&device);
+    let compiler = Compiler::new(&tested.device).with_precision(tested.precision);
     let compiler = if fuse { compiler } else { compiler.without_fusion() };
     let compiled = compiler.compile(g).map_err(said)?;
     let mut weights = Weights::new();

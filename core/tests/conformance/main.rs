@@ -1,10 +1,12 @@
-//! The CPU device against the f64 reference: every operation × its samples, gradients mid-graph, random
+//! Every device against the f64 reference: every operation × its samples, gradients mid-graph, random
 //! graphs, and fused against unfused plans.
 
 mod compare;
+#[path = "../devices/mod.rs"]
+mod devices;
 mod random;
 
-use compare::{agree, run_cpu, run_reference};
+use compare::{agree, run_on, run_reference};
 use std::collections::BTreeMap;
 use weft::autodiff::gradients;
 use weft::graph::{Array, Graph, Op, Sample, Value};
@@ -33,15 +35,22 @@ fn given(sample: &Sample) -> BTreeMap<String, Array> {
 #[test]
 fn every_sample_agrees_with_the_reference() {
     let mut failures = vec![];
+    let tested = devices::all();
     for op in weft::ops::all() {
         for (i, sample) in op.samples().iter().enumerate() {
             for around in [false, true] {
                 let (g, _) = sample_graph(op, sample, around);
                 let wanted = run_reference(&g, &given(sample));
-                for fuse in [true, false] {
-                    let came = run_cpu(&g, &given(sample), fuse);
-                    if let Err(e) = agree(&came, &wanted, 1e-5) {
-                        failures.push(format!("{} sample {i}, fuse {fuse}: {e}", op.name()));
+                for t in &tested {
+                    for fuse in [true, false] {
+                        // one operation by itself is the same plan, fused or not, on the slower device
+                        if !t.is_cpu() && !fuse && !around {
+                            continue;
+                        }
+                        let came = run_on(t, &g, &given(sample), fuse);
+                        if let Err(e) = agree(&came, &wanted, t.tolerance(1e-5)) {
+                            failures.push(format!("{} sample {i} on {}, fuse {fuse}: {e}", op.name(), t.name()));
+                        }
                     }
                 }
             }
@@ -53,6 +62,7 @@ fn every_sample_agrees_with_the_reference() {
 #[test]
 fn every_gradient_agrees_with_the_reference() {
     let (mut failures, mut checked) = (vec![], 0);
+    let tested = devices::all();
     for op in weft::ops::all() {
         for (i, sample) in op.samples().iter().enumerate() {
             let (g, inputs) = sample_graph(op, sample, true);
@@ -68,10 +78,12 @@ fn every_gradient_agrees_with_the_reference() {
             }
             let mut arrays = given(sample);
             arrays.insert("seed".into(), random::array(&g.shape(y), 77 + i as u64));
-            let (wanted, came) = (run_reference(&g, &arrays), run_cpu(&g, &arrays, true));
+            let wanted = run_reference(&g, &arrays);
             checked += 1;
-            if let Err(e) = agree(&came, &wanted, 1e-4) {
-                failures.push(format!("{} sample {i}: {e}", op.name()));
+            for t in &tested {
+                if let Err(e) = agree(&run_on(t, &g, &arrays, true), &wanted, t.tolerance(1e-4)) {
+                    failures.push(format!("{} sample {i} on {}: {e}", op.name(), t.name()));
+                }
             }
         }
     }
@@ -82,13 +94,18 @@ fn every_gradient_agrees_with_the_reference() {
 #[test]
 fn random_graphs_agree_with_the_reference() {
     let mut failures = vec![];
+    let tested = devices::all();
     for seed in 0..400 {
         let (g, arrays) = random::graph(seed);
         let text = g.data().unwrap_or_else(|e| panic!("graph {seed}: {e}")).to_string();
         let wanted = run_reference(&g, &arrays);
-        for fuse in [true, false] {
-            if let Err(e) = agree(&run_cpu(&g, &arrays, fuse), &wanted, 2e-5) {
-                failures.push(format!("graph {seed}, fuse {fuse}: {e}\n{text}"));
+        for (t, fuse) in tested.iter().flat_map(|t| [(t, true), (t, false)]) {
+            // compiling kernels takes the time: a GPU runs a part of them, and of these a part unfused
+            if !t.is_cpu() && (seed % 2 == 1 || !fuse && seed % 8 != 0) {
+                continue;
+            }
+            if let Err(e) = agree(&run_on(t, &g, &arrays, fuse), &wanted, t.tolerance(2e-5)) {
+                failures.push(format!("graph {seed} on {}, fuse {fuse}: {e}\n{text}", t.name()));
             }
         }
         let again = Graph::parse(&text).unwrap_or_else(|e| panic!("graph {seed}: {e}\n{text}"));

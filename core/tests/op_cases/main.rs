@@ -3,12 +3,13 @@
 //! `WEFT_OP_CASES=/path/to/cases.json` runs another pair of the same form instead.
 
 mod cases;
+#[path = "../devices/mod.rs"]
+mod devices;
 
 use cases::{Case, load};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use weft::autodiff::gradients;
-use weft::device::Device;
 use weft::graph::{Array, Graph, Value};
 use weft::session::Compiler;
 use weft::tensor::{DType, TensorType};
@@ -16,7 +17,7 @@ use weft::tensor::{DType, TensorType};
 /// Runs a graph on named arrays for its inputs; gives its outputs by name.
 trait Runner {
     /// Its name in reports.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> String;
     /// The largest errors allowed of outputs and of gradients, relative to the largest element.
     fn tolerances(&self) -> (f64, f64);
     /// Runs the graph once.
@@ -31,8 +32,8 @@ trait Runner {
 struct Reference;
 
 impl Runner for Reference {
-    fn name(&self) -> &'static str {
-        "reference"
+    fn name(&self) -> String {
+        "reference".into()
     }
 
     fn tolerances(&self) -> (f64, f64) {
@@ -48,16 +49,13 @@ impl Runner for Reference {
     }
 }
 
-/// The CPU device, in f32.
-struct Cpu;
-
-impl Runner for Cpu {
-    fn name(&self) -> &'static str {
-        "cpu"
+impl Runner for devices::Tested {
+    fn name(&self) -> String {
+        devices::Tested::name(self)
     }
 
     fn tolerances(&self) -> (f64, f64) {
-        (1e-5, 1e-4)
+        (self.tolerance(1e-5), self.tolerance(1e-4))
     }
 
     fn run(
@@ -65,7 +63,7 @@ impl Runner for Cpu {
         graph: &Graph,
         inputs: &BTreeMap<String, Array>,
     ) -> weft::error::Result<BTreeMap<String, Array>> {
-        let compiled = Compiler::new(&Device::cpu(2)).compile(graph)?;
+        let compiled = Compiler::new(&self.device).with_precision(self.precision).compile(graph)?;
         let mut session = compiled.init_zeros()?;
         for port in compiled.inputs() {
             session.set_input_tensor(&port.name, &inputs[&port.name].to_tensor()?)?;
@@ -80,7 +78,8 @@ impl Runner for Cpu {
 
 /// Everything that computes.
 fn runners() -> Vec<Box<dyn Runner>> {
-    vec![Box::new(Reference), Box::new(Cpu)]
+    let tested = devices::all().into_iter().map(|t| Box::new(t) as Box<dyn Runner>);
+    std::iter::once(Box::new(Reference) as Box<dyn Runner>).chain(tested).collect()
 }
 
 #[test]

@@ -21,6 +21,8 @@ struct Measured {
     timing: Timing,
     /// Multiply-adds of the products, twice each, in 10⁹.
     gflop: f64,
+    /// Bytes that must be moved at least; 0 where nobody has reckoned them.
+    least_bytes: f64,
 }
 
 pub fn bench(args: &Bench, options: &Options, out: &mut dyn Write) -> Result<()> {
@@ -55,6 +57,9 @@ fn fields(m: &Measured, memory: Option<u64>, peak: Option<f64>, device: &Device)
     put("first_run_ms", json!(t.first_ms));
     put("compile_ms", json!(m.compile_ms));
     put("gflop", json!(m.gflop));
+    if m.least_bytes > 0.0 {
+        put("bytes", json!(m.least_bytes));
+    }
     put("threads", json!(device.info().threads));
     put("device", json!(device.info().name));
     if let Some(ms) = m.open_to_first_ms {
@@ -94,6 +99,11 @@ fn print(
         let reached = m.gflop / t.median_ms() * 1e3;
         let share = peak.map_or(String::new(), |p| format!(" ({:.0} % of {p:.0})", reached / p * 100.0));
         rows.push(vec!["GFLOP/s of products".into(), format!("{reached:.1}{share}")]);
+    }
+    if m.least_bytes > 0.0 {
+        let reached = m.least_bytes / 1e6 / t.median_ms();
+        let least = bytes(m.least_bytes as u64);
+        rows.push(vec!["GB/s of bytes needed".into(), format!("{reached:.1} ({least})")]);
     }
     table(out, &rows, &[])?;
     Ok(())

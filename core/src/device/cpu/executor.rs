@@ -43,6 +43,8 @@ pub(super) struct Scratches {
 struct Prepared {
     kernel: Kernel,
     label: String,
+    /// The buffer it writes.
+    result: usize,
 }
 
 enum Kernel {
@@ -137,7 +139,11 @@ impl Executor {
     fn prepare(&self, steps: &[Step], plan: &Plan) -> Result<Vec<Prepared>> {
         steps
             .iter()
-            .map(|s| Ok(Prepared { kernel: Kernel::new(&s.work, plan)?, label: s.label.clone() }))
+            .map(|s| {
+                let mut result = 0;
+                s.work.for_each_operand(|o, written| result = if written { o.buffer } else { result });
+                Ok(Prepared { kernel: Kernel::new(&s.work, plan)?, label: s.label.clone(), result })
+            })
             .collect()
     }
 
@@ -155,17 +161,27 @@ impl Executor {
     /// # Errors
     /// [`Error::IndexOutOfRange`] for an index in the data outside its table.
     pub fn run(&mut self, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<()> {
+        self.renew(pool, store, positions)?;
+        self.run_steps(pool)
+    }
+
+    /// Takes note of parameters that have changed.
+    fn renew(&mut self, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<()> {
         if self.version != Some(store.version) {
             self.bind(store, positions);
             self.pack(pool, store, positions)?;
             self.version = Some(store.version);
         }
-        self.run_steps(pool)
+        Ok(())
     }
 
     fn run_steps(&mut self, pool: &ThreadPool) -> Result<()> {
+        self.run_range(pool, 0..self.steps.len())
+    }
+
+    fn run_range(&mut self, pool: &ThreadPool, steps: std::ops::Range<usize>) -> Result<()> {
         let bases = Bases(&self.bases);
-        for step in &self.steps {
+        for step in &self.steps[steps] {
             // SAFETY: the plan's operands lie inside its buffers (the planner made both), buffers alive
             // together do not overlap, and the parameters are locked by the caller.
             let done = unsafe { step.kernel.run(pool, bases, &mut self.scratch) };
@@ -175,6 +191,26 @@ impl Executor {
                 position: e.position,
                 limit: e.limit,
             })?;
+        }
+        Ok(())
+    }
+
+    /// Runs the plan once, step by step; `see` gets each value as it is stored.
+    ///
+    /// # Errors
+    /// As [`run`](Executor::run), or what `see` returns.
+    pub fn observe(
+        &mut self,
+        pool: &ThreadPool,
+        store: &Store,
+        positions: &[usize],
+        see: &mut dyn FnMut(&str, usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.renew(pool, store, positions)?;
+        for at in 0..self.steps.len() {
+            self.run_range(pool, at..at + 1)?;
+            let step = &self.steps[at];
+            see(&step.label, step.result, self.read(step.result))?;
         }
         Ok(())
     }
@@ -212,6 +248,9 @@ impl Kernel {
                 Kernel::Convolution(Box::new(PreparedConvolution::new(w)), epilogue)
             }
             Work::Attention(w) => Kernel::Attention(PreparedAttention::new(w)),
+            Work::AttentionGrad(_) => {
+                return Err(Error::internal("the CPU runs attention's gradient as its decomposition"));
+            }
             Work::Index(w) => Kernel::Index(PreparedIndex::new(w)),
             Work::Scan(w) => Kernel::Scan(PreparedScan::new(w)),
             Work::Pool(w) => Kernel::Pool(PreparedPool::new(w)),

@@ -1,5 +1,5 @@
-//! Look-ups along an axis: take, gather, and their additive opposites. Indices are checked, all of them, before anything
-//! is written. The adding forms add in the order of the indices whatever the number of threads: threads share out
+//! Look-ups along an axis: take, gather, and their opposites. Indices are checked, all of them, before anything
+//! is written. Those that write or add do so in the order of the indices whatever the number of threads: threads share out
 //! columns or outer slices, never the indices of one sum.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::tensor::DType;
 
 /// Bytes moved below which a second thread does not pay.
 const INLINE: usize = 64 * 1024;
-/// Least elements of a row that a task adds: whole cache lines, so that threads share none.
+/// Least elements of a row that a task writes or adds: whole cache lines, so that threads share none.
 const COLUMNS: usize = 32;
 
 /// An index that names nothing.
@@ -111,8 +111,8 @@ impl PreparedIndex {
     /// Runs it, or says which index is out of range, having written nothing.
     ///
     /// # Safety
-    /// `bases` has the plan's buffers, large enough. The output overlaps no input, except that the adding forms may be
-    /// given the table itself.
+    /// `bases` has the plan's buffers, large enough. The output overlaps no input, except that the forms with updates may
+    /// be given the table itself.
     ///
     /// # Panics
     /// If a dtype is not supported: indices i32, u32, i64; sums f32, i32, u32; the rest anything of 1, 2, 4, 8 bytes.
@@ -151,6 +151,10 @@ impl PreparedIndex {
                     self.take_add::<I, f32>(pool, bases, indices)
                 }
                 (IndexKind::TakeAdd, Some(4)) => self.take_add::<I, u32>(pool, bases, indices),
+                (IndexKind::TakePut, Some(1)) => self.take_put::<I, u8>(pool, bases, indices),
+                (IndexKind::TakePut, Some(2)) => self.take_put::<I, u16>(pool, bases, indices),
+                (IndexKind::TakePut, Some(4)) => self.take_put::<I, u32>(pool, bases, indices),
+                (IndexKind::TakePut, Some(8)) => self.take_put::<I, u64>(pool, bases, indices),
                 (IndexKind::ScatterAdd, Some(4)) if dtype == DType::F32 => {
                     self.scatter_add::<I, f32>(pool, bases, indices)
                 }
@@ -197,6 +201,23 @@ impl PreparedIndex {
     }
 
     unsafe fn take_add<I: Index, T: Addend>(&self, pool: &ThreadPool, bases: Bases, indices: &[I]) {
+        // SAFETY: passed on.
+        unsafe { self.join_slices(pool, bases, indices, T::plus) }
+    }
+
+    unsafe fn take_put<I: Index, T: Copy>(&self, pool: &ThreadPool, bases: Bases, indices: &[I]) {
+        // SAFETY: passed on.
+        unsafe { self.join_slices(pool, bases, indices, |_: T, update| update) }
+    }
+
+    /// The table, and at each index its slice joined with the update's.
+    unsafe fn join_slices<I: Index, T: Copy>(
+        &self,
+        pool: &ThreadPool,
+        bases: Bases,
+        indices: &[I],
+        join: impl Fn(T, T) -> T + Sync,
+    ) {
         let updates = Shared(bases.at::<T>(self.updates()));
         let out = Shared(bases.at::<T>(&self.plan.out));
         // SAFETY: passed on.
@@ -216,7 +237,7 @@ impl PreparedIndex {
                         let to = out.get().add((o * self.limit + index.wide() as usize) * inner + first);
                         let from = updates.get().add((o * count + j) * inner + first);
                         for i in 0..last - first {
-                            *to.add(i) = (*to.add(i)).plus(*from.add(i));
+                            *to.add(i) = join(*to.add(i), *from.add(i));
                         }
                     }
                 }
@@ -249,7 +270,7 @@ impl PreparedIndex {
     }
 
     fn updates(&self) -> &plan::Operand {
-        self.plan.updates.as_ref().expect("an adding look-up has updates")
+        self.plan.updates.as_ref().expect("a look-up that writes or adds has updates")
     }
 
     /// The output begins as the table, unless it is the table.
@@ -452,18 +473,15 @@ mod tests {
     }
 
     #[test]
-    fn adding_forms_add_in_order_on_any_number_of_threads() {
+    fn forms_with_updates_take_them_in_order_on_any_number_of_threads() {
         for (table_shape, indices_shape, axis) in element_cases() {
             // Scattered elements, and then slices named by as many indices.
-            for kind in [IndexKind::ScatterAdd, IndexKind::TakeAdd] {
-                let count = if kind == IndexKind::TakeAdd {
-                    vec![indices_shape[axis]]
-                } else {
-                    indices_shape.clone()
-                };
-                let updates_shape = match kind {
-                    IndexKind::TakeAdd => [&table_shape[..axis], &count, &table_shape[axis + 1..]].concat(),
-                    _ => count.clone(),
+            for kind in [IndexKind::ScatterAdd, IndexKind::TakeAdd, IndexKind::TakePut] {
+                let slices = kind != IndexKind::ScatterAdd;
+                let count = if slices { vec![indices_shape[axis]] } else { indices_shape.clone() };
+                let updates_shape = match slices {
+                    true => [&table_shape[..axis], &count, &table_shape[axis + 1..]].concat(),
+                    false => count.clone(),
                 };
                 let indices = indices_for(&table_shape, &count, axis);
                 let table: Vec<f32> = (0..size(&table_shape)).map(|i| (i % 19) as f32 * 0.3).collect();
@@ -474,10 +492,15 @@ mod tests {
                 let (base, addends) =
                     (whole.clone(), updates.iter().map(|&x| (x * 10.0) as i32).collect::<Vec<_>>());
                 for (i, mut at) in positions(&updates_shape).into_iter().enumerate() {
-                    let index = if kind == IndexKind::TakeAdd { indices[at[axis]] } else { indices[i] };
+                    let index = if slices { indices[at[axis]] } else { indices[i] };
                     at[axis] = index as usize;
-                    wanted[flat(&table_shape, &at)] += updates[i];
-                    whole[flat(&table_shape, &at)] += addends[i];
+                    let place = flat(&table_shape, &at);
+                    if kind == IndexKind::TakePut {
+                        (wanted[place], whole[place]) = (updates[i], addends[i]);
+                    } else {
+                        wanted[place] += updates[i];
+                        whole[place] += addends[i];
+                    }
                 }
                 let (table_shape, indices_shape, out) = (&table_shape[..], &count[..], wanted.len());
                 for (index, threads) in INDICES.into_iter().zip([1, 2, 3]) {

@@ -20,7 +20,6 @@ pub mod vmath;
 
 pub(crate) use executor::Executor;
 pub(crate) use parameters::{Store, StoredParameter};
-pub use update::Optimizer;
 pub(crate) use update::{Moments, update};
 
 use super::{DeviceInfo, DeviceKind};
@@ -35,11 +34,12 @@ pub(super) fn info(threads: usize) -> DeviceInfo {
         detail: format!("{} {}", std::env::consts::ARCH, isa::name()),
         threads: if threads == 0 { cores.min(threads::MOST) } else { threads },
         memory: memory(),
+        refused: None,
     }
 }
 
 /// Bytes of main memory; 0 where it is not known how to ask.
-fn memory() -> u64 {
+pub(super) fn memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
     let kib: Option<u64> = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok());

@@ -1,18 +1,21 @@
-//! The built-in cases: small graphs, each the heart of some model, over random inputs.
+//! The built-in cases: graphs of the sizes that models have, over random inputs and weights.
+
+mod fill;
+mod models;
+mod ops;
 
 use super::Measured;
 use super::timing::Timing;
 use crate::failure::{Failure, Result};
 use crate::output::{ms, table};
-use crate::random::Random;
+use fill::Filler;
 use serde_json::json;
 use std::io::Write;
 use std::time::Instant;
 use weft::device::Device;
 use weft::graph::{Graph, Value};
-use weft::models::mlp;
-use weft::session::{Compiler, Optimizer, Session};
-use weft::tensor::DType;
+use weft::session::{Compiled, Compiler, Optimizer, Session};
+use weft::tensor::{TensorType, Weights};
 
 /// A graph to time.
 pub struct Case {
@@ -20,117 +23,38 @@ pub struct Case {
     about: &'static str,
     /// Adds the graph: its output, or, for a case that learns, its loss.
     build: fn(&Graph) -> Value,
-    learns: bool,
+    /// For a case that is a step of training: how parameters change.
+    learns: Option<fn() -> Optimizer>,
     /// Ids and labels are below this.
-    ids_below: usize,
+    ids_below: u32,
+    /// Inputs that are one value everywhere: masks, positions.
+    fixed: &'static [(&'static str, f32)],
     /// Multiply-adds of the products, twice each.
     flop: f64,
+    /// Each input and weight read once, outputs (and what is learnt) written once.
+    least_bytes: f64,
 }
 
-const CASES: &[Case] = &[
-    Case {
-        name: "matmul-1024",
-        about: "[1024, 1024] × [1024, 1024], the second a weight",
-        build: |g| {
-            let x = g.input("x", DType::F32, [1024, 1024]);
-            g.matmul(x, g.parameter("w", [1024, 1024]))
-        },
-        learns: false,
-        ids_below: 1,
-        flop: 2.0 * 1024.0 * 1024.0 * 1024.0,
-    },
-    Case {
-        name: "linear-row",
-        about: "one row of 2048 through a weight [2048, 2048]: as fast as memory is read",
-        build: |g| {
-            let x = g.input("x", DType::F32, [1, 2048]);
-            g.linear(x, g.parameter("w", [2048, 2048]), Some(g.parameter("b", [2048])))
-        },
-        learns: false,
-        ids_below: 1,
-        flop: 2.0 * 2048.0 * 2048.0,
-    },
-    Case {
-        name: "mlp-train-64",
-        about: "a training step of an MLP 784-256-10, batch 64, with Adam",
-        build: |g| {
-            let x = g.input("x", DType::F32, [64, 784]);
-            let labels = g.input("labels", DType::U32, [64]);
-            g.cross_entropy(mlp(g, x, &[784, 256, 10]), labels, -100, 0.0)
-        },
-        learns: true,
-        ids_below: 10,
-        // forward and the weights' gradients of both layers, the inputs' gradient of the second
-        flop: 2.0 * 64.0 * (2.0 * 784.0 * 256.0 + 3.0 * 256.0 * 10.0),
-    },
-    Case {
-        name: "softmax-1024",
-        about: "softmax of 1024 rows of 1024",
-        build: |g| g.softmax(g.input("x", DType::F32, [1024, 1024]), -1),
-        learns: false,
-        ids_below: 1,
-        flop: 0.0,
-    },
-    Case {
-        name: "layernorm",
-        about: "layer norm of 1024 rows of 768, with scale and bias",
-        build: |g| {
-            let x = g.input("x", DType::F32, [1024, 768]);
-            g.layer_norm(x, g.parameter("scale", [768]), Some(g.parameter("bias", [768])), 1e-5)
-        },
-        learns: false,
-        ids_below: 1,
-        flop: 0.0,
-    },
-    Case {
-        name: "gelu",
-        about: "GELU of a million numbers",
-        build: |g| g.gelu(g.input("x", DType::F32, [1024, 1024])),
-        learns: false,
-        ids_below: 1,
-        flop: 0.0,
-    },
-    Case {
-        name: "conv-56",
-        about: "3×3 convolution of 64 channels of 56×56 to 64, with bias and ReLU (a block of ResNet)",
-        build: |g| {
-            let x = g.input("x", DType::F32, [1, 64, 56, 56]);
-            let (w, b) = (g.parameter("w", [64, 64, 3, 3]), g.parameter("b", [64]));
-            g.relu(g.conv2d(x, w, Some(b), &[1, 1], &[1, 1], &[1, 1], 1))
-        },
-        learns: false,
-        ids_below: 1,
-        flop: 2.0 * 56.0 * 56.0 * 64.0 * 64.0 * 9.0,
-    },
-    Case {
-        name: "attention-128",
-        about: "attention of 12 heads of 32 over 128 tokens (a layer of MiniLM)",
-        build: |g| {
-            let head = |name: &str| g.input(name, DType::F32, [1, 12, 128, 32]);
-            let (q, k, v) = (head("q"), head("k"), head("v"));
-            g.attention(q, k, v, None, false, 0, 1.0 / 32f64.sqrt())
-        },
-        learns: false,
-        ids_below: 1,
-        flop: 2.0 * 2.0 * 12.0 * 128.0 * 128.0 * 32.0,
-    },
-    Case {
-        name: "embedding",
-        about: "512 rows of 384 looked up in a table of 30,522",
-        build: |g| {
-            let ids = g.input("ids", DType::U32, [512]);
-            g.embedding(g.parameter("table", [30_522, 384]), ids)
-        },
-        learns: false,
-        ids_below: 30_522,
-        flop: 0.0,
-    },
-];
+/// What most cases do not say.
+const PLAIN: Case = Case {
+    name: "",
+    about: "",
+    build: |_| Value::POISON,
+    learns: None,
+    ids_below: 1,
+    fixed: &[],
+    flop: 0.0,
+    least_bytes: 0.0,
+};
+
+fn all() -> impl Iterator<Item = &'static Case> {
+    ops::CASES.iter().chain(models::CASES)
+}
 
 /// The case of that name.
 pub fn find(name: &str) -> Result<&'static Case> {
-    CASES.iter().find(|c| c.name == name).ok_or_else(|| {
-        let names: Vec<&str> = CASES.iter().map(|c| c.name).collect();
+    all().find(|c| c.name == name).ok_or_else(|| {
+        let names: Vec<&str> = all().map(|c| c.name).collect();
         Failure::new(format!("no case \"{name}\"; there are: {}", names.join(", ")))
     })
 }
@@ -138,36 +62,29 @@ pub fn find(name: &str) -> Result<&'static Case> {
 /// Prints the cases.
 pub fn list(as_json: bool, out: &mut dyn Write) -> Result<()> {
     if as_json {
-        let all: Vec<_> = CASES.iter().map(|c| json!({"name": c.name, "about": c.about})).collect();
+        let all: Vec<_> = all().map(|c| json!({"name": c.name, "about": c.about})).collect();
         writeln!(out, "{}", serde_json::Value::Array(all))?;
         return Ok(());
     }
-    let rows: Vec<Vec<String>> = CASES.iter().map(|c| vec![c.name.into(), c.about.into()]).collect();
+    let rows: Vec<Vec<String>> = all().map(|c| vec![c.name.into(), c.about.into()]).collect();
     table(out, &rows, &[])?;
     Ok(())
 }
 
 impl Case {
     pub fn bench(&self, seconds: f64, device: &Device) -> Result<Measured> {
-        let graph = Graph::new();
-        let result = (self.build)(&graph);
-        let compiler = Compiler::new(device);
+        let mut filler = Filler::new(20_240_807);
         let start = Instant::now();
-        let compiled = if self.learns {
-            graph.set_loss(result);
-            compiler.compile_training(&graph)?
-        } else {
-            graph.output("y", result);
-            compiler.compile(&graph)?
-        };
-        let mut session = compiled.init_zeros()?;
-        let compile = start.elapsed();
-        self.fill(
-            &mut session,
-            compiled.parameters().iter().map(|p| (p.name.clone(), p.shape.clone())).collect(),
-        )?;
-        if self.learns {
-            session.set_optimizer(Optimizer::adam(1e-4))?;
+        let compiled = self.compile(device)?;
+        let compiling = start.elapsed();
+        let weights = Self::weights(&mut filler, &compiled)?;
+        let start = Instant::now();
+        let mut session = compiled.init(&weights)?;
+        let compile = compiling + start.elapsed();
+        drop(weights);
+        self.fill(&mut filler, &mut session)?;
+        if let Some(optimizer) = self.learns {
+            session.set_optimizer(optimizer())?;
         }
         let timing = Timing::of(&mut session, seconds)?;
         Ok(Measured {
@@ -176,35 +93,50 @@ impl Case {
             compile_ms: ms(compile),
             timing,
             gflop: self.flop / 1e9,
+            least_bytes: self.least_bytes,
         })
     }
 
-    /// Numbers of −1 to 1 in inputs, scaled down by the width in weights: never zeros, which hide unwritten outputs.
-    fn fill(&self, session: &mut Session, parameters: Vec<(String, Vec<usize>)>) -> Result<()> {
-        let mut random = Random::new(20_240_807);
-        for (name, shape) in parameters {
-            let fan_in: usize = shape.iter().skip(1).product();
-            let bound = 1.0 / (fan_in as f32).sqrt();
-            let elements = shape.iter().product();
-            session.set_parameter(&name, &numbers(&mut random, elements, bound))?;
+    fn compile(&self, device: &Device) -> Result<Compiled> {
+        let graph = Graph::new();
+        let result = (self.build)(&graph);
+        let compiler = Compiler::new(device);
+        if self.learns.is_some() {
+            graph.set_loss(result);
+            return Ok(compiler.compile_training(&graph)?);
         }
-        let inputs: Vec<(String, DType, usize)> =
-            session.inputs().iter().map(|p| (p.name.clone(), p.dtype, p.shape.iter().product())).collect();
-        for (name, dtype, elements) in inputs {
-            match dtype {
-                DType::F32 => session.set_input(&name, &numbers(&mut random, elements, 1.0))?,
-                _ => {
-                    let ids: Vec<u32> = (0..elements).map(|_| random.below(self.ids_below) as u32).collect();
-                    session.set_input_u32(&name, &ids)?;
-                }
-            }
+        graph.output("y", result);
+        Ok(compiler.compile(&graph)?)
+    }
+
+    /// Weights of every parameter, scaled down by their width: never zeros, which hide unwritten outputs.
+    fn weights(filler: &mut Filler, compiled: &Compiled) -> Result<Weights> {
+        let mut weights = Weights::new();
+        for port in compiled.parameters() {
+            let fan_in: usize = port.shape.iter().skip(1).product();
+            let ty = TensorType::new(port.dtype, port.shape.clone());
+            weights.insert(port.name.clone(), filler.tensor(&ty, 1.0 / (fan_in as f32).sqrt())?);
+        }
+        Ok(weights)
+    }
+
+    /// Numbers of −1 to 1 in inputs and states, ids below the limit, and what is fixed.
+    fn fill(&self, filler: &mut Filler, session: &mut Session) -> Result<()> {
+        for port in session.inputs().to_vec() {
+            let ty = TensorType::new(port.dtype, port.shape);
+            let tensor = match self.fixed.iter().find(|(name, _)| *name == port.name) {
+                Some((_, value)) => fill::constant(&ty, *value)?,
+                None if ty.dtype.is_float() => filler.tensor(&ty, 1.0)?,
+                None => filler.ids(&ty, self.ids_below)?,
+            };
+            session.set_input_tensor(&port.name, &tensor)?;
+        }
+        for port in session.states().to_vec() {
+            let tensor = filler.tensor(&TensorType::new(port.dtype, port.shape), 1.0)?;
+            session.write_state(&port.name, &tensor)?;
         }
         Ok(())
     }
-}
-
-fn numbers(random: &mut Random, count: usize, bound: f32) -> Vec<f32> {
-    (0..count).map(|_| random.between(-bound, bound)).collect()
 }
 
 #[cfg(test)]
@@ -212,14 +144,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_case_compiles_and_has_a_name_of_its_own() {
+    fn every_case_compiles_and_has_a_name_and_a_cost_of_its_own() {
         let device = Device::cpu(1);
-        for (i, case) in CASES.iter().enumerate() {
-            assert!(CASES[..i].iter().all(|c| c.name != case.name), "{} twice", case.name);
-            let g = Graph::new();
-            let result = (case.build)(&g);
-            g.output("y", result);
-            Compiler::new(&device).compile(&g).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        let cases: Vec<&Case> = all().collect();
+        for (i, case) in cases.iter().enumerate() {
+            assert!(cases[..i].iter().all(|c| c.name != case.name), "{} twice", case.name);
+            let compiled = case.compile(&device).unwrap_or_else(|e| panic!("{}: {e:?}", case.name));
+            // what the plan's borders hold is at least read or written once (tables are only looked up in)
+            let bytes =
+                |p: &weft::plan::Port| TensorType::new(p.dtype, p.shape.clone()).bytes().unwrap() as f64;
+            let borders: f64 = compiled.inputs().iter().chain(compiled.outputs()).map(bytes).sum();
+            assert!(case.least_bytes >= borders && case.least_bytes < 1e10, "{}", case.name);
         }
     }
 }

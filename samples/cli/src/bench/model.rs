@@ -33,6 +33,7 @@ pub fn bench(folder: &Path, batch: usize, tokens: usize, seconds: f64, device: &
         compile_ms,
         timing,
         gflop: gflop(encoder.config(), batch, tokens),
+        least_bytes: 0.0,
     })
 }
 

@@ -1,0 +1,292 @@
+//! One face for both devices: weights, compiled plans and their runs.
+
+use super::{Device, Inner, Optimizer, cpu, gpu};
+use crate::error::{Error, Result};
+use crate::plan::{BufferId, Plan};
+use crate::profile::Precision;
+use crate::tensor::{Tensor, TensorType};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Weights on a device.
+pub enum Store {
+    /// In main memory.
+    Cpu(cpu::Store),
+    /// In a GPU's.
+    Gpu(gpu::Store),
+}
+
+impl Store {
+    /// Weights of those names and types; without a tensor, zeros.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub fn new(device: &Device, all: Vec<(String, TensorType, Option<Tensor<'static>>)>) -> Result<Store> {
+        match device.inner() {
+            Inner::Cpu(_) => {
+                let stored = |(name, ty, tensor): (String, TensorType, Option<Tensor<'static>>)| match tensor {
+                    Some(t) => cpu::StoredParameter::new(name, &t),
+                    None => cpu::StoredParameter::zeros(name, ty),
+                };
+                Ok(Store::Cpu(cpu::Store::new(all.into_iter().map(stored).collect::<Result<_>>()?)))
+            }
+            Inner::Gpu(g) => Ok(Store::Gpu(gpu::Store::new(g, all)?)),
+        }
+    }
+
+    /// Names and types, in order.
+    pub fn parameters(&self) -> Vec<(&str, &TensorType)> {
+        match self {
+            Store::Cpu(s) => s.parameters.iter().map(|p| (p.name.as_str(), &p.ty)).collect(),
+            Store::Gpu(s) => s.parameters.iter().map(|p| (p.0.as_str(), &p.1)).collect(),
+        }
+    }
+
+    /// Gives a parameter other bytes, as many as it has.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub fn write(&mut self, parameter: usize, bytes: &[u8]) -> Result<()> {
+        match self {
+            Store::Cpu(s) => {
+                s.parameters[parameter].bytes_mut()?.copy_from_slice(bytes);
+                s.version += 1;
+                Ok(())
+            }
+            Store::Gpu(s) => s.write(parameter, bytes),
+        }
+    }
+
+    /// A parameter's bytes.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn read(&self, parameter: usize) -> Result<Cow<'_, [u8]>> {
+        match self {
+            Store::Cpu(s) => Ok(Cow::Borrowed(s.parameters[parameter].bytes())),
+            Store::Gpu(s) => s.read(parameter).map(Cow::Owned),
+        }
+    }
+
+    /// A parameter as a host tensor.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn tensor(&self, parameter: usize) -> Result<Tensor<'static>> {
+        match self {
+            Store::Cpu(s) => s.parameters[parameter].tensor(),
+            Store::Gpu(s) => s.tensor(parameter),
+        }
+    }
+
+    /// Sizes of what it holds.
+    pub fn sizes(&self) -> Vec<usize> {
+        match self {
+            Store::Cpu(s) => s.sizes(),
+            Store::Gpu(s) => s.sizes(),
+        }
+    }
+}
+
+/// What a device makes of a plan before there are weights.
+#[derive(Clone)]
+pub enum Prepared {
+    /// Nothing: kernels are there.
+    Cpu,
+    /// Compiled kernels.
+    Gpu(Arc<gpu::Prepared>),
+}
+
+impl Prepared {
+    /// Compiles a plan's kernels.
+    ///
+    /// # Errors
+    /// [`Error::Driver`], [`Error::DeviceLost`], [`Error::Cancelled`].
+    pub fn new(device: &Device, plan: &Plan, precision: Precision, progress: &gpu::Progress) -> Result<Prepared> {
+        match device.inner() {
+            Inner::Cpu(_) => Ok(Prepared::Cpu),
+            Inner::Gpu(g) => Ok(Prepared::Gpu(Arc::new(gpu::Prepared::new(g, plan, precision, progress)?))),
+        }
+    }
+}
+
+/// A plan that runs on a device.
+pub enum Executor {
+    /// On the CPU, with its pool and Adam's moments.
+    Cpu(Box<OnCpu>),
+    /// On a GPU.
+    Gpu(gpu::Executor),
+}
+
+/// The CPU's executor with what the optimizer keeps.
+pub struct OnCpu {
+    executor: cpu::Executor,
+    pool: Arc<cpu::threads::ThreadPool>,
+    moments: Vec<cpu::Moments>,
+    optimizer: Option<(Optimizer, u64)>,
+}
+
+impl Executor {
+    /// Allocates what the plan needs and runs what runs once.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub fn new(
+        device: &Device,
+        plan: &Arc<Plan>,
+        prepared: &Prepared,
+        store: &Store,
+        positions: &[usize],
+    ) -> Result<Executor> {
+        match (device.inner(), prepared, store) {
+            (Inner::Cpu(pool), Prepared::Cpu, Store::Cpu(store)) => Ok(Executor::Cpu(Box::new(OnCpu {
+                executor: cpu::Executor::new(plan, pool, store, positions)?,
+                pool: pool.clone(),
+                moments: plan.gradients.iter().map(|_| Default::default()).collect(),
+                optimizer: None,
+            }))),
+            (Inner::Gpu(gpu), Prepared::Gpu(prepared), Store::Gpu(store)) if Arc::ptr_eq(gpu, store.gpu()) => {
+                Ok(Executor::Gpu(gpu::Executor::new(plan, prepared, store, positions)?))
+            }
+            _ => Err(Error::argument("weights", format!("weights on {:?}", device), "weights of another device")),
+        }
+    }
+
+    /// Copies bytes into an input or state; their number has been checked.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn write(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<()> {
+        match self {
+            Executor::Cpu(e) => {
+                e.executor.write(buffer, bytes);
+                Ok(())
+            }
+            Executor::Gpu(e) => e.write(buffer, bytes),
+        }
+    }
+
+    /// Runs the plan: on the CPU to the end, on a GPU without waiting. The optimizer, if one is set, then changes
+    /// the parameters: see [`update`](Executor::update).
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`] on the CPU, [`Error::DeviceLost`] on a GPU.
+    pub fn step(&mut self, store: &Store, positions: &[usize]) -> Result<()> {
+        match (self, store) {
+            (Executor::Cpu(e), Store::Cpu(store)) => e.executor.run(&e.pool, store, positions),
+            (Executor::Gpu(e), _) => e.step(),
+            _ => Err(Error::internal("weights of another device")),
+        }
+    }
+
+    /// Whether [`update`](Executor::update) has work to do after a step.
+    pub fn updates(&self) -> bool {
+        matches!(self, Executor::Cpu(e) if e.optimizer.is_some())
+    }
+
+    /// Changes the parameters by their gradients, where that is not part of the step itself.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn update(&mut self, plan: &Plan, store: &mut Store, positions: &[usize]) -> Result<()> {
+        let (Executor::Cpu(e), Store::Cpu(store)) = (self, store) else { return Ok(()) };
+        let Some((optimizer, step)) = &mut e.optimizer else { return Ok(()) };
+        *step += 1;
+        for (&(parameter, buffer), moments) in plan.gradients.iter().zip(&mut e.moments) {
+            let p = &mut store.parameters[positions[parameter]];
+            let p: &mut [f32] = bytemuck::cast_slice_mut(p.bytes_mut()?);
+            let g: &[f32] = bytemuck::cast_slice(e.executor.read(buffer));
+            cpu::update(&e.pool, *optimizer, *step, p, g, moments);
+        }
+        store.version += 1;
+        Ok(())
+    }
+
+    /// Makes later steps change the parameters. Adam begins anew.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub fn set_optimizer(&mut self, optimizer: Optimizer, store: &Store, positions: &[usize]) -> Result<()> {
+        match (self, store) {
+            (Executor::Cpu(e), _) => {
+                e.moments.iter_mut().for_each(|m| *m = Default::default());
+                e.optimizer = Some((optimizer, 0));
+                Ok(())
+            }
+            (Executor::Gpu(e), Store::Gpu(store)) => e.set_optimizer(optimizer, store, positions),
+            _ => Err(Error::internal("weights of another device")),
+        }
+    }
+
+    /// Changes the learning rate, if an optimizer was set; says whether one was.
+    pub fn set_learning_rate(&mut self, rate: f32) -> bool {
+        let optimizer = match self {
+            Executor::Cpu(e) => &mut e.optimizer,
+            Executor::Gpu(e) => e.optimizer_mut(),
+        };
+        optimizer.as_mut().map(|(o, _)| o.set_learning_rate(rate)).is_some()
+    }
+
+    /// Waits for the steps under way.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`], [`Error::DeviceLost`].
+    pub fn wait(&self) -> Result<()> {
+        match self {
+            Executor::Cpu(_) => Ok(()),
+            Executor::Gpu(e) => e.wait(),
+        }
+    }
+
+    /// The bytes of a buffer.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn read(&self, buffer: BufferId) -> Result<Cow<'_, [u8]>> {
+        match self {
+            Executor::Cpu(e) => Ok(Cow::Borrowed(e.executor.read(buffer))),
+            Executor::Gpu(e) => e.read(buffer).map(Cow::Owned),
+        }
+    }
+
+    /// Runs one step, part by part; `see` gets each value as it is stored: names, buffer, bytes.
+    ///
+    /// # Errors
+    /// Those of a step, or what `see` returns.
+    pub fn observe(
+        &mut self,
+        store: &Store,
+        positions: &[usize],
+        see: &mut dyn FnMut(&str, BufferId, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        match (self, store) {
+            (Executor::Cpu(e), Store::Cpu(store)) => e.executor.observe(&e.pool, store, positions, see),
+            (Executor::Gpu(e), _) => e.observe(&mut |name, buffer, bytes| see(name, buffer, &bytes)),
+            _ => Err(Error::internal("weights of another device")),
+        }
+    }
+
+    /// Sizes of the memory it allocated.
+    pub fn sizes(&self) -> Vec<usize> {
+        match self {
+            Executor::Cpu(e) => e.executor.sizes(),
+            Executor::Gpu(e) => e.sizes(),
+        }
+    }
+
+    /// Sizes of what the optimizer keeps.
+    pub fn optimizer_sizes(&self) -> Vec<usize> {
+        match self {
+            Executor::Cpu(e) => e.moments.iter().flat_map(|m| [m.first.len() * 4, m.second.len() * 4]).collect(),
+            Executor::Gpu(e) => vec![e.moments()],
+        }
+    }
+
+    /// The GPU's executor, if it is one.
+    pub fn as_gpu(&mut self) -> Option<&mut gpu::Executor> {
+        match self {
+            Executor::Cpu(_) => None,
+            Executor::Gpu(e) => Some(e),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The GPUs of this machine, before they are opened.
+
+use blade_graphics as blade;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// An adapter as its driver reports it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapter {
+    /// The model.
+    pub name: String,
+    /// The driver, and its version where known.
+    pub driver: String,
+    /// The number by which it is opened.
+    pub device_id: u32,
+    /// A processor that plays a GPU.
+    pub software: bool,
+    /// Shares its memory with the processor.
+    pub integrated: bool,
+    /// What it can do, in words.
+    pub features: String,
+    /// Why it cannot be used, if it cannot.
+    pub refused: Option<String>,
+}
+
+impl Adapter {
+    /// How much it is preferred: discrete before integrated before software.
+    fn rank(&self) -> usize {
+        match (self.software, self.integrated) {
+            (false, false) => 0,
+            (false, true) => 1,
+            (true, _) => 2,
+        }
+    }
+}
+
+/// Every adapter of this machine, the best first. Asked once: opening drivers takes time.
+pub fn adapters() -> Vec<Adapter> {
+    static FOUND: std::sync::OnceLock<Vec<Adapter>> = std::sync::OnceLock::new();
+    FOUND.get_or_init(find).clone()
+}
+
+fn find() -> Vec<Adapter> {
+    // a machine without a loader or driver has no adapters, which is no error
+    let reports = catch_unwind(AssertUnwindSafe(blade::Context::enumerate));
+    let reports = reports.ok().and_then(Result::ok).unwrap_or_default();
+    let mut all: Vec<Adapter> = reports.into_iter().map(adapter).collect();
+    all.sort_by_key(Adapter::rank);
+    all
+}
+
+fn adapter(report: blade::DeviceReport) -> Adapter {
+    let info = report.information;
+    let mut features = vec![];
+    let refused = match &report.status {
+        blade::DeviceReportStatus::Rejected(why) => Some(why.clone()),
+        blade::DeviceReportStatus::Available { caps, .. } => {
+            if caps.shader_float16 {
+                features.push("f16".to_string());
+            }
+            match caps.cooperative_matrix.f16_tile {
+                0 => {}
+                n => features.push(format!("f16 matrices {n}×{n}")),
+            }
+            match caps.cooperative_matrix.f32_tile {
+                0 => {}
+                n => features.push(format!("f32 matrices {n}×{n}")),
+            }
+            None
+        }
+    };
+    let words = format!("{} {}", info.device_name, info.driver_name).to_lowercase();
+    let shares = ["intel", "apple", "adreno", "mali", "powervr", "radeon graphics", "tegra", "xclipse"];
+    let integrated = shares.iter().any(|w| words.contains(w)) && !words.contains("arc");
+    Adapter {
+        driver: [info.driver_name, info.driver_info].join(" ").trim().to_string(),
+        name: info.device_name,
+        device_id: report.device_id,
+        software: info.is_software_emulated,
+        integrated: integrated && !info.is_software_emulated,
+        features: features.join(", "),
+        refused,
+    }
+}

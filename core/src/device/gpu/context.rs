@@ -1,0 +1,228 @@
+//! One driver context for each adapter of the process, shared by all devices opened on it: drivers refuse more after
+//! about ten. Counts the memory that is in use, and refuses what would not fit before the driver is asked.
+
+use super::limits::Limits;
+use crate::error::{Error, Result};
+use blade_graphics as blade;
+use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Faults that tests put in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Fault {
+    /// None.
+    No = 0,
+    /// The next submission finds the device lost.
+    Lost = 1,
+    /// The next pipeline is refused by the driver.
+    Refused = 2,
+    /// The next allocation finds no memory, though the budget allowed it.
+    Exhausted = 3,
+}
+
+/// A driver's context with what is known of its adapter.
+pub struct Context {
+    /// The driver's crate's own.
+    pub blade: std::sync::Arc<blade::Context>,
+    /// The adapter's name.
+    pub name: String,
+    /// What kernels may assume.
+    pub limits: Limits,
+    /// How long a waiting worker asks again and again before it sleeps.
+    pub poll: Duration,
+    used: AtomicU64,
+    /// Bytes this process may use there.
+    budget: AtomicU64,
+    fault: AtomicU8,
+    /// Why the device can no longer be used.
+    lost: Mutex<Option<Error>>,
+}
+
+/// A buffer in the device's memory, counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// The driver's crate's own.
+    pub buffer: blade::Buffer,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Context {
+    /// Opens the adapter that a report of [`blade::Context::enumerate`] names.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the driver's reason.
+    pub fn open(device_id: u32, name: &str) -> Result<Context> {
+        let desc = blade::ContextDesc {
+            timing: true,
+            validation: std::env::var_os("WEFT_VALIDATION").is_some(),
+            device_id: Some(device_id),
+            ..Default::default()
+        };
+        let refused = |why: String| Error::Device { device: name.into(), why };
+        let open = || {
+            // SAFETY: the crate asks that no other of its contexts of an unlike kind is in use; headless ones are alike.
+            unsafe { blade::Context::init(desc) }
+        };
+        let context = std::panic::catch_unwind(std::panic::AssertUnwindSafe(open))
+            .map_err(|_| refused("the driver failed while it was opened".into()))?
+            .map_err(|e| refused(e.to_string()))?;
+        Ok(Context::around(std::sync::Arc::new(context)))
+    }
+
+    /// Shares a context of the host application.
+    pub fn around(context: std::sync::Arc<blade::Context>) -> Context {
+        let info = context.device_information();
+        let (name, software) = (info.device_name.clone(), info.is_software_emulated);
+        let limits = limits(&context);
+        let stats = context.memory_stats();
+        let budget = match stats.budget {
+            0 => system_memory(),
+            most => most.saturating_sub(stats.usage),
+        };
+        Context {
+            blade: context,
+            name,
+            limits,
+            poll: if software { Duration::ZERO } else { Duration::from_micros(2000) },
+            used: AtomicU64::new(0),
+            budget: AtomicU64::new(budget),
+            fault: AtomicU8::new(0),
+            lost: Mutex::new(None),
+        }
+    }
+
+    /// Bytes in use by this process, and how many it may use.
+    pub fn memory(&self) -> (u64, u64) {
+        (self.used.load(Ordering::Relaxed), self.budget.load(Ordering::Relaxed))
+    }
+
+    /// Sets how many bytes may be used.
+    pub fn set_budget(&self, bytes: u64) {
+        self.budget.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Why the device can no longer be used, if it cannot.
+    pub fn lost(&self) -> Option<Error> {
+        self.lost.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Remembers that the device can no longer be used.
+    pub fn lose(&self, why: &Error) {
+        let error = match why {
+            Error::DeviceLost { .. } => why.clone(),
+            other => Error::DeviceLost { device: self.name.clone(), why: other.to_string() },
+        };
+        self.lost.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+    }
+
+    /// Makes the next call of a kind fail.
+    pub fn inject(&self, fault: Fault) {
+        self.fault.store(fault as u8, Ordering::Relaxed);
+    }
+
+    /// Fails as the driver's crate does, if a fault of that kind was put in.
+    pub fn fail_if(&self, fault: Fault) {
+        if self.fault.compare_exchange(fault as u8, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            match fault {
+                Fault::Lost => panic!("GPU error ERROR_DEVICE_LOST (injected)"),
+                Fault::Refused => panic!("the driver refused the shader (injected)"),
+                Fault::Exhausted => panic!("ERROR_OUT_OF_DEVICE_MEMORY (injected)"),
+                Fault::No => {}
+            }
+        }
+    }
+
+    /// Memory of a kind, zeroed or not as the driver pleases. On the worker only.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if it is over the budget.
+    pub fn allocate(&self, bytes: usize, memory: blade::Memory, what: &str) -> Result<Memory> {
+        let bytes = (bytes.max(16) as u64).next_multiple_of(16);
+        let (used, budget) = self.memory();
+        if used + bytes > budget {
+            let what = format!("{what} ({used} of {budget} bytes of {} are in use)", self.name);
+            return Err(Error::OutOfMemory { wanted: bytes, what });
+        }
+        let create = || {
+            self.fail_if(Fault::Exhausted);
+            self.blade.create_buffer(blade::BufferDesc { name: what, size: bytes, memory })
+        };
+        let buffer = catch_unwind(AssertUnwindSafe(create)).map_err(|panic| {
+            // the allocator's lock is poisoned by the panic, so the context cannot be used on
+            let error = super::worker::translated(self, &*panic);
+            self.lose(&error);
+            match error {
+                Error::OutOfMemory { .. } => Error::OutOfMemory { wanted: bytes, what: what.into() },
+                other => other,
+            }
+        })?;
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        Ok(Memory { buffer, bytes })
+    }
+
+    /// Gives memory back. On the worker only, when the GPU no longer uses it.
+    pub fn free(&self, memory: Memory) {
+        self.blade.destroy_buffer(memory.buffer);
+        self.used.fetch_sub(memory.bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the GPU has reached a point; waits up to so many milliseconds.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn reached(&self, point: &blade::SyncPoint, timeout_ms: u32) -> Result<bool> {
+        self.blade
+            .wait_for(point, timeout_ms)
+            .map_err(|e| Error::DeviceLost { device: self.name.clone(), why: e.to_string() })
+    }
+
+    /// Waits until the GPU has reached a point.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn finish(&self, point: &blade::SyncPoint) -> Result<()> {
+        while !self.reached(point, 1000)? {}
+        Ok(())
+    }
+}
+
+/// What may be assumed of an adapter. The driver's crate does not say: what every such device has, and more where the
+/// driver is known.
+fn limits(context: &blade::Context) -> Limits {
+    let (info, caps) = (context.device_information(), context.capabilities());
+    let coop = caps.cooperative_matrix.f16_tile as usize;
+    let base = Limits { coop, f16: coop > 0, software: info.is_software_emulated, ..Limits::least() };
+    let driver = format!("{} {}", info.driver_name, info.device_name).to_lowercase();
+    let has = |word: &str| driver.contains(word);
+    if has("nvidia") {
+        return Limits { coop, f16: coop > 0, units: units_of_nvidia(&driver), ..Limits::large() };
+    }
+    if cfg!(any(target_os = "ios", target_os = "macos")) {
+        return Limits { coop, f16: coop > 0, ..Limits::apple() };
+    }
+    if info.is_software_emulated {
+        return Limits { shared: 32 * 1024, units: 2, threads: 1024, ..base };
+    }
+    if has("radv") || has("amd") || has("intel") {
+        return Limits { shared: 32 * 1024, units: 32, ..base };
+    }
+    base
+}
+
+/// Multiprocessors of a model, where its name tells.
+fn units_of_nvidia(name: &str) -> usize {
+    let known = [("h100", 132), ("h200", 132), ("a100", 108), ("l40", 142), ("4090", 128), ("3090", 82), ("t4", 40)];
+    known.iter().find(|(model, _)| name.contains(model)).map_or(64, |k| k.1)
+}
+
+/// Bytes of main memory, where the system says: what a GPU that shares it, and says nothing, may use.
+fn system_memory() -> u64 {
+    match crate::device::cpu::memory() {
+        0 => 4 << 30,
+        bytes => bytes,
+    }
+}

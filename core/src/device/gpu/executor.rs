@@ -1,0 +1,628 @@
+//! Runs a program: a session's handle of its run on the worker. Steps are posted and return at once.
+
+use super::Gpu;
+use super::kernels::Precision;
+use super::pipelines::{Pipeline, Progress};
+use super::program::{Program, program};
+use super::run::{Heap, Parcel, Profiling, Ready, Run, SMALL};
+use super::store::{Foreign, Store};
+use super::wgsl::source::is_narrow;
+use super::worker::Desk;
+use crate::device::optimizer::Optimizer;
+use crate::error::{Error, Result};
+use crate::plan::{BufferId, Place, Plan};
+use crate::tensor::DType;
+use blade_graphics as blade;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Steps posted and not yet known to be accepted, beyond which the next one waits.
+const AHEAD: usize = 2;
+
+/// A plan's kernels, compiled.
+pub struct Prepared {
+    pub program: Program,
+    pipelines: Vec<Arc<Pipeline>>,
+}
+
+impl Prepared {
+    /// Writes and compiles the kernels of a plan.
+    ///
+    /// # Errors
+    /// [`Error::Driver`] if the driver refuses one, [`Error::Cancelled`].
+    pub fn new(gpu: &Gpu, plan: &Plan, precision: Precision, progress: &Progress) -> Result<Prepared> {
+        if let Some(e) = gpu.context().lost() {
+            return Err(e);
+        }
+        let program = program(plan, gpu.limits(), precision)?;
+        let mut bindings = vec![0; program.texts.len()];
+        for d in program.once.iter().chain(&program.steps) {
+            bindings[d.text] = d.slots.len();
+        }
+        let span = crate::device::trace::span("compile", "kernels");
+        let pipelines = gpu.pipelines().get(gpu.context(), &program.texts, &bindings, progress)?;
+        drop(span);
+        Ok(Prepared { program, pipelines })
+    }
+}
+
+/// A small input or output inside the step's command buffer.
+#[derive(Clone, Copy)]
+struct Small {
+    buffer: BufferId,
+    at: usize,
+}
+
+/// A plan with its memory on a GPU, ready to run.
+pub struct Executor {
+    gpu: Arc<Gpu>,
+    run: u64,
+    plan: Arc<Plan>,
+    prepared: Arc<Prepared>,
+    /// Host copies of small inputs, sent with each step.
+    inputs: Vec<u8>,
+    small_inputs: Vec<Small>,
+    small_outputs: Vec<Small>,
+    posted: Arc<AtomicUsize>,
+    optimizer: Option<(Optimizer, u64)>,
+    /// Where the optimizer's rates lie among the inputs.
+    rates: usize,
+    sizes: Vec<usize>,
+    moments: usize,
+}
+
+static RUNS: AtomicU64 = AtomicU64::new(0);
+
+impl Executor {
+    /// Allocates what the plan needs, uploads constants, runs what runs once.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub fn new(plan: &Arc<Plan>, prepared: &Arc<Prepared>, store: &Store, positions: &[usize]) -> Result<Executor> {
+        let gpu = store.gpu().clone();
+        let p = &prepared.program;
+        let (mut inputs, mut small_inputs, mut small_outputs) = (0, vec![], vec![]);
+        for port in &plan.inputs {
+            let bytes = p.layouts.buffers[port.buffer].bytes();
+            if bytes <= SMALL && p.layouts.pieces(port.buffer) == 1 {
+                small_inputs.push(Small { buffer: port.buffer, at: inputs });
+                inputs += bytes;
+            }
+        }
+        let rates = inputs;
+        inputs += if plan.gradients.is_empty() { 0 } else { 32 };
+        let words = p.lookups.len();
+        let mut down = (words * 4).next_multiple_of(16);
+        for port in &plan.outputs {
+            let bytes = p.layouts.buffers[port.buffer].bytes();
+            if bytes <= SMALL && p.layouts.pieces(port.buffer) == 1 {
+                small_outputs.push(Small { buffer: port.buffer, at: down });
+                down += bytes;
+            }
+        }
+        let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        let mut e = Executor {
+            gpu: gpu.clone(),
+            run,
+            plan: plan.clone(),
+            prepared: prepared.clone(),
+            inputs: vec![0; inputs],
+            small_inputs,
+            small_outputs,
+            posted: Arc::default(),
+            optimizer: None,
+            rates,
+            sizes: vec![p.arena, p.own],
+            moments: 0,
+        };
+        let parameters = e.parameter_pieces(store, positions);
+        let (plan, prepared) = (plan.clone(), prepared.clone());
+        let (small_in, small_out) = (e.small_inputs.clone(), e.small_outputs.clone());
+        gpu.call(move |desk| {
+            let made = start(desk, &plan, &prepared, &parameters, (&small_in, rates), &small_out)?;
+            desk.runs.insert(run, made);
+            Ok(())
+        })?;
+        e.sizes.retain(|&s| s > 0);
+        Ok(e)
+    }
+
+    fn parameter_pieces(&self, store: &Store, positions: &[usize]) -> Vec<Vec<blade::BufferPiece>> {
+        positions.iter().map(|&p| store.pieces(p)).collect()
+    }
+
+    /// Copies bytes into an input or state; their number has been checked.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn write(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<()> {
+        let held = &self.prepared.program.layouts.buffers[buffer];
+        let wide;
+        let bytes = if held.wide {
+            wide = widened(held.dtype, bytes);
+            &wide[..]
+        } else {
+            bytes
+        };
+        if let Some(small) = self.small_inputs.iter().find(|s| s.buffer == buffer) {
+            self.inputs[small.at..small.at + bytes.len()].copy_from_slice(bytes);
+            return Ok(());
+        }
+        let (run, prepared, bytes) = (self.run, self.prepared.clone(), bytes.to_vec());
+        let _span = crate::device::trace::span("upload", "input");
+        self.gpu.call(move |desk| {
+            let chunk = desk.context.limits.binding;
+            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
+            for (part, region) in bytes.chunks(chunk).zip(&prepared.program.places[buffer]) {
+                desk.transfer.upload(r.own.at(*region), part)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Posts a step. Returns at once unless too many are under way.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`]; what a step meets later is told by [`wait`](Executor::wait).
+    pub fn step(&mut self) -> Result<()> {
+        if let Some(e) = self.gpu.context().lost() {
+            return Err(e);
+        }
+        if let Some((optimizer, step)) = &mut self.optimizer {
+            *step += 1;
+            let rates = rates(*optimizer, *step);
+            self.inputs[self.rates..self.rates + 20].copy_from_slice(bytemuck::cast_slice(&rates));
+        }
+        if self.posted.load(Ordering::Acquire) >= AHEAD {
+            self.gpu.call(|_| Ok(()))?;
+        }
+        let (run, inputs, posted) = (self.run, self.inputs.clone(), self.posted.clone());
+        posted.fetch_add(1, Ordering::AcqRel);
+        self.gpu.post(move |desk| {
+            posted.fetch_sub(1, Ordering::AcqRel);
+            let context = desk.context.clone();
+            let Some(r) = desk.runs.get_mut(&run) else { return Ok(()) };
+            let _span = crate::device::trace::span("gpu", "submit and record");
+            r.submit(&context, &inputs)?;
+            r.record(&context)
+        });
+        Ok(())
+    }
+
+    /// Waits for all steps; tells of a bad index that one of them met.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`], [`Error::DeviceLost`].
+    pub fn wait(&self) -> Result<()> {
+        let (run, prepared) = (self.run, self.prepared.clone());
+        let _span = crate::device::trace::span("gpu", "wait");
+        self.gpu.call_later(move |desk, reply| {
+            let Some(point) = desk.runs.get(&run).and_then(Run::last) else {
+                reply.give(Ok(()));
+                return Ok(());
+            };
+            desk.after(point, move |desk, reached| {
+                reply.give(reached.and_then(|()| checked(desk, run, &prepared.program)));
+            });
+            Ok(())
+        })
+    }
+
+    /// The bytes of a buffer, narrow elements packed. Waits for the steps under way.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn read(&self, buffer: BufferId) -> Result<Vec<u8>> {
+        let held = self.prepared.program.layouts.buffers[buffer].clone();
+        let bytes = if held.wide { held.elements * 4 } else { held.dtype.bytes(held.elements).unwrap_or(0) };
+        let Some(at) = self.small_outputs.iter().find(|s| s.buffer == buffer).map(|s| s.at) else {
+            return self.read_memory(buffer);
+        };
+        let run = self.run;
+        let _span = crate::device::trace::span("read", "output");
+        let all = self.gpu.call(move |desk| {
+            let context = desk.context.clone();
+            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
+            Ok(r.results(&context)?.get(at..at + bytes).map(<[u8]>::to_vec))
+        })?;
+        match all {
+            Some(all) if held.wide => Ok(narrowed(held.dtype, &all)),
+            Some(all) => Ok(all),
+            None => self.read_memory(buffer),
+        }
+    }
+
+    /// The bytes of a buffer as they lie in the device's memory now, narrow elements packed.
+    fn read_memory(&self, buffer: BufferId) -> Result<Vec<u8>> {
+        let held = self.prepared.program.layouts.buffers[buffer].clone();
+        let bytes = if held.wide { held.elements * 4 } else { held.dtype.bytes(held.elements).unwrap_or(0) };
+        let (run, prepared) = (self.run, self.prepared.clone());
+        let in_arena = matches!(self.plan.buffers[buffer].place, Place::Arena(_));
+        let _span = crate::device::trace::span("read", "memory");
+        let all = self.gpu.call(move |desk| {
+            let context = desk.context.clone();
+            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
+            r.settle(&context)?;
+            let mut all = vec![0u8; bytes];
+            let heap = if in_arena { &r.arena } else { &r.own };
+            for (part, region) in all.chunks_mut(context.limits.binding).zip(&prepared.program.places[buffer]) {
+                desk.transfer.download(heap.at(*region), part)?;
+            }
+            Ok(all)
+        })?;
+        Ok(if held.wide { narrowed(held.dtype, &all) } else { all })
+    }
+
+    /// Makes steps change the parameters, or no longer.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] for Adam's moments, [`Error::DeviceLost`], [`Error::Driver`].
+    pub fn set_optimizer(&mut self, optimizer: Optimizer, store: &Store, positions: &[usize]) -> Result<()> {
+        let adam = matches!(optimizer, Optimizer::Adam { .. });
+        let p = &self.prepared.program;
+        let chunk = self.gpu.limits().binding;
+        let (mut texts, mut bindings, mut planned) = (vec![], vec![], vec![]);
+        let mut moments = 0usize;
+        for &(parameter, gradient) in &self.plan.gradients {
+            let bytes = p.layouts.buffers[gradient].bytes();
+            for (n, piece) in store.pieces(positions[parameter]).into_iter().enumerate() {
+                let part = (bytes - n * chunk).min(chunk);
+                let elements = p.layouts.buffers[gradient].elements.min((n * chunk + part) / 4) - n * chunk / 4;
+                let (text, groups) = super::kernels::update::kernel(adam, elements, p.lookups.len());
+                texts.push(text);
+                bindings.push(if adam { 6 } else { 4 });
+                planned.push((piece, (gradient, n), groups, (moments, part)));
+                moments += if adam { part.next_multiple_of(super::program::ALIGN) } else { 0 };
+            }
+        }
+        let pipelines = self.gpu.pipelines().get(self.gpu.context(), &texts, &bindings, &Progress::default())?;
+        let (run, prepared, plan) = (self.run, self.prepared.clone(), self.plan.clone());
+        self.gpu.call(move |desk| {
+            let context = desk.context.clone();
+            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
+            r.forget(&context)?;
+            let region = |at: usize, bytes: usize| super::program::Region { at, bytes };
+            let mut heaps = None;
+            if adam {
+                // one chunk a moment and piece: no binding is longer than a piece
+                let size = |heap: &mut Vec<Heap>| -> Result<()> {
+                    for _ in 0..2 {
+                        heap.push(Heap::new(&context, moments, chunk.max(moments), "adam state")?);
+                    }
+                    Ok(())
+                };
+                let mut all = vec![];
+                if let Err(e) = size(&mut all) {
+                    all.iter_mut().for_each(|h| h.free(&context));
+                    return Err(e);
+                }
+                let pieces: Vec<_> = all.iter().flat_map(Heap::pieces).collect();
+                desk.transfer.fill(&pieces, 0)?;
+                heaps = Some(all);
+            }
+            r.moments.drain(..).for_each(|mut h| h.free(&context));
+            // the rates are the last of what goes up
+            let rates = r.uploads.last().map_or(r.errors.buffer.at(0), |p| p.piece);
+            let mut updates = vec![];
+            for (i, (piece, (gradient, n), groups, (at, bytes))) in planned.into_iter().enumerate() {
+                let from = prepared.program.places[gradient][n];
+                let in_arena = matches!(plan.buffers[gradient].place, Place::Arena(_));
+                let from = if in_arena { r.arena.at(from) } else { r.own.at(from) };
+                let mut pieces = vec![piece, from, r.errors.buffer.at(0), rates];
+                for heap in heaps.iter().flatten() {
+                    pieces.push(heap.at(region(at, bytes)));
+                }
+                updates.push(Ready { pipeline: pipelines[i].clone(), pieces, groups, barrier: i == 0, step: None });
+            }
+            r.updates = updates;
+            r.moments = heaps.unwrap_or_default();
+            Ok(())
+        })?;
+        self.moments = 2 * moments;
+        self.optimizer = Some((optimizer, 0));
+        Ok(())
+    }
+
+    /// The optimizer and how many steps it has made.
+    pub fn optimizer_mut(&mut self) -> &mut Option<(Optimizer, u64)> {
+        &mut self.optimizer
+    }
+
+    /// What the GPU's time is measured for from now on.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn set_profiling(&mut self, profiling: Profiling) -> Result<()> {
+        let run = self.run;
+        self.gpu.call(move |desk| {
+            let context = desk.context.clone();
+            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
+            r.forget(&context)?;
+            r.profiling = profiling;
+            Ok(())
+        })
+    }
+
+    /// The GPU's time of an earlier step, and of its parts: label, sort of work, nanoseconds.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn times(&self) -> Result<(u64, Vec<(String, &'static str, u64)>)> {
+        let run = self.run;
+        let (total, parts) = self.gpu.call(move |desk| {
+            let context = desk.context.clone();
+            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
+            r.record(&context)?;
+            Ok((r.gpu, r.times.clone()))
+        })?;
+        let nanos = |d: std::time::Duration| d.as_nanos() as u64;
+        let named = |(step, time): (Option<usize>, std::time::Duration)| {
+            let (label, kind) = match step.map(|s| &self.prepared.program.steps[s]) {
+                Some(d) => (d.label.clone(), d.kind),
+                None => ("copies and updates".into(), "other"),
+            };
+            (label, kind, nanos(time))
+        };
+        Ok((nanos(total), parts.into_iter().map(named).collect()))
+    }
+
+    /// Dispatches of a step.
+    pub fn dispatches(&self) -> usize {
+        let updates = if self.optimizer.is_some() { self.plan.gradients.len() } else { 0 };
+        self.prepared.program.steps.len() + updates
+    }
+
+    /// Runs one step dispatch by dispatch; calls `see` with each value as it is stored: names, buffer, bytes.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], or what `see` returns.
+    pub fn observe(&mut self, see: &mut dyn FnMut(&str, BufferId, Vec<u8>) -> Result<()>) -> Result<()> {
+        let (run, inputs, small) = (self.run, self.inputs.clone(), self.small_inputs.clone());
+        let prepared = self.prepared.clone();
+        self.gpu.call(move |desk| {
+            let context = desk.context.clone();
+            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
+            r.settle(&context)?;
+            let p = &prepared.program;
+            small.iter().try_for_each(|s| {
+                let bytes = &inputs[s.at..s.at + p.layouts.buffers[s.buffer].bytes()];
+                desk.transfer.upload(r.own.at(p.places[s.buffer][0]), bytes)
+            })
+        })?;
+        for step in 0..self.prepared.program.steps.len() {
+            self.gpu.call(move |desk| {
+                let context = desk.context.clone();
+                let Some(mut r) = desk.runs.remove(&run) else { return Err(gone()) };
+                let steps = std::mem::take(&mut r.steps);
+                let done = r.run_now(&context, &[&steps[step]]);
+                r.steps = steps;
+                desk.runs.insert(run, r);
+                done
+            })?;
+            let d = &self.prepared.program.steps[step];
+            if let Some(buffer) = d.result {
+                see(&d.label, buffer, self.read_memory(buffer)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The driver's buffer in which an output lies, and its bytes, for a renderer in the same process.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if it is held in pieces or widened.
+    pub fn shared(&self, buffer: BufferId) -> Result<Foreign> {
+        let held = self.prepared.program.layouts.buffers[buffer].clone();
+        let pieces = self.prepared.program.layouts.pieces(buffer);
+        if pieces != 1 || held.wide || is_narrow(held.dtype) {
+            let why = format!("a value of {} in {pieces} pieces has no buffer of its own to share", held.dtype);
+            return Err(Error::Device { device: self.gpu.context().name.clone(), why });
+        }
+        let (run, prepared) = (self.run, self.prepared.clone());
+        let in_arena = matches!(self.plan.buffers[buffer].place, Place::Arena(_));
+        self.gpu.call(move |desk| {
+            let Some(r) = desk.runs.get(&run) else { return Err(gone()) };
+            let region = prepared.program.places[buffer][0];
+            let heap = if in_arena { &r.arena } else { &r.own };
+            Ok(Foreign { piece: heap.at(region), bytes: region.bytes as u64 })
+        })
+    }
+
+    /// Reads and writes a host application's buffer in the place of an input's or output's own.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if it is too short.
+    pub fn adopt(&mut self, buffer: BufferId, name: &str, foreign: Foreign) -> Result<()> {
+        let wanted = self.prepared.program.layouts.buffers[buffer].bytes() as u64;
+        if foreign.bytes < wanted {
+            let came = format!("a buffer of {} bytes", foreign.bytes);
+            return Err(Error::Length { name: name.into(), wanted: format!("{wanted} bytes"), came });
+        }
+        self.small_inputs.retain(|s| s.buffer != buffer);
+        self.small_outputs.retain(|s| s.buffer != buffer);
+        let run = self.run;
+        let own = self.shared(buffer)?;
+        self.gpu.call(move |desk| {
+            let context = desk.context.clone();
+            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
+            r.forget(&context)?;
+            r.replace(own.piece, foreign.piece);
+            Ok(())
+        })
+    }
+
+    /// Sizes of the memory it allocated.
+    pub fn sizes(&self) -> Vec<usize> {
+        self.sizes.clone()
+    }
+
+    /// Bytes of the optimizer's state.
+    pub fn moments(&self) -> usize {
+        self.moments
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        let run = self.run;
+        self.gpu.post(move |desk| {
+            if let Some(r) = desk.runs.remove(&run) {
+                r.close(&desk.context.clone());
+            }
+            Ok(())
+        });
+    }
+}
+
+fn gone() -> Error {
+    Error::internal("a session that its device does not know")
+}
+
+/// What the update kernels take: see [`super::kernels::update`].
+fn rates(optimizer: Optimizer, step: u64) -> [f32; 5] {
+    match optimizer {
+        Optimizer::Sgd { lr } => [lr, 0.0, 0.0, 0.0, 0.0],
+        Optimizer::Adam { lr, beta1, beta2, eps } => {
+            let correct = |b: f32| (1.0 - f64::from(b).powf(step as f64)) as f32;
+            [lr / correct(beta1), beta1, beta2, eps, correct(beta2).sqrt().recip()]
+        }
+    }
+}
+
+/// What a step's look-ups said.
+fn checked(desk: &mut Desk, run: u64, program: &Program) -> Result<()> {
+    let context = desk.context.clone();
+    let Some(r) = desk.runs.get_mut(&run) else { return Ok(()) };
+    let Some((word, position)) = r.take_errors(&context, &mut desk.transfer)? else { return Ok(()) };
+    let look = &program.lookups[word];
+    // the indices are still there: they live until the step's end
+    let o = &look.indices;
+    let held = &program.layouts.buffers[o.buffer];
+    let mut bytes = vec![0u8; held.bytes()];
+    let Some(region) = program.places[o.buffer].first() else { return Ok(()) };
+    let heap = if r.arena_has(o.buffer) { &r.arena } else { &r.own };
+    desk.transfer.download(heap.at(*region), &mut bytes)?;
+    let at = (o.offset.max(0) as usize + position as usize) * if o.dtype == DType::I64 { 8 } else { 4 };
+    let four = |at: usize| bytes.get(at..at + 4).map_or([0; 4], |b| [b[0], b[1], b[2], b[3]]);
+    let index = match o.dtype {
+        DType::I64 => i64::from(u32::from_le_bytes(four(at))) | i64::from(i32::from_le_bytes(four(at + 4))) << 32,
+        DType::I32 => i64::from(i32::from_le_bytes(four(at))),
+        _ => i64::from(u32::from_le_bytes(four(at))),
+    };
+    Err(Error::IndexOutOfRange { node: look.label.clone(), index, position: position as usize, limit: look.limit })
+}
+
+/// Memory, constants, bindings, and the steps that run once.
+fn start(
+    desk: &mut Desk,
+    plan: &Plan,
+    prepared: &Prepared,
+    parameters: &[Vec<blade::BufferPiece>],
+    (inputs, rates): (&[Small], usize),
+    outputs: &[Small],
+) -> Result<Run> {
+    let context = desk.context.clone();
+    let (p, chunk) = (&prepared.program, context.limits.binding);
+    let mut arena = Heap::new(&context, p.arena, chunk, "intermediate values")?;
+    // the optimizer's rates stand behind the session's own buffers
+    let at_rates = p.own.next_multiple_of(super::program::ALIGN);
+    let own_bytes = if plan.gradients.is_empty() { p.own } else { at_rates + 64 };
+    let mut own = match Heap::new(&context, own_bytes, chunk, "inputs, outputs and constants") {
+        Ok(own) => own,
+        Err(e) => {
+            arena.free(&context);
+            return Err(e);
+        }
+    };
+    let words = p.lookups.len();
+    let errors = match context.allocate(words.max(4) * 4, blade::Memory::DeviceTransient, "errors") {
+        Ok(errors) => errors,
+        Err(e) => {
+            arena.free(&context);
+            own.free(&context);
+            return Err(e);
+        }
+    };
+    let mut r = Run::new(arena, own, errors, words);
+    let outcome = fill(desk, plan, prepared, parameters, (inputs, rates), outputs, &mut r);
+    match outcome {
+        Ok(()) => Ok(r),
+        Err(e) => {
+            r.close(&context);
+            Err(e)
+        }
+    }
+}
+
+fn fill(
+    desk: &mut Desk,
+    plan: &Plan,
+    prepared: &Prepared,
+    parameters: &[Vec<blade::BufferPiece>],
+    (inputs, rates): (&[Small], usize),
+    outputs: &[Small],
+    r: &mut Run,
+) -> Result<()> {
+    let context = desk.context.clone();
+    let (p, chunk) = (&prepared.program, context.limits.binding);
+    desk.transfer.fill(&r.own.pieces(), 0)?;
+    desk.transfer.fill(&[(r.errors.buffer.at(0), r.errors.bytes)], 0xff)?;
+    for (id, b) in plan.buffers.iter().enumerate() {
+        if let Place::Constant(t) = &b.place {
+            for (part, region) in t.bytes().chunks(chunk).zip(&p.places[id]) {
+                desk.transfer.upload(r.own.at(*region), part)?;
+            }
+        }
+    }
+    let in_arena: Vec<bool> = plan.buffers.iter().map(|b| matches!(b.place, Place::Arena(_))).collect();
+    let parameter = |id: usize, n: usize| match plan.buffers[id].place {
+        Place::Parameter(i) => parameters[i].get(n).copied(),
+        _ => None,
+    };
+    let once = r.bind(p, &p.once, &prepared.pipelines, &parameter, &|id| in_arena[id]);
+    if !once.is_empty() {
+        r.run_now(&context, &once.iter().collect::<Vec<_>>())?;
+    }
+    r.steps = r.bind(p, &p.steps, &prepared.pipelines, &parameter, &|id| in_arena[id]);
+    r.set_in_arena(in_arena);
+    let parcel = |s: &Small| Parcel {
+        piece: r.own.at(p.places[s.buffer][0]),
+        at: s.at,
+        bytes: p.layouts.buffers[s.buffer].bytes(),
+    };
+    let mut uploads: Vec<Parcel> = inputs.iter().map(parcel).collect();
+    if !plan.gradients.is_empty() {
+        let at = p.own.next_multiple_of(super::program::ALIGN);
+        let piece = r.own.at(super::program::Region { at, bytes: 32 });
+        uploads.push(Parcel { piece, at: rates, bytes: 32 });
+    }
+    let mut downloads = vec![];
+    if r.words > 0 {
+        downloads.push(Parcel { piece: r.errors.buffer.at(0), at: 0, bytes: r.words * 4 });
+    }
+    downloads.extend(outputs.iter().map(parcel));
+    (r.uploads, r.downloads) = (uploads, downloads);
+    r.prepare(&context)
+}
+
+/// Packed elements of 8 and 16 bits as 32 bits each.
+fn widened(dtype: DType, bytes: &[u8]) -> Vec<u8> {
+    let halves = |f: fn(u16) -> f32| {
+        bytes.chunks_exact(2).flat_map(|b| f(u16::from_le_bytes([b[0], b[1]])).to_le_bytes()).collect()
+    };
+    match dtype {
+        DType::F16 => halves(|b| half::f16::from_bits(b).to_f32()),
+        DType::BF16 => halves(|b| half::bf16::from_bits(b).to_f32()),
+        _ => bytes.iter().flat_map(|&b| u32::from(b).to_le_bytes()).collect(),
+    }
+}
+
+/// The opposite of [`widened`].
+fn narrowed(dtype: DType, bytes: &[u8]) -> Vec<u8> {
+    let words = bytes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
+    match dtype {
+        DType::F16 => words.flat_map(|b| half::f16::from_f32(f32::from_le_bytes(b)).to_le_bytes()).collect(),
+        DType::BF16 => words.flat_map(|b| half::bf16::from_f32(f32::from_le_bytes(b)).to_le_bytes()).collect(),
+        _ => words.map(|b| b[0]).collect(),
+    }
+}

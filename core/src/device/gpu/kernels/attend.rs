@@ -1,0 +1,114 @@
+//! Attention and its gradient: the skeletons of [`attention`](super::attention) with a plan's operands in their holes.
+
+use super::attention::{self, Kernel as Skeleton, Problem, Vectors};
+use super::{Made, Precision};
+use crate::device::gpu::limits::Limits;
+use crate::device::gpu::wgsl::source::{Layouts, Source};
+use crate::device::gpu::wgsl::walk;
+use crate::graph::AttentionForm;
+use crate::plan::{Attention, AttentionGrad, Operand};
+
+/// The kernels of attention.
+pub fn forward(w: &Attention, layouts: &Layouts, limits: &Limits, _precision: Precision) -> Made {
+    let problem = problem(&w.form, [w.b, w.h, w.h_kv, w.l, w.s, w.d, w.d_v], [&w.q, &w.k, &w.v, &w.q]);
+    let skeleton = attention::forward(&problem, &allowed(limits));
+    made(&skeleton, layouts, |source, hole| match hole {
+        "store" => {
+            let at = address(&w.out, ["b", "h", "i", "e"]);
+            Some(source.store(&w.out, &at, "v"))
+        }
+        _ => read(source, hole, [&w.q, &w.k, &w.v, &w.q], w.mask.as_ref()),
+    })
+}
+
+/// The kernels of attention's gradient: `out` is dq, dk and dv one after the other.
+pub fn backward(w: &AttentionGrad, layouts: &Layouts, limits: &Limits) -> Made {
+    let problem = problem(&w.form, [w.b, w.h, w.h_kv, w.l, w.s, w.d, w.d_v], [&w.q, &w.k, &w.v, &w.up]);
+    let skeleton = attention::backward(&problem, &allowed(limits));
+    let (dq, dk) = (w.b * w.h * w.l * w.d, w.b * w.h_kv * w.s * w.d);
+    let place = |from: usize, heads: usize, rows: usize, size: usize| {
+        format!("((b * {heads}u + {{}}) * {rows}u + {{}}) * {size}u + e + {}u", from + w.out.offset.max(0) as usize)
+    };
+    made(&skeleton, layouts, |source, hole| {
+        let (at, names) = match hole {
+            "store_dq" => (place(0, w.h, w.l, w.d), ["h", "i"]),
+            "store_dk" => (place(dq, w.h_kv, w.s, w.d), ["g", "j"]),
+            "store_dv" => (place(dq + dk, w.h_kv, w.s, w.d_v), ["g", "j"]),
+            _ => return read(source, hole, [&w.q, &w.k, &w.v, &w.up], w.mask.as_ref()),
+        };
+        let at = names.iter().fold(at, |at, name| at.replacen("{}", name, 1));
+        Some(source.store(&w.out, &at, "v"))
+    })
+}
+
+fn problem(form: &AttentionForm, sizes: [usize; 7], operands: [&Operand; 4]) -> Problem {
+    let [b, h, h_kv, l, s, d, d_v] = sizes;
+    let vector = |o: &Operand| {
+        o.strides[3] == 1 && o.offset % 4 == 0 && o.strides[..3].iter().all(|s| s % 4 == 0)
+    };
+    let [q, k, v, up] = operands.map(vector);
+    Problem {
+        b,
+        h,
+        h_kv,
+        l,
+        s,
+        d,
+        d_v,
+        scale: form.scale,
+        causal: form.causal,
+        window: form.window,
+        masked: form.masked,
+        vectors: Vectors { q, k, v, up },
+    }
+}
+
+fn allowed(limits: &Limits) -> attention::Limits {
+    attention::Limits {
+        shared: limits.shared,
+        threads: limits.threads.min(256),
+        units: limits.units,
+        software: limits.software,
+    }
+}
+
+fn address(o: &Operand, names: [&str; 4]) -> String {
+    format!("({})", walk::address(o.offset, &names.map(String::from), &o.strides))
+}
+
+/// What a reading hole returns.
+fn read(source: &mut Source<'_>, hole: &str, [q, k, v, up]: [&Operand; 4], mask: Option<&Operand>) -> Option<String> {
+    let (o, names) = match hole.trim_end_matches('4') {
+        "load_q" => (q, ["b", "h", "i", "e"]),
+        "load_k" => (k, ["b", "g", "j", "e"]),
+        "load_v" => (v, ["b", "g", "j", "e"]),
+        "load_do" => (up, ["b", "h", "i", "e"]),
+        "load_mask" => (mask?, ["b", "h", "i", "j"]),
+        _ => return None,
+    };
+    let at = address(o, names);
+    let value = if hole.ends_with('4') { source.load4(o, &at) } else { source.load(o, &at) };
+    Some(format!("return {value};"))
+}
+
+/// A skeleton's passes with their holes; partial results and statistics lie in scratch 0.
+fn made(
+    skeleton: &Skeleton,
+    layouts: &Layouts,
+    fill: impl Fn(&mut Source<'_>, &str) -> Option<String>,
+) -> Made {
+    let mut kernels = vec![];
+    for pass in &skeleton.passes {
+        let mut source = Source::new(layouts);
+        for (name, signature) in pass.holes() {
+            let body = match name {
+                "part_store" | "stat_store" => format!("{}[i] = v;", source.scratch(0, true)),
+                "part_load" | "stat_load" => format!("return {}[i];", source.scratch(0, false)),
+                _ => fill(&mut source, name).unwrap_or_default(),
+            };
+            source.function(format!("fn {name}{signature} {{ {body} }}"));
+        }
+        kernels.push(source.finish(&pass.text, pass.workgroups));
+    }
+    Made { kernels, scratch: if skeleton.scratch > 0 { vec![skeleton.scratch] } else { vec![] } }
+}

@@ -1,0 +1,107 @@
+//! The gradient in three passes: statistics of the rows, then dk and dv, then dq. Where keys (or queries)
+//! are too few to fill the device, what they are summed over is split, and two more passes add the parts.
+
+use super::choice::{Tiling, choose};
+use super::roles::{Role, constants, real};
+use super::tiles::Writer;
+use super::{Kernel, Limits, Pass, Problem, grid};
+use std::fmt::Write;
+
+/// dq, dk and dv. Holes: `load_q`, `load_k`, `load_v`, `load_do` (or their forms of four), `load_mask`,
+/// `stat_store`, `stat_load`, `store_dq`, `store_dk`, `store_dv`. A pass may call both `stat` holes.
+pub fn backward(p: &Problem, limits: &Limits) -> Kernel {
+    let stats = choose(p, Role::Stats, limits, false);
+    let lines = p.b * p.h_kv * p.rows() * (2 + stats.slices);
+    let parts = stats.slices;
+    let pass = |role, t: &Tiling| Writer::new(p, role, t, limits.software, parts).write();
+    let mut passes = vec![pass(Role::Stats, &stats)];
+    let mut scratch = lines;
+    for role in [Role::Keys, Role::Queries] {
+        let t = choose(p, role, limits, true);
+        passes.push(pass(role, &t));
+        if t.splits > 1 {
+            let (elements, pass) = add(p, role, &t, lines);
+            passes.push(pass);
+            scratch = scratch.max(lines + t.splits * elements);
+        }
+    }
+    Kernel { passes, scratch }
+}
+
+/// Elements of dk and of all that a role's pass gives.
+fn sizes(p: &Problem, role: Role) -> (usize, usize) {
+    let heads = p.b * p.h_kv;
+    match role {
+        Role::Keys => (heads * p.s * p.d, heads * p.s * (p.d + p.d_v)),
+        _ => (0, heads * p.rows() * p.d),
+    }
+}
+
+/// Adds the parts of a pass's results. Also: how many elements a part has.
+fn add(p: &Problem, role: Role, t: &Tiling, lines: usize) -> (usize, Pass) {
+    const THREADS: usize = 64;
+    let (keys, elements) = sizes(p, role);
+    let (workgroups, side) = grid(elements.div_ceil(THREADS));
+    let mut text = constants(p);
+    let out = &mut text;
+    line!(out, "@compute @workgroup_size({THREADS})");
+    line!(out, "fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {{");
+    line!(out, "let x = (wg.x + wg.y * {side}u) * {THREADS}u + lid;\nif (x >= {elements}u) {{ return; }}");
+    // spelt out, so that loads do not wait for each other
+    for n in 0..t.splits {
+        line!(out, "let part_{n} = stat_load({}u + x);", lines + n * elements);
+    }
+    let parts: Vec<String> = (0..t.splits).map(|n| format!("part_{n}")).collect();
+    line!(out, "let v = {};", parts.join(" + "));
+    if role == Role::Keys {
+        line!(out, "if (x < {keys}u) {{\nlet row = x / D;\nlet bg = row / S;");
+        line!(out, "store_dk(bg / KV, bg % KV, row % S, x % D, v);\n}} else {{");
+        line!(out, "let y = x - {keys}u;\nlet row = y / DV;\nlet bg = row / S;");
+        line!(out, "store_dv(bg / KV, bg % KV, row % S, y % DV, v);\n}}\n}}");
+    } else {
+        line!(out, "let line = x / D;\nlet bg = line / ROWS;\nlet row = line % ROWS;");
+        line!(out, "store_dq(bg / KV, bg % KV * GROUP + row / L, row % L, x % D, v);\n}}");
+    }
+    (elements, Pass { text, workgroups, threads: THREADS as u32 })
+}
+
+impl Writer<'_> {
+    /// Reads a row's statistics: largest score, inverse sum, Σ do·o.
+    pub(super) fn stat_of(&mut self) {
+        let (width, out) = (self.parts + 2, &mut self.text);
+        line!(out, "fn stat_of(line: u32) -> vec4<f32> {{\nvar mean = 0f;");
+        line!(out, "for (var n = 2u; n < {width}u; n++) {{ mean += stat_load(line * {width}u + n); }}");
+        line!(
+            out,
+            "return vec4<f32>(stat_load(line * {width}u), stat_load(line * {width}u + 1u), mean, 0f);\n}}"
+        );
+    }
+
+    pub(super) fn finish_gradients(&mut self) {
+        let (p, t, role) = (self.p, self.t, self.role);
+        let (keys, elements) = sizes(p, role);
+        let lines = p.b * p.h_kv * p.rows() * (self.parts + 2);
+        let scale = real(p.scale as f32);
+        for &(_, input, name) in role.sums() {
+            let (width, scaled) = (input.width(p), name != "dv");
+            let (size, row) =
+                if role == Role::Keys { ("S", "g, row") } else { ("ROWS", "g * GROUP + row / L, row % L") };
+            for m in 0..t.rows / t.ty {
+                line!(self.text, "if (row0 + r_{m} < limit) {{\nlet row = row0 + r_{m};");
+                let place = format!("{}u + part * {elements}u", lines + if name == "dv" { keys } else { 0 });
+                let call = match t.splits {
+                    1 => format!("store_{name}(b, {row}, {{e}}, {{v}});"),
+                    _ => format!("stat_store({place} + (bg * {size} + row) * {width}u + {{e}}, {{v}});"),
+                };
+                for k in 0..t.columns(width) {
+                    let value = format!("{name}_{m}_{k}");
+                    if scaled {
+                        line!(self.text, "{value} *= {scale};");
+                    }
+                    self.put(width, &format!("c_{name}_{k}"), &value, &call);
+                }
+                line!(self.text, "}}");
+            }
+        }
+    }
+}

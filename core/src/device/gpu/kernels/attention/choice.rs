@@ -1,0 +1,157 @@
+//! Chooses tile sizes: those that fit, and that give every multiprocessor something to do.
+
+use super::roles::{Input, Role, fours};
+use super::{Limits, Problem};
+
+/// Tile sizes of a pass.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Tiling {
+    /// Resident rows.
+    pub rows: usize,
+    /// Streamed columns: a multiple of 4, and 1, 2 or 4 times `tx`.
+    pub cols: usize,
+    /// Threads across columns.
+    pub tx: usize,
+    /// Threads across rows.
+    pub ty: usize,
+    /// Whether inputs are staged in workgroup memory, or read where they lie (heads too large for it).
+    pub staged: bool,
+    /// Elements of four that a workgroup sums of each row of the results.
+    pub slice: usize,
+    /// Workgroups that share a row's results; 1 if staged.
+    pub slices: usize,
+    /// Workgroups that share the streamed columns.
+    pub splits: usize,
+}
+
+/// Rows, columns, threads across columns and rows.
+const TILES: &[[usize; 4]] = &[
+    [64, 32, 8, 16],
+    [64, 16, 8, 16],
+    [32, 64, 16, 8],
+    [32, 32, 8, 16],
+    [32, 32, 8, 8],
+    [32, 16, 8, 16],
+    [16, 64, 16, 8],
+    [16, 32, 8, 16],
+    [16, 32, 8, 8],
+    [16, 16, 8, 8],
+    [8, 64, 16, 8],
+    [8, 32, 8, 8],
+    [8, 16, 8, 8],
+    [4, 64, 32, 4],
+    [4, 64, 16, 4],
+    [4, 32, 16, 4],
+    [4, 16, 16, 4],
+];
+
+/// Into how many parts the streamed columns may be split.
+const SPLITS: &[usize] = &[1, 2, 3, 4, 6, 8, 12, 16];
+
+/// The same for software devices: short texts.
+const SOFTWARE: &[[usize; 4]] = &[[16, 16, 8, 8], [8, 16, 8, 8], [4, 16, 8, 4], [4, 8, 8, 4]];
+
+/// Registers of four for the sums of one thread.
+const SUMS: usize = 16;
+
+impl Tiling {
+    fn of([rows, cols, tx, ty]: [usize; 4], p: &Problem) -> Tiling {
+        let slice = fours(p.d.max(p.d_v));
+        Tiling { rows, cols, tx, ty, staged: true, slice, slices: 1, splits: 1 }
+    }
+
+    /// Threads of a workgroup.
+    pub(super) fn threads(&self) -> usize {
+        self.tx * self.ty
+    }
+
+    /// Elements of four that one thread sums of each of its rows of that width.
+    pub(super) fn columns(&self, width: usize) -> usize {
+        self.slice.min(fours(width)).div_ceil(self.tx)
+    }
+
+    /// Workgroups that share nothing of their results, and the steps of each.
+    fn grid(&self, p: &Problem, role: Role) -> (usize, usize) {
+        let (rows, steps) = match role {
+            Role::Keys => (p.s, p.group() * p.l.div_ceil(self.cols)),
+            _ => (p.rows(), p.s.div_ceil(self.cols)),
+        };
+        (rows.div_ceil(self.rows) * p.b * p.h_kv, steps)
+    }
+
+    /// Bytes of workgroup memory.
+    fn shared(&self, p: &Problem, role: Role) -> usize {
+        let tile = |inputs: &[Input], rows: usize| {
+            inputs.iter().map(|i| rows * (fours(i.width(p)) | 1) * 16).sum::<usize>()
+        };
+        let tiles = tile(role.resident(), self.rows) + tile(role.streamed(), self.cols);
+        let weights = role.sums().len() * self.rows * (self.cols / 4 | 1) * 16;
+        // gathered maxima, statistics of the columns, the flag
+        let rest = self.rows * self.tx * 4 + self.cols * 16 + 16;
+        weights + rest + if self.staged { tiles } else { 0 }
+    }
+
+    fn fits(&self, p: &Problem, role: Role, limits: &Limits) -> bool {
+        let columns: usize = role.sums().iter().map(|(_, input, _)| self.columns(input.width(p))).sum();
+        self.threads() <= limits.threads
+            && self.shared(p, role) <= limits.shared
+            && self.rows / self.ty * columns <= SUMS
+    }
+}
+
+/// About how long a pass takes, in cycles; for comparing tilings only. Constants from an H100.
+fn cost(t: &Tiling, p: &Problem, role: Role, units: usize) -> usize {
+    /// Beginning and end of a workgroup; a step's barriers; loads that wait together; a second pass.
+    const WORKGROUP: usize = 3000;
+    const STEP: usize = 500;
+    const LOADS: usize = 700;
+    const PASS: usize = 9000;
+    /// What reading workgroup memory costs beside a multiplication of one four.
+    const READ: usize = 6;
+    let (tm, tn) = (t.rows / t.ty, t.cols / t.tx);
+    let dots: usize = role
+        .resident()
+        .iter()
+        .zip(role.streamed())
+        .map(|(a, _)| fours(a.width(p)) * (4 * tm * tn + READ * (tm + tn)))
+        .sum();
+    let sums: usize = role
+        .sums()
+        .iter()
+        .map(|(_, input, _)| t.columns(input.width(p)))
+        .map(|columns| t.cols / 4 * (16 * tm * columns + READ * (tm + 4 * columns)))
+        .sum();
+    let (blocks, steps) = t.grid(p, role);
+    let crowd = (blocks * t.splits).div_ceil(units);
+    let warps = t.threads().div_ceil(32);
+    let read: Vec<usize> = role.streamed().iter().map(|i| t.cols * fours(i.width(p))).collect();
+    let waits: usize = read.iter().map(|n| n.div_ceil(8 * t.threads())).sum();
+    let alone = STEP + waits * LOADS + dots + sums;
+    // arithmetic of all workgroups of a multiprocessor; what they read, at about 48 bytes a cycle
+    let step = alone.max(crowd * (warps * (dots + sums) / 3 + read.iter().sum::<usize>() / 3));
+    WORKGROUP + steps.div_ceil(t.splits) * step + if t.splits > 1 { PASS } else { 0 }
+}
+
+/// The tile sizes of a pass; more than one split only if it may have them.
+pub(super) fn choose(p: &Problem, role: Role, limits: &Limits, may_split: bool) -> Tiling {
+    let (all, units) = if limits.software { (SOFTWARE, 1) } else { (TILES, limits.units.max(1)) };
+    let fitting = all.iter().map(|&t| Tiling::of(t, p)).filter(|t| t.fits(p, role, limits));
+    let split = |t: Tiling| {
+        let (blocks, steps) = t.grid(p, role);
+        let most = if may_split && !limits.software { steps.min(4 * units / blocks) } else { 1 };
+        SPLITS.iter().filter(move |&&n| n == 1 || n <= most).map(move |&splits| Tiling { splits, ..t })
+    };
+    let best = fitting.flat_map(split).min_by_key(|t| cost(t, p, role, units));
+    best.unwrap_or_else(|| unstaged(p, all))
+}
+
+/// For heads that do not fit into workgroup memory: a few rows, results in slices.
+fn unstaged(p: &Problem, all: &[[usize; 4]]) -> Tiling {
+    let all = all.iter().copied().filter(|t| t[0] == t[3]);
+    let mut t = Tiling::of(all.last().unwrap_or([4, 16, 16, 4]), p);
+    let whole = t.slice;
+    t.staged = false;
+    t.slice = whole.min(t.tx * SUMS / 4);
+    t.slices = whole.div_ceil(t.slice);
+    t
+}

@@ -1,0 +1,144 @@
+//! The forward pass: one dispatch, or two where the keys of few queries are split over workgroups.
+
+use super::choice::{Tiling, choose};
+use super::roles::{Role, constants, fours};
+use super::tiles::Writer;
+use super::{Kernel, Limits, Pass, Problem, grid};
+use std::fmt::Write;
+
+/// softmax(q·kᵀ·scale + mask)·v. Holes: `load_q`, `load_k`, `load_v` (or their forms of four),
+/// `load_mask`, `store`; with two passes, `part_store` and `part_load`.
+pub fn forward(p: &Problem, limits: &Limits) -> Kernel {
+    let t = choose(p, Role::Forward, limits, true);
+    let mut passes = vec![Writer::new(p, Role::Forward, &t, limits.software, 0).write()];
+    if t.splits == 1 {
+        return Kernel { passes, scratch: 0 };
+    }
+    passes.push(merge(p, &t));
+    Kernel { passes, scratch: p.b * p.h_kv * p.rows() * t.splits * (p.d_v + 2) }
+}
+
+/// Joins the partial results of a row: each is its largest score, its sum of weights, and its weighted sums.
+fn merge(p: &Problem, t: &Tiling) -> Pass {
+    const THREADS: usize = 64;
+    let elements = p.b * p.h_kv * p.rows() * p.d_v;
+    let (workgroups, side) = grid(elements.div_ceil(THREADS));
+    let mut text = constants(p);
+    line!(text, "const SPLITS = {}u;", t.splits);
+    line!(text, "const SIDE = {side}u;");
+    line!(text, "const ELEMENTS = {elements}u;");
+    text.push_str(MERGE_OPEN);
+    let out = &mut text;
+    // spelt out, so that loads do not wait for each other
+    for n in 0..t.splits {
+        line!(out, "let top_{n} = part_load(start + {n}u * (DV + 2u));");
+        line!(out, "let sum_{n} = part_load(start + {n}u * (DV + 2u) + 1u);");
+        line!(out, "let value_{n} = part_load(start + {n}u * (DV + 2u) + 2u + e);");
+        line!(out, "largest = max(largest, top_{n});");
+    }
+    for n in 0..t.splits {
+        line!(out, "let share_{n} = exp(top_{n} - largest);");
+        line!(out, "sum = fma(sum_{n}, share_{n}, sum);\nvalue = fma(value_{n}, share_{n}, value);");
+    }
+    text.push_str(MERGE_CLOSE);
+    Pass { text, workgroups, threads: THREADS as u32 }
+}
+
+const MERGE_OPEN: &str = "
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let x = (wg.x + wg.y * SIDE) * 64u + lid;
+    if (x >= ELEMENTS) { return; }
+    let e = x % DV;
+    let line = x / DV;
+    let row = line % ROWS;
+    let bg = line / ROWS;
+    let start = line * SPLITS * (DV + 2u);
+    var largest = -3.4028234e38f;
+    var sum = 0f;
+    var value = 0f;
+";
+
+const MERGE_CLOSE: &str = "
+    // the weight of the largest score is 1: the sum is 0 only where no key is seen
+    if (sum == 0f) { value = 0f; } else { value = value / sum; }
+    store(bg / KV, bg % KV * GROUP + row / L, row % L, e, value);
+}
+";
+
+impl Writer<'_> {
+    /// Adds what the threads of a row hold in `{name}_{m}` and leaves it there.
+    fn gather(&mut self, name: &str) {
+        let tm = self.tm();
+        let out = &mut self.text;
+        for m in 0..tm {
+            line!(out, "gathered[r_{m} * TX + tx] = {name}_{m};\n{name}_{m} = 0f;");
+        }
+        line!(out, "workgroupBarrier();\nfor (var x = 0u; x < TX; x++) {{");
+        for m in 0..tm {
+            line!(out, "{name}_{m} += gathered[r_{m} * TX + x];");
+        }
+        line!(out, "}}");
+    }
+
+    /// Calls a hole with each element of a four that lies within the row, `{e}` and `{v}` filled in.
+    pub(super) fn put(&mut self, width: usize, four: &str, value: &str, call: &str) {
+        line!(self.text, "if ({four} < {}u) {{", fours(width));
+        for (i, part) in ["x", "y", "z", "w"].into_iter().enumerate() {
+            let e = format!("{four} * 4u + {i}u");
+            let call = call.replace("{e}", &e).replace("{v}", &format!("{value}.{part}"));
+            if width.is_multiple_of(4) || i == 0 {
+                line!(self.text, "{call}");
+            } else {
+                line!(self.text, "if ({e} < {width}u) {{ {call} }}");
+            }
+        }
+        line!(self.text, "}}");
+    }
+
+    pub(super) fn finish_forward(&mut self) {
+        let (p, t) = (self.p, self.t);
+        self.gather("sum");
+        for m in 0..self.tm() {
+            line!(self.text, "if (row0 + r_{m} < ROWS) {{\nlet row = row0 + r_{m};");
+            let call = if t.splits == 1 {
+                line!(self.text, "let inverse = select(1f / sum_{m}, 0f, sum_{m} == 0f);");
+                "store(b, g * GROUP + row / L, row % L, {e}, {v} * inverse);"
+            } else {
+                line!(self.text, "let at = ((bg * ROWS + row) * {}u + part) * (DV + 2u);", t.splits);
+                line!(self.text, "if (tx == 0u && slice == 0u) {{");
+                line!(self.text, "part_store(at, max_{m});\npart_store(at + 1u, sum_{m});\n}}");
+                "part_store(at + 2u + {e}, {v});"
+            };
+            for k in 0..t.columns(p.d_v) {
+                self.put(p.d_v, &format!("c_o_{k}"), &format!("o_{m}_{k}"), call);
+            }
+            line!(self.text, "}}");
+        }
+    }
+
+    /// Largest score, inverse of the sum, and this slice's share of Σ do·o, of each row.
+    pub(super) fn finish_stats(&mut self) {
+        let (p, t) = (self.p, self.t);
+        self.gather("sum");
+        for m in 0..self.tm() {
+            let out = &mut self.text;
+            line!(out, "let inverse_{m} = select(1f / sum_{m}, 0f, sum_{m} == 0f);");
+            line!(out, "var mean_{m} = 0f;");
+            for k in 0..t.columns(p.d_v) {
+                line!(out, "if (c_o_{k} < {}u) {{", fours(p.d_v));
+                line!(out, "let up = at_do(b, g, row0 + r_{m}, limit, c_o_{k});");
+                line!(out, "mean_{m} = dot4(up, o_{m}_{k} * inverse_{m}, mean_{m});\n}}");
+            }
+        }
+        line!(self.text, "workgroupBarrier();");
+        self.gather("mean");
+        for m in 0..self.tm() {
+            let out = &mut self.text;
+            line!(out, "if (tx == 0u && row0 + r_{m} < ROWS) {{");
+            line!(out, "let at = (bg * ROWS + row0 + r_{m}) * {}u;", t.slices + 2);
+            line!(out, "stat_store(at + 2u + slice, mean_{m});\nif (slice == 0u) {{");
+            line!(out, "stat_store(at, max_{m});\nstat_store(at + 1u, inverse_{m});\n}}\n}}");
+        }
+    }
+}

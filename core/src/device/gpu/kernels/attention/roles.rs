@@ -1,0 +1,219 @@
+//! What the passes compute, of which inputs: the table that the texts are written from, and the functions
+//! that every text opens with.
+
+use super::Problem;
+use super::tiles::Writer;
+use std::fmt::Write;
+
+/// What a pass computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Role {
+    /// The output, or partial ones where keys are split.
+    Forward,
+    /// Largest score, inverse sum and Σ do·o of each row.
+    Stats,
+    /// dk and dv.
+    Keys,
+    /// dq.
+    Queries,
+}
+
+/// An input of the kernels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Input {
+    Q,
+    K,
+    V,
+    Up,
+}
+
+impl Input {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Input::Q => "q",
+            Input::K => "k",
+            Input::V => "v",
+            Input::Up => "do",
+        }
+    }
+
+    fn has_queries(self) -> bool {
+        matches!(self, Input::Q | Input::Up)
+    }
+
+    /// Elements of a row.
+    pub(super) fn width(self, p: &Problem) -> usize {
+        if matches!(self, Input::Q | Input::K) { p.d } else { p.d_v }
+    }
+
+    fn vector(self, p: &Problem) -> bool {
+        let v = &p.vectors;
+        let has = match self {
+            Input::Q => v.q,
+            Input::K => v.k,
+            Input::V => v.v,
+            Input::Up => v.up,
+        };
+        has && self.width(p).is_multiple_of(4)
+    }
+}
+
+/// A sum: of which weights (the array's name) and streamed input, and its name.
+pub(super) type Sum = (&'static str, Input, &'static str);
+
+impl Role {
+    pub(super) fn resident(self) -> &'static [Input] {
+        match self {
+            Role::Forward | Role::Stats => &[Input::Q],
+            Role::Keys => &[Input::K, Input::V],
+            Role::Queries => &[Input::Q, Input::Up],
+        }
+    }
+
+    pub(super) fn streamed(self) -> &'static [Input] {
+        if self == Role::Keys { &[Input::Q, Input::Up] } else { &[Input::K, Input::V] }
+    }
+
+    pub(super) fn sums(self) -> &'static [Sum] {
+        match self {
+            Role::Forward | Role::Stats => &[("p", Input::V, "o")],
+            Role::Keys => &[("p", Input::Up, "dv"), ("w", Input::Q, "dk")],
+            Role::Queries => &[("w", Input::K, "dq")],
+        }
+    }
+
+    pub(super) fn online(self) -> bool {
+        matches!(self, Role::Forward | Role::Stats)
+    }
+
+    /// How many rows it has for a key head, as text.
+    pub(super) fn rows(self) -> &'static str {
+        if self == Role::Keys { "S" } else { "ROWS" }
+    }
+}
+
+/// Elements of four that a row of so many takes.
+pub(super) fn fours(width: usize) -> usize {
+    width.div_ceil(4)
+}
+/// Sizes, shared by all texts.
+pub(super) fn constants(p: &Problem) -> String {
+    let mut text = String::new();
+    let all = [("H", p.h), ("KV", p.h_kv), ("GROUP", p.group()), ("L", p.l), ("S", p.s)];
+    for (name, v) in all.into_iter().chain([("D", p.d), ("DV", p.d_v), ("ROWS", p.rows())]) {
+        line!(text, "const {name} = {v}u;");
+    }
+    text
+}
+
+/// A literal. WGSL has none for infinities and NaN, nor may they be known when it compiles.
+pub(super) fn real(v: f32) -> String {
+    if v.is_finite() { format!("{v:?}f") } else { format!("bitcast<f32>(opaque ^ {:#x}u)", v.to_bits()) }
+}
+
+impl Writer<'_> {
+    pub(super) fn declarations(&mut self) {
+        let (p, t, role) = (self.p, self.t, self.role);
+        let out = &mut self.text;
+        out.push_str(&constants(p));
+        line!(out, "const TX = {}u;\nconst TY = {}u;", t.tx, t.ty);
+        line!(out, "const LOWEST = -3.4028234e38f;");
+        line!(out, "var<private> opaque: u32 = 0u;");
+        if t.staged {
+            for (inputs, rows) in [(role.resident(), t.rows), (role.streamed(), t.cols)] {
+                for &input in inputs {
+                    let size = rows * (fours(input.width(p)) | 1);
+                    line!(out, "var<workgroup> tile_{}: array<vec4<f32>, {size}>;", input.name());
+                }
+            }
+        }
+        for (weights, _, _) in role.sums() {
+            let size = t.rows * (t.cols / 4 | 1);
+            line!(out, "var<workgroup> weights_{weights}: array<vec4<f32>, {size}>;");
+        }
+        if role.online() {
+            line!(out, "var<workgroup> gathered: array<f32, {}>;", t.rows * t.tx);
+        }
+        if role == Role::Keys {
+            line!(out, "var<workgroup> stats: array<vec4<f32>, {}>;", t.cols);
+        }
+        out.push_str(PRELUDE);
+        for input in self.inputs() {
+            self.fetch(input);
+        }
+        if self.guards().1 {
+            self.text.push_str(ODD);
+        }
+        if !role.online() {
+            self.stat_of();
+        }
+        self.score();
+    }
+
+    /// Four elements of a row; zeros past the row's end or the limit. Without branches: what lies outside is
+    /// read elsewhere and dropped, so that loads do not wait for each other.
+    fn fetch(&mut self, input: Input) {
+        let (name, width) = (input.name(), input.width(self.p));
+        let place = match (input.has_queries(), self.p.group()) {
+            (false, _) | (true, 1) => "b, g, at",
+            (true, _) => "b, g * GROUP + at / L, at % L",
+        };
+        let vector = input.vector(self.p);
+        let out = &mut self.text;
+        line!(out, "fn at_{name}(b: u32, g: u32, row: u32, limit: u32, c: u32) -> vec4<f32> {{");
+        line!(out, "    let at = min(row, limit - 1u);");
+        if vector {
+            line!(out, "    let v = load_{name}4({place}, c * 4u);");
+        } else {
+            let part = |i: usize| match width.is_multiple_of(4) {
+                true => format!("load_{name}({place}, c * 4u + {i}u)"),
+                false => {
+                    let e = format!("c * 4u + {i}u");
+                    format!("select(0f, load_{name}({place}, min({e}, {}u)), {e} < {width}u)", width - 1)
+                }
+            };
+            line!(out, "    let v = vec4<f32>({}, {}, {}, {});", part(0), part(1), part(2), part(3));
+        }
+        line!(out, "    return select(vec4<f32>(), v, row < limit);\n}}");
+    }
+
+    /// A score from the product of a query's and a key's row; −∞ where the query does not see the key.
+    fn score(&mut self) {
+        let p = self.p;
+        let (head, i) = if p.group() == 1 { ("g", "at") } else { ("g * GROUP + at / L", "at % L") };
+        let mut hidden = "row >= limit || j >= S".to_string();
+        if p.causal {
+            hidden += " || j + L > i + S";
+        }
+        if p.window > 0 {
+            let _ = write!(hidden, " || j + L + {}u <= i + S", p.window);
+        }
+        let mask =
+            if p.masked { format!(" + load_mask(b, {head}, i, min(j, S - 1u))") } else { String::new() };
+        let scale = real(p.scale as f32);
+        let out = &mut self.text;
+        line!(out, "fn score(b: u32, g: u32, row: u32, limit: u32, j: u32, product: f32) -> f32 {{");
+        line!(out, "    let at = min(row, limit - 1u);\n    let i = {i};");
+        line!(out, "    let seen = product * {scale}{mask};");
+        line!(out, "    return select(seen, bitcast<f32>(opaque ^ 0xff800000u), {hidden});\n}}");
+    }
+}
+
+const PRELUDE: &str = "
+fn dot4(a: vec4<f32>, b: vec4<f32>, s: f32) -> f32 {
+    return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, s))));
+}
+fn weight(score: f32, largest: f32, inverse: f32) -> f32 {
+    return select(exp(score - largest) * inverse, 0f, bitcast<u32>(score) == 0xff800000u);
+}
+fn slope(p: f32, product: f32, mean: f32) -> f32 {
+    return select(p * (product - mean), 0f, bitcast<u32>(p) == 0u);
+}
+";
+
+const ODD: &str = "
+var<workgroup> odd: atomic<u32>;
+fn is_odd(v: vec4<f32>) -> bool {
+    return any((bitcast<vec4<u32>>(v) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u));
+}
+";

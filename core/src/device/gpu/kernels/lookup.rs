@@ -1,0 +1,247 @@
+//! Look-ups along an axis: take, gather and their opposites. Indices are checked where they are used: a bad one is
+//! read as 0 and reported. Sums are made in the order of the indices, by one thread each: the same bits every time.
+
+use super::rowwise::{self, entry};
+use crate::device::gpu::limits::Limits;
+use crate::device::gpu::wgsl::source::{Kernel, Layouts, Slot, Source, View};
+use crate::device::gpu::wgsl::walk;
+use crate::expr::{Instr, Kind, Tape};
+use crate::plan::{IndexKind, IndexWork, Operand, Rowwise};
+use crate::tensor::{DType, contiguous_strides};
+
+const THREADS: usize = 64;
+/// Indices up to which a thread looks through all of them for those equal to its own.
+const SEARCH: usize = 2048;
+
+/// The kernels of a look-up; bad indices are reported in the `report`-th word of the errors.
+pub fn kernels(w: &IndexWork, report: usize, layouts: &Layouts, limits: &Limits) -> Vec<Kernel> {
+    let w = &halves(w);
+    let look = Lookup::new(w, report, layouts);
+    match w.kind {
+        IndexKind::Take | IndexKind::Gather => vec![look.read()],
+        _ => {
+            let mut all = look.copy(limits);
+            all.push(look.write());
+            all
+        }
+    }
+}
+
+/// 64-bit elements move as two of 32.
+fn halves(w: &IndexWork) -> IndexWork {
+    let mut w = w.clone();
+    if w.table.dtype == DType::I64 {
+        let double = |o: &mut Operand| {
+            o.dtype = DType::U32;
+            o.offset *= 2;
+        };
+        double(&mut w.table);
+        double(&mut w.out);
+        w.updates.iter_mut().for_each(double);
+        w.table_shape.push(2);
+        if matches!(w.kind, IndexKind::Gather | IndexKind::ScatterAdd) {
+            w.indices_shape.push(2);
+        }
+    }
+    w
+}
+
+struct Lookup<'a> {
+    w: &'a IndexWork,
+    /// Gather and scatter of 64-bit elements: each index is for two.
+    twice: bool,
+    report: usize,
+    layouts: &'a Layouts,
+    outer: usize,
+    limit: usize,
+    inner: usize,
+    /// Indices (whole look-ups), or indices along the axis (elements).
+    count: usize,
+}
+
+impl<'a> Lookup<'a> {
+    fn new(w: &'a IndexWork, report: usize, layouts: &'a Layouts) -> Self {
+        let (shape, axis) = (&w.table_shape, w.axis);
+        let whole = matches!(w.kind, IndexKind::Take | IndexKind::TakeAdd | IndexKind::TakePut);
+        let twice = !whole && layouts.buffers[w.table.buffer].dtype == DType::I64;
+        Lookup {
+            w,
+            twice,
+            report,
+            layouts,
+            outer: shape[..axis].iter().product(),
+            limit: shape[axis],
+            inner: shape[axis + 1..].iter().product(),
+            count: if whole { w.indices_shape.iter().product() } else { w.indices_shape[axis] },
+        }
+    }
+
+    /// Puts `fn index(i: u32) -> u32` into the kernel: the i-th index, 2³² − 1 if it is none.
+    fn index_function(&self, source: &mut Source<'_>) {
+        let o = &self.w.indices;
+        let mut at = o.clone();
+        let value = match o.dtype {
+            DType::I64 => {
+                at.dtype = DType::U32;
+                let low = source.load(&at, &format!("(i + {}u) * 2u", o.offset));
+                let high = source.load(&at, &format!("(i + {}u) * 2u + 1u", o.offset));
+                format!("select(0xffffffffu, {low}, {high} == 0u)")
+            }
+            DType::I32 => format!("bitcast<u32>({})", source.load(&at, &format!("(i + {}u)", o.offset))),
+            _ => source.load(&at, &format!("(i + {}u)", o.offset)),
+        };
+        source.function(format!("fn index(i: u32) -> u32 {{ return {value}; }}"));
+    }
+
+    /// The line that makes `k` a good index, reporting a bad one at `position`.
+    fn checked(&self, source: &mut Source<'_>, position: &str) -> String {
+        self.index_function(source);
+        let errors = source.bind(Slot::Errors, View::Atomic, true);
+        format!(
+            "var k = index({position});\nif (k >= {}u) {{ atomicMin(&{errors}[{}], {position}); k = 0u; }}\n",
+            self.limit, self.report
+        )
+    }
+
+    /// Take and gather: an element of the output a thread, or four where they lie together.
+    fn read(&self) -> Kernel {
+        let mut source = Source::new(self.layouts);
+        let (w, whole) = (self.w, self.w.kind == IndexKind::Take);
+        let total = if whole { self.outer * self.count * self.inner } else { w.indices_shape.iter().product() };
+        let aligned = w.table.offset % 4 == 0 && w.out.offset % 4 == 0;
+        let float = source.has_four(&w.table);
+        let lanes = if whole && self.inner.is_multiple_of(4) && aligned && float { 4 } else { 1 };
+        let grid = walk::fold((total / lanes).div_ceil(THREADS));
+        let mut body = walk::group_number(grid);
+        body += &format!("let t = group * {THREADS}u + lid;\nif (t >= {}u) {{ return; }}\n", total / lanes);
+        body += &format!("let i = t * {lanes}u;\n");
+        if whole {
+            body += &format!("let j = i / {}u % {}u;\n", self.inner, self.count);
+            body += &self.checked(&mut source, "j");
+            body += &format!(
+                "let place = (i / {}u * {}u + k) * {}u + i % {}u + {}u;\n",
+                self.inner * self.count,
+                self.limit,
+                self.inner,
+                self.inner,
+                w.table.offset
+            );
+        } else {
+            body += &self.element_address(&mut source, "i");
+        }
+        body += &format!("let to = i + {}u;\n", w.out.offset);
+        body += &if lanes == 4 {
+            let value = source.load4(&w.table, "place");
+            source.store4(&w.out, "to", &value)
+        } else {
+            let value = source.load(&w.table, "place");
+            source.store(&w.out, "to", &value)
+        };
+        source.finish(&entry(THREADS, &body), grid)
+    }
+
+    /// Lines that make `from` the table's element that position `i` of the indices names.
+    fn element_address(&self, source: &mut Source<'_>, i: &str) -> String {
+        let (w, axis) = (self.w, self.w.axis);
+        let strides: Vec<isize> = contiguous_strides(&w.table_shape);
+        let (mut text, mut names) = walk::coordinates("c", i, &w.indices_shape);
+        let position = if self.twice { format!("{i} / 2u") } else { i.to_string() };
+        text += &format!("let position = {position};\n");
+        text += &self.checked(source, "position");
+        names[axis] = "k".into();
+        text += &format!("let place = {};\n", walk::address(w.table.offset, &names, &strides));
+        text
+    }
+
+    /// The output begins as the table, unless it is the table.
+    fn copy(&self, limits: &Limits) -> Vec<Kernel> {
+        let w = self.w;
+        if w.table.buffer == w.out.buffer && w.table.offset == w.out.offset {
+            return vec![];
+        }
+        let elements: usize = w.table_shape.iter().product();
+        let mut tape = Tape::default();
+        let result = tape.push(Instr::Load(0), Kind::of(w.table.dtype));
+        let line = |o: &Operand| Operand { strides: vec![1], ..o.clone() };
+        let copy = Rowwise {
+            domain: vec![elements],
+            reduced: vec![false],
+            operands: vec![line(&w.table)],
+            tape,
+            reductions: vec![],
+            result,
+            per_row: false,
+            out: line(&w.out),
+        };
+        rowwise::kernels(&copy, self.layouts, limits)
+    }
+
+    /// The forms with updates. A thread has one update; the first of equal indices adds up all of them, the last one
+    /// puts. Past [`SEARCH`] indices a thread has one column and goes through it in order.
+    fn write(&self) -> Kernel {
+        let mut source = Source::new(self.layouts);
+        let (w, puts) = (self.w, self.w.kind == IndexKind::TakePut);
+        let whole = puts || w.kind == IndexKind::TakeAdd;
+        // positions before and after the axis of the updates
+        let (outer, inner): (usize, usize) = if whole {
+            (self.outer, self.inner)
+        } else {
+            let s = &w.indices_shape;
+            (s[..w.axis].iter().product(), s[w.axis + 1..].iter().product())
+        };
+        let serial = self.count > SEARCH;
+        let work = outer * inner * if serial { 1 } else { self.count };
+        let grid = walk::fold(work.div_ceil(THREADS));
+        let mut body = walk::group_number(grid);
+        body += &format!("let t = group * {THREADS}u + lid;\nif (t >= {work}u) {{ return; }}\n");
+        let (n, divide) = (self.count, if self.twice { " / 2u" } else { "" });
+        let each = if serial { 1 } else { n };
+        body += &format!("let o = t / {}u;\nlet j = t / {inner}u % {each}u;\nlet i = t % {inner}u;\n", inner * each);
+        // where the update of index j lies, and which index it goes by
+        source.function(format!("fn update_at(o: u32, j: u32, i: u32) -> u32 {{ return (o * {n}u + j) * {inner}u + i; }}"));
+        let own = |j: &str| match whole {
+            true => j.to_string(),
+            false => format!("update_at(o, {j}, i){divide}"),
+        };
+        let at = |source: &mut Source<'_>, j: &str| {
+            let checked = self.checked(source, "position");
+            let line = format!("let position = {};\n{checked}", own(j));
+            if whole {
+                let to = format!("(o * {}u + k) * {}u + i + {}u", self.limit, self.inner, w.out.offset);
+                return format!("{line}let to = {to};\n");
+            }
+            let strides: Vec<isize> = contiguous_strides(&w.table_shape);
+            let (split, mut names) = walk::coordinates("c", &format!("update_at(o, {j}, i)"), &w.indices_shape);
+            names[w.axis] = "k".into();
+            format!("{line}{split}let to = {};\n", walk::address(w.out.offset, &names, &strides))
+        };
+        let Some(updates) = &w.updates else { return source.finish(&entry(THREADS, &body), grid) };
+        let update = |source: &mut Source<'_>, j: &str| {
+            source.load(updates, &format!("(update_at(o, {j}, i) + {}u)", updates.offset))
+        };
+        if serial {
+            body += &format!("for (var s = 0u; s < {n}u; s++) {{\n{}", at(&mut source, "s"));
+            let mut value = update(&mut source, "s");
+            if !puts {
+                value = format!("{} + {value}", source.load(&w.out, "to"));
+            }
+            body += &source.store(&w.out, "to", &value);
+            body += "}\n";
+            return source.finish(&entry(THREADS, &body), grid);
+        }
+        body += &at(&mut source, "j");
+        let equal = format!("index({}) == index(position)", own("s"));
+        if puts {
+            body += &format!("for (var s = j + 1u; s < {n}u; s++) {{ if ({equal}) {{ return; }} }}\n");
+            let value = update(&mut source, "j");
+            body += &source.store(&w.out, "to", &value);
+        } else {
+            body += &format!("for (var s = 0u; s < j; s++) {{ if ({equal}) {{ return; }} }}\n");
+            let (first, value) = (source.load(&w.out, "to"), update(&mut source, "s"));
+            body += &format!("var sum = {first} + {};\n", update(&mut source, "j"));
+            body += &format!("for (var s = j + 1u; s < {n}u; s++) {{ if ({equal}) {{ sum += {value}; }} }}\n");
+            body += &source.store(&w.out, "to", "sum");
+        }
+        source.finish(&entry(THREADS, &body), grid)
+    }
+}

@@ -1,0 +1,74 @@
+//! Kernels of a plan's steps: each archetype's skeleton, its holes filled.
+
+pub mod attention;
+mod attend;
+mod convolution;
+mod dequantise;
+mod epilogue;
+mod fold;
+mod lookup;
+mod pool;
+pub mod product;
+mod products;
+mod rowwise;
+mod scan;
+pub mod update;
+
+use super::limits::Limits;
+use super::wgsl::source::{Kernel, Layouts};
+use crate::error::Result;
+use crate::plan::Work;
+pub use crate::profile::Precision;
+
+/// The kernels of a step, in order, and the elements of scratch (f32 each) that they share, by number.
+pub struct Made {
+    /// The kernels.
+    pub kernels: Vec<Kernel>,
+    /// Elements.
+    pub scratch: Vec<usize>,
+}
+
+/// Writes the kernels of a step. Look-ups report bad indices in the `report`-th word of the errors.
+///
+/// # Errors
+/// Work that has no kernel on this device.
+pub fn kernels(
+    work: &Work,
+    report: usize,
+    layouts: &Layouts,
+    limits: &Limits,
+    precision: Precision,
+) -> Result<Made> {
+    let only = |kernels: Vec<Kernel>| Made { kernels, scratch: vec![] };
+    Ok(match work {
+        Work::Rowwise(w) => {
+            Made { kernels: rowwise::kernels(w, layouts, limits), scratch: rowwise::scratch(w, limits) }
+        }
+        Work::Product(w) => products::kernels(w, layouts, limits, precision),
+        Work::Convolution(w) => convolution::kernels(w, layouts, limits, precision),
+        Work::Attention(w) => attend::forward(w, layouts, limits, precision),
+        Work::AttentionGrad(w) => attend::backward(w, layouts, limits),
+        Work::Index(w) => only(lookup::kernels(w, report, layouts, limits)),
+        Work::Scan(w) => only(vec![scan::kernel(w, layouts)]),
+        Work::Pool(w) => only(vec![pool::kernel(w, layouts)]),
+        // read where it is used: never stored
+        Work::Dequantise(_, to) if layouts.buffers[to.buffer].blocks.is_some() => only(vec![]),
+        Work::Dequantise(from, to) => only(vec![dequantise::kernel(from, to, layouts)]),
+    })
+}
+
+/// What sort of work a step is, for profiles.
+pub fn name(work: &Work) -> &'static str {
+    match work {
+        Work::Rowwise(w) if w.reductions.is_empty() => "pointwise",
+        Work::Rowwise(_) => "rowwise",
+        Work::Product(_) => "product",
+        Work::Convolution(_) => "convolution",
+        Work::Attention(_) => "attention",
+        Work::AttentionGrad(_) => "attention gradient",
+        Work::Index(_) => "look-up",
+        Work::Scan(_) => "scan",
+        Work::Pool(_) => "pooling",
+        Work::Dequantise(..) => "dequantise",
+    }
+}

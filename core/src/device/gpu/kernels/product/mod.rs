@@ -1,0 +1,147 @@
+//! Matrix products C[batch, m, n] = A[batch, m, k] · B[batch, k, n] as WGSL skeletons with holes.
+//!
+//! A skeleton is the text of one kernel whose operands are reached through *hole functions*; the frame around it
+//! writes those, so that any stride, element type and fused pointwise work fits one kernel. Pure functions from
+//! parameters to text: equal parameters give equal text, and nothing here touches a device or declares a binding.
+//!
+//! Holes, all indices in range, `z` the batch index:
+//! - `load_a(z, row, k) -> f32`, `load_b(z, k, col) -> f32`: one element;
+//! - `load_a4`, `load_b4`: four elements along the axis that [`Shape::a_vec`] and [`Shape::b_vec`] name, its index a
+//!   multiple of four. Called only where the shape names an axis; the scalar forms only where it names none, except
+//!   for `load_a`, which the vector kernel also calls for an A that is not vectored along k;
+//! - `store(z, row, col, v)`, and `store4(z, row, col, vec4)` (along n) where [`Shape::c_vec`] allows it;
+//! - `partial_store(index, v)` and `partial_load(index) -> f32`, where [`Skeleton::scratch`] is not zero.
+
+mod choose;
+mod coop;
+mod reduce;
+mod tile;
+mod tiled;
+mod vector;
+
+pub use choose::{Choice, choose};
+pub use coop::{Coop, coop};
+pub use tiled::{Tiled, tiled};
+pub use vector::{Vector, vector};
+
+/// The axis along which an operand hands out four elements at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Along {
+    /// Single elements only.
+    #[default]
+    None,
+    /// Four consecutive k: A stored [m, k], B stored [n, k] as weights usually are. k is a multiple of four.
+    K,
+    /// Four consecutive rows of A, or columns of B: A stored [k, m], B stored [k, n]. That extent is a multiple of
+    /// four.
+    Outer,
+}
+
+/// The extents of a product and how its operands may be read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Independent products.
+    pub batch: u32,
+    /// Rows of A and C.
+    pub m: u32,
+    /// Columns of B and C.
+    pub n: u32,
+    /// Columns of A, rows of B.
+    pub k: u32,
+    /// How A is read four at a time.
+    pub a_vec: Along,
+    /// How B is read four at a time.
+    pub b_vec: Along,
+    /// Whether C takes four columns at once; n is a multiple of four.
+    pub c_vec: bool,
+}
+
+/// What a session asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// f32 arithmetic throughout.
+    Full,
+    /// Operands rounded to f16 where matrix units take them, sums in f32. Values beyond ±65504 become infinite.
+    Fast,
+}
+
+/// What the device can do, as far as products care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Side of the cooperative matrices with f16 operands and f32 sums; 0 where there are none.
+    pub coop_tile: u32,
+    /// Side of the cooperative matrices of f32 (8 on Metal); 0 where there are none.
+    pub coop_f32_tile: u32,
+    /// Invocations of a subgroup; only cooperative kernels rely on it.
+    pub subgroup: u32,
+    /// Bytes of workgroup memory a kernel may take.
+    pub shared_limit: u32,
+    /// Invocations of a workgroup at most.
+    pub max_threads: u32,
+    /// Multiprocessors, roughly: 132 on an H100; 8 is a fair guess for a phone.
+    pub units: u32,
+    /// A CPU that emulates a GPU: short texts before fast kernels.
+    pub software: bool,
+}
+
+/// A dispatch beside the main one: text and grid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// WGSL with one entry point, `main`; holes to be filled.
+    pub text: String,
+    /// Workgroups to dispatch.
+    pub workgroups: [u32; 3],
+    /// Invocations of a workgroup.
+    pub threads: u32,
+}
+
+/// A kernel with holes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skeleton {
+    /// The kernel. With [`Skeleton::reduce`] it calls `partial_store`, otherwise `store` or `store4`.
+    pub main: Pass,
+    /// Lines that must open the module.
+    pub enables: &'static [&'static str],
+    /// Bytes of workgroup memory taken.
+    pub shared: u32,
+    /// f32 elements of scratch that `partial_store` and `partial_load` index; 0 where k is not split.
+    pub scratch: u32,
+    /// The pass that sums the partial products (`partial_load`) and stores them (`store`, `store4`).
+    pub reduce: Option<Pass>,
+}
+
+/// Bytes of an f32.
+const F32: u32 = 4;
+
+/// The most workgroups that every driver takes in one dimension.
+const GRID: u32 = 65_535;
+
+/// Lines of WGSL.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn line(&mut self, line: impl AsRef<str>) {
+        self.0.push_str(line.as_ref());
+        self.0.push('\n');
+    }
+}
+
+/// A grid of `total` workgroups folded into two dimensions, and the WGSL that finds `id` from `wg: vec3<u32>`.
+fn fold(total: u32) -> ([u32; 3], String) {
+    let y = total.div_ceil(GRID).max(1);
+    let x = total.div_ceil(y).max(1);
+    let text = match (y > 1, x * y > total) {
+        (false, _) => "let id = wg.x;".to_string(),
+        (true, false) => format!("let id = wg.x + wg.y * {x}u;"),
+        (true, true) => format!("let id = wg.x + wg.y * {x}u;\nif id >= {total}u {{ return; }}"),
+    };
+    ([x, y, 1], text)
+}
+
+/// The opening of an entry point: attributes, arguments and `id`.
+fn entry(text: &mut Text, threads: u32, id: &str) {
+    text.line(format!("@compute @workgroup_size({threads})"));
+    text.line("fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {");
+    text.line(id);
+}

@@ -1,0 +1,122 @@
+//! Matrix products: the skeletons of [`product`](super::product) with a plan's operands and epilogue in their holes.
+
+use super::product::{self, Along, Shape, Skeleton};
+use super::{Made, Precision, epilogue};
+use crate::device::gpu::limits::Limits;
+use crate::device::gpu::wgsl::source::{Kernel, Layouts, Source};
+use crate::device::gpu::wgsl::walk;
+use crate::plan::{Operand, Product};
+
+/// The kernels of a product.
+pub fn kernels(w: &Product, layouts: &Layouts, limits: &Limits, precision: Precision) -> Made {
+    let axes = w.batch.len();
+    let sets = [&w.a.strides[..axes], &w.b.strides[..axes], &w.out.strides[..axes]];
+    let merged = walk::merge(&w.batch, &sets);
+    let probe = Source::new(layouts);
+    let along = |o: &Operand, batch: &[isize], outer: usize, k: usize, n: usize| {
+        let (so, sk) = (o.strides[axes + outer], o.strides[axes + 1 - outer]);
+        let fits = probe.has_four(o) && o.offset % 4 == 0 && batch.iter().all(|s| s % 4 == 0);
+        match () {
+            () if fits && sk == 1 && so % 4 == 0 && k.is_multiple_of(4) => Along::K,
+            () if fits && so == 1 && sk % 4 == 0 && n.is_multiple_of(4) => Along::Outer,
+            () => Along::None,
+        }
+    };
+    let out = &w.out;
+    let shape = Shape {
+        batch: merged.sizes.iter().product::<usize>() as u32,
+        m: w.m as u32,
+        n: w.n as u32,
+        k: w.k as u32,
+        a_vec: along(&w.a, &merged.strides[0], 0, w.k, w.m),
+        b_vec: along(&w.b, &merged.strides[1], 1, w.k, w.n),
+        c_vec: w.n.is_multiple_of(4)
+            && out.offset % 4 == 0
+            && out.strides[axes] % 4 == 0
+            && merged.strides[2].iter().all(|s| s % 4 == 0),
+    };
+    let skeleton = choose(&shape, limits, precision);
+    // addresses of (z, outer, inner) of an operand
+    let address = |o: &Operand, batch: &[isize], names: [&str; 2]| {
+        let (split, mut coordinates) = walk::coordinates("z", "z", &merged.sizes);
+        coordinates.extend(names.map(String::from));
+        let strides = [batch, &o.strides[axes..]].concat();
+        format!("{split}let at = {};\n", walk::address(o.offset, &coordinates, &strides))
+    };
+    let read = |source: &mut Source<'_>, name: &str, o: &Operand, batch: &[isize], names: [&str; 2]| {
+        let at = address(o, batch, names);
+        let [first, second] = names;
+        let one = source.load(o, "at");
+        source.function(format!("fn load_{name}(z: u32, {first}: u32, {second}: u32) -> f32 {{\n{at}return {one};\n}}"));
+        if (if name == "a" { shape.a_vec } else { shape.b_vec }) != Along::None {
+            let four = source.load4(o, "at");
+            source.function(format!(
+                "fn load_{name}4(z: u32, {first}: u32, {second}: u32) -> vec4<f32> {{\n{at}return {four};\n}}"
+            ));
+        }
+    };
+    let fill = |source: &mut Source<'_>, text: &str| {
+        if text.contains("load_a") {
+            read(source, "a", &w.a, &merged.strides[0], ["row", "k"]);
+        }
+        if text.contains("load_b") {
+            read(source, "b", &w.b, &merged.strides[1], ["k", "col"]);
+        }
+        if text.contains("store(") || text.contains("store4(") {
+            let wide = shape.c_vec && text.contains("store4(");
+            epilogue::put(source, &w.epilogue, out, wide);
+            let at = address(out, &merged.strides[2], ["row", "col"]);
+            let m = w.m;
+            source.function(format!(
+                "fn store(z: u32, row: u32, col: u32, v: f32) {{\n{at}finished(z * {m}u + row, col, at, v);\n}}"
+            ));
+            if wide {
+                source.function(format!(
+                    "fn store4(z: u32, row: u32, col: u32, v: vec4<f32>) {{\n{at}finished4(z * {m}u + row, col, at, v);\n}}"
+                ));
+            }
+        }
+    };
+    made(&skeleton, layouts, fill)
+}
+
+/// The kernel, tile and split that suit a product.
+pub fn choose(shape: &Shape, limits: &Limits, precision: Precision) -> Skeleton {
+    let allowed = product::Limits {
+        coop_tile: limits.coop as u32,
+        coop_f32_tile: 0,
+        subgroup: limits.subgroup.unwrap_or(0) as u32,
+        shared_limit: limits.shared as u32,
+        max_threads: limits.threads as u32,
+        units: limits.units as u32,
+        software: limits.software,
+    };
+    let precision = match precision {
+        Precision::Full => product::Precision::Full,
+        Precision::Fast => product::Precision::Fast,
+    };
+    product::choose(shape, &allowed, precision).skeleton(shape)
+}
+
+/// A skeleton's passes, their holes filled; partial sums lie in scratch 0.
+pub fn made(skeleton: &Skeleton, layouts: &Layouts, fill: impl Fn(&mut Source<'_>, &str)) -> Made {
+    let passes = std::iter::once(&skeleton.main).chain(&skeleton.reduce);
+    let kernel = |pass: &product::Pass| -> Kernel {
+        let mut source = Source::new(layouts);
+        skeleton.enables.iter().for_each(|e| source.enable(e));
+        // "partial_store(" is no call of "store("
+        let own = pass.text.replace("partial_store(", "").replace("partial_load(", "");
+        fill(&mut source, &own);
+        if pass.text.contains("partial_store(") {
+            let name = source.scratch(0, true);
+            source.function(format!("fn partial_store(index: u32, v: f32) {{ {name}[index] = v; }}"));
+        }
+        if pass.text.contains("partial_load(") {
+            let name = source.scratch(0, false);
+            source.function(format!("fn partial_load(index: u32) -> f32 {{ return {name}[index]; }}"));
+        }
+        source.finish(&pass.text, pass.workgroups)
+    };
+    let kernels = passes.map(kernel).collect();
+    Made { kernels, scratch: if skeleton.scratch > 0 { vec![skeleton.scratch as usize] } else { vec![] } }
+}

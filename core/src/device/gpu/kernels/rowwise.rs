@@ -1,0 +1,591 @@
+//! Pointwise work and reductions: one thread an element, or threads that share rows and join their parts.
+
+use super::fold;
+use crate::device::gpu::limits::Limits;
+use crate::device::gpu::wgsl::code::{self, Names};
+use crate::device::gpu::wgsl::source::{Kernel, Layouts, Slot, Source, View};
+use crate::device::gpu::wgsl::walk::{self, Merged};
+use crate::expr::{Fold, Instr, Kind, Reg};
+use crate::plan::{Operand, Rowwise};
+use crate::tensor::DType;
+
+/// Elements below which four at a time are not worth a longer text.
+const VECTORS_FROM: usize = 16 * 1024;
+/// Components of a vec4.
+pub const LANES: [&str; 4] = ["x", "y", "z", "w"];
+
+/// The kernels that carry out a rowwise step, in order.
+pub fn kernels(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Vec<Kernel> {
+    if w.reductions.is_empty() && w.reduced.iter().all(|r| !r) {
+        return vec![pointwise(w, layouts, limits)];
+    }
+    let rows = Rows::new(w, limits);
+    match rows.splits {
+        1 => vec![rows.kernel(layouts, Part::Whole)],
+        _ => vec![rows.kernel(layouts, Part::Pieces), rows.kernel(layouts, Part::Joined)],
+    }
+}
+
+/// Strides of `Index` instructions, in the tape's order.
+fn index_strides(w: &Rowwise) -> Vec<&[isize]> {
+    let strides = |i: &'_ (Instr, Kind)| matches!(i.0, Instr::Index(_));
+    let all = w.tape.code.iter().filter(|i| strides(i));
+    all.filter_map(|(i, _)| if let Instr::Index(s) = i { Some(s.as_slice()) } else { None }).collect()
+}
+
+/// How an operand is read where four elements are computed at once.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Four {
+    /// Four at once.
+    Vector,
+    /// One for all.
+    Same,
+    /// Each by itself.
+    Single,
+}
+
+/// How an operand can be read along the last axis of those strides.
+pub fn four(o: &Operand, strides: &[isize], source: &Source<'_>) -> Four {
+    let Some((&last, others)) = strides.split_last() else { return Four::Same };
+    let aligned = o.offset % 4 == 0 && others.iter().all(|s| s % 4 == 0);
+    match last {
+        0 => Four::Same,
+        1 if aligned && source.has_four(o) => Four::Vector,
+        _ => Four::Single,
+    }
+}
+
+fn writes_four(o: &Operand, strides: &[isize]) -> bool {
+    let Some((&last, others)) = strides.split_last() else { return false };
+    let float = matches!(o.dtype, DType::F32 | DType::F16 | DType::BF16);
+    float && last == 1 && o.offset % 4 == 0 && others.iter().all(|s| s % 4 == 0)
+}
+
+fn pointwise(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Kernel {
+    let mut source = Source::new(layouts);
+    let indices = index_strides(w);
+    let mut sets: Vec<&[isize]> = w.operands.iter().map(|o| o.strides.as_slice()).collect();
+    sets.push(&w.out.strides);
+    sets.extend(&indices);
+    let Merged { sizes, strides } = walk::merge(&w.domain, &sets);
+    let operands = w.operands.len();
+    let elements: usize = sizes.iter().product();
+    let innermost = sizes.last().copied().unwrap_or(1);
+    let wide = elements >= VECTORS_FROM && innermost % 4 == 0 && writes_four(&w.out, &strides[operands]);
+    let lanes = if wide { 4 } else { 1 };
+    let work = elements / lanes;
+    let threads = if work >= 512 * limits.units { 256 } else { 64 };
+    let grid = walk::fold(work.div_ceil(threads));
+
+    let (split, coordinates) = walk::coordinates("c", "i", &sizes);
+    let mut body = walk::group_number(grid);
+    body += &format!("let t = group * {threads}u + lid;\nif (t >= {work}u) {{ return; }}\n");
+    body += &format!("let i = t * {lanes}u;\n{split}");
+    let used = code::needed(&w.tape, &[w.result]);
+    let loaded = |i: usize| w.tape.code.iter().zip(&used).any(|(c, u)| *u && c.0 == Instr::Load(i));
+    let mut ways = vec![Four::Single; operands];
+    for (i, o) in w.operands.iter().enumerate().filter(|(i, _)| loaded(*i)) {
+        body += &format!("let a{i} = {};\n", walk::address(o.offset, &coordinates, &strides[i]));
+        ways[i] = if wide { four(o, &strides[i], &source) } else { Four::Same };
+        let value = match ways[i] {
+            Four::Vector => source.load4(o, &format!("a{i}")),
+            Four::Same => source.load(o, &format!("a{i}")),
+            Four::Single => continue,
+        };
+        body += &format!("let x{i} = {value};\n");
+    }
+    body += &format!("let at = {};\n", walk::address(w.out.offset, &coordinates, &strides[operands]));
+    if wide {
+        body += "var y: vec4<f32>;\n";
+    }
+    for (lane, letter) in LANES.iter().enumerate().take(lanes) {
+        let mut load = |source: &mut Source<'_>, i: usize| match ways[i] {
+            Four::Vector => format!("x{i}.{letter}"),
+            Four::Same => format!("x{i}"),
+            Four::Single => {
+                let step = strides[i].last().copied().unwrap_or(0) * lane as isize;
+                source.load(&w.operands[i], &format!("(a{i} + {}u)", step as u32))
+            }
+        };
+        let mut index = |s: &[isize]| {
+            let at = indices.iter().position(|k| *k == s).unwrap_or(0);
+            let own = &strides[operands + 1 + at];
+            let step = own.last().copied().unwrap_or(0) * lane as isize;
+            format!("({})", walk::address(step, &coordinates, own))
+        };
+        let mut names =
+            Names { load: &mut load, index: &mut index, reduced: &|_| "0.0f".to_string() };
+        let lines = code::print(&mut source, &w.tape, &[w.result], &[], &mut names);
+        if wide {
+            body += &format!("{{\n{lines}y.{letter} = r{};\n}}\n", w.result);
+        } else {
+            body += &lines;
+            let value = format!("r{}", w.result);
+            body += &source.store(&w.out, "at", &value);
+        }
+    }
+    if wide {
+        body += &source.store4(&w.out, "at", "y");
+    }
+    source.finish(&entry(threads, &body), grid)
+}
+
+/// The entry point around a body that knows `wid` and `lid`.
+pub fn entry(threads: usize, body: &str) -> String {
+    format!(
+        "@compute @workgroup_size({threads})\nfn main(@builtin(workgroup_id) wid: vec3<u32>, \
+         @builtin(local_invocation_index) lid: u32) {{\n{body}\n}}\n"
+    )
+}
+
+/// Which part of a reduction a kernel does.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    /// All of it.
+    Whole,
+    /// A piece of each row, kept in scratch.
+    Pieces,
+    /// What the pieces give together.
+    Joined,
+}
+
+/// A reduction, arranged for threads.
+struct Rows<'a> {
+    w: &'a Rowwise,
+    indices: Vec<&'a [isize]>,
+    /// Axes kept and axes reduced, merged; strides of operands, then the output, then the indices.
+    kept: Merged,
+    along: Merged,
+    rows: usize,
+    length: usize,
+    /// Threads that share a row.
+    parts: usize,
+    /// Rows of a workgroup.
+    group: usize,
+    /// Neighbouring threads have neighbouring rows (else neighbouring parts of a row).
+    across: bool,
+    /// Workgroups that share a row.
+    splits: usize,
+    /// Elements a thread reads at once.
+    lanes: usize,
+    /// Registers that are the same for a whole row.
+    of_row: Vec<bool>,
+    /// Reductions that run in the same pass over the row.
+    passes: Vec<Vec<usize>>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(w: &'a Rowwise, limits: &Limits) -> Self {
+        let indices = index_strides(w);
+        let mut sets: Vec<&[isize]> = w.operands.iter().map(|o| o.strides.as_slice()).collect();
+        sets.push(&w.out.strides);
+        sets.extend(&indices);
+        let merged = |reduced: bool| {
+            let pick = |s: &[isize]| -> Vec<isize> {
+                s.iter().zip(&w.reduced).filter(|(_, r)| **r == reduced).map(|(s, _)| *s).collect()
+            };
+            let sizes: Vec<usize> =
+                w.domain.iter().zip(&w.reduced).filter(|(_, r)| **r == reduced).map(|(n, _)| *n).collect();
+            let picked: Vec<Vec<isize>> = sets.iter().map(|s| pick(s)).collect();
+            let slices: Vec<&[isize]> = picked.iter().map(Vec::as_slice).collect();
+            walk::merge(&sizes, &slices)
+        };
+        let (kept, along) = (merged(false), merged(true));
+        let (rows, length): (usize, usize) = (kept.sizes.iter().product(), along.sizes.iter().product());
+        // neighbouring threads should read neighbouring elements: along the axis that most operands walk by ones
+        let walks = |m: &Merged| (0..w.operands.len()).filter(|&i| m.strides[i].last() == Some(&1)).count();
+        let across = rows > 1 && walks(&kept) > walks(&along);
+        let (parts, group) = if across {
+            let columns = rows.next_power_of_two().min(32);
+            let parts = (length.div_ceil(8)).next_power_of_two().min(256 / columns);
+            (parts, columns * if parts == 1 { 64 / columns } else { 1 })
+        } else {
+            let few = rows < 2 * limits.units;
+            let each = if few { 2 } else { 8 };
+            let parts = length.div_ceil(each).next_power_of_two().min(256);
+            (parts, (if few { 32 } else { 128 } / parts).clamp(1, rows.next_power_of_two()))
+        };
+        let of_row = of_row(w);
+        let passes = passes(w);
+        let folds = w.reductions.iter().all(|(f, _)| !matches!(f, Fold::ArgMax | Fold::ArgMin));
+        let groups = rows.div_ceil(group);
+        let splits = if passes.len() == 1 && w.per_row && folds && length / parts >= 64 && groups < limits.units {
+            (2 * limits.units / groups).clamp(1, length / (parts * 16))
+        } else {
+            1
+        };
+        let mut rows =
+            Rows { w, indices, kept, along, rows, length, parts, group, across, splits, lanes: 1, of_row, passes };
+        rows.lanes = rows.lanes(limits);
+        rows
+    }
+
+    /// Four elements at once where rows are long, contiguous, and every large operand can be read so.
+    fn lanes(&self, limits: &Limits) -> usize {
+        let out = self.w.operands.len();
+        let innermost = self.along.sizes.last().copied().unwrap_or(1);
+        let aligned = |i: usize, o: &Operand| {
+            o.offset % 4 == 0
+                && self.kept.strides[i].iter().all(|s| s % 4 == 0)
+                && self.along.strides[i].split_last().is_none_or(|(_, s)| s.iter().all(|s| s % 4 == 0))
+        };
+        let fits = |i: usize, o: &Operand| match self.along.strides[i].last() {
+            Some(0) => true,
+            Some(1) => aligned(i, o) && matches!(o.dtype, DType::F32 | DType::F16 | DType::BF16),
+            _ => false,
+        };
+        let reads = self.w.operands.iter().enumerate().all(|(i, o)| fits(i, o));
+        let writes = self.w.per_row || fits(out, &self.w.out) && self.along.strides[out].last() == Some(&1);
+        let worth = innermost >= 512 && (!limits.software || innermost >= 4096);
+        if !self.across && worth && innermost % 4 == 0 && self.indices.is_empty() && reads && writes { 4 } else { 1 }
+    }
+
+    fn kernel(&self, layouts: &Layouts, part: Part) -> Kernel {
+        let mut source = Source::new(layouts);
+        let threads = self.parts * self.group;
+        let splits = if part == Part::Pieces { self.splits } else { 1 };
+        let grid = walk::fold(self.rows.div_ceil(self.group) * splits);
+        let mut body = walk::group_number(grid);
+        let (row_of, part_of) = if self.across {
+            (format!("lid % {}u", self.group), format!("lid / {}u", self.group))
+        } else {
+            (format!("lid / {}u", self.parts), format!("lid % {}u", self.parts))
+        };
+        body += &format!("let part = {part_of};\n");
+        let block = if splits > 1 {
+            body += &format!("let piece = group % {splits}u;\n");
+            format!("(group / {splits}u)")
+        } else {
+            "group".into()
+        };
+        body += &format!("let place = {block} * {}u + {row_of};\nlet live = place < {}u;\n", self.group, self.rows);
+        body += &format!("let row = min(place, {}u);\n", self.rows - 1);
+        let (split, coordinates) = walk::coordinates("k", "row", &self.kept.sizes);
+        body += &split;
+        let operands = self.w.operands.len();
+        for (i, o) in self.w.operands.iter().enumerate() {
+            body += &format!("let a{i} = {};\n", walk::address(o.offset, &coordinates, &self.kept.strides[i]));
+        }
+        let out = walk::address(self.w.out.offset, &coordinates, &self.kept.strides[operands]);
+        body += &format!("let at = {out};\n");
+        for i in 0..self.indices.len() {
+            let strides = &self.kept.strides[operands + 1 + i];
+            body += &format!("let n{i} = {};\n", walk::address(0, &coordinates, strides));
+        }
+        let mut ready = vec![false; self.w.tape.code.len()];
+        for pass in &self.passes {
+            self.accumulate(pass, part, &mut ready, &mut source, &mut body);
+            self.join(pass, &mut source, &mut body);
+            if part == Part::Pieces {
+                body += "if (live && part == 0u) {\n";
+                for &r in pass {
+                    let (view, wrap) = scratch_view(self.kind(r));
+                    let name = source.bind(Slot::Scratch(r), view, true);
+                    body += &format!("{name}[row * {splits}u + piece] = {wrap}(red{r});\n");
+                }
+                body += "}\n";
+                return source.finish(&entry(threads, &body), grid);
+            }
+        }
+        if self.w.per_row {
+            self.hoist(&[self.w.result], &mut ready, &mut source, &mut body);
+            let store = source.store(&self.w.out, "at", &format!("r{}", self.w.result));
+            body += &format!("if (live && part == 0u) {{ {store} }}\n");
+        } else {
+            self.hoist(&[self.w.result], &mut ready, &mut source, &mut body);
+            body += "if (live) {\n";
+            self.each(part, (&[self.w.result], true), &ready, &mut source, &mut body, |s, lane, text| {
+                let value = format!("r{}", self.w.result);
+                if self.lanes == 4 {
+                    *text += &format!("y.{} = {value};\n", LANES[lane]);
+                } else {
+                    let to = format!("(at + {})", self.step(operands, 0));
+                    *text += &s.store(&self.w.out, &to, &value);
+                }
+            });
+            body += "}\n";
+        }
+        source.finish(&entry(threads, &body), grid)
+    }
+
+    /// The kind a reduction is kept in: places among bools are found among numbers.
+    fn kind(&self, reduction: usize) -> Kind {
+        let (f, reg) = self.w.reductions[reduction];
+        match self.w.tape.kind(reg) {
+            Kind::B if fold::is_place(f) => Kind::U,
+            kind => kind,
+        }
+    }
+
+    /// The address along the reduced axes of what `strides[which]` walks, from coordinates `j…`.
+    fn step(&self, which: usize, lane: usize) -> String {
+        let names: Vec<String> = (0..self.along.sizes.len()).map(|i| format!("j{i}")).collect();
+        let strides = &self.along.strides[which];
+        walk::address(strides.last().copied().unwrap_or(0) * lane as isize, &names, strides)
+    }
+
+    /// Prints what is the same for a whole row.
+    fn hoist(&self, wanted: &[Reg], ready: &mut [bool], source: &mut Source<'_>, body: &mut String) {
+        let needed = code::needed(&self.w.tape, wanted);
+        let rows: Vec<Reg> = (0..needed.len()).filter(|&r| needed[r] && self.of_row[r] && !ready[r]).collect();
+        if rows.is_empty() {
+            return;
+        }
+        *body += &self.lines(&rows, ready, 0, false, source);
+        rows.into_iter().for_each(|r| ready[r] = true);
+    }
+
+    fn lines(
+        &self,
+        wanted: &[Reg],
+        ready: &[bool],
+        lane: usize,
+        along: bool,
+        source: &mut Source<'_>,
+    ) -> String {
+        let operands = self.w.operands.len();
+        let mut load = |source: &mut Source<'_>, i: usize| {
+            let o = &self.w.operands[i];
+            let moves = along && self.along.strides[i].iter().any(|s| *s != 0);
+            if moves && self.lanes == 4 && self.along.strides[i].last() == Some(&1) {
+                return format!("x{i}.{}", LANES[lane]);
+            }
+            let at = if moves { format!("(a{i} + {})", self.step(i, lane)) } else { format!("a{i}") };
+            source.load(o, &at)
+        };
+        let mut index = |s: &[isize]| {
+            let i = self.indices.iter().position(|k| *k == s).unwrap_or(0);
+            if along { format!("(n{i} + {})", self.step(operands + 1 + i, lane)) } else { format!("n{i}") }
+        };
+        let reduced = |i: usize| format!("red{i}");
+        let mut names = Names { load: &mut load, index: &mut index, reduced: &reduced };
+        code::print(source, &self.w.tape, wanted, ready, &mut names)
+    }
+
+    /// A loop over this thread's elements of the row; `then` writes what is done with each, into `y` where four
+    /// are stored at once.
+    fn each(
+        &self,
+        part: Part,
+        (wanted, stores): (&[Reg], bool),
+        ready: &[bool],
+        source: &mut Source<'_>,
+        body: &mut String,
+        mut then: impl FnMut(&mut Source<'_>, usize, &mut String),
+    ) {
+        let (parts, lanes) = (self.parts, self.lanes);
+        let (first, end) = if part == Part::Pieces {
+            let each = self.length.div_ceil(self.splits).next_multiple_of(lanes);
+            *body += &format!("let first = piece * {each}u;\nlet end = min(first + {each}u, {}u);\n", self.length);
+            ("first + ", "end".to_string())
+        } else {
+            ("", format!("{}u", self.length))
+        };
+        *body += &format!("for (var j = {first}part * {lanes}u; j < {end}; j += {}u) {{\n", parts * lanes);
+        *body += &walk::coordinates("j", "j", &self.along.sizes).0;
+        let needed = code::needed(&self.w.tape, wanted);
+        if lanes == 4 {
+            for (i, o) in self.w.operands.iter().enumerate() {
+                let used = (0..needed.len())
+                    .any(|r| needed[r] && !ready[r] && self.w.tape.code[r].0 == Instr::Load(i));
+                if used && self.along.strides[i].last() == Some(&1) {
+                    let value = source.load4(o, &format!("(a{i} + {})", self.step(i, 0)));
+                    *body += &format!("let x{i} = {value};\n");
+                }
+            }
+            if stores {
+                *body += "var y: vec4<f32>;\n";
+            }
+            for lane in 0..4 {
+                *body += "{\n";
+                *body += &self.lines(wanted, ready, lane, true, source);
+                then(source, lane, body);
+                *body += "}\n";
+            }
+            if stores {
+                let to = format!("(at + {})", self.step(self.w.operands.len(), 0));
+                *body += &source.store4(&self.w.out, &to, "y");
+            }
+        } else {
+            *body += &self.lines(wanted, ready, 0, true, source);
+            then(source, 0, body);
+        }
+        *body += "}\n";
+    }
+
+    /// Each thread's own part of the reductions of a pass.
+    fn accumulate(
+        &self,
+        pass: &[usize],
+        part: Part,
+        ready: &mut [bool],
+        source: &mut Source<'_>,
+        body: &mut String,
+    ) {
+        for &r in pass {
+            let (f, kind) = (self.w.reductions[r].0, self.kind(r));
+            *body += &format!("var acc{r}: {} = {};\n", type_name(kind), fold::identity(source, f, kind));
+            if fold::is_place(f) {
+                *body += &format!("var pos{r}: u32 = 0xffffffffu;\n");
+            }
+        }
+        if part == Part::Joined {
+            *body += &format!("for (var j = part; j < {}u; j += {}u) {{\n", self.splits, self.parts);
+            for &r in pass {
+                let (f, kind) = (self.w.reductions[r].0, self.kind(r));
+                let (view, _) = scratch_view(kind);
+                let name = source.bind(Slot::Scratch(r), view, false);
+                let element = format!("{name}[row * {}u + j]", self.splits);
+                let element = if kind == Kind::B { format!("({element} != 0u)") } else { element };
+                *body += &format!("acc{r} = {};\n", fold::join(source, f, kind, &format!("acc{r}"), &element));
+            }
+            *body += "}\n";
+            return;
+        }
+        let wanted: Vec<Reg> = pass.iter().map(|&r| self.w.reductions[r].1).collect();
+        self.hoist(&wanted, ready, source, body);
+        self.each(part, (&wanted, false), ready, source, body, |source, lane, text| {
+            for &r in pass {
+                let ((f, reg), kind) = (self.w.reductions[r], self.kind(r));
+                let number = kind == Kind::U && self.w.tape.kind(reg) == Kind::B;
+                let value = if number { format!("u32(r{reg})") } else { format!("r{reg}") };
+                let acc = format!("acc{r}");
+                if fold::is_place(f) {
+                    let better = fold::better(source, f, kind);
+                    *text += &format!(
+                        "if ({better}({acc}, pos{r}, {value}, j + {lane}u)) {{ {acc} = {value}; pos{r} = j + {lane}u; }}\n"
+                    );
+                } else {
+                    *text += &format!("{acc} = {};\n", fold::join(source, f, kind, &acc, &value));
+                }
+            }
+        });
+    }
+
+    /// Joins the threads' parts; `red{r}` is then known to every thread of the row.
+    fn join(&self, pass: &[usize], source: &mut Source<'_>, body: &mut String) {
+        let threads = self.parts * self.group;
+        let step = if self.across { self.group } else { 1 };
+        for &r in pass {
+            let (f, kind) = (self.w.reductions[r].0, self.kind(r));
+            if self.parts == 1 {
+                let result = if fold::is_place(f) { format!("i32(pos{r})") } else { format!("acc{r}") };
+                *body += &format!("let red{r} = {result};\n");
+                continue;
+            }
+            source.function(format!("var<workgroup> s{r}: array<{}, {threads}>;", shared_type(kind)));
+            let put = if kind == Kind::B { format!("u32(acc{r})") } else { format!("acc{r}") };
+            *body += &format!("s{r}[lid] = {put};\n");
+            if fold::is_place(f) {
+                source.function(format!("var<workgroup> p{r}: array<u32, {threads}>;"));
+                *body += &format!("p{r}[lid] = pos{r};\n");
+            }
+        }
+        if self.parts == 1 {
+            return;
+        }
+        *body += "workgroupBarrier();\n";
+        let mut half = self.parts / 2;
+        while half > 0 {
+            *body += &format!("if (part < {half}u) {{\n");
+            for &r in pass {
+                let (f, kind) = (self.w.reductions[r].0, self.kind(r));
+                let other = half * step;
+                if fold::is_place(f) {
+                    let better = fold::better(source, f, kind);
+                    *body += &format!(
+                        "if ({better}(s{r}[lid], p{r}[lid], s{r}[lid + {other}u], p{r}[lid + {other}u])) \
+                         {{ s{r}[lid] = s{r}[lid + {other}u]; p{r}[lid] = p{r}[lid + {other}u]; }}\n"
+                    );
+                    continue;
+                }
+                let read = |i: &str| match kind {
+                    Kind::B => format!("(s{r}[{i}] != 0u)"),
+                    _ => format!("s{r}[{i}]"),
+                };
+                let (a, b) = (read("lid"), read(&format!("lid + {other}u")));
+                let joined = fold::join(source, f, kind, &a, &b);
+                let joined = if kind == Kind::B { format!("u32({joined})") } else { joined };
+                *body += &format!("s{r}[lid] = {joined};\n");
+            }
+            *body += "}\nworkgroupBarrier();\n";
+            half /= 2;
+        }
+        for &r in pass {
+            let (f, kind) = (self.w.reductions[r].0, self.kind(r));
+            let first = format!("lid - part * {step}u");
+            let result = match kind {
+                _ if fold::is_place(f) => format!("i32(p{r}[{first}])"),
+                Kind::B => format!("s{r}[{first}] != 0u"),
+                _ => format!("s{r}[{first}]"),
+            };
+            *body += &format!("let red{r} = {result};\n");
+        }
+    }
+}
+
+/// The type of a register.
+fn type_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::F => "f32",
+        Kind::I => "i32",
+        Kind::U => "u32",
+        Kind::B => "bool",
+    }
+}
+
+/// The type it has in memory that threads share.
+fn shared_type(kind: Kind) -> &'static str {
+    if kind == Kind::B { "u32" } else { type_name(kind) }
+}
+
+fn scratch_view(kind: Kind) -> (View, &'static str) {
+    match kind {
+        Kind::F => (View::F32, "f32"),
+        Kind::I => (View::I32, "i32"),
+        _ => (View::U32, "u32"),
+    }
+}
+
+/// Elements of scratch that a step needs, by scratch number.
+pub fn scratch(w: &Rowwise, limits: &Limits) -> Vec<usize> {
+    if w.reductions.is_empty() {
+        return vec![];
+    }
+    let rows = Rows::new(w, limits);
+    if rows.splits == 1 { vec![] } else { vec![rows.rows * rows.splits; w.reductions.len()] }
+}
+
+/// Registers that are the same for a whole row: those that read nothing that changes along it.
+fn of_row(w: &Rowwise) -> Vec<bool> {
+    let still = |strides: &[isize]| strides.iter().zip(&w.reduced).all(|(s, r)| !r || *s == 0);
+    let mut all = vec![false; w.tape.code.len()];
+    for (r, (instr, _)) in w.tape.code.iter().enumerate() {
+        all[r] = match instr {
+            Instr::Load(i) => {
+                let o = &w.operands[*i];
+                let sizes = o.strides.iter().zip(&w.reduced).zip(&w.domain);
+                sizes.into_iter().all(|((s, red), n)| !red || *s == 0 || *n == 1)
+            }
+            Instr::Index(s) => still(s),
+            Instr::Reduced(_) | Instr::Const(_) => true,
+            other => other.reads().all(|a| all[a]),
+        };
+    }
+    all
+}
+
+/// Reductions by the pass in which they can run: after those whose results they use.
+fn passes(w: &Rowwise) -> Vec<Vec<usize>> {
+    let mut pass_of = vec![0usize; w.reductions.len()];
+    for (r, (_, reg)) in w.reductions.iter().enumerate() {
+        let needed = code::needed(&w.tape, &[*reg]);
+        for (n, (instr, _)) in needed.iter().zip(&w.tape.code) {
+            if let (true, Instr::Reduced(i)) = (*n, instr) {
+                pass_of[r] = pass_of[r].max(pass_of[*i] + 1);
+            }
+        }
+    }
+    let count = pass_of.iter().max().map_or(0, |m| m + 1);
+    (0..count).map(|p| (0..pass_of.len()).filter(|&r| pass_of[r] == p).collect()).collect()
+}

@@ -1,0 +1,141 @@
+//! The GPU device: Vulkan and Metal, through blade-graphics, which only this room names.
+//!
+//! `wgsl` and `kernels` write text from plain data and `program` arranges it; none of them needs a GPU. `context`,
+//! `worker`, `pipelines`, `run`, `store` and `executor` bring it to one.
+
+mod adapters;
+mod context;
+mod executor;
+pub mod kernels;
+pub mod limits;
+mod pipelines;
+pub mod program;
+mod run;
+mod selftest;
+mod store;
+mod transfer;
+pub mod wgsl;
+mod worker;
+
+pub use adapters::{Adapter, adapters};
+#[doc(hidden)]
+pub use context::Fault;
+pub(crate) use executor::{Executor, Prepared};
+pub use pipelines::Progress;
+pub use run::Profiling;
+pub use store::Foreign;
+pub(crate) use store::Store;
+
+use crate::error::Result;
+use context::Context;
+use limits::Limits;
+use std::sync::{Arc, Mutex, Weak};
+
+/// An open GPU: its context, its worker, its compiled kernels. Shared by the devices of the process opened on it.
+pub struct Gpu {
+    // dropped first: the worker lets go of its context
+    worker: worker::Worker,
+    pipelines: pipelines::Pipelines,
+    context: Arc<Context>,
+}
+
+static OPEN: Mutex<Vec<(String, Weak<Gpu>)>> = Mutex::new(Vec::new());
+
+impl Gpu {
+    /// Opens an adapter and tests it, or shares what is open already.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::error::Error::Device) with the driver's reason or the test that failed.
+    pub fn open(adapter: &Adapter) -> Result<Arc<Gpu>> {
+        let key = format!("{} {:x}", adapter.name, adapter.device_id);
+        let mut open = OPEN.lock().unwrap_or_else(|e| e.into_inner());
+        open.retain(|(_, gpu)| gpu.strong_count() > 0);
+        let found = open.iter().find(|(k, _)| *k == key).and_then(|(_, gpu)| gpu.upgrade());
+        // a lost one is of no use to who comes anew
+        if let Some(gpu) = found.filter(|g| g.context.lost().is_none()) {
+            return Ok(gpu);
+        }
+        let gpu = Gpu::over(Arc::new(Context::open(adapter.device_id, &adapter.name)?))?;
+        open.retain(|(k, _)| *k != key);
+        open.push((key, Arc::downgrade(&gpu)));
+        Ok(gpu)
+    }
+
+    /// A GPU over a context of the host application.
+    ///
+    /// # Errors
+    /// As [`open`](Gpu::open).
+    pub fn sharing(context: Arc<blade_graphics::Context>) -> Result<Arc<Gpu>> {
+        Gpu::over(Arc::new(Context::around(context)))
+    }
+
+    fn over(context: Arc<Context>) -> Result<Arc<Gpu>> {
+        let worker = worker::Worker::start(context.clone())?;
+        let gpu = Arc::new(Gpu { worker, pipelines: Default::default(), context });
+        selftest::run(&gpu)?;
+        Ok(gpu)
+    }
+
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    pub(crate) fn pipelines(&self) -> &pipelines::Pipelines {
+        &self.pipelines
+    }
+
+    /// What kernels may assume.
+    pub fn limits(&self) -> &Limits {
+        &self.context.limits
+    }
+
+    /// The same GPU with other limits, for tests: small bindings, say.
+    ///
+    /// # Errors
+    /// As [`open`](Gpu::open).
+    #[doc(hidden)]
+    pub fn limited(&self, change: impl FnOnce(&mut Limits)) -> Result<Arc<Gpu>> {
+        let mut context = Context::around(self.context.blade.clone());
+        change(&mut context.limits);
+        Gpu::over(Arc::new(context))
+    }
+
+    /// Bytes in use by this process, and how many it may use.
+    pub fn memory(&self) -> (u64, u64) {
+        self.context.memory()
+    }
+
+    /// Sets how many bytes this process may use there.
+    pub fn set_memory_budget(&self, bytes: u64) {
+        self.context.set_budget(bytes);
+    }
+
+    /// The driver's context, for a renderer in the same process.
+    pub fn blade(&self) -> Arc<blade_graphics::Context> {
+        self.context.blade.clone()
+    }
+
+    /// Makes the next call of a kind fail, for tests.
+    #[doc(hidden)]
+    pub fn inject(&self, fault: Fault) {
+        self.context.inject(fault);
+    }
+
+    pub(crate) fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut worker::Desk) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.worker.call(job)
+    }
+
+    pub(crate) fn call_later<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut worker::Desk, worker::Reply<T>) -> Result<()> + Send + 'static,
+    ) -> Result<T> {
+        self.worker.call_later(job)
+    }
+
+    pub(crate) fn post(&self, job: impl FnOnce(&mut worker::Desk) -> Result<()> + Send + 'static) {
+        self.worker.post(job);
+    }
+}

@@ -1,0 +1,312 @@
+//! A plan as kernels: which run side by side, where a barrier stands, where everything lies. Pure; no driver is asked.
+
+use super::kernels::{self, Precision};
+use super::limits::Limits;
+use super::wgsl::source::{Kernel, Layouts, Slot};
+use crate::error::Result;
+use crate::plan::memory::{self, Lifetime};
+use crate::plan::{BufferId, Place, Plan, Step, Work};
+use std::collections::HashMap;
+
+/// Alignment of everything that is bound: the largest that Vulkan lets a device ask for.
+pub const ALIGN: usize = 256;
+
+/// A dispatch, in the order in which they are recorded.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    /// Its number among the program's texts.
+    pub text: usize,
+    /// What it binds.
+    pub slots: Vec<Bound>,
+    /// Workgroups.
+    pub groups: [u32; 3],
+    /// A barrier stands before it.
+    pub barrier: bool,
+    /// The names of the graph's nodes it carries out.
+    pub label: String,
+    /// What sort of work it is.
+    pub kind: &'static str,
+    /// The plan's buffer it completes, if it completes one.
+    pub result: Option<BufferId>,
+}
+
+/// One binding of a dispatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// A piece of a plan's buffer.
+    Buffer(BufferId, usize),
+    /// A region of the arena that only its step uses.
+    Scratch(usize),
+    /// The errors.
+    Errors,
+}
+
+/// A look-up that may meet a bad index.
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    /// The names of its nodes.
+    pub label: String,
+    /// Its indices.
+    pub indices: crate::plan::Operand,
+    /// What they must be below.
+    pub limit: usize,
+}
+
+/// A run of bytes in one of the heaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// Offset in the heap.
+    pub at: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+/// Everything needed to run a plan on a GPU, but for the GPU.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Distinct kernels.
+    pub texts: Vec<String>,
+    /// What runs once, at init.
+    pub once: Vec<Dispatch>,
+    /// What runs in each step.
+    pub steps: Vec<Dispatch>,
+    /// How buffers are held.
+    pub layouts: Layouts,
+    /// Where the pieces of each buffer lie: in the arena, or in the session's own heap. Parameters have none here.
+    pub places: Vec<Vec<Region>>,
+    /// Scratch of steps, in the arena.
+    pub scratch: Vec<Region>,
+    /// Bytes of the arena and of the session's own heap.
+    pub arena: usize,
+    /// As `arena`.
+    pub own: usize,
+    /// Look-ups that report bad indices, by their word of the errors.
+    pub lookups: Vec<Lookup>,
+}
+
+/// A kernel with what it waits for.
+struct Node {
+    kernel: Kernel,
+    step: usize,
+    /// Number of its step's first scratch.
+    scratch: usize,
+    level: usize,
+    last: bool,
+}
+
+/// Writes the kernels of a plan and places its buffers.
+///
+/// # Errors
+/// Work that has no kernel on this device.
+pub fn program(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Program> {
+    let layouts = Layouts::new(plan, limits.binding, limits.f16);
+    let mut lookups: Vec<Lookup> = vec![];
+    let mut scratch_sizes: Vec<usize> = vec![];
+    let mut lower = |steps: &[Step]| -> Result<Vec<Node>> {
+        let mut nodes: Vec<Node> = vec![];
+        for (step, s) in steps.iter().enumerate() {
+            if let Work::Index(w) = &s.work {
+                let limit = w.table_shape[w.axis];
+                lookups.push(Lookup { label: s.label.clone(), indices: w.indices.clone(), limit });
+            }
+            let made = kernels::kernels(&s.work, lookups.len().saturating_sub(1), &layouts, limits, precision)?;
+            let first = scratch_sizes.len();
+            scratch_sizes.extend(made.scratch);
+            let count = made.kernels.len();
+            nodes.extend(made.kernels.into_iter().enumerate().map(|(i, kernel)| Node {
+                kernel,
+                step,
+                scratch: first,
+                level: 0,
+                last: i + 1 == count,
+            }));
+        }
+        levels(&mut nodes, steps, &layouts);
+        Ok(nodes)
+    };
+    let (once, steps) = (lower(&plan.once)?, lower(&plan.steps)?);
+    let mut texts = Texts::default();
+    let mut p = Program {
+        texts: vec![],
+        once: dispatches(&once, &plan.once, &mut texts),
+        steps: dispatches(&steps, &plan.steps, &mut texts),
+        places: vec![vec![]; plan.buffers.len()],
+        scratch: vec![Region { at: 0, bytes: 0 }; scratch_sizes.len()],
+        arena: 0,
+        own: 0,
+        lookups,
+        layouts,
+    };
+    p.texts = texts.all;
+    place(&mut p, plan, &once, &steps, &scratch_sizes, limits.binding);
+    Ok(p)
+}
+
+/// What a kernel touches: the plan's buffers, then scratch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Thing {
+    Buffer(BufferId),
+    Scratch(usize),
+}
+
+fn touches(n: &Node) -> impl Iterator<Item = (Thing, bool)> + '_ {
+    n.kernel.bindings.iter().filter_map(|b| match b.slot {
+        Slot::Buffer(id, _) => Some((Thing::Buffer(id), b.written)),
+        Slot::Scratch(i) => Some((Thing::Scratch(n.scratch + i), b.written)),
+        Slot::Errors => None,
+    })
+}
+
+/// Whether a step writes only a part of its output's buffer: other steps write the rest.
+fn is_partial(work: &Work, layouts: &Layouts) -> bool {
+    match work {
+        Work::Rowwise(w) => {
+            let kept = w.domain.iter().zip(&w.reduced).filter(|(_, r)| !w.per_row || !**r);
+            kept.map(|(n, _)| n).product::<usize>() < layouts.buffers[w.out.buffer].elements
+        }
+        _ => false,
+    }
+}
+
+/// The earliest level of each kernel: after those whose results it reads, and after those that read or write what it
+/// overwrites. Parts of one value are written side by side.
+fn levels(nodes: &mut [Node], steps: &[Step], layouts: &Layouts) {
+    #[derive(Default)]
+    struct Seen {
+        /// One past the level of the whole write, of the latest part, of the latest read.
+        whole: usize,
+        part: usize,
+        read: usize,
+    }
+    let mut seen: HashMap<Thing, Seen> = HashMap::new();
+    for n in nodes.iter_mut() {
+        let partial = is_partial(&steps[n.step].work, layouts);
+        let mut level = 0;
+        for (thing, written) in touches(n) {
+            let s = seen.entry(thing).or_default();
+            level = level.max(s.whole);
+            if !written || !partial {
+                level = level.max(s.part);
+            }
+            if written {
+                level = level.max(s.read);
+            }
+        }
+        n.level = level;
+        for (thing, written) in touches(n) {
+            let s = seen.entry(thing).or_default();
+            match (written, partial) {
+                (false, _) => s.read = s.read.max(level + 1),
+                (true, true) => s.part = s.part.max(level + 1),
+                (true, false) => s.whole = s.whole.max(level + 1),
+            }
+        }
+    }
+    nodes.sort_by_key(|n| n.level);
+}
+
+#[derive(Default)]
+struct Texts {
+    known: HashMap<String, usize>,
+    all: Vec<String>,
+}
+
+impl Texts {
+    fn number(&mut self, text: &str) -> usize {
+        *self.known.entry(text.to_string()).or_insert_with(|| {
+            self.all.push(text.to_string());
+            self.all.len() - 1
+        })
+    }
+}
+
+fn dispatches(nodes: &[Node], steps: &[Step], texts: &mut Texts) -> Vec<Dispatch> {
+    let mut level = 0;
+    let mut all = Vec::with_capacity(nodes.len());
+    for n in nodes {
+        let bound = |slot: Slot| match slot {
+            Slot::Buffer(id, piece) => Bound::Buffer(id, piece),
+            Slot::Scratch(i) => Bound::Scratch(n.scratch + i),
+            Slot::Errors => Bound::Errors,
+        };
+        let work = &steps[n.step].work;
+        let mut result = None;
+        if n.last {
+            work.for_each_operand(|o, written| result = written.then_some(o.buffer).or(result));
+        }
+        all.push(Dispatch {
+            text: texts.number(&n.kernel.text),
+            slots: n.kernel.bindings.iter().map(|b| bound(b.slot)).collect(),
+            groups: n.kernel.groups,
+            barrier: n.level != level,
+            label: steps[n.step].label.clone(),
+            kind: kernels::name(work),
+            result,
+        });
+        level = n.level;
+    }
+    all
+}
+
+/// Gives the plan's buffers and the steps' scratch their regions.
+fn place(p: &mut Program, plan: &Plan, once: &[Node], steps: &[Node], scratch: &[usize], chunk: usize) {
+    let end = steps.last().map_or(0, |n| n.level) + 1;
+    let mut lives: HashMap<Thing, (usize, usize)> = HashMap::new();
+    for n in steps {
+        for (thing, _) in touches(n) {
+            let life = lives.entry(thing).or_insert((n.level, n.level));
+            *life = (life.0.min(n.level), life.1.max(n.level));
+        }
+    }
+    // scratch of what runs once is not used again, and what is read after the step stays until its end
+    for n in once {
+        touches(n).filter(|t| matches!(t.0, Thing::Scratch(_))).for_each(|(t, _)| {
+            lives.insert(t, (0, end));
+        });
+    }
+    let mut kept: Vec<BufferId> = plan.gradients.iter().map(|g| g.1).collect();
+    kept.extend(p.lookups.iter().map(|l| l.indices.buffer));
+    for id in kept {
+        if let Some(life) = lives.get_mut(&Thing::Buffer(id)) {
+            life.1 = end;
+        }
+    }
+    let (mut arena, mut own) = (Vec::new(), Vec::new());
+    for (id, buffer) in plan.buffers.iter().enumerate() {
+        let bytes = p.layouts.buffers[id].bytes();
+        let life = lives.get(&Thing::Buffer(id));
+        let pieces = (0..p.layouts.pieces(id)).map(|i| (id, (bytes - i * chunk).min(chunk)));
+        match (&buffer.place, life) {
+            (Place::Parameter(_), _) => {}
+            (Place::Arena(_), None) => {}
+            (Place::Arena(_), Some(&(from, to))) => {
+                arena.extend(pieces.map(|(id, bytes)| (id, Lifetime { bytes, from, to })));
+            }
+            _ => own.extend(pieces.map(|(id, bytes)| (id, Lifetime { bytes, from: 0, to: 1 }))),
+        }
+    }
+    let buffers = arena.len();
+    for (i, &elements) in scratch.iter().enumerate() {
+        let (from, to) = lives.get(&Thing::Scratch(i)).copied().unwrap_or((0, end));
+        arena.push((i, Lifetime { bytes: elements * 4, from, to }));
+    }
+    let lay = |all: &[(usize, Lifetime)]| {
+        let lifetimes: Vec<Lifetime> = all.iter().map(|l| l.1).collect();
+        memory::place(&lifetimes, ALIGN, chunk)
+    };
+    let (offsets, total) = lay(&arena);
+    p.arena = total;
+    for (n, ((id, life), &at)) in arena.iter().zip(&offsets).enumerate() {
+        let region = Region { at, bytes: life.bytes };
+        if n < buffers {
+            p.places[*id].push(region);
+        } else {
+            p.scratch[*id] = region;
+        }
+    }
+    let (offsets, total) = lay(&own);
+    p.own = total;
+    for ((id, life), at) in own.iter().zip(offsets) {
+        p.places[*id].push(Region { at, bytes: life.bytes });
+    }
+}

@@ -1,0 +1,227 @@
+//! Prints tapes as WGSL: straight-line `let`s over registers of f32, i32, u32 and bool.
+
+use super::source::Source;
+use crate::expr::{Binary, Compare, Instr, Kind, Reg, Tape, Unary};
+use crate::tensor::DType;
+
+/// What the free names of a tape stand for where it is printed.
+pub struct Names<'a> {
+    /// The element that `Load(i)` reads: an expression of the operand's kind.
+    pub load: &'a mut dyn FnMut(&mut Source<'_>, usize) -> String,
+    /// The value of `Index(strides)`, a u32.
+    pub index: &'a mut dyn FnMut(&[isize]) -> String,
+    /// The result of the i-th reduction.
+    pub reduced: &'a dyn Fn(usize) -> String,
+}
+
+/// The registers that `wanted` depend on, themselves included.
+pub fn needed(tape: &Tape, wanted: &[Reg]) -> Vec<bool> {
+    let mut needed = vec![false; tape.code.len()];
+    wanted.iter().for_each(|&r| needed[r] = true);
+    for r in (0..tape.code.len()).rev() {
+        if needed[r] {
+            tape.code[r].0.reads().for_each(|a| needed[a] = true);
+        }
+    }
+    needed
+}
+
+/// Lines that define `r0`, `r1`, … for all registers that `wanted` need; `ready` ones are already there.
+pub fn print(
+    source: &mut Source<'_>,
+    tape: &Tape,
+    wanted: &[Reg],
+    ready: &[bool],
+    names: &mut Names<'_>,
+) -> String {
+    let mut text = String::new();
+    let needed = needed(tape, wanted);
+    for (r, (instr, kind)) in tape.code.iter().enumerate() {
+        if needed[r] && !ready.get(r).copied().unwrap_or(false) {
+            let value = value(source, tape, instr, *kind, names);
+            text.push_str(&format!("let r{r} = {value};\n"));
+        }
+    }
+    text
+}
+
+/// A literal of a kind from its bits.
+pub fn literal(source: &mut Source<'_>, bits: u32, kind: Kind) -> String {
+    match kind {
+        Kind::F => float(source, f32::from_bits(bits)),
+        Kind::I => format!("bitcast<i32>({bits}u)"),
+        Kind::U => format!("{bits}u"),
+        Kind::B => format!("{}", bits != 0),
+    }
+}
+
+/// An f32 literal; infinities and NaN are made at run time.
+pub fn float(source: &mut Source<'_>, v: f32) -> String {
+    if v.is_finite() {
+        return if v.is_sign_negative() { format!("({v:?}f)") } else { format!("{v:?}f") };
+    }
+    source.helper("bits");
+    format!("bits({}u)", v.to_bits())
+}
+
+fn value(
+    source: &mut Source<'_>,
+    tape: &Tape,
+    instr: &Instr,
+    kind: Kind,
+    names: &mut Names<'_>,
+) -> String {
+    match instr {
+        Instr::Load(i) => (names.load)(source, *i),
+        Instr::Reduced(i) => (names.reduced)(*i),
+        Instr::Const(bits) => literal(source, *bits, kind),
+        Instr::Index(strides) => (names.index)(strides),
+        Instr::Unary(op, a) => unary(source, *op, tape.kind(*a), *a),
+        Instr::Binary(op, a, b) => binary(source, *op, kind, &format!("r{a}"), &format!("r{b}")),
+        Instr::Compare(op, a, b) => compare(*op, tape.kind(*a), *a, *b),
+        Instr::Select(c, a, b) => match tape.kind(*c) {
+            Kind::B => format!("select(r{b}, r{a}, r{c})"),
+            Kind::F => format!("select(r{a}, r{b}, r{c} == 0.0f)"),
+            Kind::I => format!("select(r{b}, r{a}, r{c} != 0i)"),
+            Kind::U => format!("select(r{b}, r{a}, r{c} != 0u)"),
+        },
+        Instr::Cast(dtype, a) => cast(source, *dtype, tape.kind(*a), &format!("r{a}")),
+        Instr::Random(seed, counter, index) => {
+            let number = |r: Reg| match tape.kind(r) {
+                Kind::I => format!("bitcast<u32>(r{r})"),
+                _ => format!("u32(r{r})"),
+            };
+            source.helper("uniform_of");
+            let (low, high) = (*seed as u32, (*seed >> 32) as u32);
+            format!("uniform_of({low}u, {high}u, {}, {})", number(*counter), number(*index))
+        }
+    }
+}
+
+fn unary(source: &mut Source<'_>, op: Unary, kind: Kind, a: Reg) -> String {
+    let call = |source: &mut Source<'_>, name: &'static str| {
+        source.helper(name);
+        format!("{name}(r{a})")
+    };
+    match (op, kind) {
+        (Unary::Neg, Kind::F) => format!("-r{a}"),
+        (Unary::Neg, Kind::I) => format!("bitcast<i32>(0u - bitcast<u32>(r{a}))"),
+        (Unary::Neg, Kind::U) => format!("0u - r{a}"),
+        (Unary::Abs, Kind::U) | (Unary::Neg | Unary::Abs, Kind::B) => format!("r{a}"),
+        (Unary::Abs, _) => format!("abs(r{a})"),
+        (Unary::Not, Kind::B) => format!("!r{a}"),
+        (Unary::Not, Kind::F) => format!("select(0.0f, 1.0f, r{a} == 0.0f)"),
+        (Unary::Not, _) => format!("~r{a}"),
+        (Unary::Sign, Kind::F) => call(source, "sign_of"),
+        (Unary::Sign, Kind::I) => format!("sign(r{a})"),
+        (Unary::Exp, _) => call(source, "exp_of"),
+        (Unary::Log, _) => format!("log(r{a})"),
+        (Unary::Sqrt, _) => format!("sqrt(r{a})"),
+        (Unary::Rsqrt, _) => format!("inverseSqrt(r{a})"),
+        (Unary::Recip, _) => format!("1.0f / r{a}"),
+        (Unary::Sin, _) => call(source, "sin_of"),
+        (Unary::Cos, _) => call(source, "cos_of"),
+        (Unary::Tanh, _) => call(source, "tanh_of"),
+        (Unary::Erf, _) => call(source, "erf_of"),
+        (Unary::Floor, Kind::F) => format!("floor(r{a})"),
+        (Unary::Round, Kind::F) => format!("round(r{a})"),
+        (Unary::Sigmoid, _) => call(source, "sigmoid"),
+        (Unary::Floor | Unary::Round | Unary::Sign, _) => format!("r{a}"),
+    }
+}
+
+/// Two values of one kind joined.
+pub fn binary(source: &mut Source<'_>, op: Binary, kind: Kind, a: &str, b: &str) -> String {
+    let mut call = |name: &'static str| {
+        source.helper(name);
+        format!("{name}({a}, {b})")
+    };
+    match (op, kind) {
+        (Binary::And | Binary::Mul | Binary::Min, Kind::B) => format!("{a} && {b}"),
+        (Binary::Xor | Binary::Sub, Kind::B) => format!("{a} != {b}"),
+        (_, Kind::B) => format!("{a} || {b}"),
+        (Binary::And, Kind::F) => format!("select(0.0f, 1.0f, {a} != 0.0f && {b} != 0.0f)"),
+        (Binary::Or, Kind::F) => format!("select(0.0f, 1.0f, {a} != 0.0f || {b} != 0.0f)"),
+        (Binary::Xor, Kind::F) => format!("select(0.0f, 1.0f, ({a} != 0.0f) != ({b} != 0.0f))"),
+        (Binary::Add, Kind::I) => format!("bitcast<i32>(bitcast<u32>({a}) + bitcast<u32>({b}))"),
+        (Binary::Sub, Kind::I) => format!("bitcast<i32>(bitcast<u32>({a}) - bitcast<u32>({b}))"),
+        (Binary::Mul, Kind::I) => format!("bitcast<i32>(bitcast<u32>({a}) * bitcast<u32>({b}))"),
+        (Binary::Add, _) => format!("{a} + {b}"),
+        (Binary::Sub, _) => format!("{a} - {b}"),
+        (Binary::Mul, _) => format!("{a} * {b}"),
+        (Binary::Div, Kind::F) => format!("{a} / {b}"),
+        (Binary::Div, Kind::I) => call("div_i"),
+        (Binary::Div, Kind::U) => call("div_u"),
+        (Binary::Rem, Kind::F) => format!("{a} % {b}"),
+        (Binary::Rem, Kind::I) => call("rem_i"),
+        (Binary::Rem, Kind::U) => call("rem_u"),
+        (Binary::Pow, Kind::F) => call("pow_of"),
+        (Binary::Pow, Kind::I) => {
+            source.helper("pow_of");
+            source.helper("int_of");
+            format!("int_of(round(pow_of(f32({a}), f32({b}))))")
+        }
+        (Binary::Pow, Kind::U) => {
+            source.helper("pow_of");
+            source.helper("uint_of");
+            format!("uint_of(round(pow_of(f32({a}), f32({b}))))")
+        }
+        (Binary::Min, Kind::F) => call("lesser"),
+        (Binary::Max, Kind::F) => call("greater"),
+        (Binary::Min, _) => format!("min({a}, {b})"),
+        (Binary::Max, _) => format!("max({a}, {b})"),
+        (Binary::And, _) => format!("{a} & {b}"),
+        (Binary::Or, _) => format!("{a} | {b}"),
+        (Binary::Xor, _) => format!("{a} ^ {b}"),
+    }
+}
+
+fn compare(op: Compare, kind: Kind, a: Reg, b: Reg) -> String {
+    let sign = match op {
+        Compare::Lt => "<",
+        Compare::Le => "<=",
+        Compare::Gt => ">",
+        Compare::Ge => ">=",
+        Compare::Eq => "==",
+        Compare::Ne => "!=",
+    };
+    match kind {
+        // naga's != is false where either is NaN
+        Kind::F if op == Compare::Ne => format!("!(r{a} == r{b})"),
+        Kind::B => format!("u32(r{a}) {sign} u32(r{b})"),
+        _ => format!("r{a} {sign} r{b}"),
+    }
+}
+
+/// A value converted to a dtype, with its rounding: an expression of the dtype's kind.
+pub fn cast(source: &mut Source<'_>, dtype: DType, from: Kind, a: &str) -> String {
+    let mut call = |name: &'static str, a: &str| {
+        source.helper(name);
+        format!("{name}({a})")
+    };
+    let real = match from {
+        Kind::F => a.to_string(),
+        _ => format!("f32({a})"),
+    };
+    match (dtype, from) {
+        (DType::F16, _) => call("to_half", &real),
+        (DType::BF16, _) => call("to_brain", &real),
+        (DType::I32 | DType::I64, Kind::F) => call("int_of", a),
+        (DType::I32 | DType::I64, Kind::U) => format!("bitcast<i32>({a})"),
+        (DType::I32 | DType::I64, Kind::B) => format!("i32({a})"),
+        (DType::I32 | DType::I64, Kind::I) => a.to_string(),
+        (DType::U32, Kind::F) => call("uint_of", a),
+        (DType::U32, Kind::I) => format!("bitcast<u32>({a})"),
+        (DType::U32, Kind::B) => format!("u32({a})"),
+        (DType::U32, Kind::U) => a.to_string(),
+        (DType::U8, Kind::F) => format!("{} & 255u", call("uint_of", a)),
+        (DType::U8, Kind::I) => format!("bitcast<u32>({a}) & 255u"),
+        (DType::U8, Kind::B) => format!("u32({a})"),
+        (DType::U8, Kind::U) => format!("{a} & 255u"),
+        (DType::Bool, Kind::F) => format!("!({a} == 0.0f)"),
+        (DType::Bool, Kind::I) => format!("{a} != 0i"),
+        (DType::Bool, Kind::U) => format!("{a} != 0u"),
+        (DType::Bool, Kind::B) => a.to_string(),
+        _ => real,
+    }
+}

@@ -1,0 +1,6 @@
+//! Writes kernels as WGSL text: expressions printed, buffers bound, helpers put in. Knows nothing of drivers.
+
+pub mod code;
+pub mod math;
+pub mod source;
+pub mod walk;

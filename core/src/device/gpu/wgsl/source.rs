@@ -1,0 +1,404 @@
+//! One kernel's text while it is written: what it binds, how elements are read and written, which helpers it calls.
+
+use super::math;
+use crate::plan::{BufferId, Operand, Plan};
+use crate::tensor::DType;
+
+/// How a plan's buffers lie in the device's memory.
+#[derive(Debug, Clone)]
+pub struct Layouts {
+    /// One for each buffer of the plan.
+    pub buffers: Vec<Held>,
+    /// Bytes that one binding may cover; longer buffers are split.
+    pub limit: usize,
+    /// Kernels may read 16-bit floats from memory as such.
+    pub native16: bool,
+}
+
+/// A buffer in the device's memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Held {
+    /// Element type.
+    pub dtype: DType,
+    /// Number of elements.
+    pub elements: usize,
+    /// Elements of 8 and 16 bits take 32 each: those that kernels write.
+    pub wide: bool,
+    /// Never stored: the elements of this buffer in a block format, widened where they are used.
+    pub blocks: Option<BufferId>,
+}
+
+impl Held {
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        let bytes = if self.wide { self.elements * 4 } else { self.dtype.bytes(self.elements).unwrap_or(0) };
+        bytes.max(1).next_multiple_of(16)
+    }
+}
+
+/// Whether elements of a dtype are narrower than what a kernel can write by itself.
+pub fn is_narrow(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16 | DType::U8 | DType::Bool)
+}
+
+impl Layouts {
+    /// The layouts of a plan's buffers: narrow elements that a step writes are held wide.
+    pub fn new(plan: &Plan, limit: usize, native16: bool) -> Layouts {
+        let mut buffers: Vec<Held> = plan
+            .buffers
+            .iter()
+            .map(|b| Held { dtype: b.dtype, elements: b.elements, wide: false, blocks: None })
+            .collect();
+        for step in plan.once.iter().chain(&plan.steps) {
+            step.work.for_each_operand(|o, written| {
+                if written && is_narrow(buffers[o.buffer].dtype) {
+                    buffers[o.buffer].wide = true;
+                }
+            });
+        }
+        for step in &plan.steps {
+            if let crate::plan::Work::Dequantise(from, to) = &step.work {
+                let inner = matches!(plan.buffers[to.buffer].place, crate::plan::Place::Arena(_));
+                if inner && from.offset == 0 && to.offset == 0 {
+                    buffers[to.buffer].blocks = Some(from.buffer);
+                }
+            }
+        }
+        Layouts { buffers, limit, native16 }
+    }
+
+    /// How many pieces a buffer is bound in.
+    pub fn pieces(&self, buffer: BufferId) -> usize {
+        self.buffers[buffer].bytes().div_ceil(self.limit)
+    }
+}
+
+/// Something a kernel binds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// A piece of a plan's buffer, from 0.
+    Buffer(BufferId, usize),
+    /// Scratch of the step: its number among the step's.
+    Scratch(usize),
+    /// The words in which look-ups report bad indices.
+    Errors,
+}
+
+/// How a bound buffer is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// f32
+    F32,
+    /// Four f32.
+    F32x4,
+    /// u32
+    U32,
+    /// Two u32: four packed 16-bit elements.
+    U32x2,
+    /// i32
+    I32,
+    /// f16
+    F16,
+    /// Four f16.
+    F16x4,
+    /// Atomic u32.
+    Atomic,
+}
+
+impl View {
+    fn text(self) -> &'static str {
+        match self {
+            View::F32 => "f32",
+            View::F32x4 => "vec4<f32>",
+            View::U32 => "u32",
+            View::U32x2 => "vec2<u32>",
+            View::I32 => "i32",
+            View::F16 => "f16",
+            View::F16x4 => "vec4<f16>",
+            View::Atomic => "atomic<u32>",
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            View::F16 => 2,
+            View::F32 | View::U32 | View::I32 | View::Atomic => 4,
+            View::U32x2 | View::F16x4 => 8,
+            View::F32x4 => 16,
+        }
+    }
+}
+
+/// A binding of a finished kernel; its variable is `b` and its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding {
+    /// What is bound.
+    pub slot: Slot,
+    /// How it is seen.
+    pub view: View,
+    /// Whether the kernel writes it.
+    pub written: bool,
+}
+
+/// A kernel: one dispatch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kernel {
+    /// WGSL with an entry point `main`.
+    pub text: String,
+    /// What it binds, in order.
+    pub bindings: Vec<Binding>,
+    /// Workgroups.
+    pub groups: [u32; 3],
+}
+
+/// A kernel being written.
+pub struct Source<'a> {
+    /// Where the plan's buffers lie.
+    pub layouts: &'a Layouts,
+    enables: Vec<&'static str>,
+    bindings: Vec<Binding>,
+    helpers: Vec<&'static str>,
+    functions: Vec<String>,
+}
+
+impl<'a> Source<'a> {
+    /// An empty kernel over those buffers.
+    pub fn new(layouts: &'a Layouts) -> Self {
+        Source { layouts, enables: vec![], bindings: vec![], helpers: vec![], functions: vec![] }
+    }
+
+    /// Puts a helper of [`math`] and those it calls into the kernel.
+    pub fn helper(&mut self, name: &'static str) {
+        if self.helpers.contains(&name) {
+            return;
+        }
+        if let Some(h) = math::helper(name) {
+            h.calls.iter().for_each(|c| self.helper(c));
+            self.helpers.push(h.name);
+        }
+    }
+
+    /// A WGSL extension that the kernel needs.
+    pub fn enable(&mut self, name: &'static str) {
+        if !self.enables.contains(&name) {
+            self.enables.push(name);
+        }
+    }
+
+    /// A function or module-scope variable of the kernel's own.
+    pub fn function(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        if !self.functions.contains(&text) {
+            self.functions.push(text);
+        }
+    }
+
+    /// Binds something; gives the variable's name.
+    pub fn bind(&mut self, slot: Slot, view: View, written: bool) -> String {
+        if matches!(view, View::F16 | View::F16x4) {
+            self.enable("f16");
+        }
+        let same = |b: &Binding| b.slot == slot && b.view == view;
+        let at = self.bindings.iter().position(same).unwrap_or_else(|| {
+            self.bindings.push(Binding { slot, view, written });
+            self.bindings.len() - 1
+        });
+        self.bindings[at].written |= written;
+        format!("b{at}")
+    }
+
+    /// The element of a plan's buffer at an index in elements of the view: an expression.
+    pub fn element(&mut self, buffer: BufferId, view: View, index: &str) -> String {
+        let pieces = self.layouts.pieces(buffer);
+        if pieces == 1 {
+            return format!("{}[{index}]", self.bind(Slot::Buffer(buffer, 0), view, false));
+        }
+        let each = self.layouts.limit / view.bytes();
+        let names: Vec<String> =
+            (0..pieces).map(|p| self.bind(Slot::Buffer(buffer, p), view, false)).collect();
+        let name = format!("read_{}", names[0]);
+        let mut text = format!("fn {name}(i: u32) -> {} {{\n", view.text());
+        for (p, piece) in names.iter().enumerate().take(pieces - 1) {
+            text += &format!("if (i < {}u) {{ return {piece}[i - {}u]; }}\n", (p + 1) * each, p * each);
+        }
+        text += &format!("return {}[i - {}u];\n}}", names[pieces - 1], (pieces - 1) * each);
+        self.function(text);
+        format!("{name}({index})")
+    }
+
+    /// A statement that writes the element of a plan's buffer at an index in elements of the view.
+    pub fn assign(&mut self, buffer: BufferId, view: View, index: &str, value: &str) -> String {
+        let pieces = self.layouts.pieces(buffer);
+        if pieces == 1 {
+            return format!("{}[{index}] = {value};", self.bind(Slot::Buffer(buffer, 0), view, true));
+        }
+        let each = self.layouts.limit / view.bytes();
+        let names: Vec<String> =
+            (0..pieces).map(|p| self.bind(Slot::Buffer(buffer, p), view, true)).collect();
+        let name = format!("write_{}", names[0]);
+        let mut text = format!("fn {name}(i: u32, v: {}) {{\n", view.text());
+        for (p, piece) in names.iter().enumerate().take(pieces - 1) {
+            text += &format!("if (i < {}u) {{ {piece}[i - {}u] = v; return; }}\n", (p + 1) * each, p * each);
+        }
+        text += &format!("{}[i - {}u] = v;\n}}", names[pieces - 1], (pieces - 1) * each);
+        self.function(text);
+        format!("{name}({index}, {value});")
+    }
+
+    /// Whether a buffer holds packed 16-bit floats that the device can read as such.
+    fn native(&self, buffer: BufferId, dtype: DType) -> bool {
+        dtype == DType::F16 && self.layouts.native16 && !self.layouts.buffers[buffer].wide
+    }
+
+    /// An operand's element at an index (a u32 variable): an expression of the dtype's kind.
+    pub fn load(&mut self, o: &Operand, index: &str) -> String {
+        let (b, wide) = (o.buffer, self.layouts.buffers[o.buffer].wide);
+        if let Some(from) = self.layouts.buffers[b].blocks {
+            let held = &self.layouts.buffers[from];
+            return self.block_element(from, held.dtype, held.elements, index);
+        }
+        match o.dtype {
+            DType::F32 => self.element(b, View::F32, index),
+            DType::I32 => self.element(b, View::I32, index),
+            DType::U32 => self.element(b, View::U32, index),
+            DType::I64 => format!("bitcast<i32>({})", self.element(b, View::U32, &format!("({index}) * 2u"))),
+            DType::F16 | DType::BF16 if wide => self.element(b, View::F32, index),
+            DType::F16 if self.native(b, DType::F16) => {
+                format!("f32({})", self.element(b, View::F16, index))
+            }
+            DType::F16 | DType::BF16 => {
+                let name = if o.dtype == DType::F16 { "half_at" } else { "brain_at" };
+                self.helper(name);
+                let word = self.element(b, View::U32, &format!("({index}) >> 1u"));
+                format!("{name}({word}, {index})")
+            }
+            DType::U8 if wide => self.element(b, View::U32, index),
+            DType::Bool if wide => format!("{} != 0u", self.element(b, View::U32, index)),
+            DType::U8 | DType::Bool | DType::Q8 | DType::Q4 => {
+                self.helper("byte_at");
+                let word = self.element(b, View::U32, &format!("({index}) >> 2u"));
+                let byte = format!("byte_at({word}, {index})");
+                if o.dtype == DType::Bool { format!("{byte} != 0u") } else { byte }
+            }
+        }
+    }
+
+    /// Whether four neighbours of an operand can be read at once, where the index is a multiple of four.
+    pub fn has_four(&self, o: &Operand) -> bool {
+        matches!(o.dtype, DType::F32 | DType::F16 | DType::BF16)
+    }
+
+    /// Four neighbours of a float operand from an index that is a multiple of four: a vec4<f32>.
+    pub fn load4(&mut self, o: &Operand, index: &str) -> String {
+        let (b, wide) = (o.buffer, self.layouts.buffers[o.buffer].wide);
+        if let Some(from) = self.layouts.buffers[b].blocks {
+            let held = &self.layouts.buffers[from];
+            return self.block_four(from, held.dtype, held.elements, index);
+        }
+        let quarter = format!("({index}) >> 2u");
+        if wide || !matches!(o.dtype, DType::F16 | DType::BF16) {
+            return self.element(b, View::F32x4, &quarter);
+        }
+        if self.native(b, o.dtype) {
+            return format!("vec4<f32>({})", self.element(b, View::F16x4, &quarter));
+        }
+        let (one, four) = match o.dtype {
+            DType::F16 => ("half_pairs", "half_four"),
+            _ => ("brain_pairs", "brain_four"),
+        };
+        self.helper(one);
+        self.function(format!("fn {four}(w: vec2<u32>) -> vec4<f32> {{ return {one}(w.x, w.y); }}"));
+        format!("{four}({})", self.element(b, View::U32x2, &quarter))
+    }
+
+    /// An element of a buffer in a block format: its quants come first, then a half for each 32 of them.
+    pub fn block_element(&mut self, from: BufferId, dtype: DType, elements: usize, index: &str) -> String {
+        let scale = self.block_scale(from, dtype, elements, index);
+        if dtype == DType::Q4 {
+            let word = self.element(from, View::U32, &format!("({index}) >> 3u"));
+            return format!("(f32(({word} >> ((({index}) & 7u) * 4u)) & 15u) - 8.0f) * {scale}");
+        }
+        let word = self.element(from, View::U32, &format!("({index}) >> 2u"));
+        format!("f32(bitcast<i32>({word} << (24u - (({index}) & 3u) * 8u)) >> 24u) * {scale}")
+    }
+
+    fn block_scale(&mut self, from: BufferId, dtype: DType, elements: usize, index: &str) -> String {
+        // halves before the scales
+        let first = if dtype == DType::Q4 { elements / 4 } else { elements / 2 };
+        self.helper("half_at");
+        let at = format!("(({index}) / 32u + {first}u)");
+        let word = self.element(from, View::U32, &format!("{at} >> 1u"));
+        format!("half_at({word}, {at})")
+    }
+
+    /// Four neighbours of a block, from an index that is a multiple of four.
+    fn block_four(&mut self, from: BufferId, dtype: DType, elements: usize, index: &str) -> String {
+        let scale = self.block_scale(from, dtype, elements, index);
+        if dtype == DType::Q4 {
+            let word = self.element(from, View::U32, &format!("({index}) >> 3u"));
+            self.function(
+                "fn nibbles(w: u32) -> vec4<f32> {\n\
+                 return vec4<f32>(vec4<u32>(w, w >> 4u, w >> 8u, w >> 12u) & vec4<u32>(15u)) - 8.0f;\n}",
+            );
+            return format!("nibbles({word} >> ((({index}) & 4u) * 4u)) * {scale}");
+        }
+        let word = self.element(from, View::U32, &format!("({index}) >> 2u"));
+        self.function(
+            "fn signed_bytes(w: u32) -> vec4<f32> {\n\
+             return vec4<f32>(vec4<i32>(bitcast<i32>(w << 24u), bitcast<i32>(w << 16u), bitcast<i32>(w << 8u), \
+             bitcast<i32>(w)) >> vec4<u32>(24u));\n}",
+        );
+        format!("signed_bytes({word}) * {scale}")
+    }
+
+    /// A statement that writes a value of the dtype's kind to an operand's element at an index.
+    pub fn store(&mut self, o: &Operand, index: &str, value: &str) -> String {
+        let b = o.buffer;
+        match o.dtype {
+            DType::F32 | DType::F16 | DType::BF16 => self.assign(b, View::F32, index, value),
+            DType::I32 => self.assign(b, View::I32, index, value),
+            DType::Bool => self.assign(b, View::U32, index, &format!("u32({value})")),
+            DType::I64 => {
+                let low = self.assign(b, View::U32, &format!("({index}) * 2u"), &format!("bitcast<u32>({value})"));
+                let sign = format!("bitcast<u32>(({value}) >> 31u)");
+                let high = self.assign(b, View::U32, &format!("({index}) * 2u + 1u"), &sign);
+                format!("{low} {high}")
+            }
+            _ => self.assign(b, View::U32, index, value),
+        }
+    }
+
+    /// A statement that writes four neighbours (a vec4<f32>) from an index that is a multiple of four.
+    pub fn store4(&mut self, o: &Operand, index: &str, value: &str) -> String {
+        self.assign(o.buffer, View::F32x4, &format!("({index}) >> 2u"), value)
+    }
+
+    /// Names a binding that kernels write and read by hand.
+    pub fn scratch(&mut self, number: usize, written: bool) -> String {
+        self.bind(Slot::Scratch(number), View::F32, written)
+    }
+
+    /// The kernel: `text` holds the entry point (without the functions declared here).
+    pub fn finish(self, text: &str, groups: [u32; 3]) -> Kernel {
+        let mut all = String::new();
+        for e in &self.enables {
+            all += &format!("enable {e};\n");
+        }
+        for (i, b) in self.bindings.iter().enumerate() {
+            let access = if b.written || b.view == View::Atomic { "read_write" } else { "read" };
+            all += &format!("var<storage, {access}> b{i}: array<{}>;\n", b.view.text());
+        }
+        for name in &self.helpers {
+            if let Some(h) = math::helper(name) {
+                all += h.text;
+                all.push('\n');
+            }
+        }
+        for f in &self.functions {
+            all += f;
+            all.push('\n');
+        }
+        all += text;
+        Kernel { text: all, bindings: self.bindings, groups }
+    }
+}

@@ -1,0 +1,283 @@
+//! The thread that makes a device's driver calls: it runs jobs in the order in which they come, watches what the GPU
+//! has finished, and turns panics from below into errors, after which the device counts as lost.
+
+use super::context::Context;
+use crate::error::{Error, Result};
+use blade_graphics as blade;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// How long the worker and those who wait for it look for news before they sleep.
+const SPIN: Duration = Duration::from_micros(50);
+
+type Job = Box<dyn FnOnce(&mut Desk) + Send>;
+
+/// What the worker has before it.
+pub struct Desk {
+    /// The driver's context.
+    pub context: Arc<Context>,
+    /// Runs of sessions, by number.
+    pub runs: std::collections::HashMap<u64, super::run::Run>,
+    /// Copies to and from the device.
+    pub transfer: super::transfer::Transfer,
+    waiting: Vec<Waiting>,
+}
+
+struct Waiting {
+    point: blade::SyncPoint,
+    then: Box<dyn FnOnce(&mut Desk, Result<()>)>,
+}
+
+impl Desk {
+    /// Calls `then` once the GPU has reached a point.
+    pub fn after(&mut self, point: blade::SyncPoint, then: impl FnOnce(&mut Desk, Result<()>) + 'static) {
+        self.waiting.push(Waiting { point, then: Box::new(then) });
+    }
+
+    /// Waits for all steps of all sessions.
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub fn settle(&mut self) -> Result<()> {
+        let context = self.context.clone();
+        self.runs.values_mut().try_for_each(|r| r.settle(&context))
+    }
+
+    /// Asks once, or sleeps up to a millisecond, for the point waited for longest.
+    fn look(&mut self, sleep: bool) {
+        let Some(first) = self.waiting.first() else { return };
+        let reached = self.context.reached(&first.point, u32::from(sleep));
+        let outcome = match reached {
+            Ok(false) => return,
+            Ok(true) => Ok(()),
+            Err(e) => Err(e),
+        };
+        let then = self.waiting.remove(0).then;
+        then(self, outcome);
+    }
+}
+
+/// The worker's other side.
+pub struct Worker {
+    sender: Mutex<Option<Sender<Job>>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Worker {
+    /// Starts the thread of a device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the system gives no thread.
+    pub fn start(context: Arc<Context>) -> Result<Worker> {
+        let (sender, receiver) = channel::<Job>();
+        let name = context.name.clone();
+        let thread = std::thread::Builder::new()
+            .name("weft-gpu".into())
+            .spawn(move || {
+                let transfer = super::transfer::Transfer::new(&context);
+                let mut desk = Desk { context, runs: Default::default(), transfer, waiting: vec![] };
+                serve(&mut desk, &receiver);
+                close(desk);
+            })
+            .map_err(|e| Error::Device { device: name, why: format!("no thread for it: {e}") })?;
+        Ok(Worker { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Runs a job on the worker without waiting for it; a panic of the job loses the device.
+    pub fn post(&self, job: impl FnOnce(&mut Desk) -> Result<()> + Send + 'static) {
+        self.send(Box::new(move |desk| {
+            let context = desk.context.clone();
+            if context.lost().is_none() {
+                let _ = guarded(&context, || job(desk));
+            }
+        }));
+    }
+
+    fn send(&self, job: Job) {
+        if let Some(sender) = lock(&self.sender).as_ref() {
+            let _ = sender.send(job);
+        }
+    }
+
+    /// Runs a job on the worker and waits for what it gives.
+    ///
+    /// # Errors
+    /// The job's, or that of a lost device.
+    pub fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Desk) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.call_later(|desk, reply: Reply<T>| {
+            let outcome = job(desk);
+            reply.give(outcome);
+            Ok(())
+        })
+    }
+
+    /// Runs a job that gives its reply later.
+    ///
+    /// # Errors
+    /// Those of the reply, or of a lost device.
+    pub fn call_later<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Desk, Reply<T>) -> Result<()> + Send + 'static,
+    ) -> Result<T> {
+        let shared: Arc<Slot<T>> = Arc::default();
+        let reply = Reply(shared.clone());
+        self.send(Box::new(move |desk| {
+            let context = desk.context.clone();
+            if let Some(e) = context.lost() {
+                return reply.give(Err(e));
+            }
+            let own = Reply(reply.0.clone());
+            if let Err(e) = guarded(&context, || job(desk, own)) {
+                reply.give(Err(e));
+            }
+        }));
+        shared.wait()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        lock(&self.sender).take();
+        if let Some(thread) = lock(&self.thread).take() {
+            // the last owner may be a job's own thread
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn serve(desk: &mut Desk, jobs: &Receiver<Job>) {
+    let mut since = Instant::now();
+    loop {
+        match jobs.try_recv() {
+            Ok(job) => {
+                job(desk);
+                since = Instant::now();
+                continue;
+            }
+            Err(TryRecvError::Disconnected) => return,
+            Err(TryRecvError::Empty) => {}
+        }
+        if !desk.waiting.is_empty() {
+            let before = desk.waiting.len();
+            desk.look(since.elapsed() >= desk.context.poll);
+            if desk.waiting.len() < before {
+                since = Instant::now();
+            }
+            std::hint::spin_loop();
+        } else if since.elapsed() < SPIN {
+            std::hint::spin_loop();
+        } else {
+            match jobs.recv() {
+                Ok(job) => job(desk),
+                Err(_) => return,
+            }
+            since = Instant::now();
+        }
+    }
+}
+
+/// Waits for the GPU and gives everything back, if the device still answers.
+fn close(mut desk: Desk) {
+    while !desk.waiting.is_empty() {
+        desk.look(true);
+    }
+    let _ = catch_unwind(AssertUnwindSafe(move || {
+        let runs: Vec<_> = desk.runs.drain().map(|r| r.1).collect();
+        runs.into_iter().for_each(|r| r.close(&desk.context));
+        desk.transfer.close(&desk.context);
+    }));
+}
+
+/// Runs something that may panic in the driver's crate; a device so lost is remembered as lost.
+fn guarded<T>(context: &Context, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(outcome) => {
+            if let Err(e @ Error::DeviceLost { .. }) = &outcome {
+                context.lose(e);
+            }
+            outcome
+        }
+        Err(panic) => {
+            let error = translated(context, &*panic);
+            context.lose(&error);
+            Err(error)
+        }
+    }
+}
+
+/// A panic's message as an error: what the driver's crate says when memory ends, the device goes, or a shader fails.
+pub fn translated(context: &Context, panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    let why = text.unwrap_or("it panicked without a message").to_string();
+    let says = |words: &[&str]| words.iter().any(|w| why.contains(w));
+    let device = context.name.clone();
+    if says(&["OUT_OF_DEVICE_MEMORY", "OUT_OF_HOST_MEMORY", "OutOfDeviceMemory", "OutOfHostMemory", "OutOfMemory"]) {
+        return Error::OutOfMemory { wanted: 0, what: format!("{device}: {why}") };
+    }
+    if says(&["DEVICE_LOST", "GPU has crashed", "DeviceLost"]) {
+        return Error::DeviceLost { device, why };
+    }
+    Error::Driver { device, why }
+}
+
+struct Slot<T> {
+    value: Mutex<Option<Result<T>>>,
+    ready: std::sync::atomic::AtomicBool,
+    given: Condvar,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Slot { value: Mutex::new(None), ready: Default::default(), given: Condvar::new() }
+    }
+}
+
+impl<T> Slot<T> {
+    fn wait(&self) -> Result<T> {
+        let start = Instant::now();
+        while !self.ready.load(std::sync::atomic::Ordering::Acquire) && start.elapsed() < SPIN {
+            std::hint::spin_loop();
+        }
+        let mut value = lock(&self.value);
+        loop {
+            if let Some(v) = value.take() {
+                return v;
+            }
+            value = self.given.wait(value).unwrap_or_else(|e| e.into_inner());
+        }
+    }
+}
+
+/// Where a job's reply goes. Dropped without one, it says that the worker is gone.
+pub struct Reply<T>(Arc<Slot<T>>);
+
+impl<T> Reply<T> {
+    /// Gives the reply; the first counts.
+    pub fn give(&self, outcome: Result<T>) {
+        let mut value = lock(&self.0.value);
+        if !self.0.ready.swap(true, std::sync::atomic::Ordering::AcqRel) {
+            *value = Some(outcome);
+            self.0.given.notify_all();
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        // another owner of the slot (the waiting side, or the guard) is left: only the last reply speaks
+        if Arc::strong_count(&self.0) <= 2 {
+            self.give(Err(Error::DeviceLost { device: "gpu".into(), why: "its worker is gone".into() }));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Traces of what takes time on the host and on the GPU, in the trace event format that Perfetto
+//! (ui.perfetto.dev) opens. `WEFT_TRACE=FILE` traces the whole process; [`start`] and [`finish`] do so by hand.
+
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Instant;
+
+struct Event {
+    category: &'static str,
+    name: String,
+    /// Microseconds since the trace began, and how long.
+    from: f64,
+    lasts: f64,
+    /// Its track: threads of the host from 1, the GPU 0.
+    track: u64,
+}
+
+static ON: AtomicBool = AtomicBool::new(false);
+static EVENTS: Mutex<Vec<Event>> = Mutex::new(Vec::new());
+static THREADS: AtomicU64 = AtomicU64::new(1);
+/// Most events kept: 64 MB or so.
+const MOST: usize = 1 << 20;
+
+fn began() -> Instant {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    *BEGAN.get_or_init(Instant::now)
+}
+
+thread_local! {
+    static TRACK: u64 = THREADS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The file that the environment asks for; asked once.
+fn wanted() -> Option<&'static Path> {
+    static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FILE.get_or_init(|| std::env::var_os("WEFT_TRACE").filter(|f| !f.is_empty()).map(PathBuf::from)).as_deref()
+}
+
+/// Begins a trace; what was traced before is dropped.
+pub fn start() {
+    began();
+    EVENTS.lock().unwrap_or_else(|e| e.into_inner()).clear();
+    ON.store(true, Ordering::Relaxed);
+}
+
+/// Whether a trace is being made.
+pub fn is_on() -> bool {
+    static ASKED: OnceLock<()> = OnceLock::new();
+    ASKED.get_or_init(|| {
+        if wanted().is_some() {
+            start();
+        }
+    });
+    ON.load(Ordering::Relaxed)
+}
+
+/// Ends the trace and writes it.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn finish(path: &Path) -> Result<()> {
+    ON.store(false, Ordering::Relaxed);
+    write(path)
+}
+
+/// Writes what was traced so far to the file that `WEFT_TRACE` names, if it names one.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn flush() -> Result<()> {
+    match wanted() {
+        Some(path) if is_on() => write(path),
+        _ => Ok(()),
+    }
+}
+
+fn write(path: &Path) -> Result<()> {
+    let events = EVENTS.lock().unwrap_or_else(|e| e.into_inner());
+    let mut all: Vec<serde_json::Value> = events
+        .iter()
+        .map(|e| {
+            serde_json::json!({
+                "ph": "X", "pid": 1, "tid": e.track, "cat": e.category, "name": e.name, "ts": e.from, "dur": e.lasts,
+            })
+        })
+        .collect();
+    all.push(serde_json::json!({"ph": "M", "pid": 1, "tid": 0, "name": "thread_name", "args": {"name": "GPU"}}));
+    let text = serde_json::json!({ "traceEvents": all, "displayTimeUnit": "ms" }).to_string();
+    std::fs::write(path, text).map_err(|e| Error::io(path, "write the trace to", &e))
+}
+
+/// Something that takes time, from its making to its drop.
+pub struct Span {
+    from: Option<(Instant, &'static str, String)>,
+}
+
+/// Begins a span on this thread's track.
+pub fn span(category: &'static str, name: &str) -> Span {
+    Span { from: is_on().then(|| (Instant::now(), category, name.to_string())) }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        if let Some((at, category, name)) = self.from.take() {
+            let from = at.duration_since(began()).as_secs_f64() * 1e6;
+            push(Event { category, name, from, lasts: at.elapsed().as_secs_f64() * 1e6, track: TRACK.with(|t| *t) });
+        }
+    }
+}
+
+/// Adds parts of the GPU's time that ended at `end`, one after the other: names and nanoseconds.
+pub fn gpu<'a>(end: Instant, parts: impl Iterator<Item = (&'a str, u64)>) {
+    let parts: Vec<(&str, u64)> = parts.collect();
+    let total: u64 = parts.iter().map(|p| p.1).sum();
+    let mut from = end.duration_since(began()).as_secs_f64() * 1e6 - total as f64 / 1e3;
+    for (name, nanos) in parts {
+        let lasts = nanos as f64 / 1e3;
+        push(Event { category: "gpu", name: name.to_string(), from, lasts, track: 0 });
+        from += lasts;
+    }
+}
+
+fn push(event: Event) {
+    let mut events = EVENTS.lock().unwrap_or_else(|e| e.into_inner());
+    if events.len() < MOST {
+        events.push(event);
+    }
+}

@@ -1,0 +1,285 @@
+//! Language models of the Llama family: Touvron et al. 2023, arXiv:2302.13971, with grouped queries (Ainslie et al. 2023,
+//! arXiv:2305.13245). Names of weights as in Hugging Face files. A forward pass over whole sequences, a step of one token
+//! with a cache, and the loss of the next token.
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Value};
+use crate::tensor::{DType, TensorType, Weights};
+use serde_json::Value as Json;
+
+/// Sizes and options of a Llama.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LlamaConfig {
+    /// Width of token vectors.
+    pub hidden: usize,
+    /// Width between the products of a feed-forward block.
+    pub intermediate: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Heads of queries.
+    pub heads: usize,
+    /// Heads of keys and values; divides `heads`.
+    pub kv_heads: usize,
+    /// Size of a head; even.
+    pub head_dim: usize,
+    /// Size of the vocabulary.
+    pub vocabulary: usize,
+    /// Most tokens.
+    pub positions: usize,
+    /// Base of the rotary embedding's frequencies.
+    pub rope_theta: f64,
+    /// Epsilon of the norms.
+    pub rms_eps: f64,
+    /// The embedding table is the output product's weight too.
+    pub tied: bool,
+}
+
+fn option(option: &str, wanted: impl ToString, came: impl ToString) -> Error {
+    Error::ModelOption {
+        architecture: "llama".into(),
+        option: option.into(),
+        wanted: wanted.to_string(),
+        came: came.to_string(),
+    }
+}
+
+impl LlamaConfig {
+    /// The sizes of SmolLM2-135M.
+    pub fn smollm2_135m() -> LlamaConfig {
+        LlamaConfig {
+            hidden: 576,
+            intermediate: 1536,
+            layers: 30,
+            heads: 9,
+            kv_heads: 3,
+            head_dim: 64,
+            vocabulary: 49_152,
+            positions: 8192,
+            rope_theta: 100_000.0,
+            rms_eps: 1e-5,
+            tied: true,
+        }
+    }
+
+    /// Reads a `config.json` of `model_type` "llama".
+    ///
+    /// # Errors
+    /// [`Error::ModelOption`] for a value that is missing, or that Weft would compute wrongly.
+    pub fn from_json(config: &Json) -> Result<LlamaConfig> {
+        let there = |key: &str| config.get(key).filter(|v| !v.is_null());
+        let size = |key: &str| match there(key).and_then(Json::as_u64) {
+            Some(n) if n > 0 => Ok(n as usize),
+            _ => Err(option(key, "a whole number above 0", there(key).unwrap_or(&Json::Null))),
+        };
+        let size_or = |key: &str, or: usize| there(key).map_or(Ok(or), |_| size(key));
+        let positive = |key: &str, v: Option<&Json>, or: f64| match v.map(Json::as_f64) {
+            None => Ok(or),
+            Some(Some(n)) if n > 0.0 && n.is_finite() => Ok(n),
+            _ => Err(option(key, "a number above 0", v.unwrap_or(&Json::Null))),
+        };
+        // options that change what is computed: each must have the value that this code computes
+        let must = |key: &str, fine: &[Json], wanted: &str| match there(key) {
+            Some(v) if !fine.contains(v) => Err(option(key, wanted, v)),
+            _ => Ok(()),
+        };
+        must("model_type", &["llama".into()], "\"llama\"")?;
+        must("hidden_act", &["silu".into(), "swish".into()], "\"silu\"")?;
+        must("attention_bias", &[false.into()], "false")?;
+        must("mlp_bias", &[false.into()], "false")?;
+        must("pretraining_tp", &[1.into()], "1")?;
+        must("rope_scaling", &[], "none")?;
+        must("rope_interleaved", &[false.into()], "false")?;
+        must("partial_rotary_factor", &[1.into(), 1.0.into()], "1")?;
+        must("quantization_config", &[], "weights that are not quantised")?;
+        // newer files keep what belongs to the rotary embedding together
+        let rope = there("rope_parameters");
+        if let Some(kind) = rope.and_then(|r| r.get("rope_type")).filter(|k| k.as_str() != Some("default")) {
+            return Err(option("rope_parameters.rope_type", "\"default\"", kind));
+        }
+        let theta = there("rope_theta").or(rope.and_then(|r| r.get("rope_theta")));
+        let (hidden, heads) = (size("hidden_size")?, size("num_attention_heads")?);
+        let c = LlamaConfig {
+            hidden,
+            intermediate: size("intermediate_size")?,
+            layers: size("num_hidden_layers")?,
+            heads,
+            kv_heads: size_or("num_key_value_heads", heads)?,
+            head_dim: size_or("head_dim", hidden / heads)?,
+            vocabulary: size("vocab_size")?,
+            positions: size("max_position_embeddings")?,
+            rope_theta: positive("rope_theta", theta, 10_000.0)?,
+            rms_eps: positive("rms_norm_eps", there("rms_norm_eps"), 1e-6)?,
+            tied: there("tie_word_embeddings").and_then(Json::as_bool).unwrap_or(false),
+        };
+        if there("head_dim").is_none() && !hidden.is_multiple_of(heads) {
+            return Err(option("num_attention_heads", format!("a divisor of hidden_size {hidden}"), heads));
+        }
+        if !heads.is_multiple_of(c.kv_heads) {
+            let wanted = format!("a divisor of num_attention_heads {heads}");
+            return Err(option("num_key_value_heads", wanted, c.kv_heads));
+        }
+        if !c.head_dim.is_multiple_of(2) || c.head_dim == 0 {
+            return Err(option("head_dim", "an even number", c.head_dim));
+        }
+        Ok(c)
+    }
+}
+
+/// Whose logits a forward pass gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logits {
+    /// Those of every position, `[batch, seq, vocabulary]`.
+    All,
+    /// Those of the last, `[batch, 1, vocabulary]`: the others are not computed.
+    Last,
+}
+
+/// A Llama whose weights have a dtype. Norms are f32 unless given weights say otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct Llama<'a> {
+    config: &'a LlamaConfig,
+    dtype: DType,
+    weights: Option<&'a Weights>,
+}
+
+impl<'a> Llama<'a> {
+    /// A model of f32 weights, which can be trained.
+    pub fn new(config: &'a LlamaConfig) -> Llama<'a> {
+        Llama { config, dtype: DType::F32, weights: None }
+    }
+
+    /// With f16 or bf16 weights, for inference.
+    pub fn with_dtype(self, dtype: DType) -> Llama<'a> {
+        Llama { dtype, ..self }
+    }
+
+    /// With the dtypes that weights have.
+    pub fn with_weights(self, weights: &'a Weights) -> Llama<'a> {
+        Llama { weights: Some(weights), ..self }
+    }
+
+    /// Logits from token ids `u32[batch, seq]`.
+    pub fn forward(&self, g: &Graph, ids: Value, logits: Logits) -> Value {
+        let (x, table) = self.hidden_states(g, ids);
+        let last = g.shape(ids).get(1).map_or(0, |&n| n as i64 - 1);
+        let x = if logits == Logits::Last { g.narrow(x, 1, last, 1) } else { x };
+        self.head(g, x, table)
+    }
+
+    /// The mean cross entropy of each token after the first, given those before it; ids are `u32[batch, seq]`, seq ≥ 2.
+    pub fn loss(&self, g: &Graph, ids: Value) -> Value {
+        let seq = g.shape(ids).get(1).map_or(0, |&n| n as i64);
+        if seq < 2 && ids != Value::POISON {
+            return g.fail("llama loss", "", "at least two tokens", &g.ty(ids).to_string());
+        }
+        let (x, table) = self.hidden_states(g, ids);
+        let logits = self.head(g, g.narrow(x, 1, 0, seq - 1), table);
+        g.cross_entropy(logits, g.narrow(ids, 1, 1, seq - 1), -100, 0.0)
+    }
+
+    /// Logits `[1, vocabulary]` of one token: `id` and `position` are `u32[1]`. Keys and values of the tokens before it
+    /// are states `cache.N.key` and `cache.N.value`, f32 `[1, kv_heads, capacity, head_dim]`, to which it adds its own;
+    /// positions come one by one from 0, and stay below `capacity`.
+    pub fn decode(&self, g: &Graph, id: Value, position: Value, capacity: usize) -> Value {
+        let c = self.config;
+        let table = self.table(g);
+        let mut x = g.reshape(self.tokens(g, table, id), &[1, 1, c.hidden as i64]);
+        // 0 for tokens that have come, far below any score for the rest: their weight becomes exactly 0
+        let came = g.le(g.iota(&[capacity as i64], 0), position);
+        let mask = g.select(came, g.scalar(0.0, DType::F32), g.scalar(-1e9, DType::F32));
+        for layer in 0..c.layers {
+            let kept = |which: &str, new: Value| {
+                let shape = [1, c.kv_heads, capacity, c.head_dim];
+                let cache = g.state(&format!("cache.{layer}.{which}"), DType::F32, shape);
+                let next = g.put(cache, position, new, 2);
+                g.set_state(cache, next);
+                next
+            };
+            x = self.layer(g, x, layer, Some(position), |q, k, v| {
+                g.attention(q, kept("key", k), kept("value", v), Some(mask), false, 0, self.scale())
+            });
+        }
+        let x = g.reshape(self.norm(g, x, "model.norm"), &[1, c.hidden as i64]);
+        self.head(g, x, table)
+    }
+
+    /// Token vectors after the last norm, `[batch, seq, hidden]`, and the embedding table.
+    fn hidden_states(&self, g: &Graph, ids: Value) -> (Value, Value) {
+        let table = self.table(g);
+        let mut x = self.tokens(g, table, ids);
+        for layer in 0..self.config.layers {
+            x = self.layer(g, x, layer, None, |q, k, v| g.attention(q, k, v, None, true, 0, self.scale()));
+        }
+        (self.norm(g, x, "model.norm"), table)
+    }
+
+    /// x and what attention and the feed-forward block of a layer add to it, `[batch, seq, hidden]`.
+    fn layer(
+        &self,
+        g: &Graph,
+        x: Value,
+        layer: usize,
+        positions: Option<Value>,
+        attend: impl FnOnce(Value, Value, Value) -> Value,
+    ) -> Value {
+        let c = self.config;
+        let name = format!("model.layers.{layer}");
+        let shape = g.shape(x);
+        let (b, s) = (shape.first().map_or(1, |&n| n as i64), shape.get(1).map_or(1, |&n| n as i64));
+        let wide = c.heads * c.head_dim;
+        let y = self.norm(g, x, &format!("{name}.input_layernorm"));
+        let heads = |which: &str, n: usize| {
+            let y = self.linear(g, y, &format!("{name}.self_attn.{which}_proj"), c.hidden, n * c.head_dim);
+            g.permute(g.reshape(y, &[b, s, n as i64, c.head_dim as i64]), &[0, 2, 1, 3])
+        };
+        let turned = |x: Value| g.rope(x, positions, c.rope_theta, 0, false);
+        let (q, k) = (turned(heads("q", c.heads)), turned(heads("k", c.kv_heads)));
+        let seen = attend(q, k, heads("v", c.kv_heads));
+        let joined = g.reshape(g.permute(seen, &[0, 2, 1, 3]), &[b, s, wide as i64]);
+        let x = g.add(x, self.linear(g, joined, &format!("{name}.self_attn.o_proj"), wide, c.hidden));
+
+        let y = self.norm(g, x, &format!("{name}.post_attention_layernorm"));
+        let up =
+            |which: &str| self.linear(g, y, &format!("{name}.mlp.{which}_proj"), c.hidden, c.intermediate);
+        let y = g.mul(g.silu(up("gate")), up("up"));
+        g.add(x, self.linear(g, y, &format!("{name}.mlp.down_proj"), c.intermediate, c.hidden))
+    }
+
+    fn scale(&self) -> f64 {
+        1.0 / (self.config.head_dim as f64).sqrt()
+    }
+
+    fn parameter(&self, g: &Graph, name: &str, shape: &[usize], otherwise: DType) -> Value {
+        let given = self.weights.and_then(|w| w.get(name)).map(|t| t.dtype());
+        let dtype = given.unwrap_or(otherwise);
+        g.parameter_of(name, TensorType::new(dtype, shape), dtype == DType::F32)
+    }
+
+    fn table(&self, g: &Graph) -> Value {
+        let shape = [self.config.vocabulary, self.config.hidden];
+        self.parameter(g, "model.embed_tokens.weight", &shape, self.dtype)
+    }
+
+    fn tokens(&self, g: &Graph, table: Value, ids: Value) -> Value {
+        wide(g, g.embedding(table, ids))
+    }
+
+    /// Logits of token vectors.
+    fn head(&self, g: &Graph, x: Value, table: Value) -> Value {
+        let c = self.config;
+        if c.tied { g.linear(x, table, None) } else { self.linear(g, x, "lm_head", c.hidden, c.vocabulary) }
+    }
+
+    fn linear(&self, g: &Graph, x: Value, name: &str, from: usize, to: usize) -> Value {
+        g.linear(x, self.parameter(g, &format!("{name}.weight"), &[to, from], self.dtype), None)
+    }
+
+    fn norm(&self, g: &Graph, x: Value, name: &str) -> Value {
+        let scale = self.parameter(g, &format!("{name}.weight"), &[self.config.hidden], DType::F32);
+        g.rms_norm(x, wide(g, scale), self.config.rms_eps)
+    }
+}
+
+fn wide(g: &Graph, v: Value) -> Value {
+    if g.ty(v).dtype == DType::F32 { v } else { g.cast(v, DType::F32) }
+}

@@ -1,0 +1,74 @@
+//! States: where they lie, which of them change in place, and the steps that leave in the others what they are next.
+
+use super::emit::Emitter;
+use super::{Place, StatePort};
+use crate::error::Result;
+use crate::graph::{Lowering, NodeKind};
+use crate::tensor::contiguous_strides;
+
+impl Emitter<'_> {
+    /// Gives every state its buffer, before anything is emitted. `next` pairs states with what they become.
+    pub(super) fn begin_states(&mut self, next: &[(usize, usize)]) {
+        let nodes = self.nodes;
+        for (i, n) in nodes.iter().enumerate() {
+            if !matches!(n.node.kind, NodeKind::State) {
+                continue;
+            }
+            let ty = &n.node.ty;
+            let buffer = self.buffer(ty.dtype, ty.elements(), Place::Own);
+            self.set_place(i, buffer);
+            let becomes = next.iter().find(|(state, _)| *state == i).map(|(_, to)| *to);
+            let in_place = becomes.filter(|&to| self.changes_in_place(i, to));
+            if let Some(to) = in_place {
+                self.stored_in.insert(to, buffer);
+            }
+            self.plan.states.push(StatePort {
+                name: n.node.name.clone().unwrap_or_default(),
+                buffer,
+                dtype: ty.dtype,
+                shape: ty.shape.clone(),
+                next: in_place.map(|_| buffer),
+            });
+        }
+    }
+
+    /// The next value is a `put` into the state, and nothing else reads the old one: no other node, no output, no
+    /// other state's next value.
+    fn changes_in_place(&self, state: usize, next: usize) -> bool {
+        let n = &self.nodes[next];
+        matches!(n.work, Some(Lowering::TakePut { .. }))
+            && n.inputs[0] == state
+            && !n.inputs[1..].contains(&state)
+            && self.users[state] == [next]
+            && !self.pinned[state]
+    }
+
+    /// The steps at the end that copy next values to the states that did not change in place. What lies in a state
+    /// that such a step overwrites (two states that change places, a state moved along) is set aside first.
+    pub(super) fn finish_states(&mut self, next: &[(usize, usize)]) -> Result<()> {
+        self.once = false;
+        let mut copied = Vec::new();
+        for &(state, to) in next {
+            let (buffer, _) = self.place(state)?;
+            if state != to && self.stored_in.get(&to) != Some(&buffer) {
+                copied.push((to, buffer));
+            }
+        }
+        for &(to, _) in &copied {
+            let (from, _) = self.place(to)?;
+            if copied.iter().any(|(_, buffer)| *buffer == from) {
+                let aside = self.scratch(self.dtype(to), self.nodes[to].node.ty.elements());
+                self.copy_to(to, aside, 0, &contiguous_strides(self.shape(to)), "next")?;
+                self.set_place(to, aside);
+            }
+        }
+        for &(to, buffer) in &copied {
+            let (from, _) = self.place(to)?;
+            self.copy_to(to, buffer, 0, &contiguous_strides(self.shape(to)), "next")?;
+            if let Some(port) = self.plan.states.iter_mut().find(|p| p.buffer == buffer) {
+                port.next = Some(from);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! Looking into a session: where a GPU's time goes, what values lie between, where the first NaN appears.
+
+use super::Session;
+use crate::device::gpu::Profiling;
+use crate::device::trace;
+use crate::error::{Error, Result};
+use crate::plan::BufferId;
+use crate::tensor::{Bytes, DType, Tensor};
+use std::fmt;
+
+/// The GPU's time of a step.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StepTime {
+    /// Nanoseconds of the whole step.
+    pub nanoseconds: u64,
+    /// Its parts, if profiling is on, in the order in which they ran.
+    pub parts: Vec<PartTime>,
+}
+
+/// The GPU's time of a part of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartTime {
+    /// Names of the graph's nodes it carries out.
+    pub label: String,
+    /// What sort of work it is.
+    pub kind: &'static str,
+    /// Nanoseconds.
+    pub nanoseconds: u64,
+}
+
+/// A value stored during a step.
+#[derive(Debug, Clone)]
+pub struct Tap {
+    /// Names of the graph's nodes whose result it is, joined by `+`.
+    pub label: String,
+    /// The elements as they lie in memory. Values that are only permuted later may lie permuted, flat.
+    pub value: Tensor<'static>,
+}
+
+/// How a tap is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TapFormat {
+    /// Shape, range, mean, the first few elements.
+    Compact,
+    /// Every element, with all digits.
+    Full,
+}
+
+impl Tap {
+    /// The number of elements that are NaN or infinite.
+    pub fn not_finite(&self) -> usize {
+        self.value.to_f64().iter().filter(|v| !v.is_finite()).count()
+    }
+
+    /// The tap in words.
+    pub fn show(&self, format: TapFormat) -> impl fmt::Display + '_ {
+        Shown { tap: self, format }
+    }
+}
+
+struct Shown<'a> {
+    tap: &'a Tap,
+    format: TapFormat,
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (v, tap) = (self.tap.value.to_f64(), self.tap);
+        write!(f, "{}: {}", tap.label, tap.value.ty())?;
+        if self.format == TapFormat::Full {
+            return v.iter().try_for_each(|x| match tap.value.dtype() {
+                DType::F32 => write!(f, "\n{:.9e}", *x as f32),
+                _ => write!(f, "\n{x}"),
+            });
+        }
+        let (low, high) = v.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
+        let mean = v.iter().sum::<f64>() / v.len().max(1) as f64;
+        write!(f, " from {low:.4} to {high:.4}, mean {mean:.4}")?;
+        match tap.not_finite() {
+            0 => {}
+            n => write!(f, ", {n} NaN or infinite")?,
+        }
+        let first: Vec<String> = v.iter().take(6).map(|x| format!("{x:.4}")).collect();
+        write!(f, " [{}{}]", first.join(", "), if v.len() > 6 { ", …" } else { "" })
+    }
+}
+
+impl Session {
+    /// What a GPU's time is measured for from now on; the CPU device measures nothing.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn set_profiling(&mut self, profiling: Profiling) -> Result<()> {
+        self.executor.as_gpu().map_or(Ok(()), |e| e.set_profiling(profiling))
+    }
+
+    /// The GPU's time of a recent step, `None` on the CPU device: of the step before the last at the latest, so step
+    /// twice more after changing something. Zero before it is known.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn gpu_time(&mut self) -> Result<Option<StepTime>> {
+        let Some(e) = self.executor.as_gpu() else { return Ok(None) };
+        e.wait()?;
+        let (nanoseconds, parts) = e.times()?;
+        let parts = parts.into_iter().map(|(label, kind, nanoseconds)| PartTime { label, kind, nanoseconds });
+        let time = StepTime { nanoseconds, parts: parts.collect() };
+        if trace::is_on() {
+            trace::gpu(std::time::Instant::now(), time.parts.iter().map(|p| (p.label.as_str(), p.nanoseconds)));
+        }
+        Ok(Some(time))
+    }
+
+    /// Dispatches of a step on a GPU; steps of the plan on the CPU device.
+    pub fn dispatches(&mut self) -> usize {
+        let steps = self.compiled.plan.steps.len();
+        self.executor.as_gpu().map_or(steps, |e| e.dispatches())
+    }
+
+    /// Runs one step part by part, slowly, and shows each value as it is stored. What is computed inside a fused part
+    /// is not stored: compile without fusion to see every node. Optimizers are not run.
+    ///
+    /// # Errors
+    /// Those of [`step`](Session::step), and what `see` returns.
+    pub fn observe(&mut self, mut see: impl FnMut(&Tap) -> Result<()>) -> Result<()> {
+        self.begin()?;
+        let plan = self.compiled.plan.clone();
+        let shape_of = |buffer: BufferId| {
+            let port = plan.outputs.iter().find(|p| p.buffer == buffer);
+            port.map_or_else(|| vec![plan.buffers[buffer].elements], |p| p.shape.clone())
+        };
+        let store = self.parameters.read();
+        self.executor.observe(&store, &self.positions, &mut |label, buffer, bytes| {
+            let dtype = plan.buffers[buffer].dtype;
+            let value = Tensor::from_bytes(dtype, shape_of(buffer), Bytes::from_vec(bytes.to_vec()))?;
+            see(&Tap { label: label.to_string(), value })
+        })?;
+        drop(store);
+        self.finish_observed()
+    }
+
+    /// Runs one step part by part and names the first node whose value has NaN or infinite elements, with their
+    /// number; `None` if all are finite.
+    ///
+    /// # Errors
+    /// Those of [`step`](Session::step).
+    pub fn first_not_finite(&mut self) -> Result<Option<(String, usize)>> {
+        let mut found = None;
+        self.observe(|tap| {
+            if found.is_none() && tap.value.dtype().is_float() && tap.not_finite() > 0 {
+                found = Some((tap.label.clone(), tap.not_finite()));
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// The buffer of a GPU in which an output lies, for a renderer that shares the device's context
+    /// (see [`Gpu::sharing`](crate::device::gpu::Gpu::sharing)): written by each step, without a copy.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`]; [`Error::Device`] on the CPU device or if the output is of 8 or 16 bits.
+    pub fn shared_output(&mut self, name: &str) -> Result<crate::device::gpu::Foreign> {
+        let buffer = super::run::port("output", name, self.outputs())?.buffer;
+        let device = self.compiled.device.info().name.clone();
+        match self.executor.as_gpu() {
+            Some(e) => e.shared(buffer),
+            None => Err(Error::Device { device, why: "outputs are shared on GPUs only".into() }),
+        }
+    }
+
+    /// Reads an input from a buffer of the host application, or writes an output to one, from now on. The buffer must
+    /// live as long as the session, and the caller orders its own use of it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`], [`Error::Length`] if it is too short, [`Error::Device`] on the CPU device.
+    pub fn adopt_buffer(&mut self, name: &str, buffer: crate::device::gpu::Foreign) -> Result<()> {
+        let input = self.inputs().iter().position(|p| p.name == name);
+        let at = match input {
+            Some(i) => self.inputs()[i].buffer,
+            None => super::run::port("output", name, self.outputs())?.buffer,
+        };
+        let device = self.compiled.device.info().name.clone();
+        let Some(e) = self.executor.as_gpu() else {
+            return Err(Error::Device { device, why: "buffers are shared on GPUs only".into() });
+        };
+        e.adopt(at, name, buffer)?;
+        if let Some(i) = input {
+            self.given_elsewhere(i);
+        }
+        Ok(())
+    }
+}

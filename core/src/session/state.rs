@@ -1,0 +1,69 @@
+//! What stays in a session from step to step: read, written, begun anew.
+
+use super::Session;
+use crate::error::{Error, Result};
+use crate::plan::StatePort;
+use crate::tensor::{Bytes, Tensor, TensorType};
+
+impl Session {
+    /// States: name, dtype, shape.
+    pub fn states(&self) -> &[StatePort] {
+        &self.compiled.plan.states
+    }
+
+    /// Makes every state zeros, as after init.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] on a GPU.
+    pub fn reset_state(&mut self) -> Result<()> {
+        for at in 0..self.states().len() {
+            let zeros = vec![0u8; self.state_bytes(at)];
+            let buffer = self.states()[at].buffer;
+            self.executor.write(buffer, &zeros)?;
+        }
+        Ok(())
+    }
+
+    /// What a state is now: zeros before the first step. After a step that returned an error it may hold parts
+    /// of that step.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`].
+    pub fn read_state(&self, name: &str) -> Result<Tensor<'static>> {
+        let port = &self.states()[self.find_state(name)?];
+        let bytes = Bytes::from_vec(self.executor.read(port.buffer)?.into_owned());
+        Tensor::from_bytes(port.dtype, port.shape.clone(), bytes)
+    }
+
+    /// Makes a state what a tensor of its dtype and shape holds: a cache kept from earlier.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`].
+    pub fn write_state(&mut self, name: &str, tensor: &Tensor<'_>) -> Result<()> {
+        let port = &self.states()[self.find_state(name)?];
+        if tensor.dtype() != port.dtype {
+            let (wanted, came) = (port.dtype.to_string(), tensor.dtype().to_string());
+            return Err(Error::DType { name: name.into(), wanted, came });
+        }
+        if tensor.shape() != port.shape {
+            let wanted = TensorType::new(port.dtype, port.shape.clone()).to_string();
+            return Err(Error::Length { name: name.into(), wanted, came: tensor.ty().to_string() });
+        }
+        let buffer = port.buffer;
+        self.executor.write(buffer, tensor.contiguous().bytes())
+    }
+
+    fn state_bytes(&self, at: usize) -> usize {
+        let port = &self.states()[at];
+        TensorType::new(port.dtype, port.shape.clone()).bytes().unwrap_or(0)
+    }
+
+    fn find_state(&self, name: &str) -> Result<usize> {
+        let states = self.states();
+        states.iter().position(|p| p.name == name).ok_or_else(|| Error::UnknownName {
+            kind: "state".into(),
+            name: name.into(),
+            known: states.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+}

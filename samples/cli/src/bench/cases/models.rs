@@ -1,0 +1,161 @@
+//! Whole models of published sizes: SmolLM2-135M and all-MiniLM-L6-v2, with random weights.
+
+use super::{Case, PLAIN};
+use weft::graph::{Graph, Value};
+use weft::models::{Activation, Bert, BertConfig, Llama, LlamaConfig, Logits, Pooling};
+use weft::session::Optimizer;
+use weft::tensor::{DType, Weights};
+
+/// The cases.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "smollm2-forward-128",
+        about: "SmolLM2-135M, 128 tokens to the logits of each, f32",
+        build: |g| forward(g, 128),
+        ids_below: SMOL.vocabulary as u32,
+        flop: SMOL.flop(128.0, 128.0),
+        least_bytes: 4.0 * (SMOL.parameters() + 128.0 * (SMOL.vocabulary + 1.0)),
+        ..PLAIN
+    },
+    Case {
+        name: "smollm2-forward-512",
+        about: "SmolLM2-135M, 512 tokens to the logits of each, f32",
+        build: |g| forward(g, 512),
+        ids_below: SMOL.vocabulary as u32,
+        flop: SMOL.flop(512.0, 512.0),
+        least_bytes: 4.0 * (SMOL.parameters() + 512.0 * (SMOL.vocabulary + 1.0)),
+        ..PLAIN
+    },
+    Case {
+        name: "smollm2-train-128",
+        about: "SmolLM2-135M, a step of training on 128 tokens with SGD, f32",
+        build: |g| Llama::new(&LlamaConfig::smollm2_135m()).loss(g, g.input("ids", DType::U32, [1, 128])),
+        learns: Some(|| Optimizer::sgd(1e-4)),
+        ids_below: SMOL.vocabulary as u32,
+        // each product's result, and the gradients of both its sides; the last token has no successor to guess
+        flop: 3.0 * SMOL.flop(128.0, 127.0),
+        // parameters read and written
+        least_bytes: 4.0 * (2.0 * SMOL.parameters() + 128.0 + 1.0),
+        ..PLAIN
+    },
+    Case {
+        name: "smollm2-decode",
+        about: "SmolLM2-135M, one token after 128, f16 weights, a cache for 256",
+        build: |g| {
+            let [id, position] = ["id", "position"].map(|n| g.input(n, DType::U32, [1]));
+            Llama::new(&LlamaConfig::smollm2_135m()).with_dtype(DType::F16).decode(g, id, position, 256)
+        },
+        ids_below: SMOL.vocabulary as u32,
+        fixed: &[("position", 128.0)],
+        flop: 2.0 * SMOL.products() + 4.0 * SMOL.layers * 129.0 * SMOL.hidden,
+        // norms are f32; of the cache, 128 tokens are read and one is written
+        least_bytes: 2.0 * SMOL.products()
+            + 4.0 * (SMOL.norms() + SMOL.layers * 129.0 * 2.0 * SMOL.kv + SMOL.vocabulary + 2.0),
+        ..PLAIN
+    },
+    Case {
+        name: "minilm-1x16",
+        about: "all-MiniLM-L6-v2, one text of 16 tokens to its embedding",
+        build: |g| embed(g, 1, 16),
+        flop: minilm_flop(1.0, 16.0),
+        least_bytes: minilm_bytes(1.0, 16.0),
+        ..MINILM
+    },
+    Case {
+        name: "minilm-1x128",
+        about: "all-MiniLM-L6-v2, one text of 128 tokens to its embedding",
+        build: |g| embed(g, 1, 128),
+        flop: minilm_flop(1.0, 128.0),
+        least_bytes: minilm_bytes(1.0, 128.0),
+        ..MINILM
+    },
+    Case {
+        name: "minilm-32x128",
+        about: "all-MiniLM-L6-v2, 32 texts of 128 tokens to their embeddings",
+        build: |g| embed(g, 32, 128),
+        flop: minilm_flop(32.0, 128.0),
+        least_bytes: minilm_bytes(32.0, 128.0),
+        ..MINILM
+    },
+];
+
+const MINILM: Case =
+    Case { ids_below: 30_522, fixed: &[("attention_mask", 1.0), ("token_type_ids", 0.0)], ..PLAIN };
+
+fn forward(g: &Graph, tokens: usize) -> Value {
+    let ids = g.input("ids", DType::U32, [1, tokens]);
+    Llama::new(&LlamaConfig::smollm2_135m()).forward(g, ids, Logits::All)
+}
+
+fn embed(g: &Graph, batch: usize, tokens: usize) -> Value {
+    let config = BertConfig {
+        hidden: 384,
+        intermediate: 1536,
+        layers: 6,
+        heads: 12,
+        vocabulary: 30_522,
+        positions: 512,
+        types: 2,
+        eps: 1e-12,
+        activation: Activation::Gelu,
+    };
+    let [ids, types] = ["input_ids", "token_type_ids"].map(|n| g.input(n, DType::U32, [batch, tokens]));
+    let mask = g.input("attention_mask", DType::F32, [batch, tokens]);
+    let x = Bert::new(&config, &Weights::new()).hidden_states(g, ids, types, mask);
+    Bert::pool(g, x, mask, Pooling::Mean, true)
+}
+
+/// The sizes that costs are reckoned from.
+struct Sizes {
+    hidden: f64,
+    /// Of all heads of keys, or of values.
+    kv: f64,
+    intermediate: f64,
+    layers: f64,
+    vocabulary: f64,
+}
+
+const SMOL: Sizes =
+    Sizes { hidden: 576.0, kv: 192.0, intermediate: 1536.0, layers: 30.0, vocabulary: 49_152.0 };
+
+impl Sizes {
+    /// Weights of a layer's products: queries and outputs, keys and values, three of the feed-forward block.
+    const fn layer(&self) -> f64 {
+        self.hidden * (2.0 * self.hidden + 2.0 * self.kv + 3.0 * self.intermediate)
+    }
+
+    /// Weights of all products; the embedding table is the last one's.
+    const fn products(&self) -> f64 {
+        self.layers * self.layer() + self.vocabulary * self.hidden
+    }
+
+    const fn norms(&self) -> f64 {
+        (2.0 * self.layers + 1.0) * self.hidden
+    }
+
+    const fn parameters(&self) -> f64 {
+        self.products() + self.norms()
+    }
+
+    /// Of a forward pass over so many tokens, of which some get logits. A token attends to itself and those before.
+    const fn flop(&self, tokens: f64, guessed: f64) -> f64 {
+        let pairs = tokens * (tokens + 1.0) / 2.0;
+        let layer = 2.0 * tokens * self.layer() + 4.0 * pairs * self.hidden;
+        self.layers * layer + 2.0 * guessed * self.vocabulary * self.hidden
+    }
+}
+
+/// Of a layer, four products of hidden × hidden, two of hidden × intermediate, and two with every other token.
+const fn minilm_flop(batch: f64, tokens: f64) -> f64 {
+    let (hidden, wide) = (384.0, 1536.0);
+    let layer = 2.0 * tokens * (4.0 * hidden * hidden + 2.0 * hidden * wide) + 4.0 * tokens * tokens * hidden;
+    6.0 * batch * layer
+}
+
+/// Of the tables only the rows looked up; ids, types and mask; the embeddings.
+const fn minilm_bytes(batch: f64, tokens: f64) -> f64 {
+    let (hidden, wide) = (384.0, 1536.0);
+    let layer = 4.0 * hidden * hidden + 2.0 * hidden * wide + 9.0 * hidden + wide;
+    let tables = (batch * tokens + tokens + 3.0) * hidden;
+    4.0 * (6.0 * layer + tables + 3.0 * batch * tokens + batch * hidden)
+}
