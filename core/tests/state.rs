@@ -236,7 +236,7 @@ fn the_text_form_prints_and_parses_back() {
     assert!(Graph::from_data(GraphData::clone(&again.data().unwrap())).is_ok());
 
     let base = "weft 1\nstate s: f32[3]\ninput x: f32[3]\ninput y: f32[4]\noutput o = s\n";
-    let refused = |more: &str| Graph::parse(&format!("{base}{more}")).err().expect("refused").to_string();
+    let refused = |more: &str| Graph::parse(&format!("{base}{more}")).expect_err("refused").to_string();
     assert_eq!(refused("next s = y"), "set_state: a next value of f32[3]: f32[4] (node \"s, line 6\")");
     assert_eq!(
         refused("next x = x"),

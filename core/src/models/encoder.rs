@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::load;
+use crate::profile::Precision;
 use crate::session::{Compiler, MemorySummary, Parameters, Session};
 use crate::tensor::{DType, Weights};
 use crate::text::{Buckets, Encoding, Tokenizer, pad};
@@ -27,6 +28,7 @@ pub struct Embedding {
 /// A sentence encoder: a folder's model, compiled for the sizes that come, and its tokenizer.
 pub struct Encoder {
     device: Device,
+    precision: Precision,
     bert: BertConfig,
     sentence: SentenceConfig,
     weights: Weights,
@@ -38,12 +40,21 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Opens a Hugging Face folder: maps its weights, packs them for the device, reads its tokenizer.
+    /// Opens a Hugging Face folder: maps its weights, packs them for the device, reads its tokenizer. Computes in
+    /// [`Precision::Full`].
+    ///
+    /// # Errors
+    /// As [`open_with`](Encoder::open_with).
+    pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Encoder> {
+        Encoder::open_with(folder, device, Precision::Full)
+    }
+
+    /// As [`open`](Encoder::open), computing as exactly as asked.
     ///
     /// # Errors
     /// [`Error::Architecture`] or [`Error::ModelOption`] for a model that Weft would not compute rightly;
     /// what reading the folder's files returns.
-    pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Encoder> {
+    pub fn open_with(folder: impl AsRef<Path>, device: &Device, precision: Precision) -> Result<Encoder> {
         let folder = folder.as_ref();
         // the tokenizer's file takes longest to read: beside everything else
         std::thread::scope(|scope| {
@@ -53,7 +64,7 @@ impl Encoder {
             let bert = BertConfig::from_json(&found)?;
             let sentence = sentence_config(folder)?;
             let weights = load::weights(folder)?;
-            let first = compile(&bert, &sentence, &weights, device, 1, 8)?.init(&used(&weights))?;
+            let first = compile(&bert, &sentence, &weights, (device, precision), 1, 8)?.init(&used(&weights))?;
             let unused = first.warnings().iter();
             let warnings = unused.cloned().collect();
             let tokenizer =
@@ -61,6 +72,7 @@ impl Encoder {
             let most = sentence.max_tokens.unwrap_or(bert.positions).min(bert.positions);
             Ok(Encoder {
                 device: device.clone(),
+                precision,
                 buckets: Buckets::new(most),
                 parameters: first.parameters(),
                 sessions: vec![((1, 8), first)],
@@ -119,7 +131,7 @@ impl Encoder {
             let wanted = format!("at least one text of 1 to {} tokens", self.bert.positions);
             return Err(Error::argument("batch", wanted, format!("{batch} × {tokens}")));
         }
-        let compiled = compile(&self.bert, &self.sentence, &self.weights, &self.device, batch, tokens)?;
+        let compiled = compile(&self.bert, &self.sentence, &self.weights, (&self.device, self.precision), batch, tokens)?;
         compiled.init_shared(&self.parameters)
     }
 
@@ -198,7 +210,7 @@ fn compile(
     bert: &BertConfig,
     sentence: &SentenceConfig,
     weights: &Weights,
-    device: &Device,
+    (device, precision): (&Device, Precision),
     batch: usize,
     tokens: usize,
 ) -> Result<crate::session::Compiled> {
@@ -208,5 +220,5 @@ fn compile(
     let mask = g.input("attention_mask", DType::F32, [batch, tokens]);
     let x = Bert::new(bert, weights).hidden_states(&g, ids, types, mask);
     g.output("embedding", Bert::pool(&g, x, mask, sentence.pooling, sentence.normalised));
-    Compiler::new(device).compile(&g)
+    Compiler::new(device).with_precision(precision).compile(&g)
 }

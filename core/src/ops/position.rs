@@ -75,23 +75,18 @@ fn first_bits(v: f64) -> f64 {
     f64::from_bits(v.to_bits() & !((1 << 46) - 1))
 }
 
-/// (a, b) → (a·cos − b·sin, b·cos + a·sin) for each pair, halves or neighbours.
+/// (a, b) → (a·cos − b·sin, b·cos + a·sin) for each pair, halves or neighbours: x·cos + x′·(∓sin), where x′ is x with
+/// each pair's two exchanged, which is a view. One pass over x.
 fn rotate(g: &Graph, x: Value, [cos, sin]: [Value; 2], interleaved: bool) -> Value {
     let shape = signed(&g.shape(x));
     let Some((&d, lead)) = shape.split_last() else { return x };
-    let (a, b) = if interleaved {
-        let pairs = g.reshape(x, &[lead, &[d / 2, 2]].concat());
-        (g.squeeze(g.narrow(pairs, -1, 0, 1), -1), g.squeeze(g.narrow(pairs, -1, 1, 1), -1))
-    } else {
-        (g.narrow(x, -1, 0, d / 2), g.narrow(x, -1, d / 2, d / 2))
-    };
-    let first = g.sub(g.mul(a, cos), g.mul(b, sin));
-    let second = g.add(g.mul(b, cos), g.mul(a, sin));
-    if interleaved {
-        let pairs = g.concat(&[g.unsqueeze(first, -1), g.unsqueeze(second, -1)], -1);
-        return g.reshape(pairs, &shape);
-    }
-    g.concat(&[first, second], -1)
+    let (own, axis, signs): (_, i64, &[usize]) =
+        if interleaved { ([d / 2, 2], -1, &[2]) } else { ([2, d / 2], -2, &[2, 1]) };
+    let pairs = g.reshape(x, &[lead, &own].concat());
+    let signs = g.constant_f32(signs, vec![-1.0, 1.0]);
+    let [cos, sin] = [cos, sin].map(|t| g.unsqueeze(t, axis));
+    let turned = g.add(g.mul(pairs, cos), g.mul(g.flip(pairs, &[axis]), g.mul(sin, signs)));
+    g.reshape(turned, &shape)
 }
 
 op! {

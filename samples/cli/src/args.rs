@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use weft::device::Device;
+use weft::device::{Device, DeviceKind};
+use weft::profile::Precision;
+use weft::session::Compiler;
 
 /// On-device machine learning: run a model from safetensors weights, or fine-tune it.
 #[derive(Parser)]
@@ -20,9 +22,12 @@ const AFTER: &str =
 /// What every command takes.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Where to compute: "best", or a name or number of `weft devices`
+    /// Where to compute: "best", "cpu", "gpu", or a name or number of `weft devices`
     #[arg(long, global = true, default_value = "best", value_name = "DEVICE")]
     pub device: String,
+    /// How exactly: f32 throughout, or f16 in the matrix units of GPUs that have them
+    #[arg(long, global = true, default_value = "full", value_name = "full|fast", value_parser = precision)]
+    pub precision: Precision,
     /// Threads to compute with; 0 is as many as there are cores
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = threads)]
     pub threads: usize,
@@ -32,9 +37,40 @@ pub struct Options {
 }
 
 impl Options {
-    /// The device that was asked for.
-    pub fn open(&self) -> weft::error::Result<Device> {
-        Device::open(&self.device, self.threads)
+    /// The device that was asked for, with the precision.
+    pub fn open(&self) -> weft::error::Result<Place> {
+        let device = Device::open(&self.device, self.threads)?;
+        Ok(Place { device, precision: self.precision })
+    }
+}
+
+/// Where and how exactly a command computes.
+pub struct Place {
+    pub device: Device,
+    pub precision: Precision,
+}
+
+impl Place {
+    /// A compiler for it.
+    pub fn compiler(&self) -> Compiler {
+        Compiler::new(&self.device).with_precision(self.precision)
+    }
+
+    /// It in words: `cpu, 2 threads`, `NVIDIA H200 (discrete gpu), fast precision`.
+    pub fn in_words(&self) -> String {
+        let info = self.device.info();
+        match info.kind {
+            DeviceKind::Cpu => format!("{}, {}", info.name, crate::output::threads(info.threads)),
+            kind => format!("{} ({}), {} precision", info.name, kind.name(), self.precision),
+        }
+    }
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "full" => Ok(Precision::Full),
+        "fast" => Ok(Precision::Fast),
+        _ => Err("wanted full or fast".into()),
     }
 }
 
@@ -130,6 +166,16 @@ pub struct Run {
     /// Where to write the outputs, by name
     #[arg(long, value_name = "O.safetensors")]
     pub outputs: PathBuf,
+    /// Print each value that is stored on the way: "compact" (range, mean, first elements) or "full" (every element);
+    /// "safetensors" writes them beside the outputs, as OUTPUTS.taps.safetensors
+    #[arg(long, value_name = "compact|full|safetensors", value_parser = ["compact", "full", "safetensors"])]
+    pub tap: Option<String>,
+    /// Only values whose names contain this
+    #[arg(long, value_name = "TEXT", requires = "tap")]
+    pub tap_names: Option<String>,
+    /// Name the first node whose value has a NaN or an infinity; every node is then computed by itself
+    #[arg(long)]
+    pub check_finite: bool,
     /// Also write grad.NAME, the gradient of the loss, for each trainable parameter and f32 input
     #[arg(long)]
     pub backward: bool,
@@ -156,6 +202,10 @@ pub struct Bench {
     /// Repeat for at least so long, and at least 20 times
     #[arg(long, default_value_t = 2.0, value_name = "S", value_parser = seconds)]
     pub seconds: f64,
+    /// Also show where the GPU's time goes: by work between barriers, or by dispatch, one after the other
+    #[arg(long, value_name = "pass|dispatch", num_args = 0..=1, default_missing_value = "dispatch",
+          value_parser = ["pass", "dispatch"])]
+    pub profile: Option<String>,
     /// Also measure the machine's peak, and give the share of it that was reached
     #[arg(long)]
     pub peak: bool,

@@ -4,13 +4,13 @@ mod cases;
 mod model;
 mod timing;
 
-use crate::args::{Bench, Options};
+use crate::args::{Bench, Options, Place};
 use crate::failure::{Failure, Result};
-use crate::output::{bytes, grouped, table, threads};
+use crate::output::{bytes, grouped, table};
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use timing::Timing;
-use weft::device::Device;
+use weft::session::{PartTime, Profiling, Session};
 
 /// What a bench found, to print.
 struct Measured {
@@ -23,30 +23,65 @@ struct Measured {
     gflop: f64,
     /// Bytes that must be moved at least; 0 where nobody has reckoned them.
     least_bytes: f64,
+    /// Dispatches of a step on a GPU.
+    dispatches: Option<usize>,
+    /// Bytes that the session takes.
+    session_bytes: usize,
+    /// The GPU's time by part, where it was asked for.
+    parts: Vec<PartTime>,
+}
+
+/// What a session tells of itself beside its times.
+struct Told {
+    dispatches: Option<usize>,
+    session_bytes: usize,
+    parts: Vec<PartTime>,
+}
+
+/// Asks a session whose steps were timed for the rest; with a profile, where the GPU's time goes.
+fn told(session: &mut Session, profile: Option<&str>) -> Result<Told> {
+    let dispatches = session.dispatches();
+    let on_gpu = session.gpu_time()?.is_some();
+    let mut parts = vec![];
+    if let Some(how) = profile {
+        if !on_gpu {
+            return Err(Failure::new("--profile tells where a GPU's time goes, and this device is none"));
+        }
+        session.set_profiling(if how == "pass" { Profiling::Pass } else { Profiling::Dispatch })?;
+        for _ in 0..8 {
+            session.step()?;
+            session.wait()?;
+        }
+        parts = session.gpu_time()?.unwrap_or_default().parts;
+        session.set_profiling(Profiling::Off)?;
+    }
+    let session_bytes = session.memory_summary().total_bytes;
+    Ok(Told { dispatches: on_gpu.then_some(dispatches), session_bytes, parts })
 }
 
 pub fn bench(args: &Bench, options: &Options, out: &mut dyn Write) -> Result<()> {
     if args.list {
         return cases::list(options.json, out);
     }
-    let device = options.open()?;
+    let place = options.open()?;
+    let profile = args.profile.as_deref();
     let measured = match (&args.model, &args.case) {
-        (Some(folder), _) => model::bench(folder, args.batch, args.tokens, args.seconds, &device)?,
-        (None, Some(name)) => cases::find(name)?.bench(args.seconds, &device)?,
+        (Some(folder), _) => model::bench(folder, [args.batch, args.tokens], args.seconds, &place, profile)?,
+        (None, Some(name)) => cases::find(name)?.bench(args.seconds, &place, profile)?,
         (None, None) => return Err(Failure::Usage("one of --model, --case, --list is wanted".into())),
     };
     // before anything else is measured that takes memory
     let memory = peak_memory();
-    let peak = args.peak.then(|| weft::device::cpu::gemm::measure::fma_peak_gflops(device.info().threads));
-    let found = fields(&measured, memory, peak, &device);
+    let peak = args.peak.then(|| weft::device::cpu::gemm::measure::fma_peak_gflops(place.device.info().threads));
+    let found = fields(&measured, memory, peak, &place);
     if options.json {
         writeln!(out, "{}", Value::Object(found))?;
         return Ok(());
     }
-    print(&measured, memory, peak, &device, out)
+    print(&measured, memory, peak, &place, out)
 }
 
-fn fields(m: &Measured, memory: Option<u64>, peak: Option<f64>, device: &Device) -> Map<String, Value> {
+fn fields(m: &Measured, memory: Option<u64>, peak: Option<f64>, place: &Place) -> Map<String, Value> {
     let t = &m.timing;
     let mut all = Map::new();
     let mut put = |key: &str, value: Value| all.insert(key.into(), value);
@@ -60,8 +95,21 @@ fn fields(m: &Measured, memory: Option<u64>, peak: Option<f64>, device: &Device)
     if m.least_bytes > 0.0 {
         put("bytes", json!(m.least_bytes));
     }
-    put("threads", json!(device.info().threads));
-    put("device", json!(device.info().name));
+    put("threads", json!(place.device.info().threads));
+    put("device", json!(place.device.info().name));
+    put("precision", json!(place.precision.to_string()));
+    put("memory_bytes", json!(m.session_bytes));
+    if let Some(dispatches) = m.dispatches {
+        put("dispatches", json!(dispatches));
+    }
+    if let Some(gpu) = t.gpu_ms() {
+        put("gpu_ms", json!(gpu));
+        put("host_ms", json!((t.median_ms() - gpu).max(0.0)));
+    }
+    if !m.parts.is_empty() {
+        let part = |p: &PartTime| json!({"label": p.label, "kind": p.kind, "us": p.nanoseconds as f64 / 1e3});
+        put("parts", m.parts.iter().map(part).collect());
+    }
     if let Some(ms) = m.open_to_first_ms {
         put("open_to_first_ms", json!(ms));
     }
@@ -78,15 +126,17 @@ fn print(
     m: &Measured,
     memory: Option<u64>,
     peak: Option<f64>,
-    device: &Device,
+    place: &Place,
     out: &mut dyn Write,
 ) -> Result<()> {
     let t = &m.timing;
     let shown = |ms: f64| format!("{ms:.3} ms");
-    writeln!(out, "{} on {}, {}\n", m.what, device.info().name, threads(device.info().threads))?;
+    writeln!(out, "{} on {}\n", m.what, place.in_words())?;
     let mut rows = vec![
         vec!["median".to_string(), shown(t.median_ms())],
         vec!["minimum".into(), shown(t.min_ms())],
+        vec!["of it the GPU's".into(), t.gpu_ms().map_or("–".into(), shown)],
+        vec!["dispatches".into(), m.dispatches.map_or("–".into(), grouped)],
         vec!["runs".into(), grouped(t.runs())],
         vec!["first run".into(), shown(t.first_ms)],
         vec!["compile and init".into(), shown(m.compile_ms)],
@@ -94,7 +144,8 @@ fn print(
     rows.extend(
         m.open_to_first_ms.map(|ms| vec!["from the folder to the first embedding".into(), shown(ms)]),
     );
-    rows.extend(memory.map(|n| vec!["peak memory".into(), bytes(n)]));
+    rows.push(vec!["the session's memory".into(), bytes(m.session_bytes as u64)]);
+    rows.extend(memory.map(|n| vec!["peak memory of the process".into(), bytes(n)]));
     if m.gflop > 0.0 {
         let reached = m.gflop / t.median_ms() * 1e3;
         let share = peak.map_or(String::new(), |p| format!(" ({:.0} % of {p:.0})", reached / p * 100.0));
@@ -105,7 +156,42 @@ fn print(
         let least = bytes(m.least_bytes as u64);
         rows.push(vec!["GB/s of bytes needed".into(), format!("{reached:.1} ({least})")]);
     }
+    rows.retain(|r| r[1] != "–");
     table(out, &rows, &[])?;
+    if !m.parts.is_empty() {
+        print_parts(&m.parts, out)?;
+    }
+    Ok(())
+}
+
+/// Where the GPU's time goes: by sort of work, then the parts that take longest, equal ones together.
+fn print_parts(parts: &[PartTime], out: &mut dyn Write) -> Result<()> {
+    let total: u64 = parts.iter().map(|p| p.nanoseconds).sum();
+    let mut sums: Vec<(bool, String, usize, u64)> = vec![];
+    let mut add = |kind: bool, name: String, nanos: u64| match sums.iter_mut().find(|s| s.0 == kind && s.1 == name) {
+        Some(sum) => (sum.2, sum.3) = (sum.2 + 1, sum.3 + nanos),
+        None => sums.push((kind, name, 1, nanos)),
+    };
+    for p in parts {
+        add(true, p.kind.to_string(), p.nanoseconds);
+        // layers differ by a number: one row for all
+        let name: String = p.label.chars().map(|c| if c.is_ascii_digit() { 'N' } else { c }).collect();
+        add(false, format!("{} ({})", name.replace("NN", "N"), p.kind), p.nanoseconds);
+    }
+    sums.sort_by_key(|s| (!s.0, u64::MAX - s.3));
+    let (kinds, labels): (Vec<_>, Vec<_>) = sums.into_iter().partition(|s| s.0);
+    let row = |(_, name, count, nanos): (bool, String, usize, u64)| {
+        let share = nanos as f64 / total.max(1) as f64 * 100.0;
+        vec![name, grouped(count), format!("{:.1}", nanos as f64 / 1e3), format!("{share:.1} %")]
+    };
+    let head = ["GPU time by", "times", "µs", "share"].map(String::from).to_vec();
+    let rows: Vec<Vec<String>> = std::iter::once(head)
+        .chain(kinds.into_iter().map(row))
+        .chain(std::iter::once(vec![String::new(); 4]))
+        .chain(labels.into_iter().take(24).map(row))
+        .collect();
+    writeln!(out)?;
+    table(out, &rows, &[1, 2, 3])?;
     Ok(())
 }
 

@@ -1,12 +1,12 @@
 //! The digit classifier: its graph for answering and for learning, and sessions over one set of weights.
 
+use crate::args::Place;
 use crate::digits::{CLASSES, Digit, PIXELS};
 use crate::failure::Result;
 use crate::random::Random;
-use weft::device::Device;
 use weft::graph::Graph;
 use weft::models::mlp;
-use weft::session::{Compiled, Compiler, Optimizer, Session};
+use weft::session::{Compiled, Optimizer, Session};
 use weft::tensor::{DType, Tensor, Weights};
 
 /// Pixels, hidden units, classes.
@@ -27,13 +27,13 @@ fn graph(batch: usize, learns: bool) -> Graph {
 }
 
 /// Compiled to answer one digit at a time.
-pub fn compile(device: &Device) -> Result<Compiled> {
-    Ok(Compiler::new(device).compile(&graph(1, false))?)
+pub fn compile(place: &Place) -> Result<Compiled> {
+    Ok(place.compiler().compile(&graph(1, false))?)
 }
 
 /// Compiled to learn from `batch` digits a step.
-pub fn compile_learning(device: &Device, batch: usize) -> Result<Compiled> {
-    Ok(Compiler::new(device).compile_training(&graph(batch, true))?)
+pub fn compile_learning(place: &Place, batch: usize) -> Result<Compiled> {
+    Ok(place.compiler().compile_training(&graph(batch, true))?)
 }
 
 /// Untrained weights, uniform within ±1/√inputs.

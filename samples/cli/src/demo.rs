@@ -1,16 +1,15 @@
 //! `weft demo`: load, compile, classify; a new user; fine-tune, save. Every figure is computed here and now.
 
-use crate::args::{Demo, Options};
+use crate::args::{Demo, Options, Place};
 use crate::classifier::{Answer, Course, accuracy, classify, compile, compile_learning};
 use crate::devices::described;
 use crate::digits::{self, Digit, Hand, draw};
 use crate::failure::{Failure, Result};
-use crate::output::{Progress, bytes, grouped, ms, threads, time};
+use crate::output::{Progress, bytes, grouped, ms, time};
 use crate::random::Random;
 use serde_json::json;
 use std::io::Write;
 use std::time::{Duration, Instant};
-use weft::device::Device;
 use weft::session::{MemorySummary, Session};
 use weft::tensor::{Bytes, Weights};
 
@@ -53,11 +52,11 @@ fn timed<T>(into: &mut Duration, work: impl FnOnce() -> Result<T>) -> Result<T> 
 }
 
 pub fn demo(args: &Demo, options: &Options, out: &mut dyn Write) -> Result<()> {
-    let device = options.open()?;
+    let place = options.open()?;
     let digits = digits::shipped()?;
     let mut quiet = std::io::sink();
     let screen: &mut dyn Write = if options.json { &mut quiet } else { &mut *out };
-    let found = walk(&device, &digits.held_out, args, screen)?;
+    let found = walk(&place, &digits.held_out, args, screen)?;
     if options.json {
         let t = &found.times;
         let m = &found.memory;
@@ -78,7 +77,7 @@ pub fn demo(args: &Demo, options: &Options, out: &mut dyn Write) -> Result<()> {
                 "summary": m.to_string(), "buffers": m.buffers, "total_bytes": m.total_bytes,
                 "adam_bytes": m.adam_bytes, "largest_bytes": m.largest_bytes,
             },
-            "device": described(device.info()),
+            "device": described(place.device.info()),
             "adapted_weights": args.out.display().to_string(),
         });
         writeln!(out, "{all}")?;
@@ -86,21 +85,19 @@ pub fn demo(args: &Demo, options: &Options, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-fn walk(device: &Device, held_out: &[Digit], args: &Demo, out: &mut dyn Write) -> Result<Found> {
+fn walk(place: &Place, held_out: &[Digit], args: &Demo, out: &mut dyn Write) -> Result<Found> {
     let begin = Instant::now();
     let mut times = Times::default();
-    let info = device.info();
     writeln!(
         out,
-        "Weft {} on {} ({}), {}\n",
+        "Weft {} on {} ({})\n",
         env!("CARGO_PKG_VERSION"),
-        info.name,
-        info.detail,
-        threads(info.threads)
+        place.in_words(),
+        place.device.info().detail
     )?;
 
     let weights = timed(&mut times.load, || Ok(weft::load::safetensors_bytes(Bytes::borrowed(MODEL))?))?;
-    let mut session = timed(&mut times.compile, || Ok(compile(device)?.init(&weights)?))?;
+    let mut session = timed(&mut times.compile, || Ok(compile(place)?.init(&weights)?))?;
     writeln!(
         out,
         "1. {}, loaded in {}, compiled in {}.",
@@ -131,12 +128,12 @@ fn walk(device: &Device, held_out: &[Digit], args: &Demo, out: &mut dyn Write) -
     writeln!(out, "3. Fine-tuning on {LEARNT} other digits of theirs, on this device:")?;
     out.flush()?;
     let mut learner = timed(&mut times.compile_training, || {
-        Ok(compile_learning(device, FINE_TUNING.batch)?.init(&weights)?)
+        Ok(compile_learning(place, FINE_TUNING.batch)?.init(&weights)?)
     })?;
     let losses = timed(&mut times.fine_tune, || fine_tune(&mut learner, examples))?;
     let (steps, took) = (FINE_TUNING.steps(LEARNT), time(times.fine_tune));
     writeln!(out, "   loss {:.3} → {:.3} in {steps} steps of Adam, {took}.", losses.0, losses.1)?;
-    let mut adapted = compile(device)?.init_shared(&learner.parameters())?;
+    let mut adapted = compile(place)?.init_shared(&learner.parameters())?;
     let after = accuracy(&mut adapted, others)?;
     let gained = (after - new_user) * 100.0;
     writeln!(

@@ -2,7 +2,7 @@
 
 use crate::args::Options;
 use crate::failure::Result;
-use crate::output::{bytes, table, threads};
+use crate::output::{bytes, table};
 use serde_json::{Value, json};
 use std::io::Write;
 use weft::device::{Device, DeviceInfo, DeviceKind};
@@ -10,44 +10,79 @@ use weft::device::{Device, DeviceInfo, DeviceKind};
 /// A device for machines to read.
 pub fn described(device: &DeviceInfo) -> Value {
     json!({
-        "index": device.index, "name": device.name, "kind": kind(device.kind), "detail": device.detail,
-        "threads": device.threads, "memory": device.memory,
+        "index": device.index, "name": device.name, "kind": device.kind.name(), "detail": device.detail,
+        "threads": device.threads, "memory": device.memory, "refused": device.refused,
     })
 }
 
-fn kind(kind: DeviceKind) -> &'static str {
-    match kind {
-        DeviceKind::Cpu => "cpu",
-        _ => "other",
+/// What opening a GPU and testing it tells: its limits, or why it is not used.
+fn tried(device: &DeviceInfo) -> (Option<u64>, String, Value) {
+    if device.kind == DeviceKind::Cpu {
+        return (None, "ready".into(), Value::Null);
+    }
+    match Device::open(&device.index.to_string(), 0) {
+        Ok(open) => {
+            let limits = open.as_gpu().map(|g| g.limits().clone());
+            let told = limits.map_or(Value::Null, |l| {
+                json!({
+                    "workgroup_threads": l.threads, "workgroup_memory": l.shared, "binding_bytes": l.binding,
+                    "matrices_f16": l.coop, "units": l.units,
+                })
+            });
+            (Some(open.info().memory), "passes its self-test".into(), told)
+        }
+        Err(e) => (None, format!("not used: {e}"), Value::Null),
     }
 }
 
 pub fn devices(options: &Options, out: &mut dyn Write) -> Result<()> {
     let best = options.open()?;
-    let all = Device::all();
+    let all: Vec<_> = Device::all().into_iter().map(|d| (tried(&d), d)).collect();
     if options.json {
-        writeln!(out, "{}", Value::Array(all.iter().map(described).collect()))?;
+        let full = |((memory, state, limits), d): &((Option<u64>, String, Value), DeviceInfo)| {
+            let mut v = described(d);
+            v["state"] = json!(state);
+            v["limits"] = limits.clone();
+            if let Some(memory) = memory {
+                v["memory"] = json!(memory);
+            }
+            v
+        };
+        writeln!(out, "{}", Value::Array(all.iter().map(full).collect()))?;
         return Ok(());
     }
-    let mut rows = vec![["", "name", "kind", "threads", "memory", "detail"].map(String::from).to_vec()];
-    rows.extend(all.iter().map(|d| {
-        let memory = if d.memory == 0 { "unknown".into() } else { bytes(d.memory) };
+    let mut rows = vec![["", "name", "kind", "threads", "memory", "state", "detail"].map(String::from).to_vec()];
+    rows.extend(all.iter().map(|((memory, state, _), d)| {
+        let memory = match memory.unwrap_or(d.memory) {
+            0 => "unknown".into(),
+            n => bytes(n),
+        };
+        let threads = if d.threads == 0 { String::new() } else { d.threads.to_string() };
         vec![
             d.index.to_string(),
             d.name.clone(),
-            kind(d.kind).into(),
-            d.threads.to_string(),
+            d.kind.name().into(),
+            threads,
             memory,
+            state.clone(),
             d.detail.clone(),
         ]
     }));
     table(out, &rows, &[3, 4])?;
-    writeln!(
-        out,
-        "\n--device {} takes {}, with {}.",
-        options.device,
-        best.info().name,
-        threads(best.info().threads)
-    )?;
+    for ((_, _, limits), d) in all.iter().filter(|((_, _, l), _)| !l.is_null()) {
+        writeln!(
+            out,
+            "\n{}: workgroups of {} threads and {}, bindings of {}, about {} multiprocessors.",
+            d.name,
+            limits["workgroup_threads"],
+            bytes(limits["workgroup_memory"].as_u64().unwrap_or(0)),
+            bytes(limits["binding_bytes"].as_u64().unwrap_or(0)),
+            limits["units"]
+        )?;
+    }
+    writeln!(out, "\n--device {} takes {}.", options.device, best.in_words())?;
+    for why in best.device.passed_over() {
+        writeln!(out, "Not taken: {why}")?;
+    }
     Ok(())
 }

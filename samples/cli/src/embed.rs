@@ -1,12 +1,11 @@
 //! `weft embed`: texts to sentence embeddings, from the command line or a line at a time.
 
-use crate::args::{Embed, Options};
+use crate::args::{Embed, Options, Place};
 use crate::failure::{Failure, Result};
 use crate::output::{Progress, note, shortened, table, warn};
 use serde_json::json;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
-use weft::device::Device;
 use weft::models::{Embedding, Encoder};
 
 /// Lines of standard input embedded together.
@@ -15,8 +14,8 @@ const LINES: usize = 64;
 const COMPARED: usize = 9;
 
 /// Opens a model folder, with advice where it is not one.
-pub fn open(folder: &Path, device: &Device) -> Result<Encoder> {
-    let encoder = Encoder::open(folder, device).map_err(|e| {
+pub fn open(folder: &Path, place: &Place) -> Result<Encoder> {
+    let encoder = Encoder::open_with(folder, &place.device, place.precision).map_err(|e| {
         let failure = Failure::from(e);
         if folder.join("config.json").exists() {
             return failure;
@@ -35,8 +34,9 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
 }
 
 pub fn embed(args: &Embed, options: &Options, out: &mut dyn Write) -> Result<()> {
-    let device = options.open()?;
-    let mut encoder = open(&args.model, &device)?;
+    let place = options.open()?;
+    let mut encoder = open(&args.model, &place)?;
+    note(format!("On {}.", place.in_words()));
     if !args.texts.is_empty() {
         let progress = Progress::new(args.texts.len(), "embedding");
         let found = encoder.embed_with(&args.texts, &mut |done, _| progress.at(done))?;

@@ -98,6 +98,7 @@ fn advice(e: &weft::error::Error) -> &'static str {
             "Any graph can be run with `weft run`; `weft inspect` shows what the folder holds."
         }
         E::Device { .. } => "`weft devices` lists the devices there are.",
+        E::DeviceLost { .. } | E::Driver { .. } => "--device cpu computes without a GPU.",
         E::OutOfMemory { .. } => "Try a smaller batch or fewer tokens.",
         _ => "",
     }

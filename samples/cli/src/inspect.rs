@@ -1,12 +1,11 @@
 //! `weft inspect`: what a weights file or model folder holds, from headers alone, and the memory it needs.
 
-use crate::args::{Inspect, Options};
+use crate::args::{Inspect, Options, Place};
 use crate::failure::Result;
 use crate::output::{bytes, grouped, shortened, table};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
-use weft::device::Device;
 use weft::load::{Inspection, TensorInfo};
 use weft::models::Encoder;
 use weft::session::MemorySummary;
@@ -24,9 +23,9 @@ struct Architecture {
 }
 
 pub fn inspect(args: &Inspect, options: &Options, out: &mut dyn Write) -> Result<()> {
-    let device = options.open()?;
+    let place = options.open()?;
     let found = weft::load::inspect(&args.path)?;
-    let architecture = if args.path.is_dir() { architecture(&args.path, &device)? } else { None };
+    let architecture = if args.path.is_dir() { architecture(&args.path, &place)? } else { None };
     if options.json {
         writeln!(out, "{}", as_json(&args.path, &found, architecture.as_ref()))?;
         return Ok(());
@@ -35,7 +34,7 @@ pub fn inspect(args: &Inspect, options: &Options, out: &mut dyn Write) -> Result
 }
 
 /// `None` for a folder without a `config.json`.
-fn architecture(folder: &Path, device: &Device) -> Result<Option<Architecture>> {
+fn architecture(folder: &Path, place: &Place) -> Result<Option<Architecture>> {
     if !folder.join("config.json").exists() {
         return Ok(None);
     }
@@ -47,7 +46,7 @@ fn architecture(folder: &Path, device: &Device) -> Result<Option<Architecture>> 
         (Some(name), None) | (None, Some(name)) => name.into(),
         (None, None) => "not named in config.json".into(),
     };
-    let memory = Encoder::open(folder, device)
+    let memory = Encoder::open_with(folder, &place.device, place.precision)
         .and_then(|encoder| Ok(encoder.forward_session(BATCH, TOKENS)?.memory_summary()));
     Ok(Some(Architecture { name, memory }))
 }

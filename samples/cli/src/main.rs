@@ -26,6 +26,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let done = command(&args, &mut out).and_then(|()| Ok(out.flush()?));
+    // what WEFT_TRACE asks for, also of a command that failed
+    let done = done.and(weft::device::trace::flush().map_err(Into::into));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

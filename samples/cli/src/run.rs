@@ -11,16 +11,16 @@ use weft::autodiff::differentiate;
 use weft::error::Error;
 use weft::graph::Graph;
 use weft::load;
-use weft::session::{Compiler, Session};
+use weft::session::{Session, TapFormat};
 use weft::tensor::{DType, Tensor, TensorType, Weights};
 
 pub fn run(args: &Run, options: &Options, out: &mut dyn Write) -> Result<()> {
-    let device = options.open()?;
+    let place = options.open()?;
     let text = std::fs::read_to_string(&args.graph).map_err(|e| Failure::reading(&args.graph, &e))?;
     let graph = read_graph(&text, args.backward).map_err(|e| e.within(&args.graph))?;
     let start = Instant::now();
-    let compiled =
-        Compiler::new(&device).compile(&graph).map_err(|e| Failure::from(e).within(&args.graph))?;
+    let compiler = if args.check_finite { place.compiler().without_fusion() } else { place.compiler() };
+    let compiled = compiler.compile(&graph).map_err(|e| Failure::from(e).within(&args.graph))?;
     let weights = match &args.weights {
         Some(path) => load::weights(path)?,
         None => Weights::new(),
@@ -35,7 +35,12 @@ pub fn run(args: &Run, options: &Options, out: &mut dyn Write) -> Result<()> {
     let compile = start.elapsed();
     give_inputs(&mut session, args.inputs.as_deref())?;
     let start = Instant::now();
-    session.step().map_err(|e| match &e {
+    let mut taps = Weights::new();
+    let step = match args.tap.is_some() || args.check_finite {
+        true => observe(&mut session, args, &mut taps, out),
+        false => session.step(),
+    };
+    step.map_err(|e| match &e {
         Error::InputNotSet { .. } if args.inputs.is_none() => {
             Failure::from(e).advise("Give the file that holds them with --inputs.")
         }
@@ -52,6 +57,9 @@ pub fn run(args: &Run, options: &Options, out: &mut dyn Write) -> Result<()> {
         outputs.insert(session.outputs()[index].name.clone(), session.output_tensor(index)?);
     }
     load::save(&args.outputs, &outputs)?;
+    if args.tap.as_deref() == Some("safetensors") {
+        load::save(args.outputs.with_extension("taps.safetensors"), &taps)?;
+    }
     if options.json {
         let described =
             |(name, t): (&str, &Tensor)| json!({"name": name, "dtype": t.dtype().name(), "shape": t.shape()});
@@ -60,14 +68,60 @@ pub fn run(args: &Run, options: &Options, out: &mut dyn Write) -> Result<()> {
         writeln!(
             out,
             "{}",
-            json!({"outputs": all, "compile_ms": compile, "run_ms": run, "warnings": session.warnings()})
+            json!({
+                "outputs": all, "compile_ms": compile, "run_ms": run, "warnings": session.warnings(),
+                "device": place.device.info().name, "precision": place.precision.to_string(),
+            })
         )?;
         return Ok(());
     }
     let rows: Vec<Vec<String>> =
         outputs.iter().map(|(n, t)| vec![n.into(), t.ty().to_string(), glimpse(t)]).collect();
     table(out, &rows, &[])?;
-    writeln!(out, "\ncompiled in {}, run in {}, wrote {}", time(compile), time(ran), args.outputs.display())?;
+    writeln!(out, "\ncompiled in {}, run in {} on {}, wrote {}", time(compile), time(ran), place.in_words(), args.outputs.display())?;
+    Ok(())
+}
+
+/// Runs the step part by part, showing or keeping what is stored on the way.
+fn observe(
+    session: &mut Session,
+    args: &Run,
+    taps: &mut Weights,
+    out: &mut dyn Write,
+) -> weft::error::Result<()> {
+    let wanted = |name: &str| args.tap_names.as_deref().is_none_or(|part| name.contains(part));
+    let mut found: Option<String> = None;
+    let mut lines = vec![];
+    session.observe(|tap| {
+        let bad = if args.check_finite && tap.value.dtype().is_float() { tap.not_finite() } else { 0 };
+        if bad > 0 && found.is_none() {
+            found = Some(format!("\"{}\": {bad} of {} elements", tap.label, tap.value.ty()));
+        }
+        match args.tap.as_deref().filter(|_| wanted(&tap.label)) {
+            Some("safetensors") => {
+                // values of one name are told apart by number
+                let mut name = tap.label.clone();
+                let mut n = 1;
+                while taps.get(&name).is_some() {
+                    n += 1;
+                    name = format!("{} ({n})", tap.label);
+                }
+                taps.insert(name, tap.value.clone());
+            }
+            Some("full") => lines.push(tap.show(TapFormat::Full).to_string()),
+            Some(_) => lines.push(tap.show(TapFormat::Compact).to_string()),
+            None => {}
+        }
+        Ok(())
+    })?;
+    if args.check_finite {
+        lines.push(match found {
+            Some(node) => format!("the first NaN or infinity is in {node}"),
+            None => "every value is finite".into(),
+        });
+    }
+    lines.push(String::new());
+    let _ = out.write_all(lines.join("\n").as_bytes());
     Ok(())
 }
 

@@ -18,14 +18,14 @@ fn vary(digit: &Digit, random: &mut Random) -> Digit {
 }
 
 pub fn train_digits(args: &TrainDigits, options: &Options, out: &mut dyn Write) -> Result<()> {
-    let device = options.open()?;
+    let place = options.open()?;
     let split = match &args.data {
         Some(path) => digits::from_file(path)?,
         None => digits::shipped()?,
     };
     let mut random = Random::new(args.seed);
     let start = Instant::now();
-    let mut learner = compile_learning(&device, BATCH)?.init(&classifier::fresh_weights(&mut random)?)?;
+    let mut learner = compile_learning(&place, BATCH)?.init(&classifier::fresh_weights(&mut random)?)?;
     let course = Course { batch: BATCH, epochs: args.epochs, rate: 3e-3, last_rate: 1e-5 };
     let bar = Progress::new(course.steps(split.learn.len()), "training");
     let (first, last) = course.run(&mut learner, &split.learn, &mut random, vary, |step, loss| {
@@ -35,7 +35,7 @@ pub fn train_digits(args: &TrainDigits, options: &Options, out: &mut dyn Write) 
     drop(bar);
     let took = start.elapsed();
 
-    let mut answers = compile(&device)?.init_shared(&learner.parameters())?;
+    let mut answers = compile(&place)?.init_shared(&learner.parameters())?;
     let (learnt, held_out) =
         (accuracy(&mut answers, &split.learn)?, accuracy(&mut answers, &split.held_out)?);
     let weights = learner.parameters().to_weights()?;

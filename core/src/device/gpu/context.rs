@@ -194,15 +194,18 @@ impl Context {
 /// driver is known.
 fn limits(context: &blade::Context) -> Limits {
     let (info, caps) = (context.device_information(), context.capabilities());
-    let coop = caps.cooperative_matrix.f16_tile as usize;
-    let base = Limits { coop, f16: coop > 0, software: info.is_software_emulated, ..Limits::least() };
+    let [coop, coop_f32] = [caps.cooperative_matrix.f16_tile, caps.cooperative_matrix.f32_tile].map(|n| n as usize);
+    // the driver's crate lets kernels read 16-bit floats from memory only where it finds matrices of them, or on Metal
+    let metal = cfg!(any(target_os = "ios", target_os = "macos"));
+    let f16 = coop > 0 || metal && caps.shader_float16;
+    let base = Limits { coop, coop_f32, f16, software: info.is_software_emulated, ..Limits::least() };
     let driver = format!("{} {}", info.driver_name, info.device_name).to_lowercase();
     let has = |word: &str| driver.contains(word);
     if has("nvidia") {
-        return Limits { coop, f16: coop > 0, units: units_of_nvidia(&driver), ..Limits::large() };
+        return Limits { coop, coop_f32, f16, units: units_of_nvidia(&driver), ..Limits::large() };
     }
-    if cfg!(any(target_os = "ios", target_os = "macos")) {
-        return Limits { coop, f16: coop > 0, ..Limits::apple() };
+    if metal {
+        return Limits { coop, coop_f32, f16, ..Limits::apple() };
     }
     if info.is_software_emulated {
         return Limits { shared: 32 * 1024, units: 2, threads: 1024, ..base };

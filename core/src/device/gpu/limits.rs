@@ -11,6 +11,8 @@ pub struct Limits {
     pub subgroup: Option<usize>,
     /// Side of the f16 cooperative matrices; 0: none.
     pub coop: usize,
+    /// Side of the f32 cooperative matrices; 0: none.
+    pub coop_f32: usize,
     /// Whether kernels may use 16-bit floats, in memory too.
     pub f16: bool,
     /// Multiprocessors, roughly: how many workgroups it takes to keep the device busy.
@@ -29,6 +31,7 @@ impl Limits {
             shared: 16 * 1024,
             subgroup: None,
             coop: 0,
+            coop_f32: 0,
             f16: false,
             units: 8,
             software: false,
@@ -43,6 +46,7 @@ impl Limits {
             shared: 48 * 1024,
             subgroup: Some(32),
             coop: 16,
+            coop_f32: 0,
             f16: true,
             units: 132,
             software: false,
@@ -50,13 +54,14 @@ impl Limits {
         }
     }
 
-    /// Apple's GPUs: 8×8 matrices per group of 32 threads.
+    /// Apple's GPUs: 8×8 matrices of f32 per group of 32 threads.
     pub fn apple() -> Limits {
         Limits {
             threads: 1024,
             shared: 32 * 1024,
             subgroup: Some(32),
-            coop: 8,
+            coop: 0,
+            coop_f32: 8,
             f16: true,
             units: 16,
             software: false,

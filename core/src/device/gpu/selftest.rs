@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub fn run(gpu: &Arc<Gpu>) -> Result<()> {
     let refused = |why: String| Error::Device { device: gpu.context().name.clone(), why: format!("self-test: {why}") };
     let kinds = [Precision::Full, Precision::Fast];
-    let fast = gpu.limits().coop > 0;
+    let fast = gpu.limits().coop + gpu.limits().coop_f32 > 0;
     for precision in kinds.into_iter().take(if fast { 2 } else { 1 }) {
         // 64 rows use the tiles that models use, 1 row the kernels for single tokens
         for m in [64, 1] {

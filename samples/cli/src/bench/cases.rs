@@ -4,17 +4,17 @@ mod fill;
 mod models;
 mod ops;
 
-use super::Measured;
+use super::{Measured, Told, told};
 use super::timing::Timing;
+use crate::args::Place;
 use crate::failure::{Failure, Result};
 use crate::output::{ms, table};
 use fill::Filler;
 use serde_json::json;
 use std::io::Write;
 use std::time::Instant;
-use weft::device::Device;
 use weft::graph::{Graph, Value};
-use weft::session::{Compiled, Compiler, Optimizer, Session};
+use weft::session::{Compiled, Optimizer, Session};
 use weft::tensor::{TensorType, Weights};
 
 /// A graph to time.
@@ -72,10 +72,10 @@ pub fn list(as_json: bool, out: &mut dyn Write) -> Result<()> {
 }
 
 impl Case {
-    pub fn bench(&self, seconds: f64, device: &Device) -> Result<Measured> {
+    pub fn bench(&self, seconds: f64, place: &Place, profile: Option<&str>) -> Result<Measured> {
         let mut filler = Filler::new(20_240_807);
         let start = Instant::now();
-        let compiled = self.compile(device)?;
+        let compiled = self.compile(place)?;
         let compiling = start.elapsed();
         let weights = Self::weights(&mut filler, &compiled)?;
         let start = Instant::now();
@@ -87,6 +87,7 @@ impl Case {
             session.set_optimizer(optimizer())?;
         }
         let timing = Timing::of(&mut session, seconds)?;
+        let Told { dispatches, session_bytes, parts } = told(&mut session, profile)?;
         Ok(Measured {
             what: format!("{}: {}", self.name, self.about),
             open_to_first_ms: None,
@@ -94,13 +95,16 @@ impl Case {
             timing,
             gflop: self.flop / 1e9,
             least_bytes: self.least_bytes,
+            dispatches,
+            session_bytes,
+            parts,
         })
     }
 
-    fn compile(&self, device: &Device) -> Result<Compiled> {
+    fn compile(&self, place: &Place) -> Result<Compiled> {
         let graph = Graph::new();
         let result = (self.build)(&graph);
-        let compiler = Compiler::new(device);
+        let compiler = place.compiler();
         if self.learns.is_some() {
             graph.set_loss(result);
             return Ok(compiler.compile_training(&graph)?);
@@ -145,11 +149,11 @@ mod tests {
 
     #[test]
     fn every_case_compiles_and_has_a_name_and_a_cost_of_its_own() {
-        let device = Device::cpu(1);
+        let place = Place { device: weft::device::Device::cpu(1), precision: weft::profile::Precision::Full };
         let cases: Vec<&Case> = all().collect();
         for (i, case) in cases.iter().enumerate() {
             assert!(cases[..i].iter().all(|c| c.name != case.name), "{} twice", case.name);
-            let compiled = case.compile(&device).unwrap_or_else(|e| panic!("{}: {e:?}", case.name));
+            let compiled = case.compile(&place).unwrap_or_else(|e| panic!("{}: {e:?}", case.name));
             // what the plan's borders hold is at least read or written once (tables are only looked up in)
             let bytes =
                 |p: &weft::plan::Port| TensorType::new(p.dtype, p.shape.clone()).bytes().unwrap() as f64;

@@ -1,24 +1,30 @@
 //! Times a model folder: opening it, and its forward pass with pooling.
 
-use super::Measured;
+use super::{Measured, Told, told};
 use super::timing::Timing;
+use crate::args::Place;
 use crate::embed::open;
 use crate::failure::Result;
 use crate::output::ms;
 use std::path::Path;
 use std::time::Instant;
-use weft::device::Device;
 use weft::models::{BertConfig, Encoder};
 use weft::session::Session;
 
 /// Words that are one token each in English vocabularies.
 const WORDS: [&str; 8] = ["the", "cat", "sits", "outside", "and", "waits", "for", "rain"];
 
-pub fn bench(folder: &Path, batch: usize, tokens: usize, seconds: f64, device: &Device) -> Result<Measured> {
+pub fn bench(
+    folder: &Path,
+    [batch, tokens]: [usize; 2],
+    seconds: f64,
+    place: &Place,
+    profile: Option<&str>,
+) -> Result<Measured> {
     // a text of as many tokens, with the two special ones, as each of the batch has
     let text = (0..tokens.saturating_sub(2)).map(|i| WORDS[i % WORDS.len()]).collect::<Vec<_>>().join(" ");
     let start = Instant::now();
-    let mut encoder = open(folder, device)?;
+    let mut encoder = open(folder, place)?;
     encoder.embed(&[&text])?;
     let open_to_first_ms = ms(start.elapsed());
 
@@ -27,12 +33,16 @@ pub fn bench(folder: &Path, batch: usize, tokens: usize, seconds: f64, device: &
     let compile_ms = ms(start.elapsed());
     set_inputs(&mut session, &encoder, batch, tokens)?;
     let timing = Timing::of(&mut session, seconds)?;
+    let Told { dispatches, session_bytes, parts } = told(&mut session, profile)?;
     Ok(Measured {
         what: format!("{}, {batch} × {tokens} tokens", folder.display()),
         open_to_first_ms: Some(open_to_first_ms),
         compile_ms,
         timing,
         gflop: gflop(encoder.config(), batch, tokens),
+        dispatches,
+        session_bytes,
+        parts,
         least_bytes: 0.0,
     })
 }

@@ -15,34 +15,49 @@ pub struct Timing {
     pub first_ms: f64,
     /// Ascending; never empty.
     sorted: Vec<f64>,
+    /// The GPU's own time of a step, ascending; empty on a CPU.
+    gpu: Vec<f64>,
+}
+
+fn middle(sorted: &[f64]) -> f64 {
+    let n = sorted.len();
+    (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
 }
 
 impl Timing {
     /// Steps a session whose inputs are set for at least so many seconds.
     pub fn of(session: &mut Session, seconds: f64) -> Result<Timing> {
-        let mut once = || -> Result<f64> {
+        let once = |session: &mut Session| -> Result<f64> {
             let start = Instant::now();
             session.step()?;
             session.wait()?;
             Ok(ms(start.elapsed()))
         };
-        let first_ms = once()?;
+        let first_ms = once(session)?;
         for _ in 1..WARM_UP {
-            once()?;
+            once(session)?;
         }
         let (begin, enough) = (Instant::now(), Duration::from_secs_f64(seconds));
-        let mut sorted = Vec::with_capacity(LEAST);
+        let (mut sorted, mut gpu) = (Vec::with_capacity(LEAST), vec![]);
         while sorted.len() < LEAST || begin.elapsed() < enough {
-            sorted.push(once()?);
+            sorted.push(once(session)?);
+            if let Some(time) = session.gpu_time()?.filter(|t| t.nanoseconds > 0) {
+                gpu.push(time.nanoseconds as f64 / 1e6);
+            }
         }
         sorted.sort_by(f64::total_cmp);
-        Ok(Timing { first_ms, sorted })
+        gpu.sort_by(f64::total_cmp);
+        Ok(Timing { first_ms, sorted, gpu })
     }
 
     /// The middle one; of an even number, the mean of the middle two.
     pub fn median_ms(&self) -> f64 {
-        let n = self.sorted.len();
-        (self.sorted[(n - 1) / 2] + self.sorted[n / 2]) / 2.0
+        middle(&self.sorted)
+    }
+
+    /// The GPU's own time of a step, where there is one: what is left of the median is the host's.
+    pub fn gpu_ms(&self) -> Option<f64> {
+        (!self.gpu.is_empty()).then(|| middle(&self.gpu))
     }
 
     pub fn min_ms(&self) -> f64 {

@@ -84,7 +84,7 @@ pub fn kernels(w: &Product, layouts: &Layouts, limits: &Limits, precision: Preci
 pub fn choose(shape: &Shape, limits: &Limits, precision: Precision) -> Skeleton {
     let allowed = product::Limits {
         coop_tile: limits.coop as u32,
-        coop_f32_tile: 0,
+        coop_f32_tile: limits.coop_f32 as u32,
         subgroup: limits.subgroup.unwrap_or(0) as u32,
         shared_limit: limits.shared as u32,
         max_threads: limits.threads as u32,
@@ -103,7 +103,8 @@ pub fn made(skeleton: &Skeleton, layouts: &Layouts, fill: impl Fn(&mut Source<'_
     let passes = std::iter::once(&skeleton.main).chain(&skeleton.reduce);
     let kernel = |pass: &product::Pass| -> Kernel {
         let mut source = Source::new(layouts);
-        skeleton.enables.iter().for_each(|e| source.enable(e));
+        let named = |e: &&'static str| e.trim_start_matches("enable ").trim_end_matches(';');
+        skeleton.enables.iter().for_each(|e| source.enable(named(&e)));
         // "partial_store(" is no call of "store("
         let own = pass.text.replace("partial_store(", "").replace("partial_load(", "");
         fill(&mut source, &own);

@@ -57,7 +57,7 @@ impl Filler {
 
     /// Whole numbers below a limit.
     pub fn ids(&mut self, ty: &TensorType, below: u32) -> Result<Tensor<'static>> {
-        let draw = |_| ((self.next() >> 32) * u64::from(below) >> 32) as f64;
+        let draw = |_| (((self.next() >> 32) * u64::from(below)) >> 32) as f64;
         let values: Vec<f64> = (0..ty.elements()).map(draw).collect();
         Ok(Tensor::from_f64(ty, &values)?)
     }

@@ -17,6 +17,8 @@ mod backward;
 mod choice;
 mod forward;
 mod roles;
+#[cfg(test)]
+mod tests;
 mod tiles;
 
 pub use backward::backward;

@@ -128,7 +128,7 @@ impl Writer<'_> {
             }
         }
         for (weights, _, _) in role.sums() {
-            let size = t.rows * (t.cols / 4 | 1);
+            let size = t.rows * ((t.cols / 4) | 1);
             line!(out, "var<workgroup> weights_{weights}: array<vec4<f32>, {size}>;");
         }
         if role.online() {
@@ -195,7 +195,8 @@ impl Writer<'_> {
         line!(out, "fn score(b: u32, g: u32, row: u32, limit: u32, j: u32, product: f32) -> f32 {{");
         line!(out, "    let at = min(row, limit - 1u);\n    let i = {i};");
         line!(out, "    let seen = product * {scale}{mask};");
-        line!(out, "    return select(seen, bitcast<f32>(opaque ^ 0xff800000u), {hidden});\n}}");
+        // chosen as bits: compilers with fast maths may take it that no float is infinite
+        line!(out, "    return bitcast<f32>(select(bitcast<u32>(seen), 0xff800000u, {hidden}));\n}}");
     }
 }
 

@@ -296,7 +296,7 @@ impl<'a> Writer<'a> {
                 line!(out, "let w_{m}_{n} = slope(p_{m}_{n}, t_{m}_{n}, {st}.z);");
             }
         }
-        let stride = self.t.cols / 4 | 1;
+        let stride = (self.t.cols / 4) | 1;
         let out = &mut self.text;
         for &(weights, _, _) in role.sums() {
             for m in 0..tm {
@@ -350,7 +350,7 @@ impl<'a> Writer<'a> {
         let out = &mut self.text;
         line!(out, "for (var a = 0u; a < {}u; a++) {{", t.cols / 4);
         for m in 0..tm {
-            line!(out, "let x_{m} = weights_{weights}[r_{m} * {}u + a];", t.cols / 4 | 1);
+            line!(out, "let x_{m} = weights_{weights}[r_{m} * {}u + a];", (t.cols / 4) | 1);
         }
         for q in 0..4 {
             let slot = format!("(a * {}u + {}u)", 4 / tn, q / tn + q % tn * t.tx);

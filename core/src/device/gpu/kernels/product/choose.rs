@@ -1,9 +1,9 @@
 //! The choice of kernel, tile and split for a product.
 //!
-//! Each kernel has a ladder of cuts from large to small. Large tiles reread operands least; a product whose large tiles
-//! leave multiprocessors idle goes down the ladder to smaller tiles with deeper staging, until enough workgroups
-//! exist. The ladders were measured on an H100 through Vulkan; what a device cannot hold (invocations, workgroup
-//! memory) is passed over or staged in shorter steps.
+//! Each kernel has a ladder of cuts, large tiles to small. Large tiles reread operands least; small ones keep every
+//! multiprocessor busy when the product is small. The ladders carry what each rung costs a product of two elements,
+//! measured on an H100 through Vulkan, and the cheapest rung wins. What a device cannot hold (invocations, registers,
+//! workgroup memory) is passed over, or staged in shorter steps.
 
 use super::{Along, Coop, Limits, Precision, Shape, Skeleton, Tiled, Vector, coop, tiled, vector};
 
@@ -29,32 +29,60 @@ impl Choice {
     }
 }
 
-/// The most rows (or columns) that the vector kernel takes.
-const FEW: u32 = 8;
-
 /// Picks the kernel for a shape on a device.
 pub fn choose(shape: &Shape, limits: &Limits, precision: Precision) -> Choice {
     if limits.software {
         return Choice::Vector(emulated(shape));
-    }
-    if shape.m.min(shape.n) <= FEW {
-        return Choice::Vector(few(shape, limits));
     }
     let matrices = match precision {
         Precision::Fast if limits.coop_tile > 0 => Some((limits.coop_tile, true)),
         Precision::Fast if limits.coop_f32_tile > 0 => Some((limits.coop_f32_tile, false)),
         _ => None,
     };
+    // Matrix units overtake the vector kernel at five rows, unless the wide operand is so large that only its
+    // reading counts.
+    let rows = shape.m.min(shape.n);
+    if rows <= 4 || rows <= 8 && (matrices.is_none() || many(shape, limits)) {
+        return Choice::Vector(few(shape, limits));
+    }
     matrices
         .and_then(|(tile, half)| on_matrices(shape, limits, tile, half))
-        .map_or_else(|| Choice::Tiled(in_registers(shape, limits)), Choice::Coop)
+        .or_else(|| in_registers(shape, limits))
+        .unwrap_or(Choice::Tiled(SMALLEST))
 }
 
-/// Whether a tile gives the device enough workgroups, or none smaller will.
-fn busy(shape: &Shape, limits: &Limits, [bm, bn]: [u32; 2]) -> bool {
-    let tiles = u64::from(shape.m.div_ceil(bm)) * u64::from(shape.n.div_ceil(bn)) * u64::from(shape.batch);
-    let wasted = bm >= 2 * shape.m.next_multiple_of(16) || bn >= 2 * shape.n.next_multiple_of(16);
-    tiles * 2 >= u64::from(limits.units) && !wasted
+/// A cut and what it costs.
+struct Rung<C> {
+    cut: C,
+    /// Picoseconds a product of two elements takes a busy multiprocessor.
+    price: f64,
+    /// Workgroups that a multiprocessor needs to be busy.
+    fill: u32,
+}
+
+/// Picoseconds that a workgroup takes whatever its work.
+const START: f64 = 250e3;
+
+impl<C> Rung<C> {
+    /// What a shape costs in tiles of `bm` × `bn`, in picoseconds.
+    fn cost(&self, shape: &Shape, limits: &Limits, [bm, bn]: [u32; 2]) -> f64 {
+        let each = tiles(shape, [bm, bn]).div_ceil(u64::from(limits.units.max(1)));
+        let work = f64::from(bm) * f64::from(bn) * f64::from(shape.k) * self.price + START;
+        each.max(u64::from(self.fill)) as f64 * work
+    }
+}
+
+/// Workgroups of a shape in tiles of `bm` × `bn`.
+fn tiles(shape: &Shape, [bm, bn]: [u32; 2]) -> u64 {
+    u64::from(shape.m.div_ceil(bm)) * u64::from(shape.n.div_ceil(bn)) * u64::from(shape.batch)
+}
+
+/// Parts of k: only where the smallest tiles leave most of the device idle through a long k, since the second pass
+/// costs as much as some eight steps.
+fn parts(shape: &Shape, limits: &Limits, [bm, bn, bk]: [u32; 3]) -> u32 {
+    let idle = u64::from(limits.units) / tiles(shape, [bm, bn]).max(1);
+    let most = shape.k.div_ceil(bk) / 8;
+    most.min(16).min(idle as u32).max(1)
 }
 
 /// The step of k, at most `most` and a multiple of `unit`, that pads k least; the longest of equals.
@@ -63,115 +91,132 @@ fn step(k: u32, most: u32, unit: u32) -> u32 {
     steps.min_by_key(|bk| k.next_multiple_of(*bk)).unwrap_or(unit)
 }
 
-/// Tile, longest step of k, subgroups, steps ahead.
-type CoopRung = ([u32; 2], u32, [u32; 3], u32);
-
-/// Cuts of [`coop`], large to small.
-const COOP: [CoopRung; 7] = [
-    ([256, 128], 32, [4, 2, 1], 1),
-    ([128, 128], 64, [2, 4, 1], 1),
-    ([64, 128], 64, [2, 4, 1], 1),
-    ([64, 64], 96, [2, 2, 2], 1),
-    ([32, 64], 192, [2, 2, 2], 1),
-    ([32, 32], 288, [2, 2, 2], 1),
-    ([16, 32], 288, [1, 2, 2], 1),
-];
-
-fn on_matrices(shape: &Shape, limits: &Limits, tile: u32, half: bool) -> Option<Coop> {
-    let mut last = None;
-    for ([bm, bn], most, [wm, wn, wk], depth) in COOP {
-        let unit = wk * tile;
-        let mut cut = Coop {
-            bm,
-            bn,
-            bk: step(shape.k, most, unit),
-            wm,
-            wn,
-            wk,
-            split: 1,
-            stages: 1,
-            depth,
-            tile,
-            subgroup: limits.subgroup,
-            half,
-            packed: tile == 16,
-            shared_limit: limits.shared_limit,
-        };
-        while cut.shared(shape) > limits.shared_limit && cut.bk > unit {
-            cut.bk = step(shape.k, cut.bk - unit, unit);
-        }
-        if cut.shared(shape) > limits.shared_limit || cut.threads() > limits.max_threads {
-            continue;
-        }
-        last = Some(cut);
-        if busy(shape, limits, [bm, bn]) {
-            break;
-        }
-    }
-    last
+const fn staged([bm, bn, bk]: [u32; 3], [wm, wn, wk]: [u32; 3], depth: u32, price: f64) -> Rung<Coop> {
+    let cut = Coop {
+        bm,
+        bn,
+        bk,
+        wm,
+        wn,
+        wk,
+        split: 1,
+        depth,
+        tile: 16,
+        subgroup: 32,
+        half: true,
+        packed: true,
+        shared_limit: 0,
+    };
+    Rung { cut, price, fill: 1 }
 }
 
-/// Tile, longest step of k, block of an invocation, slices, steps ahead.
-type TiledRung = ([u32; 2], u32, [u32; 2], u32, u32);
+/// Cuts of [`coop`], large to small: tile and longest step, subgroups, steps ahead, price.
+const COOP: [Rung<Coop>; 7] = [
+    staged([256, 128, 32], [4, 2, 1], 1, 1.07),
+    staged([128, 128, 64], [2, 4, 1], 1, 1.2),
+    staged([64, 128, 64], [2, 4, 1], 1, 1.5),
+    staged([64, 64, 96], [2, 2, 2], 2, 2.3),
+    staged([32, 64, 192], [2, 2, 2], 1, 3.8),
+    staged([32, 32, 192], [2, 2, 2], 2, 4.6),
+    staged([16, 32, 192], [1, 2, 4], 2, 6.5),
+];
 
-/// Cuts of [`tiled`], large to small.
-const TILED: [TiledRung; 6] = [
-    ([128, 128], 16, [16, 8], 1, 1),
-    ([64, 128], 16, [8, 8], 1, 1),
-    ([64, 64], 32, [8, 8], 2, 1),
-    ([32, 64], 64, [4, 8], 4, 1),
-    ([32, 32], 64, [8, 4], 8, 1),
-    ([16, 32], 64, [4, 8], 8, 1),
+fn on_matrices(shape: &Shape, limits: &Limits, tile: u32, half: bool) -> Option<Choice> {
+    let fitted = COOP.iter().filter_map(|rung| {
+        let Coop { bm, bn, bk: most, wk, .. } = rung.cut;
+        let unit = wk * tile;
+        let (subgroup, shared_limit, packed) = (limits.subgroup, limits.shared_limit, tile == 16);
+        let mut cut = Coop { tile, half, subgroup, packed, shared_limit, ..rung.cut };
+        cut.bk = step(shape.k, most, unit);
+        while cut.shared(shape) > shared_limit && cut.bk > unit {
+            cut.bk = step(shape.k, cut.bk - unit, unit);
+        }
+        // Matrices of 8 × 8 mean a phone or laptop: its registers do not hold the largest tiles.
+        let fits = cut.shared(shape) <= shared_limit && cut.threads() <= limits.max_threads;
+        (fits && (tile == 16 || bm * bn <= 64 * 64)).then(|| (cut, rung.cost(shape, limits, [bm, bn])))
+    });
+    fitted.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(cut, _)| {
+        let split = parts(shape, limits, [cut.bm, cut.bn, cut.bk]);
+        Choice::Coop(Coop { split, ..cut })
+    })
+}
+
+const fn block(
+    [bm, bn, bk]: [u32; 3],
+    [rm, rn]: [u32; 2],
+    slices: u32,
+    depth: u32,
+    price: f64,
+    fill: u32,
+) -> Rung<Tiled> {
+    Rung { cut: Tiled { bm, bn, bk, rm, rn, slices, split: 1, depth }, price, fill }
+}
+
+/// Cuts of [`tiled`], large to small: tile and longest step, block of an invocation, slices, steps ahead, price, fill.
+const TILED: [Rung<Tiled>; 7] = [
+    block([128, 128, 16], [16, 8], 1, 1, 6.7, 2),
+    block([64, 128, 16], [8, 8], 1, 1, 7.2, 2),
+    block([64, 64, 16], [8, 4], 1, 1, 8.4, 2),
+    block([32, 64, 64], [4, 8], 4, 1, 10.7, 1),
+    block([32, 32, 64], [8, 4], 8, 2, 10.3, 1),
+    block([16, 32, 64], [4, 8], 8, 1, 11.2, 2),
+    block([16, 32, 96], [4, 4], 8, 2, 15.0, 1),
 ];
 
 /// What any device takes.
-const SMALLEST: Tiled =
-    Tiled { bm: 16, bn: 32, bk: 16, rm: 4, rn: 4, slices: 1, split: 1, stages: 1, depth: 0 };
+const SMALLEST: Tiled = Tiled { bm: 16, bn: 32, bk: 16, rm: 4, rn: 4, slices: 1, split: 1, depth: 0 };
 
-fn in_registers(shape: &Shape, limits: &Limits) -> Tiled {
-    let mut last = SMALLEST;
-    for ([bm, bn], most, [rm, rn], slices, depth) in TILED {
-        let unit = 4 * slices;
-        let bk = step(shape.k, most, unit);
-        let mut cut = Tiled { bm, bn, bk, rm, rn, slices, split: 1, stages: 1, depth };
+/// Multiprocessors under which a device is taken for a phone, whose invocations have few registers.
+const LARGE: u32 = 32;
+
+fn in_registers(shape: &Shape, limits: &Limits) -> Option<Choice> {
+    let fitted = TILED.iter().filter_map(|rung| {
+        let mut cut = rung.cut;
+        // A short k is not worth adding up many slices.
+        while cut.slices > 1 && shape.k < 32 * cut.slices {
+            cut.slices /= 2;
+        }
+        let unit = 4 * cut.slices;
+        cut.bk = step(shape.k, rung.cut.bk, unit);
         while cut.shared(shape) > limits.shared_limit && cut.bk > unit {
             cut.bk = step(shape.k, cut.bk - unit, unit);
         }
-        if cut.shared(shape) > limits.shared_limit || cut.threads() > limits.max_threads {
-            continue;
-        }
-        last = cut;
-        if busy(shape, limits, [bm, bn]) {
-            break;
-        }
-    }
-    last
+        let holds = cut.rm * cut.rn <= 32 || limits.units >= LARGE;
+        let fits = cut.shared(shape) <= limits.shared_limit && cut.threads() <= limits.max_threads;
+        (holds && fits).then(|| (cut, rung.cost(shape, limits, [cut.bm, cut.bn])))
+    });
+    fitted.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(cut, _)| {
+        let split = parts(shape, limits, [cut.bm, cut.bn, cut.bk]);
+        Choice::Tiled(Tiled { split, ..cut })
+    })
+}
+
+/// Whether the wide operand of a thin product is so large that reading it is all that counts.
+fn many(shape: &Shape, limits: &Limits) -> bool {
+    shape.m.max(shape.n) >= 32 * limits.units
 }
 
 fn few(shape: &Shape, limits: &Limits) -> Vector {
     let swap = shape.m > shape.n;
-    let (rows, columns, wide) = match swap {
-        true => (shape.n, shape.m, shape.a_vec),
-        false => (shape.m, shape.n, shape.b_vec),
+    let (rows, wide) = if swap { (shape.n, shape.a_vec) } else { (shape.m, shape.b_vec) };
+    let (many, along_k) = (many(shape, limits), wide == Along::K);
+    let lanes = if along_k && many { 16 } else { 32 };
+    let lanes = lanes.min(shape.k.div_ceil(4).next_power_of_two());
+    let (per, unroll, threads) = match along_k {
+        true if many => (rows.min(2), 1, 128),
+        // Many rows are bound by reading the narrow operand: two columns read it once.
+        true if rows > 4 && shape.k >= 1024 => (2, 2, 128),
+        _ => (1, 1, if many { 128 } else { 256 }),
     };
-    let many = columns >= 32 * limits.units;
-    let threads = 128.min(limits.max_threads);
-    let quads = shape.k.div_ceil(4);
-    let lanes = match wide {
-        Along::K if many => 16,
-        _ => 32,
-    };
-    let lanes = lanes.min(quads.next_power_of_two());
-    let per = if wide == Along::K && many && rows > 1 { 2 } else { 1 };
     Vector {
         rows,
         per,
         lanes,
-        threads,
-        unroll: 1,
-        split: 1,
+        threads: threads.min(limits.max_threads).max(lanes),
+        unroll,
+        split: if wide == Along::Outer && !many && shape.k >= 1024 { 4 } else { 1 },
         swap,
-        shared_limit: limits.shared_limit.min(16384),
+        shared_limit: limits.shared_limit,
     }
 }
 

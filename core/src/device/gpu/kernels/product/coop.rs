@@ -26,8 +26,6 @@ pub struct Coop {
     pub wk: u32,
     /// Workgroups that share k.
     pub split: u32,
-    /// Buffers for staged tiles: 2 saves a barrier a step.
-    pub stages: u32,
     /// Steps fetched into registers ahead of the one that is multiplied.
     pub depth: u32,
     /// Side of a cooperative matrix: 8 or 16.
@@ -56,7 +54,7 @@ impl Coop {
     fn staged(&self, shape: &Shape) -> u32 {
         let (a, b) = self.stages(shape);
         let element = if self.half { F32 / 2 } else { F32 };
-        self.stages * (a.size() + b.size()) * 4 * element
+        (a.size() + b.size()) * 4 * element
     }
 
     fn stages(&self, shape: &Shape) -> (Stage, Stage) {
@@ -99,7 +97,7 @@ pub fn coop(shape: &Shape, cut: &Coop) -> Skeleton {
     entry(&mut text, cut.threads(), &id);
     text.line(place);
     kernel.declare(&mut text);
-    grid.run(&mut text, &kernel, cut.depth, cut.stages);
+    grid.run(&mut text, &kernel, cut.depth);
     kernel.put(&mut text);
     text.line("}");
     Skeleton {
@@ -129,9 +127,9 @@ impl Kernel<'_> {
     }
 
     fn memory(&self, text: &mut Text) {
-        let (element, stages) = (self.element, self.cut.stages);
+        let element = self.element;
         for (name, stage) in [("sa", &self.a), ("sb", &self.b)] {
-            let size = stages * stage.size();
+            let size = stage.size();
             text.line(match self.cut.packed {
                 true => format!("var<workgroup> {name}: array<vec4<{element}>, {size}>;"),
                 false => format!("var<workgroup> {name}: array<{element}, {}>;", size * 4),
@@ -166,8 +164,8 @@ impl Kernel<'_> {
         // Row-major in memory: A with groups along k, B with groups along columns.
         let transposed = if stage.along_k == (name == "a") { "T" } else { "" };
         let (at, stride) = match self.cut.packed {
-            true => (format!("o{name} + ({row}) * {pitch}u + ({group}) / 4u"), pitch),
-            false => (format!("o{name} * 4u + ({row}) * {}u + ({group})", pitch * 4), pitch * 4),
+            true => (format!("({row}) * {pitch}u + ({group}) / 4u"), pitch),
+            false => (format!("({row}) * {}u + ({group})", pitch * 4), pitch * 4),
         };
         format!("coopLoad{transposed}<coop_mat{tile}x{tile}<{element}, {role}>>(&s{name}[{at}], {stride}u)")
     }
@@ -182,7 +180,7 @@ impl Kernel<'_> {
         let all = wm * wn * tile * groups;
         let rounds = (0..rows).flat_map(|i| (0..cols).step_by(self.round as usize).map(move |j| (i, j)));
         for (i, first) in rounds {
-            if (i, first) != (0, 0) || self.cut.stages > 1 {
+            if (i, first) != (0, 0) {
                 text.line("workgroupBarrier();");
             }
             for j in 0..self.round {
@@ -221,13 +219,9 @@ impl Steps for Kernel<'_> {
 
     fn stage(&self, text: &mut Text, set: u32) {
         for (name, stage) in [("a", &self.a), ("b", &self.b)] {
-            text.line(match self.cut.stages {
-                1 => format!("let o{name} = 0u;"),
-                _ => format!("let o{name} = n % 2u * {}u;", stage.size()),
-            });
             stage.share(text, self.cut.threads(), |i| {
                 let (groups, pitch) = (stage.groups, stage.pitch);
-                let cell = format!("o{name} + e / {groups}u * {pitch}u + e % {groups}u");
+                let cell = format!("e / {groups}u * {pitch}u + e % {groups}u");
                 let value = match self.cut.half {
                     true => format!("vec4<f16>({name}{set}_{i})"),
                     false => format!("{name}{set}_{i}"),

@@ -5,16 +5,23 @@
 //! parameters to text: equal parameters give equal text, and nothing here touches a device or declares a binding.
 //!
 //! Holes, all indices in range, `z` the batch index:
-//! - `load_a(z, row, k) -> f32`, `load_b(z, k, col) -> f32`: one element;
-//! - `load_a4`, `load_b4`: four elements along the axis that [`Shape::a_vec`] and [`Shape::b_vec`] name, its index a
-//!   multiple of four. Called only where the shape names an axis; the scalar forms only where it names none, except
-//!   for `load_a`, which the vector kernel also calls for an A that is not vectored along k;
-//! - `store(z, row, col, v)`, and `store4(z, row, col, vec4)` (along n) where [`Shape::c_vec`] allows it;
-//! - `partial_store(index, v)` and `partial_load(index) -> f32`, where [`Skeleton::scratch`] is not zero.
+//! - `load_a(z, row, k) -> f32`, `load_b(z, k, col) -> f32`: one element. Called where the shape names no axis to read
+//!   along, and by the vector kernel for a narrow operand that is not vectored along k: define them always.
+//! - `load_a4`, `load_b4`, same arguments: four elements along the axis that [`Shape::a_vec`] and [`Shape::b_vec`]
+//!   name, its index a multiple of four.
+//! - `store(z, row, col, v)`, always, and `store4(z, row, col, vec4)`, along n, where [`Shape::c_vec`] allows it. In
+//!   the main pass or, where k is split, in the reducing pass.
+//! - `partial_store(index, v)` in the main pass and `partial_load(index) -> f32` in the reducing one, where
+//!   [`Skeleton::scratch`] is not zero.
+//!
+//! A skeleton takes the names `main`, `fetch_a`, `fetch_b`, `put`, `keep`, `narrow`, `wide`, `tile`, `sa`, `sb`, `so` and
+//! `sums` of the module. No extent of a shape is zero, and no result has 2³² elements or more.
 
 mod choose;
 mod coop;
 mod reduce;
+#[cfg(test)]
+mod tests;
 mod tile;
 mod tiled;
 mod vector;

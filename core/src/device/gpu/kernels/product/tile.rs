@@ -141,18 +141,18 @@ impl Grid {
 pub(super) trait Steps {
     /// Fetches the step at `k` into registers.
     fn fetch(&self, text: &mut Text, set: u32, k: &str);
-    /// Moves a fetched step into workgroup memory; `n` is the step's number.
+    /// Moves a fetched step into workgroup memory.
     fn stage(&self, text: &mut Text, set: u32);
     /// Adds the staged step to the sums.
     fn multiply(&self, text: &mut Text);
 }
 
 impl Grid {
-    /// The loop over the steps of a part of k, `depth` of them fetched ahead, `stages` buffers in workgroup memory.
+    /// The loop over the steps of a part of k, `depth` of them fetched ahead.
     ///
     /// A step's fetch takes far longer than its sums where tiles are small, and only depth hides it; registers need
     /// names, hence a body for each step in flight.
-    pub(super) fn run(&self, text: &mut Text, steps: &impl Steps, depth: u32, stages: u32) {
+    pub(super) fn run(&self, text: &mut Text, steps: &impl Steps, depth: u32) {
         let (k, bk, trips) = (self.shape.k, self.bk, self.trips);
         let sets = depth.clamp(1, trips);
         for set in 0..depth.min(trips) {
@@ -188,10 +188,7 @@ impl Grid {
                 text.line("}");
             }
             steps.multiply(text);
-            if stages == 1 {
-                text.line("workgroupBarrier();");
-            }
-            text.line("}");
+            text.line("workgroupBarrier();\n}");
         }
         text.line("}");
     }

@@ -26,8 +26,6 @@ pub struct Tiled {
     pub slices: u32,
     /// Workgroups that share k.
     pub split: u32,
-    /// Buffers for staged tiles: 2 saves a barrier a step, 1 saves memory.
-    pub stages: u32,
     /// Steps fetched into registers ahead of the one that is multiplied.
     pub depth: u32,
 }
@@ -41,7 +39,7 @@ impl Tiled {
     /// Groups of four in workgroup memory: the staged tiles, or the sums of the slices if these are larger.
     fn groups(&self, a: &Stage, b: &Stage) -> u32 {
         let sums = if self.slices > 1 { self.slices * self.bm * self.bn / 4 } else { 0 };
-        (self.stages * (a.size() + b.size())).max(sums)
+        (a.size() + b.size()).max(sums)
     }
 
     fn stages(&self, shape: &Shape) -> (Stage, Stage) {
@@ -70,7 +68,7 @@ pub fn tiled(shape: &Shape, cut: &Tiled) -> Skeleton {
     entry(&mut text, cut.threads(), &id);
     text.line(place);
     kernel.declare(&mut text);
-    grid.run(&mut text, &kernel, cut.depth, cut.stages);
+    grid.run(&mut text, &kernel, cut.depth);
     match cut.slices {
         1 => kernel.put(&mut text),
         _ => kernel.join(&mut text),
@@ -156,9 +154,6 @@ impl Kernel<'_> {
     fn join(&self, text: &mut Text) {
         let (groups, threads) = (self.cut.bn / 4, self.cut.threads());
         let all = self.cut.bm * groups;
-        if self.cut.stages > 1 {
-            text.line("workgroupBarrier();");
-        }
         text.line(format!("let cell = slice * {all}u + tx;"));
         for (i, g) in self.block() {
             text.line(format!("tile[cell + ({}) * {groups}u + {}u] = c{i}_{g};", self.row(i), g * self.tx));
@@ -189,15 +184,12 @@ impl Steps for Kernel<'_> {
     }
 
     fn stage(&self, text: &mut Text, set: u32) {
-        if self.cut.stages > 1 {
-            text.line(format!("let at = n % 2u * {}u;", self.a.size() + self.b.size()));
-        }
-        let (at, threads) = (if self.cut.stages > 1 { "at + " } else { "" }, self.cut.threads());
+        let threads = self.cut.threads();
         let cell = |stage: &Stage, base: u32| {
             let (groups, pitch) = (stage.groups, stage.pitch);
             match groups == pitch {
-                true => format!("tile[{at}{base}u + e]"),
-                false => format!("tile[{at}{base}u + e / {groups}u * {pitch}u + e % {groups}u]"),
+                true => format!("tile[{base}u + e]"),
+                false => format!("tile[{base}u + e / {groups}u * {pitch}u + e % {groups}u]"),
             }
         };
         self.a.share(text, threads, |i| format!("{} = a{set}_{i};", cell(&self.a, 0)));
@@ -206,7 +198,7 @@ impl Steps for Kernel<'_> {
 
     /// Four k at a time.
     fn multiply(&self, text: &mut Text) {
-        let (cut, at) = (self.cut, if self.cut.stages > 1 { "at + " } else { "" });
+        let cut = self.cut;
         let steps = cut.bk / 4 / cut.slices;
         text.line(format!("for (var s = 0u; s < {steps}u; s++) {{"));
         text.line(match cut.slices {
@@ -218,14 +210,11 @@ impl Steps for Kernel<'_> {
             let read = |i: u32| match self.b.along_k {
                 true => {
                     let (row, pitch) = (i * cut.bn / 4 + g * self.tx, self.b.pitch);
-                    format!("let r{g}_{i} = tile[{at}{}u + tx * {pitch}u + q];", base + row * pitch)
+                    format!("let r{g}_{i} = tile[{}u + tx * {pitch}u + q];", base + row * pitch)
                 }
                 false => {
                     let pitch = self.b.pitch;
-                    format!(
-                        "let s{g}_{i} = tile[{at}{}u + (q * 4u + {i}u) * {pitch}u + tx];",
-                        base + g * self.tx
-                    )
+                    format!("let s{g}_{i} = tile[{}u + (q * 4u + {i}u) * {pitch}u + tx];", base + g * self.tx)
                 }
             };
             (0..4).for_each(|i| text.line(read(i)));
@@ -240,7 +229,7 @@ impl Steps for Kernel<'_> {
             let of_a = match self.a.along_k {
                 true => {
                     let pitch = self.a.pitch;
-                    text.line(format!("let a{i} = tile[{at}{}u + ty * {pitch}u + q];", i * self.ty * pitch));
+                    text.line(format!("let a{i} = tile[{}u + ty * {pitch}u + q];", i * self.ty * pitch));
                     ["x", "y", "z", "w"].map(|c| format!("a{i}.{c}"))
                 }
                 false => {
@@ -249,7 +238,7 @@ impl Steps for Kernel<'_> {
                         for j in 0..4 {
                             let offset = group * self.ty;
                             text.line(format!(
-                                "let p{group}_{j} = tile[{at}{offset}u + (q * 4u + {j}u) * {pitch}u + ty];"
+                                "let p{group}_{j} = tile[{offset}u + (q * 4u + {j}u) * {pitch}u + ty];"
                             ));
                         }
                     }

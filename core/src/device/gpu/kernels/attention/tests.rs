@@ -1,0 +1,94 @@
+//! What texts must keep to, read off the texts themselves. That they compute attention is tested on devices.
+
+use super::{Kernel, Limits, Problem, Vectors, backward, forward};
+
+fn problems() -> Vec<Problem> {
+    let of = |[b, h, h_kv, l, s, d, d_v]: [usize; 7], causal, masked| Problem {
+        b,
+        h,
+        h_kv,
+        l,
+        s,
+        d,
+        d_v,
+        scale: 0.125,
+        causal,
+        window: 0,
+        masked,
+        vectors: Vectors { q: true, k: true, v: true, up: true },
+    };
+    let heads = [1, 3, 16, 32, 64, 80, 128, 256, 700];
+    let mut all: Vec<Problem> = heads.iter().map(|&d| of([2, 6, 2, 37, 65, d, d], true, false)).collect();
+    let lengths = [1, 16, 128, 1500, 4096];
+    all.extend(lengths.iter().map(|&l| of([1, 9, 3, l, l.max(129), 64, 64], true, true)));
+    all.push(of([300, 64, 64, 128, 128, 64, 48], false, true));
+    all
+}
+
+fn limits() -> Vec<Limits> {
+    let of = |shared, units, software| Limits { shared, threads: 256, units, software };
+    vec![of(16_384, 8, false), of(49_152, 132, false), of(32_768, 4, true)]
+}
+
+fn check(each: impl Fn(&Problem, &Limits, &Kernel, bool)) {
+    for p in problems() {
+        for limits in limits() {
+            each(&p, &limits, &forward(&p, &limits), false);
+            each(&p, &limits, &backward(&p, &limits), true);
+        }
+    }
+}
+
+/// Bytes of the arrays that a text keeps in workgroup memory.
+fn shared(text: &str) -> usize {
+    let arrays = text.lines().filter(|l| l.starts_with("var<workgroup>") && l.contains("array<"));
+    let bytes = |line: &str| {
+        let count = line.rsplit(", ").next().and_then(|n| n.trim_end_matches(">;").parse::<usize>().ok());
+        count.unwrap_or(usize::MAX / 64) * if line.contains("vec4") { 16 } else { 4 }
+    };
+    arrays.map(bytes).sum()
+}
+
+#[test]
+fn passes_keep_within_the_limits_of_the_device() {
+    check(|p, limits, kernel, _| {
+        for pass in &kernel.passes {
+            assert!(shared(&pass.text) + 16 <= limits.shared, "{p:?} on {limits:?}: {}", shared(&pass.text));
+            assert!(pass.threads as usize <= limits.threads, "{p:?}: {} threads", pass.threads);
+            assert!(pass.workgroups.iter().all(|n| (1..=65_535).contains(n)), "{p:?}: {:?}", pass.workgroups);
+            assert_eq!(pass.text.matches("@compute").count(), 1);
+        }
+    });
+}
+
+#[test]
+fn every_pass_stores_and_calls_only_the_holes_of_its_kernel() {
+    check(|p, _, kernel, back| {
+        let mut stored: Vec<&str> = vec![];
+        for pass in &kernel.passes {
+            let names: Vec<&str> = pass.holes().map(|h| h.0).collect();
+            assert!(
+                names.iter().any(|n| n.contains("store")),
+                "{p:?}: a pass that stores nothing: {names:?}"
+            );
+            assert!(p.masked || !names.contains(&"load_mask"));
+            assert!(!names.iter().any(|n| n.starts_with(if back { "part" } else { "stat" })), "{names:?}");
+            let vectors = |width: usize, name: &str| width.is_multiple_of(4) && names.contains(&name);
+            assert!(!vectors(p.d, "load_q") && !vectors(p.d_v, "load_v"), "single loads: {names:?}");
+            stored.extend(names.iter().filter(|n| n.starts_with("store")));
+        }
+        let wanted: &[&str] = if back { &["store_dk", "store_dv", "store_dq"] } else { &["store"] };
+        assert_eq!(stored, wanted, "{p:?}");
+        assert!(kernel.scratch > 0 || !back);
+    });
+}
+
+#[test]
+fn keys_of_few_queries_are_split_over_a_large_device() {
+    let p = &problems()[9];
+    assert_eq!((p.l, p.s), (1, 129));
+    let long = Problem { s: 4096, ..p.clone() };
+    let kernel = forward(&long, &limits()[1]);
+    assert_eq!(kernel.passes.len(), 2);
+    assert!(kernel.passes[0].workgroups[0] > 3, "{:?}", kernel.passes[0].workgroups);
+}

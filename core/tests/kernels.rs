@@ -1,0 +1,199 @@
+//! Every kernel's text, without a GPU: each operation × its samples, for small and large GPUs and both precisions, is
+//! parsed and validated by naga as the driver's crate does, and written as SPIR-V and as Metal's language.
+
+use std::collections::HashSet;
+use weft::device::gpu::limits::Limits;
+use weft::device::gpu::program::{Program, program};
+use weft::graph::Graph;
+use weft::models::{Llama, LlamaConfig, Logits};
+use weft::plan::{Plan, PlanOptions, plan};
+use weft::profile::Precision;
+use weft::tensor::DType;
+
+/// Small devices, large ones, Apple's, a software one; a binding of 4 KiB splits buffers.
+fn devices() -> Vec<(&'static str, Limits)> {
+    let software = Limits { software: true, threads: 1024, ..Limits::least() };
+    let split = Limits { binding: 4096, ..Limits::least() };
+    vec![
+        ("least", Limits::least()),
+        ("large", Limits::large()),
+        ("apple", Limits::apple()),
+        ("software", software),
+        ("split", split),
+    ]
+}
+
+/// Checks a text; `seen` ones were checked before.
+fn check(text: &str, limits: &Limits, seen: &mut HashSet<String>) -> Result<(), String> {
+    if !seen.insert(text.to_string()) {
+        return Ok(());
+    }
+    let mut module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+    // what the driver's crate allows
+    let mut capabilities = Capabilities::SUBGROUP;
+    capabilities.set(Capabilities::SHADER_FLOAT16, limits.f16);
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, limits.coop + limits.coop_f32 > 0);
+    for (_, global) in module.global_variables.iter_mut() {
+        if let naga::AddressSpace::Storage { .. } = global.space {
+            let number = global.name.as_deref().and_then(|n| n.strip_prefix('b')).and_then(|n| n.parse().ok());
+            global.binding = Some(naga::ResourceBinding { group: 0, binding: number.ok_or("an odd name")? });
+        }
+    }
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .map_err(|e| e.emit_to_string(text))?;
+    let entry = &module.entry_points[0];
+    let threads: u32 = entry.workgroup_size.iter().product();
+    if threads as usize > limits.threads {
+        return Err(format!("{threads} threads where {} are allowed", limits.threads));
+    }
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).map_err(|e| e.to_string())?;
+    let shared: usize = module
+        .global_variables
+        .iter()
+        .filter(|(_, g)| g.space == naga::AddressSpace::WorkGroup)
+        .map(|(_, g)| layouter[g.ty].size as usize)
+        .sum();
+    if shared > limits.shared {
+        return Err(format!("{shared} bytes of workgroup memory where {} are allowed", limits.shared));
+    }
+    let spirv = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
+    naga::back::spv::write_vec(&module, &info, &spirv, None).map_err(|e| format!("SPIR-V: {e}"))?;
+    let metal = naga::back::msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
+    naga::back::msl::write_string(&module, &info, &metal, &Default::default()).map_err(|e| format!("Metal: {e}"))?;
+    Ok(())
+}
+
+fn check_plan(
+    name: &str,
+    p: &Plan,
+    (device, limits): &(&str, Limits),
+    precision: Precision,
+    seen: &mut HashSet<String>,
+    failures: &mut Vec<String>,
+) -> Option<Program> {
+    let made = match program(p, limits, precision) {
+        Ok(made) => made,
+        Err(e) => {
+            failures.push(format!("{name} for {device}: {e}"));
+            return None;
+        }
+    };
+    for text in &made.texts {
+        if let Err(e) = check(text, limits, seen) {
+            failures.push(format!("{name} for {device}, {precision}: {e}\n{text}"));
+        }
+    }
+    let grids = made.once.iter().chain(&made.steps).map(|d| d.groups);
+    for g in grids {
+        if g.iter().any(|&n| n == 0 || n > 65_535) {
+            failures.push(format!("{name} for {device}: a grid of {g:?}"));
+        }
+    }
+    Some(made)
+}
+
+#[test]
+fn every_operation_s_kernels_are_valid_everywhere() {
+    let mut failures = vec![];
+    let mut checked = 0;
+    for device in devices() {
+        let mut seen = HashSet::new();
+        let precisions = [Precision::Full, Precision::Fast];
+        for precision in precisions.into_iter().take(if device.1.coop + device.1.coop_f32 > 0 { 2 } else { 1 }) {
+            for op in weft::ops::all() {
+                for (i, sample) in op.samples().iter().enumerate() {
+                    let g = Graph::new();
+                    let input = |(i, a): (usize, &weft::graph::Array)| g.input(&format!("x{i}"), a.ty.dtype, a.ty.shape.clone());
+                    let inputs: Vec<_> = sample.inputs.iter().enumerate().map(input).collect();
+                    g.output("y", g.apply(op, &inputs, sample.attrs.clone()));
+                    let p = plan(&g, &PlanOptions { flash_backward: true, ..Default::default() }).unwrap();
+                    check_plan(&format!("{} {i}", op.name()), &p, &device, precision, &mut seen, &mut failures);
+                }
+            }
+        }
+        checked += seen.len();
+    }
+    assert!(checked > 1000, "only {checked} texts");
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[..failures.len().min(3)].join("\n"));
+}
+
+/// The models that benchmarks run, with the sizes that make kernels use their large tiles.
+fn large_graphs() -> Vec<(&'static str, Plan)> {
+    let inference = PlanOptions { flash_backward: true, ..Default::default() };
+    let mut all = vec![];
+    let config = LlamaConfig { layers: 2, ..LlamaConfig::smollm2_135m() };
+    for seq in [1, 16, 128, 512] {
+        let g = Graph::new();
+        let ids = g.input("ids", DType::U32, [1, seq]);
+        g.output("logits", Llama::new(&config).forward(&g, ids, Logits::All));
+        all.push(("llama", plan(&g, &inference).unwrap()));
+    }
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [8, 16, 40, 36]);
+    let w = g.parameter("w", [32, 16, 3, 3]);
+    let y = g.relu(g.conv2d(x, w, None, &[1, 1], &[1, 1], &[1, 1], 1));
+    let y = g.softmax(g.reshape(y, &[8, -1]), -1);
+    g.output("y", g.sum(g.layer_norm(y, g.parameter("s", [46_080]), None, 1e-5), &[], false));
+    all.push(("convolution", plan(&g, &inference).unwrap()));
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [2048, 1024]);
+    g.output("y", g.matmul(x, g.parameter("w", [1024, 2048])));
+    g.output("sum", g.sum(x, &[0, 1], false));
+    g.output("columns", g.sum(x, &[0], false));
+    all.push(("large", plan(&g, &inference).unwrap()));
+    all
+}
+
+#[test]
+fn models_kernels_are_valid_everywhere_and_few() {
+    let mut failures = vec![];
+    for (name, p) in large_graphs() {
+        for device in devices() {
+            if device.0 == "split" {
+                continue; // megabytes in pieces of 4 KiB are more bindings than anything has
+            }
+            for precision in [Precision::Full, Precision::Fast] {
+                let made = check_plan(name, &p, &device, precision, &mut HashSet::new(), &mut failures);
+                let Some(made) = made.filter(|_| name == "llama") else { continue };
+                // layers share their kernels: a model has few, however deep
+                assert!(made.texts.len() < 40, "{} kernels", made.texts.len());
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[..failures.len().min(3)].join("\n"));
+}
+
+/// A few kernels in full, for people to read in a change: what an edit of a skeleton does to them.
+#[test]
+fn golden_texts_are_as_recorded() {
+    let softmax = |g: &Graph| g.softmax(g.input("x", DType::F32, [64, 1000]), -1);
+    let product = |g: &Graph| {
+        let (x, w) = (g.input("x", DType::F32, [64, 96]), g.parameter("w", [128, 96]));
+        g.gelu(g.linear(x, w, Some(g.parameter("b", [128]))))
+    };
+    let embedding = |g: &Graph| g.embedding(g.parameter("table", [1000, 64]), g.input("ids", DType::U32, [7]));
+    let pointwise = |g: &Graph| g.silu(g.mul(g.input("x", DType::F32, [256, 256]), g.input("y", DType::F32, [256])));
+    type Build<'a> = &'a dyn Fn(&Graph) -> weft::graph::Value;
+    let all: [(&str, Build<'_>); 4] =
+        [("softmax", &softmax), ("linear_gelu", &product), ("embedding", &embedding), ("pointwise", &pointwise)];
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/kernels");
+    for (name, build) in all {
+        let g = Graph::new();
+        g.output("y", build(&g));
+        let p = plan(&g, &PlanOptions::default()).unwrap();
+        let text = program(&p, &Limits::least(), Precision::Full).unwrap().texts.join("\n// next kernel\n");
+        let path = folder.join(format!("{name}.wgsl"));
+        if std::env::var_os("WEFT_WRITE_GOLDEN").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&path, &text).unwrap();
+        }
+        let recorded = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            recorded == text,
+            "{name}'s text has changed: read it, then `WEFT_WRITE_GOLDEN=1 cargo test -p weft --test kernels golden`\n{text}"
+        );
+    }
+}

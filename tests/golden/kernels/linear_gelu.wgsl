@@ -1,0 +1,329 @@
+var<storage, read> b0: array<f32>;
+var<storage, read> b1: array<vec4<f32>>;
+var<storage, read> b2: array<f32>;
+var<storage, read> b3: array<vec4<f32>>;
+var<storage, read> b4: array<f32>;
+var<storage, read_write> b5: array<f32>;
+var<storage, read> b6: array<vec4<f32>>;
+var<storage, read_write> b7: array<vec4<f32>>;
+fn bits(b: u32) -> f32 { return bitcast<f32>(b); }
+fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
+fn exp_of(x: f32) -> f32 {
+    if (is_nan(x)) { return x; }
+    let t = clamp(x, -104.0f, 89.0f);
+    let n = round(t * 1.44269504f);
+    let r = (t - n * 0.693359375f) + n * 2.12194440e-4f;
+    let p = 1.0f + r * (1.0f + r * (0.5f + r * (0.166666667f + r * (0.0416666667f
+        + r * (0.00833333333f + r * (0.00138888889f + r * 0.000198412698f))))));
+    let i = i32(n);
+    let h = i / 2;
+    return p * bits(bitcast<u32>((h + 127) << 23u)) * bits(bitcast<u32>((i - h + 127) << 23u));
+}
+fn erf_of(x: f32) -> f32 {
+    let a = abs(x);
+    let z = x * x;
+    if (a < 0.5f) {
+        return 1.12837917f * x * (1.0f + z * (-0.333333333f + z * (0.1f + z * (-0.0238095238f
+            + z * (0.00462962963f - z * 0.000757575758f)))));
+    }
+    let t = 1.0f / (1.0f + 0.3275911f * a);
+    let p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+    let e = 1.0f - p * exp_of(-z);
+    return select(e, -e, x < 0.0f);
+}
+fn load_a(z: u32, row: u32, k: u32) -> f32 {
+let z0 = z;
+let at = row * 96u + k;
+return b0[at];
+}
+fn load_a4(z: u32, row: u32, k: u32) -> vec4<f32> {
+let z0 = z;
+let at = row * 96u + k;
+return b1[(at) >> 2u];
+}
+fn load_b(z: u32, k: u32, col: u32) -> f32 {
+let z0 = z;
+let at = k + col * 96u;
+return b2[at];
+}
+fn load_b4(z: u32, k: u32, col: u32) -> vec4<f32> {
+let z0 = z;
+let at = k + col * 96u;
+return b3[(at) >> 2u];
+}
+fn finished(outer: u32, col: u32, at: u32, v: f32) {
+let e0 = outer;
+let a0 = col;
+let x0 = b4[a0];
+let r0 = v;
+let r1 = x0;
+let r2 = r0 + r1;
+let r3 = 0.5f;
+let r4 = r2 * r3;
+let r5 = 0.70710677f;
+let r6 = r2 * r5;
+let r7 = erf_of(r6);
+let r8 = 1.0f;
+let r9 = r8 + r7;
+let r10 = r4 * r9;
+b5[at] = r10;
+}
+fn finished4(outer: u32, col: u32, at: u32, v: vec4<f32>) {
+let e0 = outer;
+let a0 = col;
+let x0 = b6[(a0) >> 2u];
+var y: vec4<f32>;
+{
+let r0 = v.x;
+let r1 = x0.x;
+let r2 = r0 + r1;
+let r3 = 0.5f;
+let r4 = r2 * r3;
+let r5 = 0.70710677f;
+let r6 = r2 * r5;
+let r7 = erf_of(r6);
+let r8 = 1.0f;
+let r9 = r8 + r7;
+let r10 = r4 * r9;
+y.x = r10;
+}
+{
+let r0 = v.y;
+let r1 = x0.y;
+let r2 = r0 + r1;
+let r3 = 0.5f;
+let r4 = r2 * r3;
+let r5 = 0.70710677f;
+let r6 = r2 * r5;
+let r7 = erf_of(r6);
+let r8 = 1.0f;
+let r9 = r8 + r7;
+let r10 = r4 * r9;
+y.y = r10;
+}
+{
+let r0 = v.z;
+let r1 = x0.z;
+let r2 = r0 + r1;
+let r3 = 0.5f;
+let r4 = r2 * r3;
+let r5 = 0.70710677f;
+let r6 = r2 * r5;
+let r7 = erf_of(r6);
+let r8 = 1.0f;
+let r9 = r8 + r7;
+let r10 = r4 * r9;
+y.z = r10;
+}
+{
+let r0 = v.w;
+let r1 = x0.w;
+let r2 = r0 + r1;
+let r3 = 0.5f;
+let r4 = r2 * r3;
+let r5 = 0.70710677f;
+let r6 = r2 * r5;
+let r7 = erf_of(r6);
+let r8 = 1.0f;
+let r9 = r8 + r7;
+let r10 = r4 * r9;
+y.w = r10;
+}
+b7[(at) >> 2u] = y;
+}
+fn store(z: u32, row: u32, col: u32, v: f32) {
+let z0 = z;
+let at = row * 128u + col;
+finished(z * 64u + row, col, at, v);
+}
+fn store4(z: u32, row: u32, col: u32, v: vec4<f32>) {
+let z0 = z;
+let at = row * 128u + col;
+finished4(z * 64u + row, col, at, v);
+}
+var<workgroup> tile: array<vec4<f32>, 832>;
+fn fetch_a(z: u32, row: u32, k: u32) -> vec4<f32> {
+return load_a4(z, row, k);
+}
+fn fetch_b(z: u32, k: u32, col: u32) -> vec4<f32> {
+return load_b4(z, k, col);
+}
+fn put(z: u32, row: u32, col: u32, v: vec4<f32>) {
+store4(z, row, col, v);
+}
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+let id = wg.x;
+let out_z = 0u;
+let z = 0u;
+let k0 = 0u;
+let row0 = id % 2u * 32u;
+let col0 = id / 2u * 32u;
+
+let slice = t / 32u;
+let tx = (t % 32u) % 8u;
+let ty = (t % 32u) / 8u;
+var c0_0 = vec4<f32>();
+var c1_0 = vec4<f32>();
+var c2_0 = vec4<f32>();
+var c3_0 = vec4<f32>();
+var c4_0 = vec4<f32>();
+var c5_0 = vec4<f32>();
+var c6_0 = vec4<f32>();
+var c7_0 = vec4<f32>();
+var a0_0: vec4<f32>;
+var a0_1: vec4<f32>;
+var a0_2: vec4<f32>;
+var a0_3: vec4<f32>;
+var a0_4: vec4<f32>;
+var a0_5: vec4<f32>;
+var a1_0: vec4<f32>;
+var a1_1: vec4<f32>;
+var a1_2: vec4<f32>;
+var a1_3: vec4<f32>;
+var a1_4: vec4<f32>;
+var a1_5: vec4<f32>;
+var b0_0: vec4<f32>;
+var b0_1: vec4<f32>;
+var b0_2: vec4<f32>;
+var b0_3: vec4<f32>;
+var b0_4: vec4<f32>;
+var b0_5: vec4<f32>;
+var b1_0: vec4<f32>;
+var b1_1: vec4<f32>;
+var b1_2: vec4<f32>;
+var b1_3: vec4<f32>;
+var b1_4: vec4<f32>;
+var b1_5: vec4<f32>;
+{ let e = t + 0u; a0_0 = fetch_a(z, row0 + e / 12u, k0 + 0u + e % 12u * 4u); }
+{ let e = t + 64u; a0_1 = fetch_a(z, row0 + e / 12u, k0 + 0u + e % 12u * 4u); }
+{ let e = t + 128u; a0_2 = fetch_a(z, row0 + e / 12u, k0 + 0u + e % 12u * 4u); }
+{ let e = t + 192u; a0_3 = fetch_a(z, row0 + e / 12u, k0 + 0u + e % 12u * 4u); }
+{ let e = t + 256u; a0_4 = fetch_a(z, row0 + e / 12u, k0 + 0u + e % 12u * 4u); }
+{ let e = t + 320u; a0_5 = fetch_a(z, row0 + e / 12u, k0 + 0u + e % 12u * 4u); }
+{ let e = t + 0u; b0_0 = fetch_b(z, k0 + 0u + e % 12u * 4u, col0 + e / 12u % 8u * 4u + e / 96u); }
+{ let e = t + 64u; b0_1 = fetch_b(z, k0 + 0u + e % 12u * 4u, col0 + e / 12u % 8u * 4u + e / 96u); }
+{ let e = t + 128u; b0_2 = fetch_b(z, k0 + 0u + e % 12u * 4u, col0 + e / 12u % 8u * 4u + e / 96u); }
+{ let e = t + 192u; b0_3 = fetch_b(z, k0 + 0u + e % 12u * 4u, col0 + e / 12u % 8u * 4u + e / 96u); }
+{ let e = t + 256u; b0_4 = fetch_b(z, k0 + 0u + e % 12u * 4u, col0 + e / 12u % 8u * 4u + e / 96u); }
+{ let e = t + 320u; b0_5 = fetch_b(z, k0 + 0u + e % 12u * 4u, col0 + e / 12u % 8u * 4u + e / 96u); }
+{ let e = t + 0u; a1_0 = fetch_a(z, row0 + e / 12u, k0 + 48u + e % 12u * 4u); }
+{ let e = t + 64u; a1_1 = fetch_a(z, row0 + e / 12u, k0 + 48u + e % 12u * 4u); }
+{ let e = t + 128u; a1_2 = fetch_a(z, row0 + e / 12u, k0 + 48u + e % 12u * 4u); }
+{ let e = t + 192u; a1_3 = fetch_a(z, row0 + e / 12u, k0 + 48u + e % 12u * 4u); }
+{ let e = t + 256u; a1_4 = fetch_a(z, row0 + e / 12u, k0 + 48u + e % 12u * 4u); }
+{ let e = t + 320u; a1_5 = fetch_a(z, row0 + e / 12u, k0 + 48u + e % 12u * 4u); }
+{ let e = t + 0u; b1_0 = fetch_b(z, k0 + 48u + e % 12u * 4u, col0 + e / 12u % 8u * 4u + e / 96u); }
+{ let e = t + 64u; b1_1 = fetch_b(z, k0 + 48u + e % 12u * 4u, col0 + e / 12u % 8u * 4u + e / 96u); }
+{ let e = t + 128u; b1_2 = fetch_b(z, k0 + 48u + e % 12u * 4u, col0 + e / 12u % 8u * 4u + e / 96u); }
+{ let e = t + 192u; b1_3 = fetch_b(z, k0 + 48u + e % 12u * 4u, col0 + e / 12u % 8u * 4u + e / 96u); }
+{ let e = t + 256u; b1_4 = fetch_b(z, k0 + 48u + e % 12u * 4u, col0 + e / 12u % 8u * 4u + e / 96u); }
+{ let e = t + 320u; b1_5 = fetch_b(z, k0 + 48u + e % 12u * 4u, col0 + e / 12u % 8u * 4u + e / 96u); }
+for (var i = 0u; i < 1u; i++) {
+{
+let n = i * 2u + 0u;
+let k = k0 + n * 48u;
+{ let e = t + 0u; tile[0u + e / 12u * 13u + e % 12u] = a0_0; }
+{ let e = t + 64u; tile[0u + e / 12u * 13u + e % 12u] = a0_1; }
+{ let e = t + 128u; tile[0u + e / 12u * 13u + e % 12u] = a0_2; }
+{ let e = t + 192u; tile[0u + e / 12u * 13u + e % 12u] = a0_3; }
+{ let e = t + 256u; tile[0u + e / 12u * 13u + e % 12u] = a0_4; }
+{ let e = t + 320u; tile[0u + e / 12u * 13u + e % 12u] = a0_5; }
+{ let e = t + 0u; tile[416u + e / 12u * 13u + e % 12u] = b0_0; }
+{ let e = t + 64u; tile[416u + e / 12u * 13u + e % 12u] = b0_1; }
+{ let e = t + 128u; tile[416u + e / 12u * 13u + e % 12u] = b0_2; }
+{ let e = t + 192u; tile[416u + e / 12u * 13u + e % 12u] = b0_3; }
+{ let e = t + 256u; tile[416u + e / 12u * 13u + e % 12u] = b0_4; }
+{ let e = t + 320u; tile[416u + e / 12u * 13u + e % 12u] = b0_5; }
+workgroupBarrier();
+for (var s = 0u; s < 6u; s++) {
+let q = slice * 6u + s;
+let r0_0 = tile[416u + tx * 13u + q];
+let r0_1 = tile[520u + tx * 13u + q];
+let r0_2 = tile[624u + tx * 13u + q];
+let r0_3 = tile[728u + tx * 13u + q];
+let s0_0 = vec4<f32>(r0_0.x, r0_1.x, r0_2.x, r0_3.x);
+let s0_1 = vec4<f32>(r0_0.y, r0_1.y, r0_2.y, r0_3.y);
+let s0_2 = vec4<f32>(r0_0.z, r0_1.z, r0_2.z, r0_3.z);
+let s0_3 = vec4<f32>(r0_0.w, r0_1.w, r0_2.w, r0_3.w);
+let a0 = tile[0u + ty * 13u + q];
+c0_0 = c0_0 + a0.x * s0_0 + a0.y * s0_1 + a0.z * s0_2 + a0.w * s0_3;
+let a1 = tile[52u + ty * 13u + q];
+c1_0 = c1_0 + a1.x * s0_0 + a1.y * s0_1 + a1.z * s0_2 + a1.w * s0_3;
+let a2 = tile[104u + ty * 13u + q];
+c2_0 = c2_0 + a2.x * s0_0 + a2.y * s0_1 + a2.z * s0_2 + a2.w * s0_3;
+let a3 = tile[156u + ty * 13u + q];
+c3_0 = c3_0 + a3.x * s0_0 + a3.y * s0_1 + a3.z * s0_2 + a3.w * s0_3;
+let a4 = tile[208u + ty * 13u + q];
+c4_0 = c4_0 + a4.x * s0_0 + a4.y * s0_1 + a4.z * s0_2 + a4.w * s0_3;
+let a5 = tile[260u + ty * 13u + q];
+c5_0 = c5_0 + a5.x * s0_0 + a5.y * s0_1 + a5.z * s0_2 + a5.w * s0_3;
+let a6 = tile[312u + ty * 13u + q];
+c6_0 = c6_0 + a6.x * s0_0 + a6.y * s0_1 + a6.z * s0_2 + a6.w * s0_3;
+let a7 = tile[364u + ty * 13u + q];
+c7_0 = c7_0 + a7.x * s0_0 + a7.y * s0_1 + a7.z * s0_2 + a7.w * s0_3;
+}
+workgroupBarrier();
+}
+{
+let n = i * 2u + 1u;
+let k = k0 + n * 48u;
+{ let e = t + 0u; tile[0u + e / 12u * 13u + e % 12u] = a1_0; }
+{ let e = t + 64u; tile[0u + e / 12u * 13u + e % 12u] = a1_1; }
+{ let e = t + 128u; tile[0u + e / 12u * 13u + e % 12u] = a1_2; }
+{ let e = t + 192u; tile[0u + e / 12u * 13u + e % 12u] = a1_3; }
+{ let e = t + 256u; tile[0u + e / 12u * 13u + e % 12u] = a1_4; }
+{ let e = t + 320u; tile[0u + e / 12u * 13u + e % 12u] = a1_5; }
+{ let e = t + 0u; tile[416u + e / 12u * 13u + e % 12u] = b1_0; }
+{ let e = t + 64u; tile[416u + e / 12u * 13u + e % 12u] = b1_1; }
+{ let e = t + 128u; tile[416u + e / 12u * 13u + e % 12u] = b1_2; }
+{ let e = t + 192u; tile[416u + e / 12u * 13u + e % 12u] = b1_3; }
+{ let e = t + 256u; tile[416u + e / 12u * 13u + e % 12u] = b1_4; }
+{ let e = t + 320u; tile[416u + e / 12u * 13u + e % 12u] = b1_5; }
+workgroupBarrier();
+for (var s = 0u; s < 6u; s++) {
+let q = slice * 6u + s;
+let r0_0 = tile[416u + tx * 13u + q];
+let r0_1 = tile[520u + tx * 13u + q];
+let r0_2 = tile[624u + tx * 13u + q];
+let r0_3 = tile[728u + tx * 13u + q];
+let s0_0 = vec4<f32>(r0_0.x, r0_1.x, r0_2.x, r0_3.x);
+let s0_1 = vec4<f32>(r0_0.y, r0_1.y, r0_2.y, r0_3.y);
+let s0_2 = vec4<f32>(r0_0.z, r0_1.z, r0_2.z, r0_3.z);
+let s0_3 = vec4<f32>(r0_0.w, r0_1.w, r0_2.w, r0_3.w);
+let a0 = tile[0u + ty * 13u + q];
+c0_0 = c0_0 + a0.x * s0_0 + a0.y * s0_1 + a0.z * s0_2 + a0.w * s0_3;
+let a1 = tile[52u + ty * 13u + q];
+c1_0 = c1_0 + a1.x * s0_0 + a1.y * s0_1 + a1.z * s0_2 + a1.w * s0_3;
+let a2 = tile[104u + ty * 13u + q];
+c2_0 = c2_0 + a2.x * s0_0 + a2.y * s0_1 + a2.z * s0_2 + a2.w * s0_3;
+let a3 = tile[156u + ty * 13u + q];
+c3_0 = c3_0 + a3.x * s0_0 + a3.y * s0_1 + a3.z * s0_2 + a3.w * s0_3;
+let a4 = tile[208u + ty * 13u + q];
+c4_0 = c4_0 + a4.x * s0_0 + a4.y * s0_1 + a4.z * s0_2 + a4.w * s0_3;
+let a5 = tile[260u + ty * 13u + q];
+c5_0 = c5_0 + a5.x * s0_0 + a5.y * s0_1 + a5.z * s0_2 + a5.w * s0_3;
+let a6 = tile[312u + ty * 13u + q];
+c6_0 = c6_0 + a6.x * s0_0 + a6.y * s0_1 + a6.z * s0_2 + a6.w * s0_3;
+let a7 = tile[364u + ty * 13u + q];
+c7_0 = c7_0 + a7.x * s0_0 + a7.y * s0_1 + a7.z * s0_2 + a7.w * s0_3;
+}
+workgroupBarrier();
+}
+}
+let cell = slice * 256u + tx;
+tile[cell + (0u + ty) * 8u + 0u] = c0_0;
+tile[cell + (4u + ty) * 8u + 0u] = c1_0;
+tile[cell + (8u + ty) * 8u + 0u] = c2_0;
+tile[cell + (12u + ty) * 8u + 0u] = c3_0;
+tile[cell + (16u + ty) * 8u + 0u] = c4_0;
+tile[cell + (20u + ty) * 8u + 0u] = c5_0;
+tile[cell + (24u + ty) * 8u + 0u] = c6_0;
+tile[cell + (28u + ty) * 8u + 0u] = c7_0;
+workgroupBarrier();
+for (var e = t; e < 256u; e += 64u) {
+var sum = tile[e];
+for (var s = 1u; s < 2u; s++) { sum += tile[s * 256u + e]; }
+put(out_z, row0 + e / 8u, col0 + e % 8u * 4u, sum);
+}
+}
