@@ -1,13 +1,16 @@
 //! The Llama family against Hugging Face's own (tests/golden/llama_tiny.py): logits, loss, gradients; one token at
 //! a time as all at once; packed weights; configurations.
 
+#[path = "devices/mod.rs"]
+mod devices;
+
+use devices::Tested;
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
-use weft::device::Device;
 use weft::graph::{Graph, Value};
 use weft::load;
 use weft::models::{Llama, LlamaConfig, Logits};
-use weft::session::{Compiler, Session};
+use weft::session::Session;
 use weft::tensor::{DType, Tensor, TensorType, Weights};
 
 const BATCH: usize = 2;
@@ -51,11 +54,11 @@ fn off(came: &[f32], wanted: &[f64]) -> f64 {
     came.iter().zip(wanted).fold(0.0f64, |m, (a, b)| m.max((f64::from(*a) - b).abs())) / largest
 }
 
-fn forward(config: &LlamaConfig, weights: &Weights, ids: &[u32], logits: Logits) -> Vec<f32> {
+fn forward(t: &Tested, config: &LlamaConfig, weights: &Weights, ids: &[u32], logits: Logits) -> Vec<f32> {
     let g = Graph::new();
     let tokens = g.input("ids", DType::U32, [BATCH, SEQ]);
     g.output("logits", Llama::new(config).with_weights(weights).forward(&g, tokens, logits));
-    let mut s = Compiler::new(&Device::cpu(2)).compile(&g).unwrap().init(weights).unwrap();
+    let mut s = t.compiler().compile(&g).unwrap().init(weights).unwrap();
     s.set_input_u32("ids", ids).unwrap();
     s.step().unwrap();
     s.read_output("logits").unwrap()
@@ -63,36 +66,49 @@ fn forward(config: &LlamaConfig, weights: &Weights, ids: &[u32], logits: Logits)
 
 #[test]
 fn logits_are_those_of_hugging_face() {
+    for t in &devices::all() {
+        logits_on(t);
+    }
+}
+
+fn logits_on(t: &Tested) {
     let golden = Golden::open();
     let (ids, wanted, vocabulary) = (golden.ids(), golden.get("logits"), golden.config.vocabulary);
-    let all = forward(&golden.config, &golden.weights(), &ids, Logits::All);
-    assert!(off(&all, &wanted) < 1e-5, "{}", off(&all, &wanted));
+    let tolerance = t.tolerance(1e-5);
+    let all = forward(t, &golden.config, &golden.weights(), &ids, Logits::All);
+    assert!(off(&all, &wanted) < tolerance, "{}", off(&all, &wanted));
     let last: Vec<f64> =
         (1..=BATCH).flat_map(|b| wanted[(b * SEQ - 1) * vocabulary..][..vocabulary].to_vec()).collect();
-    let came = forward(&golden.config, &golden.weights(), &ids, Logits::Last);
-    assert!(off(&came, &last) < 1e-5, "{}", off(&came, &last));
+    let came = forward(t, &golden.config, &golden.weights(), &ids, Logits::Last);
+    assert!(off(&came, &last) < tolerance, "{}", off(&came, &last));
     let untied = LlamaConfig { tied: false, ..golden.config.clone() };
-    let came = forward(&untied, &golden.weights(), &ids, Logits::All);
-    assert!(off(&came, &golden.get("untied.logits")) < 1e-5);
+    let came = forward(t, &untied, &golden.weights(), &ids, Logits::All);
+    assert!(off(&came, &golden.get("untied.logits")) < tolerance);
 }
 
 #[test]
 fn loss_and_gradients_are_those_of_hugging_face() {
+    for t in &devices::all() {
+        gradients_on(t);
+    }
+}
+
+fn gradients_on(t: &Tested) {
     let golden = Golden::open();
     let g = Graph::new();
     g.set_loss(Llama::new(&golden.config).loss(&g, g.input("ids", DType::U32, [BATCH, SEQ])));
-    let compiled = Compiler::new(&Device::cpu(2)).compile_training(&g).unwrap();
+    let compiled = t.compiler().compile_training(&g).unwrap();
     let mut s = compiled.init(&golden.weights()).unwrap();
     s.set_input_u32("ids", &golden.ids()).unwrap();
     s.step().unwrap();
     let (loss, wanted) = (f64::from(s.loss().unwrap()), golden.get("loss")[0]);
-    assert!((loss - wanted).abs() < 1e-5 * wanted, "{loss}, wanted {wanted}");
+    assert!((loss - wanted).abs() < t.tolerance(1e-5) * wanted, "{loss}, wanted {wanted}");
     let mut checked = 0;
-    for (name, t) in golden.all.iter() {
+    for (name, tensor) in golden.all.iter() {
         let Some(parameter) = name.strip_prefix("grad.") else { continue };
         let came = s.read_gradient(parameter).unwrap();
-        let off = off(&came, &t.to_f64());
-        assert!(off < 1e-4, "{name}: {off}");
+        let off = off(&came, &tensor.to_f64());
+        assert!(off < t.tolerance(1e-4), "{name} on {}: {off}", t.name());
         checked += 1;
     }
     assert_eq!(checked, 9);
@@ -109,12 +125,11 @@ fn decode(s: &mut Session, ids: &[u32]) -> Vec<Vec<f32>> {
     ids.iter().enumerate().map(step).collect()
 }
 
-fn decoder(golden: &Golden, capacity: usize, fuse: bool) -> Session {
+fn decoder(t: &Tested, golden: &Golden, capacity: usize, fuse: bool) -> Session {
     let g = Graph::new();
     let [id, position]: [Value; 2] = ["id", "position"].map(|n| g.input(n, DType::U32, [1]));
     g.output("logits", Llama::new(&golden.config).decode(&g, id, position, capacity));
-    let device = Device::cpu(2);
-    let compiler = Compiler::new(&device);
+    let compiler = t.compiler();
     let compiler = if fuse { compiler } else { compiler.without_fusion() };
     let compiled = compiler.compile(&g).unwrap();
     // every cache is changed in place
@@ -126,10 +141,16 @@ fn decoder(golden: &Golden, capacity: usize, fuse: bool) -> Session {
 
 #[test]
 fn a_token_at_a_time_is_the_whole_at_once() {
+    for t in &devices::all() {
+        tokens_on(t);
+    }
+}
+
+fn tokens_on(t: &Tested) {
     let golden = Golden::open();
     let (ids, wanted, vocabulary) = (golden.ids(), golden.get("logits"), golden.config.vocabulary);
     for (capacity, fuse) in [(SEQ, true), (16, true), (16, false)] {
-        let mut s = decoder(&golden, capacity, fuse);
+        let mut s = decoder(t, &golden, capacity, fuse);
         for row in 0..BATCH {
             // what the former row left in the cache is not seen; reset only once
             if row == 1 && capacity == SEQ {
@@ -138,7 +159,7 @@ fn a_token_at_a_time_is_the_whole_at_once() {
             for (position, came) in decode(&mut s, &ids[row * SEQ..][..SEQ]).iter().enumerate() {
                 let wanted = &wanted[(row * SEQ + position) * vocabulary..][..vocabulary];
                 let off = off(came, wanted);
-                assert!(off < 1e-5, "row {row}, position {position}, capacity {capacity}: {off}");
+                assert!(off < t.tolerance(1e-5), "row {row}, position {position}, capacity {capacity}: {off}");
             }
         }
     }
@@ -146,6 +167,7 @@ fn a_token_at_a_time_is_the_whole_at_once() {
 
 #[test]
 fn packed_weights_are_what_widened_ones_are() {
+    let t = &devices::gpu();
     let golden = Golden::open();
     for (dtype, tolerance) in [(DType::F16, 1e-5), (DType::BF16, 1e-5)] {
         let store = |t: &Tensor<'_>, dtype| {
@@ -158,13 +180,13 @@ fn packed_weights_are_what_widened_ones_are() {
             .map(|(n, t)| (n.to_string(), if n.contains("norm") { t.clone() } else { store(t, dtype) }))
             .collect();
         let widened: Weights = packed.iter().map(|(n, t)| (n.to_string(), store(t, DType::F32))).collect();
-        let came = forward(&golden.config, &packed, &golden.ids(), Logits::All);
-        let wanted = forward(&golden.config, &widened, &golden.ids(), Logits::All);
+        let came = forward(t, &golden.config, &packed, &golden.ids(), Logits::All);
+        let wanted = forward(t, &golden.config, &widened, &golden.ids(), Logits::All);
         let wanted: Vec<f64> = wanted.iter().map(|&v| f64::from(v)).collect();
         assert!(off(&came, &wanted) < tolerance, "{dtype}: {}", off(&came, &wanted));
         // norms of that dtype too, as files have them
         let all: Weights = packed.iter().map(|(n, t)| (n.to_string(), store(t, dtype))).collect();
-        assert!(off(&forward(&golden.config, &all, &golden.ids(), Logits::All), &wanted) < 0.05);
+        assert!(off(&forward(t, &golden.config, &all, &golden.ids(), Logits::All), &wanted) < 0.05);
         // the dtype chosen, without weights at hand: products packed, norms f32
         let g = Graph::new();
         let ids = g.input("ids", DType::U32, [1, 3]);

@@ -41,8 +41,9 @@ fn is_free(p: &Primitive) -> bool {
 
 /// The groups, ordered by their outputs. `pinned` nodes are stored for others to read. Free pointwise
 /// nodes are members of every group that uses them.
-pub fn group(nodes: &[Primitive], pinned: &[bool], fuse: bool) -> Vec<Group> {
+pub fn group(nodes: &[Primitive], pinned: &[bool], fuse: bool, side_by_side: bool) -> Vec<Group> {
     let users = users(nodes);
+    let depths = if side_by_side { depths(nodes) } else { vec![] };
     let mut of: Vec<Option<usize>> = vec![None; nodes.len()];
     let mut groups: Vec<Group> = Vec::new();
     // heavy work, with the pointwise chain that takes its result
@@ -53,7 +54,9 @@ pub fn group(nodes: &[Primitive], pinned: &[bool], fuse: bool) -> Vec<Group> {
         }
         let mut g = Group { anchor: i, members: vec![i], output: i };
         of[i] = Some(groups.len());
-        while fuse && let Some(next) = epilogue(nodes, &users, pinned, &of, &g) {
+        while fuse && let Some(next) = epilogue(nodes, &users, pinned, &of, &g)
+            && !waits(nodes, &depths, &g, next)
+        {
             of[next] = Some(groups.len());
             g.members.push(next);
             g.output = next;
@@ -100,6 +103,23 @@ pub fn group(nodes: &[Primitive], pinned: &[bool], fuse: bool) -> Vec<Group> {
     }
     groups.sort_by_key(|g| g.output);
     groups
+}
+
+/// How many products, one after the other, each node's value has behind it.
+fn depths(nodes: &[Primitive]) -> Vec<usize> {
+    let mut depths = vec![0; nodes.len()];
+    for (i, n) in nodes.iter().enumerate() {
+        let before = n.inputs.iter().map(|&j| depths[j]).max().unwrap_or(0);
+        depths[i] = before + usize::from(matches!(n.work, Some(Lowering::Contraction { .. })));
+    }
+    depths
+}
+
+/// Whether a product would have to wait, for its epilogue, for another that could run beside it.
+fn waits(nodes: &[Primitive], depths: &[usize], g: &Group, next: usize) -> bool {
+    let product = matches!(nodes[g.anchor].work, Some(Lowering::Contraction { .. }));
+    let others = nodes[next].inputs.iter().filter(|&&i| i != g.output);
+    product && !depths.is_empty() && others.into_iter().any(|&i| depths[i] >= depths[g.anchor])
 }
 
 fn is_per_row(p: &Primitive) -> bool {

@@ -33,6 +33,9 @@ pub struct PlanOptions {
     pub no_fusion: bool,
     /// The device has a kernel for attention's gradient; otherwise it is planned as its decomposition.
     pub flash_backward: bool,
+    /// Products that could run side by side are not made to wait for each other by their epilogues: for devices that
+    /// one of them does not fill.
+    pub side_by_side: bool,
 }
 
 /// Plans a graph.
@@ -62,7 +65,7 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let (nodes, roots) = expand::expand(graph, &roots, options.flash_backward)?;
     let mut pinned = vec![false; nodes.len()];
     roots.iter().for_each(|&r| pinned[r] = true);
-    let groups = fuse::group(&nodes, &pinned, !options.no_fusion);
+    let groups = fuse::group(&nodes, &pinned, !options.no_fusion, options.side_by_side);
 
     let mut e = Emitter::new(&nodes, &pinned, !options.gradients.is_empty());
     for (i, n) in nodes.iter().enumerate() {
@@ -121,6 +124,7 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     }
     e.finish_states(&next)?;
     let mut plan = e.plan;
+    plan.unfused = options.no_fusion;
     place_scratch(&mut plan);
     Ok(plan)
 }

@@ -28,6 +28,8 @@ pub struct Plan {
     pub outputs: Vec<Port>,
     /// Index of the loss among the outputs.
     pub loss: Option<usize>,
+    /// Every node has a step of its own.
+    pub unfused: bool,
     /// Trainable parameters (index into `parameters`) and the buffers of their gradients.
     pub gradients: Vec<(usize, BufferId)>,
 }

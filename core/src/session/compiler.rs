@@ -58,6 +58,7 @@ impl Compiler {
         let options = PlanOptions {
             no_fusion: self.no_fusion,
             flash_backward: self.device.as_gpu().is_some(),
+            side_by_side: self.device.as_gpu().is_some(),
             ..Default::default()
         };
         self.finish(graph, &options)
@@ -93,7 +94,8 @@ impl Compiler {
         let options = PlanOptions {
             gradients: by.into_iter().zip(grads).collect(),
             no_fusion: self.no_fusion,
-            flash_backward: false,
+            flash_backward: self.device.as_gpu().is_some(),
+            side_by_side: self.device.as_gpu().is_some(),
         };
         self.finish(&g, &options)
     }

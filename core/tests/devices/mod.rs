@@ -6,6 +6,7 @@
 
 use weft::device::{Device, DeviceKind};
 use weft::profile::Precision;
+use weft::session::Compiler;
 
 /// A device with the precision to test on it.
 pub struct Tested {
@@ -17,6 +18,11 @@ impl Tested {
     /// Its name in reports.
     pub fn name(&self) -> String {
         format!("{} ({})", self.device.info().name, self.precision)
+    }
+
+    /// A compiler for it.
+    pub fn compiler(&self) -> Compiler {
+        Compiler::new(&self.device).with_precision(self.precision)
     }
 
     /// The error allowed where `full` is allowed in f32: f16 products round their operands.

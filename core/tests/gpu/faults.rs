@@ -156,7 +156,6 @@ fn two_sessions_on_two_threads_make_a_thousand_steps() {
 #[test]
 fn two_hundred_sessions_leave_nothing_behind() {
     let device = own_gpu();
-    let gpu = device.as_gpu().unwrap();
     let turn = || {
         let mut s = small(&device, 32);
         s.step().unwrap();

@@ -28,7 +28,6 @@ let a0 = c0 * 256u + c1;
 let x0 = b0[(a0) >> 2u];
 let a1 = c1;
 let x1 = b1[(a1) >> 2u];
-let at = c0 * 256u + c1;
 var y: vec4<f32>;
 {
 let r0 = x0.x;
@@ -62,5 +61,6 @@ let r3 = sigmoid(r2);
 let r4 = r2 * r3;
 y.w = r4;
 }
+let at = c0 * 256u + c1;
 b2[(at) >> 2u] = y;
 }

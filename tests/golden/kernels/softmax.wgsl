@@ -80,7 +80,7 @@ if (part < 1u) {
 s0[lid] = greater(s0[lid], s0[lid + 1u]);
 }
 workgroupBarrier();
-let red0 = s0[lid - part * 1u];
+let red0 = s0[0u];
 var acc1: f32 = 0.0f;
 let r1 = red0;
 for (var j = part * 4u; j < 1000u; j += 512u) {
@@ -141,7 +141,7 @@ if (part < 1u) {
 s1[lid] = s1[lid] + s1[lid + 1u];
 }
 workgroupBarrier();
-let red1 = s1[lid - part * 1u];
+let red1 = s1[0u];
 let r4 = red1;
 if (live) {
 for (var j = part * 4u; j < 1000u; j += 512u) {

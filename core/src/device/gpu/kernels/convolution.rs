@@ -75,7 +75,7 @@ pub fn kernels(w: &Convolution, layouts: &Layouts, limits: &Limits, precision: P
             }
         }
     };
-    products::made(&skeleton, layouts, fill)
+    products::made(&skeleton, layouts, limits, fill)
 }
 
 /// Puts `fn window(image, channel, oy, ox, ky, kx) -> f32` into the kernel: what the output position sees through that

@@ -1,7 +1,7 @@
 //! Matrix products: the skeletons of [`product`](super::product) with a plan's operands and epilogue in their holes.
 
 use super::product::{self, Along, Shape, Skeleton};
-use super::{Made, Precision, epilogue};
+use super::{Made, Precision, epilogue, rowwise};
 use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::source::{Kernel, Layouts, Source};
 use crate::device::gpu::wgsl::walk;
@@ -77,7 +77,7 @@ pub fn kernels(w: &Product, layouts: &Layouts, limits: &Limits, precision: Preci
             }
         }
     };
-    made(&skeleton, layouts, fill)
+    made(&skeleton, layouts, limits, fill)
 }
 
 /// The kernel, tile and split that suit a product.
@@ -99,7 +99,12 @@ pub fn choose(shape: &Shape, limits: &Limits, precision: Precision) -> Skeleton 
 }
 
 /// A skeleton's passes, their holes filled; partial sums lie in scratch 0.
-pub fn made(skeleton: &Skeleton, layouts: &Layouts, fill: impl Fn(&mut Source<'_>, &str)) -> Made {
+pub fn made(
+    skeleton: &Skeleton,
+    layouts: &Layouts,
+    limits: &Limits,
+    fill: impl Fn(&mut Source<'_>, &str),
+) -> Made {
     let passes = std::iter::once(&skeleton.main).chain(&skeleton.reduce);
     let kernel = |pass: &product::Pass| -> Kernel {
         let mut source = Source::new(layouts);
@@ -116,7 +121,14 @@ pub fn made(skeleton: &Skeleton, layouts: &Layouts, fill: impl Fn(&mut Source<'_
             let name = source.scratch(0, false);
             source.function(format!("fn partial_load(index: u32) -> f32 {{ return {name}[index]; }}"));
         }
-        source.finish(&pass.text, pass.workgroups)
+        // a prologue that needs its row reduced: before anything else, by the whole workgroup
+        let mut text = pass.text.clone();
+        if let Some(&row) = source.rows().first() {
+            rowwise::prepare(&mut source, row, pass.threads as usize, limits);
+            let opens = text.find("fn main(").and_then(|at| Some(at + text[at..].find("{\n")? + 2));
+            text.insert_str(opens.unwrap_or(text.len()), "prepare(t);\n");
+        }
+        source.finish(&text, pass.workgroups)
     };
     let kernels = passes.map(kernel).collect();
     Made { kernels, scratch: if skeleton.scratch > 0 { vec![skeleton.scratch as usize] } else { vec![] } }

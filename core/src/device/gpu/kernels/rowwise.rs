@@ -3,6 +3,7 @@
 use super::fold;
 use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::code::{self, Names};
+use crate::device::gpu::wgsl::lanes::{Code, LANES, index_strides, writes_four};
 use crate::device::gpu::wgsl::source::{Kernel, Layouts, Slot, Source, View};
 use crate::device::gpu::wgsl::walk::{self, Merged};
 use crate::expr::{Fold, Instr, Kind, Reg};
@@ -11,9 +12,6 @@ use crate::tensor::DType;
 
 /// Elements below which four at a time are not worth a longer text.
 const VECTORS_FROM: usize = 16 * 1024;
-/// Components of a vec4.
-pub const LANES: [&str; 4] = ["x", "y", "z", "w"];
-
 /// The kernels that carry out a rowwise step, in order.
 pub fn kernels(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Vec<Kernel> {
     if w.reductions.is_empty() && w.reduced.iter().all(|r| !r) {
@@ -26,44 +24,9 @@ pub fn kernels(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Vec<Kernel> {
     }
 }
 
-/// Strides of `Index` instructions, in the tape's order.
-fn index_strides(w: &Rowwise) -> Vec<&[isize]> {
-    let strides = |i: &'_ (Instr, Kind)| matches!(i.0, Instr::Index(_));
-    let all = w.tape.code.iter().filter(|i| strides(i));
-    all.filter_map(|(i, _)| if let Instr::Index(s) = i { Some(s.as_slice()) } else { None }).collect()
-}
-
-/// How an operand is read where four elements are computed at once.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Four {
-    /// Four at once.
-    Vector,
-    /// One for all.
-    Same,
-    /// Each by itself.
-    Single,
-}
-
-/// How an operand can be read along the last axis of those strides.
-pub fn four(o: &Operand, strides: &[isize], source: &Source<'_>) -> Four {
-    let Some((&last, others)) = strides.split_last() else { return Four::Same };
-    let aligned = o.offset % 4 == 0 && others.iter().all(|s| s % 4 == 0);
-    match last {
-        0 => Four::Same,
-        1 if aligned && source.has_four(o) => Four::Vector,
-        _ => Four::Single,
-    }
-}
-
-fn writes_four(o: &Operand, strides: &[isize]) -> bool {
-    let Some((&last, others)) = strides.split_last() else { return false };
-    let float = matches!(o.dtype, DType::F32 | DType::F16 | DType::BF16);
-    float && last == 1 && o.offset % 4 == 0 && others.iter().all(|s| s % 4 == 0)
-}
-
 fn pointwise(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Kernel {
     let mut source = Source::new(layouts);
-    let indices = index_strides(w);
+    let indices = index_strides(&w.tape);
     let mut sets: Vec<&[isize]> = w.operands.iter().map(|o| o.strides.as_slice()).collect();
     sets.push(&w.out.strides);
     sets.extend(&indices);
@@ -81,52 +44,19 @@ fn pointwise(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Kernel {
     let mut body = walk::group_number(grid);
     body += &format!("let t = group * {threads}u + lid;\nif (t >= {work}u) {{ return; }}\n");
     body += &format!("let i = t * {lanes}u;\n{split}");
-    let used = code::needed(&w.tape, &[w.result]);
-    let loaded = |i: usize| w.tape.code.iter().zip(&used).any(|(c, u)| *u && c.0 == Instr::Load(i));
-    let mut ways = vec![Four::Single; operands];
-    for (i, o) in w.operands.iter().enumerate().filter(|(i, _)| loaded(*i)) {
-        body += &format!("let a{i} = {};\n", walk::address(o.offset, &coordinates, &strides[i]));
-        ways[i] = if wide { four(o, &strides[i], &source) } else { Four::Same };
-        let value = match ways[i] {
-            Four::Vector => source.load4(o, &format!("a{i}")),
-            Four::Same => source.load(o, &format!("a{i}")),
-            Four::Single => continue,
-        };
-        body += &format!("let x{i} = {value};\n");
-    }
+    let code = Code {
+        tape: &w.tape,
+        result: w.result,
+        operands: &w.operands,
+        strides: &strides[..operands],
+        indices: &indices,
+        index_strides: &strides[operands + 1..],
+        first: None,
+    };
+    let (text, value) = code.print(&mut source, &coordinates, lanes);
+    body += &text;
     body += &format!("let at = {};\n", walk::address(w.out.offset, &coordinates, &strides[operands]));
-    if wide {
-        body += "var y: vec4<f32>;\n";
-    }
-    for (lane, letter) in LANES.iter().enumerate().take(lanes) {
-        let mut load = |source: &mut Source<'_>, i: usize| match ways[i] {
-            Four::Vector => format!("x{i}.{letter}"),
-            Four::Same => format!("x{i}"),
-            Four::Single => {
-                let step = strides[i].last().copied().unwrap_or(0) * lane as isize;
-                source.load(&w.operands[i], &format!("(a{i} + {}u)", step as u32))
-            }
-        };
-        let mut index = |s: &[isize]| {
-            let at = indices.iter().position(|k| *k == s).unwrap_or(0);
-            let own = &strides[operands + 1 + at];
-            let step = own.last().copied().unwrap_or(0) * lane as isize;
-            format!("({})", walk::address(step, &coordinates, own))
-        };
-        let mut names =
-            Names { load: &mut load, index: &mut index, reduced: &|_| "0.0f".to_string() };
-        let lines = code::print(&mut source, &w.tape, &[w.result], &[], &mut names);
-        if wide {
-            body += &format!("{{\n{lines}y.{letter} = r{};\n}}\n", w.result);
-        } else {
-            body += &lines;
-            let value = format!("r{}", w.result);
-            body += &source.store(&w.out, "at", &value);
-        }
-    }
-    if wide {
-        body += &source.store4(&w.out, "at", "y");
-    }
+    body += &if wide { source.store4(&w.out, "at", &value) } else { source.store(&w.out, "at", &value) };
     source.finish(&entry(threads, &body), grid)
 }
 
@@ -162,6 +92,8 @@ struct Rows<'a> {
     parts: usize,
     /// Rows of a workgroup.
     group: usize,
+    /// Threads of a workgroup, where they are more than share rows.
+    threads: usize,
     /// Neighbouring threads have neighbouring rows (else neighbouring parts of a row).
     across: bool,
     /// Workgroups that share a row.
@@ -176,7 +108,7 @@ struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     fn new(w: &'a Rowwise, limits: &Limits) -> Self {
-        let indices = index_strides(w);
+        let indices = index_strides(&w.tape);
         let mut sets: Vec<&[isize]> = w.operands.iter().map(|o| o.strides.as_slice()).collect();
         sets.push(&w.out.strides);
         sets.extend(&indices);
@@ -215,7 +147,22 @@ impl<'a> Rows<'a> {
             1
         };
         let mut rows =
-            Rows { w, indices, kept, along, rows, length, parts, group, across, splits, lanes: 1, of_row, passes };
+            Rows {
+            w,
+            indices,
+            kept,
+            along,
+            rows,
+            length,
+            parts,
+            group,
+            threads: parts * group,
+            across,
+            splits,
+            lanes: 1,
+            of_row,
+            passes,
+        };
         rows.lanes = rows.lanes(limits);
         rows
     }
@@ -464,7 +411,7 @@ impl<'a> Rows<'a> {
 
     /// Joins the threads' parts; `red{r}` is then known to every thread of the row.
     fn join(&self, pass: &[usize], source: &mut Source<'_>, body: &mut String) {
-        let threads = self.parts * self.group;
+        let threads = self.threads;
         let step = if self.across { self.group } else { 1 };
         for &r in pass {
             let (f, kind) = (self.w.reductions[r].0, self.kind(r));
@@ -513,7 +460,7 @@ impl<'a> Rows<'a> {
         }
         for &r in pass {
             let (f, kind) = (self.w.reductions[r].0, self.kind(r));
-            let first = format!("lid - part * {step}u");
+            let first = if self.group == 1 { "0u".to_string() } else { format!("lid - part * {step}u") };
             let result = match kind {
                 _ if fold::is_place(f) => format!("i32(p{r}[{first}])"),
                 Kind::B => format!("s{r}[{first}] != 0u"),
@@ -522,6 +469,37 @@ impl<'a> Rows<'a> {
             *body += &format!("let red{r} = {result};\n");
         }
     }
+}
+
+/// Puts `fn prepare(lid: u32)` into a kernel of so many threads: it reduces the one row that a value computed there
+/// needs; `red0`, `red1`, … are its results. Every thread must call it.
+pub fn prepare(source: &mut Source<'_>, w: &Rowwise, threads: usize, limits: &Limits) {
+    let mut rows = Rows::new(w, limits);
+    // the whole workgroup shares the row; joining halves needs a power of two
+    rows.parts = if threads.is_power_of_two() { threads } else { threads.next_power_of_two() / 2 };
+    (rows.group, rows.across, rows.splits, rows.lanes, rows.threads) = (1, false, 1, 1, threads);
+    // threads beyond the power of two have no part
+    let mut body = format!("let part = select(lid, 0xffffffffu, lid >= {}u);\n", rows.parts);
+    for (i, o) in w.operands.iter().enumerate() {
+        body += &format!("let a{i} = {}u;\n", o.offset as u32);
+    }
+    for i in 0..rows.indices.len() {
+        body += &format!("let n{i} = 0u;\n");
+    }
+    let mut ready = vec![false; w.tape.code.len()];
+    for pass in &rows.passes {
+        rows.accumulate(pass, Part::Whole, &mut ready, source, &mut body);
+        rows.join(pass, source, &mut body);
+        for &r in pass {
+            source.function(format!("var<private> red{r}: {};", type_name(rows.kind(r))));
+        }
+    }
+    // inside the function results are told apart from the variables that outlive it
+    let mut inner = body;
+    for r in (0..w.reductions.len()).rev() {
+        inner = inner.replace(&format!("let red{r} = "), &format!("red{r} = "));
+    }
+    source.function(format!("fn prepare(lid: u32) {{\n{inner}}}"));
 }
 
 /// The type of a register.

@@ -1,7 +1,7 @@
 //! One kernel's text while it is written: what it binds, how elements are read and written, which helpers it calls.
 
-use super::math;
-use crate::plan::{BufferId, Operand, Plan};
+use super::{inline, math};
+use crate::plan::{BufferId, Operand, Plan, Rowwise};
 use crate::tensor::DType;
 
 /// How a plan's buffers lie in the device's memory.
@@ -13,6 +13,8 @@ pub struct Layouts {
     pub limit: usize,
     /// Kernels may read 16-bit floats from memory as such.
     pub native16: bool,
+    /// Values that are computed where they are used.
+    pub values: Vec<Rowwise>,
 }
 
 /// A buffer in the device's memory.
@@ -26,6 +28,8 @@ pub struct Held {
     pub wide: bool,
     /// Never stored: the elements of this buffer in a block format, widened where they are used.
     pub blocks: Option<BufferId>,
+    /// Never stored: computed where it is used, by that one of the layouts' values.
+    pub inline: Option<usize>,
 }
 
 impl Held {
@@ -47,7 +51,7 @@ impl Layouts {
         let mut buffers: Vec<Held> = plan
             .buffers
             .iter()
-            .map(|b| Held { dtype: b.dtype, elements: b.elements, wide: false, blocks: None })
+            .map(|b| Held { dtype: b.dtype, elements: b.elements, wide: false, blocks: None, inline: None })
             .collect();
         for step in plan.once.iter().chain(&plan.steps) {
             step.work.for_each_operand(|o, written| {
@@ -64,7 +68,12 @@ impl Layouts {
                 }
             }
         }
-        Layouts { buffers, limit, native16 }
+        let mut values = vec![];
+        for (b, w) in inline::choose(plan) {
+            buffers[b].inline = Some(values.len());
+            values.push(w);
+        }
+        Layouts { buffers, limit, native16, values }
     }
 
     /// How many pieces a buffer is bound in.
@@ -159,12 +168,14 @@ pub struct Source<'a> {
     bindings: Vec<Binding>,
     helpers: Vec<&'static str>,
     functions: Vec<String>,
+    /// Values that the kernel computes, by number.
+    inlined: Vec<usize>,
 }
 
 impl<'a> Source<'a> {
     /// An empty kernel over those buffers.
     pub fn new(layouts: &'a Layouts) -> Self {
-        Source { layouts, enables: vec![], bindings: vec![], helpers: vec![], functions: vec![] }
+        Source { layouts, enables: vec![], bindings: vec![], helpers: vec![], functions: vec![], inlined: vec![] }
     }
 
     /// Puts a helper of [`math`] and those it calls into the kernel.
@@ -257,6 +268,9 @@ impl<'a> Source<'a> {
             let held = &self.layouts.buffers[from];
             return self.block_element(from, held.dtype, held.elements, index);
         }
+        if let Some(v) = self.layouts.buffers[b].inline {
+            return self.computed(v, index, 1);
+        }
         match o.dtype {
             DType::F32 => self.element(b, View::F32, index),
             DType::I32 => self.element(b, View::I32, index),
@@ -285,7 +299,27 @@ impl<'a> Source<'a> {
 
     /// Whether four neighbours of an operand can be read at once, where the index is a multiple of four.
     pub fn has_four(&self, o: &Operand) -> bool {
-        matches!(o.dtype, DType::F32 | DType::F16 | DType::BF16)
+        let computed = self.layouts.buffers[o.buffer].inline.map(|v| &self.layouts.values[v]);
+        matches!(o.dtype, DType::F32 | DType::F16 | DType::BF16) && computed.is_none_or(inline::has_four)
+    }
+
+    /// A value that is never stored, at an index: a call of the function that computes it.
+    fn computed(&mut self, value: usize, index: &str, lanes: usize) -> String {
+        let name = if lanes == 4 { "inline4_" } else { "inline_" };
+        let at = self.inlined.iter().position(|&v| v == value).unwrap_or_else(|| {
+            self.inlined.push(value);
+            self.inlined.len() - 1
+        });
+        let name = format!("{name}{at}");
+        let layouts = self.layouts;
+        inline::put(self, &layouts.values[value], &name, lanes);
+        format!("{name}({index})")
+    }
+
+    /// Values with reductions of their row that the kernel computes: their rows must be reduced first.
+    pub fn rows(&self) -> Vec<&'a Rowwise> {
+        let all = self.inlined.iter().map(|&v| &self.layouts.values[v]);
+        all.filter(|w| !w.reductions.is_empty()).collect()
     }
 
     /// Four neighbours of a float operand from an index that is a multiple of four: a vec4<f32>.
@@ -294,6 +328,9 @@ impl<'a> Source<'a> {
         if let Some(from) = self.layouts.buffers[b].blocks {
             let held = &self.layouts.buffers[from];
             return self.block_four(from, held.dtype, held.elements, index);
+        }
+        if let Some(v) = self.layouts.buffers[b].inline {
+            return self.computed(v, index, 4);
         }
         let quarter = format!("({index}) >> 2u");
         if wide || !matches!(o.dtype, DType::F16 | DType::BF16) {

@@ -2,7 +2,7 @@
 
 use super::choice::{Tiling, choose};
 use super::roles::{Role, constants, fours};
-use super::tiles::Writer;
+use super::tiles::{Writer, repeat};
 use super::{Kernel, Limits, Pass, Problem, grid};
 use std::fmt::Write;
 
@@ -74,7 +74,8 @@ impl Writer<'_> {
         for m in 0..tm {
             line!(out, "gathered[r_{m} * TX + tx] = {name}_{m};\n{name}_{m} = 0f;");
         }
-        line!(out, "workgroupBarrier();\nfor (var x = 0u; x < TX; x++) {{");
+        line!(out, "workgroupBarrier();");
+        out.push_str(&repeat(self.software, "x", self.t.tx));
         for m in 0..tm {
             line!(out, "{name}_{m} += gathered[r_{m} * TX + x];");
         }

@@ -87,7 +87,8 @@ impl<'a> Writer<'a> {
         let out = &mut self.text;
         line!(out, "let each = (total + {}u) / {}u;\nlet from_step = part * each;", t.splits - 1, t.splits);
         line!(out, "let steps = min(each, max(total, from_step) - from_step);");
-        line!(out, "for (var step = 0u; step < {}u; step++) {{", steps.div_ceil(t.splits));
+        let most = if self.software { 1 << 30 } else { steps.div_ceil(t.splits) };
+        line!(out, "for (var step = 0u; step < {most}u; step++) {{");
         line!(out, "if (step >= steps) {{ break; }}\nlet at = from_step + step;");
         if role == Role::Keys {
             line!(out, "let start = at / count * L;\nlet end = start + L;");
@@ -185,7 +186,7 @@ impl<'a> Writer<'a> {
         let whole = count.div_ceil(threads);
         let at_once = if self.software { 1 } else { (1..=8).rev().find(|n| whole % n == 0).unwrap_or(1) };
         let out = &mut self.text;
-        line!(out, "for (var n = 0u; n < {}u; n++) {{", whole / at_once);
+        out.push_str(&repeat(self.software, "n", whole / at_once));
         for u in 0..at_once {
             line!(out, "let x_{u} = lid + (n * {at_once}u + {u}u) * {threads}u;");
             line!(out, "let v_{u} = at_{name}(b, g, {from} + x_{u} / {width}u, {limit}, x_{u} % {width}u);");
@@ -215,7 +216,7 @@ impl<'a> Writer<'a> {
         }
         if role == Role::Keys {
             let out = &mut self.text;
-            line!(out, "for (var n = 0u; n < {}u; n++) {{", t.cols.div_ceil(t.threads()));
+            out.push_str(&repeat(self.software, "n", t.cols.div_ceil(t.threads())));
             line!(out, "let x = lid + n * {}u;\nif (x >= {}u) {{ break; }}", t.threads(), t.cols);
             line!(out, "var st = vec4<f32>();");
             line!(out, "if (col0 + x < end) {{ st = stat_of(bg * ROWS + col0 + x); }}\nstats[x] = st;\n}}");
@@ -253,7 +254,7 @@ impl<'a> Writer<'a> {
         for (m, n) in pairs(tm, tn) {
             line!(out, "var {name}_{m}_{n} = 0f;");
         }
-        line!(out, "for (var c = 0u; c < {width}u; c++) {{");
+        out.push_str(&repeat(self.software, "c", width));
         for m in 0..tm {
             if t.staged {
                 line!(out, "let a_{m} = tile_{}[r_{m} * {stride}u + c];", a.name());
@@ -327,7 +328,7 @@ impl<'a> Writer<'a> {
         for m in 0..tm {
             line!(out, "var top_{m} = max_{m};");
         }
-        line!(out, "for (var x = 0u; x < TX; x++) {{");
+        out.push_str(&repeat(self.software, "x", self.t.tx));
         for m in 0..tm {
             line!(out, "top_{m} = max(top_{m}, gathered[r_{m} * TX + x]);");
         }
@@ -348,7 +349,7 @@ impl<'a> Writer<'a> {
         let (tm, tn, t) = (self.tm(), self.tn(), self.t);
         let (columns, stride) = (t.columns(input.width(self.p)), fours(input.width(self.p)) | 1);
         let out = &mut self.text;
-        line!(out, "for (var a = 0u; a < {}u; a++) {{", t.cols / 4);
+        out.push_str(&repeat(self.software, "a", t.cols / 4));
         for m in 0..tm {
             line!(out, "let x_{m} = weights_{weights}[r_{m} * {}u + a];", (t.cols / 4) | 1);
         }
@@ -385,6 +386,17 @@ impl Writer<'_> {
             Role::Keys | Role::Queries => self.finish_gradients(),
         }
     }
+}
+
+/// The head of a loop. Software devices are kept from unrolling it, which costs them more to compile than it
+/// saves: its end depends on the third index of the workgroup, always 0.
+pub(super) fn repeat(software: bool, name: &str, count: usize) -> String {
+    if !software {
+        return format!("for (var {name} = 0u; {name} < {count}u; {name}++) {{\n");
+    }
+    let bound = count.max(1 << 16) + 1;
+    let head = format!("for (var {name} = 0u; {name} < {bound}u; {name}++) {{\n");
+    head + &format!("if ({name} >= {count}u + wg.z) {{ break; }}\n")
 }
 
 /// All pairs of a row and a column of a thread.
