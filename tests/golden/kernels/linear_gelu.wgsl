@@ -6,19 +6,6 @@ var<storage, read> b4: array<f32>;
 var<storage, read_write> b5: array<f32>;
 var<storage, read> b6: array<vec4<f32>>;
 var<storage, read_write> b7: array<vec4<f32>>;
-fn bits(b: u32) -> f32 { return bitcast<f32>(b); }
-fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
-fn exp_of(x: f32) -> f32 {
-    if (is_nan(x)) { return x; }
-    let t = clamp(x, -104.0f, 89.0f);
-    let n = round(t * 1.44269504f);
-    let r = (t - n * 0.693359375f) + n * 2.12194440e-4f;
-    let p = 1.0f + r * (1.0f + r * (0.5f + r * (0.166666667f + r * (0.0416666667f
-        + r * (0.00833333333f + r * (0.00138888889f + r * 0.000198412698f))))));
-    let i = i32(n);
-    let h = i / 2;
-    return p * bits(bitcast<u32>((h + 127) << 23u)) * bits(bitcast<u32>((i - h + 127) << 23u));
-}
 fn erf_of(x: f32) -> f32 {
     let a = abs(x);
     let z = x * x;
@@ -28,7 +15,7 @@ fn erf_of(x: f32) -> f32 {
     }
     let t = 1.0f / (1.0f + 0.3275911f * a);
     let p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
-    let e = 1.0f - p * exp_of(-z);
+    let e = 1.0f - p * exp(-z);
     return select(e, -e, x < 0.0f);
 }
 fn load_a(z: u32, row: u32, k: u32) -> f32 {

@@ -1,20 +1,7 @@
 var<storage, read> b0: array<vec4<f32>>;
 var<storage, read> b1: array<vec4<f32>>;
 var<storage, read_write> b2: array<vec4<f32>>;
-fn bits(b: u32) -> f32 { return bitcast<f32>(b); }
-fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
-fn exp_of(x: f32) -> f32 {
-    if (is_nan(x)) { return x; }
-    let t = clamp(x, -104.0f, 89.0f);
-    let n = round(t * 1.44269504f);
-    let r = (t - n * 0.693359375f) + n * 2.12194440e-4f;
-    let p = 1.0f + r * (1.0f + r * (0.5f + r * (0.166666667f + r * (0.0416666667f
-        + r * (0.00833333333f + r * (0.00138888889f + r * 0.000198412698f))))));
-    let i = i32(n);
-    let h = i / 2;
-    return p * bits(bitcast<u32>((h + 127) << 23u)) * bits(bitcast<u32>((i - h + 127) << 23u));
-}
-fn sigmoid(x: f32) -> f32 { return 1.0f / (1.0f + exp_of(-x)); }
+fn sigmoid(x: f32) -> f32 { return 1.0f / (1.0f + exp(-x)); }
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
 let group = wid.x;

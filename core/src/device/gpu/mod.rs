@@ -12,6 +12,7 @@ mod pipelines;
 pub mod program;
 mod run;
 mod selftest;
+mod start;
 mod store;
 mod transfer;
 pub mod wgsl;

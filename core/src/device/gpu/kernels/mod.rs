@@ -41,6 +41,8 @@ pub fn kernels(
 ) -> Result<Made> {
     let only = |kernels: Vec<Kernel>| Made { kernels, scratch: vec![] };
     Ok(match work {
+        // computed where it is read: never stored
+        Work::Rowwise(w) if layouts.buffers[w.out.buffer].inline.is_some() => only(vec![]),
         Work::Rowwise(w) => {
             Made { kernels: rowwise::kernels(w, layouts, limits), scratch: rowwise::scratch(w, limits) }
         }

@@ -84,19 +84,20 @@ helpers! {
     let h = i / 2;
     return p * bits(bitcast<u32>((h + 127) << 23u)) * bits(bitcast<u32>((i - h + 127) << 23u));
 }"
-"sigmoid" ["exp_of"] "fn sigmoid(x: f32) -> f32 { return 1.0f / (1.0f + exp_of(-x)); }"
+// where eˣ is one term of a sum near 1, or small, the driver's own exp is good enough
+"sigmoid" [] "fn sigmoid(x: f32) -> f32 { return 1.0f / (1.0f + exp(-x)); }"
 // its series below a quarter, so that small results keep their digits
-"tanh_of" ["exp_of"] "fn tanh_of(x: f32) -> f32 {
+"tanh_of" [] "fn tanh_of(x: f32) -> f32 {
     let a = abs(x);
     let z = x * x;
     if (a < 0.25f) {
         return x + x * z * (-0.333333333f + z * (0.133333333f + z * (-0.053968254f + z * 0.021869489f)));
     }
-    let t = 1.0f - 2.0f / (exp_of(2.0f * a) + 1.0f);
+    let t = 1.0f - 2.0f / (exp(2.0f * a) + 1.0f);
     return select(t, -t, x < 0.0f);
 }"
 // Abramowitz and Stegun 1964, 7.1.26 (error 1.5e-7); its series below a half
-"erf_of" ["exp_of"] "fn erf_of(x: f32) -> f32 {
+"erf_of" [] "fn erf_of(x: f32) -> f32 {
     let a = abs(x);
     let z = x * x;
     if (a < 0.5f) {
@@ -105,7 +106,7 @@ helpers! {
     }
     let t = 1.0f / (1.0f + 0.3275911f * a);
     let p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
-    let e = 1.0f - p * exp_of(-z);
+    let e = 1.0f - p * exp(-z);
     return select(e, -e, x < 0.0f);
 }"
 // quarter turns taken off in three parts, then the polynomials of Moshier's Cephes library (sinf, cosf)
