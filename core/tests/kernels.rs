@@ -36,7 +36,8 @@ fn check(text: &str, limits: &Limits, seen: &mut HashSet<String>) -> Result<(), 
     capabilities.set(Capabilities::COOPERATIVE_MATRIX, limits.coop + limits.coop_f32 > 0);
     for (_, global) in module.global_variables.iter_mut() {
         if let naga::AddressSpace::Storage { .. } = global.space {
-            let number = global.name.as_deref().and_then(|n| n.strip_prefix('b')).and_then(|n| n.parse().ok());
+            let number =
+                global.name.as_deref().and_then(|n| n.strip_prefix('b')).and_then(|n| n.parse().ok());
             global.binding = Some(naga::ResourceBinding { group: 0, binding: number.ok_or("an odd name")? });
         }
     }
@@ -61,8 +62,10 @@ fn check(text: &str, limits: &Limits, seen: &mut HashSet<String>) -> Result<(), 
     }
     let spirv = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
     naga::back::spv::write_vec(&module, &info, &spirv, None).map_err(|e| format!("SPIR-V: {e}"))?;
-    let metal = naga::back::msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
-    naga::back::msl::write_string(&module, &info, &metal, &Default::default()).map_err(|e| format!("Metal: {e}"))?;
+    let metal =
+        naga::back::msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
+    naga::back::msl::write_string(&module, &info, &metal, &Default::default())
+        .map_err(|e| format!("Metal: {e}"))?;
     Ok(())
 }
 
@@ -102,22 +105,38 @@ fn every_operation_s_kernels_are_valid_everywhere() {
     for device in devices() {
         let mut seen = HashSet::new();
         let precisions = [Precision::Full, Precision::Fast];
-        for precision in precisions.into_iter().take(if device.1.coop + device.1.coop_f32 > 0 { 2 } else { 1 }) {
+        for precision in
+            precisions.into_iter().take(if device.1.coop + device.1.coop_f32 > 0 { 2 } else { 1 })
+        {
             for op in weft::ops::all() {
                 for (i, sample) in op.samples().iter().enumerate() {
                     let g = Graph::new();
-                    let input = |(i, a): (usize, &weft::graph::Array)| g.input(&format!("x{i}"), a.ty.dtype, a.ty.shape.clone());
+                    let input = |(i, a): (usize, &weft::graph::Array)| {
+                        g.input(&format!("x{i}"), a.ty.dtype, a.ty.shape.clone())
+                    };
                     let inputs: Vec<_> = sample.inputs.iter().enumerate().map(input).collect();
                     g.output("y", g.apply(op, &inputs, sample.attrs.clone()));
                     let p = plan(&g, &PlanOptions { flash_backward: true, ..Default::default() }).unwrap();
-                    check_plan(&format!("{} {i}", op.name()), &p, &device, precision, &mut seen, &mut failures);
+                    check_plan(
+                        &format!("{} {i}", op.name()),
+                        &p,
+                        &device,
+                        precision,
+                        &mut seen,
+                        &mut failures,
+                    );
                 }
             }
         }
         checked += seen.len();
     }
     assert!(checked > 1000, "only {checked} texts");
-    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[..failures.len().min(3)].join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} failures:\n{}",
+        failures.len(),
+        failures[..failures.len().min(3)].join("\n")
+    );
 }
 
 /// The models that benchmarks run, with the sizes that make kernels use their large tiles.
@@ -163,7 +182,12 @@ fn models_kernels_are_valid_everywhere_and_few() {
             }
         }
     }
-    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[..failures.len().min(3)].join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} failures:\n{}",
+        failures.len(),
+        failures[..failures.len().min(3)].join("\n")
+    );
 }
 
 /// A few kernels in full, for people to read in a change: what an edit of a skeleton does to them.
@@ -174,11 +198,17 @@ fn golden_texts_are_as_recorded() {
         let (x, w) = (g.input("x", DType::F32, [64, 96]), g.parameter("w", [128, 96]));
         g.gelu(g.linear(x, w, Some(g.parameter("b", [128]))))
     };
-    let embedding = |g: &Graph| g.embedding(g.parameter("table", [1000, 64]), g.input("ids", DType::U32, [7]));
-    let pointwise = |g: &Graph| g.silu(g.mul(g.input("x", DType::F32, [256, 256]), g.input("y", DType::F32, [256])));
+    let embedding =
+        |g: &Graph| g.embedding(g.parameter("table", [1000, 64]), g.input("ids", DType::U32, [7]));
+    let pointwise =
+        |g: &Graph| g.silu(g.mul(g.input("x", DType::F32, [256, 256]), g.input("y", DType::F32, [256])));
     type Build<'a> = &'a dyn Fn(&Graph) -> weft::graph::Value;
-    let all: [(&str, Build<'_>); 4] =
-        [("softmax", &softmax), ("linear_gelu", &product), ("embedding", &embedding), ("pointwise", &pointwise)];
+    let all: [(&str, Build<'_>); 4] = [
+        ("softmax", &softmax),
+        ("linear_gelu", &product),
+        ("embedding", &embedding),
+        ("pointwise", &pointwise),
+    ];
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/kernels");
     for (name, build) in all {
         let g = Graph::new();

@@ -159,7 +159,10 @@ fn tokens_on(t: &Tested) {
             for (position, came) in decode(&mut s, &ids[row * SEQ..][..SEQ]).iter().enumerate() {
                 let wanted = &wanted[(row * SEQ + position) * vocabulary..][..vocabulary];
                 let off = off(came, wanted);
-                assert!(off < t.tolerance(1e-5), "row {row}, position {position}, capacity {capacity}: {off}");
+                assert!(
+                    off < t.tolerance(1e-5),
+                    "row {row}, position {position}, capacity {capacity}: {off}"
+                );
             }
         }
     }

@@ -24,8 +24,13 @@ const ROOMS: &[&str] = &[
 ];
 
 /// The files that may say `unsafe` besides the CPU device's kernels.
-const UNSAFE: &[&str] =
-    &["tensor/host.rs", "load/file.rs", "device/gpu/context.rs", "device/gpu/run.rs", "device/gpu/transfer.rs"];
+const UNSAFE: &[&str] = &[
+    "tensor/host.rs",
+    "load/file.rs",
+    "device/gpu/context.rs",
+    "device/gpu/run.rs",
+    "device/gpu/transfer.rs",
+];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

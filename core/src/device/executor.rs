@@ -8,6 +8,9 @@ use crate::tensor::{Tensor, TensorType};
 use std::borrow::Cow;
 use std::sync::Arc;
 
+/// Who is shown values as they are stored: names, buffer, bytes.
+pub type Observer<'a> = dyn FnMut(&str, BufferId, &[u8]) -> Result<()> + 'a;
+
 /// Weights on a device.
 pub enum Store {
     /// In main memory.
@@ -24,7 +27,8 @@ impl Store {
     pub fn new(device: &Device, all: Vec<(String, TensorType, Option<Tensor<'static>>)>) -> Result<Store> {
         match device.inner() {
             Inner::Cpu(_) => {
-                let stored = |(name, ty, tensor): (String, TensorType, Option<Tensor<'static>>)| match tensor {
+                let stored = |(name, ty, tensor): (String, TensorType, Option<Tensor<'static>>)| match tensor
+                {
                     Some(t) => cpu::StoredParameter::new(name, &t),
                     None => cpu::StoredParameter::zeros(name, ty),
                 };
@@ -102,7 +106,12 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error::Driver`], [`Error::DeviceLost`], [`Error::Cancelled`].
-    pub fn new(device: &Device, plan: &Plan, precision: Precision, progress: &gpu::Progress) -> Result<Prepared> {
+    pub fn new(
+        device: &Device,
+        plan: &Plan,
+        precision: Precision,
+        progress: &gpu::Progress,
+    ) -> Result<Prepared> {
         match device.inner() {
             Inner::Cpu(_) => Ok(Prepared::Cpu),
             Inner::Gpu(g) => Ok(Prepared::Gpu(Arc::new(gpu::Prepared::new(g, plan, precision, progress)?))),
@@ -145,10 +154,16 @@ impl Executor {
                 moments: plan.gradients.iter().map(|_| Default::default()).collect(),
                 optimizer: None,
             }))),
-            (Inner::Gpu(gpu), Prepared::Gpu(prepared), Store::Gpu(store)) if Arc::ptr_eq(gpu, store.gpu()) => {
+            (Inner::Gpu(gpu), Prepared::Gpu(prepared), Store::Gpu(store))
+                if Arc::ptr_eq(gpu, store.gpu()) =>
+            {
                 Ok(Executor::Gpu(gpu::Executor::new(plan, prepared, store, positions)?))
             }
-            _ => Err(Error::argument("weights", format!("weights on {:?}", device), "weights of another device")),
+            _ => Err(Error::argument(
+                "weights",
+                format!("weights on {:?}", device),
+                "weights of another device",
+            )),
         }
     }
 
@@ -257,11 +272,11 @@ impl Executor {
         &mut self,
         store: &Store,
         positions: &[usize],
-        see: &mut dyn FnMut(&str, BufferId, &[u8]) -> Result<()>,
+        see: &mut Observer<'_>,
     ) -> Result<()> {
         match (self, store) {
             (Executor::Cpu(e), Store::Cpu(store)) => e.executor.observe(&e.pool, store, positions, see),
-            (Executor::Gpu(e), _) => e.observe(&mut |name, buffer, bytes| see(name, buffer, &bytes)),
+            (Executor::Gpu(e), _) => e.observe(see),
             _ => Err(Error::internal("weights of another device")),
         }
     }
@@ -277,7 +292,9 @@ impl Executor {
     /// Sizes of what the optimizer keeps.
     pub fn optimizer_sizes(&self) -> Vec<usize> {
         match self {
-            Executor::Cpu(e) => e.moments.iter().flat_map(|m| [m.first.len() * 4, m.second.len() * 4]).collect(),
+            Executor::Cpu(e) => {
+                e.moments.iter().flat_map(|m| [m.first.len() * 4, m.second.len() * 4]).collect()
+            }
             Executor::Gpu(e) => vec![e.moments()],
         }
     }

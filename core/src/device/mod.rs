@@ -88,7 +88,8 @@ fn info_of(index: usize, adapter: &Adapter) -> DeviceInfo {
         (false, true) => DeviceKind::Integrated,
         (false, false) => DeviceKind::Discrete,
     };
-    let features = if adapter.features.is_empty() { String::new() } else { format!("; {}", adapter.features) };
+    let features =
+        if adapter.features.is_empty() { String::new() } else { format!("; {}", adapter.features) };
     DeviceInfo {
         index,
         name: adapter.name.clone(),

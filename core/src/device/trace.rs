@@ -35,7 +35,8 @@ thread_local! {
 /// The file that the environment asks for; asked once.
 fn wanted() -> Option<&'static Path> {
     static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    FILE.get_or_init(|| std::env::var_os("WEFT_TRACE").filter(|f| !f.is_empty()).map(PathBuf::from)).as_deref()
+    FILE.get_or_init(|| std::env::var_os("WEFT_TRACE").filter(|f| !f.is_empty()).map(PathBuf::from))
+        .as_deref()
 }
 
 /// Begins a trace; what was traced before is dropped.
@@ -86,7 +87,9 @@ fn write(path: &Path) -> Result<()> {
             })
         })
         .collect();
-    all.push(serde_json::json!({"ph": "M", "pid": 1, "tid": 0, "name": "thread_name", "args": {"name": "GPU"}}));
+    all.push(
+        serde_json::json!({"ph": "M", "pid": 1, "tid": 0, "name": "thread_name", "args": {"name": "GPU"}}),
+    );
     let text = serde_json::json!({ "traceEvents": all, "displayTimeUnit": "ms" }).to_string();
     std::fs::write(path, text).map_err(|e| Error::io(path, "write the trace to", &e))
 }
@@ -105,7 +108,13 @@ impl Drop for Span {
     fn drop(&mut self) {
         if let Some((at, category, name)) = self.from.take() {
             let from = at.duration_since(began()).as_secs_f64() * 1e6;
-            push(Event { category, name, from, lasts: at.elapsed().as_secs_f64() * 1e6, track: TRACK.with(|t| *t) });
+            push(Event {
+                category,
+                name,
+                from,
+                lasts: at.elapsed().as_secs_f64() * 1e6,
+                track: TRACK.with(|t| *t),
+            });
         }
     }
 }

@@ -64,7 +64,8 @@ impl Encoder {
             let bert = BertConfig::from_json(&found)?;
             let sentence = sentence_config(folder)?;
             let weights = load::weights(folder)?;
-            let first = compile(&bert, &sentence, &weights, (device, precision), 1, 8)?.init(&used(&weights))?;
+            let first =
+                compile(&bert, &sentence, &weights, (device, precision), 1, 8)?.init(&used(&weights))?;
             let unused = first.warnings().iter();
             let warnings = unused.cloned().collect();
             let tokenizer =
@@ -131,7 +132,14 @@ impl Encoder {
             let wanted = format!("at least one text of 1 to {} tokens", self.bert.positions);
             return Err(Error::argument("batch", wanted, format!("{batch} × {tokens}")));
         }
-        let compiled = compile(&self.bert, &self.sentence, &self.weights, (&self.device, self.precision), batch, tokens)?;
+        let compiled = compile(
+            &self.bert,
+            &self.sentence,
+            &self.weights,
+            (&self.device, self.precision),
+            batch,
+            tokens,
+        )?;
         compiled.init_shared(&self.parameters)
     }
 

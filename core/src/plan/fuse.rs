@@ -54,7 +54,8 @@ pub fn group(nodes: &[Primitive], pinned: &[bool], fuse: bool, side_by_side: boo
         }
         let mut g = Group { anchor: i, members: vec![i], output: i };
         of[i] = Some(groups.len());
-        while fuse && let Some(next) = epilogue(nodes, &users, pinned, &of, &g)
+        while fuse
+            && let Some(next) = epilogue(nodes, &users, pinned, &of, &g)
             && !waits(nodes, &depths, &g, next)
         {
             of[next] = Some(groups.len());

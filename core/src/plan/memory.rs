@@ -73,8 +73,9 @@ mod tests {
 
     #[test]
     fn buffers_do_not_lie_across_chunks() {
-        let lives: Vec<Lifetime> =
-            (0..100usize).map(|i| Lifetime { bytes: 1 + (i * 7919) % 900, from: i / 3, to: i / 3 + 2 }).collect();
+        let lives: Vec<Lifetime> = (0..100usize)
+            .map(|i| Lifetime { bytes: 1 + (i * 7919) % 900, from: i / 3, to: i / 3 + 2 })
+            .collect();
         let (offsets, _) = place(&lives, 256, 1024);
         for (at, life) in offsets.iter().zip(&lives) {
             assert!(at % 256 == 0 && at / 1024 == (at + life.bytes - 1) / 1024, "{at} {life:?}");

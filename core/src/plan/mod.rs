@@ -14,8 +14,8 @@ mod state;
 mod step;
 
 pub use step::{
-    Attention, AttentionGrad, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place, Plan, Pool,
-    Port, Product, Rowwise, Scan, StatePort, Step, Work,
+    Attention, AttentionGrad, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place,
+    Plan, Pool, Port, Product, Rowwise, Scan, StatePort, Step, Work,
 };
 
 use crate::error::{Error, Result};

@@ -109,7 +109,12 @@ impl Compiler {
         };
         drop(span);
         let prepared = Prepared::new(&self.device, &plan, self.precision, &self.progress)?;
-        Ok(Compiled { device: self.device.clone(), plan: Arc::new(plan), prepared, precision: self.precision })
+        Ok(Compiled {
+            device: self.device.clone(),
+            plan: Arc::new(plan),
+            prepared,
+            precision: self.precision,
+        })
     }
 }
 

@@ -73,7 +73,8 @@ impl fmt::Display for Shown<'_> {
                 _ => write!(f, "\n{x}"),
             });
         }
-        let (low, high) = v.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
+        let (low, high) =
+            v.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
         let mean = v.iter().sum::<f64>() / v.len().max(1) as f64;
         write!(f, " from {low:.4} to {high:.4}, mean {mean:.4}")?;
         match tap.not_finite() {
@@ -102,11 +103,14 @@ impl Session {
     pub fn gpu_time(&mut self) -> Result<Option<StepTime>> {
         let Some(e) = self.executor.as_gpu() else { return Ok(None) };
         e.wait()?;
-        let (nanoseconds, parts) = e.times()?;
-        let parts = parts.into_iter().map(|(label, kind, nanoseconds)| PartTime { label, kind, nanoseconds });
-        let time = StepTime { nanoseconds, parts: parts.collect() };
+        let times = e.times()?;
+        let part = |(label, kind, nanoseconds)| PartTime { label, kind, nanoseconds };
+        let time = StepTime { nanoseconds: times.total, parts: times.parts.into_iter().map(part).collect() };
         if trace::is_on() {
-            trace::gpu(std::time::Instant::now(), time.parts.iter().map(|p| (p.label.as_str(), p.nanoseconds)));
+            trace::gpu(
+                std::time::Instant::now(),
+                time.parts.iter().map(|p| (p.label.as_str(), p.nanoseconds)),
+            );
         }
         Ok(Some(time))
     }

@@ -1,7 +1,7 @@
 //! Runs a graph on a device and on the reference, and compares.
 
-use std::collections::BTreeMap;
 use crate::devices::Tested;
+use std::collections::BTreeMap;
 use weft::graph::{Array, Graph};
 use weft::session::Compiler;
 use weft::tensor::{DType, Weights};

@@ -49,7 +49,11 @@ fn every_sample_agrees_with_the_reference() {
                         }
                         let came = run_on(t, &g, &given(sample), fuse);
                         if let Err(e) = agree(&came, &wanted, t.tolerance(1e-5)) {
-                            failures.push(format!("{} sample {i} on {}, fuse {fuse}: {e}", op.name(), t.name()));
+                            failures.push(format!(
+                                "{} sample {i} on {}, fuse {fuse}: {e}",
+                                op.name(),
+                                t.name()
+                            ));
                         }
                     }
                 }

@@ -3,6 +3,7 @@
 #[path = "../devices/mod.rs"]
 mod devices;
 mod faults;
+mod large;
 mod process;
 mod sharing;
 mod training;
@@ -37,7 +38,9 @@ fn small(device: &Device, rows: usize) -> Session {
 
 fn small_wanted(rows: usize) -> Vec<f32> {
     let (x, w) = (ramp(rows * 8, 1.0), ramp(32, 0.5));
-    let y = |r: usize, c: usize| (0..8).map(|k| f64::from(x[r * 8 + k]) * f64::from(w[k * 4 + c])).sum::<f64>().tanh();
+    let y = |r: usize, c: usize| {
+        (0..8).map(|k| f64::from(x[r * 8 + k]) * f64::from(w[k * 4 + c])).sum::<f64>().tanh()
+    };
     (0..4).map(|c| (0..rows).map(|r| y(r, c)).sum::<f64>() as f32).collect()
 }
 

@@ -29,7 +29,10 @@ fn a_process_may_end_with_work_under_way() {
 
 #[test]
 fn the_validation_layer_has_nothing_to_say() {
-    let tests = ["training::both_optimizers_follow_the_cpu", "faults::two_sessions_on_two_threads_make_a_thousand_steps"];
+    let tests = [
+        "training::both_optimizers_follow_the_cpu",
+        "faults::two_sessions_on_two_threads_make_a_thousand_steps",
+    ];
     if std::env::var_os("WEFT_VALIDATION").is_some() {
         return;
     }
@@ -39,7 +42,8 @@ fn the_validation_layer_has_nothing_to_say() {
         assert!(out.status.success() && said.contains("1 passed"), "{said}");
         // without the layer there would be nothing to hear
         assert!(!said.contains("Requested layer is not found"), "install vulkan-validationlayers:\n{said}");
-        let complaints: Vec<&str> = said.lines().filter(|l| l.contains("VUID") || l.contains("Validation Error")).collect();
+        let complaints: Vec<&str> =
+            said.lines().filter(|l| l.contains("VUID") || l.contains("Validation Error")).collect();
         assert!(complaints.is_empty(), "{}", complaints.join("\n"));
     }
 }

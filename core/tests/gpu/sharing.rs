@@ -23,15 +23,19 @@ fn what_is_longer_than_a_binding_is_held_in_pieces() {
         let y = mlp(&g, h, &[80, 96]);
         g.output("logits", g.permute(y, &[1, 0]));
         g.set_loss(g.cross_entropy(y, labels, -100, 0.0));
-        let mut s = Compiler::new(device).compile_training(&g).unwrap().init(
-            &[
-                ("half".to_string(), f16_tensor(&[80, 80])),
-                ("layers.0.weight".to_string(), Tensor::from_vec(&[96, 80], ramp(7680, 0.3)).unwrap()),
-                ("layers.0.bias".to_string(), Tensor::from_vec(&[96], ramp(96, 0.1)).unwrap()),
-            ]
-            .into_iter()
-            .collect(),
-        ).unwrap();
+        let mut s = Compiler::new(device)
+            .compile_training(&g)
+            .unwrap()
+            .init(
+                &[
+                    ("half".to_string(), f16_tensor(&[80, 80])),
+                    ("layers.0.weight".to_string(), Tensor::from_vec(&[96, 80], ramp(7680, 0.3)).unwrap()),
+                    ("layers.0.bias".to_string(), Tensor::from_vec(&[96], ramp(96, 0.1)).unwrap()),
+                ]
+                .into_iter()
+                .collect(),
+            )
+            .unwrap();
         s.set_optimizer(Optimizer::adam(0.01)).unwrap();
         s.set_input("x", &ramp(48 * 80, 1.0)).unwrap();
         s.set_input_u32("labels", &(0..48).map(|i| i % 96).collect::<Vec<_>>()).unwrap();

@@ -16,7 +16,9 @@ fn classifier(device: &Device) -> Session {
     g.output("logits", y);
     g.set_loss(g.cross_entropy(y, labels, -100, 0.0));
     let mut s = Compiler::new(device).compile_training(&g).unwrap().init_zeros().unwrap();
-    for (name, n) in [("layers.0.weight", 96), ("layers.0.bias", 16), ("layers.1.weight", 48), ("layers.1.bias", 3)] {
+    for (name, n) in
+        [("layers.0.weight", 96), ("layers.0.bias", 16), ("layers.1.weight", 48), ("layers.1.bias", 3)]
+    {
         s.set_parameter(name, &ramp(n, 0.4)).unwrap();
     }
     s.set_input("x", &ramp(72, 1.0)).unwrap();
@@ -42,8 +44,16 @@ fn both_optimizers_follow_the_cpu() {
                 here.set_learning_rate(0.02).unwrap();
             }
         }
-        near(&there.read_parameter("layers.0.weight").unwrap(), &here.read_parameter("layers.0.weight").unwrap(), 1e-3);
-        near(&there.read_gradient("layers.1.weight").unwrap(), &here.read_gradient("layers.1.weight").unwrap(), 2e-3);
+        near(
+            &there.read_parameter("layers.0.weight").unwrap(),
+            &here.read_parameter("layers.0.weight").unwrap(),
+            1e-3,
+        );
+        near(
+            &there.read_gradient("layers.1.weight").unwrap(),
+            &here.read_gradient("layers.1.weight").unwrap(),
+            2e-3,
+        );
         assert_eq!(there.memory_summary().adam_bytes > 0, matches!(optimizer, Optimizer::Adam { .. }));
     }
 }

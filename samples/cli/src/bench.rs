@@ -72,7 +72,8 @@ pub fn bench(args: &Bench, options: &Options, out: &mut dyn Write) -> Result<()>
     };
     // before anything else is measured that takes memory
     let memory = peak_memory();
-    let peak = args.peak.then(|| weft::device::cpu::gemm::measure::fma_peak_gflops(place.device.info().threads));
+    let peak =
+        args.peak.then(|| weft::device::cpu::gemm::measure::fma_peak_gflops(place.device.info().threads));
     let found = fields(&measured, memory, peak, &place);
     if options.json {
         writeln!(out, "{}", Value::Object(found))?;
@@ -168,10 +169,11 @@ fn print(
 fn print_parts(parts: &[PartTime], out: &mut dyn Write) -> Result<()> {
     let total: u64 = parts.iter().map(|p| p.nanoseconds).sum();
     let mut sums: Vec<(bool, String, usize, u64)> = vec![];
-    let mut add = |kind: bool, name: String, nanos: u64| match sums.iter_mut().find(|s| s.0 == kind && s.1 == name) {
-        Some(sum) => (sum.2, sum.3) = (sum.2 + 1, sum.3 + nanos),
-        None => sums.push((kind, name, 1, nanos)),
-    };
+    let mut add =
+        |kind: bool, name: String, nanos: u64| match sums.iter_mut().find(|s| s.0 == kind && s.1 == name) {
+            Some(sum) => (sum.2, sum.3) = (sum.2 + 1, sum.3 + nanos),
+            None => sums.push((kind, name, 1, nanos)),
+        };
     for p in parts {
         add(true, p.kind.to_string(), p.nanoseconds);
         // layers differ by a number: one row for all

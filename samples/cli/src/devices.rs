@@ -51,7 +51,8 @@ pub fn devices(options: &Options, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "{}", Value::Array(all.iter().map(full).collect()))?;
         return Ok(());
     }
-    let mut rows = vec![["", "name", "kind", "threads", "memory", "state", "detail"].map(String::from).to_vec()];
+    let mut rows =
+        vec![["", "name", "kind", "threads", "memory", "state", "detail"].map(String::from).to_vec()];
     rows.extend(all.iter().map(|((memory, state, _), d)| {
         let memory = match memory.unwrap_or(d.memory) {
             0 => "unknown".into(),

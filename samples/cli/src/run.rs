@@ -78,7 +78,14 @@ pub fn run(args: &Run, options: &Options, out: &mut dyn Write) -> Result<()> {
     let rows: Vec<Vec<String>> =
         outputs.iter().map(|(n, t)| vec![n.into(), t.ty().to_string(), glimpse(t)]).collect();
     table(out, &rows, &[])?;
-    writeln!(out, "\ncompiled in {}, run in {} on {}, wrote {}", time(compile), time(ran), place.in_words(), args.outputs.display())?;
+    writeln!(
+        out,
+        "\ncompiled in {}, run in {} on {}, wrote {}",
+        time(compile),
+        time(ran),
+        place.in_words(),
+        args.outputs.display()
+    )?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use super::product::PreparedProduct;
 use super::rowwise::{PreparedRowwise, RowScratch};
 use super::scan::PreparedScan;
 use super::threads::ThreadPool;
+use crate::device::executor::Observer;
 use crate::error::{Error, Result};
 use crate::plan::{Operand, Place, Plan, Step, Work};
 
@@ -204,7 +205,7 @@ impl Executor {
         pool: &ThreadPool,
         store: &Store,
         positions: &[usize],
-        see: &mut dyn FnMut(&str, usize, &[u8]) -> Result<()>,
+        see: &mut Observer<'_>,
     ) -> Result<()> {
         self.renew(pool, store, positions)?;
         for at in 0..self.steps.len() {

@@ -4,9 +4,9 @@
 use super::limits::Limits;
 use crate::error::{Error, Result};
 use blade_graphics as blade;
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Faults that tests put in.
@@ -194,7 +194,8 @@ impl Context {
 /// driver is known.
 fn limits(context: &blade::Context) -> Limits {
     let (info, caps) = (context.device_information(), context.capabilities());
-    let [coop, coop_f32] = [caps.cooperative_matrix.f16_tile, caps.cooperative_matrix.f32_tile].map(|n| n as usize);
+    let [coop, coop_f32] =
+        [caps.cooperative_matrix.f16_tile, caps.cooperative_matrix.f32_tile].map(|n| n as usize);
     // the driver's crate lets kernels read 16-bit floats from memory only where it finds matrices of them, or on Metal
     let metal = cfg!(any(target_os = "ios", target_os = "macos"));
     let f16 = coop > 0 || metal && caps.shader_float16;
@@ -218,7 +219,8 @@ fn limits(context: &blade::Context) -> Limits {
 
 /// Multiprocessors of a model, where its name tells.
 fn units_of_nvidia(name: &str) -> usize {
-    let known = [("h100", 132), ("h200", 132), ("a100", 108), ("l40", 142), ("4090", 128), ("3090", 82), ("t4", 40)];
+    let known =
+        [("h100", 132), ("h200", 132), ("a100", 108), ("l40", 142), ("4090", 128), ("3090", 82), ("t4", 40)];
     known.iter().find(|(model, _)| name.contains(model)).map_or(64, |k| k.1)
 }
 

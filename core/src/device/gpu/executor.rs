@@ -8,6 +8,7 @@ use super::run::{Heap, Profiling, Ready, Run, SMALL};
 use super::start::{checked, narrowed, start, widened};
 use super::store::{Foreign, Store};
 use super::wgsl::source::is_narrow;
+use crate::device::executor::Observer;
 use crate::device::optimizer::Optimizer;
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Place, Plan};
@@ -56,6 +57,14 @@ pub struct Small {
     pub at: usize,
 }
 
+/// Nanoseconds that a step took on the GPU.
+pub struct Times {
+    /// All of it.
+    pub total: u64,
+    /// Its parts: label, sort of work, nanoseconds.
+    pub parts: Vec<(String, &'static str, u64)>,
+}
+
 /// A plan with its memory on a GPU, ready to run.
 pub struct Executor {
     gpu: Arc<Gpu>,
@@ -81,7 +90,12 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
-    pub fn new(plan: &Arc<Plan>, prepared: &Arc<Prepared>, store: &Store, positions: &[usize]) -> Result<Executor> {
+    pub fn new(
+        plan: &Arc<Plan>,
+        prepared: &Arc<Prepared>,
+        store: &Store,
+        positions: &[usize],
+    ) -> Result<Executor> {
         let gpu = store.gpu().clone();
         let p = &prepared.program;
         let (mut inputs, mut small_inputs, mut small_outputs) = (0, vec![], vec![]);
@@ -248,7 +262,8 @@ impl Executor {
             r.settle(&context)?;
             let mut all = vec![0u8; bytes];
             let heap = if in_arena { &r.arena } else { &r.own };
-            for (part, region) in all.chunks_mut(context.limits.binding).zip(&prepared.program.places[buffer]) {
+            for (part, region) in all.chunks_mut(context.limits.binding).zip(&prepared.program.places[buffer])
+            {
                 desk.transfer.download(heap.at(*region), part)?;
             }
             Ok(all)
@@ -270,7 +285,8 @@ impl Executor {
             let bytes = p.layouts.buffers[gradient].bytes();
             for (n, piece) in store.pieces(positions[parameter]).into_iter().enumerate() {
                 let part = (bytes - n * chunk).min(chunk);
-                let elements = p.layouts.buffers[gradient].elements.min((n * chunk + part) / 4) - n * chunk / 4;
+                let elements =
+                    p.layouts.buffers[gradient].elements.min((n * chunk + part) / 4) - n * chunk / 4;
                 let (text, groups) = super::kernels::update::kernel(adam, elements, p.lookups.len());
                 texts.push(text);
                 bindings.push(if adam { 6 } else { 4 });
@@ -278,7 +294,8 @@ impl Executor {
                 moments += if adam { part.next_multiple_of(super::program::ALIGN) } else { 0 };
             }
         }
-        let pipelines = self.gpu.pipelines().get(self.gpu.context(), &texts, &bindings, &Progress::default())?;
+        let pipelines =
+            self.gpu.pipelines().get(self.gpu.context(), &texts, &bindings, &Progress::default())?;
         let (run, prepared, plan) = (self.run, self.prepared.clone(), self.plan.clone());
         self.gpu.call(move |desk| {
             let context = desk.context.clone();
@@ -315,7 +332,13 @@ impl Executor {
                 for heap in heaps.iter().flatten() {
                     pieces.push(heap.at(region(at, bytes)));
                 }
-                updates.push(Ready { pipeline: pipelines[i].clone(), pieces, groups, barrier: i == 0, step: None });
+                updates.push(Ready {
+                    pipeline: pipelines[i].clone(),
+                    pieces,
+                    groups,
+                    barrier: i == 0,
+                    step: None,
+                });
             }
             r.updates = updates;
             r.moments = heaps.unwrap_or_default();
@@ -346,11 +369,11 @@ impl Executor {
         })
     }
 
-    /// The GPU's time of an earlier step, and of its parts: label, sort of work, nanoseconds.
+    /// The GPU's time of an earlier step, and of its parts.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
-    pub fn times(&self) -> Result<(u64, Vec<(String, &'static str, u64)>)> {
+    pub fn times(&self) -> Result<Times> {
         let run = self.run;
         let (total, parts) = self.gpu.call(move |desk| {
             let context = desk.context.clone();
@@ -366,7 +389,7 @@ impl Executor {
             };
             (label, kind, nanos(time))
         };
-        Ok((nanos(total), parts.into_iter().map(named).collect()))
+        Ok(Times { total: nanos(total), parts: parts.into_iter().map(named).collect() })
     }
 
     /// Dispatches of a step.
@@ -379,7 +402,7 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::DeviceLost`], or what `see` returns.
-    pub fn observe(&mut self, see: &mut dyn FnMut(&str, BufferId, Vec<u8>) -> Result<()>) -> Result<()> {
+    pub fn observe(&mut self, see: &mut Observer<'_>) -> Result<()> {
         let (run, inputs, small) = (self.run, self.inputs.clone(), self.small_inputs.clone());
         let prepared = self.prepared.clone();
         self.gpu.call(move |desk| {
@@ -404,7 +427,7 @@ impl Executor {
             })?;
             let d = &self.prepared.program.steps[step];
             if let Some(buffer) = d.result {
-                see(&d.label, buffer, self.read_memory(buffer)?)?;
+                see(&d.label, buffer, &self.read_memory(buffer)?)?;
             }
         }
         Ok(())
@@ -418,7 +441,8 @@ impl Executor {
         let held = self.prepared.program.layouts.buffers[buffer].clone();
         let pieces = self.prepared.program.layouts.pieces(buffer);
         if pieces != 1 || held.wide || is_narrow(held.dtype) {
-            let why = format!("a value of {} in {pieces} pieces has no buffer of its own to share", held.dtype);
+            let why =
+                format!("a value of {} in {pieces} pieces has no buffer of its own to share", held.dtype);
             return Err(Error::Device { device: self.gpu.context().name.clone(), why });
         }
         let (run, prepared) = (self.run, self.prepared.clone());

@@ -109,7 +109,8 @@ pub fn program(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Pro
                 let limit = w.table_shape[w.axis];
                 lookups.push(Lookup { label: s.label.clone(), indices: w.indices.clone(), limit });
             }
-            let made = kernels::kernels(&s.work, lookups.len().saturating_sub(1), &layouts, limits, precision)?;
+            let made =
+                kernels::kernels(&s.work, lookups.len().saturating_sub(1), &layouts, limits, precision)?;
             let first = scratch_sizes.len();
             scratch_sizes.extend(made.scratch);
             let count = made.kernels.len();

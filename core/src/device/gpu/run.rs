@@ -297,9 +297,17 @@ impl Run {
         self.record(context)?;
         if let Some(up) = self.up[self.turn] {
             // SAFETY: mapped memory of at least the parcels' bytes, which `inputs` has; the step that read it is done.
-            unsafe { std::ptr::copy_nonoverlapping(inputs.as_ptr(), up.buffer.data(), inputs.len().min(up.bytes as usize)) };
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    inputs.as_ptr(),
+                    up.buffer.data(),
+                    inputs.len().min(up.bytes as usize),
+                )
+            };
         }
-        let Some(encoder) = &mut self.encoder else { return Err(Error::internal("a step without an encoder")) };
+        let Some(encoder) = &mut self.encoder else {
+            return Err(Error::internal("a step without an encoder"));
+        };
         context.fail_if(Fault::Lost);
         let point = context.blade.submit(encoder);
         self.flying.push_back((point.clone(), self.turn));
@@ -408,7 +416,11 @@ impl Run {
     ///
     /// # Errors
     /// The device is lost.
-    pub fn take_errors(&mut self, context: &Context, transfer: &mut Transfer) -> Result<Option<(usize, u32)>> {
+    pub fn take_errors(
+        &mut self,
+        context: &Context,
+        transfer: &mut Transfer,
+    ) -> Result<Option<(usize, u32)>> {
         if self.words == 0 {
             return Ok(None);
         }
@@ -416,7 +428,11 @@ impl Run {
         let words: Vec<u32> = {
             let count = self.words;
             let bytes = self.results(context)?;
-            bytes[at..].chunks_exact(4).take(count).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            bytes[at..]
+                .chunks_exact(4)
+                .take(count)
+                .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect()
         };
         let Some(word) = words.iter().position(|&w| w != u32::MAX) else { return Ok(None) };
         transfer.fill(&[(self.errors.buffer.at(0), self.errors.bytes)], 0xff)?;

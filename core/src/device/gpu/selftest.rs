@@ -17,7 +17,8 @@ use std::sync::Arc;
 /// # Errors
 /// [`Error::Device`] with what was computed wrongly, or what the driver said.
 pub fn run(gpu: &Arc<Gpu>) -> Result<()> {
-    let refused = |why: String| Error::Device { device: gpu.context().name.clone(), why: format!("self-test: {why}") };
+    let refused =
+        |why: String| Error::Device { device: gpu.context().name.clone(), why: format!("self-test: {why}") };
     let kinds = [Precision::Full, Precision::Fast];
     let fast = gpu.limits().coop + gpu.limits().coop_f32 > 0;
     for precision in kinds.into_iter().take(if fast { 2 } else { 1 }) {
@@ -29,7 +30,9 @@ pub fn run(gpu: &Arc<Gpu>) -> Result<()> {
             for (i, (a, b)) in came.iter().zip(&wanted).enumerate() {
                 let off = (f64::from(*a) - b).abs();
                 if off.is_nan() || off > allowed {
-                    return Err(refused(format!("row {i} of a {m}-row product ({precision:?}) sums to {a}, not {b}")));
+                    return Err(refused(format!(
+                        "row {i} of a {m}-row product ({precision:?}) sums to {a}, not {b}"
+                    )));
                 }
             }
         }
@@ -60,7 +63,12 @@ fn sums(gpu: &Arc<Gpu>, m: usize, precision: Precision) -> Result<(Vec<f32>, Vec
 /// a [m, k], b [k, n], their product, and its rows' sums.
 fn plan(m: usize, n: usize, k: usize) -> Plan {
     let buffer = |elements, place| Buffer { dtype: DType::F32, elements, place };
-    let operand = |buffer, strides: &[isize]| Operand { buffer, dtype: DType::F32, offset: 0, strides: strides.to_vec() };
+    let operand = |buffer, strides: &[isize]| Operand {
+        buffer,
+        dtype: DType::F32,
+        offset: 0,
+        strides: strides.to_vec(),
+    };
     let (wide, deep) = (n as isize, k as isize);
     let product = Product {
         batch: vec![],

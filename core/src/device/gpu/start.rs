@@ -26,11 +26,18 @@ pub fn checked(desk: &mut Desk, run: u64, program: &Program) -> Result<()> {
     let at = (o.offset.max(0) as usize + position as usize) * if o.dtype == DType::I64 { 8 } else { 4 };
     let four = |at: usize| bytes.get(at..at + 4).map_or([0; 4], |b| [b[0], b[1], b[2], b[3]]);
     let index = match o.dtype {
-        DType::I64 => i64::from(u32::from_le_bytes(four(at))) | i64::from(i32::from_le_bytes(four(at + 4))) << 32,
+        DType::I64 => {
+            i64::from(u32::from_le_bytes(four(at))) | i64::from(i32::from_le_bytes(four(at + 4))) << 32
+        }
         DType::I32 => i64::from(i32::from_le_bytes(four(at))),
         _ => i64::from(u32::from_le_bytes(four(at))),
     };
-    Err(Error::IndexOutOfRange { node: look.label.clone(), index, position: position as usize, limit: look.limit })
+    Err(Error::IndexOutOfRange {
+        node: look.label.clone(),
+        index,
+        position: position as usize,
+        limit: look.limit,
+    })
 }
 
 /// Memory, constants, bindings, and the steps that run once.
@@ -143,7 +150,9 @@ pub fn narrowed(dtype: DType, bytes: &[u8]) -> Vec<u8> {
     let words = bytes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
     match dtype {
         DType::F16 => words.flat_map(|b| half::f16::from_f32(f32::from_le_bytes(b)).to_le_bytes()).collect(),
-        DType::BF16 => words.flat_map(|b| half::bf16::from_f32(f32::from_le_bytes(b)).to_le_bytes()).collect(),
+        DType::BF16 => {
+            words.flat_map(|b| half::bf16::from_f32(f32::from_le_bytes(b)).to_le_bytes()).collect()
+        }
         _ => words.map(|b| b[0]).collect(),
     }
 }

@@ -25,7 +25,10 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
-    pub fn new(gpu: &Arc<Gpu>, parameters: Vec<(String, TensorType, Option<Tensor<'static>>)>) -> Result<Store> {
+    pub fn new(
+        gpu: &Arc<Gpu>,
+        parameters: Vec<(String, TensorType, Option<Tensor<'static>>)>,
+    ) -> Result<Store> {
         let chunk = gpu.context().limits.binding;
         let mut pieces: Vec<(usize, Lifetime)> = vec![];
         for (i, (_, ty, _)) in parameters.iter().enumerate() {

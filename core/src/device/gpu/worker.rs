@@ -25,9 +25,11 @@ pub struct Desk {
     waiting: Vec<Waiting>,
 }
 
+type Then = Box<dyn FnOnce(&mut Desk, Result<()>)>;
+
 struct Waiting {
     point: blade::SyncPoint,
-    then: Box<dyn FnOnce(&mut Desk, Result<()>)>,
+    then: Then,
 }
 
 impl Desk {
@@ -222,7 +224,13 @@ pub fn translated(context: &Context, panic: &(dyn std::any::Any + Send)) -> Erro
     let why = text.unwrap_or("it panicked without a message").to_string();
     let says = |words: &[&str]| words.iter().any(|w| why.contains(w));
     let device = context.name.clone();
-    if says(&["OUT_OF_DEVICE_MEMORY", "OUT_OF_HOST_MEMORY", "OutOfDeviceMemory", "OutOfHostMemory", "OutOfMemory"]) {
+    if says(&[
+        "OUT_OF_DEVICE_MEMORY",
+        "OUT_OF_HOST_MEMORY",
+        "OutOfDeviceMemory",
+        "OutOfHostMemory",
+        "OutOfMemory",
+    ]) {
         return Error::OutOfMemory { wanted: 0, what: format!("{device}: {why}") };
     }
     if says(&["DEVICE_LOST", "GPU has crashed", "DeviceLost"]) {

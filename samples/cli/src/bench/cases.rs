@@ -4,8 +4,8 @@ mod fill;
 mod models;
 mod ops;
 
-use super::{Measured, Told, told};
 use super::timing::Timing;
+use super::{Measured, Told, told};
 use crate::args::Place;
 use crate::failure::{Failure, Result};
 use crate::output::{ms, table};

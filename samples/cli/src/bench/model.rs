@@ -1,7 +1,7 @@
 //! Times a model folder: opening it, and its forward pass with pooling.
 
-use super::{Measured, Told, told};
 use super::timing::Timing;
+use super::{Measured, Told, told};
 use crate::args::Place;
 use crate::embed::open;
 use crate::failure::Result;

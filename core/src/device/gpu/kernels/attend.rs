@@ -27,7 +27,10 @@ pub fn backward(w: &AttentionGrad, layouts: &Layouts, limits: &Limits) -> Made {
     let skeleton = attention::backward(&problem, &allowed(limits));
     let (dq, dk) = (w.b * w.h * w.l * w.d, w.b * w.h_kv * w.s * w.d);
     let place = |from: usize, heads: usize, rows: usize, size: usize| {
-        format!("((b * {heads}u + {{}}) * {rows}u + {{}}) * {size}u + e + {}u", from + w.out.offset.max(0) as usize)
+        format!(
+            "((b * {heads}u + {{}}) * {rows}u + {{}}) * {size}u + e + {}u",
+            from + w.out.offset.max(0) as usize
+        )
     };
     made(&skeleton, layouts, |source, hole| {
         let (at, names) = match hole {
@@ -43,9 +46,8 @@ pub fn backward(w: &AttentionGrad, layouts: &Layouts, limits: &Limits) -> Made {
 
 fn problem(form: &AttentionForm, sizes: [usize; 7], operands: [&Operand; 4]) -> Problem {
     let [b, h, h_kv, l, s, d, d_v] = sizes;
-    let vector = |o: &Operand| {
-        o.strides[3] == 1 && o.offset % 4 == 0 && o.strides[..3].iter().all(|s| s % 4 == 0)
-    };
+    let vector =
+        |o: &Operand| o.strides[3] == 1 && o.offset % 4 == 0 && o.strides[..3].iter().all(|s| s % 4 == 0);
     let [q, k, v, up] = operands.map(vector);
     Problem {
         b,
@@ -77,7 +79,12 @@ fn address(o: &Operand, names: [&str; 4]) -> String {
 }
 
 /// What a reading hole returns.
-fn read(source: &mut Source<'_>, hole: &str, [q, k, v, up]: [&Operand; 4], mask: Option<&Operand>) -> Option<String> {
+fn read(
+    source: &mut Source<'_>,
+    hole: &str,
+    [q, k, v, up]: [&Operand; 4],
+    mask: Option<&Operand>,
+) -> Option<String> {
     let (o, names) = match hole.trim_end_matches('4') {
         "load_q" => (q, ["b", "h", "i", "e"]),
         "load_k" => (k, ["b", "g", "j", "e"]),

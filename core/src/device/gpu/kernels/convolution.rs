@@ -49,7 +49,9 @@ pub fn kernels(w: &Convolution, layouts: &Layouts, limits: &Limits, precision: P
             source.function(format!("fn load_a(z: u32, row: u32, k: u32) -> f32 {{\n{at}return {one};\n}}"));
             if four {
                 let value = source.load4(&w.weight, "at");
-                source.function(format!("fn load_a4(z: u32, row: u32, k: u32) -> vec4<f32> {{\n{at}return {value};\n}}"));
+                source.function(format!(
+                    "fn load_a4(z: u32, row: u32, k: u32) -> vec4<f32> {{\n{at}return {value};\n}}"
+                ));
             }
         }
         if text.contains("load_b") {
@@ -67,7 +69,9 @@ pub fn kernels(w: &Convolution, layouts: &Layouts, limits: &Limits, precision: P
                  let at = outer * {plane}u + p + {}u;\n",
                 w.out.offset
             );
-            source.function(format!("fn store(z: u32, row: u32, col: u32, v: f32) {{\n{at}finished(outer, p, at, v);\n}}"));
+            source.function(format!(
+                "fn store(z: u32, row: u32, col: u32, v: f32) {{\n{at}finished(outer, p, at, v);\n}}"
+            ));
             if shape.c_vec {
                 source.function(format!(
                     "fn store4(z: u32, row: u32, col: u32, v: vec4<f32>) {{\n{at}finished4(outer, p, at, v);\n}}"
@@ -86,13 +90,13 @@ fn window(source: &mut Source<'_>, w: &Convolution) {
         let spread = f.input_dilation[a];
         let mut text = format!(
             "let s{name} = o{name} * {}u + k{name} * {}u - {}u;\n",
-            f.stride[a],
-            f.dilation[a],
-            f.pad_before[a] as u32
+            f.stride[a], f.dilation[a], f.pad_before[a] as u32
         );
         if spread > 1 {
             text += &format!("let {name} = s{name} / {spread}u;\n");
-            text += &format!("if (s{name} % {spread}u != 0u || s{name} >= 0x80000000u || {name} >= {size}u) {{ return 0.0f; }}\n");
+            text += &format!(
+                "if (s{name} % {spread}u != 0u || s{name} >= 0x80000000u || {name} >= {size}u) {{ return 0.0f; }}\n"
+            );
         } else {
             text += &format!("let {name} = s{name};\nif ({name} >= {size}u) {{ return 0.0f; }}\n");
         }
@@ -119,9 +123,12 @@ fn direct(w: &Convolution, layouts: &Layouts) -> Kernel {
     epilogue::put(&mut source, &w.epilogue, &w.out, false);
     let mut body = walk::group_number(grid);
     body += &format!("let i = group * {THREADS}u + lid;\nif (i >= {total}u) {{ return; }}\n");
-    body += &format!("let p = i % {plane}u;\nlet outer = i / {plane}u;\nlet channel = outer % {o}u;\nvar sum = 0.0f;\n");
+    body += &format!(
+        "let p = i % {plane}u;\nlet outer = i / {plane}u;\nlet channel = outer % {o}u;\nvar sum = 0.0f;\n"
+    );
     let names = ["channel", "c", "ky", "kx"].map(String::from);
-    let weight = source.load(&w.weight, &format!("({})", walk::address(w.weight.offset, &names, &w.weight.strides)));
+    let weight =
+        source.load(&w.weight, &format!("({})", walk::address(w.weight.offset, &names, &w.weight.strides)));
     body += &format!(
         "for (var c = 0u; c < {cg}u; c++) {{\nfor (var ky = 0u; ky < {kh}u; ky++) {{\nfor (var kx = 0u; kx < {kw}u; kx++) {{\n\
          sum += {weight} * window(outer / {o}u, channel / {og}u * {cg}u + c, p / {ow}u, p % {ow}u, ky, kx);\n}}\n}}\n}}\n"

@@ -14,7 +14,8 @@ pub fn put(source: &mut Source<'_>, epilogue: &Option<Epilogue>, out: &Operand, 
         source.function(format!("fn finished(outer: u32, col: u32, at: u32, v: f32) {{ {one} }}"));
         if wide {
             let four = source.store4(out, "at", "v");
-            source.function(format!("fn finished4(outer: u32, col: u32, at: u32, v: vec4<f32>) {{ {four} }}"));
+            source
+                .function(format!("fn finished4(outer: u32, col: u32, at: u32, v: vec4<f32>) {{ {four} }}"));
         }
         return;
     };

@@ -107,7 +107,8 @@ impl<'a> Lookup<'a> {
     fn read(&self) -> Kernel {
         let mut source = Source::new(self.layouts);
         let (w, whole) = (self.w, self.w.kind == IndexKind::Take);
-        let total = if whole { self.outer * self.count * self.inner } else { w.indices_shape.iter().product() };
+        let total =
+            if whole { self.outer * self.count * self.inner } else { w.indices_shape.iter().product() };
         let aligned = w.table.offset % 4 == 0 && w.out.offset % 4 == 0;
         let float = source.has_four(&w.table);
         let lanes = if whole && self.inner.is_multiple_of(4) && aligned && float { 4 } else { 1 };
@@ -196,9 +197,14 @@ impl<'a> Lookup<'a> {
         body += &format!("let t = group * {THREADS}u + lid;\nif (t >= {work}u) {{ return; }}\n");
         let (n, divide) = (self.count, if self.twice { " / 2u" } else { "" });
         let each = if serial { 1 } else { n };
-        body += &format!("let o = t / {}u;\nlet j = t / {inner}u % {each}u;\nlet i = t % {inner}u;\n", inner * each);
+        body += &format!(
+            "let o = t / {}u;\nlet j = t / {inner}u % {each}u;\nlet i = t % {inner}u;\n",
+            inner * each
+        );
         // where the update of index j lies, and which index it goes by
-        source.function(format!("fn update_at(o: u32, j: u32, i: u32) -> u32 {{ return (o * {n}u + j) * {inner}u + i; }}"));
+        source.function(format!(
+            "fn update_at(o: u32, j: u32, i: u32) -> u32 {{ return (o * {n}u + j) * {inner}u + i; }}"
+        ));
         let own = |j: &str| match whole {
             true => j.to_string(),
             false => format!("update_at(o, {j}, i){divide}"),
@@ -211,7 +217,8 @@ impl<'a> Lookup<'a> {
                 return format!("{line}let to = {to};\n");
             }
             let strides: Vec<isize> = contiguous_strides(&w.table_shape);
-            let (split, mut names) = walk::coordinates("c", &format!("update_at(o, {j}, i)"), &w.indices_shape);
+            let (split, mut names) =
+                walk::coordinates("c", &format!("update_at(o, {j}, i)"), &w.indices_shape);
             names[w.axis] = "k".into();
             format!("{line}{split}let to = {};\n", walk::address(w.out.offset, &names, &strides))
         };
@@ -239,7 +246,8 @@ impl<'a> Lookup<'a> {
             body += &format!("for (var s = 0u; s < j; s++) {{ if ({equal}) {{ return; }} }}\n");
             let (first, value) = (source.load(&w.out, "to"), update(&mut source, "s"));
             body += &format!("var sum = {first} + {};\n", update(&mut source, "j"));
-            body += &format!("for (var s = j + 1u; s < {n}u; s++) {{ if ({equal}) {{ sum += {value}; }} }}\n");
+            body +=
+                &format!("for (var s = j + 1u; s < {n}u; s++) {{ if ({equal}) {{ sum += {value}; }} }}\n");
             body += &source.store(&w.out, "to", "sum");
         }
         source.finish(&entry(THREADS, &body), grid)

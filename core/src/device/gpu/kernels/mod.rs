@@ -1,7 +1,7 @@
 //! Kernels of a plan's steps: each archetype's skeleton, its holes filled.
 
-pub mod attention;
 mod attend;
+pub mod attention;
 mod convolution;
 mod dequantise;
 mod epilogue;

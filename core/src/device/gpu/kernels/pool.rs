@@ -40,7 +40,9 @@ pub fn kernel(w: &Pool, layouts: &Layouts) -> Kernel {
         return source.finish(&entry(THREADS, &body), grid);
     };
     // the windows that cover row y begin at output rows (y + padding − kernel) / stride + 1 to (y + padding) / stride
-    body += &format!("let plane = i / {size}u;\nlet at = i % {size}u;\nlet y = at / {wd}u;\nlet x = at % {wd}u;\n");
+    body += &format!(
+        "let plane = i / {size}u;\nlet at = i % {size}u;\nlet y = at / {wd}u;\nlet x = at % {wd}u;\n"
+    );
     let range = |name: &str, axis: usize, last: usize| {
         let (k, s, p) = (f.kernel[axis], f.stride[axis], f.padding[axis]);
         format!(

@@ -47,7 +47,9 @@ pub fn kernels(w: &Product, layouts: &Layouts, limits: &Limits, precision: Preci
         let at = address(o, batch, names);
         let [first, second] = names;
         let one = source.load(o, "at");
-        source.function(format!("fn load_{name}(z: u32, {first}: u32, {second}: u32) -> f32 {{\n{at}return {one};\n}}"));
+        source.function(format!(
+            "fn load_{name}(z: u32, {first}: u32, {second}: u32) -> f32 {{\n{at}return {one};\n}}"
+        ));
         if (if name == "a" { shape.a_vec } else { shape.b_vec }) != Along::None {
             let four = source.load4(o, "at");
             source.function(format!(
@@ -108,8 +110,8 @@ pub fn made(
     let passes = std::iter::once(&skeleton.main).chain(&skeleton.reduce);
     let kernel = |pass: &product::Pass| -> Kernel {
         let mut source = Source::new(layouts);
-        let named = |e: &&'static str| e.trim_start_matches("enable ").trim_end_matches(';');
-        skeleton.enables.iter().for_each(|e| source.enable(named(&e)));
+        let named = |e: &'static str| e.trim_start_matches("enable ").trim_end_matches(';');
+        skeleton.enables.iter().for_each(|&e| source.enable(named(e)));
         // "partial_store(" is no call of "store("
         let own = pass.text.replace("partial_store(", "").replace("partial_load(", "");
         fill(&mut source, &own);

@@ -37,11 +37,14 @@ pub fn kernel(w: &Scan, layouts: &Layouts) -> Kernel {
     source.function(format!("var<workgroup> tile: array<{kind}, {THREADS}>;"));
     let value = source.load(&w.input, &at("j", w.input.offset));
     let store = source.store(&w.out, &at("j", w.out.offset), "(sum + x)");
-    body += &format!("for (var first = 0u; first < {}u; first += {THREADS}u) {{\nlet j = first + lid;\n", w.n);
+    body +=
+        &format!("for (var first = 0u; first < {}u; first += {THREADS}u) {{\nlet j = first + lid;\n", w.n);
     body += &format!("var x = {kind}(0);\nif (j < {}u) {{ x = {value}; }}\n", w.n);
     let mut step = 1;
     while step < THREADS {
-        body += &format!("tile[lid] = x;\nworkgroupBarrier();\nif (lid >= {step}u) {{ x += tile[lid - {step}u]; }}\n");
+        body += &format!(
+            "tile[lid] = x;\nworkgroupBarrier();\nif (lid >= {step}u) {{ x += tile[lid - {step}u]; }}\n"
+        );
         body += "workgroupBarrier();\n";
         step *= 2;
     }

@@ -14,17 +14,20 @@ pub const THREADS: usize = 256;
 /// (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1).
 pub fn kernel(adam: bool, elements: usize, words: usize) -> (String, [u32; 3]) {
     let grid = walk::fold(elements.div_ceil(THREADS));
-    let mut text = String::from("var<storage, read_write> b0: array<f32>;\nvar<storage, read> b1: array<f32>;\n");
+    let mut text =
+        String::from("var<storage, read_write> b0: array<f32>;\nvar<storage, read> b1: array<f32>;\n");
     text += "var<storage, read> b2: array<u32>;\nvar<storage, read> b3: array<f32>;\n";
     let mut body = walk::group_number(grid);
     body += &format!("let i = group * {THREADS}u + lid;\nif (i >= {elements}u) {{ return; }}\n");
     if words > 0 {
-        body += &format!("for (var e = 0u; e < {words}u; e++) {{ if (b2[e] != 0xffffffffu) {{ return; }} }}\n");
+        body +=
+            &format!("for (var e = 0u; e < {words}u; e++) {{ if (b2[e] != 0xffffffffu) {{ return; }} }}\n");
     }
     body += "let g = b1[i];\n";
     if adam {
         text += "var<storage, read_write> b4: array<f32>;\nvar<storage, read_write> b5: array<f32>;\n";
-        body += "let m = b3[1] * b4[i] + (1.0f - b3[1]) * g;\nlet v = b3[2] * b5[i] + (1.0f - b3[2]) * g * g;\n";
+        body +=
+            "let m = b3[1] * b4[i] + (1.0f - b3[1]) * g;\nlet v = b3[2] * b5[i] + (1.0f - b3[2]) * g * g;\n";
         body += "b4[i] = m;\nb5[i] = v;\nb0[i] = b0[i] - b3[0] * m / (sqrt(v) * b3[4] + b3[3]);";
     } else {
         body += "b0[i] = b0[i] - b3[0] * g;";

@@ -64,13 +64,7 @@ pub fn float(source: &mut Source<'_>, v: f32) -> String {
     format!("bits({}u)", v.to_bits())
 }
 
-fn value(
-    source: &mut Source<'_>,
-    tape: &Tape,
-    instr: &Instr,
-    kind: Kind,
-    names: &mut Names<'_>,
-) -> String {
+fn value(source: &mut Source<'_>, tape: &Tape, instr: &Instr, kind: Kind, names: &mut Names<'_>) -> String {
     match instr {
         Instr::Load(i) => (names.load)(source, *i),
         Instr::Reduced(i) => (names.reduced)(*i),

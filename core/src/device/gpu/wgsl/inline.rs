@@ -75,13 +75,17 @@ fn by_stride(w: &Rowwise) -> Vec<usize> {
 /// Whether a step may compute for itself what it reads of buffer `b`.
 fn takes(reader: &Work, b: BufferId, w: &Rowwise) -> bool {
     let row = !w.reductions.is_empty();
-    let costly = |i: &Instr| matches!(i, Instr::Unary(op, _) if !matches!(op, Unary::Neg | Unary::Abs | Unary::Recip))
-        || matches!(i, Instr::Random(..));
+    let costly = |i: &Instr| {
+        matches!(i, Instr::Unary(op, _) if !matches!(op, Unary::Neg | Unary::Abs | Unary::Recip))
+            || matches!(i, Instr::Random(..))
+    };
     let cheap = w.tape.code.iter().filter(|c| costly(&c.0)).count() <= 1;
     match reader {
         Work::Product(p) => {
-            let elsewhere = p.b.buffer == b || p.epilogue.iter().flat_map(|e| &e.operands).any(|o| o.buffer == b);
-            let whole = w.reduced.iter().zip(&w.domain).all(|(r, n)| *r || *n == 1) && w.domain.iter().product::<usize>() <= ROW;
+            let elsewhere =
+                p.b.buffer == b || p.epilogue.iter().flat_map(|e| &e.operands).any(|o| o.buffer == b);
+            let whole = w.reduced.iter().zip(&w.domain).all(|(r, n)| *r || *n == 1)
+                && w.domain.iter().product::<usize>() <= ROW;
             let single = p.m == 1 && p.batch.iter().product::<usize>() == 1;
             !elsewhere && if row { whole && single } else { p.m <= FEW || cheap && p.n <= COLUMNS }
         }

@@ -40,7 +40,8 @@ pub fn writes_four(o: &Operand, strides: &[isize]) -> bool {
 
 /// Strides of a tape's `Index` instructions, in its order.
 pub fn index_strides(tape: &Tape) -> Vec<&[isize]> {
-    let strides = tape.code.iter().filter_map(|(i, _)| if let Instr::Index(s) = i { Some(s.as_slice()) } else { None });
+    let strides =
+        tape.code.iter().filter_map(|(i, _)| if let Instr::Index(s) = i { Some(s.as_slice()) } else { None });
     strides.collect()
 }
 
@@ -68,7 +69,8 @@ impl Code<'_> {
     pub fn print(&self, source: &mut Source<'_>, coordinates: &[String], lanes: usize) -> (String, String) {
         let shift = usize::from(self.first.is_some());
         let used = code::needed(self.tape, &[self.result]);
-        let loaded = |i: usize| self.tape.code.iter().zip(&used).any(|(c, u)| *u && c.0 == Instr::Load(i + shift));
+        let loaded =
+            |i: usize| self.tape.code.iter().zip(&used).any(|(c, u)| *u && c.0 == Instr::Load(i + shift));
         let mut text = String::new();
         let mut ways = vec![Four::Same; self.operands.len()];
         for (i, o) in self.operands.iter().enumerate().filter(|(i, _)| loaded(*i)) {
@@ -102,7 +104,10 @@ impl Code<'_> {
             let mut index = |s: &[isize]| {
                 let at = self.indices.iter().position(|k| *k == s).unwrap_or(0);
                 let own = &self.index_strides[at];
-                format!("({})", walk::address(own.last().copied().unwrap_or(0) * lane as isize, coordinates, own))
+                format!(
+                    "({})",
+                    walk::address(own.last().copied().unwrap_or(0) * lane as isize, coordinates, own)
+                )
             };
             let mut names = Names { load: &mut load, index: &mut index, reduced: &|i| format!("red{i}") };
             let lines = code::print(source, self.tape, &[self.result], &[], &mut names);

@@ -175,7 +175,14 @@ pub struct Source<'a> {
 impl<'a> Source<'a> {
     /// An empty kernel over those buffers.
     pub fn new(layouts: &'a Layouts) -> Self {
-        Source { layouts, enables: vec![], bindings: vec![], helpers: vec![], functions: vec![], inlined: vec![] }
+        Source {
+            layouts,
+            enables: vec![],
+            bindings: vec![],
+            helpers: vec![],
+            functions: vec![],
+            inlined: vec![],
+        }
     }
 
     /// Puts a helper of [`math`] and those it calls into the kernel.
@@ -396,7 +403,8 @@ impl<'a> Source<'a> {
             DType::I32 => self.assign(b, View::I32, index, value),
             DType::Bool => self.assign(b, View::U32, index, &format!("u32({value})")),
             DType::I64 => {
-                let low = self.assign(b, View::U32, &format!("({index}) * 2u"), &format!("bitcast<u32>({value})"));
+                let low =
+                    self.assign(b, View::U32, &format!("({index}) * 2u"), &format!("bitcast<u32>({value})"));
                 let sign = format!("bitcast<u32>(({value}) >> 31u)");
                 let high = self.assign(b, View::U32, &format!("({index}) * 2u + 1u"), &sign);
                 format!("{low} {high}")

@@ -3,12 +3,15 @@
 use super::choice::{Tiling, choose};
 use super::roles::{Role, constants, fours};
 use super::tiles::{Writer, repeat};
-use super::{Kernel, Limits, Pass, Problem, grid};
+use super::{Kernel, Limits, Pass, Problem, few, grid};
 use std::fmt::Write;
 
 /// softmax(q·kᵀ·scale + mask)·v. Holes: `load_q`, `load_k`, `load_v` (or their forms of four),
 /// `load_mask`, `store`; with two passes, `part_store` and `part_load`.
 pub fn forward(p: &Problem, limits: &Limits) -> Kernel {
+    if few::fits(p, limits) {
+        return few::forward(p);
+    }
     let t = choose(p, Role::Forward, limits, true);
     let mut passes = vec![Writer::new(p, Role::Forward, &t, limits.software, 0).write()];
     if t.splits == 1 {

@@ -15,6 +15,7 @@ macro_rules! line {
 
 mod backward;
 mod choice;
+mod few;
 mod forward;
 mod roles;
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! Pointwise work and reductions: one thread an element, or threads that share rows and join their parts.
 
+mod join;
+
+pub use join::prepare;
+
 use super::fold;
 use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::code::{self, Names};
@@ -9,6 +13,7 @@ use crate::device::gpu::wgsl::walk::{self, Merged};
 use crate::expr::{Fold, Instr, Kind, Reg};
 use crate::plan::{Operand, Rowwise};
 use crate::tensor::DType;
+use join::type_name;
 
 /// Elements below which four at a time are not worth a longer text.
 const VECTORS_FROM: usize = 16 * 1024;
@@ -100,6 +105,8 @@ struct Rows<'a> {
     splits: usize,
     /// Elements a thread reads at once.
     lanes: usize,
+    /// Threads that can exchange values without memory; 1 where that is not known.
+    subgroup: usize,
     /// Registers that are the same for a whole row.
     of_row: Vec<bool>,
     /// Reductions that run in the same pass over the row.
@@ -133,7 +140,12 @@ impl<'a> Rows<'a> {
             (parts, columns * if parts == 1 { 64 / columns } else { 1 })
         } else {
             let few = rows < 2 * limits.units;
-            let each = if few { 2 } else { 8 };
+            // elements a thread: so many at once, so often
+            let each = match (limits.software, few) {
+                (true, _) => 8,
+                (false, true) => 4,
+                (false, false) => 12,
+            };
             let parts = length.div_ceil(each).next_power_of_two().min(256);
             (parts, (if few { 32 } else { 128 } / parts).clamp(1, rows.next_power_of_two()))
         };
@@ -141,13 +153,13 @@ impl<'a> Rows<'a> {
         let passes = passes(w);
         let folds = w.reductions.iter().all(|(f, _)| !matches!(f, Fold::ArgMax | Fold::ArgMin));
         let groups = rows.div_ceil(group);
-        let splits = if passes.len() == 1 && w.per_row && folds && length / parts >= 64 && groups < limits.units {
-            (2 * limits.units / groups).clamp(1, length / (parts * 16))
-        } else {
-            1
-        };
-        let mut rows =
-            Rows {
+        let splits =
+            if passes.len() == 1 && w.per_row && folds && length / parts >= 64 && groups < limits.units {
+                (2 * limits.units / groups).clamp(1, length / (parts * 16))
+            } else {
+                1
+            };
+        let mut rows = Rows {
             w,
             indices,
             kept,
@@ -160,6 +172,7 @@ impl<'a> Rows<'a> {
             across,
             splits,
             lanes: 1,
+            subgroup: limits.subgroup.filter(|_| !across).unwrap_or(1),
             of_row,
             passes,
         };
@@ -183,8 +196,12 @@ impl<'a> Rows<'a> {
         };
         let reads = self.w.operands.iter().enumerate().all(|(i, o)| fits(i, o));
         let writes = self.w.per_row || fits(out, &self.w.out) && self.along.strides[out].last() == Some(&1);
-        let worth = innermost >= 512 && (!limits.software || innermost >= 4096);
-        if !self.across && worth && innermost % 4 == 0 && self.indices.is_empty() && reads && writes { 4 } else { 1 }
+        let worth = innermost >= if limits.software { 4096 } else { 64 };
+        if !self.across && worth && innermost % 4 == 0 && self.indices.is_empty() && reads && writes {
+            4
+        } else {
+            1
+        }
     }
 
     fn kernel(&self, layouts: &Layouts, part: Part) -> Kernel {
@@ -205,13 +222,17 @@ impl<'a> Rows<'a> {
         } else {
             "group".into()
         };
-        body += &format!("let place = {block} * {}u + {row_of};\nlet live = place < {}u;\n", self.group, self.rows);
+        body += &format!(
+            "let place = {block} * {}u + {row_of};\nlet live = place < {}u;\n",
+            self.group, self.rows
+        );
         body += &format!("let row = min(place, {}u);\n", self.rows - 1);
         let (split, coordinates) = walk::coordinates("k", "row", &self.kept.sizes);
         body += &split;
         let operands = self.w.operands.len();
         for (i, o) in self.w.operands.iter().enumerate() {
-            body += &format!("let a{i} = {};\n", walk::address(o.offset, &coordinates, &self.kept.strides[i]));
+            body +=
+                &format!("let a{i} = {};\n", walk::address(o.offset, &coordinates, &self.kept.strides[i]));
         }
         let out = walk::address(self.w.out.offset, &coordinates, &self.kept.strides[operands]);
         body += &format!("let at = {out};\n");
@@ -274,7 +295,8 @@ impl<'a> Rows<'a> {
     /// Prints what is the same for a whole row.
     fn hoist(&self, wanted: &[Reg], ready: &mut [bool], source: &mut Source<'_>, body: &mut String) {
         let needed = code::needed(&self.w.tape, wanted);
-        let rows: Vec<Reg> = (0..needed.len()).filter(|&r| needed[r] && self.of_row[r] && !ready[r]).collect();
+        let rows: Vec<Reg> =
+            (0..needed.len()).filter(|&r| needed[r] && self.of_row[r] && !ready[r]).collect();
         if rows.is_empty() {
             return;
         }
@@ -323,12 +345,27 @@ impl<'a> Rows<'a> {
         let (parts, lanes) = (self.parts, self.lanes);
         let (first, end) = if part == Part::Pieces {
             let each = self.length.div_ceil(self.splits).next_multiple_of(lanes);
-            *body += &format!("let first = piece * {each}u;\nlet end = min(first + {each}u, {}u);\n", self.length);
+            *body +=
+                &format!("let first = piece * {each}u;\nlet end = min(first + {each}u, {}u);\n", self.length);
             ("first + ", "end".to_string())
         } else {
             ("", format!("{}u", self.length))
         };
-        *body += &format!("for (var j = {first}part * {lanes}u; j < {end}; j += {}u) {{\n", parts * lanes);
+        // a loop of a known number of turns can be unrolled by the driver, so that loads do not wait for each other
+        let turns = self.length.div_ceil(parts * lanes);
+        let known = part != Part::Pieces && self.subgroup > 1 && (2..=8).contains(&turns);
+        if known {
+            *body += &format!(
+                "for (var turn = 0u; turn < {turns}u; turn++) {{\nlet j = part * {lanes}u + turn * {}u;\n",
+                parts * lanes
+            );
+            if !self.length.is_multiple_of(parts * lanes) {
+                *body += &format!("if (j >= {}u) {{ break; }}\n", self.length);
+            }
+        } else {
+            *body +=
+                &format!("for (var j = {first}part * {lanes}u; j < {end}; j += {}u) {{\n", parts * lanes);
+        }
         *body += &walk::coordinates("j", "j", &self.along.sizes).0;
         let needed = code::needed(&self.w.tape, wanted);
         if lanes == 4 {
@@ -384,7 +421,8 @@ impl<'a> Rows<'a> {
                 let name = source.bind(Slot::Scratch(r), view, false);
                 let element = format!("{name}[row * {}u + j]", self.splits);
                 let element = if kind == Kind::B { format!("({element} != 0u)") } else { element };
-                *body += &format!("acc{r} = {};\n", fold::join(source, f, kind, &format!("acc{r}"), &element));
+                *body +=
+                    &format!("acc{r} = {};\n", fold::join(source, f, kind, &format!("acc{r}"), &element));
             }
             *body += "}\n";
             return;
@@ -408,113 +446,6 @@ impl<'a> Rows<'a> {
             }
         });
     }
-
-    /// Joins the threads' parts; `red{r}` is then known to every thread of the row.
-    fn join(&self, pass: &[usize], source: &mut Source<'_>, body: &mut String) {
-        let threads = self.threads;
-        let step = if self.across { self.group } else { 1 };
-        for &r in pass {
-            let (f, kind) = (self.w.reductions[r].0, self.kind(r));
-            if self.parts == 1 {
-                let result = if fold::is_place(f) { format!("i32(pos{r})") } else { format!("acc{r}") };
-                *body += &format!("let red{r} = {result};\n");
-                continue;
-            }
-            source.function(format!("var<workgroup> s{r}: array<{}, {threads}>;", shared_type(kind)));
-            let put = if kind == Kind::B { format!("u32(acc{r})") } else { format!("acc{r}") };
-            *body += &format!("s{r}[lid] = {put};\n");
-            if fold::is_place(f) {
-                source.function(format!("var<workgroup> p{r}: array<u32, {threads}>;"));
-                *body += &format!("p{r}[lid] = pos{r};\n");
-            }
-        }
-        if self.parts == 1 {
-            return;
-        }
-        *body += "workgroupBarrier();\n";
-        let mut half = self.parts / 2;
-        while half > 0 {
-            *body += &format!("if (part < {half}u) {{\n");
-            for &r in pass {
-                let (f, kind) = (self.w.reductions[r].0, self.kind(r));
-                let other = half * step;
-                if fold::is_place(f) {
-                    let better = fold::better(source, f, kind);
-                    *body += &format!(
-                        "if ({better}(s{r}[lid], p{r}[lid], s{r}[lid + {other}u], p{r}[lid + {other}u])) \
-                         {{ s{r}[lid] = s{r}[lid + {other}u]; p{r}[lid] = p{r}[lid + {other}u]; }}\n"
-                    );
-                    continue;
-                }
-                let read = |i: &str| match kind {
-                    Kind::B => format!("(s{r}[{i}] != 0u)"),
-                    _ => format!("s{r}[{i}]"),
-                };
-                let (a, b) = (read("lid"), read(&format!("lid + {other}u")));
-                let joined = fold::join(source, f, kind, &a, &b);
-                let joined = if kind == Kind::B { format!("u32({joined})") } else { joined };
-                *body += &format!("s{r}[lid] = {joined};\n");
-            }
-            *body += "}\nworkgroupBarrier();\n";
-            half /= 2;
-        }
-        for &r in pass {
-            let (f, kind) = (self.w.reductions[r].0, self.kind(r));
-            let first = if self.group == 1 { "0u".to_string() } else { format!("lid - part * {step}u") };
-            let result = match kind {
-                _ if fold::is_place(f) => format!("i32(p{r}[{first}])"),
-                Kind::B => format!("s{r}[{first}] != 0u"),
-                _ => format!("s{r}[{first}]"),
-            };
-            *body += &format!("let red{r} = {result};\n");
-        }
-    }
-}
-
-/// Puts `fn prepare(lid: u32)` into a kernel of so many threads: it reduces the one row that a value computed there
-/// needs; `red0`, `red1`, … are its results. Every thread must call it.
-pub fn prepare(source: &mut Source<'_>, w: &Rowwise, threads: usize, limits: &Limits) {
-    let mut rows = Rows::new(w, limits);
-    // the whole workgroup shares the row; joining halves needs a power of two
-    rows.parts = if threads.is_power_of_two() { threads } else { threads.next_power_of_two() / 2 };
-    (rows.group, rows.across, rows.splits, rows.lanes, rows.threads) = (1, false, 1, 1, threads);
-    // threads beyond the power of two have no part
-    let mut body = format!("let part = select(lid, 0xffffffffu, lid >= {}u);\n", rows.parts);
-    for (i, o) in w.operands.iter().enumerate() {
-        body += &format!("let a{i} = {}u;\n", o.offset as u32);
-    }
-    for i in 0..rows.indices.len() {
-        body += &format!("let n{i} = 0u;\n");
-    }
-    let mut ready = vec![false; w.tape.code.len()];
-    for pass in &rows.passes {
-        rows.accumulate(pass, Part::Whole, &mut ready, source, &mut body);
-        rows.join(pass, source, &mut body);
-        for &r in pass {
-            source.function(format!("var<private> red{r}: {};", type_name(rows.kind(r))));
-        }
-    }
-    // inside the function results are told apart from the variables that outlive it
-    let mut inner = body;
-    for r in (0..w.reductions.len()).rev() {
-        inner = inner.replace(&format!("let red{r} = "), &format!("red{r} = "));
-    }
-    source.function(format!("fn prepare(lid: u32) {{\n{inner}}}"));
-}
-
-/// The type of a register.
-fn type_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::F => "f32",
-        Kind::I => "i32",
-        Kind::U => "u32",
-        Kind::B => "bool",
-    }
-}
-
-/// The type it has in memory that threads share.
-fn shared_type(kind: Kind) -> &'static str {
-    if kind == Kind::B { "u32" } else { type_name(kind) }
 }
 
 fn scratch_view(kind: Kind) -> (View, &'static str) {
