@@ -17,8 +17,8 @@ pub enum Precision {
     /// f32 throughout.
     #[default]
     Full,
-    /// Products may round their operands to f16 where the device has matrix units for them, with sums in f32.
-    /// Operands beyond ±65504 become infinite.
+    /// Products and attention may round their operands to f16 where the device has matrix units for them, with sums in
+    /// f32. Operands beyond ±65504 become infinite. Training computes in full precision all the same.
     Fast,
 }
 

@@ -38,7 +38,8 @@ impl Compiler {
         self
     }
 
-    /// How exactly to compute; [`Precision::Full`] unless told otherwise. The CPU device always computes so.
+    /// How exactly to compute; [`Precision::Full`] unless told otherwise. The CPU device always computes so, and so does
+    /// training: derivatives would lose their range in f16.
     pub fn with_precision(mut self, precision: Precision) -> Compiler {
         self.precision = precision;
         self
@@ -108,7 +109,8 @@ impl Compiler {
             plan(graph, options)?
         };
         drop(span);
-        let prepared = Prepared::new(&self.device, &plan, self.precision, &self.progress)?;
+        let precision = if options.gradients.is_empty() { self.precision } else { Precision::Full };
+        let prepared = Prepared::new(&self.device, &plan, precision, &self.progress)?;
         Ok(Compiled {
             device: self.device.clone(),
             plan: Arc::new(plan),

@@ -12,6 +12,7 @@ use crate::device::executor::Observer;
 use crate::device::optimizer::Optimizer;
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Place, Plan};
+use crate::tensor::DType;
 use blade_graphics as blade;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -231,7 +232,7 @@ impl Executor {
     /// [`Error::DeviceLost`].
     pub fn read(&self, buffer: BufferId) -> Result<Vec<u8>> {
         let held = self.prepared.program.layouts.buffers[buffer].clone();
-        let bytes = if held.wide { held.elements * 4 } else { held.dtype.bytes(held.elements).unwrap_or(0) };
+        let bytes = held.stored();
         let Some(at) = self.small_outputs.iter().find(|s| s.buffer == buffer).map(|s| s.at) else {
             return self.read_memory(buffer);
         };
@@ -252,7 +253,7 @@ impl Executor {
     /// The bytes of a buffer as they lie in the device's memory now, narrow elements packed.
     fn read_memory(&self, buffer: BufferId) -> Result<Vec<u8>> {
         let held = self.prepared.program.layouts.buffers[buffer].clone();
-        let bytes = if held.wide { held.elements * 4 } else { held.dtype.bytes(held.elements).unwrap_or(0) };
+        let bytes = held.stored();
         let (run, prepared) = (self.run, self.prepared.clone());
         let in_arena = matches!(self.plan.buffers[buffer].place, Place::Arena(_));
         let _span = crate::device::trace::span("read", "memory");
@@ -268,7 +269,11 @@ impl Executor {
             }
             Ok(all)
         })?;
-        Ok(if held.wide { narrowed(held.dtype, &all) } else { all })
+        Ok(match (held.wide, held.half) {
+            (true, _) => narrowed(held.dtype, &all),
+            (_, true) => widened(DType::F16, &all),
+            _ => all,
+        })
     }
 
     /// Makes steps change the parameters, or no longer.
@@ -440,7 +445,7 @@ impl Executor {
     pub fn shared(&self, buffer: BufferId) -> Result<Foreign> {
         let held = self.prepared.program.layouts.buffers[buffer].clone();
         let pieces = self.prepared.program.layouts.pieces(buffer);
-        if pieces != 1 || held.wide || is_narrow(held.dtype) {
+        if pieces != 1 || held.wide || held.half || is_narrow(held.dtype) {
             let why =
                 format!("a value of {} in {pieces} pieces has no buffer of its own to share", held.dtype);
             return Err(Error::Device { device: self.gpu.context().name.clone(), why });

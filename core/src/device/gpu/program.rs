@@ -99,7 +99,7 @@ struct Node {
 /// # Errors
 /// Work that has no kernel on this device.
 pub fn program(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Program> {
-    let layouts = Layouts::new(plan, limits.binding, limits.f16);
+    let layouts = Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast);
     let mut lookups: Vec<Lookup> = vec![];
     let mut scratch_sizes: Vec<usize> = vec![];
     let mut lower = |steps: &[Step]| -> Result<Vec<Node>> {

@@ -9,9 +9,9 @@ use crate::graph::AttentionForm;
 use crate::plan::{Attention, AttentionGrad, Operand};
 
 /// The kernels of attention.
-pub fn forward(w: &Attention, layouts: &Layouts, limits: &Limits, _precision: Precision) -> Made {
+pub fn forward(w: &Attention, layouts: &Layouts, limits: &Limits, precision: Precision) -> Made {
     let problem = problem(&w.form, [w.b, w.h, w.h_kv, w.l, w.s, w.d, w.d_v], [&w.q, &w.k, &w.v, &w.q]);
-    let skeleton = attention::forward(&problem, &allowed(limits));
+    let skeleton = attention::forward(&problem, &allowed(limits, precision));
     made(&skeleton, layouts, |source, hole| match hole {
         "store" => {
             let at = address(&w.out, ["b", "h", "i", "e"]);
@@ -24,7 +24,7 @@ pub fn forward(w: &Attention, layouts: &Layouts, limits: &Limits, _precision: Pr
 /// The kernels of attention's gradient: `out` is dq, dk and dv one after the other.
 pub fn backward(w: &AttentionGrad, layouts: &Layouts, limits: &Limits) -> Made {
     let problem = problem(&w.form, [w.b, w.h, w.h_kv, w.l, w.s, w.d, w.d_v], [&w.q, &w.k, &w.v, &w.up]);
-    let skeleton = attention::backward(&problem, &allowed(limits));
+    let skeleton = attention::backward(&problem, &allowed(limits, Precision::Full));
     let (dq, dk) = (w.b * w.h * w.l * w.d, w.b * w.h_kv * w.s * w.d);
     let place = |from: usize, heads: usize, rows: usize, size: usize| {
         format!(
@@ -65,12 +65,15 @@ fn problem(form: &AttentionForm, sizes: [usize; 7], operands: [&Operand; 4]) -> 
     }
 }
 
-fn allowed(limits: &Limits) -> attention::Limits {
+fn allowed(limits: &Limits, precision: Precision) -> attention::Limits {
     attention::Limits {
         shared: limits.shared,
         threads: limits.threads.min(256),
         units: limits.units,
         software: limits.software,
+        coop: if limits.f16 { limits.coop } else { 0 },
+        subgroup: limits.subgroup.unwrap_or(0),
+        fast: precision == Precision::Fast,
     }
 }
 
@@ -107,6 +110,7 @@ fn made(
     let mut kernels = vec![];
     for pass in &skeleton.passes {
         let mut source = Source::new(layouts);
+        pass.enables.iter().for_each(|name| source.enable(name));
         for (name, signature) in pass.holes() {
             let body = match name {
                 "part_store" | "stat_store" => format!("{}[i] = v;", source.scratch(0, true)),

@@ -26,6 +26,8 @@ pub struct Held {
     pub elements: usize,
     /// Elements of 8 and 16 bits take 32 each: those that kernels write.
     pub wide: bool,
+    /// f32 elements held as f16: only products and attention read them, which round them so anyway.
+    pub half: bool,
     /// Never stored: the elements of this buffer in a block format, widened where they are used.
     pub blocks: Option<BufferId>,
     /// Never stored: computed where it is used, by that one of the layouts' values.
@@ -33,10 +35,18 @@ pub struct Held {
 }
 
 impl Held {
+    /// Bytes of its elements as they lie there.
+    pub fn stored(&self) -> usize {
+        match (self.wide, self.half) {
+            (true, _) => self.elements * 4,
+            (_, true) => self.elements * 2,
+            _ => self.dtype.bytes(self.elements).unwrap_or(0),
+        }
+    }
+
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
-        let bytes = if self.wide { self.elements * 4 } else { self.dtype.bytes(self.elements).unwrap_or(0) };
-        bytes.max(1).next_multiple_of(16)
+        self.stored().max(1).next_multiple_of(16)
     }
 }
 
@@ -47,11 +57,12 @@ pub fn is_narrow(dtype: DType) -> bool {
 
 impl Layouts {
     /// The layouts of a plan's buffers: narrow elements that a step writes are held wide.
-    pub fn new(plan: &Plan, limit: usize, native16: bool) -> Layouts {
+    /// With `halves`, what only products and attention read is held as f16.
+    pub fn new(plan: &Plan, limit: usize, native16: bool, halves: bool) -> Layouts {
         let mut buffers: Vec<Held> = plan
             .buffers
             .iter()
-            .map(|b| Held { dtype: b.dtype, elements: b.elements, wide: false, blocks: None, inline: None })
+            .map(|b| Held { dtype: b.dtype, elements: b.elements, wide: false, half: false, blocks: None, inline: None })
             .collect();
         for step in plan.once.iter().chain(&plan.steps) {
             step.work.for_each_operand(|o, written| {
@@ -73,6 +84,11 @@ impl Layouts {
             buffers[b].inline = Some(values.len());
             values.push(w);
         }
+        if halves && native16 {
+            for (b, held) in buffers.iter_mut().enumerate() {
+                held.half = held.blocks.is_none() && held.inline.is_none() && is_rounded(plan, b);
+            }
+        }
         Layouts { buffers, limit, native16, values }
     }
 
@@ -80,6 +96,34 @@ impl Layouts {
     pub fn pieces(&self, buffer: BufferId) -> usize {
         self.buffers[buffer].bytes().div_ceil(self.limit)
     }
+}
+
+/// Whether nothing but products and attention read a buffer of the arena.
+fn is_rounded(plan: &Plan, b: BufferId) -> bool {
+    use crate::plan::{Place, Work};
+    let buffer = &plan.buffers[b];
+    let inner = matches!(buffer.place, Place::Arena(_)) && buffer.dtype == DType::F32;
+    if !inner || plan.unfused || plan.gradients.iter().any(|g| g.1 == b) {
+        return false;
+    }
+    let mut read = false;
+    let fits = plan.steps.iter().all(|step| {
+        let mut others = false;
+        let mut reads = false;
+        step.work.for_each_operand(|o, written| reads |= !written && o.buffer == b);
+        read |= reads;
+        match &step.work {
+            Work::Product(p) => {
+                others = p.epilogue.iter().flat_map(|e| &e.operands).any(|o| o.buffer == b);
+            }
+            Work::Attention(a) => others = a.mask.as_ref().is_some_and(|m| m.buffer == b),
+            Work::Rowwise(_) => others = reads,
+            // anything else neither reads nor writes it
+            work => work.for_each_operand(|o, _| others |= o.buffer == b),
+        }
+        !others
+    });
+    read && fits
 }
 
 /// Something a kernel binds.
@@ -278,6 +322,9 @@ impl<'a> Source<'a> {
         if let Some(v) = self.layouts.buffers[b].inline {
             return self.computed(v, index, 1);
         }
+        if self.layouts.buffers[b].half {
+            return format!("f32({})", self.element(b, View::F16, index));
+        }
         match o.dtype {
             DType::F32 => self.element(b, View::F32, index),
             DType::I32 => self.element(b, View::I32, index),
@@ -340,6 +387,9 @@ impl<'a> Source<'a> {
             return self.computed(v, index, 4);
         }
         let quarter = format!("({index}) >> 2u");
+        if self.layouts.buffers[b].half {
+            return format!("vec4<f32>({})", self.element(b, View::F16x4, &quarter));
+        }
         if wide || !matches!(o.dtype, DType::F16 | DType::BF16) {
             return self.element(b, View::F32x4, &quarter);
         }
@@ -398,6 +448,9 @@ impl<'a> Source<'a> {
     /// A statement that writes a value of the dtype's kind to an operand's element at an index.
     pub fn store(&mut self, o: &Operand, index: &str, value: &str) -> String {
         let b = o.buffer;
+        if self.layouts.buffers[b].half {
+            return self.assign(b, View::F16, index, &format!("f16({value})"));
+        }
         match o.dtype {
             DType::F32 | DType::F16 | DType::BF16 => self.assign(b, View::F32, index, value),
             DType::I32 => self.assign(b, View::I32, index, value),
@@ -415,7 +468,11 @@ impl<'a> Source<'a> {
 
     /// A statement that writes four neighbours (a vec4<f32>) from an index that is a multiple of four.
     pub fn store4(&mut self, o: &Operand, index: &str, value: &str) -> String {
-        self.assign(o.buffer, View::F32x4, &format!("({index}) >> 2u"), value)
+        let quarter = format!("({index}) >> 2u");
+        if self.layouts.buffers[o.buffer].half {
+            return self.assign(o.buffer, View::F16x4, &quarter, &format!("vec4<f16>({value})"));
+        }
+        self.assign(o.buffer, View::F32x4, &quarter, value)
     }
 
     /// Names a binding that kernels write and read by hand.

@@ -62,7 +62,7 @@ fn add(p: &Problem, role: Role, t: &Tiling, lines: usize) -> (usize, Pass) {
         line!(out, "let line = x / D;\nlet bg = line / ROWS;\nlet row = line % ROWS;");
         line!(out, "store_dq(bg / KV, bg % KV * GROUP + row / L, row % L, x % D, v);\n}}");
     }
-    (elements, Pass { text, workgroups, threads: THREADS as u32 })
+    (elements, Pass { text, workgroups, threads: THREADS as u32, enables: &[] })
 }
 
 impl Writer<'_> {

@@ -103,7 +103,9 @@ var value = vec4<f32>(0.0f);
 if (t < {taken}u) {{
 for (var j = t / {columns}u; j < {s}u; j += {parts}u) {{
 let w = weights[j];
-if (w != 0.0f || (bitcast<u32>(w) & 0x7fffffffu) > 0x7f800000u) {{ value = fma(vec4<f32>(w), load_v4(b, g, j, column * 4u), value); }}
+// read whatever the weight, so that reads do not wait for each other
+let v = load_v4(b, g, j, column * 4u);
+value += select(v * w, vec4<f32>(0.0f), w == 0.0f);
 }}
 }}
 sums[t] = value;
@@ -127,5 +129,5 @@ store(b, h, i, t * 4u + 3u, scaled.w);
         scale = p.scale as f32,
         taken = columns * parts,
     );
-    Kernel { passes: vec![Pass { text, workgroups, threads: THREADS as u32 }], scratch: 0 }
+    Kernel { passes: vec![Pass { text, workgroups, threads: THREADS as u32, enables: &[] }], scratch: 0 }
 }

@@ -3,7 +3,7 @@
 use super::choice::{Tiling, choose};
 use super::roles::{Role, constants, fours};
 use super::tiles::{Writer, repeat};
-use super::{Kernel, Limits, Pass, Problem, few, grid};
+use super::{Kernel, Limits, Pass, Problem, coop, few, grid};
 use std::fmt::Write;
 
 /// softmax(q·kᵀ·scale + mask)·v. Holes: `load_q`, `load_k`, `load_v` (or their forms of four),
@@ -11,6 +11,9 @@ use std::fmt::Write;
 pub fn forward(p: &Problem, limits: &Limits) -> Kernel {
     if few::fits(p, limits) {
         return few::forward(p);
+    }
+    if let Some(pass) = coop::forward(p, limits) {
+        return Kernel { passes: vec![pass], scratch: 0 };
     }
     let t = choose(p, Role::Forward, limits, true);
     let mut passes = vec![Writer::new(p, Role::Forward, &t, limits.software, 0).write()];
@@ -44,7 +47,7 @@ fn merge(p: &Problem, t: &Tiling) -> Pass {
         line!(out, "sum = fma(sum_{n}, share_{n}, sum);\nvalue = fma(value_{n}, share_{n}, value);");
     }
     text.push_str(MERGE_CLOSE);
-    Pass { text, workgroups, threads: THREADS as u32 }
+    Pass { text, workgroups, threads: THREADS as u32, enables: &[] }
 }
 
 const MERGE_OPEN: &str = "

@@ -15,6 +15,7 @@ macro_rules! line {
 
 mod backward;
 mod choice;
+mod coop;
 mod few;
 mod forward;
 mod roles;
@@ -101,6 +102,12 @@ pub struct Limits {
     pub units: usize,
     /// A software device: short texts, because it compiles slowly.
     pub software: bool,
+    /// Side of the f16 cooperative matrices: 16, or 0 for none.
+    pub coop: usize,
+    /// Threads that run in step; 0 if that is not known.
+    pub subgroup: usize,
+    /// Whether the forward pass may round q, k, v and weights to f16.
+    pub fast: bool,
 }
 
 /// Passes to run one after the other, each after all writes of the one before.
@@ -121,6 +128,8 @@ pub struct Pass {
     pub workgroups: [u32; 3],
     /// Threads of a workgroup.
     pub threads: u32,
+    /// Extensions of WGSL that the text needs.
+    pub enables: &'static [&'static str],
 }
 
 impl Pass {

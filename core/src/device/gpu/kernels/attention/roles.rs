@@ -46,7 +46,15 @@ impl Input {
         if matches!(self, Input::Q | Input::K) { p.d } else { p.d_v }
     }
 
-    fn vector(self, p: &Problem) -> bool {
+    /// What a hole takes before the element: `at` is a row of those with queries, or a key.
+    pub(super) fn place(self, p: &Problem) -> &'static str {
+        match (self.has_queries(), p.group()) {
+            (false, _) | (true, 1) => "b, g, at",
+            (true, _) => "b, g * GROUP + at / L, at % L",
+        }
+    }
+
+    pub(super) fn vector(self, p: &Problem) -> bool {
         let v = &p.vectors;
         let has = match self {
             Input::Q => v.q,
@@ -154,10 +162,7 @@ impl Writer<'_> {
     /// read elsewhere and dropped, so that loads do not wait for each other.
     fn fetch(&mut self, input: Input) {
         let (name, width) = (input.name(), input.width(self.p));
-        let place = match (input.has_queries(), self.p.group()) {
-            (false, _) | (true, 1) => "b, g, at",
-            (true, _) => "b, g * GROUP + at / L, at % L",
-        };
+        let place = input.place(self.p);
         let vector = input.vector(self.p);
         let out = &mut self.text;
         line!(out, "fn at_{name}(b: u32, g: u32, row: u32, limit: u32, c: u32) -> vec4<f32> {{");

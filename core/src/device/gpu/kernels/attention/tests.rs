@@ -26,8 +26,17 @@ fn problems() -> Vec<Problem> {
 }
 
 fn limits() -> Vec<Limits> {
-    let of = |shared, units, software| Limits { shared, threads: 256, units, software };
-    vec![of(16_384, 8, false), of(49_152, 132, false), of(32_768, 4, true)]
+    let of = |shared, units, software| Limits {
+        shared,
+        threads: 256,
+        units,
+        software,
+        coop: 0,
+        subgroup: 32,
+        fast: false,
+    };
+    let fast = Limits { coop: 16, fast: true, ..of(49_152, 132, false) };
+    vec![of(16_384, 8, false), of(49_152, 132, false), of(32_768, 4, true), fast]
 }
 
 fn check(each: impl Fn(&Problem, &Limits, &Kernel, bool)) {
@@ -42,9 +51,14 @@ fn check(each: impl Fn(&Problem, &Limits, &Kernel, bool)) {
 /// Bytes of the arrays that a text keeps in workgroup memory.
 fn shared(text: &str) -> usize {
     let arrays = text.lines().filter(|l| l.starts_with("var<workgroup>") && l.contains("array<"));
+    let size = |line: &str| match (line.contains("vec4"), line.contains("f16")) {
+        (true, false) => 16,
+        (true, true) => 8,
+        (false, _) => 4,
+    };
     let bytes = |line: &str| {
         let count = line.rsplit(", ").next().and_then(|n| n.trim_end_matches(">;").parse::<usize>().ok());
-        count.unwrap_or(usize::MAX / 64) * if line.contains("vec4") { 16 } else { 4 }
+        count.unwrap_or(usize::MAX / 64) * size(line)
     };
     arrays.map(bytes).sum()
 }

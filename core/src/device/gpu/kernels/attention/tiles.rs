@@ -40,7 +40,7 @@ impl<'a> Writer<'a> {
         let (workgroups, side) = grid(count);
         self.declarations();
         self.main(blocks, count, side);
-        Pass { text: self.text, workgroups, threads: self.t.threads() as u32 }
+        Pass { text: self.text, workgroups, threads: self.t.threads() as u32, enables: &[] }
     }
 
     pub(super) fn tm(&self) -> usize {
@@ -82,7 +82,7 @@ impl<'a> Writer<'a> {
         self.start();
         let steps = match role {
             Role::Keys => self.query_range(),
-            _ => self.key_range(),
+            _ => key_range(&mut self.text, self.p, t.rows, t.cols),
         };
         let out = &mut self.text;
         line!(out, "let each = (total + {}u) / {}u;\nlet from_step = part * each;", t.splits - 1, t.splits);
@@ -137,25 +137,6 @@ impl<'a> Writer<'a> {
                 Role::Keys => {}
             }
         }
-    }
-
-    /// The tiles of keys that some of the rows see: `first` and `total`. Returns the most there can be.
-    fn key_range(&mut self) -> usize {
-        let (p, t) = (self.p, self.t);
-        let out = &mut self.text;
-        line!(out, "let last_row = min(row0 + {}u, ROWS) - 1u;", t.rows);
-        line!(out, "let one_head = row0 / L == last_row / L;");
-        line!(out, "let i_low = select(0u, row0 % L, one_head);");
-        line!(out, "let i_high = select(L - 1u, last_row % L, one_head);");
-        if p.window > 0 {
-            let ahead = p.l + p.window;
-            line!(out, "let first = (max(i_low + S + 1u, {ahead}u) - {ahead}u) / {}u;", t.cols);
-        } else {
-            line!(out, "let first = 0u;");
-        }
-        let seen = if p.causal { "min(S, max(i_high + S + 1u, L) - L)" } else { "S" };
-        line!(out, "let total = max(({seen} + {}u) / {}u, first) - first;", t.cols - 1, t.cols);
-        p.s.div_ceil(t.cols)
     }
 
     /// The tiles of queries that see some of the keys, a head after the other: `first` and `count` of each
@@ -402,4 +383,21 @@ pub(super) fn repeat(software: bool, name: &str, count: usize) -> String {
 /// All pairs of a row and a column of a thread.
 fn pairs(tm: usize, tn: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..tm * tn).map(move |x| (x / tn, x % tn))
+}
+
+/// The tiles of keys that some of the rows see: `first` and `total`. Returns the most there can be.
+pub(super) fn key_range(out: &mut String, p: &Problem, rows: usize, cols: usize) -> usize {
+    line!(out, "let last_row = min(row0 + {rows}u, ROWS) - 1u;");
+    line!(out, "let one_head = row0 / L == last_row / L;");
+    line!(out, "let i_low = select(0u, row0 % L, one_head);");
+    line!(out, "let i_high = select(L - 1u, last_row % L, one_head);");
+    if p.window > 0 {
+        let ahead = p.l + p.window;
+        line!(out, "let first = (max(i_low + S + 1u, {ahead}u) - {ahead}u) / {cols}u;");
+    } else {
+        line!(out, "let first = 0u;");
+    }
+    let seen = if p.causal { "min(S, max(i_high + S + 1u, L) - L)" } else { "S" };
+    line!(out, "let total = max(({seen} + {}u) / {cols}u, first) - first;", cols - 1);
+    p.s.div_ceil(cols)
 }

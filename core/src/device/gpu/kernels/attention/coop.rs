@@ -1,0 +1,479 @@
+//! The forward pass on f16 matrix units: the same tiles and the same running softmax as the f32 form, with both
+//! products as cooperative matrices that accumulate in f32.
+//!
+//! A workgroup has 16, 32 or 64 rows (see [`Problem::rows`]) and passes tiles of keys by. Of a tile, subgroups multiply
+//! q·kᵀ into workgroup memory; then the same threads, several to a row, turn scores into weights (in f32; weights are
+//! rounded to f16 where the keys lay) and scale the sums they hold in registers; then subgroups multiply weights and v
+//! into the memory of the scores, from where the sums take them up. Matrices cannot be scaled by rows, hence the way
+//! through memory. There is no subgroup operation: NVIDIA's compiler crashes on both in one module.
+//!
+//! Values of v that f16 does not hold are left out of the product and added in f32, where they are seen at all: so a
+//! key that a query does not see adds nothing to it, be it infinite. Values of q and k beyond ±65504 turn infinite.
+
+use super::roles::{Input, Role, constants, fours, real};
+use super::tiles::key_range;
+use super::{Limits, Pass, Problem, grid};
+use std::fmt::Write;
+
+/// Side of a matrix.
+const SIDE: usize = 16;
+/// Elements of four that a thread reads ahead of storing them, at most.
+const AHEAD: usize = 16;
+
+/// How the work is cut.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Cut {
+    /// Rows of a workgroup.
+    rows: usize,
+    /// Subgroups of a workgroup: a multiple of `rows / 16`.
+    groups: usize,
+    /// Keys of a tile.
+    keys: usize,
+}
+
+/// Rows, subgroups and keys, the best first where all else is equal.
+const CUTS: &[[usize; 3]] = &[[64, 8, 64], [32, 4, 64], [32, 4, 32], [16, 4, 128], [16, 4, 64]];
+
+/// The pass, if the problem and the device are of this form. Holes: `load_q`, `load_k`, `load_v` (or their forms of
+/// four), `load_mask`, `store`.
+pub(super) fn forward(p: &Problem, limits: &Limits) -> Option<Pass> {
+    let sized = |width: usize| width.is_multiple_of(SIDE) && width <= 128;
+    let formed = limits.fast && limits.coop == SIDE && sized(p.d) && sized(p.d_v) && p.l >= SIDE;
+    let cut = if formed { choose(p, limits) } else { None };
+    cut.map(|cut| Writer { p, cut, threads: cut.groups * limits.subgroup, text: String::new() }.write(limits))
+}
+
+/// The cut that gives every multiprocessor a workgroup, if one does.
+fn choose(p: &Problem, limits: &Limits) -> Option<Cut> {
+    let cuts = CUTS.iter().map(|&[rows, groups, keys]| Cut { rows, groups, keys });
+    let fitting: Vec<Cut> = cuts.filter(|cut| cut.fits(p, limits)).collect();
+    let count = |cut: &Cut| p.rows().div_ceil(cut.rows) * p.b * p.h_kv;
+    fitting.iter().find(|cut| count(cut) >= limits.units).or(fitting.last()).copied()
+}
+
+impl Cut {
+    fn fits(&self, p: &Problem, limits: &Limits) -> bool {
+        let threads = self.groups * limits.subgroup;
+        let wide = self.groups * SIDE / self.rows;
+        threads <= limits.threads
+            && threads >= self.rows
+            && threads.is_multiple_of(self.rows)
+            && (self.keys / 4).is_multiple_of(threads / self.rows)
+            // every thread stages as many elements as the others
+            && (self.keys * 4).is_multiple_of(threads)
+            && (self.keys / SIDE).is_multiple_of(wide)
+            && self.shared(p, threads) <= limits.shared
+    }
+
+    /// Matrices of the results that each subgroup has, one beside the other.
+    fn columns(&self, width: usize) -> usize {
+        (width / SIDE).div_ceil(self.groups * SIDE / self.rows)
+    }
+
+    /// Elements of four from a row of scores (or results) to the next.
+    fn pitch(&self, p: &Problem) -> usize {
+        let results = self.columns(p.d_v) * self.groups * SIDE / self.rows * SIDE;
+        self.keys.max(results) / 4 + 2
+    }
+
+    /// Elements of four of the memory for queries, keys or weights, and values.
+    fn staged(&self, p: &Problem) -> [usize; 3] {
+        let keys = (self.keys * pitch(p.d)).max(self.rows * pitch(self.keys));
+        [self.rows * pitch(p.d), keys, self.keys * pitch(p.d_v)]
+    }
+
+    /// Bytes of workgroup memory.
+    fn shared(&self, p: &Problem, threads: usize) -> usize {
+        let staged: usize = self.staged(p).iter().sum();
+        staged * 8 + self.rows * self.pitch(p) * 16 + threads * 4 + 16
+    }
+}
+
+/// Elements of four from a staged row of f16 to the next: neighbours lie in different banks.
+fn pitch(width: usize) -> usize {
+    width / 4 + 2
+}
+
+struct Writer<'a> {
+    p: &'a Problem,
+    cut: Cut,
+    threads: usize,
+    text: String,
+}
+
+impl Writer<'_> {
+    fn write(mut self, limits: &Limits) -> Pass {
+        let (p, cut) = (self.p, self.cut);
+        let blocks = p.rows().div_ceil(cut.rows);
+        let count = blocks * p.h_kv * p.b;
+        let (workgroups, side) = grid(count);
+        self.declarations();
+        let out = &mut self.text;
+        line!(out, "@compute @workgroup_size({})", self.threads);
+        out.push_str(
+            "fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {\n",
+        );
+        line!(out, "let index = wg.x + wg.y * {side}u;\nif (index >= {count}u) {{ return; }}");
+        // the last rows see most keys under causality: first
+        line!(out, "let row0 = ({}u - index % {blocks}u) * {}u;", blocks - 1, cut.rows);
+        line!(out, "let bg = index / {blocks}u;\nlet b = bg / KV;\nlet g = bg % KV;");
+        let wide = cut.groups * SIDE / cut.rows;
+        line!(out, "let w = lid / {}u;", limits.subgroup);
+        line!(out, "let wx = w % {wide}u;\nlet wy = w / {wide}u * {SIDE}u;");
+        let steps = key_range(out, p, cut.rows, cut.keys);
+        self.row();
+        let ahead = self.reads() <= AHEAD;
+        self.start(ahead);
+        line!(self.text, "for (var step = 0u; step < {steps}u; step++) {{");
+        line!(self.text, "if (step >= total) {{ break; }}\nlet col0 = (first + step) * {}u;", cut.keys);
+        self.stage(ahead, steps > 1);
+        self.scores();
+        self.weights();
+        self.values();
+        line!(self.text, "}}");
+        self.finish();
+        Pass {
+            text: self.text,
+            workgroups,
+            threads: self.threads as u32,
+            enables: &["f16", "wgpu_cooperative_matrix"],
+        }
+    }
+
+    /// Threads of a row.
+    fn across(&self) -> usize {
+        self.threads / self.cut.rows
+    }
+
+    /// Elements of four of a row's scores that each of its threads has.
+    fn share(&self) -> usize {
+        self.cut.keys / 4 / self.across()
+    }
+
+    /// Elements of four of a row's results that each of its threads has.
+    fn sums(&self) -> usize {
+        fours(self.p.d_v).div_ceil(self.across())
+    }
+
+    /// Elements of four that a thread reads of a tile of keys.
+    fn reads(&self) -> usize {
+        self.cut.keys * (fours(self.p.d) + fours(self.p.d_v)) / self.threads
+    }
+
+    fn declarations(&mut self) {
+        let (p, cut) = (self.p, self.cut);
+        let mut out = constants(p);
+        line!(out, "var<private> opaque: u32 = 0u;");
+        for (name, size) in ["q", "k", "v"].into_iter().zip(cut.staged(p)) {
+            line!(out, "var<workgroup> tile_{name}: array<vec4<f16>, {size}>;");
+        }
+        line!(out, "var<workgroup> scores: array<vec4<f32>, {}>;", cut.rows * cut.pitch(p));
+        line!(out, "var<workgroup> gathered: array<f32, {}>;", self.threads);
+        if p.excludes() {
+            out.push_str(ODD);
+        }
+        for input in Role::Forward.resident().iter().chain(Role::Forward.streamed()) {
+            let (name, place) = (input.name(), input.place(p));
+            line!(out, "fn at_{name}(b: u32, g: u32, at: u32, e: u32) -> vec4<f32> {{");
+            if input.vector(p) {
+                line!(out, "return load_{name}4({place}, e);\n}}");
+            } else {
+                let each = [0, 1, 2, 3].map(|i| format!("load_{name}({place}, e + {i}u)")).join(", ");
+                line!(out, "return vec4<f32>({each});\n}}");
+            }
+        }
+        self.text = out;
+    }
+
+    /// The thread's row, the keys that it sees, and its registers.
+    fn row(&mut self) {
+        let (p, across) = (self.p, self.across());
+        let out = &mut self.text;
+        line!(out, "let r = lid / {across}u;\nlet x = lid % {across}u;\nlet row = row0 + r;");
+        line!(out, "let line = min(row, ROWS - 1u);\nlet i = line % L;\nlet h = g * GROUP + line / L;");
+        let seen = if p.causal { "min(S, max(i + S + 1u, L) - L)" } else { "S" };
+        line!(out, "let above = select({seen}, 0u, row >= ROWS);");
+        if p.window > 0 {
+            line!(out, "let least = max(i + S + 1u, {0}u) - {0}u;", p.l + p.window);
+        }
+        line!(out, "var largest = -3.4028234e38f;\nvar sum = 0f;");
+        for n in 0..self.sums() {
+            line!(self.text, "var o_{n} = vec4<f32>();");
+        }
+    }
+
+    /// Stages the queries, while the first keys are on their way.
+    fn start(&mut self, ahead: bool) {
+        let (p, cut) = (self.p, self.cut);
+        if p.excludes() {
+            line!(self.text, "if (lid == 0u) {{ atomicStore(&odd, 0u); }}");
+        }
+        if ahead {
+            self.fetch("var ", "first");
+        }
+        let (width, count) = (fours(p.d), cut.rows * fours(p.d));
+        let loads = count.div_ceil(self.threads);
+        let out = &mut self.text;
+        for u in 0..loads {
+            line!(out, "let y_{u} = min(lid + {}u, {}u);", u * self.threads, count - 1);
+            line!(
+                out,
+                "let q_{u} = at_q(b, g, min(row0 + y_{u} / {width}u, ROWS - 1u), y_{u} % {width}u * 4u);"
+            );
+        }
+        for u in 0..loads {
+            let seen = format!("row0 + y_{u} / {width}u < ROWS");
+            line!(out, "tile_q[y_{u} / {width}u * {}u + y_{u} % {width}u] =", pitch(p.d));
+            line!(out, "    vec4<f16>(select(vec4<f32>(), q_{u}, {seen}));");
+        }
+        line!(out, "workgroupBarrier();");
+        for e in 0..p.d / SIDE {
+            let at = format!("wy * {}u + {}u", pitch(p.d), e * SIDE / 4);
+            line!(out, "let a_{e} = {};", load("T", "A", "q", &at, pitch(p.d)));
+        }
+    }
+
+    /// The thread's share of a tile's keys and values, as read.
+    fn reading(&mut self, (open, tile): (&str, &str), input: Input, parts: std::ops::Range<usize>) {
+        let (name, width) = (input.name(), fours(input.width(self.p)));
+        for u in parts {
+            let index = format!("(lid + {}u)", u * self.threads);
+            let key = format!("min({tile} * {}u + {index} / {width}u, S - 1u)", self.cut.keys);
+            line!(self.text, "{open}{name}_{u} = at_{name}(b, g, {key}, {index} % {width}u * 4u);");
+        }
+    }
+
+    /// Reads the tile of that number: into variables declared with `open`.
+    fn fetch(&mut self, open: &str, tile: &str) {
+        for input in [Input::K, Input::V] {
+            let count = self.cut.keys * fours(input.width(self.p)) / self.threads;
+            self.reading((open, tile), input, 0..count);
+        }
+        self.masks(open, tile);
+    }
+
+    /// Reads the mask of the thread's share of a tile's scores.
+    fn masks(&mut self, open: &str, tile: &str) {
+        if !self.p.masked {
+            return;
+        }
+        for n in 0..self.share() {
+            let key = format!("{tile} * {}u + (x + {}u) * 4u", self.cut.keys, n * self.across());
+            let each = [0, 1, 2, 3].map(|c| format!("load_mask(b, h, i, min({key} + {c}u, S - 1u))"));
+            line!(self.text, "{open}mask_{n} = vec4<f32>({});", each.join(", "));
+        }
+    }
+
+    /// Stages a tile of keys and values; with `ahead`, what was read, and then reads the next if there are `more`.
+    fn stage(&mut self, ahead: bool, more: bool) {
+        let tile = "(first + step)";
+        if !ahead {
+            self.masks("let ", tile);
+        }
+        for input in [Input::K, Input::V] {
+            let count = self.cut.keys * fours(input.width(self.p)) / self.threads;
+            for from in (0..count).step_by(AHEAD / 2) {
+                let parts = from..count.min(from + AHEAD / 2);
+                if !ahead {
+                    self.reading(("let ", tile), input, parts.clone());
+                }
+                self.keep(input, parts);
+            }
+        }
+        line!(self.text, "workgroupBarrier();");
+        if ahead && more {
+            self.fetch("", "(first + step + 1u)");
+        }
+    }
+
+    /// Stores what was read of keys or values as f16: zeros past the last key, and for values that f16 does not hold.
+    fn keep(&mut self, input: Input, parts: std::ops::Range<usize>) {
+        let (p, cut, name) = (self.p, self.cut, input.name());
+        let (width, watched) = (fours(input.width(p)), p.excludes() && input == Input::V);
+        let out = &mut self.text;
+        for u in parts {
+            let index = format!("(lid + {}u)", u * self.threads);
+            let value = match p.s.is_multiple_of(cut.keys) {
+                true => format!("{name}_{u}"),
+                false => format!("select(vec4<f32>(), {name}_{u}, col0 + {index} / {width}u < S)"),
+            };
+            let at = format!("{index} / {width}u * {}u + {index} % {width}u", pitch(input.width(p)));
+            if watched {
+                line!(out, "let kept_{u} = {value};\nlet odd_{u} = is_odd(kept_{u});");
+                line!(out, "if (any(odd_{u})) {{ atomicStore(&odd, 1u); }}");
+                line!(out, "tile_v[{at}] = vec4<f16>(select(kept_{u}, vec4<f32>(), odd_{u}));");
+            } else {
+                line!(out, "tile_{name}[{at}] = vec4<f16>({value});");
+            }
+        }
+    }
+
+    /// Scores of a tile, into workgroup memory.
+    fn scores(&mut self) {
+        let (p, cut) = (self.p, self.cut);
+        let (columns, pitch) = (cut.columns(cut.keys), pitch(p.d));
+        let out = &mut self.text;
+        for j in 0..columns {
+            line!(out, "var s_{j} = coop_mat16x16<f32, C>();");
+        }
+        for e in 0..p.d / SIDE {
+            for j in 0..columns {
+                let at = format!("(wx * {}u + {}u) * {pitch}u + {}u", columns * SIDE, j * SIDE, e * SIDE / 4);
+                line!(out, "let k_{e}_{j} = {};", load("", "B", "k", &at, pitch));
+                line!(out, "s_{j} = coopMultiplyAdd(a_{e}, k_{e}_{j}, s_{j});");
+            }
+        }
+        self.send("s", columns);
+    }
+
+    /// Stores a subgroup's matrices where the scores lie.
+    fn send(&mut self, name: &str, columns: usize) {
+        let pitch = self.cut.pitch(self.p);
+        for j in 0..columns {
+            let at = format!("wy * {pitch}u + (wx * {columns}u + {j}u) * {}u", SIDE / 4);
+            line!(self.text, "coopStoreT({name}_{j}, &scores[{at}], {pitch}u);");
+        }
+        line!(self.text, "workgroupBarrier();");
+    }
+
+    /// From scores to weights relative to the largest score so far, which take the place of the keys.
+    fn weights(&mut self) {
+        let (p, cut, across, share) = (self.p, self.cut, self.across(), self.share());
+        let scale = real(p.scale as f32);
+        let out = &mut self.text;
+        for n in 0..share {
+            line!(
+                out,
+                "let j_{n} = vec4<u32>(col0 + (x + {}u) * 4u) + vec4<u32>(0u, 1u, 2u, 3u);",
+                n * across
+            );
+            let mask = if p.masked { format!(" + mask_{n}") } else { String::new() };
+            line!(out, "let f_{n} = scores[r * {}u + x + {}u] * {scale}{mask};", cut.pitch(p), n * across);
+            let mut hidden = format!("(j_{n} >= vec4<u32>(above))");
+            if p.window > 0 {
+                let _ = write!(hidden, " | (j_{n} < vec4<u32>(least))");
+            }
+            if p.masked {
+                // whatever became of its product in f16
+                let _ = write!(hidden, " | (bitcast<vec4<u32>>(mask_{n}) == vec4<u32>(0xff800000u))");
+            }
+            line!(out, "let hidden_{n} = {hidden};");
+            // chosen as bits: compilers with fast maths may take it that no float is infinite
+            line!(out, "let z_{n} = select(bitcast<vec4<u32>>(f_{n}), vec4<u32>(0xff800000u), hidden_{n});");
+            line!(out, "let y_{n} = bitcast<vec4<f32>>(z_{n});");
+        }
+        line!(out, "var top4 = y_0;");
+        for n in 1..share {
+            line!(out, "top4 = max(top4, y_{n});");
+        }
+        line!(out, "gathered[lid] = max(max(top4.x, top4.y), max(top4.z, top4.w));\nworkgroupBarrier();");
+        line!(out, "var top = largest;");
+        for n in 0..across {
+            line!(out, "top = max(top, gathered[r * {across}u + {n}u]);");
+        }
+        line!(out, "let fade = exp(largest - top);\nlargest = top;\nvar sum4 = vec4<f32>();");
+        for n in 0..share {
+            let unseen = format!("z_{n} == vec4<u32>(0xff800000u)");
+            line!(out, "let p_{n} = select(exp(y_{n} - vec4<f32>(top)), vec4<f32>(), {unseen});");
+            line!(out, "sum4 += p_{n};");
+            line!(out, "tile_k[r * {}u + x + {}u] = vec4<f16>(p_{n});", pitch(cut.keys), n * across);
+        }
+        line!(out, "sum = fma(sum, fade, sum4.x + sum4.y + sum4.z + sum4.w);\nworkgroupBarrier();");
+    }
+
+    /// Weights times values, added to the sums.
+    fn values(&mut self) {
+        let (p, cut) = (self.p, self.cut);
+        let columns = cut.columns(p.d_v);
+        if p.excludes() {
+            self.odd_values();
+        }
+        let out = &mut self.text;
+        for j in 0..columns {
+            line!(out, "var t_{j} = coop_mat16x16<f32, C>();");
+            // past the last: once more, and to where nobody reads
+            let past = (columns * cut.groups * SIDE / cut.rows) * SIDE > p.d_v;
+            let column = format!("(wx * {columns}u + {j}u) * {}u", SIDE / 4);
+            let last = (p.d_v - SIDE) / 4;
+            line!(out, "let c_{j} = {};", if past { format!("min({column}, {last}u)") } else { column });
+        }
+        for a in 0..cut.keys / SIDE {
+            let at = format!("wy * {}u + {}u", pitch(cut.keys), a * SIDE / 4);
+            line!(out, "let w_{a} = {};", load("T", "A", "k", &at, pitch(cut.keys)));
+            for j in 0..columns {
+                let at = format!("{}u + c_{j}", a * SIDE * pitch(p.d_v));
+                line!(out, "let v_{a}_{j} = {};", load("T", "B", "v", &at, pitch(p.d_v)));
+                line!(out, "t_{j} = coopMultiplyAdd(w_{a}, v_{a}_{j}, t_{j});");
+            }
+        }
+        self.send("t", columns);
+        for n in 0..self.sums() {
+            let at = format!("scores[r * {}u + {}]", cut.pitch(p), self.four(n));
+            let extra = if p.excludes() { format!(" + extra_{n}") } else { String::new() };
+            line!(self.text, "o_{n} = fma(o_{n}, vec4<f32>(fade), {at}{extra});");
+        }
+    }
+
+    /// Where the thread's n-th element of four of the results lies; the last again past the end.
+    fn four(&self, n: usize) -> String {
+        let at = format!("x + {}u", n * self.across());
+        match fours(self.p.d_v).is_multiple_of(self.across()) {
+            true => at,
+            false => format!("min({at}, {}u)", fours(self.p.d_v) - 1),
+        }
+    }
+
+    /// What values that f16 does not hold add to the rows that see them.
+    fn odd_values(&mut self) {
+        let (cut, sums) = (self.cut, self.sums());
+        for n in 0..sums {
+            line!(self.text, "var extra_{n} = vec4<f32>();");
+        }
+        line!(self.text, "if (atomicLoad(&odd) != 0u) {{");
+        line!(self.text, "for (var j = 0u; j < {}u; j++) {{", cut.keys);
+        line!(self.text, "let share = f32(tile_k[r * {}u + j / 4u][j % 4u]);", pitch(cut.keys));
+        line!(self.text, "if (bitcast<u32>(share) == 0u) {{ continue; }}");
+        for n in 0..sums {
+            let at = self.four(n);
+            let out = &mut self.text;
+            line!(out, "let far_{n} = at_v(b, g, min(col0 + j, S - 1u), ({at}) * 4u);");
+            line!(out, "extra_{n} += select(vec4<f32>(), far_{n} * share, is_odd(far_{n}));");
+        }
+        line!(self.text, "}}\n}}");
+    }
+
+    /// The results, through memory so that neighbours store neighbours.
+    fn finish(&mut self) {
+        let (p, cut, across) = (self.p, self.cut, self.across());
+        let pitch = cut.pitch(p);
+        line!(self.text, "gathered[lid] = sum;\nworkgroupBarrier();\nvar whole = 0f;");
+        for n in 0..across {
+            line!(self.text, "whole += gathered[r * {across}u + {n}u];");
+        }
+        // the weight of the largest score is 1: the sum is 0 only where no key is seen
+        line!(self.text, "let inverse = select(1f / whole, 0f, whole == 0f);");
+        for n in 0..self.sums() {
+            let at = self.four(n);
+            line!(self.text, "scores[r * {pitch}u + {at}] = o_{n} * inverse;");
+        }
+        let out = &mut self.text;
+        line!(out, "workgroupBarrier();");
+        line!(out, "for (var n = lid; n < {}u; n += {}u) {{", cut.rows * p.d_v, self.threads);
+        line!(out, "let e = n % DV;\nlet line = row0 + n / DV;");
+        line!(out, "if (line < ROWS) {{");
+        line!(out, "let v = scores[n / DV * {pitch}u + e / 4u][e % 4u];");
+        line!(out, "store(b, g * GROUP + line / L, line % L, e, v);\n}}\n}}\n}}");
+    }
+}
+
+/// Reads a matrix of a staged tile.
+fn load(order: &str, role: &str, name: &str, at: &str, pitch: usize) -> String {
+    format!("coopLoad{order}<coop_mat16x16<f16, {role}>>(&tile_{name}[{at}], {pitch}u)")
+}
+
+const ODD: &str = "
+var<workgroup> odd: atomic<u32>;
+fn is_odd(v: vec4<f32>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x477fe000u);
+}
+";
