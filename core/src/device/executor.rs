@@ -268,12 +268,7 @@ impl Executor {
     ///
     /// # Errors
     /// Those of a step, or what `see` returns.
-    pub fn observe(
-        &mut self,
-        store: &Store,
-        positions: &[usize],
-        see: &mut Observer<'_>,
-    ) -> Result<()> {
+    pub fn observe(&mut self, store: &Store, positions: &[usize], see: &mut Observer<'_>) -> Result<()> {
         match (self, store) {
             (Executor::Cpu(e), Store::Cpu(store)) => e.executor.observe(&e.pool, store, positions, see),
             (Executor::Gpu(e), _) => e.observe(see),

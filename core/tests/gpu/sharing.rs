@@ -29,8 +29,8 @@ fn what_is_longer_than_a_binding_is_held_in_pieces() {
             .init(
                 &[
                     ("half".to_string(), f16_tensor(&[80, 80])),
-                    ("layers.0.weight".to_string(), Tensor::from_vec(&[96, 80], ramp(7680, 0.3)).unwrap()),
-                    ("layers.0.bias".to_string(), Tensor::from_vec(&[96], ramp(96, 0.1)).unwrap()),
+                    ("layers.0.weight".to_string(), Tensor::from_vec([96, 80], ramp(7680, 0.3)).unwrap()),
+                    ("layers.0.bias".to_string(), Tensor::from_vec([96], ramp(96, 0.1)).unwrap()),
                 ]
                 .into_iter()
                 .collect(),

@@ -85,7 +85,7 @@ fn a_label_outside_its_table_changes_nothing_and_is_named() {
 fn steps_follow_each_other_without_being_waited_for() {
     // a state that counts: every step must have seen the one before
     let g = Graph::new();
-    let n = g.state("n", DType::F32, &[3]);
+    let n = g.state("n", DType::F32, [3]);
     let next = g.add(n, g.input("by", DType::F32, [3]));
     g.set_state(n, next);
     g.output("n now", next);

@@ -122,3 +122,32 @@ fn the_example_graph_runs_with_the_shipped_weights_and_gives_gradients() {
     assert_eq!(found.get("grad.pixels").unwrap().shape(), [4, 64]);
     assert!(found.get("grad.labels").is_none());
 }
+
+#[test]
+fn values_on_the_way_are_shown_and_the_first_nan_is_named() {
+    let folder = Folder::new();
+    let graph = folder.file(
+        "g.weft",
+        "weft 1\ninput x: f32[4]\nroot = log(x)\ntwice = add(root, root)\noutput y = twice\n",
+    );
+    let out = folder.at("o.safetensors");
+    let good = folder.tensors("i.safetensors", [("x", Tensor::from_vec([4], vec![1f32, 2.0, 4.0, 8.0]).unwrap())]);
+    let bad = folder.tensors("b.safetensors", [("x", Tensor::from_vec([4], vec![1f32, -2.0, 4.0, 8.0]).unwrap())]);
+    for device in ["cpu", "gpu"] {
+        let run = |inputs: &str, more: &[&str]| {
+            let args = ["run", &graph, "--inputs", inputs, "--outputs", &out, "--device", device];
+            weft(&[&args[..], more].concat())
+        };
+        let shows = |inputs: &str, more: &[&str], wanted: &str| {
+            let ran = run(inputs, more);
+            assert!(ran.status == 0 && ran.out.contains(wanted), "{wanted} on {device}: {}{}", ran.out, ran.err);
+        };
+        shows(&good, &["--check-finite"], "every value is finite");
+        shows(&bad, &["--check-finite"], "the first NaN or infinity is in \"root\": 1 of f32[4]");
+        shows(&good, &["--tap", "compact"], "f32[4] from 0.0000 to 4.1589");
+        shows(&good, &["--tap", "full"], "1.386294");
+        run(&good, &["--tap", "safetensors", "--check-finite"]).says(0, &[]);
+        let taps = weft::load::safetensors(folder.at("o.taps.safetensors")).unwrap();
+        assert!((values(&taps, "root")[1] - 2f64.ln()).abs() < 1e-6);
+    }
+}

@@ -25,11 +25,29 @@ fn the_processor_is_a_device() {
     assert!(cpu["threads"].as_u64().unwrap() >= 1, "{cpu}");
     let name = cpu["name"].as_str().unwrap();
     let told = weft(&["devices", "--device", name, "--threads", "1"]);
-    assert!(
-        told.status == 0 && told.out.contains(name) && told.out.contains("with 1 thread."),
-        "{}",
-        told.out
-    );
+    assert!(told.status == 0 && told.out.contains("takes cpu, 1 thread."), "{}", told.out);
+}
+
+#[test]
+fn gpus_are_listed_tested_and_taken_by_name() {
+    let all = weft(&["devices", "--json"]).json();
+    let gpu = all.as_array().unwrap().iter().find(|d| d["kind"].as_str().unwrap().ends_with("gpu"));
+    let gpu = gpu.expect("a GPU, a software one at least");
+    assert_eq!(gpu["state"], "passes its self-test", "{gpu}");
+    assert!(gpu["limits"]["workgroup_memory"].as_u64().unwrap() >= 16_384, "{gpu}");
+    let name = gpu["name"].as_str().unwrap();
+    let told = weft(&["devices", "--device", name]);
+    assert!(told.status == 0 && told.out.contains(&format!("takes {name}")), "{}", told.out);
+    // the same work there as here
+    let out = Folder::new();
+    let file = out.at("adapted.safetensors");
+    let found = weft(&["demo", "--device", "gpu", "--out", &file, "--json"]).json();
+    assert_eq!(found["device"]["name"].as_str(), Some(name));
+    assert!(found["accuracy_adapted"].as_f64() > found["accuracy_new_user"].as_f64(), "{found}");
+    let timed = weft(&["bench", "--case", "softmax-1024", "--device", "gpu", "--seconds", "0", "--json", "--profile"]);
+    let timed = timed.json();
+    assert!(timed["dispatches"].as_u64() >= Some(1) && timed["gpu_ms"].as_f64() > Some(0.0), "{timed}");
+    assert!(timed["parts"].as_array().is_some_and(|p| !p.is_empty()), "{timed}");
 }
 
 #[test]
@@ -66,4 +84,21 @@ fn a_case_is_timed_with_all_its_figures() {
             assert!(number("peak_memory_bytes") > 1e6, "{found}");
         }
     }
+}
+
+#[test]
+fn a_trace_is_written_where_the_environment_asks() {
+    let folder = Folder::new();
+    let file = folder.at("trace.json");
+    let ran = std::process::Command::new(env!("CARGO_BIN_EXE_weft"))
+        .args(["bench", "--case", "gelu", "--device", "gpu", "--seconds", "0", "--profile"])
+        .env("WEFT_TRACE", &file)
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let has = |category: &str| events.iter().any(|e| e["cat"] == category && e["dur"].as_f64() > Some(0.0));
+    assert!(["compile", "upload", "gpu", "read"].iter().filter(|c| has(c)).count() >= 3, "{trace}");
+    assert!(events.iter().any(|e| e["tid"] == 0 && e["name"] == "gelu"), "{trace}");
 }

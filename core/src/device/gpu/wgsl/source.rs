@@ -62,7 +62,14 @@ impl Layouts {
         let mut buffers: Vec<Held> = plan
             .buffers
             .iter()
-            .map(|b| Held { dtype: b.dtype, elements: b.elements, wide: false, half: false, blocks: None, inline: None })
+            .map(|b| Held {
+                dtype: b.dtype,
+                elements: b.elements,
+                wide: false,
+                half: false,
+                blocks: None,
+                inline: None,
+            })
             .collect();
         for step in plan.once.iter().chain(&plan.steps) {
             step.work.for_each_operand(|o, written| {

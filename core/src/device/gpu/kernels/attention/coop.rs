@@ -280,6 +280,9 @@ impl Writer<'_> {
                 self.keep(input, parts);
             }
         }
+        for n in 0..if self.p.masked { self.share() } else { 0 } {
+            line!(self.text, "let shift_{n} = mask_{n};");
+        }
         line!(self.text, "workgroupBarrier();");
         if ahead && more {
             self.fetch("", "(first + step + 1u)");
@@ -347,7 +350,7 @@ impl Writer<'_> {
                 "let j_{n} = vec4<u32>(col0 + (x + {}u) * 4u) + vec4<u32>(0u, 1u, 2u, 3u);",
                 n * across
             );
-            let mask = if p.masked { format!(" + mask_{n}") } else { String::new() };
+            let mask = if p.masked { format!(" + shift_{n}") } else { String::new() };
             line!(out, "let f_{n} = scores[r * {}u + x + {}u] * {scale}{mask};", cut.pitch(p), n * across);
             let mut hidden = format!("(j_{n} >= vec4<u32>(above))");
             if p.window > 0 {
@@ -355,7 +358,7 @@ impl Writer<'_> {
             }
             if p.masked {
                 // whatever became of its product in f16
-                let _ = write!(hidden, " | (bitcast<vec4<u32>>(mask_{n}) == vec4<u32>(0xff800000u))");
+                let _ = write!(hidden, " | (bitcast<vec4<u32>>(shift_{n}) == vec4<u32>(0xff800000u))");
             }
             line!(out, "let hidden_{n} = {hidden};");
             // chosen as bits: compilers with fast maths may take it that no float is infinite
