@@ -69,12 +69,16 @@ pub(in super::super) fn kernels(isa: Isa) -> &'static Kernels {
     }
 }
 
-/// Constants for the kernels' generic parameter.
+/// Constants for the kernels' generic parameter. The portable kernels have none.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) const F32: u8 = 0;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) const F16: u8 = 1;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) const BF16: u8 = 2;
 
 /// Bytes of an element of the format with that number.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) const fn size<const F: u8>() -> isize {
     if F == F32 { 4 } else { 2 }
 }

@@ -32,7 +32,10 @@ struct Cut {
 }
 
 /// Rows, subgroups and keys, the best first where all else is equal.
-const CUTS: &[[usize; 3]] = &[[64, 8, 64], [32, 4, 64], [32, 4, 32], [16, 4, 128], [16, 4, 64]];
+const CUTS: &[[usize; 3]] = &[[64, 8, 64], [32, 4, 64], [32, 4, 32], [16, 4, 64]];
+/// Keys that so few workgroups as fill no quarter of the device pass by one tile after the other; with more, the f32
+/// form, which splits keys over workgroups, is taken.
+const KEYS: usize = 512;
 
 /// The pass, if the problem and the device are of this form. Holes: `load_q`, `load_k`, `load_v` (or their forms of
 /// four), `load_mask`, `store`.
@@ -43,12 +46,14 @@ pub(super) fn forward(p: &Problem, limits: &Limits) -> Option<Pass> {
     cut.map(|cut| Writer { p, cut, threads: cut.groups * limits.subgroup, text: String::new() }.write(limits))
 }
 
-/// The cut that gives every multiprocessor a workgroup, if one does.
+/// The largest cut that gives every multiprocessor a workgroup, or else the smallest; none where few workgroups would
+/// pass many keys by.
 fn choose(p: &Problem, limits: &Limits) -> Option<Cut> {
     let cuts = CUTS.iter().map(|&[rows, groups, keys]| Cut { rows, groups, keys });
     let fitting: Vec<Cut> = cuts.filter(|cut| cut.fits(p, limits)).collect();
     let count = |cut: &Cut| p.rows().div_ceil(cut.rows) * p.b * p.h_kv;
-    fitting.iter().find(|cut| count(cut) >= limits.units).or(fitting.last()).copied()
+    let cut = fitting.iter().find(|cut| count(cut) >= limits.units).or(fitting.last())?;
+    (p.s <= KEYS || 4 * count(cut) > limits.units).then_some(*cut)
 }
 
 impl Cut {

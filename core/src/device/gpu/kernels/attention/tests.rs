@@ -106,3 +106,31 @@ fn keys_of_few_queries_are_split_over_a_large_device() {
     assert_eq!(kernel.passes.len(), 2);
     assert!(kernel.passes[0].workgroups[0] > 3, "{:?}", kernel.passes[0].workgroups);
 }
+
+#[test]
+fn matrices_are_for_the_fast_precision_and_for_sizes_that_they_fit() {
+    let limits = limits().remove(3);
+    let of =
+        |[b, h, h_kv, l, s, d, d_v]: [usize; 7]| Problem { b, h, h_kv, l, s, d, d_v, ..problems().remove(0) };
+    let taken = |z: [usize; 7], limits: &Limits| {
+        let kernel = forward(&of(z), limits);
+        let enables = kernel.passes[0].enables;
+        assert_eq!(kernel.passes[0].text.contains("coop_mat16x16"), !enables.is_empty());
+        !enables.is_empty()
+    };
+    let usual = [1, 9, 3, 128, 128, 64, 64];
+    assert!(taken(usual, &limits) && taken([32, 12, 12, 128, 128, 32, 32], &limits));
+    assert!(taken([1, 2, 1, 40, 300, 48, 112], &limits) && taken([4, 32, 8, 2048, 2048, 128, 128], &limits));
+    for z in [[1, 9, 3, 15, 128, 64, 64], [1, 9, 3, 128, 128, 72, 64], [1, 9, 3, 128, 128, 64, 256]] {
+        assert!(!taken(z, &limits), "{z:?}");
+    }
+    // few workgroups, many keys: those are split
+    assert!(!taken([1, 9, 3, 16, 4096, 64, 64], &limits));
+    let lacking = [
+        Limits { fast: false, ..limits.clone() },
+        Limits { coop: 0, ..limits.clone() },
+        Limits { subgroup: 0, ..limits.clone() },
+        Limits { shared: 16_384, ..limits.clone() },
+    ];
+    assert!(lacking.iter().all(|limits| !taken(usual, limits)));
+}
