@@ -178,7 +178,10 @@ fn broken_graph_texts_are_located() {
 #[test]
 fn an_unknown_device_is_named() {
     let said = message(Device::open("gpu7", 0).map(|_| ()));
-    assert!(said.starts_with("device gpu7: there is none of that name; there are: best, gpu, cpu (0)"), "{said}");
+    assert!(
+        said.starts_with("device gpu7: there is none of that name; there are: best, gpu, cpu (0)"),
+        "{said}"
+    );
     // every device there is, each with its number
     assert!(Device::all().iter().all(|d| said.contains(&format!("{} ({})", d.name, d.index))), "{said}");
 }

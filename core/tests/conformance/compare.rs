@@ -34,9 +34,40 @@ pub fn run_on(tested: &Tested, g: &Graph, given: &Arrays, fuse: bool) -> Result<
         .collect()
 }
 
-/// Errors relative to the largest finite element; NaN and infinities must be in the same places. A result
+/// The worst error of f32 results that were compared, by what was compared; printed when it goes.
+#[derive(Default)]
+pub struct Report {
+    worst: BTreeMap<String, f64>,
+    pub failures: Vec<String>,
+}
+
+impl Report {
+    /// Takes note of an outcome of `agree`; `what` is the row, `more` says which of them failed.
+    pub fn note(&mut self, what: &str, more: &str, outcome: Result<f64, String>) {
+        match outcome {
+            Ok(off) => {
+                let worst = self.worst.entry(what.to_string()).or_default();
+                *worst = worst.max(off);
+            }
+            Err(e) => self.failures.push(format!("{what} {more}: {e}")),
+        }
+    }
+
+    /// Prints the errors; fails if anything disagreed.
+    pub fn close(self, title: &str) {
+        println!("{title}: worst errors relative to the largest element");
+        for (what, off) in &self.worst {
+            println!("  {off:.1e} {what}");
+        }
+        let (n, some) = (self.failures.len(), &self.failures[..self.failures.len().min(20)]);
+        assert!(n == 0, "{n} failures:\n{}", some.join("\n"));
+    }
+}
+
+/// The largest of the errors relative to the largest finite element; NaN and infinities must be in the same places. A result
 /// whose terms all cancel is rounding alone: it is measured against a hundredth of the graph's other results.
-pub fn agree(came: &Result<Arrays, String>, wanted: &Arrays, tolerance: f64) -> Result<(), String> {
+pub fn agree(came: &Result<Arrays, String>, wanted: &Arrays, tolerance: f64) -> Result<f64, String> {
+    let mut worst = 0.0f64;
     let came = came.as_ref().map_err(String::clone)?;
     let most = |a: &Array| a.data.iter().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()));
     let floats = wanted.values().filter(|a| a.ty.dtype == DType::F32);
@@ -56,10 +87,13 @@ pub fn agree(came: &Result<Arrays, String>, wanted: &Arrays, tolerance: f64) -> 
         for (i, (a, b)) in came.data.iter().zip(&wanted.data).enumerate() {
             let same = a == b || (a.is_nan() && b.is_nan());
             let near = (a - b).abs() <= tolerance * largest;
+            if near && largest > 0.0 && wanted.ty.dtype == DType::F32 {
+                worst = worst.max((a - b).abs() / largest);
+            }
             if !same && !near {
                 return Err(format!("{name}[{i}] = {a}, wanted {b} (largest {largest})"));
             }
         }
     }
-    Ok(())
+    Ok(worst)
 }

@@ -6,7 +6,7 @@ mod compare;
 mod devices;
 mod random;
 
-use compare::{agree, run_on, run_reference};
+use compare::{Report, agree, run_on, run_reference};
 use std::collections::BTreeMap;
 use weft::autodiff::gradients;
 use weft::graph::{Array, Graph, Op, Sample, Value};
@@ -34,7 +34,7 @@ fn given(sample: &Sample) -> BTreeMap<String, Array> {
 
 #[test]
 fn every_sample_agrees_with_the_reference() {
-    let mut failures = vec![];
+    let mut report = Report::default();
     let tested = devices::all();
     for op in weft::ops::all() {
         for (i, sample) in op.samples().iter().enumerate() {
@@ -48,24 +48,23 @@ fn every_sample_agrees_with_the_reference() {
                             continue;
                         }
                         let came = run_on(t, &g, &given(sample), fuse);
-                        if let Err(e) = agree(&came, &wanted, t.tolerance(1e-5)) {
-                            failures.push(format!(
-                                "{} sample {i} on {}, fuse {fuse}: {e}",
-                                op.name(),
-                                t.name()
-                            ));
-                        }
+                        let outcome = agree(&came, &wanted, t.tolerance(1e-5));
+                        report.note(
+                            &format!("{} on {}", op.name(), t.name()),
+                            &format!("sample {i}, fuse {fuse}"),
+                            outcome,
+                        );
                     }
                 }
             }
         }
     }
-    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    report.close("operations");
 }
 
 #[test]
 fn every_gradient_agrees_with_the_reference() {
-    let (mut failures, mut checked) = (vec![], 0);
+    let (mut report, mut checked) = (Report::default(), 0);
     let tested = devices::all();
     for op in weft::ops::all() {
         for (i, sample) in op.samples().iter().enumerate() {
@@ -85,14 +84,13 @@ fn every_gradient_agrees_with_the_reference() {
             let wanted = run_reference(&g, &arrays);
             checked += 1;
             for t in &tested {
-                if let Err(e) = agree(&run_on(t, &g, &arrays, true), &wanted, t.tolerance(1e-4)) {
-                    failures.push(format!("{} sample {i} on {}: {e}", op.name(), t.name()));
-                }
+                let outcome = agree(&run_on(t, &g, &arrays, true), &wanted, t.tolerance(1e-4));
+                report.note(&format!("{} on {}", op.name(), t.name()), &format!("sample {i}"), outcome);
             }
         }
     }
     assert!(checked > 200, "only {checked} samples have gradients");
-    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    report.close("gradients");
 }
 
 #[test]

@@ -131,8 +131,10 @@ fn values_on_the_way_are_shown_and_the_first_nan_is_named() {
         "weft 1\ninput x: f32[4]\nroot = log(x)\ntwice = add(root, root)\noutput y = twice\n",
     );
     let out = folder.at("o.safetensors");
-    let good = folder.tensors("i.safetensors", [("x", Tensor::from_vec([4], vec![1f32, 2.0, 4.0, 8.0]).unwrap())]);
-    let bad = folder.tensors("b.safetensors", [("x", Tensor::from_vec([4], vec![1f32, -2.0, 4.0, 8.0]).unwrap())]);
+    let good =
+        folder.tensors("i.safetensors", [("x", Tensor::from_vec([4], vec![1f32, 2.0, 4.0, 8.0]).unwrap())]);
+    let bad =
+        folder.tensors("b.safetensors", [("x", Tensor::from_vec([4], vec![1f32, -2.0, 4.0, 8.0]).unwrap())]);
     for device in ["cpu", "gpu"] {
         let run = |inputs: &str, more: &[&str]| {
             let args = ["run", &graph, "--inputs", inputs, "--outputs", &out, "--device", device];
@@ -140,7 +142,12 @@ fn values_on_the_way_are_shown_and_the_first_nan_is_named() {
         };
         let shows = |inputs: &str, more: &[&str], wanted: &str| {
             let ran = run(inputs, more);
-            assert!(ran.status == 0 && ran.out.contains(wanted), "{wanted} on {device}: {}{}", ran.out, ran.err);
+            assert!(
+                ran.status == 0 && ran.out.contains(wanted),
+                "{wanted} on {device}: {}{}",
+                ran.out,
+                ran.err
+            );
         };
         shows(&good, &["--check-finite"], "every value is finite");
         shows(&bad, &["--check-finite"], "the first NaN or infinity is in \"root\": 1 of f32[4]");

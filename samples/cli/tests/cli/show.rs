@@ -44,7 +44,17 @@ fn gpus_are_listed_tested_and_taken_by_name() {
     let found = weft(&["demo", "--device", "gpu", "--out", &file, "--json"]).json();
     assert_eq!(found["device"]["name"].as_str(), Some(name));
     assert!(found["accuracy_adapted"].as_f64() > found["accuracy_new_user"].as_f64(), "{found}");
-    let timed = weft(&["bench", "--case", "softmax-1024", "--device", "gpu", "--seconds", "0", "--json", "--profile"]);
+    let timed = weft(&[
+        "bench",
+        "--case",
+        "softmax-1024",
+        "--device",
+        "gpu",
+        "--seconds",
+        "0",
+        "--json",
+        "--profile",
+    ]);
     let timed = timed.json();
     assert!(timed["dispatches"].as_u64() >= Some(1) && timed["gpu_ms"].as_f64() > Some(0.0), "{timed}");
     assert!(timed["parts"].as_array().is_some_and(|p| !p.is_empty()), "{timed}");

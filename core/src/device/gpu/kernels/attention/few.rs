@@ -1,5 +1,6 @@
-//! The forward pass for few queries over not too many keys (a token at a time): a workgroup a query. Its threads take a
-//! key each for the scores, then a part of the keys and four elements each for the values.
+//! The forward pass for few queries over not too many keys (a token at a time): a workgroup a query. Neighbouring
+//! threads read neighbouring elements of a key, then of a value, several keys ahead of their use; the parts of a dot
+//! product meet in workgroup memory.
 
 use super::{Kernel, Limits, Pass, Problem, grid};
 
@@ -10,16 +11,21 @@ const KEYS: usize = 2048;
 /// Invocations of a workgroup.
 const THREADS: usize = 256;
 
+/// Reads under way at once.
+const AHEAD: usize = 8;
+
 /// Whether a problem is of this form on a device that can run it.
 pub(super) fn fits(p: &Problem, limits: &Limits) -> bool {
     let wide = p.vectors.q && p.vectors.k && p.vectors.v && p.d.is_multiple_of(4) && p.d_v.is_multiple_of(4);
-    let shared = 4 * (p.s + THREADS) + 16 * THREADS + 4 * p.d;
+    // the query, all weights, what is joined, parts of dot products or of values
+    let parts = (THREADS * (p.d / 4 + 1)).max(4 * THREADS);
+    let shared = 4 * (p.d + p.s + THREADS + parts);
     let rows = p.b * p.h * p.l;
     !limits.software
         && wide
         && p.l <= QUERIES
         && p.s <= KEYS
-        && p.d_v / 4 <= THREADS
+        && p.d.max(p.d_v) / 4 <= THREADS
         && limits.threads >= THREADS
         && shared + 64 <= limits.shared
         // many rows fill the device in any form, and the others read keys once for all heads of a group
@@ -30,8 +36,10 @@ pub(super) fn fits(p: &Problem, limits: &Limits) -> bool {
 pub(super) fn forward(p: &Problem) -> Kernel {
     let rows = p.b * p.h * p.l;
     let (workgroups, side) = grid(rows);
-    let columns = p.d_v / 4;
-    let parts = THREADS / columns;
+    let (fours, columns) = (p.d / 4, p.d_v / 4);
+    // keys that the threads read at once, values likewise
+    let (keys, parts) = (THREADS / fours, THREADS / columns);
+    let stride = fours + 1;
     let mut seen = String::from("true");
     if p.causal {
         seen += " && ahead <= 0";
@@ -55,11 +63,40 @@ pub(super) fn forward(p: &Problem) -> Kernel {
     };
     let largest = tree("max(joined[t], joined[t + HALFu])");
     let total = tree("joined[t] + joined[t + HALFu]");
+    // a chunk of as many keys as there are threads: parts of their dot products, some turns at a time
+    let mut dots = String::new();
+    for first in (0..THREADS.div_ceil(keys)).step_by(AHEAD) {
+        let turns = first..(first + AHEAD).min(THREADS.div_ceil(keys));
+        for n in turns.clone() {
+            let at = n * keys;
+            dots += &format!("let k{n} = load_k4(b, g, min(base + {at}u + line, {}u), e * 4u);\n", p.s - 1);
+        }
+        for n in turns {
+            let at = n * keys;
+            dots += &format!("if ({at}u + line < {THREADS}u) {{ dots[({at}u + line) * {stride}u + e] = dot(own, k{n}); }}\n");
+        }
+    }
+    let mut values = String::new();
+    for first in (0..p.s.div_ceil(parts)).step_by(AHEAD) {
+        let turns = first..(first + AHEAD).min(p.s.div_ceil(parts));
+        values += "{\n";
+        for n in turns.clone() {
+            values += &format!("let j{n} = min(row_of + {}u, {}u);\n", n * parts, p.s - 1);
+            values += &format!("let v{n} = load_v4(b, g, j{n}, column * 4u);\n");
+        }
+        for n in turns {
+            let w = format!("weights[j{n}]");
+            let own = format!("row_of + {}u < {}u", n * parts, p.s);
+            values += &format!("value += select(v{n} * {w}, vec4<f32>(0.0f), {w} == 0.0f || !({own}));\n");
+        }
+        values += "}\n";
+    }
+    let dot_parts = (THREADS * stride).max(4 * THREADS);
     let text = format!(
         "var<workgroup> query: array<vec4<f32>, {fours}>;
 var<workgroup> weights: array<f32, {s}>;
 var<workgroup> joined: array<f32, {THREADS}>;
-var<workgroup> sums: array<vec4<f32>, {THREADS}>;
+var<workgroup> dots: array<f32, {dot_parts}>;
 fn low() -> f32 {{ var bits = 0xff800000u; return bitcast<f32>(bits); }}
 @compute @workgroup_size({THREADS})
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {{
@@ -69,19 +106,27 @@ let i = row % {l}u;
 let h = row / {l}u % {heads}u;
 let b = row / {per_batch}u;
 let g = h / {group}u;
-for (var e = t; e < {fours}u; e += {THREADS}u) {{ query[e] = load_q4(b, h, i, e * 4u) * {scale:?}f; }}
+if (t < {fours}u) {{ query[t] = load_q4(b, h, i, t * 4u) * {scale:?}f; }}
 workgroupBarrier();
 var most = low();
-for (var j = t; j < {s}u; j += {THREADS}u) {{
+let e = t % {fours}u;
+let line = select({THREADS}u, t / {fours}u, t < {reading}u);
+let own = query[e];
+for (var base = 0u; base < {s}u; base += {THREADS}u) {{
+{dots}workgroupBarrier();
+let j = base + t;
+if (j < {s}u) {{
 let ahead = i32(j) + {l} - i32(i) - {s};
 var score = low();
 if ({seen}) {{
-var dots = vec4<f32>(0.0f);
-for (var e = 0u; e < {fours}u; e++) {{ dots = fma(query[e], load_k4(b, g, j, e * 4u), dots); }}
-score = dots.x + dots.y + dots.z + dots.w{mask};
+score = 0.0f;
+for (var n = 0u; n < {fours}u; n++) {{ score += dots[t * {stride}u + n]; }}
+score = score{mask};
 }}
 weights[j] = score;
 most = max(most, score);
+}}
+workgroupBarrier();
 }}
 joined[t] = most;
 workgroupBarrier();
@@ -99,19 +144,15 @@ joined[t] = part;
 workgroupBarrier();
 {total}let sum = joined[0];
 let column = t % {columns}u;
+let row_of = select({s}u, t / {columns}u, t < {taken}u);
 var value = vec4<f32>(0.0f);
-if (t < {taken}u) {{
-for (var j = t / {columns}u; j < {s}u; j += {parts}u) {{
-let w = weights[j];
-// read whatever the weight, so that reads do not wait for each other
-let v = load_v4(b, g, j, column * 4u);
-value += select(v * w, vec4<f32>(0.0f), w == 0.0f);
-}}
-}}
-sums[t] = value;
+{values}for (var n = 0u; n < 4u; n++) {{ dots[t * 4u + n] = value[n]; }}
 workgroupBarrier();
 if (t < {columns}u) {{
-for (var n = 1u; n < {parts}u; n++) {{ value += sums[t + n * {columns}u]; }}
+for (var n = 1u; n < {parts}u; n++) {{
+let at = (t + n * {columns}u) * 4u;
+value += vec4<f32>(dots[at], dots[at + 1u], dots[at + 2u], dots[at + 3u]);
+}}
 let scaled = select(value / sum, vec4<f32>(0.0f), none);
 store(b, h, i, t * 4u, scaled.x);
 store(b, h, i, t * 4u + 1u, scaled.y);
@@ -120,13 +161,13 @@ store(b, h, i, t * 4u + 3u, scaled.w);
 }}
 }}
 ",
-        fours = p.d / 4,
         s = p.s,
         l = p.l,
         heads = p.h,
         per_batch = p.h * p.l,
         group = p.group(),
         scale = p.scale as f32,
+        reading = keys * fours,
         taken = columns * parts,
     );
     Kernel { passes: vec![Pass { text, workgroups, threads: THREADS as u32, enables: &[] }], scratch: 0 }
