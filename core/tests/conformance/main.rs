@@ -93,6 +93,20 @@ fn every_gradient_agrees_with_the_reference() {
     report.close("gradients");
 }
 
+/// How many products a graph has, and how many times larger than the results they may be: what rounding operands costs
+/// is relative to a product's own elements, and functions that saturate may make them small later.
+fn products(text: &str, given: &BTreeMap<String, Array>, results: &BTreeMap<String, Array>) -> (usize, f64) {
+    let names: Vec<&str> = text.lines().filter_map(|l| l.split_once(" = matmul(")).map(|(name, _)| name).collect();
+    let outputs: Vec<String> = names.iter().enumerate().map(|(i, n)| format!("output product{i} = {n}")).collect();
+    let g = Graph::parse(&format!("{text}\n{}\n", outputs.join("\n"))).unwrap();
+    let most = |arrays: &BTreeMap<String, Array>, all: bool| {
+        let chosen = arrays.iter().filter(|(n, _)| all || n.starts_with("product"));
+        chosen.flat_map(|(_, a)| &a.data).filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()))
+    };
+    let (inner, outer) = (most(&run_reference(&g, given), false), most(results, true));
+    (names.len(), if outer > 0.0 { (inner / outer).max(1.0) } else { 1.0 })
+}
+
 #[test]
 fn random_graphs_agree_with_the_reference() {
     let mut failures = vec![];
@@ -101,12 +115,14 @@ fn random_graphs_agree_with_the_reference() {
         let (g, arrays) = random::graph(seed);
         let text = g.data().unwrap_or_else(|e| panic!("graph {seed}: {e}")).to_string();
         let wanted = run_reference(&g, &arrays);
+        let (products, excess) = products(&text, &arrays, &wanted);
         for (t, fuse) in tested.iter().flat_map(|t| [(t, true), (t, false)]) {
             // compiling kernels takes the time: a GPU runs a part of them, and of these a part unfused
             if !t.is_cpu() && (seed % 2 == 1 || !fuse && seed % 8 != 0) {
                 continue;
             }
-            if let Err(e) = agree(&run_on(t, &g, &arrays, fuse), &wanted, t.tolerance(2e-5)) {
+            if let Err(e) = agree(&run_on(t, &g, &arrays, fuse), &wanted, t.tolerance_behind(products, 2e-5) * if t.is_fast() { excess } else { 1.0 })
+            {
                 failures.push(format!("graph {seed} on {}, fuse {fuse}: {e}\n{text}", t.name()));
             }
         }

@@ -30,6 +30,15 @@ impl Tested {
         if self.precision == Precision::Fast { full.max(2e-3) } else { full }
     }
 
+    /// The same behind so many products and attentions, one after the other: each rounds anew, by up to that much.
+    pub fn tolerance_behind(&self, products: usize, full: f64) -> f64 {
+        if self.precision == Precision::Fast { full.max(2e-3 * products.max(1) as f64) } else { full }
+    }
+
+    pub fn is_fast(&self) -> bool {
+        self.precision == Precision::Fast
+    }
+
     pub fn is_cpu(&self) -> bool {
         self.device.info().kind == DeviceKind::Cpu
     }

@@ -32,7 +32,7 @@ struct Cut {
 }
 
 /// Rows, subgroups and keys, the best first where all else is equal.
-const CUTS: &[[usize; 3]] = &[[64, 8, 64], [32, 4, 64], [32, 4, 32], [16, 4, 64]];
+const CUTS: &[[usize; 3]] = &[[32, 8, 64], [32, 4, 32], [16, 4, 64]];
 /// Keys that so few workgroups as fill no quarter of the device pass by one tile after the other; with more, the f32
 /// form, which splits keys over workgroups, is taken.
 const KEYS: usize = 512;

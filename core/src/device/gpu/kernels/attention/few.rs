@@ -73,7 +73,9 @@ pub(super) fn forward(p: &Problem) -> Kernel {
         }
         for n in turns {
             let at = n * keys;
-            dots += &format!("if ({at}u + line < {THREADS}u) {{ dots[({at}u + line) * {stride}u + e] = dot(own, k{n}); }}\n");
+            dots += &format!(
+                "if ({at}u + line < {THREADS}u) {{ dots[({at}u + line) * {stride}u + e] = dot(own, k{n}); }}\n"
+            );
         }
     }
     let mut values = String::new();
