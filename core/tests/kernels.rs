@@ -3,10 +3,10 @@
 
 use std::collections::HashSet;
 use weft::device::gpu::limits::Limits;
-use weft::device::gpu::program::{Program, program};
+use weft::device::gpu::program::{Bound, Program, program};
 use weft::graph::Graph;
 use weft::models::{Llama, LlamaConfig, Logits};
-use weft::plan::{Plan, PlanOptions, plan};
+use weft::plan::{Place, Plan, PlanOptions, plan};
 use weft::profile::Precision;
 use weft::tensor::DType;
 
@@ -188,6 +188,78 @@ fn models_kernels_are_valid_everywhere_and_few() {
         failures.len(),
         failures[..failures.len().min(3)].join("\n")
     );
+}
+
+/// Where a binding lies: heap (arena, own, parameter), from, to.
+fn lies(p: &Plan, made: &Program, bound: &Bound) -> Option<(usize, usize, usize)> {
+    let (heap, region) = match *bound {
+        Bound::Errors => return None,
+        Bound::Scratch(i) => (0, made.scratch[i]),
+        Bound::Buffer(id, piece) => match p.buffers[id].place {
+            Place::Parameter(i) => return Some((2 + i, 0, 1)),
+            Place::Arena(_) => (0, made.places[id][piece]),
+            _ => (1, made.places[id][piece]),
+        },
+    };
+    Some((heap, region.at, region.at + region.bytes))
+}
+
+/// What runs between two barriers must not touch what another of them writes, unless they write parts of one value.
+fn check_hazards(name: &str, p: &Plan, made: &Program) {
+    let mut level: Vec<((usize, usize, usize), bool, &Bound)> = vec![];
+    for d in &made.steps {
+        if d.barrier {
+            level.clear();
+        }
+        let own: Vec<_> =
+            d.slots.iter().zip(&d.written).filter_map(|(b, w)| Some((lies(p, made, b)?, *w, b))).collect();
+        for ((heap, from, to), written, bound) in &own {
+            for ((h, f, t), w, other) in &level {
+                let meet = heap == h && from < t && f < to;
+                let parts = *written && *w && bound == other;
+                assert!(!meet || !(*written || *w) || parts, "{name}: {bound:?} and {other:?} ({})", d.label);
+            }
+        }
+        level.extend(own);
+    }
+}
+
+#[test]
+fn nothing_between_two_barriers_overwrites_what_another_uses() {
+    for (name, p) in large_graphs() {
+        for limits in [Limits::least(), Limits::large()] {
+            check_hazards(name, &p, &program(&p, &limits, Precision::Full).unwrap());
+        }
+    }
+    // training, and a cache that is changed in place
+    let config = LlamaConfig { layers: 2, ..LlamaConfig::smollm2_135m() };
+    let g = Graph::new();
+    let ids = g.input("ids", DType::U32, [1, 40]);
+    let loss = Llama::new(&config).loss(&g, ids);
+    g.set_loss(loss);
+    let by: Vec<_> = g.data().unwrap().parameters().map(|(v, _)| v).collect();
+    let grads = weft::autodiff::gradients(&g, loss, None, &by).unwrap();
+    let options = PlanOptions {
+        gradients: by.into_iter().zip(grads).collect(),
+        flash_backward: true,
+        side_by_side: true,
+        ..Default::default()
+    };
+    let p = plan(&g, &options).unwrap();
+    let made = program(&p, &Limits::large(), Precision::Full).unwrap();
+    check_hazards("training", &p, &made);
+    // and few of them: levels, not dispatches
+    let barriers = made.steps.iter().filter(|d| d.barrier).count();
+    assert!(3 * barriers < 2 * made.steps.len(), "{barriers} barriers for {} dispatches", made.steps.len());
+    let g = Graph::new();
+    let [id, position] = ["id", "position"].map(|n| g.input(n, DType::U32, [1]));
+    g.output("logits", Llama::new(&config).with_dtype(DType::F16).decode(&g, id, position, 64));
+    let p = plan(&g, &PlanOptions { side_by_side: true, ..Default::default() }).unwrap();
+    let made = program(&p, &Limits::large(), Precision::Fast).unwrap();
+    check_hazards("decode", &p, &made);
+    // products of a layer, its two puts and its attention: norms, rotations and gates are computed where they are read
+    let layer = made.steps.iter().filter(|d| d.barrier).count();
+    assert!(layer <= 2 * 6 + 6, "{layer} levels for two layers");
 }
 
 /// A few kernels in full, for people to read in a change: what an edit of a skeleton does to them.

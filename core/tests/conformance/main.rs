@@ -96,8 +96,10 @@ fn every_gradient_agrees_with_the_reference() {
 /// How many products a graph has, and how many times larger than the results they may be: what rounding operands costs
 /// is relative to a product's own elements, and functions that saturate may make them small later.
 fn products(text: &str, given: &BTreeMap<String, Array>, results: &BTreeMap<String, Array>) -> (usize, f64) {
-    let names: Vec<&str> = text.lines().filter_map(|l| l.split_once(" = matmul(")).map(|(name, _)| name).collect();
-    let outputs: Vec<String> = names.iter().enumerate().map(|(i, n)| format!("output product{i} = {n}")).collect();
+    let names: Vec<&str> =
+        text.lines().filter_map(|l| l.split_once(" = matmul(")).map(|(name, _)| name).collect();
+    let outputs: Vec<String> =
+        names.iter().enumerate().map(|(i, n)| format!("output product{i} = {n}")).collect();
     let g = Graph::parse(&format!("{text}\n{}\n", outputs.join("\n"))).unwrap();
     let most = |arrays: &BTreeMap<String, Array>, all: bool| {
         let chosen = arrays.iter().filter(|(n, _)| all || n.starts_with("product"));
@@ -121,8 +123,11 @@ fn random_graphs_agree_with_the_reference() {
             if !t.is_cpu() && (seed % 2 == 1 || !fuse && seed % 8 != 0) {
                 continue;
             }
-            if let Err(e) = agree(&run_on(t, &g, &arrays, fuse), &wanted, t.tolerance_behind(products, 2e-5) * if t.is_fast() { excess } else { 1.0 })
-            {
+            if let Err(e) = agree(
+                &run_on(t, &g, &arrays, fuse),
+                &wanted,
+                t.tolerance_behind(products, 2e-5) * if t.is_fast() { excess } else { 1.0 },
+            ) {
                 failures.push(format!("graph {seed} on {}, fuse {fuse}: {e}\n{text}", t.name()));
             }
         }

@@ -149,3 +149,43 @@ fn sizes_that_fill_tiles_agree_with_the_cpu() {
     both(&device, "row norms", |g| g.rms_norm(input(g, "x", &[700, 576]), input(g, "w", &[576]), 1e-5), 2e-5);
     both(&device, "transposed pointwise", |g| g.exp(g.permute(input(g, "x", &[200, 333]), &[1, 0])), 2e-5);
 }
+
+#[test]
+fn block_formats_are_widened_where_they_are_used() {
+    use weft::tensor::{Bytes, Tensor, TensorType, quantise_blocks};
+    for dtype in [DType::Q8, DType::Q4] {
+        for device in [devices::gpu().device, large()] {
+            let run = |device: &Device| {
+                let g = Graph::new();
+                let w = g.parameter_of("w", TensorType::new(dtype, [48, 64]), false);
+                let wide = g.dequantise(w);
+                let y = g.matmul_with(g.input("x", DType::F32, [5, 64]), wide, false, true);
+                g.output("y", g.add(y, g.sum(wide, &[1], false)));
+                let packed = quantise_blocks(dtype, &ramp(48 * 64, 0.7)).unwrap();
+                let packed = Tensor::from_bytes(dtype, [48, 64], Bytes::from_vec(packed)).unwrap();
+                let weights: Weights = [("w".to_string(), packed)].into_iter().collect();
+                let mut s = Compiler::new(device).compile(&g).unwrap().init(&weights).unwrap();
+                s.set_input("x", &ramp(5 * 64, 1.0)).unwrap();
+                s.step().unwrap();
+                (s.read_output(0).unwrap(), s.dispatches())
+            };
+            let (came, dispatches) = run(&device);
+            near(&came, &run(&Device::cpu(1)).0, 1e-5);
+            assert!(dispatches <= 2, "{dtype}: {dispatches} dispatches: it was stored widened");
+        }
+    }
+}
+
+#[test]
+fn grids_past_the_limit_of_a_dimension_reach_every_element() {
+    // an odd number, so that an element a thread is the only way
+    let n = 65_535 * 256 + 1_001;
+    let g = Graph::new();
+    g.output("y", g.add(g.input("x", DType::F32, [n]), g.scalar(1.0, DType::F32)));
+    let mut s = Compiler::new(&devices::gpu().device).compile(&g).unwrap().init_zeros().unwrap();
+    let x: Vec<f32> = (0..n).map(|i| (i % 4096) as f32).collect();
+    s.set_input("x", &x).unwrap();
+    s.step().unwrap();
+    let y = s.read_output(0).unwrap();
+    assert_eq!(x.iter().zip(&y).position(|(x, y)| x + 1.0 != *y), None);
+}

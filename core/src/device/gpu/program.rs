@@ -18,6 +18,8 @@ pub struct Dispatch {
     pub text: usize,
     /// What it binds.
     pub slots: Vec<Bound>,
+    /// Which of these it writes.
+    pub written: Vec<bool>,
     /// Workgroups.
     pub groups: [u32; 3],
     /// A barrier stands before it.
@@ -238,6 +240,7 @@ fn dispatches(nodes: &[Node], steps: &[Step], texts: &mut Texts) -> Vec<Dispatch
         all.push(Dispatch {
             text: texts.number(&n.kernel.text),
             slots: n.kernel.bindings.iter().map(|b| bound(b.slot)).collect(),
+            written: n.kernel.bindings.iter().map(|b| b.written).collect(),
             groups: n.kernel.groups,
             barrier: n.level != level,
             label: steps[n.step].label.clone(),
