@@ -180,3 +180,20 @@ fn weights_of_another_device_are_refused() {
     let e = compiled.init_shared(&s.parameters()).err().expect("other device");
     assert!(matches!(e, Error::Argument { .. }), "{e}");
 }
+
+#[test]
+fn a_gpu_that_computes_wrongly_is_refused_with_what_it_got_wrong() {
+    let device = devices::gpu().device;
+    if !device.as_gpu().unwrap().limits().software {
+        return; // subgroups of 32 hold the self-test's rows whole: nothing goes wrong there
+    }
+    // subgroups taken for larger than they are: sums over rows lose half their terms
+    let wrong = device.as_gpu().unwrap().limited(|l| {
+        (l.software, l.units, l.subgroup) = (false, 132, Some(l.subgroup.unwrap_or(16) * 4));
+    });
+    let e = wrong.err().expect("wrong sums");
+    assert!(
+        matches!(&e, Error::Device { why, .. } if why.contains("self-test") && why.contains("sums to")),
+        "{e}"
+    );
+}

@@ -54,10 +54,18 @@ impl Desk {
         let outcome = match reached {
             Ok(false) => return,
             Ok(true) => Ok(()),
-            Err(e) => Err(e),
+            Err(e) => {
+                self.context.lose(&e);
+                Err(e)
+            }
         };
         let then = self.waiting.remove(0).then;
-        then(self, outcome);
+        let context = self.context.clone();
+        // its reply is given when it goes, if not before
+        let _ = guarded(&context, || {
+            then(self, outcome);
+            Ok(())
+        });
     }
 }
 

@@ -383,7 +383,7 @@ impl<'a> Source<'a> {
         all.filter(|w| !w.reductions.is_empty()).collect()
     }
 
-    /// Four neighbours of a float operand from an index that is a multiple of four: a vec4<f32>.
+    /// Four neighbours of a float operand from an index that is a multiple of four: a `vec4<f32>`.
     pub fn load4(&mut self, o: &Operand, index: &str) -> String {
         let (b, wide) = (o.buffer, self.layouts.buffers[o.buffer].wide);
         if let Some(from) = self.layouts.buffers[b].blocks {
@@ -473,7 +473,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// A statement that writes four neighbours (a vec4<f32>) from an index that is a multiple of four.
+    /// A statement that writes four neighbours (a `vec4<f32>`) from an index that is a multiple of four.
     pub fn store4(&mut self, o: &Operand, index: &str, value: &str) -> String {
         let quarter = format!("({index}) >> 2u");
         if self.layouts.buffers[o.buffer].half {
