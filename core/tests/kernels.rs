@@ -190,6 +190,15 @@ fn models_kernels_are_valid_everywhere_and_few() {
     );
 }
 
+#[test]
+fn values_of_more_elements_than_kernels_count_are_refused() {
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [1 << 16, 1 << 17]);
+    g.output("y", g.max_over(x, &[1], false));
+    let e = program(&plan(&g, &PlanOptions::default()).unwrap(), &Limits::large(), Precision::Full).err();
+    assert!(e.expect("too large").to_string().contains("up to 2³² − 1 elements"));
+}
+
 /// Where a binding lies: heap (arena, own, parameter), from, to.
 fn lies(p: &Plan, made: &Program, bound: &Bound) -> Option<(usize, usize, usize)> {
     let (heap, region) = match *bound {

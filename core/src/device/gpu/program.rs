@@ -3,7 +3,7 @@
 use super::kernels::{self, Precision};
 use super::limits::Limits;
 use super::wgsl::source::{Kernel, Layouts, Slot};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::memory::{self, Lifetime};
 use crate::plan::{BufferId, Place, Plan, Step, Work};
 use std::collections::HashMap;
@@ -101,6 +101,7 @@ struct Node {
 /// # Errors
 /// Work that has no kernel on this device.
 pub fn program(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Program> {
+    check_sizes(plan)?;
     let layouts = Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast);
     let mut lookups: Vec<Lookup> = vec![];
     let mut scratch_sizes: Vec<usize> = vec![];
@@ -143,6 +144,23 @@ pub fn program(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Pro
     p.texts = texts.all;
     place(&mut p, plan, &once, &steps, &scratch_sizes, limits.binding);
     Ok(p)
+}
+
+/// Kernels count elements in 32 bits.
+fn check_sizes(plan: &Plan) -> Result<()> {
+    let domain = |s: &Step| match &s.work {
+        Work::Rowwise(w) => w.domain.iter().product(),
+        _ => 0usize,
+    };
+    let steps = plan.once.iter().chain(&plan.steps).map(|s| (domain(s), s.label.as_str()));
+    let buffers = plan.buffers.iter().map(|b| (b.elements, "a value"));
+    match steps.chain(buffers).find(|(n, _)| *n > u32::MAX as usize) {
+        Some((n, what)) => {
+            let why = format!("it takes values of up to 2³² − 1 elements, and {what} has {n}");
+            Err(Error::Device { device: "gpu".into(), why })
+        }
+        None => Ok(()),
+    }
 }
 
 /// What a kernel touches: the plan's buffers, then scratch.
