@@ -58,10 +58,11 @@ fn a_device_with_the_kernel_reads_its_parts_where_they_lie() {
     });
     let w = found.next().expect("attention's gradient");
     assert!(found.next().is_none(), "{:#?}", labels(&p));
-    assert_eq!((w.b, w.h, w.h_kv, w.l, w.s, w.d, w.d_v), (2, 4, 2, 6, 6, 8, 8));
+    let z = &w.inputs;
+    assert_eq!((z.b, z.h, z.h_kv, z.l, z.s, z.d, z.d_v), (2, 4, 2, 6, 6, 8, 8));
     assert_eq!((w.out.offset, w.out.strides.as_slice()), (0, &[1][..]));
-    assert!([&w.q, &w.k, &w.v, &w.up].iter().all(|o| o.strides[3] == 1));
-    assert_eq!(w.mask.as_ref().map(|m| m.strides.clone()), Some(vec![6, 0, 0, 1]));
+    assert!([&z.q, &z.k, &z.v, &w.up].iter().all(|o| o.strides[3] == 1));
+    assert_eq!(z.mask.as_ref().map(|m| m.strides.clone()), Some(vec![6, 0, 0, 1]));
     let buffer = w.out.buffer;
     assert_eq!(p.buffers[buffer].elements, 2 * 6 * (32 + 16 + 16));
     // dq, dk and dv are read at their offsets; no softmax is left, its probabilities are not stored

@@ -11,7 +11,12 @@ pub use optimizer::Optimizer;
 use crate::error::{Error, Result};
 use crate::profile::DeviceProfile;
 use gpu::{Adapter, Gpu};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Locks, also after a thread that held the lock panicked.
+pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(|e| e.into_inner())
+}
 
 /// What sort of processor a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Traces of what takes time on the host and on the GPU, in the trace event format that Perfetto
 //! (ui.perfetto.dev) opens. `WEFT_TRACE=FILE` traces the whole process; [`start`] and [`finish`] do so by hand.
 
+use crate::device::lock;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,7 +43,7 @@ fn wanted() -> Option<&'static Path> {
 /// Begins a trace; what was traced before is dropped.
 pub fn start() {
     began();
-    EVENTS.lock().unwrap_or_else(|e| e.into_inner()).clear();
+    lock(&EVENTS).clear();
     ON.store(true, Ordering::Relaxed);
 }
 
@@ -78,7 +79,7 @@ pub fn flush() -> Result<()> {
 }
 
 fn write(path: &Path) -> Result<()> {
-    let events = EVENTS.lock().unwrap_or_else(|e| e.into_inner());
+    let events = lock(&EVENTS);
     let mut all: Vec<serde_json::Value> = events
         .iter()
         .map(|e| {
@@ -132,7 +133,7 @@ pub fn gpu<'a>(end: Instant, parts: impl Iterator<Item = (&'a str, u64)>) {
 }
 
 fn push(event: Event) {
-    let mut events = EVENTS.lock().unwrap_or_else(|e| e.into_inner());
+    let mut events = lock(&EVENTS);
     if events.len() < MOST {
         events.push(event);
     }

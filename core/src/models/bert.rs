@@ -1,7 +1,8 @@
 //! BERT encoders of any size: Devlin et al. 2019, arXiv:1810.04805. Names of weights as in Hugging Face files.
 
 use super::Pooling;
-use crate::error::{Error, Result};
+use super::config::Options;
+use crate::error::Result;
 use crate::graph::{Graph, Value};
 use crate::tensor::{DType, TensorType, Weights};
 use serde_json::Value as Json;
@@ -42,30 +43,15 @@ pub struct BertConfig {
     pub activation: Activation,
 }
 
-fn option(option: &str, wanted: impl ToString, came: impl ToString) -> Error {
-    Error::ModelOption {
-        architecture: "bert".into(),
-        option: option.into(),
-        wanted: wanted.to_string(),
-        came: came.to_string(),
-    }
-}
-
 impl BertConfig {
     /// Reads a `config.json` of `model_type` "bert".
     ///
     /// # Errors
     /// [`Error::ModelOption`] for a value that is missing, or that Weft would compute wrongly.
     pub fn from_json(config: &Json) -> Result<BertConfig> {
-        let size = |key: &str| match config.get(key).and_then(Json::as_u64) {
-            Some(n) if n > 0 => Ok(n as usize),
-            _ => Err(option(key, "a whole number above 0", config.get(key).unwrap_or(&Json::Null))),
-        };
-        // options that change what is computed: each must have the value that this code computes
-        let must = |key: &str, fine: &[Json], wanted: &str| match config.get(key) {
-            Some(v) if !v.is_null() && !fine.contains(v) => Err(option(key, wanted, v)),
-            _ => Ok(()),
-        };
+        let options = Options { architecture: "bert", json: config };
+        let size = |key: &str| options.size(key);
+        let must = |key: &str, fine: &[Json], wanted: &str| options.must(key, fine, wanted);
         must("position_embedding_type", &["absolute".into()], "\"absolute\"")?;
         must("is_decoder", &[false.into()], "false")?;
         must("add_cross_attention", &[false.into()], "false")?;
@@ -77,7 +63,11 @@ impl BertConfig {
             Some("relu") => Activation::Relu,
             Some("silu" | "swish") => Activation::Silu,
             Some(other) => {
-                return Err(option("hidden_act", "gelu, gelu_new, gelu_pytorch_tanh, relu, silu", other));
+                return Err(options.unfit(
+                    "hidden_act",
+                    "gelu, gelu_new, gelu_pytorch_tanh, relu, silu",
+                    other,
+                ));
             }
         };
         let c = BertConfig {
@@ -92,14 +82,14 @@ impl BertConfig {
             activation,
         };
         if !c.hidden.is_multiple_of(c.heads) {
-            return Err(option(
+            return Err(options.unfit(
                 "num_attention_heads",
                 format!("a divisor of hidden_size {}", c.hidden),
                 c.heads,
             ));
         }
         if config.get("embedding_size").and_then(Json::as_u64).is_some_and(|n| n as usize != c.hidden) {
-            return Err(option("embedding_size", "hidden_size", &config["embedding_size"]));
+            return Err(options.unfit("embedding_size", "hidden_size", &config["embedding_size"]));
         }
         Ok(c)
     }

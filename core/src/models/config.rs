@@ -106,11 +106,50 @@ pub fn sentence_config(folder: &Path) -> Result<SentenceConfig> {
 }
 
 fn option(option: &str, wanted: &str, came: &str) -> Error {
+    unfit("sentence encoder", option, wanted, came)
+}
+
+fn unfit(architecture: &str, option: &str, wanted: impl ToString, came: impl ToString) -> Error {
     Error::ModelOption {
-        architecture: "sentence encoder".into(),
+        architecture: architecture.into(),
         option: option.into(),
-        wanted: wanted.into(),
-        came: came.into(),
+        wanted: wanted.to_string(),
+        came: came.to_string(),
+    }
+}
+
+/// A model's `config.json`; each error names the architecture and the option.
+#[derive(Clone, Copy)]
+pub(super) struct Options<'a> {
+    pub architecture: &'static str,
+    pub json: &'a Json,
+}
+
+impl<'a> Options<'a> {
+    /// An option that is there and not null.
+    pub fn get(&self, key: &str) -> Option<&'a Json> {
+        self.json.get(key).filter(|v| !v.is_null())
+    }
+
+    /// A whole number above 0.
+    pub fn size(&self, key: &str) -> Result<usize> {
+        match self.get(key).and_then(Json::as_u64) {
+            Some(n) if n > 0 => Ok(n as usize),
+            _ => Err(self.unfit(key, "a whole number above 0", self.get(key).unwrap_or(&Json::Null))),
+        }
+    }
+
+    /// Refuses an option that changes what is computed to what this code does not compute.
+    pub fn must(&self, key: &str, fine: &[Json], wanted: &str) -> Result<()> {
+        match self.get(key) {
+            Some(v) if !fine.contains(v) => Err(self.unfit(key, wanted, v)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The error for an option.
+    pub fn unfit(&self, option: &str, wanted: impl ToString, came: impl ToString) -> Error {
+        unfit(self.architecture, option, wanted, came)
     }
 }
 

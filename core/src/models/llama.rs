@@ -2,7 +2,8 @@
 //! arXiv:2305.13245). Names of weights as in Hugging Face files. A forward pass over whole sequences, a step of one token
 //! with a cache, and the loss of the next token.
 
-use crate::error::{Error, Result};
+use super::config::Options;
+use crate::error::Result;
 use crate::graph::{Graph, Value};
 use crate::tensor::{DType, TensorType, Weights};
 use serde_json::Value as Json;
@@ -34,15 +35,6 @@ pub struct LlamaConfig {
     pub tied: bool,
 }
 
-fn option(option: &str, wanted: impl ToString, came: impl ToString) -> Error {
-    Error::ModelOption {
-        architecture: "llama".into(),
-        option: option.into(),
-        wanted: wanted.to_string(),
-        came: came.to_string(),
-    }
-}
-
 impl LlamaConfig {
     /// The sizes of SmolLM2-135M.
     pub fn smollm2_135m() -> LlamaConfig {
@@ -66,21 +58,15 @@ impl LlamaConfig {
     /// # Errors
     /// [`Error::ModelOption`] for a value that is missing, or that Weft would compute wrongly.
     pub fn from_json(config: &Json) -> Result<LlamaConfig> {
-        let there = |key: &str| config.get(key).filter(|v| !v.is_null());
-        let size = |key: &str| match there(key).and_then(Json::as_u64) {
-            Some(n) if n > 0 => Ok(n as usize),
-            _ => Err(option(key, "a whole number above 0", there(key).unwrap_or(&Json::Null))),
-        };
+        let options = Options { architecture: "llama", json: config };
+        let there = |key: &str| options.get(key);
+        let size = |key: &str| options.size(key);
+        let must = |key: &str, fine: &[Json], wanted: &str| options.must(key, fine, wanted);
         let size_or = |key: &str, or: usize| there(key).map_or(Ok(or), |_| size(key));
         let positive = |key: &str, v: Option<&Json>, or: f64| match v.map(Json::as_f64) {
             None => Ok(or),
             Some(Some(n)) if n > 0.0 && n.is_finite() => Ok(n),
-            _ => Err(option(key, "a number above 0", v.unwrap_or(&Json::Null))),
-        };
-        // options that change what is computed: each must have the value that this code computes
-        let must = |key: &str, fine: &[Json], wanted: &str| match there(key) {
-            Some(v) if !fine.contains(v) => Err(option(key, wanted, v)),
-            _ => Ok(()),
+            _ => Err(options.unfit(key, "a number above 0", v.unwrap_or(&Json::Null))),
         };
         must("model_type", &["llama".into()], "\"llama\"")?;
         must("hidden_act", &["silu".into(), "swish".into()], "\"silu\"")?;
@@ -94,7 +80,7 @@ impl LlamaConfig {
         // newer files keep what belongs to the rotary embedding together
         let rope = there("rope_parameters");
         if let Some(kind) = rope.and_then(|r| r.get("rope_type")).filter(|k| k.as_str() != Some("default")) {
-            return Err(option("rope_parameters.rope_type", "\"default\"", kind));
+            return Err(options.unfit("rope_parameters.rope_type", "\"default\"", kind));
         }
         let theta = there("rope_theta").or(rope.and_then(|r| r.get("rope_theta")));
         let (hidden, heads) = (size("hidden_size")?, size("num_attention_heads")?);
@@ -112,14 +98,18 @@ impl LlamaConfig {
             tied: there("tie_word_embeddings").and_then(Json::as_bool).unwrap_or(false),
         };
         if there("head_dim").is_none() && !hidden.is_multiple_of(heads) {
-            return Err(option("num_attention_heads", format!("a divisor of hidden_size {hidden}"), heads));
+            return Err(options.unfit(
+                "num_attention_heads",
+                format!("a divisor of hidden_size {hidden}"),
+                heads,
+            ));
         }
         if !heads.is_multiple_of(c.kv_heads) {
             let wanted = format!("a divisor of num_attention_heads {heads}");
-            return Err(option("num_key_value_heads", wanted, c.kv_heads));
+            return Err(options.unfit("num_key_value_heads", wanted, c.kv_heads));
         }
         if !c.head_dim.is_multiple_of(2) || c.head_dim == 0 {
-            return Err(option("head_dim", "an even number", c.head_dim));
+            return Err(options.unfit("head_dim", "an even number", c.head_dim));
         }
         Ok(c)
     }

@@ -4,8 +4,8 @@ use super::emit::{Code, Emitter};
 use super::fuse::Group;
 use super::layout::{Layout, trailing_axes};
 use super::{
-    Attention, AttentionGrad, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place, Pool, Product,
-    Rowwise, Scan, Work,
+    Attention, AttentionGrad, AttentionInputs, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place,
+    Pool, Product, Rowwise, Scan, Work,
 };
 use crate::error::{Error, Result};
 use crate::expr::{Kind, Tape};
@@ -205,32 +205,24 @@ impl Emitter<'_> {
     }
 
     fn attention(&mut self, i: usize, form: AttentionForm) -> Result<Work> {
-        let inputs = self.nodes[i].inputs.clone();
-        let (qs, ks, vs) = (self.shape(inputs[0]), self.shape(inputs[1]), self.shape(inputs[2]));
-        let (b, h, l, d) = (qs[0], qs[1], qs[2], qs[3]);
-        let (h_kv, s, d_v) = (ks[1], ks[2], vs[3]);
-        let q = self.unit_last(inputs[0])?;
-        let k = self.unit_last(inputs[1])?;
-        let v = self.unit_last(inputs[2])?;
-        let mask = inputs.get(3).map(|&m| self.mask(m)).transpose()?;
+        let inputs = self.attention_inputs(i, form, 3)?;
         let (buffer, mut layout) = self.result(i, true);
-        if layout.strides[3] != 1 && d_v != 1 {
+        if layout.strides[3] != 1 && inputs.d_v != 1 {
             layout = Layout::contiguous(self.shape(i));
             self.set_place(i, buffer);
         }
         let out = Operand { buffer, dtype: DType::F32, offset: layout.offset, strides: layout.strides };
-        Ok(Work::Attention(Attention { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask, out }))
-    }
-
-    /// A mask over `[b, h, l, s]`.
-    fn mask(&mut self, node: usize) -> Result<Operand> {
-        let (buffer, layout) = self.place(node)?;
-        let shape = self.shape(node);
-        let strides = layout.over(shape, &trailing_axes(shape.len(), 4), 4);
-        Ok(Operand { buffer, dtype: self.dtype(node), offset: layout.offset, strides })
+        Ok(Work::Attention(Attention { inputs, out }))
     }
 
     fn attention_grad(&mut self, i: usize, form: AttentionForm) -> Result<Work> {
+        let inputs = self.attention_inputs(i, form, 4)?;
+        let up = self.unit_last(self.nodes[i].inputs[3])?;
+        Ok(Work::AttentionGrad(AttentionGrad { inputs, up, out: self.whole_result(i) }))
+    }
+
+    /// q, k and v, the first inputs of a node, and the mask, if it has so many.
+    fn attention_inputs(&mut self, i: usize, form: AttentionForm, mask: usize) -> Result<AttentionInputs> {
         let inputs = self.nodes[i].inputs.clone();
         let (qs, ks, vs) = (self.shape(inputs[0]), self.shape(inputs[1]), self.shape(inputs[2]));
         let (b, h, l, d) = (qs[0], qs[1], qs[2], qs[3]);
@@ -238,10 +230,16 @@ impl Emitter<'_> {
         let q = self.unit_last(inputs[0])?;
         let k = self.unit_last(inputs[1])?;
         let v = self.unit_last(inputs[2])?;
-        let up = self.unit_last(inputs[3])?;
-        let mask = inputs.get(4).map(|&m| self.mask(m)).transpose()?;
-        let out = self.whole_result(i);
-        Ok(Work::AttentionGrad(AttentionGrad { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask, up, out }))
+        let mask = match inputs.get(mask) {
+            Some(&m) => {
+                let (buffer, layout) = self.place(m)?;
+                let shape = self.shape(m);
+                let strides = layout.over(shape, &trailing_axes(shape.len(), 4), 4);
+                Some(Operand { buffer, dtype: self.dtype(m), offset: layout.offset, strides })
+            }
+            None => None,
+        };
+        Ok(AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask })
     }
 
     fn lookup(&mut self, i: usize, kind: IndexKind, axis: usize) -> Result<Work> {

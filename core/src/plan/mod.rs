@@ -14,8 +14,8 @@ mod state;
 mod step;
 
 pub use step::{
-    Attention, AttentionGrad, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place,
-    Plan, Pool, Port, Product, Rowwise, Scan, StatePort, Step, Work,
+    Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork,
+    Operand, Place, Plan, Pool, Port, Product, Rowwise, Scan, StatePort, Step, Work,
 };
 
 use crate::error::{Error, Result};
@@ -151,11 +151,11 @@ impl Work {
                 f(&w.out, true);
             }
             Work::Attention(w) => {
-                [&w.q, &w.k, &w.v].into_iter().chain(&w.mask).for_each(|o| f(o, false));
+                w.inputs.operands().for_each(|o| f(o, false));
                 f(&w.out, true);
             }
             Work::AttentionGrad(w) => {
-                [&w.q, &w.k, &w.v, &w.up].into_iter().chain(&w.mask).for_each(|o| f(o, false));
+                w.inputs.operands().chain([&w.up]).for_each(|o| f(o, false));
                 f(&w.out, true);
             }
             Work::Index(w) => {

@@ -225,9 +225,29 @@ pub struct Convolution {
     pub epilogue: Option<Epilogue>,
 }
 
-/// softmax(q·kᵀ·scale + mask)·v, in f32. Stride 1 along the last axis of q, k, v and out.
+/// softmax(q·kᵀ·scale + mask)·v, in f32. Stride 1 along the last axis of out.
 #[derive(Debug, Clone)]
 pub struct Attention {
+    /// What it reads.
+    pub inputs: AttentionInputs,
+    /// Over `[b, h, l, d_v]`.
+    pub out: Operand,
+}
+
+/// Gradients of [`Attention`] with respect to q, k and v, in f32. Stride 1 along the last axis of up.
+#[derive(Debug, Clone)]
+pub struct AttentionGrad {
+    /// What the attention reads.
+    pub inputs: AttentionInputs,
+    /// Gradient of the output, over `[b, h, l, d_v]`.
+    pub up: Operand,
+    /// dq, dk and dv, each contiguous, one after the other: `[q.elements + k.elements + v.elements]`.
+    pub out: Operand,
+}
+
+/// What attention reads. Stride 1 along the last axis of q, k and v.
+#[derive(Debug, Clone)]
+pub struct AttentionInputs {
     /// Scale, causality, window.
     pub form: AttentionForm,
     /// Batch.
@@ -252,42 +272,13 @@ pub struct Attention {
     pub v: Operand,
     /// f32, over `[b, h, l, s]`, any strides.
     pub mask: Option<Operand>,
-    /// Over `[b, h, l, d_v]`.
-    pub out: Operand,
 }
 
-/// Gradients of [`Attention`] with respect to q, k and v, in f32. Stride 1 along the last axis of q, k, v
-/// and up.
-#[derive(Debug, Clone)]
-pub struct AttentionGrad {
-    /// Scale, causality, window.
-    pub form: AttentionForm,
-    /// Batch.
-    pub b: usize,
-    /// Query heads.
-    pub h: usize,
-    /// Key and value heads, as in [`Attention`].
-    pub h_kv: usize,
-    /// Queries.
-    pub l: usize,
-    /// Keys.
-    pub s: usize,
-    /// Head size.
-    pub d: usize,
-    /// Head size of the values and the output.
-    pub d_v: usize,
-    /// Over `[b, h, l, d]`.
-    pub q: Operand,
-    /// Over `[b, h_kv, s, d]`.
-    pub k: Operand,
-    /// Over `[b, h_kv, s, d_v]`.
-    pub v: Operand,
-    /// f32, over `[b, h, l, s]`, any strides.
-    pub mask: Option<Operand>,
-    /// Gradient of the output, over `[b, h, l, d_v]`.
-    pub up: Operand,
-    /// dq, dk and dv, each contiguous, one after the other: `[q.elements + k.elements + v.elements]`.
-    pub out: Operand,
+impl AttentionInputs {
+    /// q, k, v, and the mask if there is one.
+    pub fn operands(&self) -> impl Iterator<Item = &Operand> {
+        [&self.q, &self.k, &self.v].into_iter().chain(&self.mask)
+    }
 }
 
 /// Look-ups along an axis. All operands are contiguous; indices are i32, u32 or i64.

@@ -56,13 +56,12 @@ impl Compiler {
     /// # Errors
     /// The first error of the graph's building; [`Error::Graph`] if it has no outputs and no loss.
     pub fn compile(&self, graph: &Graph) -> Result<Compiled> {
-        let options = PlanOptions {
-            no_fusion: self.no_fusion,
-            flash_backward: self.device.as_gpu().is_some(),
-            side_by_side: self.device.as_gpu().is_some(),
-            ..Default::default()
-        };
-        self.finish(graph, &options)
+        self.finish(graph, &self.options(vec![]))
+    }
+
+    fn options(&self, gradients: Vec<(Value, Value)>) -> PlanOptions {
+        let gpu = self.device.as_gpu().is_some();
+        PlanOptions { gradients, no_fusion: self.no_fusion, flash_backward: gpu, side_by_side: gpu }
     }
 
     /// Compiles a graph with a loss for training: adds the backward pass for its trainable parameters.
@@ -92,13 +91,7 @@ impl Compiler {
             (loss, by)
         };
         let grads = gradients(&g, loss, None, &by)?;
-        let options = PlanOptions {
-            gradients: by.into_iter().zip(grads).collect(),
-            no_fusion: self.no_fusion,
-            flash_backward: self.device.as_gpu().is_some(),
-            side_by_side: self.device.as_gpu().is_some(),
-        };
-        self.finish(&g, &options)
+        self.finish(&g, &self.options(by.into_iter().zip(grads).collect()))
     }
 
     fn finish(&self, graph: &Graph, options: &PlanOptions) -> Result<Compiled> {

@@ -32,11 +32,32 @@ impl OutputKey for &str {
 }
 
 fn find(kind: &str, name: &str, ports: &[Port]) -> Result<usize> {
-    ports.iter().position(|p| p.name == name).ok_or_else(|| Error::UnknownName {
+    find_among(kind, name, ports.iter().map(|p| p.name.as_str()))
+}
+
+/// The position of a name, or an error that lists those there are.
+pub(super) fn find_among<'a>(
+    kind: &str,
+    name: &str,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Result<usize> {
+    names.clone().position(|n| n == name).ok_or_else(|| Error::UnknownName {
         kind: kind.into(),
         name: name.into(),
-        known: ports.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
+        known: names.collect::<Vec<_>>().join(", "),
     })
+}
+
+/// Whether a tensor is of the dtype and shape that are wanted.
+pub(super) fn check_tensor(name: &str, dtype: DType, shape: &[usize], tensor: &Tensor<'_>) -> Result<()> {
+    if tensor.dtype() != dtype {
+        return Err(wrong_dtype(name, dtype, tensor.dtype()));
+    }
+    if tensor.shape() != shape {
+        let wanted = TensorType::new(dtype, shape).to_string();
+        return Err(Error::Length { name: name.into(), wanted, came: tensor.ty().to_string() });
+    }
+    Ok(())
 }
 
 /// The port of that name.
@@ -140,14 +161,7 @@ impl Session {
     pub fn set_input_tensor(&mut self, name: &str, tensor: &Tensor<'_>) -> Result<()> {
         let at = find("input", name, self.inputs())?;
         let port = &self.inputs()[at];
-        let wanted = TensorType::new(port.dtype, port.shape.clone());
-        if tensor.dtype() != port.dtype {
-            return Err(wrong_dtype(name, port.dtype, tensor.dtype()));
-        }
-        if tensor.shape() != port.shape {
-            let came = tensor.ty().to_string();
-            return Err(Error::Length { name: name.into(), wanted: wanted.to_string(), came });
-        }
+        check_tensor(name, port.dtype, &port.shape, tensor)?;
         let buffer = port.buffer;
         self.executor.write(buffer, tensor.contiguous().bytes())?;
         self.given[at] = true;

@@ -1,7 +1,8 @@
 //! What stays in a session from step to step: read, written, begun anew.
 
 use super::Session;
-use crate::error::{Error, Result};
+use super::run::{check_tensor, find_among};
+use crate::error::Result;
 use crate::plan::StatePort;
 use crate::tensor::{Bytes, Tensor, TensorType};
 
@@ -41,14 +42,7 @@ impl Session {
     /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`].
     pub fn write_state(&mut self, name: &str, tensor: &Tensor<'_>) -> Result<()> {
         let port = &self.states()[self.find_state(name)?];
-        if tensor.dtype() != port.dtype {
-            let (wanted, came) = (port.dtype.to_string(), tensor.dtype().to_string());
-            return Err(Error::DType { name: name.into(), wanted, came });
-        }
-        if tensor.shape() != port.shape {
-            let wanted = TensorType::new(port.dtype, port.shape.clone()).to_string();
-            return Err(Error::Length { name: name.into(), wanted, came: tensor.ty().to_string() });
-        }
+        check_tensor(name, port.dtype, &port.shape, tensor)?;
         let buffer = port.buffer;
         self.executor.write(buffer, tensor.contiguous().bytes())
     }
@@ -59,11 +53,6 @@ impl Session {
     }
 
     fn find_state(&self, name: &str) -> Result<usize> {
-        let states = self.states();
-        states.iter().position(|p| p.name == name).ok_or_else(|| Error::UnknownName {
-            kind: "state".into(),
-            name: name.into(),
-            known: states.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
-        })
+        find_among("state", name, self.states().iter().map(|p| p.name.as_str()))
     }
 }

@@ -3,7 +3,6 @@
 use crate::devices::Tested;
 use std::collections::BTreeMap;
 use weft::graph::{Array, Graph};
-use weft::session::Compiler;
 use weft::tensor::{DType, Weights};
 
 pub type Arrays = BTreeMap<String, Array>;
@@ -14,7 +13,7 @@ pub fn run_reference(g: &Graph, given: &Arrays) -> Arrays {
 
 pub fn run_on(tested: &Tested, g: &Graph, given: &Arrays, fuse: bool) -> Result<Arrays, String> {
     let said = |e: weft::error::Error| e.to_string();
-    let compiler = Compiler::new(&tested.device).with_precision(tested.precision);
+    let compiler = tested.compiler();
     let compiler = if fuse { compiler } else { compiler.without_fusion() };
     let compiled = compiler.compile(g).map_err(said)?;
     let mut weights = Weights::new();

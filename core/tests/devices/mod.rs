@@ -27,7 +27,7 @@ impl Tested {
 
     /// The error allowed where `full` is allowed in f32: f16 products round their operands.
     pub fn tolerance(&self, full: f64) -> f64 {
-        if self.precision == Precision::Fast { full.max(2e-3) } else { full }
+        self.tolerance_behind(1, full)
     }
 
     /// The same behind so many products and attentions, one after the other: each rounds anew, by up to that much.

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use weft::autodiff::gradients;
 use weft::graph::{Array, Graph, Value};
-use weft::session::Compiler;
 use weft::tensor::{DType, TensorType};
 
 /// Runs a graph on named arrays for its inputs; gives its outputs by name.
@@ -63,7 +62,7 @@ impl Runner for devices::Tested {
         graph: &Graph,
         inputs: &BTreeMap<String, Array>,
     ) -> weft::error::Result<BTreeMap<String, Array>> {
-        let compiled = Compiler::new(&self.device).with_precision(self.precision).compile(graph)?;
+        let compiled = self.compiler().compile(graph)?;
         let mut session = compiled.init_zeros()?;
         for port in compiled.inputs() {
             session.set_input_tensor(&port.name, &inputs[&port.name].to_tensor()?)?;

@@ -3,6 +3,7 @@
 use super::buffer::Buffer;
 use super::gemm::{BElements, BSource, Format, PackedB};
 use super::threads::ThreadPool;
+use crate::device::lock;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor, TensorType};
 use std::collections::HashMap;
@@ -122,7 +123,7 @@ impl Store {
 
     /// The packed form of a parameter for a product: made when first asked for, and again after a change.
     pub fn packed(&self, key: PackKey, pool: &ThreadPool) -> Result<Arc<PackedB>> {
-        let mut known = self.packed.lock().unwrap_or_else(|e| e.into_inner());
+        let mut known = lock(&self.packed);
         if let Some((version, packed)) = known.get(&key)
             && *version == self.version
         {
@@ -137,7 +138,7 @@ impl Store {
 
     /// Sizes of the parameters and of their packed forms.
     pub fn sizes(&self) -> Vec<usize> {
-        let known = self.packed.lock().unwrap_or_else(|e| e.into_inner());
+        let known = lock(&self.packed);
         let packed = known.values().map(|(_, p)| p.bytes());
         self.parameters.iter().map(|p| p.bytes().len()).chain(packed).collect()
     }

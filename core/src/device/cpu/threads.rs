@@ -5,6 +5,7 @@
 //! A run is *open* while workers may join it. The caller publishes the job, takes part as worker 0, closes the run when
 //! no task is left, and waits only for the workers that joined: one that is still waking up is never waited for.
 
+use crate::device::lock;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -113,7 +114,7 @@ impl ThreadPool {
         self.wake(tasks - 1);
         shared.take_tasks(0);
         shared.close();
-        let raised = shared.panic.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let raised = lock(&shared.panic).take();
         shared.busy.store(false, Release);
         if let Some(payload) = raised {
             resume_unwind(payload);
@@ -212,7 +213,7 @@ impl Shared {
         if let Err(payload) = outcome {
             // Workers step over `tasks` by one each at the most, so this cannot wrap.
             self.next.0.store(tasks, Relaxed);
-            self.panic.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(payload);
+            lock(&self.panic).get_or_insert(payload);
         }
     }
 

@@ -2,6 +2,7 @@
 //! about ten. Counts the memory that is in use, and refuses what would not fit before the driver is asked.
 
 use super::limits::Limits;
+use crate::device::lock;
 use crate::error::{Error, Result};
 use blade_graphics as blade;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,7 +68,7 @@ impl Context {
             // SAFETY: the crate asks that no other of its contexts of an unlike kind is in use; headless ones are alike.
             unsafe { blade::Context::init(desc) }
         };
-        let context = std::panic::catch_unwind(std::panic::AssertUnwindSafe(open))
+        let context = catch_unwind(AssertUnwindSafe(open))
             .map_err(|_| refused("the driver failed while it was opened".into()))?
             .map_err(|e| refused(e.to_string()))?;
         Ok(Context::around(std::sync::Arc::new(context)))
@@ -107,7 +108,7 @@ impl Context {
 
     /// Why the device can no longer be used, if it cannot.
     pub fn lost(&self) -> Option<Error> {
-        self.lost.lock().unwrap_or_else(|e| e.into_inner()).clone()
+        lock(&self.lost).clone()
     }
 
     /// Remembers that the device can no longer be used.
@@ -116,7 +117,7 @@ impl Context {
             Error::DeviceLost { .. } => why.clone(),
             other => Error::DeviceLost { device: self.name.clone(), why: other.to_string() },
         };
-        self.lost.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
+        lock(&self.lost).get_or_insert(error);
     }
 
     /// Makes the next call of a kind fail.

@@ -1,17 +1,19 @@
 //! Runs a program: a session's handle of its run on the worker. Steps are posted and return at once.
 
 use super::Gpu;
+use super::context::Context;
 use super::kernels::Precision;
 use super::pipelines::{Pipeline, Progress};
 use super::program::{Program, program};
 use super::run::{Heap, Profiling, Ready, Run, SMALL};
 use super::start::{checked, narrowed, start, widened};
 use super::store::{Foreign, Store};
+use super::transfer::Transfer;
 use super::wgsl::source::is_narrow;
 use crate::device::executor::Observer;
 use crate::device::optimizer::Optimizer;
 use crate::error::{Error, Result};
-use crate::plan::{BufferId, Place, Plan};
+use crate::plan::{BufferId, Plan};
 use crate::tensor::DType;
 use blade_graphics as blade;
 use std::sync::Arc;
@@ -166,15 +168,20 @@ impl Executor {
             self.inputs[small.at..small.at + bytes.len()].copy_from_slice(bytes);
             return Ok(());
         }
-        let (run, prepared, bytes) = (self.run, self.prepared.clone(), bytes.to_vec());
+        let (prepared, bytes) = (self.prepared.clone(), bytes.to_vec());
         let _span = crate::device::trace::span("upload", "input");
-        self.gpu.call(move |desk| {
-            let chunk = desk.context.limits.binding;
-            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
-            for (part, region) in bytes.chunks(chunk).zip(&prepared.program.places[buffer]) {
-                desk.transfer.upload(r.own.at(*region), part)?;
-            }
-            Ok(())
+        self.on_run(move |r, transfer, _| transfer.upload_pieces(r.pieces(&prepared.program, buffer), &bytes))
+    }
+
+    /// Does something with the run on the worker, and waits for it.
+    fn on_run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Run, &mut Transfer, &Context) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let run = self.run;
+        self.gpu.call(move |desk| match desk.runs.get_mut(&run) {
+            Some(r) => job(r, &mut desk.transfer, &desk.context),
+            None => Err(Error::internal("a session that its device does not know")),
         })
     }
 
@@ -236,13 +243,9 @@ impl Executor {
         let Some(at) = self.small_outputs.iter().find(|s| s.buffer == buffer).map(|s| s.at) else {
             return self.read_memory(buffer);
         };
-        let run = self.run;
         let _span = crate::device::trace::span("read", "output");
-        let all = self.gpu.call(move |desk| {
-            let context = desk.context.clone();
-            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
-            Ok(r.results(&context)?.get(at..at + bytes).map(<[u8]>::to_vec))
-        })?;
+        let all = self
+            .on_run(move |r, _, context| Ok(r.results(context)?.get(at..at + bytes).map(<[u8]>::to_vec)))?;
         match all {
             Some(all) if held.wide => Ok(narrowed(held.dtype, &all)),
             Some(all) => Ok(all),
@@ -254,20 +257,11 @@ impl Executor {
     fn read_memory(&self, buffer: BufferId) -> Result<Vec<u8>> {
         let held = self.prepared.program.layouts.buffers[buffer].clone();
         let bytes = held.stored();
-        let (run, prepared) = (self.run, self.prepared.clone());
-        let in_arena = matches!(self.plan.buffers[buffer].place, Place::Arena(_));
+        let prepared = self.prepared.clone();
         let _span = crate::device::trace::span("read", "memory");
-        let all = self.gpu.call(move |desk| {
-            let context = desk.context.clone();
-            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
-            r.settle(&context)?;
-            let mut all = vec![0u8; bytes];
-            let heap = if in_arena { &r.arena } else { &r.own };
-            for (part, region) in all.chunks_mut(context.limits.binding).zip(&prepared.program.places[buffer])
-            {
-                desk.transfer.download(heap.at(*region), part)?;
-            }
-            Ok(all)
+        let all = self.on_run(move |r, transfer, context| {
+            r.settle(context)?;
+            transfer.download_pieces(r.pieces(&prepared.program, buffer), bytes)
         })?;
         Ok(match (held.wide, held.half) {
             (true, _) => narrowed(held.dtype, &all),
@@ -301,38 +295,34 @@ impl Executor {
         }
         let pipelines =
             self.gpu.pipelines().get(self.gpu.context(), &texts, &bindings, &Progress::default())?;
-        let (run, prepared, plan) = (self.run, self.prepared.clone(), self.plan.clone());
-        self.gpu.call(move |desk| {
-            let context = desk.context.clone();
-            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
-            r.forget(&context)?;
+        let prepared = self.prepared.clone();
+        self.on_run(move |r, transfer, context| {
+            r.forget(context)?;
             let region = |at: usize, bytes: usize| super::program::Region { at, bytes };
             let mut heaps = None;
             if adam {
                 // one chunk a moment and piece: no binding is longer than a piece
                 let size = |heap: &mut Vec<Heap>| -> Result<()> {
                     for _ in 0..2 {
-                        heap.push(Heap::new(&context, moments, chunk.max(moments), "adam state")?);
+                        heap.push(Heap::new(context, moments, chunk.max(moments), "adam state")?);
                     }
                     Ok(())
                 };
                 let mut all = vec![];
                 if let Err(e) = size(&mut all) {
-                    all.iter_mut().for_each(|h| h.free(&context));
+                    all.iter_mut().for_each(|h| h.free(context));
                     return Err(e);
                 }
                 let pieces: Vec<_> = all.iter().flat_map(Heap::pieces).collect();
-                desk.transfer.fill(&pieces, 0)?;
+                transfer.fill(&pieces, 0)?;
                 heaps = Some(all);
             }
-            r.moments.drain(..).for_each(|mut h| h.free(&context));
+            r.moments.drain(..).for_each(|mut h| h.free(context));
             // the rates are the last of what goes up
             let rates = r.uploads.last().map_or(r.errors.buffer.at(0), |p| p.piece);
             let mut updates = vec![];
             for (i, (piece, (gradient, n), groups, (at, bytes))) in planned.into_iter().enumerate() {
-                let from = prepared.program.places[gradient][n];
-                let in_arena = matches!(plan.buffers[gradient].place, Place::Arena(_));
-                let from = if in_arena { r.arena.at(from) } else { r.own.at(from) };
+                let from = r.at(gradient, prepared.program.places[gradient][n]);
                 let mut pieces = vec![piece, from, r.errors.buffer.at(0), rates];
                 for heap in heaps.iter().flatten() {
                     pieces.push(heap.at(region(at, bytes)));
@@ -364,11 +354,8 @@ impl Executor {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn set_profiling(&mut self, profiling: Profiling) -> Result<()> {
-        let run = self.run;
-        self.gpu.call(move |desk| {
-            let context = desk.context.clone();
-            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
-            r.forget(&context)?;
+        self.on_run(move |r, _, context| {
+            r.forget(context)?;
             r.profiling = profiling;
             Ok(())
         })
@@ -379,11 +366,8 @@ impl Executor {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn times(&self) -> Result<Times> {
-        let run = self.run;
-        let (total, parts) = self.gpu.call(move |desk| {
-            let context = desk.context.clone();
-            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
-            r.record(&context)?;
+        let (total, parts) = self.on_run(|r, _, context| {
+            r.record(context)?;
             Ok((r.gpu, r.times.clone()))
         })?;
         let nanos = |d: std::time::Duration| d.as_nanos() as u64;
@@ -408,28 +392,18 @@ impl Executor {
     /// # Errors
     /// [`Error::DeviceLost`], or what `see` returns.
     pub fn observe(&mut self, see: &mut Observer<'_>) -> Result<()> {
-        let (run, inputs, small) = (self.run, self.inputs.clone(), self.small_inputs.clone());
+        let (inputs, small) = (self.inputs.clone(), self.small_inputs.clone());
         let prepared = self.prepared.clone();
-        self.gpu.call(move |desk| {
-            let context = desk.context.clone();
-            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
-            r.settle(&context)?;
+        self.on_run(move |r, transfer, context| {
+            r.settle(context)?;
             let p = &prepared.program;
             small.iter().try_for_each(|s| {
                 let bytes = &inputs[s.at..s.at + p.layouts.buffers[s.buffer].bytes()];
-                desk.transfer.upload(r.own.at(p.places[s.buffer][0]), bytes)
+                transfer.upload(r.own.at(p.places[s.buffer][0]), bytes)
             })
         })?;
         for step in 0..self.prepared.program.steps.len() {
-            self.gpu.call(move |desk| {
-                let context = desk.context.clone();
-                let Some(mut r) = desk.runs.remove(&run) else { return Err(gone()) };
-                let steps = std::mem::take(&mut r.steps);
-                let done = r.run_now(&context, &[&steps[step]]);
-                r.steps = steps;
-                desk.runs.insert(run, r);
-                done
-            })?;
+            self.on_run(move |r, _, context| Run::run_now(context, std::slice::from_ref(&r.steps[step])))?;
             let d = &self.prepared.program.steps[step];
             if let Some(buffer) = d.result {
                 see(&d.label, buffer, &self.read_memory(buffer)?)?;
@@ -450,14 +424,8 @@ impl Executor {
                 format!("a value of {} in {pieces} pieces has no buffer of its own to share", held.dtype);
             return Err(Error::Device { device: self.gpu.context().name.clone(), why });
         }
-        let (run, prepared) = (self.run, self.prepared.clone());
-        let in_arena = matches!(self.plan.buffers[buffer].place, Place::Arena(_));
-        self.gpu.call(move |desk| {
-            let Some(r) = desk.runs.get(&run) else { return Err(gone()) };
-            let region = prepared.program.places[buffer][0];
-            let heap = if in_arena { &r.arena } else { &r.own };
-            Ok(Foreign { piece: heap.at(region), bytes: region.bytes as u64 })
-        })
+        let region = self.prepared.program.places[buffer][0];
+        self.on_run(move |r, _, _| Ok(Foreign { piece: r.at(buffer, region), bytes: region.bytes as u64 }))
     }
 
     /// Reads and writes a host application's buffer in the place of an input's or output's own.
@@ -472,12 +440,9 @@ impl Executor {
         }
         self.small_inputs.retain(|s| s.buffer != buffer);
         self.small_outputs.retain(|s| s.buffer != buffer);
-        let run = self.run;
         let own = self.shared(buffer)?;
-        self.gpu.call(move |desk| {
-            let context = desk.context.clone();
-            let Some(r) = desk.runs.get_mut(&run) else { return Err(gone()) };
-            r.forget(&context)?;
+        self.on_run(move |r, _, context| {
+            r.forget(context)?;
             r.replace(own.piece, foreign.piece);
             Ok(())
         })
@@ -504,10 +469,6 @@ impl Drop for Executor {
             Ok(())
         });
     }
-}
-
-fn gone() -> Error {
-    Error::internal("a session that its device does not know")
 }
 
 /// What the update kernels take: see [`super::kernels::update`].

@@ -27,6 +27,7 @@ pub use run::Profiling;
 pub use store::Foreign;
 pub(crate) use store::Store;
 
+use crate::device::lock;
 use crate::error::Result;
 use context::Context;
 use limits::Limits;
@@ -49,7 +50,7 @@ impl Gpu {
     /// [`Error::Device`](crate::error::Error::Device) with the driver's reason or the test that failed.
     pub fn open(adapter: &Adapter) -> Result<Arc<Gpu>> {
         let key = format!("{} {:x}", adapter.name, adapter.device_id);
-        let mut open = OPEN.lock().unwrap_or_else(|e| e.into_inner());
+        let mut open = lock(&OPEN);
         open.retain(|(_, gpu)| gpu.strong_count() > 0);
         let found = open.iter().find(|(k, _)| *k == key).and_then(|(_, gpu)| gpu.upgrade());
         // a lost one is of no use to who comes anew

@@ -2,6 +2,7 @@
 
 use super::context::{Context, Fault};
 use super::worker::translated;
+use crate::device::lock;
 use crate::error::{Error, Result};
 use blade_graphics as blade;
 use std::collections::HashMap;
@@ -86,7 +87,7 @@ impl Pipelines {
         progress: &Progress,
     ) -> Result<Vec<Arc<Pipeline>>> {
         let mut found: Vec<Option<Arc<Pipeline>>> = {
-            let known = self.known.lock().unwrap_or_else(|e| e.into_inner());
+            let known = lock(&self.known);
             texts.iter().map(|t| known.get(t).and_then(Weak::upgrade)).collect()
         };
         let missing: Vec<usize> = (0..texts.len()).filter(|&i| found[i].is_none()).collect();
@@ -101,9 +102,9 @@ impl Pipelines {
                     false => compile(context, &texts[i], bindings[i]),
                 };
                 match outcome {
-                    Ok(p) => made.lock().unwrap_or_else(|e| e.into_inner()).push((i, Arc::new(p))),
+                    Ok(p) => lock(&made).push((i, Arc::new(p))),
                     Err(e) => {
-                        failed.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
+                        lock(&failed).get_or_insert(e);
                         next.store(missing.len(), Ordering::Relaxed);
                         return;
                     }
@@ -121,7 +122,7 @@ impl Pipelines {
         if let Some(e) = failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
             return Err(e);
         }
-        let mut known = self.known.lock().unwrap_or_else(|e| e.into_inner());
+        let mut known = lock(&self.known);
         known.retain(|_, p| p.strong_count() > 0);
         for (i, p) in made.into_inner().unwrap_or_else(|e| e.into_inner()) {
             known.insert(texts[i].clone(), Arc::downgrade(&p));

@@ -8,6 +8,7 @@ use super::pipelines::{Pieces, Pipeline};
 use super::program::{Bound, Program, Region};
 use super::transfer::Transfer;
 use crate::error::{Error, Result};
+use crate::plan::{BufferId, Place, Plan};
 use blade_graphics as blade;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -127,8 +128,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// A run over that memory; nothing recorded yet.
-    pub fn new(arena: Heap, own: Heap, errors: Memory, words: usize) -> Run {
+    /// A run of a plan over that memory; nothing recorded yet.
+    pub fn new(plan: &Plan, arena: Heap, own: Heap, errors: Memory, words: usize) -> Run {
         Run {
             arena,
             own,
@@ -150,18 +151,22 @@ impl Run {
             times: vec![],
             gpu: Duration::ZERO,
             passes: [vec![], vec![]],
-            in_arena: vec![],
+            in_arena: plan.buffers.iter().map(|b| matches!(b.place, Place::Arena(_))).collect(),
         }
     }
 
-    /// Says which of the plan's buffers lie in the arena.
-    pub fn set_in_arena(&mut self, in_arena: Vec<bool>) {
-        self.in_arena = in_arena;
+    /// Where a region of one of the plan's buffers begins; parameters lie elsewhere.
+    pub fn at(&self, buffer: BufferId, region: Region) -> blade::BufferPiece {
+        if self.in_arena[buffer] { self.arena.at(region) } else { self.own.at(region) }
     }
 
-    /// Whether a buffer of the plan lies in the arena.
-    pub fn arena_has(&self, buffer: usize) -> bool {
-        self.in_arena.get(buffer).copied().unwrap_or(false)
+    /// Where the pieces of one of the plan's buffers begin.
+    pub fn pieces<'a>(
+        &'a self,
+        program: &'a Program,
+        buffer: BufferId,
+    ) -> impl Iterator<Item = blade::BufferPiece> + 'a {
+        program.places[buffer].iter().map(move |&region| self.at(buffer, region))
     }
 
     /// Binds another buffer wherever `own` is bound; what went up and down through it no longer does.
@@ -289,11 +294,11 @@ impl Run {
         Ok(())
     }
 
-    /// Submits a step with those bytes of small inputs, and records the next one.
+    /// Submits a step with those bytes of small inputs.
     ///
     /// # Errors
     /// The device is lost.
-    pub fn submit(&mut self, context: &Context, inputs: &[u8]) -> Result<blade::SyncPoint> {
+    pub fn submit(&mut self, context: &Context, inputs: &[u8]) -> Result<()> {
         self.record(context)?;
         if let Some(up) = self.up[self.turn] {
             // SAFETY: mapped memory of at least the parcels' bytes, which `inputs` has; the step that read it is done.
@@ -310,10 +315,10 @@ impl Run {
         };
         context.fail_if(Fault::Lost);
         let point = context.blade.submit(encoder);
-        self.flying.push_back((point.clone(), self.turn));
+        self.flying.push_back((point, self.turn));
         self.turn = 1 - self.turn;
         self.recorded = false;
-        Ok(point)
+        Ok(())
     }
 
     /// The point of the last step under way.
@@ -344,7 +349,7 @@ impl Run {
     ///
     /// # Errors
     /// The device is lost.
-    pub fn run_now(&mut self, context: &Context, work: &[&Ready]) -> Result<()> {
+    pub fn run_now(context: &Context, work: &[Ready]) -> Result<()> {
         let mut encoder = context.blade.create_command_encoder(blade::CommandEncoderDesc {
             name: "weft once",
             buffer_count: 1,
@@ -376,15 +381,13 @@ impl Run {
         dispatches: &[super::program::Dispatch],
         pipelines: &[Arc<Pipeline>],
         parameter: &dyn Fn(usize, usize) -> Option<blade::BufferPiece>,
-        in_arena: &dyn Fn(usize) -> bool,
     ) -> Vec<Ready> {
         let piece = |b: &Bound| match *b {
             Bound::Errors => self.errors.buffer.at(0),
             Bound::Scratch(i) => self.arena.at(program.scratch[i]),
             Bound::Buffer(id, n) => match parameter(id, n) {
                 Some(piece) => piece,
-                None if in_arena(id) => self.arena.at(program.places[id][n]),
-                None => self.own.at(program.places[id][n]),
+                None => self.at(id, program.places[id][n]),
             },
         };
         let ready = |(i, d): (usize, &super::program::Dispatch)| Ready {

@@ -20,9 +20,8 @@ pub fn checked(desk: &mut Desk, run: u64, program: &Program) -> Result<()> {
     let o = &look.indices;
     let held = &program.layouts.buffers[o.buffer];
     let mut bytes = vec![0u8; held.bytes()];
-    let Some(region) = program.places[o.buffer].first() else { return Ok(()) };
-    let heap = if r.arena_has(o.buffer) { &r.arena } else { &r.own };
-    desk.transfer.download(heap.at(*region), &mut bytes)?;
+    let Some(first) = r.pieces(program, o.buffer).next() else { return Ok(()) };
+    desk.transfer.download(first, &mut bytes)?;
     let at = (o.offset.max(0) as usize + position as usize) * if o.dtype == DType::I64 { 8 } else { 4 };
     let four = |at: usize| bytes.get(at..at + 4).map_or([0; 4], |b| [b[0], b[1], b[2], b[3]]);
     let index = match o.dtype {
@@ -71,7 +70,7 @@ pub fn start(
             return Err(e);
         }
     };
-    let mut r = Run::new(arena, own, errors, words);
+    let mut r = Run::new(plan, arena, own, errors, words);
     let outcome = fill(desk, plan, prepared, parameters, (inputs, rates), outputs, &mut r);
     match outcome {
         Ok(()) => Ok(r),
@@ -92,27 +91,23 @@ fn fill(
     r: &mut Run,
 ) -> Result<()> {
     let context = desk.context.clone();
-    let (p, chunk) = (&prepared.program, context.limits.binding);
+    let p = &prepared.program;
     desk.transfer.fill(&r.own.pieces(), 0)?;
     desk.transfer.fill(&[(r.errors.buffer.at(0), r.errors.bytes)], 0xff)?;
     for (id, b) in plan.buffers.iter().enumerate() {
         if let Place::Constant(t) = &b.place {
-            for (part, region) in t.bytes().chunks(chunk).zip(&p.places[id]) {
-                desk.transfer.upload(r.own.at(*region), part)?;
-            }
+            desk.transfer.upload_pieces(r.pieces(p, id), t.bytes())?;
         }
     }
-    let in_arena: Vec<bool> = plan.buffers.iter().map(|b| matches!(b.place, Place::Arena(_))).collect();
     let parameter = |id: usize, n: usize| match plan.buffers[id].place {
         Place::Parameter(i) => parameters[i].get(n).copied(),
         _ => None,
     };
-    let once = r.bind(p, &p.once, &prepared.pipelines, &parameter, &|id| in_arena[id]);
+    let once = r.bind(p, &p.once, &prepared.pipelines, &parameter);
     if !once.is_empty() {
-        r.run_now(&context, &once.iter().collect::<Vec<_>>())?;
+        Run::run_now(&context, &once)?;
     }
-    r.steps = r.bind(p, &p.steps, &prepared.pipelines, &parameter, &|id| in_arena[id]);
-    r.set_in_arena(in_arena);
+    r.steps = r.bind(p, &p.steps, &prepared.pipelines, &parameter);
     let parcel = |s: &Small| Parcel {
         piece: r.own.at(p.places[s.buffer][0]),
         at: s.at,

@@ -1,7 +1,6 @@
 //! Weights on a GPU, shared by sessions.
 
 use super::Gpu;
-use super::context::Memory;
 use super::program::{ALIGN, Region};
 use super::run::Heap;
 use crate::error::Result;
@@ -61,7 +60,7 @@ impl Store {
         let all: Vec<(Vec<blade::BufferPiece>, Tensor<'static>)> =
             given.into_iter().map(|(i, t)| (store.pieces(i), t)).collect();
         gpu.call(move |desk| {
-            all.iter().try_for_each(|(pieces, t)| upload(&mut desk.transfer, pieces, chunk, t.bytes()))
+            all.into_iter().try_for_each(|(pieces, t)| desk.transfer.upload_pieces(pieces, t.bytes()))
         })?;
         Ok(store)
     }
@@ -83,8 +82,7 @@ impl Store {
     /// [`Error::DeviceLost`].
     pub fn write(&self, parameter: usize, bytes: &[u8]) -> Result<()> {
         let (pieces, bytes) = (self.pieces(parameter), bytes.to_vec());
-        let chunk = self.gpu.context().limits.binding;
-        self.gpu.call(move |desk| upload(&mut desk.transfer, &pieces, chunk, &bytes))
+        self.gpu.call(move |desk| desk.transfer.upload_pieces(pieces, &bytes))
     }
 
     /// A parameter's bytes.
@@ -94,14 +92,7 @@ impl Store {
     pub fn read(&self, parameter: usize) -> Result<Vec<u8>> {
         let pieces = self.pieces(parameter);
         let bytes = self.parameters[parameter].1.bytes().unwrap_or(0);
-        let chunk = self.gpu.context().limits.binding;
-        self.gpu.call(move |desk| {
-            let mut all = vec![0u8; bytes];
-            for (part, piece) in all.chunks_mut(chunk).zip(&pieces) {
-                desk.transfer.download(*piece, part)?;
-            }
-            Ok(all)
-        })
+        self.gpu.call(move |desk| desk.transfer.download_pieces(pieces, bytes))
     }
 
     /// A parameter as a host tensor.
@@ -117,16 +108,6 @@ impl Store {
     pub fn sizes(&self) -> Vec<usize> {
         self.parameters.iter().map(|p| p.1.bytes().unwrap_or(0)).collect()
     }
-}
-
-/// Copies bytes to pieces of a chunk each.
-fn upload(
-    transfer: &mut super::transfer::Transfer,
-    pieces: &[blade::BufferPiece],
-    chunk: usize,
-    bytes: &[u8],
-) -> Result<()> {
-    bytes.chunks(chunk).zip(pieces).try_for_each(|(part, piece)| transfer.upload(*piece, part))
 }
 
 impl Drop for Store {
@@ -149,10 +130,4 @@ pub struct Foreign {
     pub piece: blade::BufferPiece,
     /// Bytes from there on.
     pub bytes: u64,
-}
-
-impl From<Memory> for Foreign {
-    fn from(m: Memory) -> Foreign {
-        Foreign { piece: m.buffer.at(0), bytes: m.bytes }
-    }
 }

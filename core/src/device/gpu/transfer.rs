@@ -86,6 +86,34 @@ impl Transfer {
         Ok(())
     }
 
+    /// Copies bytes to pieces that are as long as a binding may be.
+    ///
+    /// # Errors
+    /// As [`upload`](Transfer::upload).
+    pub fn upload_pieces(
+        &mut self,
+        to: impl IntoIterator<Item = blade::BufferPiece>,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let chunk = self.context.limits.binding;
+        bytes.chunks(chunk).zip(to).try_for_each(|(part, piece)| self.upload(piece, part))
+    }
+
+    /// Copies so many bytes from pieces that are as long as a binding may be.
+    ///
+    /// # Errors
+    /// As [`download`](Transfer::download).
+    pub fn download_pieces(
+        &mut self,
+        from: impl IntoIterator<Item = blade::BufferPiece>,
+        bytes: usize,
+    ) -> Result<Vec<u8>> {
+        let chunk = self.context.limits.binding;
+        let mut all = vec![0u8; bytes];
+        all.chunks_mut(chunk).zip(from).try_for_each(|(part, piece)| self.download(piece, part))?;
+        Ok(all)
+    }
+
     /// Fills bytes of the device.
     ///
     /// # Errors

@@ -2,11 +2,12 @@
 //! has finished, and turns panics from below into errors, after which the device counts as lost.
 
 use super::context::Context;
+use crate::device::lock;
 use crate::error::{Error, Result};
 use blade_graphics as blade;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long the worker and those who wait for it look for news before they sleep.
@@ -73,10 +74,6 @@ impl Desk {
 pub struct Worker {
     sender: Mutex<Option<Sender<Job>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-}
-
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 impl Worker {

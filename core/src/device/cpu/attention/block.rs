@@ -302,8 +302,8 @@ impl Run<'_> {
             launch(block.isa, Scale { tile: room.out, rows: plan.d_v, width, factors });
             for i in 0..block.heads {
                 let from = room.out.add(i * block.count);
-                let to = Self::at(&self.out, &plan.out, [b, head + i, block.first]);
-                transpose(block.isa, from, width as isize, block.count, plan.d_v, to, plan.out.strides[2]);
+                let to = Self::at(&self.out, &self.p.out, [b, head + i, block.first]);
+                transpose(block.isa, from, width as isize, block.count, plan.d_v, to, self.p.out.strides[2]);
             }
         }
     }

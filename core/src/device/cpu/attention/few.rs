@@ -12,12 +12,12 @@ use crate::plan;
 const UNITS: usize = 64;
 
 /// Parts the keys are cut into. Depends on the shape alone, so that results do not depend on the threads.
-pub(super) fn parts(plan: &plan::Attention) -> usize {
+pub(super) fn parts(plan: &plan::AttentionInputs) -> usize {
     (UNITS / (plan.b * plan.h_kv)).clamp(1, plan.s.div_ceil(KEYS))
 }
 
 /// Floats of a partial result: unscaled output, maximum and sum.
-fn partial(plan: &plan::Attention) -> usize {
+fn partial(plan: &plan::AttentionInputs) -> usize {
     plan.d_v + 2
 }
 
@@ -191,7 +191,7 @@ impl Run<'_> {
                         let max = parts().map(|part| part.1).fold(f32::NEG_INFINITY, f32::max);
                         let max = if max == f32::NEG_INFINITY { 0.0 } else { max };
                         let sum: f32 = parts().map(|(_, m, sum)| (m - max).exp() * sum).sum();
-                        let to = Self::at(&self.out, &plan.out, [b, head, i]);
+                        let to = Self::at(&self.out, &self.p.out, [b, head, i]);
                         let to = std::slice::from_raw_parts_mut(to, plan.d_v);
                         to.fill(0.0);
                         if sum == 0.0 {

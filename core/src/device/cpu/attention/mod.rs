@@ -31,7 +31,8 @@ const TASK: usize = 1_000_000;
 
 /// Attention, ready to run.
 pub struct PreparedAttention {
-    plan: plan::Attention,
+    plan: plan::AttentionInputs,
+    out: plan::Operand,
     isa: Isa,
     /// Query heads that share a key head.
     group: usize,
@@ -60,11 +61,12 @@ impl PreparedAttention {
 
     /// Prepares the step for `isa`.
     pub fn new_on(isa: Isa, plan: &plan::Attention) -> Self {
+        let plan::Attention { inputs: plan, out } = plan.clone();
         let group = plan.h / plan.h_kv;
         let few = group * plan.l <= FEW;
         let blocks = if few { vec![] } else { block::cut(isa, plan.l, group) };
-        let parts = if few { few::parts(plan) } else { 1 };
-        Self { plan: plan.clone(), isa, group, blocks, parts }
+        let parts = if few { few::parts(&plan) } else { 1 };
+        Self { plan, out, isa, group, blocks, parts }
     }
 
     /// Scratch that each worker needs.
@@ -93,7 +95,7 @@ impl PreparedAttention {
             q: bases.f32(&p.q).into(),
             k: bases.f32(&p.k).into(),
             v: bases.f32(&p.v).into(),
-            out: Shared(bases.f32_mut(&p.out)),
+            out: Shared(bases.f32_mut(&self.out)),
             mask: p.mask.as_ref().map(|mask| (bases.f32(mask).into(), &mask.strides[..])),
             scratch,
         };

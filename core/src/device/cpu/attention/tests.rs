@@ -107,7 +107,8 @@ fn problem(case: &Case, noise: &mut Noise) -> Problem {
         masked: mask.is_some(),
     };
     let [q, k, v, out] = operands.try_into().unwrap();
-    Problem { plan: plan::Attention { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask, out }, buffers }
+    let inputs = plan::AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask };
+    Problem { plan: plan::Attention { inputs, out }, buffers }
 }
 
 fn get(problem: &Problem, operand: &Operand, at: [usize; 4]) -> f64 {
@@ -117,7 +118,7 @@ fn get(problem: &Problem, operand: &Operand, at: [usize; 4]) -> f64 {
 
 /// By the definition, all in f64.
 fn reference(problem: &Problem, b: usize, head: usize, i: usize) -> Vec<f64> {
-    let p = &problem.plan;
+    let p = &problem.plan.inputs;
     let kv = head / (p.h / p.h_kv);
     let diagonal = i as i64 + p.s as i64 - p.l as i64;
     let mut scores = vec![f64::NEG_INFINITY; p.s];
@@ -143,7 +144,8 @@ fn reference(problem: &Problem, b: usize, head: usize, i: usize) -> Vec<f64> {
 
 fn check(case: &Case, pools: &[ThreadPool], noise: &mut Noise) {
     let mut problem = problem(case, noise);
-    let p = problem.plan.clone();
+    let plan = problem.plan.clone();
+    let p = plan.inputs.clone();
     // Long cases are looked at in places.
     let few = (p.b * p.h * p.l * p.s * p.d).div_ceil(4_000_000);
     let mut wanted = vec![];
@@ -158,13 +160,13 @@ fn check(case: &Case, pools: &[ThreadPool], noise: &mut Noise) {
         for (same, pool) in pools.iter().enumerate() {
             problem.buffers[3].fill(7.0);
             let bases: Vec<*mut u8> = problem.buffers.iter_mut().map(|x| x.as_mut_ptr().cast()).collect();
-            let prepared = PreparedAttention::new_on(isa, &p);
+            let prepared = PreparedAttention::new_on(isa, &plan);
             let mut scratch = Scratch::new(pool.threads(), prepared.scratch_bytes_per_worker());
             // SAFETY: the buffers were made for the plan; `isa` is available.
             unsafe { prepared.run(pool, Bases(&bases), &mut scratch) };
             for (at, wanted) in &wanted {
                 for (c, want) in wanted.iter().enumerate() {
-                    let got = get(&problem, &p.out, [at[0], at[1], at[2], c]);
+                    let got = get(&problem, &plan.out, [at[0], at[1], at[2], c]);
                     assert!((got - want).abs() < 2e-5, "{isa:?} {case:?} at {at:?} {c}: {got} not {want}");
                 }
             }

@@ -5,27 +5,26 @@ use super::{Made, Precision};
 use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::source::{Layouts, Source};
 use crate::device::gpu::wgsl::walk;
-use crate::graph::AttentionForm;
-use crate::plan::{Attention, AttentionGrad, Operand};
+use crate::plan::{Attention, AttentionGrad, AttentionInputs, Operand};
 
 /// The kernels of attention.
 pub fn forward(w: &Attention, layouts: &Layouts, limits: &Limits, precision: Precision) -> Made {
-    let problem = problem(&w.form, [w.b, w.h, w.h_kv, w.l, w.s, w.d, w.d_v], [&w.q, &w.k, &w.v, &w.q]);
+    let problem = problem(&w.inputs, None);
     let skeleton = attention::forward(&problem, &allowed(limits, precision));
     made(&skeleton, layouts, |source, hole| match hole {
         "store" => {
             let at = address(&w.out, ["b", "h", "i", "e"]);
             Some(source.store(&w.out, &at, "v"))
         }
-        _ => read(source, hole, [&w.q, &w.k, &w.v, &w.q], w.mask.as_ref()),
+        _ => read(source, hole, &w.inputs, None),
     })
 }
 
 /// The kernels of attention's gradient: `out` is dq, dk and dv one after the other.
 pub fn backward(w: &AttentionGrad, layouts: &Layouts, limits: &Limits) -> Made {
-    let problem = problem(&w.form, [w.b, w.h, w.h_kv, w.l, w.s, w.d, w.d_v], [&w.q, &w.k, &w.v, &w.up]);
-    let skeleton = attention::backward(&problem, &allowed(limits, Precision::Full));
-    let (dq, dk) = (w.b * w.h * w.l * w.d, w.b * w.h_kv * w.s * w.d);
+    let p = problem(&w.inputs, Some(&w.up));
+    let skeleton = attention::backward(&p, &allowed(limits, Precision::Full));
+    let (dq, dk) = (p.b * p.h * p.l * p.d, p.b * p.h_kv * p.s * p.d);
     let place = |from: usize, heads: usize, rows: usize, size: usize| {
         format!(
             "((b * {heads}u + {{}}) * {rows}u + {{}}) * {size}u + e + {}u",
@@ -34,21 +33,20 @@ pub fn backward(w: &AttentionGrad, layouts: &Layouts, limits: &Limits) -> Made {
     };
     made(&skeleton, layouts, |source, hole| {
         let (at, names) = match hole {
-            "store_dq" => (place(0, w.h, w.l, w.d), ["h", "i"]),
-            "store_dk" => (place(dq, w.h_kv, w.s, w.d), ["g", "j"]),
-            "store_dv" => (place(dq + dk, w.h_kv, w.s, w.d_v), ["g", "j"]),
-            _ => return read(source, hole, [&w.q, &w.k, &w.v, &w.up], w.mask.as_ref()),
+            "store_dq" => (place(0, p.h, p.l, p.d), ["h", "i"]),
+            "store_dk" => (place(dq, p.h_kv, p.s, p.d), ["g", "j"]),
+            "store_dv" => (place(dq + dk, p.h_kv, p.s, p.d_v), ["g", "j"]),
+            _ => return read(source, hole, &w.inputs, Some(&w.up)),
         };
         let at = names.iter().fold(at, |at, name| at.replacen("{}", name, 1));
         Some(source.store(&w.out, &at, "v"))
     })
 }
 
-fn problem(form: &AttentionForm, sizes: [usize; 7], operands: [&Operand; 4]) -> Problem {
-    let [b, h, h_kv, l, s, d, d_v] = sizes;
+fn problem(w: &AttentionInputs, up: Option<&Operand>) -> Problem {
+    let &AttentionInputs { b, h, h_kv, l, s, d, d_v, .. } = w;
     let vector =
         |o: &Operand| o.strides[3] == 1 && o.offset % 4 == 0 && o.strides[..3].iter().all(|s| s % 4 == 0);
-    let [q, k, v, up] = operands.map(vector);
     Problem {
         b,
         h,
@@ -57,11 +55,11 @@ fn problem(form: &AttentionForm, sizes: [usize; 7], operands: [&Operand; 4]) -> 
         s,
         d,
         d_v,
-        scale: form.scale,
-        causal: form.causal,
-        window: form.window,
-        masked: form.masked,
-        vectors: Vectors { q, k, v, up },
+        scale: w.form.scale,
+        causal: w.form.causal,
+        window: w.form.window,
+        masked: w.form.masked,
+        vectors: Vectors { q: vector(&w.q), k: vector(&w.k), v: vector(&w.v), up: up.is_some_and(vector) },
     }
 }
 
@@ -82,18 +80,13 @@ fn address(o: &Operand, names: [&str; 4]) -> String {
 }
 
 /// What a reading hole returns.
-fn read(
-    source: &mut Source<'_>,
-    hole: &str,
-    [q, k, v, up]: [&Operand; 4],
-    mask: Option<&Operand>,
-) -> Option<String> {
+fn read(source: &mut Source<'_>, hole: &str, w: &AttentionInputs, up: Option<&Operand>) -> Option<String> {
     let (o, names) = match hole.trim_end_matches('4') {
-        "load_q" => (q, ["b", "h", "i", "e"]),
-        "load_k" => (k, ["b", "g", "j", "e"]),
-        "load_v" => (v, ["b", "g", "j", "e"]),
-        "load_do" => (up, ["b", "h", "i", "e"]),
-        "load_mask" => (mask?, ["b", "h", "i", "j"]),
+        "load_q" => (&w.q, ["b", "h", "i", "e"]),
+        "load_k" => (&w.k, ["b", "g", "j", "e"]),
+        "load_v" => (&w.v, ["b", "g", "j", "e"]),
+        "load_do" => (up?, ["b", "h", "i", "e"]),
+        "load_mask" => (w.mask.as_ref()?, ["b", "h", "i", "j"]),
         _ => return None,
     };
     let at = address(o, names);

@@ -118,11 +118,9 @@ fn direct(w: &Convolution, layouts: &Layouts) -> Kernel {
     let (groups, [_, cg, kh, kw]) = (w.form.groups, w.weight_shape);
     let [n, o, oh, ow] = w.out_shape;
     let (og, plane, total) = (o / groups, oh * ow, n * o * oh * ow);
-    let grid = walk::fold(total.div_ceil(THREADS));
     window(&mut source, w);
     epilogue::put(&mut source, &w.epilogue, &w.out, false);
-    let mut body = walk::group_number(grid);
-    body += &format!("let i = group * {THREADS}u + lid;\nif (i >= {total}u) {{ return; }}\n");
+    let (grid, mut body) = walk::each("i", total, THREADS);
     body += &format!(
         "let p = i % {plane}u;\nlet outer = i / {plane}u;\nlet channel = outer % {o}u;\nvar sum = 0.0f;\n"
     );

@@ -11,9 +11,7 @@ const THREADS: usize = 64;
 pub fn kernel(from: &Operand, to: &Operand, layouts: &Layouts) -> Kernel {
     let mut source = Source::new(layouts);
     let elements = layouts.buffers[to.buffer].elements;
-    let grid = walk::fold(elements.div_ceil(THREADS));
-    let mut body = walk::group_number(grid);
-    body += &format!("let i = group * {THREADS}u + lid;\nif (i >= {elements}u) {{ return; }}\n");
+    let (grid, mut body) = walk::each("i", elements, THREADS);
     let value = source.block_element(from.buffer, from.dtype, elements, "i");
     body += &source.store(to, "i", &value);
     source.finish(&entry(THREADS, &body), grid)

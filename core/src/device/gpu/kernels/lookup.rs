@@ -112,9 +112,7 @@ impl<'a> Lookup<'a> {
         let aligned = w.table.offset % 4 == 0 && w.out.offset % 4 == 0;
         let float = source.has_four(&w.table);
         let lanes = if whole && self.inner.is_multiple_of(4) && aligned && float { 4 } else { 1 };
-        let grid = walk::fold((total / lanes).div_ceil(THREADS));
-        let mut body = walk::group_number(grid);
-        body += &format!("let t = group * {THREADS}u + lid;\nif (t >= {}u) {{ return; }}\n", total / lanes);
+        let (grid, mut body) = walk::each("t", total / lanes, THREADS);
         body += &format!("let i = t * {lanes}u;\n");
         if whole {
             body += &format!("let j = i / {}u % {}u;\n", self.inner, self.count);
@@ -174,7 +172,7 @@ impl<'a> Lookup<'a> {
             per_row: false,
             out: line(&w.out),
         };
-        rowwise::kernels(&copy, self.layouts, limits)
+        rowwise::kernels(&copy, self.layouts, limits).kernels
     }
 
     /// The forms with updates. A thread has one update; the first of equal indices adds up all of them, the last one
@@ -192,9 +190,7 @@ impl<'a> Lookup<'a> {
         };
         let serial = self.count > SEARCH;
         let work = outer * inner * if serial { 1 } else { self.count };
-        let grid = walk::fold(work.div_ceil(THREADS));
-        let mut body = walk::group_number(grid);
-        body += &format!("let t = group * {THREADS}u + lid;\nif (t >= {work}u) {{ return; }}\n");
+        let (grid, mut body) = walk::each("t", work, THREADS);
         let (n, divide) = (self.count, if self.twice { " / 2u" } else { "" });
         let each = if serial { 1 } else { n };
         body += &format!(

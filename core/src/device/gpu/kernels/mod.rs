@@ -43,9 +43,7 @@ pub fn kernels(
     Ok(match work {
         // computed where it is read: never stored
         Work::Rowwise(w) if layouts.buffers[w.out.buffer].inline.is_some() => only(vec![]),
-        Work::Rowwise(w) => {
-            Made { kernels: rowwise::kernels(w, layouts, limits), scratch: rowwise::scratch(w, limits) }
-        }
+        Work::Rowwise(w) => rowwise::kernels(w, layouts, limits),
         Work::Product(w) => products::kernels(w, layouts, limits, precision),
         Work::Convolution(w) => convolution::kernels(w, layouts, limits, precision),
         Work::Attention(w) => attend::forward(w, layouts, limits, precision),

@@ -14,7 +14,6 @@ pub fn kernel(w: &Pool, layouts: &Layouts) -> Kernel {
     let ([h, wd], [oh, ow]) = (w.input, w.output);
     let (f, size) = (&w.form, h * wd);
     let total = w.planes * if w.up.is_some() { size } else { oh * ow };
-    let grid = walk::fold(total.div_ceil(THREADS));
     let low = code::float(&mut source, f32::NEG_INFINITY);
     source.helper("is_nan");
     // the largest of the window of output (oy, ox) and where it lies in the plane; nothing inside: 2³² − 1
@@ -32,8 +31,7 @@ pub fn kernel(w: &Pool, layouts: &Layouts) -> Kernel {
          }}\n}}\nreturn best;\n}}",
         f.kernel[0], f.stride[0], f.padding[0], f.kernel[1], f.stride[1], f.padding[1]
     ));
-    let mut body = walk::group_number(grid);
-    body += &format!("let i = group * {THREADS}u + lid;\nif (i >= {total}u) {{ return; }}\n");
+    let (grid, mut body) = walk::each("i", total, THREADS);
     let Some(up) = &w.up else {
         body += &format!("let best = largest(i / {}u, i / {ow}u % {oh}u, i % {ow}u);\n", oh * ow);
         body += &source.store(&w.out, &format!("(i + {}u)", w.out.offset), "best.value");

@@ -93,10 +93,6 @@ pub fn choose(shape: &Shape, limits: &Limits, precision: Precision) -> Skeleton 
         units: limits.units as u32,
         software: limits.software,
     };
-    let precision = match precision {
-        Precision::Full => product::Precision::Full,
-        Precision::Fast => product::Precision::Fast,
-    };
     product::choose(shape, &allowed, precision).skeleton(shape)
 }
 
@@ -110,8 +106,7 @@ pub fn made(
     let passes = std::iter::once(&skeleton.main).chain(&skeleton.reduce);
     let kernel = |pass: &product::Pass| -> Kernel {
         let mut source = Source::new(layouts);
-        let named = |e: &'static str| e.trim_start_matches("enable ").trim_end_matches(';');
-        skeleton.enables.iter().for_each(|&e| source.enable(named(e)));
+        skeleton.enables.iter().for_each(|name| source.enable(name));
         // "partial_store(" is no call of "store("
         let own = pass.text.replace("partial_store(", "").replace("partial_load(", "");
         fill(&mut source, &own);

@@ -13,12 +13,10 @@ pub const THREADS: usize = 256;
 /// Rates: for SGD the learning rate; for Adam lr / (1 − β₁ᵗ), β₁, β₂, ε, 1 / √(1 − β₂ᵗ)
 /// (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1).
 pub fn kernel(adam: bool, elements: usize, words: usize) -> (String, [u32; 3]) {
-    let grid = walk::fold(elements.div_ceil(THREADS));
     let mut text =
         String::from("var<storage, read_write> b0: array<f32>;\nvar<storage, read> b1: array<f32>;\n");
     text += "var<storage, read> b2: array<u32>;\nvar<storage, read> b3: array<f32>;\n";
-    let mut body = walk::group_number(grid);
-    body += &format!("let i = group * {THREADS}u + lid;\nif (i >= {elements}u) {{ return; }}\n");
+    let (grid, mut body) = walk::each("i", elements, THREADS);
     if words > 0 {
         body +=
             &format!("for (var e = 0u; e < {words}u; e++) {{ if (b2[e] != 0xffffffffu) {{ return; }} }}\n");

@@ -93,7 +93,8 @@ fn takes(reader: &Work, b: BufferId, w: &Rowwise) -> bool {
             let updates = i.updates.as_ref().is_some_and(|u| u.buffer == b);
             !row && i.kind == IndexKind::TakePut && updates && i.table.buffer != b && i.indices.buffer != b
         }
-        Work::Attention(a) => {
+        Work::Attention(step) => {
+            let a = &step.inputs;
             let others = a.k.buffer == b || a.v.buffer == b || a.mask.as_ref().is_some_and(|m| m.buffer == b);
             !row && a.l <= FEW && a.q.buffer == b && !others
         }

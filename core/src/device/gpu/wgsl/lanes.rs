@@ -5,7 +5,6 @@ use super::source::Source;
 use super::walk;
 use crate::expr::{Instr, Reg, Tape};
 use crate::plan::Operand;
-use crate::tensor::DType;
 
 /// Components of a vec4.
 pub const LANES: [&str; 4] = ["x", "y", "z", "w"];
@@ -34,8 +33,7 @@ fn four(o: &Operand, strides: &[isize], source: &Source<'_>) -> Four {
 /// Whether four neighbours along the last axis of those strides can be written at once.
 pub fn writes_four(o: &Operand, strides: &[isize]) -> bool {
     let Some((&last, others)) = strides.split_last() else { return false };
-    let float = matches!(o.dtype, DType::F32 | DType::F16 | DType::BF16);
-    float && last == 1 && o.offset % 4 == 0 && others.iter().all(|s| s % 4 == 0)
+    o.dtype.is_float() && last == 1 && o.offset % 4 == 0 && others.iter().all(|s| s % 4 == 0)
 }
 
 /// Strides of a tape's `Index` instructions, in its order.

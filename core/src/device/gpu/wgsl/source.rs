@@ -1,7 +1,7 @@
 //! One kernel's text while it is written: what it binds, how elements are read and written, which helpers it calls.
 
 use super::{inline, math};
-use crate::plan::{BufferId, Operand, Plan, Rowwise};
+use crate::plan::{Buffer, BufferId, Operand, Place, Plan, Rowwise, Work};
 use crate::tensor::DType;
 
 /// How a plan's buffers lie in the device's memory.
@@ -79,8 +79,8 @@ impl Layouts {
             });
         }
         for step in &plan.steps {
-            if let crate::plan::Work::Dequantise(from, to) = &step.work {
-                let inner = matches!(plan.buffers[to.buffer].place, crate::plan::Place::Arena(_));
+            if let Work::Dequantise(from, to) = &step.work {
+                let inner = matches!(plan.buffers[to.buffer].place, Place::Arena(_));
                 if inner && from.offset == 0 && to.offset == 0 {
                     buffers[to.buffer].blocks = Some(from.buffer);
                 }
@@ -92,8 +92,8 @@ impl Layouts {
             values.push(w);
         }
         if halves && native16 {
-            for (b, held) in buffers.iter_mut().enumerate() {
-                held.half = held.blocks.is_none() && held.inline.is_none() && is_rounded(plan, b);
+            for (held, rounded) in buffers.iter_mut().zip(rounded(plan)) {
+                held.half = held.blocks.is_none() && held.inline.is_none() && rounded;
             }
         }
         Layouts { buffers, limit, native16, values }
@@ -105,32 +105,23 @@ impl Layouts {
     }
 }
 
-/// Whether nothing but products and attention read a buffer of the arena.
-fn is_rounded(plan: &Plan, b: BufferId) -> bool {
-    use crate::plan::{Place, Work};
-    let buffer = &plan.buffers[b];
-    let inner = matches!(buffer.place, Place::Arena(_)) && buffer.dtype == DType::F32;
-    if !inner || plan.unfused || plan.gradients.iter().any(|g| g.1 == b) {
-        return false;
-    }
-    let mut read = false;
-    let fits = plan.steps.iter().all(|step| {
-        let mut others = false;
-        let mut reads = false;
-        step.work.for_each_operand(|o, written| reads |= !written && o.buffer == b);
-        read |= reads;
+/// Buffers of the arena that products and attention read, and nothing else.
+fn rounded(plan: &Plan) -> Vec<bool> {
+    let (mut read, mut otherwise) = (vec![false; plan.buffers.len()], vec![plan.unfused; plan.buffers.len()]);
+    plan.gradients.iter().for_each(|g| otherwise[g.1] = true);
+    for step in &plan.steps {
+        step.work.for_each_operand(|o, written| read[o.buffer] |= !written);
+        let mut mark = |o: &Operand| otherwise[o.buffer] = true;
         match &step.work {
-            Work::Product(p) => {
-                others = p.epilogue.iter().flat_map(|e| &e.operands).any(|o| o.buffer == b);
-            }
-            Work::Attention(a) => others = a.mask.as_ref().is_some_and(|m| m.buffer == b),
-            Work::Rowwise(_) => others = reads,
+            Work::Product(p) => p.epilogue.iter().flat_map(|e| &e.operands).for_each(mark),
+            Work::Attention(a) => a.inputs.mask.iter().for_each(mark),
+            Work::Rowwise(w) => w.operands.iter().for_each(mark),
             // anything else neither reads nor writes it
-            work => work.for_each_operand(|o, _| others |= o.buffer == b),
+            work => work.for_each_operand(|o, _| mark(o)),
         }
-        !others
-    });
-    read && fits
+    }
+    let inner = |b: &Buffer| matches!(b.place, Place::Arena(_)) && b.dtype == DType::F32;
+    plan.buffers.iter().enumerate().map(|(i, b)| inner(b) && read[i] && !otherwise[i]).collect()
 }
 
 /// Something a kernel binds.
@@ -361,7 +352,7 @@ impl<'a> Source<'a> {
     /// Whether four neighbours of an operand can be read at once, where the index is a multiple of four.
     pub fn has_four(&self, o: &Operand) -> bool {
         let computed = self.layouts.buffers[o.buffer].inline.map(|v| &self.layouts.values[v]);
-        matches!(o.dtype, DType::F32 | DType::F16 | DType::BF16) && computed.is_none_or(inline::has_four)
+        o.dtype.is_float() && computed.is_none_or(inline::has_four)
     }
 
     /// A value that is never stored, at an index: a call of the function that computes it.

@@ -85,6 +85,14 @@ pub fn group_number(grid: [u32; 3]) -> String {
     }
 }
 
+/// A grid in which each thread has one of so many pieces of work, and the lines that give it its number, called
+/// `name`; threads beyond the last return.
+pub fn each(name: &str, work: usize, threads: usize) -> ([u32; 3], String) {
+    let grid = fold(work.div_ceil(threads));
+    let number = format!("let {name} = group * {threads}u + lid;\nif ({name} >= {work}u) {{ return; }}\n");
+    (grid, group_number(grid) + &number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,6 @@ const QUERIES: usize = 4;
 const KEYS: usize = 2048;
 /// Invocations of a workgroup.
 const THREADS: usize = 256;
-
 /// Reads under way at once.
 const AHEAD: usize = 8;
 
@@ -18,8 +17,7 @@ const AHEAD: usize = 8;
 pub(super) fn fits(p: &Problem, limits: &Limits) -> bool {
     let wide = p.vectors.q && p.vectors.k && p.vectors.v && p.d.is_multiple_of(4) && p.d_v.is_multiple_of(4);
     // the query, all weights, what is joined, parts of dot products or of values
-    let parts = (THREADS * (p.d / 4 + 1)).max(4 * THREADS);
-    let shared = 4 * (p.d + p.s + THREADS + parts);
+    let shared = 4 * (p.d + p.s + THREADS + parts_size(p));
     let rows = p.b * p.h * p.l;
     !limits.software
         && wide
@@ -30,6 +28,11 @@ pub(super) fn fits(p: &Problem, limits: &Limits) -> bool {
         && shared + 64 <= limits.shared
         // many rows fill the device in any form, and the others read keys once for all heads of a group
         && rows <= 8 * limits.units.max(8)
+}
+
+/// Elements of the memory that holds parts of dot products, and then of values.
+fn parts_size(p: &Problem) -> usize {
+    (THREADS * (p.d / 4 + 1)).max(4 * THREADS)
 }
 
 /// The pass. Holes: `load_q4`, `load_k4`, `load_v4`, `load_mask`, `store`.
@@ -93,7 +96,7 @@ pub(super) fn forward(p: &Problem) -> Kernel {
         }
         values += "}\n";
     }
-    let dot_parts = (THREADS * stride).max(4 * THREADS);
+    let dot_parts = parts_size(p);
     let text = format!(
         "var<workgroup> query: array<vec4<f32>, {fours}>;
 var<workgroup> weights: array<f32, {s}>;

@@ -4,6 +4,7 @@ use super::choice::{Tiling, choose};
 use super::roles::{Role, constants, fours};
 use super::tiles::{Writer, repeat};
 use super::{Kernel, Limits, Pass, Problem, coop, few, grid};
+use crate::device::gpu::wgsl::lanes::LANES;
 use std::fmt::Write;
 
 /// softmax(q·kᵀ·scale + mask)·v. Holes: `load_q`, `load_k`, `load_v` (or their forms of four),
@@ -91,7 +92,7 @@ impl Writer<'_> {
     /// Calls a hole with each element of a four that lies within the row, `{e}` and `{v}` filled in.
     pub(super) fn put(&mut self, width: usize, four: &str, value: &str, call: &str) {
         line!(self.text, "if ({four} < {}u) {{", fours(width));
-        for (i, part) in ["x", "y", "z", "w"].into_iter().enumerate() {
+        for (i, part) in LANES.into_iter().enumerate() {
             let e = format!("{four} * 4u + {i}u");
             let call = call.replace("{e}", &e).replace("{v}", &format!("{value}.{part}"));
             if width.is_multiple_of(4) || i == 0 {

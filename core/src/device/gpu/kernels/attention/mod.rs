@@ -26,6 +26,8 @@ mod tiles;
 pub use backward::backward;
 pub use forward::forward;
 
+use crate::device::gpu::wgsl::walk;
+
 /// The holes, with their signatures: `b`, `h`, `g` count batches, query heads and key heads, `i` queries,
 /// `j` keys, `e` elements of a head. A form ending in 4 gives elements `e..e + 4`, `e` a multiple of 4.
 /// `part` and `stat` are f32 scratch of [`Kernel::scratch`] elements, kept from one pass to the next.
@@ -162,9 +164,8 @@ impl Problem {
     }
 }
 
-/// A grid of that many workgroups, folded so that no side passes 65,535: the grid, and its first side.
+/// A grid of that many workgroups, and its first side.
 fn grid(count: usize) -> ([u32; 3], usize) {
-    let folds = count.div_ceil(65_535).max(1);
-    let side = count.div_ceil(folds);
-    ([side as u32, folds as u32, 1], side)
+    let grid = walk::fold(count);
+    (grid, grid[0] as usize)
 }

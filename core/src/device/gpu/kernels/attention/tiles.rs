@@ -15,6 +15,7 @@
 use super::choice::Tiling;
 use super::roles::{Input, Role, Sum, fours};
 use super::{Pass, Problem, grid};
+use crate::device::gpu::wgsl::lanes::LANES;
 use std::fmt::Write;
 
 pub(super) struct Writer<'a> {
@@ -334,9 +335,8 @@ impl<'a> Writer<'a> {
         for m in 0..tm {
             line!(out, "let x_{m} = weights_{weights}[r_{m} * {}u + a];", (t.cols / 4) | 1);
         }
-        for q in 0..4 {
+        for (q, part) in LANES.into_iter().enumerate() {
             let slot = format!("(a * {}u + {}u)", 4 / tn, q / tn + q % tn * t.tx);
-            let part = ["x", "y", "z", "w"][q];
             for k in 0..columns {
                 let v = format!("v_{q}_{k}");
                 if t.staged {

@@ -103,8 +103,8 @@ pub fn coop(shape: &Shape, cut: &Coop) -> Skeleton {
     Skeleton {
         main: Pass { text: text.0, workgroups, threads: cut.threads() },
         enables: match cut.half {
-            true => &["enable f16;", "enable wgpu_cooperative_matrix;"],
-            false => &["enable wgpu_cooperative_matrix;"],
+            true => &["f16", "wgpu_cooperative_matrix"],
+            false => &["wgpu_cooperative_matrix"],
         },
         shared: cut.shared(shape),
         scratch: grid.scratch(),

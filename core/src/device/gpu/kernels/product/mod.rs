@@ -26,10 +26,13 @@ mod tile;
 mod tiled;
 mod vector;
 
+pub use crate::profile::Precision;
 pub use choose::{Choice, choose};
 pub use coop::{Coop, coop};
 pub use tiled::{Tiled, tiled};
 pub use vector::{Vector, vector};
+
+use crate::device::gpu::wgsl::walk;
 
 /// The axis along which an operand hands out four elements at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -61,15 +64,6 @@ pub struct Shape {
     pub b_vec: Along,
     /// Whether C takes four columns at once; n is a multiple of four.
     pub c_vec: bool,
-}
-
-/// What a session asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Precision {
-    /// f32 arithmetic throughout.
-    Full,
-    /// Operands rounded to f16 where matrix units take them, sums in f32. Values beyond ±65504 become infinite.
-    Fast,
 }
 
 /// What the device can do, as far as products care.
@@ -107,7 +101,7 @@ pub struct Pass {
 pub struct Skeleton {
     /// The kernel. With [`Skeleton::reduce`] it calls `partial_store`, otherwise `store` or `store4`.
     pub main: Pass,
-    /// Lines that must open the module.
+    /// Extensions of WGSL that the text needs.
     pub enables: &'static [&'static str],
     /// Bytes of workgroup memory taken.
     pub shared: u32,
@@ -119,9 +113,6 @@ pub struct Skeleton {
 
 /// Bytes of an f32.
 const F32: u32 = 4;
-
-/// The most workgroups that every driver takes in one dimension.
-const GRID: u32 = 65_535;
 
 /// Lines of WGSL.
 #[derive(Default)]
@@ -136,8 +127,7 @@ impl Text {
 
 /// A grid of `total` workgroups folded into two dimensions, and the WGSL that finds `id` from `wg: vec3<u32>`.
 fn fold(total: u32) -> ([u32; 3], String) {
-    let y = total.div_ceil(GRID).max(1);
-    let x = total.div_ceil(y).max(1);
+    let [x, y, _] = walk::fold(total as usize);
     let text = match (y > 1, x * y > total) {
         (false, _) => "let id = wg.x;".to_string(),
         (true, false) => format!("let id = wg.x + wg.y * {x}u;"),

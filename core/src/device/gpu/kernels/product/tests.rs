@@ -3,6 +3,8 @@
 use super::tile::Grid;
 use super::*;
 
+const GRID: u32 = walk::MOST_GROUPS as u32;
+
 const NVIDIA: Limits = Limits {
     coop_tile: 16,
     coop_f32_tile: 0,

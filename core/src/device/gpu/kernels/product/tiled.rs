@@ -8,6 +8,7 @@
 
 use super::tile::{Grid, Stage, Steps};
 use super::{Along, F32, Pass, Shape, Skeleton, Text, entry, reduce::reduce};
+use crate::device::gpu::wgsl::lanes::LANES;
 
 /// How the work of [`tiled`] is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -219,7 +220,7 @@ impl Steps for Kernel<'_> {
             };
             (0..4).for_each(|i| text.line(read(i)));
             if self.b.along_k {
-                for (i, c) in ["x", "y", "z", "w"].iter().enumerate() {
+                for (i, c) in LANES.iter().enumerate() {
                     let each = [0, 1, 2, 3].map(|j| format!("r{g}_{j}.{c}")).join(", ");
                     text.line(format!("let s{g}_{i} = vec4<f32>({each});"));
                 }
@@ -230,7 +231,7 @@ impl Steps for Kernel<'_> {
                 true => {
                     let pitch = self.a.pitch;
                     text.line(format!("let a{i} = tile[{}u + ty * {pitch}u + q];", i * self.ty * pitch));
-                    ["x", "y", "z", "w"].map(|c| format!("a{i}.{c}"))
+                    LANES.map(|c| format!("a{i}.{c}"))
                 }
                 false => {
                     let (group, pitch) = (i / 4, self.a.pitch);

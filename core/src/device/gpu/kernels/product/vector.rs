@@ -7,6 +7,7 @@
 
 use super::tile::Grid;
 use super::{Along, F32, Pass, Shape, Skeleton, Text, entry, reduce::reduce};
+use crate::device::gpu::wgsl::lanes::LANES;
 
 /// How the work of [`vector`] is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -219,7 +220,7 @@ impl<'a> Kernel<'a> {
             for r in 0..rows {
                 text.line(format!("let a{u}_{r} = narrow(z, m{r}, q{u});"));
                 for p in 0..per {
-                    let terms = ["x", "y", "z", "w"].iter().enumerate().map(|(j, c)| match self.along_k() {
+                    let terms = LANES.iter().enumerate().map(|(j, c)| match self.along_k() {
                         true => format!(" + a{u}_{r}.{c} * b{u}_{p}.{c}"),
                         false => format!(" + a{u}_{r}.{c} * b{u}_{p}_{j}"),
                     });

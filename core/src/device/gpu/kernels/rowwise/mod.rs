@@ -4,7 +4,7 @@ mod join;
 
 pub use join::prepare;
 
-use super::fold;
+use super::{Made, fold};
 use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::code::{self, Names};
 use crate::device::gpu::wgsl::lanes::{Code, LANES, index_strides, writes_four};
@@ -12,20 +12,24 @@ use crate::device::gpu::wgsl::source::{Kernel, Layouts, Slot, Source, View};
 use crate::device::gpu::wgsl::walk::{self, Merged};
 use crate::expr::{Fold, Instr, Kind, Reg};
 use crate::plan::{Operand, Rowwise};
-use crate::tensor::DType;
 use join::type_name;
 
 /// Elements below which four at a time are not worth a longer text.
 const VECTORS_FROM: usize = 16 * 1024;
-/// The kernels that carry out a rowwise step, in order.
-pub fn kernels(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Vec<Kernel> {
+
+/// The kernels that carry out a rowwise step.
+pub fn kernels(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Made {
     if w.reductions.is_empty() && w.reduced.iter().all(|r| !r) {
-        return vec![pointwise(w, layouts, limits)];
+        return Made { kernels: vec![pointwise(w, layouts, limits)], scratch: vec![] };
     }
     let rows = Rows::new(w, limits);
+    let kernel = |part| rows.kernel(layouts, part);
     match rows.splits {
-        1 => vec![rows.kernel(layouts, Part::Whole)],
-        _ => vec![rows.kernel(layouts, Part::Pieces), rows.kernel(layouts, Part::Joined)],
+        1 => Made { kernels: vec![kernel(Part::Whole)], scratch: vec![] },
+        splits => Made {
+            kernels: vec![kernel(Part::Pieces), kernel(Part::Joined)],
+            scratch: vec![rows.rows * splits; w.reductions.len()],
+        },
     }
 }
 
@@ -43,11 +47,9 @@ fn pointwise(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Kernel {
     let lanes = if wide { 4 } else { 1 };
     let work = elements / lanes;
     let threads = if work >= 512 * limits.units { 256 } else { 64 };
-    let grid = walk::fold(work.div_ceil(threads));
 
     let (split, coordinates) = walk::coordinates("c", "i", &sizes);
-    let mut body = walk::group_number(grid);
-    body += &format!("let t = group * {threads}u + lid;\nif (t >= {work}u) {{ return; }}\n");
+    let (grid, mut body) = walk::each("t", work, threads);
     body += &format!("let i = t * {lanes}u;\n{split}");
     let code = Code {
         tape: &w.tape,
@@ -191,7 +193,7 @@ impl<'a> Rows<'a> {
         };
         let fits = |i: usize, o: &Operand| match self.along.strides[i].last() {
             Some(0) => true,
-            Some(1) => aligned(i, o) && matches!(o.dtype, DType::F32 | DType::F16 | DType::BF16),
+            Some(1) => aligned(i, o) && o.dtype.is_float(),
             _ => false,
         };
         let reads = self.w.operands.iter().enumerate().all(|(i, o)| fits(i, o));
@@ -255,12 +257,11 @@ impl<'a> Rows<'a> {
                 return source.finish(&entry(threads, &body), grid);
             }
         }
+        self.hoist(&[self.w.result], &mut ready, &mut source, &mut body);
         if self.w.per_row {
-            self.hoist(&[self.w.result], &mut ready, &mut source, &mut body);
             let store = source.store(&self.w.out, "at", &format!("r{}", self.w.result));
             body += &format!("if (live && part == 0u) {{ {store} }}\n");
         } else {
-            self.hoist(&[self.w.result], &mut ready, &mut source, &mut body);
             body += "if (live) {\n";
             self.each(part, (&[self.w.result], true), &ready, &mut source, &mut body, |s, lane, text| {
                 let value = format!("r{}", self.w.result);
@@ -454,15 +455,6 @@ fn scratch_view(kind: Kind) -> (View, &'static str) {
         Kind::I => (View::I32, "i32"),
         _ => (View::U32, "u32"),
     }
-}
-
-/// Elements of scratch that a step needs, by scratch number.
-pub fn scratch(w: &Rowwise, limits: &Limits) -> Vec<usize> {
-    if w.reductions.is_empty() {
-        return vec![];
-    }
-    let rows = Rows::new(w, limits);
-    if rows.splits == 1 { vec![] } else { vec![rows.rows * rows.splits; w.reductions.len()] }
 }
 
 /// Registers that are the same for a whole row: those that read nothing that changes along it.
