@@ -47,7 +47,7 @@ impl BertConfig {
     /// Reads a `config.json` of `model_type` "bert".
     ///
     /// # Errors
-    /// [`Error::ModelOption`] for a value that is missing, or that Weft would compute wrongly.
+    /// [`Error::ModelOption`](crate::error::Error::ModelOption) for a value that is missing, or that Weft would compute wrongly.
     pub fn from_json(config: &Json) -> Result<BertConfig> {
         let options = Options { architecture: "bert", json: config };
         let size = |key: &str| options.size(key);

@@ -56,7 +56,7 @@ impl LlamaConfig {
     /// Reads a `config.json` of `model_type` "llama".
     ///
     /// # Errors
-    /// [`Error::ModelOption`] for a value that is missing, or that Weft would compute wrongly.
+    /// [`Error::ModelOption`](crate::error::Error::ModelOption) for a value that is missing, or that Weft would compute wrongly.
     pub fn from_json(config: &Json) -> Result<LlamaConfig> {
         let options = Options { architecture: "llama", json: config };
         let there = |key: &str| options.get(key);

@@ -15,7 +15,7 @@ impl Session {
     /// Makes every state zeros, as after init.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`] on a GPU.
+    /// [`Error::DeviceLost`](crate::error::Error::DeviceLost) on a GPU.
     pub fn reset_state(&mut self) -> Result<()> {
         for at in 0..self.states().len() {
             let zeros = vec![0u8; self.state_bytes(at)];
@@ -29,7 +29,7 @@ impl Session {
     /// of that step.
     ///
     /// # Errors
-    /// [`Error::UnknownName`].
+    /// [`Error::UnknownName`](crate::error::Error::UnknownName).
     pub fn read_state(&self, name: &str) -> Result<Tensor<'static>> {
         let port = &self.states()[self.find_state(name)?];
         let bytes = Bytes::from_vec(self.executor.read(port.buffer)?.into_owned());
@@ -39,7 +39,7 @@ impl Session {
     /// Makes a state what a tensor of its dtype and shape holds: a cache kept from earlier.
     ///
     /// # Errors
-    /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`].
+    /// [`Error::UnknownName`](crate::error::Error::UnknownName), [`Error::DType`](crate::error::Error::DType), [`Error::Length`](crate::error::Error::Length).
     pub fn write_state(&mut self, name: &str, tensor: &Tensor<'_>) -> Result<()> {
         let port = &self.states()[self.find_state(name)?];
         check_tensor(name, port.dtype, &port.shape, tensor)?;
