@@ -69,7 +69,13 @@ impl Compiler {
 
     fn options(&self, gradients: Vec<(Value, Value)>) -> PlanOptions {
         let gpu = self.device.as_gpu().is_some();
-        PlanOptions { gradients, no_fusion: self.no_fusion, flash_backward: gpu, side_by_side: gpu }
+        PlanOptions {
+            gradients,
+            no_fusion: self.no_fusion,
+            flash_backward: gpu,
+            side_by_side: gpu,
+            fold_weights: true,
+        }
     }
 
     /// Compiles a graph with a loss for training: adds the backward pass for its trainable parameters.
