@@ -101,6 +101,7 @@ impl BaseSort for IntsSort {
         add_primitive!(eg, "near" = |a: F, b: F| -?> () {
             ((a.0.0 - b.0.0).abs() <= 1e-5 * b.0.0.abs().max(1e-30)).then_some(())
         });
+        add_primitive!(eg, "not-zero" = |a: F| -?> () { (a.0.0 != 0.0).then_some(()) });
         // (finite-inverse c): 1/c where that is a number other than 0
         add_primitive!(eg, "finite-inverse" = |c: F| -?> F { {
             Some(1.0 / c.0.0).filter(|v| v.is_finite() && *v != 0.0).map(|v| F::from(OrderedFloat(v)))
