@@ -33,6 +33,7 @@ pub mod autodiff;
 pub mod device;
 pub mod error;
 pub mod expr;
+pub mod file;
 pub mod graph;
 pub mod load;
 pub mod models;

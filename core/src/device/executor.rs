@@ -3,7 +3,7 @@
 use super::{Device, Inner, Optimizer, cpu, gpu};
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Plan};
-use crate::profile::Precision;
+use crate::profile::{Limits, Precision};
 use crate::tensor::{Tensor, TensorType};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -117,6 +117,31 @@ impl Prepared {
             Inner::Gpu(g) => Ok(Prepared::Gpu(Arc::new(gpu::Prepared::new(g, plan, precision, progress)?))),
         }
     }
+}
+
+impl Prepared {
+    /// The texts of its kernels, if it has any.
+    pub fn texts(&self) -> Option<&[String]> {
+        match self {
+            Prepared::Cpu => None,
+            Prepared::Gpu(p) => Some(&p.program.texts),
+        }
+    }
+}
+
+/// The kernels that a plan has on a GPU of those limits, written without one.
+///
+/// # Errors
+/// [`Error::Device`] for what has no kernel, or where the engine was built without the GPU device.
+#[cfg(feature = "gpu")]
+pub fn kernel_texts(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Vec<String>> {
+    Ok(gpu::program::program(plan, limits, precision)?.texts)
+}
+
+/// As above.
+#[cfg(not(feature = "gpu"))]
+pub fn kernel_texts(_: &Plan, _: &Limits, _: Precision) -> Result<Vec<String>> {
+    Err(Error::Device { device: "gpu".into(), why: "this engine was built without its GPU device".into() })
 }
 
 /// A plan that runs on a device.

@@ -6,6 +6,7 @@ pub mod gpu;
 mod optimizer;
 pub mod trace;
 
+pub use crate::profile::DeviceKind;
 pub use optimizer::Optimizer;
 
 use crate::error::{Error, Result};
@@ -16,32 +17,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// Locks, also after a thread that held the lock panicked.
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(|e| e.into_inner())
-}
-
-/// What sort of processor a device is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DeviceKind {
-    /// The processor that runs the program.
-    Cpu,
-    /// A GPU with memory of its own.
-    Discrete,
-    /// A GPU that shares the processor's memory.
-    Integrated,
-    /// A GPU played by the processor: right, but slow.
-    Software,
-}
-
-impl DeviceKind {
-    /// Its name in lists.
-    pub fn name(self) -> &'static str {
-        match self {
-            DeviceKind::Cpu => "cpu",
-            DeviceKind::Discrete => "discrete gpu",
-            DeviceKind::Integrated => "integrated gpu",
-            DeviceKind::Software => "software gpu",
-        }
-    }
 }
 
 /// What there is to know of a device before opening it.
@@ -245,7 +220,13 @@ impl Device {
 
     /// What the optimiser and planner may know of it.
     pub fn profile(&self) -> DeviceProfile {
-        DeviceProfile { name: self.info.name.clone(), threads: self.info.threads, memory: self.info.memory }
+        DeviceProfile {
+            name: self.info.name.split_whitespace().collect::<Vec<_>>().join(" "),
+            kind: self.info.kind,
+            threads: self.info.threads,
+            memory: self.info.memory,
+            gpu: self.as_gpu().map(|g| g.limits().clone()),
+        }
     }
 
     pub(crate) fn inner(&self) -> &Inner {

@@ -12,6 +12,11 @@ mod layout;
 pub mod memory;
 mod state;
 mod step;
+mod verify;
+pub(crate) mod wire;
+
+pub use verify::{Flaw, verify};
+pub use wire::FORMAT;
 
 pub use step::{
     Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork,
@@ -126,6 +131,7 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let mut plan = e.plan;
     plan.unfused = options.no_fusion;
     place_scratch(&mut plan);
+    debug_assert_eq!(verify(&plan), Ok(()), "a plan of our own does not pass");
     Ok(plan)
 }
 
