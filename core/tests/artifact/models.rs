@@ -101,7 +101,7 @@ pub fn filled(dtype: DType, shape: &[usize], seed: u64) -> Tensor<'static> {
         let bits = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15 ^ seed.wrapping_mul(0xD1B5_4A32)) >> 33;
         match dtype {
             DType::Bool => (bits % 2) as f64,
-            d if d.is_integer() => (bits % 3) as f64,
+            d if d.is_integer() => (bits % 2) as f64,
             _ => (bits % 2001) as f64 / 1000.0 - 1.0,
         }
     };

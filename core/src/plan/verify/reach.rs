@@ -29,6 +29,27 @@ pub(super) fn bounded(sizes: &[usize]) -> Checked<()> {
     if all.is_some() { Ok(()) } else { refuse("a step of at most 2^60 operations", format!("{sizes:?}")) }
 }
 
+/// The operand, walked over a domain, stays among so many elements.
+fn reach(o: &Operand, sizes: &[usize], elements: usize) -> Checked<()> {
+    count(sizes)?;
+    if o.strides.len() != sizes.len() {
+        return refuse(format!("{} strides", sizes.len()), o.strides.len());
+    }
+    let (mut low, mut high) = (o.offset as i128, o.offset as i128);
+    for (&n, &stride) in sizes.iter().zip(&o.strides) {
+        if stride.unsigned_abs() > MOST {
+            return refuse(format!("strides up to {MOST}"), stride);
+        }
+        let far = (n as i128 - 1) * stride as i128;
+        if far < 0 { low += far } else { high += far }
+    }
+    if low < 0 || high >= elements as i128 {
+        let wanted = format!("elements of buffer {}, 0 to {}", o.buffer, elements.saturating_sub(1));
+        return refuse(wanted, format!("{low} to {high}"));
+    }
+    Ok(())
+}
+
 impl Checker<'_> {
     pub(super) fn buffer(&self, id: usize) -> Checked<&Buffer> {
         match self.plan.buffers.get(id) {
@@ -48,24 +69,15 @@ impl Checker<'_> {
 
     /// The operand, walked over a domain, stays inside its buffer.
     pub(super) fn reads(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
-        let b = self.own(o)?;
-        count(sizes)?;
-        if o.strides.len() != sizes.len() {
-            return refuse(format!("{} strides", sizes.len()), o.strides.len());
+        reach(o, sizes, self.own(o)?.elements)
+    }
+
+    /// As [`reads`](Self::reads), of a fused step: it moves 64-bit elements as halves of 32.
+    pub(super) fn reads_lanes(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
+        match self.buffer(o.buffer)? {
+            b if b.dtype == DType::I64 && o.dtype == DType::U32 => reach(o, sizes, 2 * b.elements),
+            _ => self.reads(o, sizes),
         }
-        let (mut low, mut high) = (o.offset as i128, o.offset as i128);
-        for (&n, &stride) in sizes.iter().zip(&o.strides) {
-            if stride.unsigned_abs() > MOST {
-                return refuse(format!("strides up to {MOST}"), stride);
-            }
-            let far = (n as i128 - 1) * stride as i128;
-            if far < 0 { low += far } else { high += far }
-        }
-        if low < 0 || high >= b.elements as i128 {
-            let wanted = format!("elements of buffer {}, 0 to {}", o.buffer, b.elements.wrapping_sub(1));
-            return refuse(wanted, format!("{low} to {high}"));
-        }
-        Ok(())
     }
 
     /// As [`reads`](Self::reads), of a dtype.
@@ -107,7 +119,7 @@ impl Checker<'_> {
     /// The operand may be written over a domain, each position at an address of its own: by falling stride, each axis
     /// steps over all that those after it reach.
     pub(super) fn writes(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
-        self.reads(o, sizes)?;
+        self.reads_lanes(o, sizes)?;
         self.writable(o)?;
         let mut axes: Vec<(u128, u128)> = sizes
             .iter()

@@ -5,8 +5,8 @@ use super::{Checked, Checker, refuse};
 use crate::expr::{Fold, Instr, Kind, Reg, Tape};
 use crate::plan::{Epilogue, Operand, Rowwise};
 
-/// Most axes of a fused step.
-const MOST_AXES: usize = 8;
+/// Most axes of a fused step: those of a value, and one of halves.
+const MOST_AXES: usize = 9;
 /// Most instructions: the CPU device numbers operands and counts in 16 bits.
 const MOST_CODE: usize = 60_000;
 
@@ -148,7 +148,7 @@ impl Checker<'_> {
             let wanted = format!("at most {MOST_AXES} axes, each reduced or not");
             return refuse(wanted, format!("{} and {}", domain.len(), reduced.len()));
         }
-        operands.iter().try_for_each(|o| self.reads(o, domain))?;
+        operands.iter().try_for_each(|o| self.reads_lanes(o, domain))?;
         self.apart(out, operands)?;
         let around = Around { domain, reduced, operands, product: false, reductions };
         let facts = around.check(tape)?;
