@@ -3,7 +3,7 @@
 use super::{Device, Inner, Optimizer, cpu, gpu};
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Plan};
-use crate::profile::{Limits, Precision};
+use crate::profile::Precision;
 use crate::tensor::{Tensor, TensorType};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -133,14 +133,18 @@ impl Prepared {
 ///
 /// # Errors
 /// [`Error::Device`] for what has no kernel, or where the engine was built without the GPU device.
-#[cfg(feature = "gpu")]
-pub fn kernel_texts(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Vec<String>> {
+#[cfg(all(feature = "compiler", feature = "gpu"))]
+pub fn kernel_texts(
+    plan: &Plan,
+    limits: &crate::profile::Limits,
+    precision: Precision,
+) -> Result<Vec<String>> {
     Ok(gpu::program::program(plan, limits, precision)?.texts)
 }
 
 /// As above.
-#[cfg(not(feature = "gpu"))]
-pub fn kernel_texts(_: &Plan, _: &Limits, _: Precision) -> Result<Vec<String>> {
+#[cfg(all(feature = "compiler", not(feature = "gpu")))]
+pub fn kernel_texts(_: &Plan, _: &crate::profile::Limits, _: Precision) -> Result<Vec<String>> {
     Err(Error::Device { device: "gpu".into(), why: "this engine was built without its GPU device".into() })
 }
 

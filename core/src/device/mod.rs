@@ -2,8 +2,13 @@
 
 pub mod cpu;
 pub(crate) mod executor;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+#[cfg(not(feature = "gpu"))]
+#[path = "no_gpu.rs"]
 pub mod gpu;
 mod optimizer;
+mod progress;
 pub mod trace;
 
 pub use crate::profile::DeviceKind;
@@ -152,6 +157,7 @@ impl Device {
     }
 
     /// A device over a GPU that is open already: one that shares a host application's context, say.
+    #[cfg(feature = "gpu")]
     pub fn from_gpu(gpu: Arc<Gpu>) -> Device {
         let context = gpu.context().clone();
         let found = gpu::adapters().into_iter().enumerate().find(|(_, a)| a.name == context.name);

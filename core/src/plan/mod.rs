@@ -4,12 +4,18 @@
 //! consumers (`fuse`), groups become steps (`emit`, `heavy`), scratch buffers share one arena
 //! (`memory`).
 
+#[cfg(feature = "compiler")]
 mod emit;
+#[cfg(feature = "compiler")]
 mod expand;
+#[cfg(feature = "compiler")]
 mod fuse;
+#[cfg(feature = "compiler")]
 mod heavy;
+#[cfg(feature = "compiler")]
 mod layout;
 pub mod memory;
+#[cfg(feature = "compiler")]
 mod state;
 mod step;
 mod verify;
@@ -23,12 +29,16 @@ pub use step::{
     Operand, Place, Plan, Pool, Port, Product, Rowwise, Scan, StatePort, Step, Work,
 };
 
-use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeKind, Value};
-use emit::Emitter;
-use memory::Lifetime;
+#[cfg(feature = "compiler")]
+use {
+    crate::error::{Error, Result},
+    crate::graph::{Graph, NodeKind, Value},
+    emit::Emitter,
+    memory::Lifetime,
+};
 
 /// What a plan is for.
+#[cfg(feature = "compiler")]
 #[derive(Debug, Clone, Default)]
 pub struct PlanOptions {
     /// Gradients of the loss to compute for training: trainable parameters and their gradients' values,
@@ -47,6 +57,7 @@ pub struct PlanOptions {
 ///
 /// # Errors
 /// The graph's own first error, or [`Error::Graph`] if it has neither outputs nor a loss.
+#[cfg(feature = "compiler")]
 pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let data = graph.data()?;
     let mut results: Vec<(String, Value)> = data.outputs.clone();
@@ -185,6 +196,7 @@ impl Work {
 }
 
 /// Gives every scratch buffer its place in the arena. Gradients stay until the step's end.
+#[cfg(feature = "compiler")]
 fn place_scratch(plan: &mut Plan) {
     let end = plan.steps.len();
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; plan.buffers.len()];

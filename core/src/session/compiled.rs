@@ -48,6 +48,7 @@ impl Compiled {
     }
 
     /// The hash of the kernels that a GPU of its profile runs, written without one.
+    #[cfg(feature = "compiler")]
     pub(super) fn with_kernels(mut self) -> Result<Compiled> {
         if let Some(limits) = &self.profile.gpu {
             let precision = self.kernel_precision();
@@ -57,6 +58,7 @@ impl Compiled {
         Ok(self)
     }
 
+    #[cfg(feature = "compiler")]
     pub(super) fn from_cache(mut self) -> Compiled {
         self.cached = true;
         self
