@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// How entries' names end.
-const ENDING: &str = "weft";
+const ENDING: &str = "weftc";
 /// How old a half-written file is before it belongs to a process that has died.
 const STALE: Duration = Duration::from_secs(600);
 

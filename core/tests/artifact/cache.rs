@@ -22,7 +22,7 @@ impl Folder {
 
     fn entries(&self) -> Vec<PathBuf> {
         let all = std::fs::read_dir(&self.0).into_iter().flatten().map(|f| f.unwrap().path());
-        all.filter(|p| p.extension().is_some_and(|e| e == "weft")).collect()
+        all.filter(|p| p.extension().is_some_and(|e| e == "weftc")).collect()
     }
 
     fn bytes(&self) -> u64 {

@@ -88,7 +88,7 @@ fn graphs_of_one_artifact_share_their_weights() {
     artifact.add("prefill", &compiler.compile(&prefill).unwrap()).unwrap();
     artifact.add("decode", &compiler.compile(&decoder(&config, 8)).unwrap()).unwrap();
     artifact.metadata_mut().insert("model".into(), "a tiny Llama ✓".into());
-    let file = std::env::temp_dir().join(format!("weft-shared-{}.weft", std::process::id()));
+    let file = std::env::temp_dir().join(format!("weft-shared-{}.weftc", std::process::id()));
     artifact.save(&file).unwrap();
     let loaded = Artifact::load(&cpu, &file).unwrap();
     std::fs::remove_file(&file).unwrap();

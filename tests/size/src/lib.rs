@@ -56,7 +56,7 @@ fn train(graph: *const c_char, folder: *const c_char) -> Result<f32> {
     let g = weft::graph::Graph::new();
     let ids = g.input("ids", weft::tensor::DType::U32, [1, 8]);
     g.output("logits", Llama::new(&LlamaConfig::smollm2_135m()).forward(&g, ids, Logits::Last));
-    compiler.compile(&g)?.save("llama.weft")?;
+    compiler.compile(&g)?.save("llama.weftc")?;
     Ok(loss + embedded[0].embedding[0])
 }
 

@@ -157,7 +157,7 @@ fn check_sizes(plan: &Plan) -> Result<()> {
         Work::Attention(Attention { inputs: w, .. })
         | Work::AttentionGrad(AttentionGrad { inputs: w, .. }) => {
             let (queries, keys) = (product(&[w.b, w.h, w.l]), product(&[w.b, w.h_kv, w.s]));
-            queries.max(keys).saturating_mul(w.d.max(w.d_v)).max(w.window)
+            queries.max(keys).saturating_mul(w.d.max(w.d_v)).max(w.form.window)
         }
         Work::Index(w) => product(&w.indices_shape),
         _ => 0,

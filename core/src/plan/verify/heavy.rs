@@ -84,9 +84,9 @@ impl Checker<'_> {
                 return refuse("steps of 1 and more", format!("{form:?}"));
             }
             let of = |n: usize, step: usize| n as u128 * step as u128;
-            // rows may be read past their end, by whole vectors of outputs
-            let seen = of(out + 64, stride) + of(kernel, dilation);
-            if seen + pad as u128 + of(size, spread) >= MOST_POSITION {
+            // outputs are computed by whole vectors: windows are read that far past the last
+            let seen = of(out - 1, stride) + of(kernel - 1, dilation) + 1 + of(axis * 16, stride);
+            if seen + pad as u128 + of(size - 1, spread) >= MOST_POSITION {
                 return refuse("positions of 31 bits", format!("{form:?} over {size}, {out} results"));
             }
             plane *= seen;

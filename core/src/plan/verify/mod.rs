@@ -1,13 +1,13 @@
 //! Checks a plan that may have come from anywhere: one that passes reads and writes inside its buffers and nowhere
-//! else, on the CPU device and on GPUs, whatever the data. Plans of our own making pass too; debug builds see to it.
+//! else, on the CPU device and on GPUs, whatever the data. The planner puts its own plans through it too.
 //!
 //! What the executors rely on, and so what is checked:
 //!
 //! * **Sizes** (`reach`): every axis has 1 to 2⁴⁰ positions, every domain and buffer at most 2⁴⁰ elements, a step at
 //!   most 2⁶⁰ operations, so that no product of sizes overflows where it is not looked for.
 //! * **Operands** (`reach`): the buffer is there and of the operand's dtype (a fused step may see i64 as pairs of u32);
-//!   offset and strides, over all of the
-//!   domain, stay inside it. What executors take as contiguous fits from its offset on, whatever its strides say.
+//!   offset and strides, over all of the domain, stay inside it. What executors take as contiguous fits from its offset
+//!   on, whatever its strides say.
 //! * **Results** (`reach`): lie in the arena or in memory of the session, never in a constant or parameter (which
 //!   other sessions share) or an input; no two positions share an address, since threads write them side by side; a
 //!   step's result lies in none of the buffers it reads, but where a look-up changes its table in place (indices are
