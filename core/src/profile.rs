@@ -156,7 +156,7 @@ impl Limits {
                 "gpu.binding",
                 "a multiple of 256 from 65536 on, below 2^32",
                 self.binding,
-                (1 << 16..1usize << 32).contains(&self.binding) && self.binding.is_multiple_of(256),
+                (1 << 16..=u32::MAX as usize).contains(&self.binding) && self.binding.is_multiple_of(256),
             ),
         ] {
             if !good {

@@ -59,7 +59,7 @@ impl Compiled {
     }
 
     #[cfg(feature = "compiler")]
-    pub(super) fn from_cache(mut self) -> Compiled {
+    pub(super) fn marked_cached(mut self) -> Compiled {
         self.cached = true;
         self
     }

@@ -97,7 +97,7 @@ impl Compiler {
         drop(data);
         let found = cache.load(&key, self.device.as_ref(), &self.progress);
         if let Some(found) = found.filter(|c| *c.profile == *self.profile) {
-            return Ok(found.from_cache());
+            return Ok(found.marked_cached());
         }
         let compiled = compile()?;
         cache.store(&key, &compiled);

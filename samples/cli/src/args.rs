@@ -108,7 +108,7 @@ pub enum Command {
     Compile(Compile),
     /// Run a graph in its text form, or one of an artifact
     Run(Run),
-    /// Time a model folder or a built-in case
+    /// Time a model folder, a built-in case, or loading an artifact
     Bench(Bench),
     /// Train the digit classifier that `weft demo` ships with
     TrainDigits(TrainDigits),
@@ -233,6 +233,9 @@ pub struct Bench {
     /// Time a built-in case
     #[arg(long, value_name = "NAME", group = "what")]
     pub case: Option<String>,
+    /// Time loading an artifact of `weft compile`
+    #[arg(long, value_name = "FILE", group = "what")]
+    pub artifact: Option<PathBuf>,
     /// List the built-in cases
     #[arg(long, group = "what")]
     pub list: bool,

@@ -12,7 +12,7 @@ use weft::load;
 use weft::models::{Bert, BertConfig, Llama, LlamaConfig, Logits, config, sentence_config};
 use weft::profile::DeviceProfile;
 use weft::session::{Artifact, Compiler};
-use weft::tensor::DType;
+use weft::tensor::{DType, Weights};
 
 /// A graph to compile: its name in the artifact, whether for training.
 struct Part {
@@ -101,8 +101,13 @@ fn model(args: &Compile) -> Result<Vec<Part>> {
 }
 
 /// The whole of a text at once for each number of tokens, a token at a time for the most of them, and training.
+/// The weights' dtypes are those of the folder's files; without files, f32.
 fn llama(args: &Compile, config: &LlamaConfig) -> Result<Vec<Part>> {
-    let weights = load::weights(&args.model)?;
+    let files = ["model.safetensors", "model.safetensors.index.json"];
+    let weights = match files.iter().any(|f| args.model.join(f).exists()) {
+        true => load::weights(&args.model)?,
+        false => Weights::new(),
+    };
     let model = || Llama::new(config).with_weights(&weights);
     let ids = |g: &Graph, tokens: usize| g.input("ids", DType::U32, [args.batch, tokens]);
     let mut parts = vec![];

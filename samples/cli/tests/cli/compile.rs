@@ -107,4 +107,8 @@ fn a_llama_folder_compiles_to_its_graphs() {
     assert_eq!(names, ["prefill-1x4", "train-1x4", "prefill-1x7", "train-1x7", "decode-7"]);
     let told = weft(&["inspect", &artifact, "--json"]).json();
     assert_eq!(told["graphs"][1]["training"], true);
+    let timed =
+        weft(&["bench", "--artifact", &artifact, "--seconds", "0", "--device", "cpu", "--json"]).json();
+    assert!(timed["median_ms"].as_f64().unwrap() > 0.0 && timed["runs"].as_u64().unwrap() >= 20);
+    assert_eq!(timed["graphs"].as_array().unwrap().len(), 5);
 }
