@@ -167,6 +167,84 @@ impl Limits {
     }
 }
 
+/// What work costs on a device: the figures that the optimiser chooses by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Costs {
+    /// Microseconds that a step of its own takes whatever is in it.
+    pub start_us: f64,
+    /// Bytes read or written in a microsecond.
+    pub bytes_per_us: f64,
+    /// f32 operations in a microsecond; a multiply-add is two.
+    pub f32_per_us: f64,
+    /// Operations in a microsecond of f16 matrix units, where there are some.
+    pub f16_per_us: Option<f64>,
+    /// Whether one product of several weights is worth more than an epilogue on each.
+    pub packs: bool,
+}
+
+impl Costs {
+    /// A CPU core with 256-bit vectors, times `threads`. A start is a fork and join of threads.
+    pub fn cpu(threads: usize) -> Costs {
+        let threads = threads.max(1) as f64;
+        Costs {
+            start_us: 1.0,
+            bytes_per_us: 15e3 * threads.min(4.0),
+            f32_per_us: 1e5 * threads,
+            f16_per_us: None,
+            packs: false,
+        }
+    }
+
+    /// A discrete GPU of some 130 multiprocessors (measured on an H100 through Vulkan: `tests/bench/RESULTS.md`), or the part
+    /// of one that `multiprocessors` is.
+    pub fn gpu(multiprocessors: usize, matrices: bool) -> Costs {
+        let share = (multiprocessors.max(1) as f64 / 132.0).min(2.0);
+        Costs {
+            start_us: 2.0,
+            bytes_per_us: 3e6 * share,
+            f32_per_us: 40e6 * share,
+            f16_per_us: matrices.then_some(200e6 * share),
+            packs: true,
+        }
+    }
+
+    /// Names and values, in the order of the text form.
+    fn fields(&self) -> [(&'static str, f64); 5] {
+        // a new field is an error here
+        let &Costs { start_us, bytes_per_us, f32_per_us, f16_per_us, packs } = self;
+        [
+            ("cost.start_us", start_us),
+            ("cost.bytes_per_us", bytes_per_us),
+            ("cost.f32_per_us", f32_per_us),
+            ("cost.f16_per_us", f16_per_us.unwrap_or(0.0)),
+            ("cost.packs", f64::from(u8::from(packs))),
+        ]
+    }
+
+    fn set(&mut self, key: &str, value: f64) -> bool {
+        match key {
+            "cost.start_us" => self.start_us = value,
+            "cost.bytes_per_us" => self.bytes_per_us = value,
+            "cost.f32_per_us" => self.f32_per_us = value,
+            "cost.f16_per_us" => self.f16_per_us = (value > 0.0).then_some(value),
+            "cost.packs" => self.packs = value != 0.0,
+            _ => return false,
+        }
+        true
+    }
+
+    /// Costs can be compared: figures are numbers, and rates are not 0.
+    fn check(&self) -> Result<()> {
+        for (what, value) in self.fields() {
+            let rate = matches!(what, "cost.bytes_per_us" | "cost.f32_per_us");
+            if !value.is_finite() || value < 0.0 || rate && value == 0.0 {
+                return Err(Error::argument(format!("device profile: {what}"), "a positive number", value));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A device as the optimiser and the planner see it. Made by a device, or read from its text form:
 ///
 /// ```text
@@ -176,6 +254,7 @@ impl Limits {
 /// threads 0
 /// memory 4294967296
 /// gpu.threads 256          # what is not said of a GPU is what every GPU has
+/// cost.start_us 12.5       # what is not said of costs is reckoned from the rest
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceProfile {
@@ -189,6 +268,8 @@ pub struct DeviceProfile {
     pub memory: u64,
     /// What kernels may assume of a GPU; `None` for a CPU.
     pub gpu: Option<Limits>,
+    /// What work costs.
+    pub costs: Costs,
 }
 
 /// The first line of the text form.
@@ -213,12 +294,13 @@ impl DeviceProfile {
         if self.name.contains('\n') || self.name.trim() != self.name {
             return Err(Error::argument("device profile: name", "one line", format!("{:?}", self.name)));
         }
+        self.costs.check()?;
         self.gpu.as_ref().map_or(Ok(()), Limits::check)
     }
 
     /// Whether what was compiled for `self` runs on a device of profile `other`, and if not what was wanted and what
     /// came. Any CPU runs what was compiled for a CPU; a GPU must have the very limits that its kernels were written
-    /// for. Names, threads and memory do not matter.
+    /// for. Names, threads, memory and costs do not matter.
     pub fn runs_on(&self, other: &DeviceProfile) -> std::result::Result<(), (String, String)> {
         match (&self.gpu, &other.gpu) {
             (None, None) => Ok(()),
@@ -241,10 +323,11 @@ impl DeviceProfile {
 impl fmt::Display for DeviceProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // a new field is an error here
-        let DeviceProfile { name, kind, threads, memory, gpu } = self;
+        let DeviceProfile { name, kind, threads, memory, gpu, costs } = self;
         writeln!(f, "{OPENS}\nname {name}\nkind {}\nthreads {threads}\nmemory {memory}", kind.name())?;
         let fields = gpu.iter().flat_map(Limits::fields);
-        fields.into_iter().try_for_each(|(key, value)| writeln!(f, "{key} {value}"))
+        fields.into_iter().try_for_each(|(key, value)| writeln!(f, "{key} {value}"))?;
+        costs.fields().into_iter().try_for_each(|(key, value)| writeln!(f, "{key} {value}"))
     }
 }
 
@@ -272,6 +355,7 @@ impl FromStr for DeviceProfile {
         }
         let (mut name, mut kind, mut threads, mut memory) = (None, None, 0, 0);
         let (mut limits, mut any) = (Limits::least(), false);
+        let mut told: Vec<(&str, f64)> = vec![];
         for line in lines {
             let (key, value) = line.split_once(' ').ok_or_else(|| wrong("a name and a value", line))?;
             let value = value.trim();
@@ -286,11 +370,15 @@ impl FromStr for DeviceProfile {
                 }
                 "threads" => threads = usize::try_from(number()?).map_err(|_| wrong("threads", line))?,
                 "memory" => memory = number()?,
+                _ if key.starts_with("cost.") => {
+                    let value = value.parse().map_err(|_| wrong(&format!("{key} and a number"), line))?;
+                    told.push((key, value));
+                }
                 _ => {
                     any = true;
                     let value = usize::try_from(number()?).map_err(|_| wrong(key, line))?;
                     if !limits.set(key, value) {
-                        return Err(wrong("name, kind, threads, memory or gpu.…", line));
+                        return Err(wrong("name, kind, threads, memory, gpu.… or cost.…", line));
                     }
                 }
             }
@@ -301,7 +389,17 @@ impl FromStr for DeviceProfile {
             return Err(wrong("no gpu.… of a cpu", "such a line"));
         }
         let gpu = (kind != DeviceKind::Cpu).then_some(limits);
-        let profile = DeviceProfile { name, kind, threads, memory, gpu };
+        let mut costs = match &gpu {
+            Some(l) => Costs::gpu(l.units, l.coop > 0),
+            None => Costs::cpu(threads),
+        };
+        if let Some((key, _)) = told.iter().find(|(key, value)| !costs.set(key, *value)) {
+            return Err(wrong(
+                "cost.start_us, cost.bytes_per_us, cost.f32_per_us, cost.f16_per_us or cost.packs",
+                key,
+            ));
+        }
+        let profile = DeviceProfile { name, kind, threads, memory, gpu, costs };
         profile.check()?;
         Ok(profile)
     }
@@ -339,12 +437,14 @@ mod tests {
             threads: 8,
             memory: 1 << 35,
             gpu: None,
+            costs: Costs { start_us: 0.1, packs: true, ..Costs::cpu(8) },
         };
         let all = [Limits::least(), Limits::large(), Limits::apple()].map(|l| DeviceProfile {
             name: "Some GPU 3000".into(),
             kind: DeviceKind::Discrete,
             threads: 0,
             memory: 0,
+            costs: Costs::gpu(l.units, l.coop > 0),
             gpu: Some(l),
         });
         for p in all {
@@ -364,6 +464,9 @@ mod tests {
             ("weft-profile 1\nname x\nkind software gpu\ngpu.threads 0", "gpu.threads"),
             ("weft-profile 1\nname x\nkind software gpu\ngpu.rays 1", "gpu.rays"),
             ("weft-profile 1\nname x\nkind cpu\nthreads -1", "threads -1"),
+            ("weft-profile 1\nname x\nkind cpu\ncost.magic 1", "cost.magic"),
+            ("weft-profile 1\nname x\nkind cpu\ncost.f32_per_us 0", "cost.f32_per_us"),
+            ("weft-profile 1\nname x\nkind cpu\ncost.start_us NaN", "cost.start_us"),
         ] {
             let refused = text.parse::<DeviceProfile>().expect_err(message).to_string();
             assert!(refused.contains(message), "{refused}");

@@ -15,7 +15,7 @@ pub use crate::profile::DeviceKind;
 pub use optimizer::Optimizer;
 
 use crate::error::{Error, Result};
-use crate::profile::DeviceProfile;
+use crate::profile::{Costs, DeviceProfile};
 use gpu::{Adapter, Gpu};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -226,12 +226,17 @@ impl Device {
 
     /// What the optimiser and planner may know of it.
     pub fn profile(&self) -> DeviceProfile {
+        let costs = match &self.inner {
+            Inner::Cpu(_) => Costs::cpu(self.info.threads),
+            Inner::Gpu(g) => Costs::gpu(g.limits().units, g.limits().coop > 0),
+        };
         DeviceProfile {
             name: self.info.name.split_whitespace().collect::<Vec<_>>().join(" "),
             kind: self.info.kind,
             threads: self.info.threads,
             memory: self.info.memory,
             gpu: self.as_gpu().map(|g| g.limits().clone()),
+            costs,
         }
     }
 

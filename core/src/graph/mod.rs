@@ -29,6 +29,8 @@ pub use builder::{Graph, GraphData, Node, NodeKind, Value};
 pub use interpret::{decomposed, evaluate_decomposed, interpret};
 pub use lowering::{AttentionForm, ConvolutionForm, Lowering, PoolForm, Reduction, RowwiseForm, ViewForm};
 #[cfg(feature = "compiler")]
+pub(crate) use op::result_type;
+#[cfg(feature = "compiler")]
 pub use op::{Call, Grad, Inputs, Op, Refusal, Sample, refuse};
 #[cfg(feature = "compiler")]
 pub use text::{OpLookup, parse};

@@ -1,6 +1,8 @@
 //! Steps of the archetypes with work of their own: products, convolutions, attention, look-ups, and the rest.
 
+use super::copy::Copy;
 use super::emit::{Code, Emitter};
+use super::fold::below_views;
 use super::fuse::Group;
 use super::layout::{Layout, trailing_axes};
 use super::{
@@ -114,7 +116,9 @@ impl Emitter<'_> {
         spread(&mut a, self.shape(an), transpose_a);
         spread(&mut b, self.shape(bn), transpose_b);
         let unbatched = b.strides[..rank - 2].iter().all(|&s| s == 0);
-        let weight = unbatched && self.is_weight(bn);
+        // a copy made in each step is no weight, whatever it is a copy of
+        let stays = !matches!(self.plan.buffers[b.buffer].place, Place::Arena(_));
+        let weight = unbatched && stays && self.is_weight(bn);
         if !weight && b.dtype != DType::F32 {
             return Err(Error::Op {
                 op: "matmul".into(),
@@ -131,15 +135,11 @@ impl Emitter<'_> {
         Ok(Work::Product(work))
     }
 
-    /// Whether a value is a parameter that steps do not change, or a constant, seen through views.
-    fn is_weight(&self, mut node: usize) -> bool {
-        while let Some(Lowering::View(_)) = &self.nodes[node].work {
-            node = self.nodes[node].inputs[0];
-        }
-        match self.nodes[node].node.kind {
+    /// Whether a value is a parameter that steps do not change, or is there before the first step, seen through views.
+    fn is_weight(&self, node: usize) -> bool {
+        match self.nodes[below_views(self.nodes, node)].node.kind {
             NodeKind::Parameter { trainable } => !(self.training && trainable),
-            NodeKind::Constant(_) => true,
-            _ => false,
+            _ => self.is_ready(node),
         }
     }
 
@@ -285,9 +285,17 @@ impl Emitter<'_> {
             self.push(Work::Rowwise(work), label);
         }
         let parts = self.nodes[i].inputs.clone();
+        let offset = |start: &[usize]| start.iter().zip(&layout.strides).map(|(&p, &s)| p as isize * s).sum();
+        let mut copies = Vec::with_capacity(parts.len());
         for (&part, start) in parts.iter().zip(at) {
-            let offset: isize = start.iter().zip(&layout.strides).map(|(&p, &s)| p as isize * s).sum();
-            self.copy_to(part, buffer, offset, &layout.strides, "place")?;
+            copies.push(self.copy(part, buffer, offset(start), &layout.strides)?);
+        }
+        // either all parts move in words or none
+        if self.once && fill.is_none() && copies.iter().all(Copy::has_words) {
+            copies.iter_mut().for_each(Copy::move_words);
+        }
+        for (copy, &part) in copies.into_iter().zip(&parts) {
+            self.push_copy(copy, "place", part);
         }
         Ok(())
     }

@@ -5,9 +5,13 @@
 //! (`memory`).
 
 #[cfg(feature = "compiler")]
+mod copy;
+#[cfg(feature = "compiler")]
 mod emit;
 #[cfg(feature = "compiler")]
 mod expand;
+#[cfg(feature = "compiler")]
+mod fold;
 #[cfg(feature = "compiler")]
 mod fuse;
 #[cfg(feature = "compiler")]
@@ -51,6 +55,8 @@ pub struct PlanOptions {
     /// Products that could run side by side are not made to wait for each other by their epilogues: for devices that
     /// one of them does not fill.
     pub side_by_side: bool,
+    /// In plans without gradients, what depends on parameters alone is computed at init, and again when one changes.
+    pub fold_weights: bool,
 }
 
 /// Plans a graph.
@@ -82,9 +88,12 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let (nodes, roots) = expand::expand(graph, &roots, options.flash_backward)?;
     let mut pinned = vec![false; nodes.len()];
     roots.iter().for_each(|&r| pinned[r] = true);
-    let groups = fuse::group(&nodes, &pinned, !options.no_fusion, options.side_by_side);
+    let training = !options.gradients.is_empty();
+    let folds = options.fold_weights && !training && !options.no_fusion;
+    let ends = fold::ends(&nodes, &pinned, folds);
+    let groups = fuse::group(&nodes, &ends, !options.no_fusion, options.side_by_side);
 
-    let mut e = Emitter::new(&nodes, &pinned, !options.gradients.is_empty());
+    let mut e = Emitter::new(&nodes, &pinned, training, fold::Ready::new(&nodes, folds));
     for (i, n) in nodes.iter().enumerate() {
         let (dtype, shape, elements) = (n.node.ty.dtype, n.node.ty.shape.clone(), n.node.ty.elements());
         let name = n.node.name.clone().unwrap_or_default();
@@ -146,6 +155,21 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     match verify(&plan) {
         Ok(()) => Ok(plan),
         Err(flaw) => Err(Error::internal(format!("a plan that keeps not to its buffers: {flaw}"))),
+    }
+}
+
+impl Plan {
+    /// Which buffers the steps that run once fill from parameters: when one changes, these must be filled again.
+    pub fn of_parameters(&self) -> Vec<bool> {
+        let mut of = vec![false; self.buffers.len()];
+        for step in &self.once {
+            let mut reads = false;
+            step.work.for_each_operand(|o, written| match written {
+                true => of[o.buffer] |= reads,
+                false => reads |= of[o.buffer] || matches!(self.buffers[o.buffer].place, Place::Parameter(_)),
+            });
+        }
+        of
     }
 }
 

@@ -6,6 +6,7 @@
 use super::Compiled;
 use crate::device::Device;
 use crate::device::gpu::Progress;
+use crate::optimise::Group;
 use crate::plan::FORMAT;
 use crate::profile::{DeviceProfile, Precision};
 use std::fs::{File, read_dir, remove_file};
@@ -28,6 +29,7 @@ pub(super) struct Options<'a> {
     pub(super) profile: &'a DeviceProfile,
     pub(super) precision: Precision,
     pub(super) no_fusion: bool,
+    pub(super) groups: &'a [Group],
     pub(super) training: bool,
 }
 
@@ -47,8 +49,10 @@ impl Cache {
     /// The name of a graph's entry: of its text (constants included), all options, the device and the engine.
     pub(super) fn key(&self, graph: &str, options: &Options<'_>) -> String {
         // a new option is an error here
-        let Options { profile, precision, no_fusion, training } = options;
-        let options = format!("{precision} no_fusion={no_fusion} training={training}");
+        let Options { profile, precision, no_fusion, groups, training } = options;
+        let groups: Vec<&str> = groups.iter().map(|g| g.name()).collect();
+        let options =
+            format!("{precision} no_fusion={no_fusion} training={training} rules={}", groups.join(","));
         let engine = concat!(env!("CARGO_PKG_VERSION"), " cache 1");
         let format = FORMAT.to_string();
         let parts = [engine, &format, crate::optimise::version(), &profile.to_string(), &options, graph];

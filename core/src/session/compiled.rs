@@ -22,12 +22,29 @@ pub struct Compiled {
     /// Hash of a GPU's kernels.
     pub(super) kernels: Option<[u8; 32]>,
     cached: bool,
+    /// What the optimiser did; nothing is known of what was loaded.
+    #[cfg(feature = "compiler")]
+    report: Arc<crate::optimise::Report>,
 }
 
 impl Compiled {
     /// A plan for a profile, not yet on a device.
     pub(super) fn elsewhere(plan: Plan, precision: Precision, profile: Arc<DeviceProfile>) -> Compiled {
-        Compiled { plan: Arc::new(plan), precision, profile, here: None, kernels: None, cached: false }
+        Compiled {
+            plan: Arc::new(plan),
+            precision,
+            profile,
+            here: None,
+            kernels: None,
+            cached: false,
+            #[cfg(feature = "compiler")]
+            report: Arc::default(),
+        }
+    }
+
+    #[cfg(feature = "compiler")]
+    pub(super) fn reporting(self, report: crate::optimise::Report) -> Compiled {
+        Compiled { report: Arc::new(report), ..self }
     }
 
     /// How exactly its kernels compute: training is in full precision whatever was asked for.
@@ -114,6 +131,12 @@ impl Compiled {
     /// How exactly it computes.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// What the optimiser did; of what was loaded from an artifact nothing is known.
+    #[cfg(feature = "compiler")]
+    pub fn report(&self) -> &crate::optimise::Report {
+        &self.report
     }
 
     /// Whether it came out of the compiler's cache.

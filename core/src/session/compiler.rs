@@ -7,7 +7,7 @@ use crate::device::gpu::Progress;
 use crate::device::{Device, trace};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeKind, Value};
-use crate::optimise::optimise;
+use crate::optimise::{self, Group, Optimised, Report, optimise};
 use crate::plan::{PlanOptions, plan};
 use crate::profile::{DeviceProfile, Precision};
 use crate::tensor::DType;
@@ -22,6 +22,7 @@ pub struct Compiler {
     no_fusion: bool,
     precision: Precision,
     progress: Progress,
+    groups: Vec<Group>,
 }
 
 impl Compiler {
@@ -40,6 +41,7 @@ impl Compiler {
             no_fusion: false,
             precision: Precision::Full,
             progress: Progress::default(),
+            groups: Group::ALL.to_vec(),
         }
     }
 
@@ -52,7 +54,13 @@ impl Compiler {
         self
     }
 
-    /// Runs every node by itself: slower, for finding out whether fusion changes a result.
+    /// Which groups of rules the optimiser uses; all unless told otherwise, and with none the graph is planned as it came.
+    pub fn with_rules(mut self, groups: &[Group]) -> Compiler {
+        self.groups = groups.to_vec();
+        self
+    }
+
+    /// Runs every node by itself, as it came: slower, for finding out whether fusion changes a result.
     pub fn without_fusion(mut self) -> Compiler {
         self.no_fusion = true;
         self
@@ -76,7 +84,7 @@ impl Compiler {
     /// # Errors
     /// The first error of the graph's building; [`Error::Graph`] if it has no outputs and no loss.
     pub fn compile(&self, graph: &Graph) -> Result<Compiled> {
-        self.cached(graph, false, || self.finish(graph, &self.options(vec![])))
+        self.cached(graph, false, || self.finish(graph, &[]))
     }
 
     /// From the cache, or compiled and kept there.
@@ -91,6 +99,7 @@ impl Compiler {
             profile: &self.profile,
             precision: self.precision,
             no_fusion: self.no_fusion,
+            groups: &self.groups,
             training,
         };
         let key = cache.key(&data.to_string(), &options);
@@ -106,7 +115,13 @@ impl Compiler {
 
     fn options(&self, gradients: Vec<(Value, Value)>) -> PlanOptions {
         let gpu = self.profile.is_gpu();
-        PlanOptions { gradients, no_fusion: self.no_fusion, flash_backward: gpu, side_by_side: gpu }
+        PlanOptions {
+            gradients,
+            no_fusion: self.no_fusion,
+            flash_backward: gpu,
+            side_by_side: gpu,
+            fold_weights: true,
+        }
     }
 
     /// Compiles a graph with a loss for training: adds the backward pass for its trainable parameters.
@@ -121,10 +136,11 @@ impl Compiler {
     fn training(&self, graph: &Graph) -> Result<Compiled> {
         graph.data()?;
         let g = graph.clone();
-        let (loss, by) = {
+        let by = {
             let data = g.data()?;
-            let loss =
-                data.loss.ok_or_else(|| Error::Graph { what: "no loss is set: call set_loss".into() })?;
+            if data.loss.is_none() {
+                return Err(Error::Graph { what: "no loss is set: call set_loss".into() });
+            }
             let trained =
                 data.parameters().filter(|(_, n)| matches!(n.kind, NodeKind::Parameter { trainable: true }));
             let by: Vec<Value> = trained.map(|(v, _)| v).collect();
@@ -137,25 +153,59 @@ impl Compiler {
                     what: format!("trainable parameters are f32, \"{name}\" is {ty}"),
                 });
             }
-            (loss, by)
+            by
         };
+        let names: Vec<String> = by.iter().map(|&v| g.data().map(|d| d.label(v))).collect::<Result<_>>()?;
+        // longhand maths is recognised before it is differentiated: composites have gradients of their own
+        let recognised = self.optimised(&g, &[], &RECOGNISE, true)?;
+        let g = recognised.graph;
+        let data = g.data()?;
+        let lost = || Error::internal("an optimised graph lost its loss or a parameter");
+        let loss = data.loss.ok_or_else(lost)?;
+        let by: Vec<Value> = names.iter().map(|n| data.find(n)).collect::<Option<_>>().ok_or_else(lost)?;
+        drop(data);
         let grads = gradients(&g, loss, None, &by)?;
-        self.finish(&g, &self.options(by.into_iter().zip(grads).collect()))
+        self.finish(&g, &by.into_iter().zip(grads).collect::<Vec<_>>())
     }
 
-    fn finish(&self, graph: &Graph, options: &PlanOptions) -> Result<Compiled> {
+    /// A graph after the rules of some of the groups that are wanted.
+    fn optimised(
+        &self,
+        graph: &Graph,
+        keep: &[Value],
+        groups: &[Group],
+        training: bool,
+    ) -> Result<Optimised> {
+        let wanted = |g: &Group| !self.no_fusion && self.groups.contains(g);
+        let groups: Vec<Group> = groups.iter().copied().filter(wanted).collect();
+        if groups.is_empty() {
+            graph.data()?;
+            return Ok(Optimised { graph: graph.clone(), kept: keep.to_vec(), report: Report::default() });
+        }
+        let precision = if training { Precision::Full } else { self.precision };
+        let options = optimise::Options { groups, precision, training, ..Default::default() };
+        optimise(graph, keep, &self.profile, &options)
+    }
+
+    fn finish(&self, graph: &Graph, gradients: &[(Value, Value)]) -> Result<Compiled> {
         self.profile.check()?;
-        let span = trace::span("compile", "plan");
-        let plan = if options.gradients.is_empty() {
-            plan(&optimise(graph, &self.profile)?, options)?
-        } else {
-            plan(graph, options)?
-        };
+        let span = trace::span("compile", "optimise");
+        let training = !gradients.is_empty();
+        let keep: Vec<Value> =
+            gradients.iter().flat_map(|&(parameter, gradient)| [parameter, gradient]).collect();
+        let done = self.optimised(graph, &keep, &Group::ALL, training)?;
         drop(span);
-        let compiled = Compiled::elsewhere(plan, self.precision, self.profile.clone());
+        let span = trace::span("compile", "plan");
+        let kept = done.kept.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+        let plan = plan(&done.graph, &self.options(kept))?;
+        drop(span);
+        let compiled = Compiled::elsewhere(plan, self.precision, self.profile.clone()).reporting(done.report);
         match &self.device {
             Some(device) => compiled.on(device, &self.progress),
             None => compiled.with_kernels(),
         }
     }
 }
+
+/// The rules that find out what a graph means.
+const RECOGNISE: [Group; 4] = [Group::Algebra, Group::Raise, Group::Layout, Group::Precision];

@@ -90,6 +90,8 @@ pub struct Run {
     pub own: Heap,
     pub errors: Memory,
     pub words: usize,
+    /// What ran once, to run again when weights change.
+    pub once: Vec<Ready>,
     pub steps: Vec<Ready>,
     pub updates: Vec<Ready>,
     /// Moments of Adam.
@@ -124,6 +126,7 @@ impl Run {
             own,
             errors,
             words,
+            once: vec![],
             steps: vec![],
             updates: vec![],
             moments: vec![],

@@ -17,7 +17,7 @@
 //! * **Forms** (`heavy`): dtypes that the kernels have; shapes of one step that agree with each other; geometry of
 //!   windows by which every window holds an element; weights that are packed once are constants or parameters.
 //! * **Order and memory** (`order`): a step reads what an earlier one has written; what runs once reads constants
-//!   only; buffers of the arena lie inside it, aligned, and no two of them share bytes while both hold something.
+//!   and, in plans without gradients, parameters; buffers of the arena lie inside it, aligned, and no two of them share bytes while both hold something.
 //! * **Borders** (`order`): ports are buffers of their type; inputs, outputs and states have one each, of their own;
 //!   gradients are f32 and as long as their parameters.
 //!

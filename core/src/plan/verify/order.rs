@@ -104,7 +104,13 @@ impl Checker<'_> {
 
     pub(super) fn order(&self) -> Checked<()> {
         let plan = self.plan;
-        let constant = |place: &Place| matches!(place, Place::Constant(_));
+        // what runs once depends on constants and, in plans without gradients, on parameters
+        let folds = plan.gradients.is_empty();
+        let constant = |place: &Place| match place {
+            Place::Constant(_) => true,
+            Place::Parameter(_) => folds,
+            Place::Arena(_) | Place::Own => false,
+        };
         // what holds something, what never changes, what the steps must leave alone
         let mut defined: Vec<bool> = plan.buffers.iter().map(|b| constant(&b.place)).collect();
         let mut inputs = vec![false; plan.buffers.len()];
