@@ -133,7 +133,7 @@ impl Executor {
         match self.none {}
     }
 
-    pub fn step(&mut self) -> Result<()> {
+    pub fn step(&mut self, _: &Store) -> Result<()> {
         match self.none {}
     }
 
@@ -165,7 +165,7 @@ impl Executor {
         match self.none {}
     }
 
-    pub fn observe(&mut self, _: &mut Observer<'_>) -> Result<()> {
+    pub fn observe(&mut self, _: &Store, _: &mut Observer<'_>) -> Result<()> {
         match self.none {}
     }
 
