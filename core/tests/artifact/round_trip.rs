@@ -5,7 +5,7 @@ use super::models::{bert, decoder, filled, llama_config, minilm, run, small, wei
 use weft::device::Device;
 use weft::graph::Graph;
 use weft::models::{Llama, Logits};
-use weft::profile::{DeviceKind, DeviceProfile, Limits};
+use weft::profile::{Costs, DeviceKind, DeviceProfile, Limits};
 use weft::session::{Artifact, Compiled, Compiler};
 use weft::tensor::DType;
 
@@ -149,6 +149,7 @@ fn graphs_compile_for_devices_that_are_not_there() {
         threads: 0,
         memory: 80 << 30,
         gpu: Some(Limits::large()),
+        costs: Costs::gpu(132, true),
     };
     for training in small() {
         assert!(training.compile(&Compiler::for_profile(&large)).to_bytes().unwrap().len() > 64);
