@@ -154,19 +154,19 @@ fn provenance(template: &mut Template, block: &Block) {
 }
 
 /// A rebuilt graph.
-pub(super) struct Rebuilt {
-    pub graph: Graph,
+struct Rebuilt {
+    graph: Graph,
     /// The new value of each old node that has one.
-    pub moved: Vec<Option<Value>>,
+    moved: Vec<Option<Value>>,
     /// For each new node, the old ones it does the work of.
-    pub provenance: Vec<Vec<usize>>,
+    provenance: Vec<Vec<usize>>,
 }
 
 /// The graph of templates.
 ///
 /// # Errors
 /// What the builder refuses; nothing, if rules are right.
-pub(super) fn rebuild(data: &GraphData, blocks: &Blocks, templates: &[Template]) -> Result<Rebuilt> {
+fn rebuild(data: &GraphData, blocks: &Blocks, templates: &[Template]) -> Result<Rebuilt> {
     let g = Graph::new();
     let mut moved: Vec<Option<Value>> = vec![None; data.nodes.len()];
     let mut provenance = Vec::new();
@@ -212,5 +212,35 @@ pub(super) fn rebuild(data: &GraphData, blocks: &Blocks, templates: &[Template])
     match g.error() {
         Some(e) => Err(e),
         None => Ok(Rebuilt { graph: g, moved, provenance }),
+    }
+}
+
+/// The graph of templates with its outputs, states and loss; the new values of `keep`; each node's provenance.
+///
+/// # Errors
+/// In words, what the builder refuses; nothing, if rules are right.
+pub(super) fn whole(
+    data: &GraphData,
+    blocks: &Blocks,
+    templates: &[Template],
+    keep: &[Value],
+) -> std::result::Result<(Graph, Vec<Value>, Vec<Vec<usize>>), String> {
+    let Rebuilt { graph, moved, provenance } = rebuild(data, blocks, templates).map_err(|e| e.to_string())?;
+    let moved = |v: &Value| v.index().and_then(|i| moved[i]).ok_or("a result was lost");
+    for (name, v) in &data.outputs {
+        graph.output(name, moved(v)?);
+    }
+    for (state, next) in &data.next {
+        graph.set_state(moved(state)?, moved(next)?);
+    }
+    if let Some(loss) = &data.loss {
+        graph.set_loss(moved(loss)?);
+    }
+    match graph.error() {
+        Some(e) => Err(e.to_string()),
+        None => {
+            let kept = keep.iter().map(moved).collect::<std::result::Result<Vec<_>, _>>()?;
+            Ok((graph, kept, provenance))
+        }
     }
 }

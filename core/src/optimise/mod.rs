@@ -3,6 +3,7 @@
 //! costs least by the device's profile is picked (`cost`, `extract`) and built (`decode`). Reads graphs and profiles; never
 //! touches a device, and names no operation outside the rules.
 
+mod alternatives;
 mod block;
 mod cost;
 mod decode;
@@ -13,6 +14,7 @@ mod rules;
 mod sorts;
 mod space;
 
+pub use alternatives::alternatives;
 pub use rules::{Group, Rule, all as all_rules, version};
 pub use space::Budget;
 
@@ -149,9 +151,9 @@ fn attempt(
     roots.iter().filter_map(|v| v.index()).for_each(|i| read[i] = true);
     let outlined = outline::outline(data, &live);
     let cut = blocks(data, &outlined, &weights(data, options.training), &read);
-    let groups: Vec<Group> =
-        options.groups.iter().copied().filter(|&g| g != Group::Pack || profile.costs.packs).collect();
-    let found = space::saturate(&cut.blocks, &groups, &options.budget).map_err(|e| e.to_string())?;
+    let wanted =
+        |r: &Rule| options.groups.contains(&r.group) && (r.group != Group::Pack || profile.costs.packs);
+    let found = space::saturate(&cut.blocks, &wanted, &options.budget).map_err(|e| e.to_string())?;
     let mut model = CostModel::new(profile.costs.clone(), options.precision);
     let classes = Classes::new(&found, &mut model);
     let own = alone(&classes);
@@ -170,21 +172,7 @@ fn attempt(
         templates.push(made.ok_or("a block has no finite form")?);
         costs.push((before, after));
     }
-    let rebuilt = decode::rebuild(data, &cut, &templates).map_err(|e| e.to_string())?;
-    let moved = |v: &Value| v.index().and_then(|i| rebuilt.moved[i]).ok_or("a result was lost");
-    for (name, v) in &data.outputs {
-        rebuilt.graph.output(name, moved(v)?);
-    }
-    for (state, next) in &data.next {
-        rebuilt.graph.set_state(moved(state)?, moved(next)?);
-    }
-    if let Some(loss) = &data.loss {
-        rebuilt.graph.set_loss(moved(loss)?);
-    }
-    if let Some(e) = rebuilt.graph.error() {
-        return Err(e.to_string());
-    }
-    let kept = keep.iter().map(moved).collect::<std::result::Result<Vec<_>, _>>()?;
+    let (graph, kept, provenance) = decode::whole(data, &cut, &templates, keep)?;
     let total = |f: fn(&(f64, f64)) -> f64| cut.instances.iter().map(|i| f(&costs[i.block])).sum();
     let report = Report {
         nodes_before: outlined.order.len(),
@@ -196,10 +184,26 @@ fn attempt(
         rounds: found.rounds,
         entries: found.entries,
         changes: changes(data, &cut, &templates),
-        provenance: rebuilt.provenance,
+        provenance,
         problem: None,
     };
-    Ok(Optimised { graph: rebuilt.graph, kept, report })
+    Ok(Optimised { graph, kept, report })
+}
+
+/// Estimated microseconds of a step of a graph, each operation by itself: what choices are made by.
+///
+/// # Errors
+/// The graph's own first error.
+pub fn estimate(graph: &Graph, profile: &DeviceProfile, options: &Options) -> Result<f64> {
+    let data = graph.data()?;
+    let roots: Vec<Value> =
+        data.outputs.iter().map(|o| o.1).chain(data.loss).chain(data.next.iter().map(|n| n.1)).collect();
+    let live = outline::live(&data, &roots);
+    let mut read = vec![false; data.nodes.len()];
+    roots.iter().filter_map(|v| v.index()).for_each(|i| read[i] = true);
+    let cut = blocks(&data, &outline::outline(&data, &live), &weights(&data, options.training), &read);
+    let mut model = CostModel::new(profile.costs.clone(), options.precision);
+    Ok(cut.instances.iter().map(|i| block_cost(&cut.blocks[i.block], &mut model)).sum())
 }
 
 fn block_cost(block: &Block, model: &mut CostModel) -> f64 {

@@ -232,16 +232,19 @@ pub fn all() -> &'static [Rule] {
     })
 }
 
-/// The rules of some groups that a graph of these constructors can use: all that a rule looks for is there, or made
-/// by another that can be used.
-pub(super) fn usable(groups: &[Group], there: &BTreeSet<String>) -> (Vec<usize>, BTreeSet<String>) {
+/// The rules of those wanted that a graph of these constructors can use: all that a rule looks for is there, or made by
+/// another that can be used. And the constructors that there can be.
+pub(super) fn usable(
+    wanted: &dyn Fn(&Rule) -> bool,
+    there: &BTreeSet<String>,
+) -> (Vec<usize>, BTreeSet<String>) {
     let rules = all();
     let mut there = there.clone();
     let mut used = vec![false; rules.len()];
     loop {
         let before = used.iter().filter(|&&u| u).count();
         for (i, rule) in rules.iter().enumerate() {
-            if !used[i] && groups.contains(&rule.group) && rule.looks_for.is_subset(&there) {
+            if !used[i] && wanted(rule) && rule.looks_for.is_subset(&there) {
                 used[i] = true;
                 there.extend(rule.makes.iter().cloned());
             }

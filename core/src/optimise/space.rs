@@ -2,7 +2,7 @@
 
 use super::block::{Block, Part, Ref};
 use super::language::{Language, attr_value, attrs_of, dtype_of};
-use super::rules::{self, Group};
+use super::rules::{self, Rule};
 use super::sorts::Ints;
 use crate::graph::{Array, Attrs, Call, Lowering, Op};
 use crate::tensor::{Tensor, TensorType};
@@ -79,14 +79,14 @@ struct Space {
     places: HashMap<Value, i64>,
 }
 
-/// Everything the rules of some groups find equal to the blocks' nodes.
+/// Everything that the wanted rules find equal to the blocks' nodes.
 ///
 /// # Errors
 /// What egglog refuses: a rule it cannot run.
-pub(super) fn saturate(blocks: &[Block], groups: &[Group], budget: &Budget) -> Fallible<Found> {
+pub(super) fn saturate(blocks: &[Block], wanted: &dyn Fn(&Rule) -> bool, budget: &Budget) -> Fallible<Found> {
     let language = Language::get();
     let there: BTreeSet<String> = blocks.iter().flat_map(constructors).collect();
-    let (rules, names) = rules::usable(groups, &there);
+    let (rules, names) = rules::usable(wanted, &there);
     let mut space = Space {
         eg: language.egraph(&names)?,
         heads: names.iter().filter_map(|n| language.find(n)).collect(),

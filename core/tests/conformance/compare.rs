@@ -1,5 +1,7 @@
 //! Runs a graph on a device and on the reference, and compares.
 
+#![allow(dead_code)]
+
 use crate::devices::Tested;
 use std::collections::BTreeMap;
 use weft::graph::{Array, Graph};

@@ -1,13 +1,15 @@
 //! Random graphs: chains and trees of operations with sizes of 1 and odd sizes, ranks 0 to 5.
 
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Value};
 use weft::tensor::{DType, TensorType};
 
 pub struct Dice {
-    seed: u64,
-    at: u64,
+    pub seed: u64,
+    pub at: u64,
 }
 
 impl Dice {
@@ -59,7 +61,7 @@ pub fn graph(seed: u64) -> (Graph, BTreeMap<String, Array>) {
     (g, arrays)
 }
 
-fn step(g: &Graph, dice: &mut Dice, x: Value, y: Value) -> Value {
+pub fn step(g: &Graph, dice: &mut Dice, x: Value, y: Value) -> Value {
     let shape = g.shape(x);
     let rank = shape.len();
     let axis = |dice: &mut Dice| dice.below(rank.max(1)) as i64;
