@@ -475,8 +475,14 @@ mod tests {
 
     #[test]
     fn a_profile_says_which_limits_another_gpu_lacks() {
-        let of =
-            |kind, gpu: Option<Limits>| DeviceProfile { name: "x".into(), kind, threads: 1, memory: 1, gpu };
+        let of = |kind, gpu: Option<Limits>| DeviceProfile {
+            name: "x".into(),
+            kind,
+            threads: 1,
+            memory: 1,
+            gpu,
+            costs: Costs::cpu(1),
+        };
         let (least, large) = (of(DeviceKind::Integrated, Some(Limits::least())), Limits::large());
         assert!(least.runs_on(&DeviceProfile { memory: 9, ..least.clone() }).is_ok());
         let (wanted, came) = least.runs_on(&of(DeviceKind::Discrete, Some(large))).unwrap_err();
