@@ -188,6 +188,17 @@ errors! {
         /// What it holds.
         came: String,
     } => "{file}: wanted {wanted}, found {came}",
+    /// A compiled artifact that this engine cannot or must not load on this device: compile anew.
+    403 Artifact {
+        /// The file, or "bytes".
+        file: String,
+        /// What of it: "magic", "format", "length", "hash", "engine", "device", "kernels", "contents" or "plan".
+        what: String,
+        /// What was wanted there.
+        wanted: String,
+        /// What it has.
+        came: String,
+    } => "{file} cannot be loaded as an artifact: {what}: wanted {wanted}, found {came}",
     /// A model whose architecture Weft does not know.
     500 Architecture {
         /// The architecture's name in `config.json`.

@@ -29,17 +29,23 @@
 //! [`session::Session::set_optimizer`]. ARCHITECTURE.md says how the rooms stand on each other.
 #![warn(missing_docs)]
 
+#[cfg(feature = "compiler")]
 pub mod autodiff;
 pub mod device;
 pub mod error;
 pub mod expr;
+pub mod file;
 pub mod graph;
 pub mod load;
+#[cfg(feature = "compiler")]
 pub mod models;
+#[cfg(feature = "compiler")]
 pub mod ops;
+#[cfg(feature = "compiler")]
 pub mod optimise;
 pub mod plan;
 pub mod profile;
+#[cfg(feature = "compiler")]
 pub mod reference;
 pub mod session;
 pub mod tensor;

@@ -1,16 +1,170 @@
-//! What a device can do and what work costs on it, as plain data.
+//! What a device can do and what work costs on it, as plain data with a text form: profiles of devices that are not
+//! attached are files.
 
-/// A device as the optimiser and the planner see it.
+use crate::error::{Error, Result};
+use std::fmt;
+use std::str::FromStr;
+
+/// What sort of processor a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// The processor that runs the program.
+    Cpu,
+    /// A GPU with memory of its own.
+    Discrete,
+    /// A GPU that shares the processor's memory.
+    Integrated,
+    /// A GPU played by the processor: right, but slow.
+    Software,
+}
+
+impl DeviceKind {
+    /// Every kind.
+    pub const ALL: [DeviceKind; 4] =
+        [DeviceKind::Cpu, DeviceKind::Discrete, DeviceKind::Integrated, DeviceKind::Software];
+
+    /// Its name in lists.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceKind::Cpu => "cpu",
+            DeviceKind::Discrete => "discrete gpu",
+            DeviceKind::Integrated => "integrated gpu",
+            DeviceKind::Software => "software gpu",
+        }
+    }
+}
+
+/// A GPU as the kernels' writers see it: plain numbers, so that kernels are written and tested without one.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DeviceProfile {
-    /// The device's name.
-    pub name: String,
-    /// Worker threads (CPU).
+pub struct Limits {
+    /// Threads of a workgroup, at most.
     pub threads: usize,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// What work costs.
-    pub costs: Costs,
+    /// Bytes of memory that a workgroup shares, at most.
+    pub shared: usize,
+    /// Threads that run in step, where known (cooperative kernels need to know).
+    pub subgroup: Option<usize>,
+    /// Side of the f16 cooperative matrices; 0: none.
+    pub coop: usize,
+    /// Side of the f32 cooperative matrices; 0: none.
+    pub coop_f32: usize,
+    /// Whether kernels may use 16-bit floats, in memory too.
+    pub f16: bool,
+    /// Multiprocessors, roughly: how many workgroups it takes to keep the device busy.
+    pub units: usize,
+    /// A processor that plays a GPU.
+    pub software: bool,
+    /// Bytes that one binding may cover.
+    pub binding: usize,
+}
+
+impl Limits {
+    /// What every Vulkan 1.1 and Metal device of the last years has.
+    pub fn least() -> Limits {
+        Limits {
+            threads: 256,
+            shared: 16 * 1024,
+            subgroup: None,
+            coop: 0,
+            coop_f32: 0,
+            f16: false,
+            units: 8,
+            software: false,
+            binding: 128 << 20,
+        }
+    }
+
+    /// A large GPU of today (NVIDIA's Hopper): what golden texts and tests without a GPU are written for.
+    pub fn large() -> Limits {
+        Limits {
+            threads: 1024,
+            shared: 48 * 1024,
+            subgroup: Some(32),
+            coop: 16,
+            coop_f32: 0,
+            f16: true,
+            units: 132,
+            software: false,
+            binding: (4 << 30) - 256,
+        }
+    }
+
+    /// Apple's GPUs: 8×8 matrices of f32 per group of 32 threads.
+    pub fn apple() -> Limits {
+        Limits {
+            threads: 1024,
+            shared: 32 * 1024,
+            subgroup: Some(32),
+            coop: 0,
+            coop_f32: 8,
+            f16: true,
+            units: 16,
+            software: false,
+            binding: 128 << 20,
+        }
+    }
+
+    /// Names and values, in the order of the text form.
+    fn fields(&self) -> [(&'static str, usize); 9] {
+        // a new field is an error here
+        let &Limits { threads, shared, subgroup, coop, coop_f32, f16, units, software, binding } = self;
+        [
+            ("gpu.threads", threads),
+            ("gpu.shared", shared),
+            ("gpu.subgroup", subgroup.unwrap_or(0)),
+            ("gpu.coop", coop),
+            ("gpu.coop_f32", coop_f32),
+            ("gpu.f16", usize::from(f16)),
+            ("gpu.units", units),
+            ("gpu.software", usize::from(software)),
+            ("gpu.binding", binding),
+        ]
+    }
+
+    fn set(&mut self, key: &str, value: usize) -> bool {
+        match key {
+            "gpu.threads" => self.threads = value,
+            "gpu.shared" => self.shared = value,
+            "gpu.subgroup" => self.subgroup = (value > 0).then_some(value),
+            "gpu.coop" => self.coop = value,
+            "gpu.coop_f32" => self.coop_f32 = value,
+            "gpu.f16" => self.f16 = value != 0,
+            "gpu.units" => self.units = value,
+            "gpu.software" => self.software = value != 0,
+            "gpu.binding" => self.binding = value,
+            _ => return false,
+        }
+        true
+    }
+
+    /// What kernels are written for has at least this much, and no more than numbers of 32 bits count.
+    fn check(&self) -> Result<()> {
+        let side = |n: usize| n == 0 || n == 8 || n == 16;
+        for (what, wanted, came, good) in [
+            ("gpu.threads", "64 to 4096", self.threads, (64..=4096).contains(&self.threads)),
+            ("gpu.shared", "16384 to 1048576", self.shared, (16 << 10..=1 << 20).contains(&self.shared)),
+            (
+                "gpu.subgroup",
+                "0 or a power of two up to 128",
+                self.subgroup.unwrap_or(0),
+                self.subgroup.is_none_or(|n| n.is_power_of_two() && n <= 128),
+            ),
+            ("gpu.coop", "0, 8 or 16", self.coop, side(self.coop)),
+            ("gpu.coop_f32", "0, 8 or 16", self.coop_f32, side(self.coop_f32)),
+            ("gpu.units", "1 to 65536", self.units, (1..=1 << 16).contains(&self.units)),
+            (
+                "gpu.binding",
+                "a multiple of 256 from 65536 on, below 2^32",
+                self.binding,
+                (1 << 16..=u32::MAX as usize).contains(&self.binding) && self.binding.is_multiple_of(256),
+            ),
+        ] {
+            if !good {
+                return Err(Error::argument(format!("device profile: {what}"), wanted, came));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What work costs on a device: the figures that the optimiser chooses by.
@@ -53,6 +207,202 @@ impl Costs {
             packs: true,
         }
     }
+
+    /// Names and values, in the order of the text form.
+    fn fields(&self) -> [(&'static str, f64); 5] {
+        // a new field is an error here
+        let &Costs { start_us, bytes_per_us, f32_per_us, f16_per_us, packs } = self;
+        [
+            ("cost.start_us", start_us),
+            ("cost.bytes_per_us", bytes_per_us),
+            ("cost.f32_per_us", f32_per_us),
+            ("cost.f16_per_us", f16_per_us.unwrap_or(0.0)),
+            ("cost.packs", f64::from(u8::from(packs))),
+        ]
+    }
+
+    fn set(&mut self, key: &str, value: f64) -> bool {
+        match key {
+            "cost.start_us" => self.start_us = value,
+            "cost.bytes_per_us" => self.bytes_per_us = value,
+            "cost.f32_per_us" => self.f32_per_us = value,
+            "cost.f16_per_us" => self.f16_per_us = (value > 0.0).then_some(value),
+            "cost.packs" => self.packs = value != 0.0,
+            _ => return false,
+        }
+        true
+    }
+
+    /// Costs can be compared: figures are numbers, and rates are not 0.
+    fn check(&self) -> Result<()> {
+        for (what, value) in self.fields() {
+            let rate = matches!(what, "cost.bytes_per_us" | "cost.f32_per_us");
+            if !value.is_finite() || value < 0.0 || rate && value == 0.0 {
+                return Err(Error::argument(format!("device profile: {what}"), "a positive number", value));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A device as the optimiser and the planner see it. Made by a device, or read from its text form:
+///
+/// ```text
+/// weft-profile 1
+/// name Pixel
+/// kind integrated gpu
+/// threads 0
+/// memory 4294967296
+/// gpu.threads 256          # what is not said of a GPU is what every GPU has
+/// cost.start_us 12.5       # what is not said of costs is reckoned from the rest
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceProfile {
+    /// The device's name.
+    pub name: String,
+    /// What sort it is.
+    pub kind: DeviceKind,
+    /// Worker threads (CPU).
+    pub threads: usize,
+    /// Bytes of memory; 0 if unknown.
+    pub memory: u64,
+    /// What kernels may assume of a GPU; `None` for a CPU.
+    pub gpu: Option<Limits>,
+    /// What work costs.
+    pub costs: Costs,
+}
+
+/// The first line of the text form.
+const OPENS: &str = "weft-profile 1";
+
+impl DeviceProfile {
+    /// Whether it is a GPU's.
+    pub fn is_gpu(&self) -> bool {
+        self.gpu.is_some()
+    }
+
+    /// Whether its numbers are such that kernels can be written for it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] naming the field.
+    pub fn check(&self) -> Result<()> {
+        let gpu = self.kind != DeviceKind::Cpu;
+        if gpu != self.gpu.is_some() {
+            let wanted = if gpu { "a GPU's limits" } else { "no GPU's limits" };
+            return Err(Error::argument(format!("device profile \"{}\"", self.name), wanted, "the opposite"));
+        }
+        if self.name.contains('\n') || self.name.trim() != self.name {
+            return Err(Error::argument("device profile: name", "one line", format!("{:?}", self.name)));
+        }
+        self.costs.check()?;
+        self.gpu.as_ref().map_or(Ok(()), Limits::check)
+    }
+
+    /// Whether what was compiled for `self` runs on a device of profile `other`, and if not what was wanted and what
+    /// came. Any CPU runs what was compiled for a CPU; a GPU must have the very limits that its kernels were written
+    /// for. Names, threads, memory and costs do not matter.
+    pub fn runs_on(&self, other: &DeviceProfile) -> std::result::Result<(), (String, String)> {
+        match (&self.gpu, &other.gpu) {
+            (None, None) => Ok(()),
+            (Some(a), Some(b)) if a == b => Ok(()),
+            (Some(a), Some(b)) => {
+                let differ = |x: &Limits, y: &Limits| {
+                    let pairs = x.fields().into_iter().zip(y.fields()).filter(|(x, y)| x != y);
+                    pairs.map(|((name, x), _)| format!("{name} {x}")).collect::<Vec<_>>().join(", ")
+                };
+                Err((
+                    format!("{} with {}", self.kind.name(), differ(a, b)),
+                    format!("{} with {}", other.name, differ(b, a)),
+                ))
+            }
+            _ => Err((self.kind.name().into(), format!("{} ({})", other.name, other.kind.name()))),
+        }
+    }
+}
+
+impl fmt::Display for DeviceProfile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // a new field is an error here
+        let DeviceProfile { name, kind, threads, memory, gpu, costs } = self;
+        writeln!(f, "{OPENS}\nname {name}\nkind {}\nthreads {threads}\nmemory {memory}", kind.name())?;
+        let fields = gpu.iter().flat_map(Limits::fields);
+        fields.into_iter().try_for_each(|(key, value)| writeln!(f, "{key} {value}"))?;
+        costs.fields().into_iter().try_for_each(|(key, value)| writeln!(f, "{key} {value}"))
+    }
+}
+
+impl FromStr for DeviceProfile {
+    type Err = Error;
+
+    /// Reads the text form; a `#` at a line's begin or after a space begins a remark, but in a name.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the line that is wrong, [`Error::Argument`] for numbers that no device has.
+    fn from_str(text: &str) -> Result<DeviceProfile> {
+        let wrong = |wanted: &str, came: &str| Error::Config {
+            file: "device profile".into(),
+            wanted: wanted.into(),
+            came: format!("{:?}", came.chars().take(80).collect::<String>()),
+        };
+        // a name may have any sign in it
+        let remark =
+            |l: &'_ str| if l.starts_with("name ") { l.len() } else { l.find(" #").unwrap_or(l.len()) };
+        let lines = text.lines().map(|l| l[..remark(l)].trim());
+        let mut lines = lines.filter(|l| !l.is_empty() && !l.starts_with('#'));
+        let first = lines.next().unwrap_or("");
+        if first != OPENS {
+            return Err(wrong(&format!("the first line {OPENS:?}"), first));
+        }
+        let (mut name, mut kind, mut threads, mut memory) = (None, None, 0, 0);
+        let (mut limits, mut any) = (Limits::least(), false);
+        let mut told: Vec<(&str, f64)> = vec![];
+        for line in lines {
+            let (key, value) = line.split_once(' ').ok_or_else(|| wrong("a name and a value", line))?;
+            let value = value.trim();
+            let number = || value.parse::<u64>().map_err(|_| wrong(&format!("{key} and a number"), line));
+            match key {
+                "name" => name = Some(value.to_string()),
+                "kind" => {
+                    let known = DeviceKind::ALL.into_iter().find(|k| k.name() == value);
+                    kind = Some(known.ok_or_else(|| {
+                        wrong("kind cpu, discrete gpu, integrated gpu or software gpu", line)
+                    })?);
+                }
+                "threads" => threads = usize::try_from(number()?).map_err(|_| wrong("threads", line))?,
+                "memory" => memory = number()?,
+                _ if key.starts_with("cost.") => {
+                    let value = value.parse().map_err(|_| wrong(&format!("{key} and a number"), line))?;
+                    told.push((key, value));
+                }
+                _ => {
+                    any = true;
+                    let value = usize::try_from(number()?).map_err(|_| wrong(key, line))?;
+                    if !limits.set(key, value) {
+                        return Err(wrong("name, kind, threads, memory, gpu.… or cost.…", line));
+                    }
+                }
+            }
+        }
+        let name = name.ok_or_else(|| wrong("a line that begins with name", "none"))?;
+        let kind = kind.ok_or_else(|| wrong("a line that begins with kind", "none"))?;
+        if kind == DeviceKind::Cpu && any {
+            return Err(wrong("no gpu.… of a cpu", "such a line"));
+        }
+        let gpu = (kind != DeviceKind::Cpu).then_some(limits);
+        let mut costs = match &gpu {
+            Some(l) => Costs::gpu(l.units, l.coop > 0),
+            None => Costs::cpu(threads),
+        };
+        if let Some((key, _)) = told.iter().find(|(key, value)| !costs.set(key, *value)) {
+            return Err(wrong(
+                "cost.start_us, cost.bytes_per_us, cost.f32_per_us, cost.f16_per_us or cost.packs",
+                key,
+            ));
+        }
+        let profile = DeviceProfile { name, kind, threads, memory, gpu, costs };
+        profile.check()?;
+        Ok(profile)
+    }
 }
 
 /// How exactly a plan computes.
@@ -66,11 +416,78 @@ pub enum Precision {
     Fast,
 }
 
-impl std::fmt::Display for Precision {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Precision::Full => "full",
             Precision::Fast => "fast",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_print_and_parse_back() {
+        let cpu = DeviceProfile {
+            name: "a # b".into(),
+            kind: DeviceKind::Cpu,
+            threads: 8,
+            memory: 1 << 35,
+            gpu: None,
+            costs: Costs { start_us: 0.1, packs: true, ..Costs::cpu(8) },
+        };
+        let all = [Limits::least(), Limits::large(), Limits::apple()].map(|l| DeviceProfile {
+            name: "Some GPU 3000".into(),
+            kind: DeviceKind::Discrete,
+            threads: 0,
+            memory: 0,
+            costs: Costs::gpu(l.units, l.coop > 0),
+            gpu: Some(l),
+        });
+        for p in all {
+            assert_eq!(p.to_string().parse::<DeviceProfile>().unwrap(), p);
+        }
+        assert_eq!(cpu.to_string().parse::<DeviceProfile>().unwrap(), cpu);
+    }
+
+    #[test]
+    fn profiles_that_no_device_has_are_refused_by_line() {
+        for (text, message) in [
+            ("", "first line"),
+            ("weft-profile 2\nname x\nkind cpu", "weft-profile 2"),
+            ("weft-profile 1\nkind cpu", "name"),
+            ("weft-profile 1\nname x\nkind tpu", "kind tpu"),
+            ("weft-profile 1\nname x\nkind cpu\ngpu.threads 64", "cpu"),
+            ("weft-profile 1\nname x\nkind software gpu\ngpu.threads 0", "gpu.threads"),
+            ("weft-profile 1\nname x\nkind software gpu\ngpu.rays 1", "gpu.rays"),
+            ("weft-profile 1\nname x\nkind cpu\nthreads -1", "threads -1"),
+            ("weft-profile 1\nname x\nkind cpu\ncost.magic 1", "cost.magic"),
+            ("weft-profile 1\nname x\nkind cpu\ncost.f32_per_us 0", "cost.f32_per_us"),
+            ("weft-profile 1\nname x\nkind cpu\ncost.start_us NaN", "cost.start_us"),
+        ] {
+            let refused = text.parse::<DeviceProfile>().expect_err(message).to_string();
+            assert!(refused.contains(message), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_profile_says_which_limits_another_gpu_lacks() {
+        let of = |kind, gpu: Option<Limits>| DeviceProfile {
+            name: "x".into(),
+            kind,
+            threads: 1,
+            memory: 1,
+            gpu,
+            costs: Costs::cpu(1),
+        };
+        let (least, large) = (of(DeviceKind::Integrated, Some(Limits::least())), Limits::large());
+        assert!(least.runs_on(&DeviceProfile { memory: 9, ..least.clone() }).is_ok());
+        let (wanted, came) = least.runs_on(&of(DeviceKind::Discrete, Some(large))).unwrap_err();
+        assert!(wanted.contains("gpu.units 8") && came.contains("gpu.units 132"), "{wanted} {came}");
+        assert!(least.runs_on(&of(DeviceKind::Cpu, None)).is_err());
+        assert!(of(DeviceKind::Cpu, None).runs_on(&of(DeviceKind::Cpu, None)).is_ok());
     }
 }

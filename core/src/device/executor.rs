@@ -119,6 +119,35 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// The texts of its kernels, if it has any.
+    pub fn texts(&self) -> Option<&[String]> {
+        match self {
+            Prepared::Cpu => None,
+            Prepared::Gpu(p) => Some(&p.program.texts),
+        }
+    }
+}
+
+/// The kernels that a plan has on a GPU of those limits, written without one.
+///
+/// # Errors
+/// [`Error::Device`] for what has no kernel, or where the engine was built without the GPU device.
+#[cfg(all(feature = "compiler", feature = "gpu"))]
+pub fn kernel_texts(
+    plan: &Plan,
+    limits: &crate::profile::Limits,
+    precision: Precision,
+) -> Result<Vec<String>> {
+    Ok(gpu::program::program(plan, limits, precision)?.texts)
+}
+
+/// As above.
+#[cfg(all(feature = "compiler", not(feature = "gpu")))]
+pub fn kernel_texts(_: &Plan, _: &crate::profile::Limits, _: Precision) -> Result<Vec<String>> {
+    Err(Error::Device { device: "gpu".into(), why: "this engine was built without its GPU device".into() })
+}
+
 /// A plan that runs on a device.
 pub enum Executor {
     /// On the CPU, with its pool and Adam's moments.

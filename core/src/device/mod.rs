@@ -2,10 +2,16 @@
 
 pub mod cpu;
 pub(crate) mod executor;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+#[cfg(not(feature = "gpu"))]
+#[path = "no_gpu.rs"]
 pub mod gpu;
 mod optimizer;
+mod progress;
 pub mod trace;
 
+pub use crate::profile::DeviceKind;
 pub use optimizer::Optimizer;
 
 use crate::error::{Error, Result};
@@ -16,32 +22,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// Locks, also after a thread that held the lock panicked.
 pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(|e| e.into_inner())
-}
-
-/// What sort of processor a device is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DeviceKind {
-    /// The processor that runs the program.
-    Cpu,
-    /// A GPU with memory of its own.
-    Discrete,
-    /// A GPU that shares the processor's memory.
-    Integrated,
-    /// A GPU played by the processor: right, but slow.
-    Software,
-}
-
-impl DeviceKind {
-    /// Its name in lists.
-    pub fn name(self) -> &'static str {
-        match self {
-            DeviceKind::Cpu => "cpu",
-            DeviceKind::Discrete => "discrete gpu",
-            DeviceKind::Integrated => "integrated gpu",
-            DeviceKind::Software => "software gpu",
-        }
-    }
 }
 
 /// What there is to know of a device before opening it.
@@ -177,6 +157,7 @@ impl Device {
     }
 
     /// A device over a GPU that is open already: one that shares a host application's context, say.
+    #[cfg(feature = "gpu")]
     pub fn from_gpu(gpu: Arc<Gpu>) -> Device {
         let context = gpu.context().clone();
         let found = gpu::adapters().into_iter().enumerate().find(|(_, a)| a.name == context.name);
@@ -250,9 +231,11 @@ impl Device {
             Inner::Gpu(g) => Costs::gpu(g.limits().units, g.limits().coop > 0),
         };
         DeviceProfile {
-            name: self.info.name.clone(),
+            name: self.info.name.split_whitespace().collect::<Vec<_>>().join(" "),
+            kind: self.info.kind,
             threads: self.info.threads,
             memory: self.info.memory,
+            gpu: self.as_gpu().map(|g| g.limits().clone()),
             costs,
         }
     }

@@ -12,13 +12,12 @@
 //!   [`inspect`] lists them.
 //! * Block formats are stored as bytes (`U8`), their type in the metadata: `"weft.block.<name>": "q8 [64, 32]"`.
 
-mod atomic;
 mod file;
 mod header;
 mod save;
 mod shards;
 
-pub use atomic::write_atomically;
+pub use crate::file::write_atomically;
 pub use file::{Inspection, TensorInfo, safetensors, safetensors_bytes};
 pub use save::{save, to_bytes};
 pub use shards::{inspect, weights};

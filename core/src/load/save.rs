@@ -1,8 +1,8 @@
 //! Writes weights as safetensors.
 
-use super::atomic::write_atomically;
 use super::header::{BLOCK_KEY, DTYPES, MAX_HEADER, MAX_RANK, METADATA_KEY, block_text, quoted};
 use crate::error::{Error, Result};
+use crate::file::write_atomically;
 use crate::tensor::{DType, Tensor, Weights};
 use serde_json::{Map, Value, json};
 use std::io::Write;

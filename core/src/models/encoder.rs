@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::load;
 use crate::profile::Precision;
-use crate::session::{Compiler, MemorySummary, Parameters, Session};
+use crate::session::{Artifact, Compiler, MemorySummary, Parameters, Session};
 use crate::tensor::{DType, Weights};
 use crate::text::{Buckets, Encoding, Tokenizer, pad};
 use std::path::Path;
@@ -141,6 +141,39 @@ impl Encoder {
             tokens,
         )?;
         compiled.init_shared(&self.parameters)
+    }
+
+    /// Takes over the graphs of an artifact that are this encoder's: those with the inputs and output of
+    /// [`forward_session`](Encoder::forward_session). Their sizes are not compiled again. Says how many there were.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there was none; [`Error::MissingWeight`], [`Error::WeightType`] if it was made of
+    /// another model.
+    pub fn add_artifact(&mut self, artifact: &Artifact) -> Result<usize> {
+        let mut count = 0;
+        for name in artifact.names() {
+            let compiled = artifact.get(name)?;
+            let shape = |name: &str| compiled.inputs().iter().find(|p| p.name == name).map(|p| &p.shape[..]);
+            let ids = shape("input_ids").filter(|s| s.len() == 2);
+            let hidden =
+                compiled.outputs().iter().find(|p| p.name == "embedding").and_then(|p| p.shape.last());
+            let (Some(&[batch, tokens]), Some(&hidden)) = (ids, hidden) else { continue };
+            let same = [shape("token_type_ids"), shape("attention_mask")].iter().all(|s| *s == ids);
+            if !same || hidden != self.bert.hidden {
+                continue;
+            }
+            self.sessions.retain(|(size, _)| *size != (batch, tokens));
+            self.sessions.push(((batch, tokens), compiled.init_shared(&self.parameters)?));
+            count += 1;
+        }
+        match count {
+            0 => Err(Error::argument(
+                "artifact",
+                "a graph of this encoder",
+                artifact.names().collect::<Vec<_>>().join(", "),
+            )),
+            _ => Ok(count),
+        }
     }
 
     /// Embeds texts, those of like length together; results are in the order of the texts.

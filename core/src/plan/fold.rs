@@ -4,7 +4,6 @@
 use super::emit::Emitter;
 use super::expand::Primitive;
 use super::fuse::Group;
-use super::{Place, Plan};
 use crate::graph::{Lowering, NodeKind};
 
 /// Bytes up to which a value of weights may be larger than what it is made of.
@@ -112,20 +111,5 @@ impl Emitter<'_> {
         let below = below_views(self.nodes, node);
         let bytes = |i: usize| self.nodes[i].node.ty.bytes().unwrap_or(usize::MAX);
         self.ready.parameters && self.ready.there[below] && bytes(node) <= bytes(below)
-    }
-}
-
-impl Plan {
-    /// Which buffers the steps that run once fill from parameters: when one changes, these must be filled again.
-    pub fn of_parameters(&self) -> Vec<bool> {
-        let mut of = vec![false; self.buffers.len()];
-        for step in &self.once {
-            let mut reads = false;
-            step.work.for_each_operand(|o, written| match written {
-                true => of[o.buffer] |= reads,
-                false => reads |= of[o.buffer] || matches!(self.buffers[o.buffer].place, Place::Parameter(_)),
-            });
-        }
-        of
     }
 }

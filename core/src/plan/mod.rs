@@ -4,28 +4,45 @@
 //! consumers (`fuse`), groups become steps (`emit`, `heavy`), scratch buffers share one arena
 //! (`memory`).
 
+#[cfg(feature = "compiler")]
 mod copy;
+#[cfg(feature = "compiler")]
 mod emit;
+#[cfg(feature = "compiler")]
 mod expand;
+#[cfg(feature = "compiler")]
 mod fold;
+#[cfg(feature = "compiler")]
 mod fuse;
+#[cfg(feature = "compiler")]
 mod heavy;
+#[cfg(feature = "compiler")]
 mod layout;
 pub mod memory;
+#[cfg(feature = "compiler")]
 mod state;
 mod step;
+mod verify;
+pub(crate) mod wire;
+
+pub use verify::{Flaw, verify};
+pub use wire::FORMAT;
 
 pub use step::{
     Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork,
     Operand, Place, Plan, Pool, Port, Product, Rowwise, Scan, StatePort, Step, Work,
 };
 
-use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeKind, Value};
-use emit::Emitter;
-use memory::Lifetime;
+#[cfg(feature = "compiler")]
+use {
+    crate::error::{Error, Result},
+    crate::graph::{Graph, NodeKind, Value},
+    emit::Emitter,
+    memory::Lifetime,
+};
 
 /// What a plan is for.
+#[cfg(feature = "compiler")]
 #[derive(Debug, Clone, Default)]
 pub struct PlanOptions {
     /// Gradients of the loss to compute for training: trainable parameters and their gradients' values,
@@ -45,7 +62,9 @@ pub struct PlanOptions {
 /// Plans a graph.
 ///
 /// # Errors
-/// The graph's own first error, or [`Error::Graph`] if it has neither outputs nor a loss.
+/// The graph's own first error, or [`Error::Graph`] if it has neither outputs nor a loss; [`Error::Internal`] for
+/// sizes that kernels cannot count.
+#[cfg(feature = "compiler")]
 pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let data = graph.data()?;
     let mut results: Vec<(String, Value)> = data.outputs.clone();
@@ -133,7 +152,25 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let mut plan = e.plan;
     plan.unfused = options.no_fusion;
     place_scratch(&mut plan);
-    Ok(plan)
+    match verify(&plan) {
+        Ok(()) => Ok(plan),
+        Err(flaw) => Err(Error::internal(format!("a plan that keeps not to its buffers: {flaw}"))),
+    }
+}
+
+impl Plan {
+    /// Which buffers the steps that run once fill from parameters: when one changes, these must be filled again.
+    pub fn of_parameters(&self) -> Vec<bool> {
+        let mut of = vec![false; self.buffers.len()];
+        for step in &self.once {
+            let mut reads = false;
+            step.work.for_each_operand(|o, written| match written {
+                true => of[o.buffer] |= reads,
+                false => reads |= of[o.buffer] || matches!(self.buffers[o.buffer].place, Place::Parameter(_)),
+            });
+        }
+        of
+    }
 }
 
 impl Work {
@@ -186,6 +223,7 @@ impl Work {
 }
 
 /// Gives every scratch buffer its place in the arena. Gradients stay until the step's end.
+#[cfg(feature = "compiler")]
 fn place_scratch(plan: &mut Plan) {
     let end = plan.steps.len();
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; plan.buffers.len()];

@@ -1,21 +1,24 @@
 //! From a graph to a plan for a device, without weights.
 
-use super::{MemorySummary, Parameters, Session};
+use super::Compiled;
+use super::cache::{Cache, Options};
 use crate::autodiff::gradients;
-use crate::device::executor::Prepared;
 use crate::device::gpu::Progress;
 use crate::device::{Device, trace};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeKind, Value};
 use crate::optimise::{self, Group, Optimised, Report, optimise};
-use crate::plan::{Place, Plan, PlanOptions, Port, plan};
-use crate::profile::Precision;
-use crate::tensor::{DType, Weights};
+use crate::plan::{PlanOptions, plan};
+use crate::profile::{DeviceProfile, Precision};
+use crate::tensor::DType;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Compiles graphs for a device.
 pub struct Compiler {
-    device: Device,
+    device: Option<Device>,
+    profile: Arc<DeviceProfile>,
+    cache: Option<Cache>,
     no_fusion: bool,
     precision: Precision,
     progress: Progress,
@@ -25,13 +28,30 @@ pub struct Compiler {
 impl Compiler {
     /// A compiler for a device.
     pub fn new(device: &Device) -> Compiler {
+        Compiler { device: Some(device.clone()), ..Compiler::for_profile(&device.profile()) }
+    }
+
+    /// A compiler for devices of that profile, none of which needs to be attached: what it compiles is saved as an
+    /// artifact and loaded there.
+    pub fn for_profile(profile: &DeviceProfile) -> Compiler {
         Compiler {
-            device: device.clone(),
+            device: None,
+            profile: Arc::new(profile.clone()),
+            cache: None,
             no_fusion: false,
             precision: Precision::Full,
             progress: Progress::default(),
             groups: Group::ALL.to_vec(),
         }
+    }
+
+    /// Keeps what it compiles in a folder, which is made if need be, and loads it from there the next time: the same
+    /// graph, options, device and engine give the same entry. What was used longest ago makes room once the entries
+    /// take more than `max_bytes`. Several processes may use a folder at once; an entry that is damaged, or cannot be
+    /// read or written, is compiled as if it were not there.
+    pub fn with_cache(mut self, dir: impl AsRef<Path>, max_bytes: u64) -> Compiler {
+        self.cache = Some(Cache::new(dir.as_ref(), max_bytes));
+        self
     }
 
     /// Which groups of rules the optimiser uses; all unless told otherwise, and with none the graph is planned as it came.
@@ -64,11 +84,37 @@ impl Compiler {
     /// # Errors
     /// The first error of the graph's building; [`Error::Graph`] if it has no outputs and no loss.
     pub fn compile(&self, graph: &Graph) -> Result<Compiled> {
-        self.finish(graph, &[])
+        self.cached(graph, false, || self.finish(graph, &[]))
+    }
+
+    /// From the cache, or compiled and kept there.
+    fn cached(
+        &self,
+        graph: &Graph,
+        training: bool,
+        compile: impl Fn() -> Result<Compiled>,
+    ) -> Result<Compiled> {
+        let (Some(cache), Ok(data)) = (&self.cache, graph.data()) else { return compile() };
+        let options = Options {
+            profile: &self.profile,
+            precision: self.precision,
+            no_fusion: self.no_fusion,
+            groups: &self.groups,
+            training,
+        };
+        let key = cache.key(&data.to_string(), &options);
+        drop(data);
+        let found = cache.load(&key, self.device.as_ref(), &self.progress);
+        if let Some(found) = found.filter(|c| *c.profile == *self.profile) {
+            return Ok(found.marked_cached());
+        }
+        let compiled = compile()?;
+        cache.store(&key, &compiled);
+        Ok(compiled)
     }
 
     fn options(&self, gradients: Vec<(Value, Value)>) -> PlanOptions {
-        let gpu = self.device.as_gpu().is_some();
+        let gpu = self.profile.is_gpu();
         PlanOptions {
             gradients,
             no_fusion: self.no_fusion,
@@ -84,6 +130,10 @@ impl Compiler {
     /// As [`compile`](Compiler::compile); [`Error::Graph`] if there is no loss or nothing to train;
     /// [`Error::NoGradient`] if an operation on the way has none.
     pub fn compile_training(&self, graph: &Graph) -> Result<Compiled> {
+        self.cached(graph, true, || self.training(graph))
+    }
+
+    fn training(&self, graph: &Graph) -> Result<Compiled> {
         graph.data()?;
         let g = graph.clone();
         let by = {
@@ -134,10 +184,11 @@ impl Compiler {
         }
         let precision = if training { Precision::Full } else { self.precision };
         let options = optimise::Options { groups, precision, training, ..Default::default() };
-        optimise(graph, keep, &self.device.profile(), &options)
+        optimise(graph, keep, &self.profile, &options)
     }
 
     fn finish(&self, graph: &Graph, gradients: &[(Value, Value)]) -> Result<Compiled> {
+        self.profile.check()?;
         let span = trace::span("compile", "optimise");
         let training = !gradients.is_empty();
         let keep: Vec<Value> =
@@ -148,95 +199,13 @@ impl Compiler {
         let kept = done.kept.chunks(2).map(|pair| (pair[0], pair[1])).collect();
         let plan = plan(&done.graph, &self.options(kept))?;
         drop(span);
-        let precision = if training { Precision::Full } else { self.precision };
-        let prepared = Prepared::new(&self.device, &plan, precision, &self.progress)?;
-        Ok(Compiled {
-            device: self.device.clone(),
-            plan: Arc::new(plan),
-            prepared,
-            precision: self.precision,
-            report: Arc::new(done.report),
-        })
+        let compiled = Compiled::elsewhere(plan, self.precision, self.profile.clone()).reporting(done.report);
+        match &self.device {
+            Some(device) => compiled.on(device, &self.progress),
+            None => compiled.with_kernels(),
+        }
     }
 }
 
 /// The rules that find out what a graph means.
 const RECOGNISE: [Group; 4] = [Group::Algebra, Group::Raise, Group::Layout, Group::Precision];
-
-/// A compiled graph: a plan for a device, still without weights. Cheap to clone.
-#[derive(Clone)]
-pub struct Compiled {
-    pub(super) device: Device,
-    pub(super) plan: Arc<Plan>,
-    pub(super) prepared: Prepared,
-    precision: Precision,
-    report: Arc<Report>,
-}
-
-impl Compiled {
-    /// A session over weights, bound by name. Tensors of other names are warnings of the session.
-    ///
-    /// # Errors
-    /// [`Error::MissingWeight`], [`Error::WeightType`], [`Error::OutOfMemory`].
-    pub fn init(&self, weights: &Weights) -> Result<Session> {
-        let (parameters, warnings) = Parameters::bind(&self.device, &self.plan.parameters, weights)?;
-        Session::new(self, parameters, warnings)
-    }
-
-    /// A session over the weights of another session, shared with it.
-    ///
-    /// # Errors
-    /// As [`init`](Compiled::init).
-    pub fn init_shared(&self, parameters: &Parameters) -> Result<Session> {
-        Session::new(self, parameters.clone(), vec![])
-    }
-
-    /// A session whose parameters are zeros until they are set.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`].
-    pub fn init_zeros(&self) -> Result<Session> {
-        Session::new(self, Parameters::zeros(&self.device, &self.plan.parameters)?, vec![])
-    }
-
-    /// The device it was compiled for.
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
-    /// How exactly it computes.
-    pub fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    /// What the optimiser did.
-    pub fn report(&self) -> &Report {
-        &self.report
-    }
-
-    /// The plan.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    /// Inputs: name, dtype, shape.
-    pub fn inputs(&self) -> &[Port] {
-        &self.plan.inputs
-    }
-
-    /// Outputs, the loss last.
-    pub fn outputs(&self) -> &[Port] {
-        &self.plan.outputs
-    }
-
-    /// Parameters.
-    pub fn parameters(&self) -> &[Port] {
-        &self.plan.parameters
-    }
-
-    /// What a session will take, known before anything is allocated (packed forms of weights aside).
-    pub fn memory_summary(&self) -> MemorySummary {
-        let own = self.plan.buffers.iter().filter(|b| !matches!(b.place, Place::Arena(_)));
-        MemorySummary::of(own.map(|b| b.bytes()).chain([self.plan.arena_bytes]), 0)
-    }
-}

@@ -166,7 +166,7 @@ impl Session {
     /// [`Error::UnknownName`]; [`Error::Device`] on the CPU device or if the output is of 8 or 16 bits.
     pub fn shared_output(&mut self, name: &str) -> Result<crate::device::gpu::Foreign> {
         let buffer = super::run::port("output", name, self.outputs())?.buffer;
-        let device = self.compiled.device.info().name.clone();
+        let device = self.compiled.profile().name.clone();
         match self.executor.as_gpu() {
             Some(e) => e.shared(buffer),
             None => Err(Error::Device { device, why: "outputs are shared on GPUs only".into() }),
@@ -184,7 +184,7 @@ impl Session {
             Some(i) => self.inputs()[i].buffer,
             None => super::run::port("output", name, self.outputs())?.buffer,
         };
-        let device = self.compiled.device.info().name.clone();
+        let device = self.compiled.profile().name.clone();
         let Some(e) = self.executor.as_gpu() else {
             return Err(Error::Device { device, why: "buffers are shared on GPUs only".into() });
         };

@@ -1,5 +1,10 @@
 //! Compile → init → run. Inputs, outputs, parameters by name; several sessions over one set of weights.
 
+mod artifact;
+#[cfg(feature = "compiler")]
+mod cache;
+mod compiled;
+#[cfg(feature = "compiler")]
 mod compiler;
 mod inspect;
 mod parameters;
@@ -10,21 +15,24 @@ mod summary;
 pub use crate::device::Optimizer;
 pub use crate::device::gpu::{Profiling, Progress};
 pub use crate::profile::Precision;
-pub use compiler::{Compiled, Compiler};
+pub use artifact::{Artifact, Weight};
+pub use compiled::Compiled;
+#[cfg(feature = "compiler")]
+pub use compiler::Compiler;
 pub use inspect::{PartTime, StepTime, Tap, TapFormat};
 pub use parameters::Parameters;
 pub use run::{OutputKey, Session};
 pub use summary::MemorySummary;
 
-use crate::device::Device;
-use crate::error::Result;
-use crate::graph::Graph;
+#[cfg(feature = "compiler")]
+use crate::{device::Device, error::Result, graph::Graph};
 
 /// A training session on the best device: forward and backward pass of a graph with a loss. Parameters are
 /// zeros until `set_parameter` gives them values.
 ///
 /// # Errors
 /// As [`Compiler::compile_training`].
+#[cfg(feature = "compiler")]
 pub fn build_session(graph: &Graph) -> Result<Session> {
     Compiler::new(&Device::best()?).compile_training(graph)?.init_zeros()
 }
@@ -33,6 +41,7 @@ pub fn build_session(graph: &Graph) -> Result<Session> {
 ///
 /// # Errors
 /// As [`Compiler::compile`].
+#[cfg(feature = "compiler")]
 pub fn build_inference_session(graph: &Graph) -> Result<Session> {
     Compiler::new(&Device::best()?).compile(graph)?.init_zeros()
 }

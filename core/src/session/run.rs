@@ -82,14 +82,9 @@ pub struct Session {
 
 impl Session {
     pub(super) fn new(compiled: &Compiled, parameters: Parameters, warnings: Vec<String>) -> Result<Session> {
+        let (device, prepared) = compiled.here()?;
         let positions = parameters.positions(&compiled.plan.parameters)?;
-        let executor = Executor::new(
-            &compiled.device,
-            &compiled.plan,
-            &compiled.prepared,
-            &parameters.read(),
-            &positions,
-        )?;
+        let executor = Executor::new(device, &compiled.plan, prepared, &parameters.read(), &positions)?;
         Ok(Session {
             given: vec![false; compiled.plan.inputs.len()],
             compiled: compiled.clone(),

@@ -97,16 +97,18 @@ pub enum Command {
     /// Classify handwritten digits, meet a new user, learn their hand: all on this device, in seconds
     Demo(Demo),
     /// List the devices of this machine
-    Devices,
+    Devices(Devices),
     /// Show what a weights file or model folder holds, and the memory it needs
     Inspect(Inspect),
     /// Turn texts into sentence embeddings
     Embed(Embed),
     /// Find the passages of text files that are nearest in meaning to a question
     Search(Search),
-    /// Run a graph in its text form
+    /// Compile a graph or model folder to an artifact, which loads without being compiled
+    Compile(Compile),
+    /// Run a graph in its text form, or one of an artifact
     Run(Run),
-    /// Time a model folder or a built-in case
+    /// Time a model folder, a built-in case, or loading an artifact
     Bench(Bench),
     /// Train the digit classifier that `weft demo` ships with
     TrainDigits(TrainDigits),
@@ -120,8 +122,37 @@ pub struct Demo {
 }
 
 #[derive(clap::Args)]
+pub struct Devices {
+    /// Print the profile of --device alone: what `weft compile --profile` takes
+    #[arg(long)]
+    pub profile: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Compile {
+    /// A graph in its text form, or a model folder: BERT encoders, Llama
+    #[arg(value_name = "GRAPH|DIR")]
+    pub model: PathBuf,
+    /// Where to write the artifact
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Compile for the device that this file describes, in place of --device: see `weft devices --profile`
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<PathBuf>,
+    /// Tokens of each text, a graph for each number (model folders)
+    #[arg(long, value_name = "S,…", value_delimiter = ',', default_value = "128", value_parser = above_zero)]
+    pub tokens: Vec<usize>,
+    /// Texts at once (model folders)
+    #[arg(long, default_value_t = 1, value_name = "B", value_parser = above_zero)]
+    pub batch: usize,
+    /// For training: the graph with its backward pass; of a Llama folder one more graph for each number of tokens
+    #[arg(long)]
+    pub training: bool,
+}
+
+#[derive(clap::Args)]
 pub struct Inspect {
-    /// A safetensors file, an index of shards, or a model folder
+    /// A safetensors file, an index of shards, a model folder, or an artifact
     #[arg(value_name = "FILE|DIR")]
     pub path: PathBuf,
 }
@@ -131,6 +162,9 @@ pub struct Embed {
     /// A model folder with config.json, model.safetensors and tokenizer.json
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// An artifact that `weft compile` made of the same folder: its sizes are not compiled again
+    #[arg(long, value_name = "FILE")]
+    pub artifact: Option<PathBuf>,
     /// Texts; without any, one a line is read from standard input
     #[arg(value_name = "TEXT")]
     pub texts: Vec<String>,
@@ -154,9 +188,12 @@ pub struct Search {
 
 #[derive(clap::Args)]
 pub struct Run {
-    /// A graph in its text form (see samples/graphs/README.md)
-    #[arg(value_name = "GRAPH")]
+    /// A graph in its text form (see samples/graphs/README.md), or an artifact of `weft compile`
+    #[arg(value_name = "GRAPH|ARTIFACT")]
     pub graph: PathBuf,
+    /// Which graph of the artifact, where it has several
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// The graph's parameters, by name; not needed if it has none
     #[arg(long, value_name = "W.safetensors")]
     pub weights: Option<PathBuf>,
@@ -196,6 +233,9 @@ pub struct Bench {
     /// Time a built-in case
     #[arg(long, value_name = "NAME", group = "what")]
     pub case: Option<String>,
+    /// Time loading an artifact of `weft compile`
+    #[arg(long, value_name = "FILE", group = "what")]
+    pub artifact: Option<PathBuf>,
     /// List the built-in cases
     #[arg(long, group = "what")]
     pub list: bool,

@@ -1,6 +1,7 @@
-//! `weft bench`: how long a model folder or a built-in case takes, and how much memory.
+//! `weft bench`: how long a model folder or a built-in case takes, and how much memory; how long an artifact loads.
 
 mod cases;
+mod loading;
 mod model;
 mod timing;
 
@@ -64,11 +65,16 @@ pub fn bench(args: &Bench, options: &Options, out: &mut dyn Write) -> Result<()>
         return cases::list(options.json, out);
     }
     let place = options.open()?;
+    if let Some(path) = &args.artifact {
+        return loading::bench(path, args.seconds, &place, options.json, out);
+    }
     let profile = args.profile.as_deref();
     let measured = match (&args.model, &args.case) {
         (Some(folder), _) => model::bench(folder, [args.batch, args.tokens], args.seconds, &place, profile)?,
         (None, Some(name)) => cases::find(name)?.bench(args.seconds, &place, profile)?,
-        (None, None) => return Err(Failure::Usage("one of --model, --case, --list is wanted".into())),
+        (None, None) => {
+            return Err(Failure::Usage("one of --model, --case, --artifact, --list is wanted".into()));
+        }
     };
     // before anything else is measured that takes memory
     let memory = peak_memory();

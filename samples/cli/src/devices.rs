@@ -1,6 +1,6 @@
 //! `weft devices`: what this machine can compute with.
 
-use crate::args::Options;
+use crate::args::{Devices, Options};
 use crate::failure::Result;
 use crate::output::{bytes, table};
 use serde_json::{Value, json};
@@ -35,8 +35,12 @@ fn tried(device: &DeviceInfo) -> (Option<u64>, String, Value) {
     }
 }
 
-pub fn devices(options: &Options, out: &mut dyn Write) -> Result<()> {
+pub fn devices(args: &Devices, options: &Options, out: &mut dyn Write) -> Result<()> {
     let best = options.open()?;
+    if args.profile {
+        write!(out, "{}", best.device.profile())?;
+        return Ok(());
+    }
     let all: Vec<_> = Device::all().into_iter().map(|d| (tried(&d), d)).collect();
     if options.json {
         let full = |((memory, state, limits), d): &((Option<u64>, String, Value), DeviceInfo)| {

@@ -7,6 +7,7 @@ use serde_json::json;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 use weft::models::{Embedding, Encoder};
+use weft::session::Artifact;
 
 /// Lines of standard input embedded together.
 const LINES: usize = 64;
@@ -36,6 +37,10 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
 pub fn embed(args: &Embed, options: &Options, out: &mut dyn Write) -> Result<()> {
     let place = options.open()?;
     let mut encoder = open(&args.model, &place)?;
+    if let Some(path) = &args.artifact {
+        let sizes = encoder.add_artifact(&Artifact::load(&place.device, path)?)?;
+        note(format!("{} brings {sizes} compiled sizes.", path.display()));
+    }
     note(format!("On {}.", place.in_words()));
     if !args.texts.is_empty() {
         let progress = Progress::new(args.texts.len(), "embedding");

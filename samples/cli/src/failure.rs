@@ -93,6 +93,7 @@ fn advice(e: &weft::error::Error) -> &'static str {
         E::MissingWeight { .. } | E::WeightType { .. } => {
             "`weft inspect` lists what a weights file holds; the graph's `param` lines are what it wants."
         }
+        E::Artifact { .. } => "`weft compile` makes it anew, for the device and the version that are here.",
         E::Safetensors { .. } => "Is the file complete? `weft inspect` reads only its header.",
         E::Architecture { .. } | E::ModelOption { .. } => {
             "Any graph can be run with `weft run`; `weft inspect` shows what the folder holds."

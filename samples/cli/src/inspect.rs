@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use weft::load::{Inspection, TensorInfo};
 use weft::models::Encoder;
-use weft::session::MemorySummary;
+use weft::session::{Artifact, MemorySummary};
 use weft::tensor::element_count;
 
 /// The size that memory is told for.
@@ -23,6 +23,9 @@ struct Architecture {
 }
 
 pub fn inspect(args: &Inspect, options: &Options, out: &mut dyn Write) -> Result<()> {
+    if crate::run::is_artifact(&args.path) {
+        return artifact(&args.path, options, out);
+    }
     let place = options.open()?;
     let found = weft::load::inspect(&args.path)?;
     let architecture = if args.path.is_dir() { architecture(&args.path, &place)? } else { None };
@@ -31,6 +34,54 @@ pub fn inspect(args: &Inspect, options: &Options, out: &mut dyn Write) -> Result
         return Ok(());
     }
     print(&found, architecture.as_ref(), out)
+}
+
+/// An artifact: its graphs, what they are for, the weights they want.
+fn artifact(path: &Path, options: &Options, out: &mut dyn Write) -> Result<()> {
+    let found = Artifact::inspect(path)?;
+    let Some(profile) = found.profile() else { return Ok(()) };
+    let weights = found.weights();
+    if options.json {
+        let graph = |name: &str| -> weft::error::Result<Value> {
+            let c = found.get(name)?;
+            let ports = |all: &[weft::plan::Port]| -> Vec<Value> {
+                all.iter()
+                    .map(|p| json!({"name": p.name, "dtype": p.dtype.name(), "shape": p.shape}))
+                    .collect()
+            };
+            Ok(json!({
+                "name": name, "inputs": ports(c.inputs()), "outputs": ports(c.outputs()),
+                "training": !c.plan().gradients.is_empty(), "precision": c.precision().to_string(),
+                "bytes": c.memory_summary().total_bytes,
+            }))
+        };
+        let graphs: Vec<Value> = found.names().map(graph).collect::<weft::error::Result<_>>()?;
+        let weight = |w: &weft::session::Weight| json!({"name": w.name, "dtype": w.ty.dtype.name(), "shape": w.ty.shape, "trainable": w.trainable});
+        let weights: Vec<Value> = weights.iter().map(weight).collect();
+        let told = json!({
+            "graphs": graphs, "weights": weights, "metadata": found.metadata(), "profile": profile.to_string(),
+        });
+        writeln!(out, "{told}")?;
+        return Ok(());
+    }
+    let mut rows = vec![["graph", "inputs", "outputs", "memory"].map(String::from).to_vec()];
+    for name in found.names() {
+        let c = found.get(name)?;
+        let types = |all: &[weft::plan::Port]| {
+            let one = |p: &weft::plan::Port| format!("{} {}{:?}", p.name, p.dtype, p.shape);
+            all.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        let memory = bytes(c.memory_summary().total_bytes as u64);
+        rows.push(vec![name.into(), types(c.inputs()), types(c.outputs()), memory]);
+    }
+    table(out, &rows, &[3])?;
+    let elements: usize = weights.iter().map(|w| w.ty.elements()).sum();
+    writeln!(out, "\nfor {} ({})", profile.name, profile.kind.name())?;
+    writeln!(out, "wants {} weights, {} parameters", weights.len(), grouped(elements))?;
+    for (key, value) in found.metadata() {
+        writeln!(out, "metadata {key}: {}", shortened(value, 90))?;
+    }
+    Ok(())
 }
 
 /// `None` for a folder without a `config.json`.

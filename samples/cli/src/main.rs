@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod classifier;
+mod compile;
 mod demo;
 mod devices;
 mod digits;
@@ -41,7 +42,8 @@ fn command(args: &Args, out: &mut dyn Write) -> Result<()> {
     let options = &args.options;
     match &args.command {
         Command::Demo(demo) => demo::demo(demo, options, out),
-        Command::Devices => devices::devices(options, out),
+        Command::Devices(devices) => devices::devices(devices, options, out),
+        Command::Compile(compile) => compile::compile(compile, options, out),
         Command::Inspect(inspect) => inspect::inspect(inspect, options, out),
         Command::Embed(embed) => embed::embed(embed, options, out),
         Command::Search(search) => search::search(search, options, out),

@@ -1,6 +1,6 @@
-//! `weft run`: a graph in its text form, over safetensors in and out.
+//! `weft run`: a graph in its text form or of an artifact, over safetensors in and out.
 
-use crate::args::{Options, Run};
+use crate::args::{Options, Place, Run};
 use crate::failure::{Failure, Result};
 use crate::output::{table, time, warn};
 use serde_json::json;
@@ -8,19 +8,20 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 use weft::autodiff::differentiate;
+use weft::device::Device;
 use weft::error::Error;
 use weft::graph::Graph;
 use weft::load;
-use weft::session::{Session, TapFormat};
+use weft::session::{Artifact, Compiled, Session, TapFormat};
 use weft::tensor::{DType, Tensor, TensorType, Weights};
 
 pub fn run(args: &Run, options: &Options, out: &mut dyn Write) -> Result<()> {
     let place = options.open()?;
-    let text = std::fs::read_to_string(&args.graph).map_err(|e| Failure::reading(&args.graph, &e))?;
-    let graph = read_graph(&text, args.backward).map_err(|e| e.within(&args.graph))?;
     let start = Instant::now();
-    let compiler = if args.check_finite { place.compiler().without_fusion() } else { place.compiler() };
-    let compiled = compiler.compile(&graph).map_err(|e| Failure::from(e).within(&args.graph))?;
+    let compiled = match is_artifact(&args.graph) {
+        true => ready_made(args, &place.device)?,
+        false => compiled(args, &place)?,
+    };
     let weights = match &args.weights {
         Some(path) => load::weights(path)?,
         None => Weights::new(),
@@ -87,6 +88,44 @@ pub fn run(args: &Run, options: &Options, out: &mut dyn Write) -> Result<()> {
         args.outputs.display()
     )?;
     Ok(())
+}
+
+/// Whether a file begins as artifacts do, and no text does.
+pub fn is_artifact(path: &Path) -> bool {
+    let mut begin = [0; 5];
+    let read = std::fs::File::open(path).and_then(|mut f| std::io::Read::read_exact(&mut f, &mut begin));
+    read.is_ok() && begin == *b"\x93WEFT"
+}
+
+/// The graph of an artifact that was asked for.
+fn ready_made(args: &Run, device: &Device) -> Result<Compiled> {
+    if args.backward || args.check_finite {
+        let what =
+            "--backward and --check-finite compile the graph anew: give its text form, not an artifact";
+        return Err(Failure::Usage(what.into()));
+    }
+    let artifact = Artifact::load(device, &args.graph)?;
+    let mut names = artifact.names();
+    let name = match (&args.name, names.next(), names.next()) {
+        (Some(name), ..) => name.as_str(),
+        (None, Some(only), None) => only,
+        _ => {
+            let all = artifact.names().collect::<Vec<_>>().join(", ");
+            return Err(Failure::Usage(format!("choose a graph of the artifact with --name: {all}")));
+        }
+    };
+    Ok(artifact.get(name)?.clone())
+}
+
+/// The graph of a text form.
+fn compiled(args: &Run, place: &Place) -> Result<Compiled> {
+    if let Some(name) = &args.name {
+        return Err(Failure::Usage(format!("--name {name} is for artifacts, and this is none")));
+    }
+    let text = std::fs::read_to_string(&args.graph).map_err(|e| Failure::reading(&args.graph, &e))?;
+    let graph = read_graph(&text, args.backward).map_err(|e| e.within(&args.graph))?;
+    let compiler = if args.check_finite { place.compiler().without_fusion() } else { place.compiler() };
+    compiler.compile(&graph).map_err(|e| Failure::from(e).within(&args.graph))
 }
 
 /// Runs the step part by part, showing or keeping what is stored on the way.

@@ -86,9 +86,13 @@ impl Executor {
         let all = || once.iter().chain(&steps);
         let most = |f: &dyn Fn(&Kernel) -> usize| all().map(|p| f(&p.kernel)).max().unwrap_or(0);
         let (products, rows) = (most(&Kernel::product_scratch), most(&Kernel::row_scratch));
-        e.memory_sizes.push((products + rows) * pool.threads());
+        let bytes = products.saturating_add(rows).saturating_mul(pool.threads());
+        e.memory_sizes.push(bytes);
         e.scratch = Scratches {
-            products: Scratch::new(pool.threads(), products),
+            products: Scratch::try_new(pool.threads(), products).ok_or_else(|| Error::OutOfMemory {
+                wanted: bytes as u64,
+                what: "scratch of the kernels".into(),
+            })?,
             rows: RowScratch::new(pool.threads(), rows),
         };
         e.steps = once;
@@ -220,8 +224,8 @@ impl Executor {
     fn run_range(&mut self, pool: &ThreadPool, steps: std::ops::Range<usize>) -> Result<()> {
         let bases = Bases(&self.bases);
         for step in &self.steps[steps] {
-            // SAFETY: the plan's operands lie inside its buffers (the planner made both), buffers alive
-            // together do not overlap, and the parameters are locked by the caller.
+            // SAFETY: the plan's operands lie inside its buffers and buffers alive together do not overlap
+            // (`plan::verify` passed it, or the planner made it), and the parameters are locked by the caller.
             let done = unsafe { step.kernel.run(pool, bases, &mut self.scratch) };
             done.map_err(|e| Error::IndexOutOfRange {
                 node: step.label.clone(),

@@ -3,15 +3,16 @@
 use super::Gpu;
 use super::context::Context;
 use super::kernels::Precision;
-use super::pipelines::{Pipeline, Progress};
+use super::pipelines::Pipeline;
 use super::program::{Program, program};
-use super::run::{Heap, Profiling, Ready, Run, SMALL};
+use super::run::{Heap, Ready, Run, SMALL};
 use super::start::{checked, narrowed, start, widened};
 use super::store::{Foreign, Store};
 use super::transfer::Transfer;
 use super::wgsl::source::is_narrow;
 use crate::device::executor::Observer;
 use crate::device::optimizer::Optimizer;
+use crate::device::progress::{Profiling, Progress};
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Plan};
 use crate::tensor::DType;

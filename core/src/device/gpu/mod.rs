@@ -18,12 +18,11 @@ mod transfer;
 pub mod wgsl;
 mod worker;
 
+pub use crate::device::progress::{Profiling, Progress};
 pub use adapters::{Adapter, adapters};
 #[doc(hidden)]
 pub use context::Fault;
 pub(crate) use executor::{Executor, Prepared};
-pub use pipelines::Progress;
-pub use run::Profiling;
 pub use store::Foreign;
 pub(crate) use store::Store;
 

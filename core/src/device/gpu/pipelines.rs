@@ -3,11 +3,12 @@
 use super::context::{Context, Fault};
 use super::worker::translated;
 use crate::device::lock;
+use crate::device::progress::Progress;
 use crate::error::{Error, Result};
 use blade_graphics as blade;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 /// Names of bindings: the driver's crate binds by name.
@@ -35,36 +36,6 @@ impl Drop for Pipeline {
     fn drop(&mut self) {
         let destroy = || self.context.blade.destroy_compute_pipeline(&mut self.blade);
         let _ = catch_unwind(AssertUnwindSafe(destroy));
-    }
-}
-
-/// How far a compilation is, and whether it should go on.
-#[derive(Clone, Default)]
-pub struct Progress {
-    report: Option<Arc<dyn Fn(usize, usize) + Send + Sync>>,
-    cancelled: Arc<AtomicBool>,
-}
-
-impl Progress {
-    /// Calls `report(done, all)` after each kernel, on the thread that compiled it.
-    pub fn new(report: impl Fn(usize, usize) + Send + Sync + 'static) -> Progress {
-        Progress { report: Some(Arc::new(report)), cancelled: Arc::default() }
-    }
-
-    /// Makes the compilation end with an error soon.
-    pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether [`cancel`](Progress::cancel) was called.
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-
-    fn done(&self, done: usize, all: usize) {
-        if let Some(report) = &self.report {
-            report(done, all);
-        }
     }
 }
 

@@ -5,7 +5,8 @@ use super::limits::Limits;
 use super::wgsl::source::{Kernel, Layouts, Slot};
 use crate::error::{Error, Result};
 use crate::plan::memory::{self, Lifetime};
-use crate::plan::{BufferId, Place, Plan, Step, Work};
+use crate::plan::{Attention, AttentionGrad, BufferId, Place, Plan, Step, Work};
+use crate::tensor::DType;
 use std::collections::HashMap;
 
 /// Alignment of everything that is bound: the largest that Vulkan lets a device ask for.
@@ -146,14 +147,25 @@ pub fn program(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Pro
     Ok(p)
 }
 
-/// Kernels count elements in 32 bits.
+/// Kernels count elements in 32 bits, also those that operands repeat.
 fn check_sizes(plan: &Plan) -> Result<()> {
-    let domain = |s: &Step| match &s.work {
-        Work::Rowwise(w) => w.domain.iter().product(),
-        _ => 0usize,
+    let product = |sizes: &[usize]| sizes.iter().fold(1usize, |n, s| n.saturating_mul(*s));
+    let counted = |s: &Step| match &s.work {
+        Work::Rowwise(w) => product(&w.domain),
+        Work::Product(w) => w.m.max(w.n).saturating_mul(w.k).max(product(&w.batch)),
+        Work::Convolution(w) => product(&w.input_shape).max(product(&w.weight_shape)),
+        Work::Attention(Attention { inputs: w, .. })
+        | Work::AttentionGrad(AttentionGrad { inputs: w, .. }) => {
+            let (queries, keys) = (product(&[w.b, w.h, w.l]), product(&[w.b, w.h_kv, w.s]));
+            queries.max(keys).saturating_mul(w.d.max(w.d_v)).max(w.form.window)
+        }
+        Work::Index(w) => product(&w.indices_shape),
+        _ => 0,
     };
-    let steps = plan.once.iter().chain(&plan.steps).map(|s| (domain(s), s.label.as_str()));
-    let buffers = plan.buffers.iter().map(|b| (b.elements, "a value"));
+    let steps = plan.once.iter().chain(&plan.steps).map(|s| (counted(s), s.label.as_str()));
+    // 64-bit elements are seen as two of 32
+    let halves = |dtype| if dtype == DType::I64 { 2 } else { 1 };
+    let buffers = plan.buffers.iter().map(|b| (b.elements.saturating_mul(halves(b.dtype)), "a value"));
     match steps.chain(buffers).find(|(n, _)| *n > u32::MAX as usize) {
         Some((n, what)) => {
             let why = format!("it takes values of up to 2³² − 1 elements, and {what} has {n}");

@@ -7,6 +7,7 @@ use super::context::{Context, Fault, Memory};
 use super::pipelines::{Pieces, Pipeline};
 use super::program::{Bound, Program, Region};
 use super::transfer::Transfer;
+use crate::device::progress::Profiling;
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Place, Plan};
 use blade_graphics as blade;
@@ -81,18 +82,6 @@ pub struct Parcel {
     pub at: usize,
     /// Bytes, a multiple of 4.
     pub bytes: usize,
-}
-
-/// What the GPU's time is measured for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Profiling {
-    /// The step as a whole.
-    #[default]
-    Off,
-    /// Work between two barriers.
-    Pass,
-    /// Each dispatch, one after the other.
-    Dispatch,
 }
 
 /// A session on the worker.

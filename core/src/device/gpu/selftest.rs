@@ -2,9 +2,9 @@
 //! would be used. Drivers that compute garbage are met on phones.
 
 use super::Gpu;
+use super::Progress;
 use super::executor::{Executor, Prepared};
 use super::kernels::Precision;
-use super::pipelines::Progress;
 use super::store::Store;
 use crate::error::{Error, Result};
 use crate::expr::{Fold, Instr, Kind, Tape};

@@ -1,5 +1,6 @@
 //! The built `weft` binary, run as users run it: what it prints, writes, and exits with.
 
+mod compile;
 mod demo;
 mod embed;
 mod errors;

@@ -153,6 +153,12 @@ impl Scratch {
         Self { buffer: Buffer::new(part * workers), part, workers }
     }
 
+    /// As [`new`](Scratch::new), or `None` if there is not enough memory.
+    pub fn try_new(workers: usize, bytes: usize) -> Option<Self> {
+        let part = bytes.checked_next_multiple_of(LINE)?.checked_add(LINE)?;
+        Some(Self { buffer: Buffer::try_new(part.checked_mul(workers)?)?, part, workers })
+    }
+
     /// Bytes each worker has.
     pub fn bytes_per_worker(&self) -> usize {
         self.part - LINE

@@ -17,8 +17,7 @@ pub fn write_atomically(
 ) -> Result<()> {
     let path = path.as_ref();
     let refused = |e: std::io::Error| Error::io(path, "write", &e);
-    let beside = beside(path)?;
-    let file = OpenOptions::new().write(true).create_new(true).open(&beside).map_err(refused)?;
+    let (file, beside) = create_beside(path)?;
     fill(file, write).and_then(|()| std::fs::rename(&beside, path)).map_err(|e| {
         let _ = std::fs::remove_file(&beside); // the first error is the one to tell
         refused(e)
@@ -30,6 +29,20 @@ fn fill(file: File, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -
     let mut out = BufWriter::with_capacity(1 << 20, file);
     write(&mut out)?;
     out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+}
+
+/// A new file beside `path`. A name may be taken by what a killed process of the same number left behind.
+fn create_beside(path: &Path) -> Result<(File, PathBuf)> {
+    const TRIES: usize = 1000;
+    let mut tries = 0;
+    loop {
+        let beside = beside(path)?;
+        match OpenOptions::new().write(true).create_new(true).open(&beside) {
+            Ok(file) => return Ok((file, beside)),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && tries < TRIES => tries += 1,
+            Err(e) => return Err(Error::io(path, "write", &e)),
+        }
+    }
 }
 
 /// A name beside `path` that nobody else uses: `.name.pid-count.tmp`.

@@ -1,0 +1,187 @@
+//! The GPU device's place in an engine that is built without it (feature `gpu`): there are no adapters, and what only
+//! a GPU could make cannot be made.
+
+pub use super::progress::{Profiling, Progress};
+
+use super::Optimizer;
+use super::executor::Observer;
+use crate::error::{Error, Result};
+use crate::plan::{BufferId, Plan};
+use crate::profile::{Limits, Precision};
+use crate::tensor::{Tensor, TensorType};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+/// An adapter as its driver reports it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapter {
+    /// The model.
+    pub name: String,
+    /// The driver, and its version where known.
+    pub driver: String,
+    /// A processor that plays a GPU.
+    pub software: bool,
+    /// Shares its memory with the processor.
+    pub integrated: bool,
+    /// What it can do, in words.
+    pub features: String,
+    /// Why it cannot be used, if it cannot.
+    pub refused: Option<String>,
+}
+
+/// None: this engine was built without its GPU device.
+pub fn adapters() -> Vec<Adapter> {
+    vec![]
+}
+
+/// An open GPU, of which there are none.
+pub enum Gpu {}
+
+impl Gpu {
+    /// Opens none.
+    ///
+    /// # Errors
+    /// [`Error::Device`], always.
+    pub fn open(adapter: &Adapter) -> Result<Arc<Gpu>> {
+        let why = "this engine was built without its GPU device".into();
+        Err(Error::Device { device: adapter.name.clone(), why })
+    }
+
+    /// What kernels may assume.
+    pub fn limits(&self) -> &Limits {
+        match *self {}
+    }
+
+    /// Bytes in use by this process, and how many it may use.
+    pub fn memory(&self) -> (u64, u64) {
+        match *self {}
+    }
+}
+
+/// A host application's buffer, of which there are none.
+#[derive(Debug, Clone, Copy)]
+pub struct Foreign {
+    _none: Infallible,
+}
+
+/// Weights on a GPU.
+pub(crate) struct Store {
+    pub parameters: Vec<(String, TensorType)>,
+    none: Infallible,
+}
+
+impl Store {
+    pub fn new(gpu: &Arc<Gpu>, _: Vec<(String, TensorType, Option<Tensor<'static>>)>) -> Result<Store> {
+        match **gpu {}
+    }
+
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        match self.none {}
+    }
+
+    pub fn write(&self, _: usize, _: &[u8]) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn read(&self, _: usize) -> Result<Vec<u8>> {
+        match self.none {}
+    }
+
+    pub fn tensor(&self, _: usize) -> Result<Tensor<'static>> {
+        match self.none {}
+    }
+
+    pub fn sizes(&self) -> Vec<usize> {
+        match self.none {}
+    }
+}
+
+/// A plan as kernels.
+pub(crate) struct Program {
+    pub texts: Vec<String>,
+}
+
+/// A plan's kernels, compiled.
+pub(crate) struct Prepared {
+    pub program: Program,
+    _none: Infallible,
+}
+
+impl Prepared {
+    pub fn new(gpu: &Gpu, _: &Plan, _: Precision, _: &Progress) -> Result<Prepared> {
+        match *gpu {}
+    }
+}
+
+/// Nanoseconds that a step took on the GPU.
+pub(crate) struct Times {
+    pub total: u64,
+    pub parts: Vec<(String, &'static str, u64)>,
+}
+
+/// A plan with its memory on a GPU.
+pub(crate) struct Executor {
+    none: Infallible,
+}
+
+impl Executor {
+    pub fn new(_: &Arc<Plan>, _: &Arc<Prepared>, store: &Store, _: &[usize]) -> Result<Executor> {
+        match store.none {}
+    }
+
+    pub fn write(&mut self, _: BufferId, _: &[u8]) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn step(&mut self, _: &Store) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn wait(&self) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn read(&self, _: BufferId) -> Result<Vec<u8>> {
+        match self.none {}
+    }
+
+    pub fn set_optimizer(&mut self, _: Optimizer, _: &Store, _: &[usize]) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn optimizer_mut(&mut self) -> &mut Option<(Optimizer, u64)> {
+        match self.none {}
+    }
+
+    pub fn set_profiling(&mut self, _: Profiling) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn times(&self) -> Result<Times> {
+        match self.none {}
+    }
+
+    pub fn dispatches(&self) -> usize {
+        match self.none {}
+    }
+
+    pub fn observe(&mut self, _: &Store, _: &mut Observer<'_>) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn shared(&self, _: BufferId) -> Result<Foreign> {
+        match self.none {}
+    }
+
+    pub fn adopt(&mut self, _: BufferId, _: &str, _: Foreign) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn sizes(&self) -> Vec<usize> {
+        match self.none {}
+    }
+
+    pub fn moments(&self) -> usize {
+        match self.none {}
+    }
+}

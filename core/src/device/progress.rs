@@ -1,0 +1,48 @@
+//! What a caller may follow of a GPU's work: how far compiling is, where its time goes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How far a compilation is, and whether it should go on.
+#[derive(Clone, Default)]
+#[cfg_attr(not(feature = "gpu"), allow(dead_code))] // only kernels are compiled
+pub struct Progress {
+    report: Option<Arc<dyn Fn(usize, usize) + Send + Sync>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Progress {
+    /// Calls `report(done, all)` after each kernel, on the thread that compiled it.
+    pub fn new(report: impl Fn(usize, usize) + Send + Sync + 'static) -> Progress {
+        Progress { report: Some(Arc::new(report)), cancelled: Arc::default() }
+    }
+
+    /// Makes the compilation end with an error soon.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`cancel`](Progress::cancel) was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    #[cfg_attr(not(feature = "gpu"), allow(dead_code))]
+    pub(crate) fn done(&self, done: usize, all: usize) {
+        if let Some(report) = &self.report {
+            report(done, all);
+        }
+    }
+}
+
+/// What the GPU's time is measured for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Profiling {
+    /// The step as a whole.
+    #[default]
+    Off,
+    /// Work between two barriers.
+    Pass,
+    /// Each dispatch, one after the other.
+    Dispatch,
+}

@@ -1,0 +1,96 @@
+//! Checks a plan that may have come from anywhere: one that passes reads and writes inside its buffers and nowhere
+//! else, on the CPU device and on GPUs, whatever the data. The planner puts its own plans through it too.
+//!
+//! What the executors rely on, and so what is checked:
+//!
+//! * **Sizes** (`reach`): every axis has 1 to 2⁴⁰ positions, every domain and buffer at most 2⁴⁰ elements, a step at
+//!   most 2⁶⁰ operations, so that no product of sizes overflows where it is not looked for.
+//! * **Operands** (`reach`): the buffer is there and of the operand's dtype (a fused step may see i64 as pairs of u32);
+//!   offset and strides, over all of the domain, stay inside it. What executors take as contiguous fits from its offset
+//!   on, whatever its strides say.
+//! * **Results** (`reach`): lie in the arena or in memory of the session, never in a constant or parameter (which
+//!   other sessions share) or an input; no two positions share an address, since threads write them side by side; a
+//!   step's result lies in none of the buffers it reads, but where a look-up changes its table in place (indices are
+//!   checked before they are followed, and must not change in between).
+//! * **Tapes** (`tape`): registers read earlier ones of the kinds that the instruction is for; loads, reductions and
+//!   index strides exist; a reduction needs only earlier ones; what is stored once a row does not vary along it.
+//! * **Forms** (`heavy`): dtypes that the kernels have; shapes of one step that agree with each other; geometry of
+//!   windows by which every window holds an element; weights that are packed once are constants or parameters.
+//! * **Order and memory** (`order`): a step reads what an earlier one has written; what runs once reads constants
+//!   and, in plans without gradients, parameters; buffers of the arena lie inside it, aligned, and no two of them share bytes while both hold something.
+//! * **Borders** (`order`): ports are buffers of their type; inputs, outputs and states have one each, of their own;
+//!   gradients are f32 and as long as their parameters.
+//!
+//! Not checked: that a plan computes something sensible, ends soon, or takes little memory
+//! (`Compiled::memory_summary` tells that before anything is allocated).
+
+mod heavy;
+mod order;
+mod reach;
+mod tape;
+
+use super::{Plan, Step, Work};
+use std::fmt;
+
+/// What is wrong with a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flaw {
+    /// Where: a step, a buffer, a port.
+    pub part: String,
+    /// What was wanted.
+    pub wanted: String,
+    /// What came.
+    pub came: String,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: wanted {}, found {}", self.part, self.wanted, self.came)
+    }
+}
+
+type Checked<T> = std::result::Result<T, Flaw>;
+
+fn refuse<T>(wanted: impl fmt::Display, came: impl fmt::Display) -> Checked<T> {
+    Err(Flaw { part: String::new(), wanted: wanted.to_string(), came: came.to_string() })
+}
+
+/// Says where a flaw was found, if nothing nearer did.
+fn inside<T>(checked: Checked<T>, part: impl FnOnce() -> String) -> Checked<T> {
+    checked.map_err(|flaw| if flaw.part.is_empty() { Flaw { part: part(), ..flaw } } else { flaw })
+}
+
+/// Whether a plan keeps to its buffers: see the module.
+///
+/// # Errors
+/// The first flaw.
+pub fn verify(plan: &Plan) -> std::result::Result<(), Flaw> {
+    let checker = Checker { plan };
+    checker.buffers()?;
+    checker.ports()?;
+    for (at, step) in plan.once.iter().chain(&plan.steps).enumerate() {
+        inside(checker.step(step), || format!("step {at} ({})", step.label))?;
+    }
+    checker.order()
+}
+
+/// A plan being checked.
+struct Checker<'a> {
+    plan: &'a Plan,
+}
+
+impl Checker<'_> {
+    fn step(&self, step: &Step) -> Checked<()> {
+        match &step.work {
+            Work::Rowwise(w) => self.rowwise(w),
+            Work::Product(w) => self.product(w),
+            Work::Convolution(w) => self.convolution(w),
+            Work::Attention(w) => self.attention(w),
+            Work::AttentionGrad(w) => self.attention_grad(w),
+            Work::Index(w) => self.index(w),
+            Work::Scan(w) => self.scan(w),
+            Work::Pool(w) => self.pool(w),
+            Work::Dequantise(from, to) => self.dequantise(from, to),
+        }
+    }
+}

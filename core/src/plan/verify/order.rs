@@ -1,0 +1,220 @@
+//! Buffers, ports, the order of steps, and who holds which bytes of the arena when.
+
+use super::reach::MOST;
+use super::{Checked, Checker, inside, refuse};
+use crate::plan::memory::ALIGN;
+use crate::plan::{Place, Port, Step, Work};
+use crate::tensor::{DType, element_count};
+use std::collections::{BTreeMap, HashSet};
+
+impl Checker<'_> {
+    pub(super) fn buffers(&self) -> Checked<()> {
+        let plan = self.plan;
+        if plan.arena_bytes > MOST {
+            return inside(refuse(format!("at most {MOST} bytes"), plan.arena_bytes), || "arena".into());
+        }
+        for (id, b) in plan.buffers.iter().enumerate() {
+            let checked = match (b.dtype.bytes(b.elements), &b.place) {
+                (Some(_), _) if b.elements == 0 || b.elements > MOST => {
+                    refuse(format!("1 to {MOST} elements"), b.elements)
+                }
+                (None, _) => refuse("elements that have a size", b.elements),
+                (_, Place::Parameter(p)) => match plan.parameters.get(*p) {
+                    Some(port) if port.buffer == id => Ok(()),
+                    _ => refuse("the buffer of its parameter", format!("parameter {p}")),
+                },
+                (_, Place::Constant(t)) => {
+                    let same = t.dtype() == b.dtype && t.elements() == b.elements;
+                    let truths = b.dtype != DType::Bool || t.bytes().iter().all(|v| *v < 2);
+                    match same && truths && t.is_contiguous() && t.bytes().len() == b.bytes() {
+                        true => Ok(()),
+                        false => refuse(format!("a constant of {} {}", b.elements, b.dtype), t.ty()),
+                    }
+                }
+                _ => Ok(()),
+            };
+            inside(checked, || format!("buffer {id}"))?;
+        }
+        Ok(())
+    }
+
+    fn port(&self, name: &str, buffer: usize, dtype: DType, shape: &[usize]) -> Checked<&Place> {
+        let b = self.buffer(buffer)?;
+        if b.dtype != dtype || element_count(shape) != Some(b.elements) {
+            return refuse(format!("\"{name}\" of {} {}", b.elements, b.dtype), format!("{dtype}{shape:?}"));
+        }
+        Ok(&b.place)
+    }
+
+    pub(super) fn ports(&self) -> Checked<()> {
+        let plan = self.plan;
+        let part = |kind: &'static str| move || kind.to_string();
+        for (i, p) in plan.parameters.iter().enumerate() {
+            let place = inside(self.port(&p.name, p.buffer, p.dtype, &p.shape), part("parameters"))?;
+            if !matches!(place, Place::Parameter(n) if *n == i) {
+                return inside(
+                    refuse(format!("parameter {i}'s place"), format!("{place:?}")),
+                    part("parameters"),
+                );
+            }
+        }
+        let mut taken = HashSet::new();
+        let mut own = |name: &str, buffer: usize, dtype: DType, shape: &[usize]| {
+            let place = self.port(name, buffer, dtype, shape)?;
+            match matches!(place, Place::Own) && taken.insert(buffer) {
+                true => Ok(()),
+                false => refuse(format!("\"{name}\" in a buffer of its own"), format!("buffer {buffer}")),
+            }
+        };
+        let mut each = |p: &Port| own(&p.name, p.buffer, p.dtype, &p.shape);
+        plan.inputs.iter().try_for_each(&mut each).or_else(|f| inside(Err(f), part("inputs")))?;
+        plan.outputs.iter().try_for_each(&mut each).or_else(|f| inside(Err(f), part("outputs")))?;
+        for s in &plan.states {
+            inside(own(&s.name, s.buffer, s.dtype, &s.shape), part("states"))?;
+            inside(s.next.map_or(Ok(()), |b| self.buffer(b).map(|_| ())), part("states"))?;
+        }
+        inside(self.results(), part("gradients and loss"))
+    }
+
+    fn results(&self) -> Checked<()> {
+        let plan = self.plan;
+        if let Some(at) = plan.loss {
+            let loss = plan.outputs.get(at).map(|p| (p.dtype, element_count(&p.shape)));
+            if loss != Some((DType::F32, Some(1))) {
+                return refuse("a loss of one f32 among the outputs", format!("{loss:?}"));
+            }
+        }
+        let mut trained = HashSet::new();
+        for &(parameter, buffer) in &plan.gradients {
+            let b = self.buffer(buffer)?;
+            let Some(p) = plan.parameters.get(parameter) else {
+                return refuse(format!("one of {} parameters", plan.parameters.len()), parameter);
+            };
+            let alike = p.dtype == DType::F32 && b.dtype == DType::F32;
+            if !alike || element_count(&p.shape) != Some(b.elements) || !trained.insert(parameter) {
+                let came = format!("{} {} for \"{}\"", b.elements, b.dtype, p.name);
+                return refuse("one gradient a parameter, f32 and as long", came);
+            }
+            if matches!(b.place, Place::Parameter(_)) {
+                return refuse("a gradient with memory of its own", format!("\"{}\"", p.name));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn order(&self) -> Checked<()> {
+        let plan = self.plan;
+        // what runs once depends on constants and, in plans without gradients, on parameters
+        let folds = plan.gradients.is_empty();
+        let constant = |place: &Place| match place {
+            Place::Constant(_) => true,
+            Place::Parameter(_) => folds,
+            Place::Arena(_) | Place::Own => false,
+        };
+        // what holds something, what never changes, what the steps must leave alone
+        let mut defined: Vec<bool> = plan.buffers.iter().map(|b| constant(&b.place)).collect();
+        let mut inputs = vec![false; plan.buffers.len()];
+        plan.inputs.iter().for_each(|p| inputs[p.buffer] = true);
+        let mut border = inputs.clone();
+        plan.states.iter().for_each(|p| border[p.buffer] = true);
+        for (at, step) in plan.once.iter().enumerate() {
+            let own = |b: usize| matches!(plan.buffers[b].place, Place::Own) && !border[b];
+            inside(advance(step, &mut defined, own, true), || format!("step {at} ({})", step.label))?;
+            self.fixed_weight(step, &defined, at)?;
+        }
+        let fixed = defined.clone();
+        for (b, buffer) in plan.buffers.iter().enumerate() {
+            defined[b] |= border[b] || matches!(buffer.place, Place::Parameter(_));
+        }
+        for (at, step) in plan.steps.iter().enumerate() {
+            let at = plan.once.len() + at;
+            let free = |b: usize| !inputs[b] && !fixed[b];
+            self.fixed_weight(step, &fixed, at)?;
+            inside(advance(step, &mut defined, free, false), || format!("step {at} ({})", step.label))?;
+        }
+        let results = plan.outputs.iter().map(|p| p.buffer).chain(plan.gradients.iter().map(|g| g.1));
+        for b in results {
+            if !defined[b] {
+                return inside(refuse("a result that some step computes", format!("buffer {b}")), || {
+                    "results".into()
+                });
+            }
+        }
+        inside(self.arena(), || "arena".into())
+    }
+
+    /// A weight that is packed once is a parameter, a constant, or what ran once.
+    fn fixed_weight(&self, step: &Step, fixed: &[bool], at: usize) -> Checked<()> {
+        let Work::Product(w) = &step.work else { return Ok(()) };
+        let b = w.b.buffer;
+        if !w.b_is_weight || fixed[b] || matches!(self.plan.buffers[b].place, Place::Parameter(_)) {
+            return Ok(());
+        }
+        let part = || format!("step {at} ({})", step.label);
+        inside(refuse("a weight that no step changes", format!("buffer {b}")), part)
+    }
+
+    /// Buffers of the arena that hold something at the same time share no byte of it.
+    fn arena(&self) -> Checked<()> {
+        let plan = self.plan;
+        let end = plan.steps.len();
+        let mut lives: Vec<Option<(usize, usize)>> = vec![None; plan.buffers.len()];
+        for (at, step) in plan.steps.iter().enumerate() {
+            step.work.for_each_operand(|o, _| lives[o.buffer].get_or_insert((at, at)).1 = at);
+        }
+        plan.gradients.iter().for_each(|g| {
+            if let Some(life) = &mut lives[g.1] {
+                life.1 = end;
+            }
+        });
+        // by step: who begins there, and who has ended before it
+        let mut begin: Vec<Vec<usize>> = vec![vec![]; end + 1];
+        let mut gone: Vec<Vec<usize>> = vec![vec![]; end + 2];
+        let mut held: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+        for (b, life) in lives.iter().enumerate() {
+            if let (Place::Arena(_), Some((from, to))) = (&plan.buffers[b].place, life) {
+                begin[*from].push(b);
+                gone[to + 1].push(b);
+            }
+        }
+        for at in 0..=end {
+            for b in &gone[at] {
+                if let Place::Arena(offset) = plan.buffers[*b].place {
+                    held.remove(&offset);
+                }
+            }
+            for &b in &begin[at] {
+                let Place::Arena(from) = plan.buffers[b].place else { continue };
+                let to = from.saturating_add(plan.buffers[b].bytes());
+                if !from.is_multiple_of(ALIGN) || to > plan.arena_bytes {
+                    let wanted = format!("bytes of {}, from a multiple of {ALIGN}", plan.arena_bytes);
+                    return refuse(wanted, format!("buffer {b} from {from} to {to}"));
+                }
+                let before = held.range(..to).next_back().map(|(_, h)| *h);
+                if let Some((other, _)) = before.filter(|(_, end)| *end > from) {
+                    return refuse("buffers apart while both hold something", format!("{b} over {other}"));
+                }
+                held.insert(from, (b, to));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A step reads what is defined and writes what it may.
+fn advance(step: &Step, defined: &mut [bool], may: impl Fn(usize) -> bool, once: bool) -> Checked<()> {
+    let mut flaw = None;
+    step.work.for_each_operand(|o, written| {
+        if !written && !defined[o.buffer] {
+            flaw.get_or_insert(("values that are there already", o.buffer));
+        }
+        if written && !may(o.buffer) {
+            let wanted = if once { "a result that is kept" } else { "a result that no input or constant is" };
+            flaw.get_or_insert((wanted, o.buffer));
+        }
+        if written {
+            defined[o.buffer] = true;
+        }
+    });
+    flaw.map_or(Ok(()), |(wanted, b)| refuse(wanted, format!("buffer {b}")))
+}

@@ -1,0 +1,161 @@
+//! Sizes, and how far operands reach into their buffers.
+
+use super::{Checked, Checker, refuse};
+use crate::plan::{Buffer, Operand, Place};
+use crate::tensor::DType;
+
+/// Most elements of a buffer or domain, and the longest stride: where usize has 32 bits, what it holds with room to
+/// count bytes.
+pub(super) const MOST: usize = if usize::BITS > 40 { (1u64 << 40) as usize } else { usize::MAX >> 7 };
+/// Most operations of a step.
+const WORK: u128 = 1 << 60;
+
+/// The number of positions of a domain.
+pub(super) fn count(sizes: &[usize]) -> Checked<usize> {
+    let mut n = 1usize;
+    for &size in sizes {
+        // sizes up to MOST cannot overflow 128 bits, two at a time
+        match (size as u128) * (n as u128) {
+            all if size > 0 && all <= MOST as u128 => n = all as usize,
+            _ => return refuse(format!("sizes from 1 on, {MOST} together at most"), format!("{sizes:?}")),
+        }
+    }
+    Ok(n)
+}
+
+/// The product of some sizes is no more work than can be counted.
+pub(super) fn bounded(sizes: &[usize]) -> Checked<()> {
+    let all = sizes.iter().try_fold(1u128, |n, &size| n.checked_mul(size as u128).filter(|n| *n <= WORK));
+    if all.is_some() { Ok(()) } else { refuse("a step of at most 2^60 operations", format!("{sizes:?}")) }
+}
+
+/// The operand, walked over a domain, stays among so many elements.
+fn reach(o: &Operand, sizes: &[usize], elements: usize) -> Checked<()> {
+    count(sizes)?;
+    if o.strides.len() != sizes.len() {
+        return refuse(format!("{} strides", sizes.len()), o.strides.len());
+    }
+    let (mut low, mut high) = (o.offset as i128, o.offset as i128);
+    for (&n, &stride) in sizes.iter().zip(&o.strides) {
+        if stride.unsigned_abs() > MOST {
+            return refuse(format!("strides up to {MOST}"), stride);
+        }
+        let far = (n as i128 - 1) * stride as i128;
+        if far < 0 { low += far } else { high += far }
+    }
+    if low < 0 || high >= elements as i128 {
+        let wanted = format!("elements of buffer {}, 0 to {}", o.buffer, elements.saturating_sub(1));
+        return refuse(wanted, format!("{low} to {high}"));
+    }
+    Ok(())
+}
+
+impl Checker<'_> {
+    pub(super) fn buffer(&self, id: usize) -> Checked<&Buffer> {
+        match self.plan.buffers.get(id) {
+            Some(b) => Ok(b),
+            None => refuse(format!("one of {} buffers", self.plan.buffers.len()), format!("buffer {id}")),
+        }
+    }
+
+    /// The operand's buffer, which is of its dtype: single elements, not blocks of them.
+    fn own(&self, o: &Operand) -> Checked<&Buffer> {
+        let b = self.buffer(o.buffer)?;
+        if b.dtype != o.dtype || o.dtype.is_block() {
+            return refuse(format!("single elements of buffer {}'s {}", o.buffer, b.dtype), o.dtype);
+        }
+        Ok(b)
+    }
+
+    /// The operand, walked over a domain, stays inside its buffer.
+    pub(super) fn reads(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
+        reach(o, sizes, self.own(o)?.elements)
+    }
+
+    /// As [`reads`](Self::reads), of a fused step: it moves 64-bit elements as halves of 32.
+    pub(super) fn reads_lanes(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
+        match self.buffer(o.buffer)? {
+            b if b.dtype == DType::I64 && o.dtype == DType::U32 => reach(o, sizes, 2 * b.elements),
+            _ => self.reads(o, sizes),
+        }
+    }
+
+    /// As [`reads`](Self::reads), of a dtype.
+    pub(super) fn reads_as(&self, o: &Operand, dtype: DType, sizes: &[usize]) -> Checked<()> {
+        if o.dtype != dtype {
+            return refuse(dtype, o.dtype);
+        }
+        self.reads(o, sizes)
+    }
+
+    /// So many elements lie one after the other from the operand's offset on.
+    pub(super) fn reads_run(&self, o: &Operand, elements: usize) -> Checked<()> {
+        let b = self.own(o)?;
+        let end = o.offset as i128 + elements as i128;
+        if o.offset < 0 || end > b.elements as i128 {
+            let wanted = format!("{elements} elements inside the {} of buffer {}", b.elements, o.buffer);
+            return refuse(wanted, format!("those from {} on", o.offset));
+        }
+        Ok(())
+    }
+
+    /// As [`reads_run`](Self::reads_run), of a dtype.
+    pub(super) fn reads_run_as(&self, o: &Operand, dtype: DType, elements: usize) -> Checked<()> {
+        if o.dtype != dtype {
+            return refuse(dtype, o.dtype);
+        }
+        self.reads_run(o, elements)
+    }
+
+    /// The operand may be written: its memory is the session's.
+    pub(super) fn writable(&self, o: &Operand) -> Checked<()> {
+        match self.buffer(o.buffer)?.place {
+            Place::Arena(_) | Place::Own => Ok(()),
+            Place::Parameter(_) => refuse("a result in the session's own memory", "a parameter"),
+            Place::Constant(_) => refuse("a result in the session's own memory", "a constant"),
+        }
+    }
+
+    /// The operand may be written over a domain, each position at an address of its own: by falling stride, each axis
+    /// steps over all that those after it reach.
+    pub(super) fn writes(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
+        self.reads_lanes(o, sizes)?;
+        self.writable(o)?;
+        let mut axes: Vec<(u128, u128)> = sizes
+            .iter()
+            .zip(&o.strides)
+            .filter(|(n, _)| **n > 1)
+            .map(|(n, s)| (s.unsigned_abs() as u128, *n as u128))
+            .collect();
+        axes.sort_unstable();
+        let mut span = 0u128;
+        for (stride, n) in axes {
+            if stride <= span {
+                let came = format!("strides {:?} over {sizes:?}", o.strides);
+                return refuse("an address for each position of the result", came);
+            }
+            span += stride * (n - 1);
+        }
+        Ok(())
+    }
+
+    /// As [`reads_run_as`](Self::reads_run_as), to be written.
+    pub(super) fn writes_run_as(&self, o: &Operand, dtype: DType, elements: usize) -> Checked<()> {
+        self.writable(o)?;
+        self.reads_run_as(o, dtype, elements)
+    }
+
+    /// The result lies in none of those buffers.
+    pub(super) fn apart<'o>(
+        &self,
+        out: &Operand,
+        read: impl IntoIterator<Item = &'o Operand>,
+    ) -> Checked<()> {
+        match read.into_iter().any(|o| o.buffer == out.buffer) {
+            true => {
+                refuse("a result in a buffer that the step does not read", format!("buffer {}", out.buffer))
+            }
+            false => Ok(()),
+        }
+    }
+}

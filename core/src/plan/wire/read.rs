@@ -1,0 +1,199 @@
+//! Reads a plan, but for its steps, from bytes that anybody may have made.
+
+use super::ALIGN;
+use super::codes::Coded;
+use crate::plan::{Buffer, Place, Plan, Port, StatePort};
+use crate::tensor::{Bytes, DType, Tensor, TensorType};
+
+/// What was wanted and what stood there.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Damage {
+    pub(crate) wanted: String,
+    pub(crate) came: String,
+}
+
+impl Damage {
+    pub(crate) fn new(wanted: impl Into<String>, came: impl Into<String>) -> Damage {
+        Damage { wanted: wanted.into(), came: came.into() }
+    }
+}
+
+pub(crate) type Read<T> = std::result::Result<T, Damage>;
+
+/// A place in bytes that only moves on.
+pub(crate) struct Reader {
+    bytes: Bytes<'static>,
+    pub(crate) at: usize,
+}
+
+/// Most axes of a tensor that is read.
+const MOST_AXES: usize = 64;
+
+impl Reader {
+    /// From `at` on; positions are counted from the first of the bytes.
+    pub(crate) fn new(bytes: Bytes<'static>, at: usize) -> Reader {
+        Reader { bytes, at }
+    }
+
+    /// Bytes that are left.
+    pub(crate) fn left(&self) -> usize {
+        self.bytes.len().saturating_sub(self.at)
+    }
+
+    pub(crate) fn raw(&mut self, n: usize) -> Read<&[u8]> {
+        if n > self.left() {
+            return Err(Damage::new(format!("{n} more bytes"), format!("{} up to the end", self.left())));
+        }
+        self.at += n;
+        Ok(&self.bytes[self.at - n..self.at])
+    }
+
+    pub(crate) fn byte(&mut self) -> Read<u8> {
+        Ok(self.raw(1)?[0])
+    }
+
+    pub(crate) fn flag(&mut self) -> Read<bool> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(Damage::new("0 or 1", other.to_string())),
+        }
+    }
+
+    pub(crate) fn code<T: Coded>(&mut self) -> Read<T> {
+        let code = self.byte()?;
+        T::of(code).ok_or_else(|| Damage::new(T::WHAT, format!("number {code}")))
+    }
+
+    pub(crate) fn word(&mut self) -> Read<u64> {
+        let mut v = 0u64;
+        for i in 0..10 {
+            let byte = self.byte()?;
+            // the tenth byte has room for one bit
+            if i == 9 && byte > 1 {
+                break;
+            }
+            v |= u64::from(byte & 0x7f) << (7 * i);
+            if byte & 0x80 == 0 {
+                return Ok(v);
+            }
+        }
+        Err(Damage::new("a number of 64 bits", "a longer one"))
+    }
+
+    pub(crate) fn size(&mut self) -> Read<usize> {
+        let v = self.word()?;
+        usize::try_from(v).map_err(|_| Damage::new("a number that this machine can count to", v.to_string()))
+    }
+
+    pub(crate) fn signed(&mut self) -> Read<isize> {
+        let v = self.word()?;
+        let v = (v >> 1) as i64 ^ -((v & 1) as i64);
+        isize::try_from(v).map_err(|_| Damage::new("a number that this machine can count to", v.to_string()))
+    }
+
+    pub(crate) fn real(&mut self) -> Read<f64> {
+        let b = self.raw(8)?;
+        Ok(f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
+    }
+
+    pub(crate) fn text(&mut self) -> Read<String> {
+        let n = self.size()?;
+        let bytes = self.raw(n)?.to_vec();
+        String::from_utf8(bytes).map_err(|_| Damage::new("UTF-8", "other bytes"))
+    }
+
+    /// A list whose elements take at least a byte each, so that its length is bounded by what is left.
+    pub(crate) fn list<T>(&mut self, mut each: impl FnMut(&mut Reader) -> Read<T>) -> Read<Vec<T>> {
+        let n = self.size()?;
+        if n > self.left() {
+            return Err(Damage::new(format!("{n} elements"), format!("{} bytes up to the end", self.left())));
+        }
+        let mut all = Vec::new();
+        for _ in 0..n {
+            all.push(each(self)?);
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn maybe<T>(&mut self, each: impl FnOnce(&mut Reader) -> Read<T>) -> Read<Option<T>> {
+        if self.flag()? { each(self).map(Some) } else { Ok(None) }
+    }
+
+    pub(crate) fn sizes(&mut self) -> Read<Vec<usize>> {
+        let all = self.list(Reader::size)?;
+        if all.len() > MOST_AXES {
+            return Err(Damage::new(format!("at most {MOST_AXES} axes"), all.len().to_string()));
+        }
+        Ok(all)
+    }
+
+    /// On to the next multiple of [`ALIGN`], over zeros.
+    pub(crate) fn align(&mut self) -> Read<()> {
+        let n = self.at.next_multiple_of(ALIGN) - self.at;
+        match self.raw(n)?.iter().all(|b| *b == 0) {
+            true => Ok(()),
+            false => Err(Damage::new("zeros between parts", "others")),
+        }
+    }
+
+    /// A plan, not yet verified.
+    pub(crate) fn plan(&mut self) -> Read<Plan> {
+        let buffers = self.list(Reader::buffer)?;
+        let (steps, once) = (self.list(Reader::step)?, self.list(Reader::step)?);
+        let arena_bytes = self.size()?;
+        let (inputs, parameters, outputs) =
+            (self.list(Reader::port)?, self.list(Reader::port)?, self.list(Reader::port)?);
+        Ok(Plan {
+            buffers,
+            steps,
+            once,
+            arena_bytes,
+            inputs,
+            parameters,
+            outputs,
+            states: self.list(Reader::state)?,
+            loss: self.maybe(Reader::size)?,
+            unfused: self.flag()?,
+            gradients: self.list(|r| Ok((r.size()?, r.size()?)))?,
+        })
+    }
+
+    fn buffer(&mut self) -> Read<Buffer> {
+        let (dtype, elements) = (self.code::<DType>()?, self.size()?);
+        let place = match self.byte()? {
+            0 => Place::Arena(self.size()?),
+            1 => Place::Own,
+            2 => Place::Parameter(self.size()?),
+            3 => Place::Constant(self.constant(dtype)?),
+            other => return Err(Damage::new("a place", format!("number {other}"))),
+        };
+        Ok(Buffer { dtype, elements, place })
+    }
+
+    /// A constant, its bytes left where they lie.
+    fn constant(&mut self, dtype: DType) -> Read<Tensor<'static>> {
+        let ty = TensorType::new(dtype, self.sizes()?);
+        self.align()?;
+        let n = ty.bytes().ok_or_else(|| Damage::new("a constant that fits into memory", ty.to_string()))?;
+        let from = self.at;
+        self.raw(n)?;
+        let part = self.bytes.part(from, from + n).unwrap_or_else(|| Bytes::from_vec::<u8>(vec![]));
+        Tensor::from_bytes(dtype, ty.shape, part).map_err(|e| Damage::new("a constant", e.to_string()))
+    }
+
+    /// Name, dtype and shape.
+    pub(crate) fn named(&mut self) -> Read<(String, DType, Vec<usize>)> {
+        Ok((self.text()?, self.code()?, self.sizes()?))
+    }
+
+    fn port(&mut self) -> Read<Port> {
+        let (name, dtype, shape) = self.named()?;
+        Ok(Port { name, dtype, shape, buffer: self.size()?, trainable: self.flag()? })
+    }
+
+    fn state(&mut self) -> Read<StatePort> {
+        let (name, dtype, shape) = self.named()?;
+        Ok(StatePort { name, dtype, shape, buffer: self.size()?, next: self.maybe(Reader::size)? })
+    }
+}

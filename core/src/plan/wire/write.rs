@@ -1,0 +1,163 @@
+//! Writes a plan, but for its steps.
+
+use super::ALIGN;
+use super::codes::Coded;
+use crate::error::{Error, Result};
+use crate::plan::{Buffer, Place, Plan, Port, StatePort};
+use crate::tensor::DType;
+
+/// Bytes that grow.
+#[derive(Default)]
+pub(crate) struct Writer {
+    pub(crate) out: Vec<u8>,
+}
+
+impl Writer {
+    pub(crate) fn byte(&mut self, v: u8) {
+        self.out.push(v);
+    }
+
+    pub(crate) fn flag(&mut self, v: bool) {
+        self.out.push(u8::from(v));
+    }
+
+    pub(crate) fn code(&mut self, v: impl Coded) {
+        self.out.push(v.code());
+    }
+
+    pub(crate) fn size(&mut self, v: usize) {
+        self.word(v as u64);
+    }
+
+    pub(crate) fn word(&mut self, mut v: u64) {
+        while v >= 0x80 {
+            self.out.push(v as u8 | 0x80);
+            v >>= 7;
+        }
+        self.out.push(v as u8);
+    }
+
+    pub(crate) fn signed(&mut self, v: isize) {
+        let v = v as i64;
+        self.word((v << 1) as u64 ^ (v >> 63) as u64);
+    }
+
+    pub(crate) fn real(&mut self, v: f64) {
+        self.out.extend_from_slice(&v.to_le_bytes());
+    }
+
+    pub(crate) fn text(&mut self, v: &str) {
+        self.size(v.len());
+        self.out.extend_from_slice(v.as_bytes());
+    }
+
+    pub(crate) fn raw(&mut self, v: &[u8]) {
+        self.out.extend_from_slice(v);
+    }
+
+    pub(crate) fn list<T>(&mut self, all: &[T], mut each: impl FnMut(&mut Writer, &T)) {
+        self.size(all.len());
+        all.iter().for_each(|v| each(self, v));
+    }
+
+    pub(crate) fn maybe<T>(&mut self, v: Option<T>, each: impl FnOnce(&mut Writer, T)) {
+        self.flag(v.is_some());
+        if let Some(v) = v {
+            each(self, v);
+        }
+    }
+
+    pub(crate) fn sizes(&mut self, all: &[usize]) {
+        self.list(all, |w, v| w.size(*v));
+    }
+
+    /// Zeros up to the next multiple of [`ALIGN`].
+    pub(crate) fn align(&mut self) {
+        self.out.resize(self.out.len().next_multiple_of(ALIGN), 0);
+    }
+
+    /// A plan.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for a constant that is not of its buffer's type.
+    pub(crate) fn plan(&mut self, plan: &Plan) -> Result<()> {
+        let Plan {
+            buffers,
+            steps,
+            once,
+            arena_bytes,
+            inputs,
+            parameters,
+            states,
+            outputs,
+            loss,
+            unfused,
+            gradients,
+        } = plan;
+        self.size(buffers.len());
+        buffers.iter().try_for_each(|b| self.buffer(b))?;
+        self.list(steps, Writer::step);
+        self.list(once, Writer::step);
+        self.size(*arena_bytes);
+        for ports in [inputs, parameters, outputs] {
+            self.list(ports, Writer::port);
+        }
+        self.list(states, Writer::state);
+        self.maybe(*loss, Writer::size);
+        self.flag(*unfused);
+        self.list(gradients, |w, (parameter, buffer)| {
+            w.size(*parameter);
+            w.size(*buffer);
+        });
+        Ok(())
+    }
+
+    fn buffer(&mut self, buffer: &Buffer) -> Result<()> {
+        let Buffer { dtype, elements, place } = buffer;
+        self.code(*dtype);
+        self.size(*elements);
+        match place {
+            Place::Arena(at) => {
+                self.byte(0);
+                self.size(*at);
+            }
+            Place::Own => self.byte(1),
+            Place::Parameter(parameter) => {
+                self.byte(2);
+                self.size(*parameter);
+            }
+            Place::Constant(t) => {
+                let whole = t.contiguous();
+                if t.dtype() != *dtype || whole.bytes().len() != buffer.bytes() {
+                    return Err(Error::internal(format!("a constant {} of a buffer of {dtype}", t.ty())));
+                }
+                self.byte(3);
+                self.sizes(t.shape());
+                self.align();
+                self.raw(whole.bytes());
+            }
+        }
+        Ok(())
+    }
+
+    /// Name, dtype and shape.
+    pub(crate) fn named(&mut self, name: &str, dtype: DType, shape: &[usize]) {
+        self.text(name);
+        self.code(dtype);
+        self.sizes(shape);
+    }
+
+    fn port(&mut self, port: &Port) {
+        let Port { name, buffer, dtype, shape, trainable } = port;
+        self.named(name, *dtype, shape);
+        self.size(*buffer);
+        self.flag(*trainable);
+    }
+
+    fn state(&mut self, port: &StatePort) {
+        let StatePort { name, buffer, dtype, shape, next } = port;
+        self.named(name, *dtype, shape);
+        self.size(*buffer);
+        self.maybe(*next, Writer::size);
+    }
+}

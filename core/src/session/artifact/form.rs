@@ -1,0 +1,197 @@
+//! The file: a head of 64 bytes, then the contents that its hash is of.
+//!
+//! | bytes | |
+//! |---|---|
+//! | 8 | magic |
+//! | 4 | number of the format, little endian |
+//! | 8 | bytes of the whole file |
+//! | 32 | SHA-256 of everything after the head |
+//! | 12 | zeros |
+//!
+//! Then, in the form of [`wire`](crate::plan::wire): engine, device profile (its text form), metadata, weights, graphs.
+
+use super::{Artifact, Weight, hash};
+use crate::error::{Error, Result};
+use crate::plan::wire::{Damage, Reader, Writer};
+use crate::plan::{FORMAT, Work, verify};
+use crate::profile::{DeviceProfile, Precision};
+use crate::session::Compiled;
+use crate::tensor::{Bytes, TensorType};
+use std::sync::Arc;
+
+/// No text begins so, and what changes line ends breaks it.
+const MAGIC: [u8; 8] = *b"\x93WEFT\r\n\x1a";
+/// Bytes before the contents.
+const HEAD: usize = 64;
+/// Who writes plans like this.
+const ENGINE: &str = concat!("weft ", env!("CARGO_PKG_VERSION"));
+
+/// A hash as text.
+pub(super) fn hex(hash: Option<[u8; 32]>) -> String {
+    hash.map_or("none".into(), |h| h.iter().take(8).map(|b| format!("{b:02x}")).collect())
+}
+
+pub(super) fn write(artifact: &Artifact) -> Result<Vec<u8>> {
+    let Some(profile) = artifact.profile() else {
+        return Err(Error::argument("artifact", "at least one graph", "none"));
+    };
+    let Artifact { graphs, metadata } = artifact;
+    let mut w = Writer::default();
+    w.raw(&[0; HEAD]);
+    w.text(ENGINE);
+    w.text(&profile.to_string());
+    let metadata: Vec<(&String, &String)> = metadata.iter().collect();
+    w.list(&metadata, |w, (key, value)| {
+        w.text(key);
+        w.text(value);
+    });
+    w.list(&artifact.weights(), |w, weight| {
+        let Weight { name, ty, trainable, transformations } = weight;
+        w.named(name, ty.dtype, &ty.shape);
+        w.flag(*trainable);
+        w.list(transformations, |w, (what, how)| {
+            w.text(what);
+            w.text(how);
+        });
+    });
+    w.size(graphs.len());
+    for (name, compiled) in graphs {
+        w.text(name);
+        w.code(compiled.precision);
+        w.maybe(compiled.kernels, |w, hash| w.raw(&hash));
+        w.plan(&compiled.plan)?;
+    }
+    let mut out = w.out;
+    let hash = hash([&out[HEAD..]]);
+    out[..8].copy_from_slice(&MAGIC);
+    out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    let length = out.len() as u64;
+    out[12..20].copy_from_slice(&length.to_le_bytes());
+    out[20..52].copy_from_slice(&hash);
+    Ok(out)
+}
+
+/// Why bytes are no artifact that can be loaded.
+struct Refusal {
+    what: &'static str,
+    damage: Damage,
+}
+
+fn refuse<T>(
+    what: &'static str,
+    wanted: impl Into<String>,
+    came: impl Into<String>,
+) -> std::result::Result<T, Refusal> {
+    Err(Refusal { what, damage: Damage::new(wanted, came) })
+}
+
+impl From<Damage> for Refusal {
+    fn from(damage: Damage) -> Refusal {
+        Refusal { what: "contents", damage }
+    }
+}
+
+/// Reads and verifies; graphs are on no device yet.
+pub(super) fn read(bytes: Vec<u8>, file: &str) -> Result<Artifact> {
+    let head = check_head(&bytes);
+    head.and_then(|()| contents(&mut Reader::new(Bytes::from_vec(bytes), HEAD))).map_err(|r| {
+        Error::Artifact {
+            file: file.into(),
+            what: r.what.into(),
+            wanted: r.damage.wanted,
+            came: r.damage.came,
+        }
+    })
+}
+
+fn check_head(bytes: &[u8]) -> std::result::Result<(), Refusal> {
+    if !bytes.starts_with(&MAGIC) {
+        let came: Vec<String> = bytes.iter().take(8).map(|b| format!("{b:02x}")).collect();
+        return refuse(
+            "magic",
+            "a compiled artifact of Weft",
+            format!("a file that begins {}", came.join(" ")),
+        );
+    }
+    if bytes.len() < HEAD {
+        return refuse("length", format!("at least {HEAD} bytes"), format!("{}", bytes.len()));
+    }
+    let number =
+        |from: usize, n: usize| bytes[from..from + n].iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
+    if number(8, 4) != u64::from(FORMAT) {
+        return refuse("format", format!("version {FORMAT}"), format!("version {}", number(8, 4)));
+    }
+    if number(12, 8) != bytes.len() as u64 {
+        return refuse("length", format!("{} bytes", number(12, 8)), format!("{}", bytes.len()));
+    }
+    if bytes[52..HEAD].iter().any(|b| *b != 0) {
+        return refuse("contents", "zeros at the head's end", "others");
+    }
+    let (wanted, came) = (&bytes[20..52], hash([&bytes[HEAD..]]));
+    if *wanted != came {
+        let hex = |h: &[u8]| h.iter().take(8).map(|b| format!("{b:02x}")).collect::<String>();
+        return refuse("hash", hex(wanted), hex(&came));
+    }
+    Ok(())
+}
+
+fn contents(r: &mut Reader) -> std::result::Result<Artifact, Refusal> {
+    let engine = r.text()?;
+    if engine != ENGINE {
+        return refuse("engine", ENGINE, engine.chars().take(80).collect::<String>());
+    }
+    let profile = r.text()?.parse::<DeviceProfile>();
+    let profile = Arc::new(profile.or_else(|e| refuse("contents", "a device profile", e.to_string()))?);
+    let metadata = r.list(|r| Ok((r.text()?, r.text()?)))?.into_iter().collect();
+    let manifest = r.list(weight)?;
+    let mut artifact = Artifact { graphs: vec![], metadata };
+    for (name, compiled) in r.list(|r| graph(r, &profile))? {
+        let plan = &compiled.plan;
+        if let Err(flaw) = verify(plan) {
+            return refuse("plan", format!("{}: {}", flaw.part, flaw.wanted), flaw.came);
+        }
+        let on_gpu = |w: &Work| matches!(w, Work::AttentionGrad(_));
+        if !profile.is_gpu() && plan.once.iter().chain(&plan.steps).any(|s| on_gpu(&s.work)) {
+            return refuse("plan", "steps that a CPU has", "the gradient of attention in one");
+        }
+        artifact
+            .add(name, &compiled)
+            .or_else(|e| refuse("contents", "graphs that go together", e.to_string()))?;
+    }
+    if artifact.graphs.is_empty() {
+        return refuse("contents", "at least one graph", "none");
+    }
+    if manifest != artifact.weights() {
+        return refuse("contents", "the weights that the graphs need", "others in the manifest");
+    }
+    match r.left() {
+        0 => Ok(artifact),
+        n => refuse("length", "nothing behind the last graph", format!("{n} bytes")),
+    }
+}
+
+fn weight(r: &mut Reader) -> std::result::Result<Weight, Damage> {
+    let (name, dtype, shape) = r.named()?;
+    let trainable = r.flag()?;
+    let transformations = r.list(|r| Ok((r.text()?, r.text()?)))?;
+    if let Some((what, _)) = transformations.first() {
+        return Err(Damage::new(
+            "weights as they are in their file",
+            format!("the transformation \"{what}\""),
+        ));
+    }
+    Ok(Weight { name, ty: TensorType::new(dtype, shape), trainable, transformations })
+}
+
+fn graph(r: &mut Reader, profile: &Arc<DeviceProfile>) -> std::result::Result<(String, Compiled), Damage> {
+    let name = r.text()?;
+    let precision: Precision = r.code()?;
+    let kernels = r.maybe(|r| {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(r.raw(32)?);
+        Ok(hash)
+    })?;
+    let mut compiled = Compiled::elsewhere(r.plan()?, precision, profile.clone());
+    compiled.kernels = kernels;
+    Ok((name, compiled))
+}

@@ -1,0 +1,306 @@
+//! Compiled graphs as files: made once, here or on another machine, and loaded without the graph or the optimiser.
+//!
+//! An artifact holds one or more named graphs over one set of weights (prefill and decode, training and evaluation),
+//! their constants, and a manifest of the weights they need; the weights themselves come from safetensors.
+//!
+//! **It is untrusted input.** The file says which format, engine and device it is for and carries a hash of its
+//! contents; what does not match or parse is [`Error::Artifact`], for which the answer is to compile anew. The hash
+//! only tells of damage: anybody can compute one. What keeps a hostile artifact inside its own memory is
+//! [`plan::verify`](crate::plan::verify()).
+//!
+//! **Kernels are not stored.** A GPU text can do anything to the memory it is given, and no check of WGSL's text would
+//! be as sound as writing it from a plan that was verified; that takes few milliseconds (see `tests/bench/RESULTS.md`).
+//! The artifact has the kernels' hash instead: an engine that would write others says so rather than compute otherwise
+//! than what was tested. CPU kernels are part of the engine.
+
+mod form;
+
+use super::{Compiled, Parameters, Session};
+use crate::device::Device;
+use crate::device::gpu::Progress;
+use crate::error::{Error, Result};
+use crate::file::write_atomically;
+use crate::plan::Port;
+use crate::profile::DeviceProfile;
+use crate::tensor::{TensorType, Weights};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A weight that the graphs of an artifact need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Weight {
+    /// Its name.
+    pub name: String,
+    /// Dtype and shape.
+    pub ty: TensorType,
+    /// Whether some graph trains it.
+    pub trainable: bool,
+    /// What is done to the tensor of the file before it is this weight, in order: names and what they take. None for
+    /// now.
+    pub transformations: Vec<(String, String)>,
+}
+
+/// Named compiled graphs over one set of weights.
+#[derive(Clone, Default)]
+pub struct Artifact {
+    graphs: Vec<(String, Compiled)>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Artifact {
+    /// An artifact without graphs.
+    pub fn new() -> Artifact {
+        Artifact::default()
+    }
+
+    /// Adds a graph.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is one of that name, or if it was compiled for another device than those there or
+    /// wants a weight of another type.
+    pub fn add(&mut self, name: impl Into<String>, compiled: &Compiled) -> Result<()> {
+        let name = name.into();
+        if self.graphs.iter().any(|(n, _)| *n == name) {
+            return Err(Error::argument(
+                "artifact",
+                "graphs of different names",
+                format!("another \"{name}\""),
+            ));
+        }
+        if let Some((_, first)) = self.graphs.first()
+            && first.profile() != compiled.profile()
+        {
+            let (wanted, came) = (&first.profile().name, &compiled.profile().name);
+            return Err(Error::argument(
+                "artifact",
+                format!("graphs for {wanted}"),
+                format!("one for {came}"),
+            ));
+        }
+        let manifest = self.weights();
+        for port in compiled.parameters() {
+            let ty = TensorType::new(port.dtype, port.shape.clone());
+            if let Some(w) = manifest.iter().find(|w| w.name == port.name && w.ty != ty) {
+                let wanted = format!("\"{}\" of {}", w.name, w.ty);
+                return Err(Error::argument("artifact", wanted, format!("{ty} in \"{name}\"")));
+            }
+        }
+        self.graphs.push((name, compiled.clone()));
+        Ok(())
+    }
+
+    /// The graph of that name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`].
+    pub fn get(&self, name: &str) -> Result<&Compiled> {
+        let at = super::run::find_among("graph", name, self.names())?;
+        Ok(&self.graphs[at].1)
+    }
+
+    /// Names of the graphs, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.graphs.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The profile of the device that its graphs are for, if it has any.
+    pub fn profile(&self) -> Option<&DeviceProfile> {
+        self.graphs.first().map(|(_, c)| c.profile())
+    }
+
+    /// The weights that its graphs need.
+    pub fn weights(&self) -> Vec<Weight> {
+        let mut all: Vec<Weight> = vec![];
+        let mut at: BTreeMap<&str, usize> = BTreeMap::new();
+        for port in self.graphs.iter().flat_map(|(_, c)| c.parameters()) {
+            let i = *at.entry(&port.name).or_insert_with(|| {
+                let ty = TensorType::new(port.dtype, port.shape.clone());
+                all.push(Weight { name: port.name.clone(), ty, trainable: false, transformations: vec![] });
+                all.len() - 1
+            });
+            all[i].trainable |= port.trainable;
+        }
+        all
+    }
+
+    /// The caller's own texts.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// The caller's own texts, to change: what model it is, from where.
+    pub fn metadata_mut(&mut self) -> &mut BTreeMap<String, String> {
+        &mut self.metadata
+    }
+
+    /// A session of each graph, all over one set of weights.
+    ///
+    /// # Errors
+    /// As [`Compiled::init`]; [`Error::Argument`] if there are no graphs.
+    pub fn init_all(&self, weights: &Weights) -> Result<Vec<(String, Session)>> {
+        let Some((_, first)) = self.graphs.first() else {
+            return Err(Error::argument("artifact", "at least one graph", "none"));
+        };
+        let port = |w: Weight| Port {
+            name: w.name,
+            buffer: 0,
+            dtype: w.ty.dtype,
+            shape: w.ty.shape,
+            trainable: w.trainable,
+        };
+        let ports: Vec<Port> = self.weights().into_iter().map(port).collect();
+        let (parameters, warnings) = Parameters::bind(first.here()?.0, &ports, weights)?;
+        let session = |(name, compiled): &(String, Compiled)| {
+            let session = Session::new(compiled, parameters.clone(), warnings.clone())?;
+            Ok((name.clone(), session))
+        };
+        self.graphs.iter().map(session).collect()
+    }
+
+    /// The artifact as bytes.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there are no graphs.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        form::write(self)
+    }
+
+    /// Writes it to a file, crash-atomically.
+    ///
+    /// # Errors
+    /// As [`to_bytes`](Artifact::to_bytes); [`Error::Io`].
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let bytes = self.to_bytes()?;
+        write_atomically(path, |out| out.write_all(&bytes))
+    }
+
+    /// Reads an artifact that was made for a device of that kind, and compiles its kernels there.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`] for what is not one, damaged, or for another engine or device; what compiling kernels
+    /// returns.
+    pub fn from_bytes(device: &Device, bytes: impl Into<Vec<u8>>) -> Result<Artifact> {
+        form::read(bytes.into(), "bytes")?.on(device, "bytes", &Progress::default())
+    }
+
+    /// As [`from_bytes`](Artifact::from_bytes), from a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; as [`from_bytes`](Artifact::from_bytes).
+    pub fn load(device: &Device, path: impl AsRef<Path>) -> Result<Artifact> {
+        Artifact::load_with(device, path, &Progress::default())
+    }
+
+    /// As [`load`](Artifact::load), reporting how many kernels are compiled and taking a wish to end.
+    ///
+    /// # Errors
+    /// As [`load`](Artifact::load); [`Error::Cancelled`].
+    pub fn load_with(device: &Device, path: impl AsRef<Path>, progress: &Progress) -> Result<Artifact> {
+        let path = path.as_ref();
+        let file = path.display().to_string();
+        form::read(read_file(path)?, &file)?.on(device, &file, progress)
+    }
+
+    /// Reads and verifies an artifact without its device: to look into it. Its graphs cannot be run.
+    ///
+    /// # Errors
+    /// As [`load`](Artifact::load), but for what has to do with the device.
+    pub fn inspect(path: impl AsRef<Path>) -> Result<Artifact> {
+        let path = path.as_ref();
+        form::read(read_file(path)?, &path.display().to_string())
+    }
+
+    /// The graphs on a device, if they are for it.
+    fn on(self, device: &Device, file: &str, progress: &Progress) -> Result<Artifact> {
+        let refused = |what: &str, wanted: String, came: String| Error::Artifact {
+            file: file.into(),
+            what: what.into(),
+            wanted,
+            came,
+        };
+        if let Some(profile) = self.profile() {
+            profile.runs_on(&device.profile()).map_err(|(wanted, came)| refused("device", wanted, came))?;
+        }
+        let on = |(name, compiled): (String, Compiled)| {
+            let stored = compiled.kernels;
+            let made = compiled.on(device, progress)?;
+            if made.kernels != stored {
+                let wanted = format!("kernels of hash {}", form::hex(stored));
+                return Err(refused("kernels", wanted, format!("{} in \"{name}\"", form::hex(made.kernels))));
+            }
+            Ok((name, made))
+        };
+        let graphs = self.graphs.into_iter().map(on).collect::<Result<_>>()?;
+        Ok(Artifact { graphs, metadata: self.metadata })
+    }
+}
+
+/// The name that [`Compiled::save`] gives its graph.
+const ALONE: &str = "main";
+
+impl Compiled {
+    /// The graph as an artifact with it alone, named "main".
+    fn alone(&self) -> Result<Artifact> {
+        let mut artifact = Artifact::new();
+        artifact.add(ALONE, self)?;
+        Ok(artifact)
+    }
+
+    /// The compiled graph as bytes: an [`Artifact`] of one graph, "main".
+    ///
+    /// # Errors
+    /// [`Error::Internal`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        self.alone()?.to_bytes()
+    }
+
+    /// Writes the compiled graph to a file, crash-atomically.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.alone()?.save(path)
+    }
+
+    /// Loads a compiled graph: see [`Artifact::from_bytes`].
+    ///
+    /// # Errors
+    /// As there; [`Error::UnknownName`] for an artifact without a graph "main".
+    pub fn from_bytes(device: &Device, bytes: impl Into<Vec<u8>>) -> Result<Compiled> {
+        Artifact::from_bytes(device, bytes)?.get(ALONE).cloned()
+    }
+
+    /// Loads a compiled graph from a file: see [`Artifact::load`].
+    ///
+    /// # Errors
+    /// As there; [`Error::UnknownName`] for an artifact without a graph "main".
+    pub fn load(device: &Device, path: impl AsRef<Path>) -> Result<Compiled> {
+        Artifact::load(device, path)?.get(ALONE).cloned()
+    }
+
+    /// As the cache loads: on a device, if there is one.
+    #[cfg(feature = "compiler")]
+    pub(super) fn load_for(device: Option<&Device>, path: &Path, progress: &Progress) -> Result<Compiled> {
+        let artifact = match device {
+            Some(device) => Artifact::load_with(device, path, progress)?,
+            None => Artifact::inspect(path)?,
+        };
+        artifact.get(ALONE).cloned()
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::io(path, "read", &e))
+}
+
+/// SHA-256 of parts, told apart by their lengths.
+pub(super) fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().into()
+}

@@ -1,0 +1,121 @@
+//! A folder of compiled graphs: compile or load in one call. Entries are artifacts, named by a hash of all that they
+//! depend on; written beside and renamed, so that other processes see whole ones only; verified as any artifact is.
+//!
+//! What goes wrong with the folder is nobody's error: then the graph is compiled.
+
+use super::Compiled;
+use crate::device::Device;
+use crate::device::gpu::Progress;
+use crate::optimise::Group;
+use crate::plan::FORMAT;
+use crate::profile::{DeviceProfile, Precision};
+use std::fs::{File, read_dir, remove_file};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// How entries' names end.
+const ENDING: &str = "weftc";
+/// How old a half-written file is before it belongs to a process that has died.
+const STALE: Duration = Duration::from_secs(600);
+
+/// A cache in a folder.
+pub(super) struct Cache {
+    dir: PathBuf,
+    most: u64,
+}
+
+/// What a plan depends on beside the graph.
+pub(super) struct Options<'a> {
+    pub(super) profile: &'a DeviceProfile,
+    pub(super) precision: Precision,
+    pub(super) no_fusion: bool,
+    pub(super) groups: &'a [Group],
+    pub(super) training: bool,
+}
+
+/// A file of the cache.
+struct Entry {
+    path: PathBuf,
+    bytes: u64,
+    used: SystemTime,
+    whole: bool,
+}
+
+impl Cache {
+    pub(super) fn new(dir: &Path, most: u64) -> Cache {
+        Cache { dir: dir.into(), most }
+    }
+
+    /// The name of a graph's entry: of its text (constants included), all options, the device and the engine.
+    pub(super) fn key(&self, graph: &str, options: &Options<'_>) -> String {
+        // a new option is an error here
+        let Options { profile, precision, no_fusion, groups, training } = options;
+        let groups: Vec<&str> = groups.iter().map(|g| g.name()).collect();
+        let options =
+            format!("{precision} no_fusion={no_fusion} training={training} rules={}", groups.join(","));
+        let engine = concat!(env!("CARGO_PKG_VERSION"), " cache 1");
+        let format = FORMAT.to_string();
+        let parts = [engine, &format, crate::optimise::version(), &profile.to_string(), &options, graph];
+        let hash = super::artifact::hash(parts.map(str::as_bytes));
+        hash.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.dir.join(key).with_extension(ENDING)
+    }
+
+    /// The entry, if it is there and good; it then counts as used.
+    pub(super) fn load(&self, key: &str, device: Option<&Device>, progress: &Progress) -> Option<Compiled> {
+        let path = self.path(key);
+        let compiled = Compiled::load_for(device, &path, progress).ok()?;
+        let _ = File::options().append(true).open(&path).and_then(|f| f.set_modified(SystemTime::now()));
+        Some(compiled)
+    }
+
+    /// Keeps a compiled graph, and makes room.
+    pub(super) fn store(&self, key: &str, compiled: &Compiled) {
+        if std::fs::create_dir_all(&self.dir).is_ok() && compiled.save(self.path(key)).is_ok() {
+            self.evict(key);
+        }
+    }
+
+    /// Removes half-written files that nobody writes any more, then entries, those used longest ago first, until the
+    /// rest fits. The newest stays even alone too large: else each run would write it anew.
+    fn evict(&self, newest: &str) {
+        let Ok(files) = read_dir(&self.dir) else { return };
+        let mut entries: Vec<Entry> = files.filter_map(|f| entry(&f.ok()?)).collect();
+        let now = SystemTime::now();
+        entries.retain(|e| {
+            let stale = !e.whole && now.duration_since(e.used).is_ok_and(|age| age > STALE);
+            if stale {
+                let _ = remove_file(&e.path);
+            }
+            !stale
+        });
+        let mut total: u64 = entries.iter().map(|e| e.bytes).sum();
+        entries.retain(|e| e.whole && e.path != self.path(newest));
+        entries.sort_by_key(|e| e.used);
+        for e in entries {
+            if total <= self.most {
+                return;
+            }
+            // another process may have been faster
+            let _ = remove_file(&e.path);
+            total = total.saturating_sub(e.bytes);
+        }
+    }
+}
+
+/// A file that is the cache's own: by its name.
+fn entry(file: &std::fs::DirEntry) -> Option<Entry> {
+    let path = file.path();
+    let name = path.file_name()?.to_str()?.to_string();
+    let stem = name.strip_prefix('.').unwrap_or(&name).split('.').next()?;
+    let ours = stem.len() == 64 && stem.bytes().all(|b| b.is_ascii_hexdigit());
+    let whole = name.ends_with(&format!(".{ENDING}")) && !name.starts_with('.');
+    if !ours || !(whole || name.ends_with(".tmp")) {
+        return None;
+    }
+    let about = file.metadata().ok()?;
+    Some(Entry { path, bytes: about.len(), used: about.modified().ok()?, whole })
+}

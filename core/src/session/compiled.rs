@@ -1,0 +1,177 @@
+//! A compiled graph: a plan for a device, still without weights.
+
+use super::{MemorySummary, Parameters, Session};
+use crate::device::Device;
+use crate::device::executor::Prepared;
+use crate::device::gpu::Progress;
+use crate::error::{Error, Result};
+use crate::plan::{Place, Plan, Port};
+use crate::profile::{DeviceProfile, Precision};
+use crate::tensor::Weights;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// A compiled graph: a plan for a device, still without weights. Cheap to clone.
+#[derive(Clone)]
+pub struct Compiled {
+    pub(super) plan: Arc<Plan>,
+    pub(super) precision: Precision,
+    pub(super) profile: Arc<DeviceProfile>,
+    /// A device of that profile, with what it made of the plan.
+    here: Option<(Device, Prepared)>,
+    /// Hash of a GPU's kernels.
+    pub(super) kernels: Option<[u8; 32]>,
+    cached: bool,
+    /// What the optimiser did; nothing is known of what was loaded.
+    #[cfg(feature = "compiler")]
+    report: Arc<crate::optimise::Report>,
+}
+
+impl Compiled {
+    /// A plan for a profile, not yet on a device.
+    pub(super) fn elsewhere(plan: Plan, precision: Precision, profile: Arc<DeviceProfile>) -> Compiled {
+        Compiled {
+            plan: Arc::new(plan),
+            precision,
+            profile,
+            here: None,
+            kernels: None,
+            cached: false,
+            #[cfg(feature = "compiler")]
+            report: Arc::default(),
+        }
+    }
+
+    #[cfg(feature = "compiler")]
+    pub(super) fn reporting(self, report: crate::optimise::Report) -> Compiled {
+        Compiled { report: Arc::new(report), ..self }
+    }
+
+    /// How exactly its kernels compute: training is in full precision whatever was asked for.
+    pub(super) fn kernel_precision(&self) -> Precision {
+        if self.plan.gradients.is_empty() { self.precision } else { Precision::Full }
+    }
+
+    /// The same plan on a device: its kernels compiled there.
+    pub(super) fn on(mut self, device: &Device, progress: &Progress) -> Result<Compiled> {
+        let precision = self.kernel_precision();
+        // a plan that passed the verifier should have kernels; if writing one fails all the same, no caller falls
+        let prepared =
+            catch_unwind(AssertUnwindSafe(|| Prepared::new(device, &self.plan, precision, progress)))
+                .unwrap_or_else(|_| Err(Error::internal("writing the kernels of a plan panicked")))?;
+        self.kernels = prepared.texts().map(hash_of);
+        self.here = Some((device.clone(), prepared));
+        Ok(self)
+    }
+
+    /// The hash of the kernels that a GPU of its profile runs, written without one.
+    #[cfg(feature = "compiler")]
+    pub(super) fn with_kernels(mut self) -> Result<Compiled> {
+        if let Some(limits) = &self.profile.gpu {
+            let precision = self.kernel_precision();
+            self.kernels =
+                Some(hash_of(&crate::device::executor::kernel_texts(&self.plan, limits, precision)?));
+        }
+        Ok(self)
+    }
+
+    #[cfg(feature = "compiler")]
+    pub(super) fn marked_cached(mut self) -> Compiled {
+        self.cached = true;
+        self
+    }
+
+    pub(super) fn here(&self) -> Result<(&Device, &Prepared)> {
+        match &self.here {
+            Some((device, prepared)) => Ok((device, prepared)),
+            None => {
+                let why =
+                    "the graph was compiled for a device that is not attached: save it, and load it there";
+                Err(Error::Device { device: self.profile.name.clone(), why: why.into() })
+            }
+        }
+    }
+
+    /// A session over weights, bound by name. Tensors of other names are warnings of the session.
+    ///
+    /// # Errors
+    /// [`Error::MissingWeight`], [`Error::WeightType`], [`Error::OutOfMemory`]; [`Error::Device`] if it was compiled
+    /// for the profile of a device that is not attached.
+    pub fn init(&self, weights: &Weights) -> Result<Session> {
+        let (parameters, warnings) = Parameters::bind(self.here()?.0, &self.plan.parameters, weights)?;
+        Session::new(self, parameters, warnings)
+    }
+
+    /// A session over the weights of another session, shared with it.
+    ///
+    /// # Errors
+    /// As [`init`](Compiled::init).
+    pub fn init_shared(&self, parameters: &Parameters) -> Result<Session> {
+        Session::new(self, parameters.clone(), vec![])
+    }
+
+    /// A session whose parameters are zeros until they are set.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; [`Error::Device`] as for [`init`](Compiled::init).
+    pub fn init_zeros(&self) -> Result<Session> {
+        Session::new(self, Parameters::zeros(self.here()?.0, &self.plan.parameters)?, vec![])
+    }
+
+    /// The device it was compiled for, if that is attached.
+    pub fn device(&self) -> Option<&Device> {
+        self.here.as_ref().map(|(device, _)| device)
+    }
+
+    /// The profile it was compiled for.
+    pub fn profile(&self) -> &DeviceProfile {
+        &self.profile
+    }
+
+    /// How exactly it computes.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// What the optimiser did; of what was loaded from an artifact nothing is known.
+    #[cfg(feature = "compiler")]
+    pub fn report(&self) -> &crate::optimise::Report {
+        &self.report
+    }
+
+    /// Whether it came out of the compiler's cache.
+    pub fn was_cached(&self) -> bool {
+        self.cached
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Inputs: name, dtype, shape.
+    pub fn inputs(&self) -> &[Port] {
+        &self.plan.inputs
+    }
+
+    /// Outputs, the loss last.
+    pub fn outputs(&self) -> &[Port] {
+        &self.plan.outputs
+    }
+
+    /// Parameters.
+    pub fn parameters(&self) -> &[Port] {
+        &self.plan.parameters
+    }
+
+    /// What a session will take, known before anything is allocated (packed forms of weights aside).
+    pub fn memory_summary(&self) -> MemorySummary {
+        let own = self.plan.buffers.iter().filter(|b| !matches!(b.place, Place::Arena(_)));
+        MemorySummary::of(own.map(|b| b.bytes()).chain([self.plan.arena_bytes]), 0)
+    }
+}
+
+/// The hash of texts in order.
+fn hash_of(texts: &[String]) -> [u8; 32] {
+    super::artifact::hash(texts.iter().map(String::as_bytes))
+}

@@ -1,0 +1,312 @@
+//! The plan verifier, flaw by flaw: each a change of a good plan that would read, write or count where it must not.
+
+use super::models::small;
+use weft::device::Device;
+use weft::expr::{Instr, Kind, Tape};
+use weft::graph::Graph;
+use weft::plan::{Operand, Place, Plan, Product, Rowwise, Work, verify};
+use weft::session::Compiler;
+use weft::tensor::DType;
+
+fn plan(g: &Graph) -> Plan {
+    Compiler::new(&Device::cpu(1)).compile(g).unwrap().plan().clone()
+}
+
+/// Pointwise work, a reduction, a product with an epilogue, intermediates in the arena.
+fn mixed() -> Plan {
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [6, 8]);
+    let w = g.parameter("w", [8, 5]);
+    let h = g.softmax(g.add(x, g.sin(x)), -1);
+    let y = g.relu(g.add(g.matmul(h, w), g.parameter("b", [5])));
+    let z = g.sum(g.mul(y, g.exp(y)), &[1], false);
+    g.output("z", g.matmul(g.softmax(y, -1), g.constant(super::models::filled(DType::F32, &[5, 4], 3))));
+    g.output("sums", z);
+    plan(&g)
+}
+
+fn rowwise(plan: &mut Plan) -> &mut Rowwise {
+    let found = plan.steps.iter_mut().find_map(|s| match &mut s.work {
+        Work::Rowwise(w) if !w.operands.is_empty() => Some(w),
+        _ => None,
+    });
+    found.expect("a rowwise step")
+}
+
+fn product(plan: &mut Plan) -> &mut Product {
+    let found = plan.steps.iter_mut().find_map(|s| match &mut s.work {
+        Work::Product(w) => Some(w),
+        _ => None,
+    });
+    found.expect("a product")
+}
+
+/// The good plan passes; each change makes it fail for its own reason.
+fn check(good: impl Fn() -> Plan, changes: &[(&str, &dyn Fn(&mut Plan))]) {
+    assert_eq!(verify(&good()), Ok(()));
+    for (name, change) in changes {
+        let mut plan = good();
+        change(&mut plan);
+        match verify(&plan) {
+            Ok(()) => panic!("{name}: passes"),
+            Err(flaw) => assert!(!flaw.part.is_empty() && !flaw.wanted.is_empty(), "{name}: {flaw}"),
+        }
+    }
+}
+
+#[test]
+fn operands_stay_inside_their_buffers() {
+    let far = |o: &mut Operand, by: isize| o.offset += by;
+    check(
+        mixed,
+        &[
+            ("an offset before the buffer", &|p| far(&mut rowwise(p).operands[0], -1)),
+            ("an offset past the end", &|p| far(&mut rowwise(p).operands[0], 1)),
+            ("the furthest offset", &|p| far(&mut rowwise(p).operands[0], isize::MAX)),
+            ("a long stride", &|p| rowwise(p).operands[0].strides[0] += 1),
+            ("a backward stride", &|p| rowwise(p).operands[0].strides[0] = -8),
+            ("a stride that overflows", &|p| rowwise(p).operands[0].strides[0] = isize::MAX),
+            ("a stride too many", &|p| rowwise(p).operands[0].strides.push(0)),
+            ("no strides", &|p| rowwise(p).operands[0].strides.clear()),
+            ("a buffer that is not there", &|p| rowwise(p).operands[0].buffer = 9999),
+            ("another dtype", &|p| rowwise(p).operands[0].dtype = DType::I64),
+            ("a result past the end", &|p| far(&mut rowwise(p).out, 1)),
+            ("a product's a", &|p| product(p).a.offset = 1),
+            ("a product's b", &|p| product(p).b.strides[0] += 1),
+            ("a product's result", &|p| product(p).out.offset = 1),
+            ("a product with more rows", &|p| product(p).m += 1),
+            ("a product with longer sums", &|p| product(p).k += 1),
+            ("a product without columns", &|p| product(p).n = 0),
+            ("a batch beyond counting", &|p| product(p).batch = vec![usize::MAX, usize::MAX]),
+            ("a domain beyond counting", &|p| rowwise(p).domain[0] = usize::MAX),
+            ("an empty domain", &|p| rowwise(p).domain[0] = 0),
+        ],
+    );
+}
+
+#[test]
+fn results_lie_in_memory_of_the_session_each_at_its_address() {
+    let parameter = |p: &Plan| p.parameters[0].buffer;
+    check(
+        mixed,
+        &[
+            ("a parameter written", &|p| {
+                let b = parameter(p);
+                (rowwise(p).out.buffer, rowwise(p).out.strides) = (b, vec![0; rowwise(p).domain.len()]);
+            }),
+            ("an input written", &|p| product(p).out.buffer = p.inputs[0].buffer),
+            ("positions that share an address", &|p| product(p).out.strides[0] = 1),
+            ("a result that is read", &|p| product(p).out = product(p).a.clone()),
+            ("columns that are not adjacent", &|p| {
+                let out = &mut product(p).out;
+                out.strides = vec![1, 6];
+            }),
+            ("an epilogue that reads the result", &|p| {
+                let out = product(p).out.clone();
+                let e = product(p).epilogue.as_mut().unwrap();
+                e.operands[0] = Operand { strides: vec![0; e.domain.len()], ..out };
+            }),
+            ("an epilogue over other rows", &|p| product(p).epilogue.as_mut().unwrap().domain[0] += 1),
+            ("an epilogue without axes", &|p| product(p).epilogue.as_mut().unwrap().domain.clear()),
+        ],
+    );
+}
+
+#[test]
+fn tapes_read_what_is_there() {
+    fn tape(p: &mut Plan, change: impl FnOnce(&mut Vec<(Instr, Kind)>)) {
+        let mut code = rowwise(p).tape.code.clone();
+        change(&mut code);
+        rowwise(p).tape = Tape::of(code);
+    }
+    check(
+        mixed,
+        &[
+            ("a result that no register is", &|p| rowwise(p).result = 9999),
+            ("a later register", &|p| {
+                tape(p, |c| c.insert(0, (Instr::Unary(weft::expr::Unary::Neg, 3), Kind::F)))
+            }),
+            ("a register of itself", &|p| {
+                let n = rowwise(p).tape.code.len();
+                tape(p, |c| c.push((Instr::Unary(weft::expr::Unary::Neg, n), Kind::F)));
+            }),
+            ("a load of nothing", &|p| tape(p, |c| c.push((Instr::Load(77), Kind::F)))),
+            ("a load of another kind", &|p| tape(p, |c| c[0].1 = Kind::I)),
+            ("a reduction that is not there", &|p| tape(p, |c| c.push((Instr::Reduced(9), Kind::F)))),
+            ("an index of other axes", &|p| tape(p, |c| c.push((Instr::Index(vec![1; 5]), Kind::U)))),
+            ("an index of more than 32 bits", &|p| {
+                let rank = rowwise(p).domain.len();
+                tape(p, |c| c.push((Instr::Index(vec![1 << 39; rank]), Kind::U)));
+            }),
+            ("a truth that is neither", &|p| tape(p, |c| c.push((Instr::Const(2), Kind::B)))),
+            ("a cast to blocks", &|p| tape(p, |c| c.push((Instr::Cast(DType::Q8, 0), Kind::F)))),
+            ("a reduction of itself", &|p| {
+                let w = p.steps.iter_mut().find_map(|s| match &mut s.work {
+                    Work::Rowwise(w) if !w.reductions.is_empty() => Some(w),
+                    _ => None,
+                });
+                let w = w.unwrap();
+                let mut code = w.tape.code.clone();
+                let kind = code[w.reductions[0].1].1;
+                code.push((Instr::Reduced(0), kind));
+                w.reductions[0].1 = code.len() - 1;
+                w.tape = Tape::of(code);
+            }),
+            ("a row's result that varies along it", &|p| {
+                let w = p.steps.iter_mut().find_map(|s| match &mut s.work {
+                    Work::Rowwise(w) if w.per_row => Some(w),
+                    _ => None,
+                });
+                let w = w.unwrap();
+                w.result = w.reductions[0].1;
+            }),
+        ],
+    );
+}
+
+#[test]
+fn buffers_ports_and_order_hold_together() {
+    let arena = |p: &Plan| {
+        let found = p.buffers.iter().position(|b| matches!(b.place, Place::Arena(_)));
+        found.expect("a buffer of the arena")
+    };
+    check(
+        mixed,
+        &[
+            ("an arena that is too short", &|p| p.arena_bytes = 64),
+            ("an arena beyond counting", &|p| p.arena_bytes = usize::MAX),
+            ("a place outside the arena", &|p| {
+                let b = arena(p);
+                p.buffers[b].place = Place::Arena(1 << 30);
+            }),
+            ("a place that overflows", &|p| {
+                let b = arena(p);
+                p.buffers[b].place = Place::Arena(usize::MAX - 63);
+            }),
+            ("a place that is not aligned", &|p| {
+                let b = arena(p);
+                p.buffers[b].place = Place::Arena(4);
+                p.arena_bytes += 64;
+            }),
+            ("all of the arena at one place", &|p| {
+                p.buffers.iter_mut().for_each(|b| {
+                    if matches!(b.place, Place::Arena(_)) {
+                        b.place = Place::Arena(0);
+                    }
+                });
+            }),
+            ("a parameter that is not there", &|p| {
+                let b = p.parameters[0].buffer;
+                p.buffers[b].place = Place::Parameter(99);
+            }),
+            ("two parameters exchanged", &|p| {
+                let (a, b) = (p.parameters[0].buffer, p.parameters[1].buffer);
+                (p.buffers[a].place, p.buffers[b].place) = (Place::Parameter(1), Place::Parameter(0));
+            }),
+            ("a longer buffer behind a parameter", &|p| {
+                let b = p.parameters[0].buffer;
+                p.buffers[b].elements += 1;
+            }),
+            ("an input of another shape", &|p| p.inputs[0].shape[0] += 1),
+            ("an input of another dtype", &|p| p.inputs[0].dtype = DType::I32),
+            ("an output that is an input", &|p| {
+                p.outputs[0] = p.inputs[0].clone();
+            }),
+            ("an output in the arena", &|p| {
+                let b = arena(p);
+                p.outputs[0].buffer = b;
+                p.outputs[0].shape = vec![p.buffers[b].elements];
+            }),
+            ("a loss that is no number", &|p| p.loss = Some(0)),
+            ("a loss that is not there", &|p| p.loss = Some(7)),
+            ("a gradient of nothing", &|p| p.gradients.push((9, 0))),
+            ("steps in another order", &|p| p.steps.reverse()),
+            ("a step left out", &|p| {
+                p.steps.remove(0);
+            }),
+            ("an empty buffer", &|p| p.buffers[0].elements = 0),
+            ("a constant of another length", &|p| {
+                let c = p.buffers.iter_mut().find(|b| matches!(b.place, Place::Constant(_))).unwrap();
+                c.elements *= 2;
+            }),
+            ("a weight that is computed", &|p| {
+                let all = p.steps.iter_mut().filter_map(|s| match &mut s.work {
+                    Work::Product(w) => Some(w),
+                    _ => None,
+                });
+                let w = all.last().unwrap();
+                let a = w.a.buffer;
+                w.b = Operand { buffer: a, dtype: DType::F32, offset: 0, strides: vec![0, 1] };
+            }),
+        ],
+    );
+}
+
+/// The plans of all small models, whose forms the changes below are of.
+fn of_form(pick: impl Fn(&Work) -> bool) -> Plan {
+    let cpu = Compiler::new(&Device::cpu(1));
+    let mut plans = small().into_iter().map(|m| m.compile(&cpu).plan().clone());
+    plans.find(|p| p.steps.iter().any(|s| pick(&s.work))).expect("a plan with that form")
+}
+
+#[test]
+fn every_form_is_held_to_its_shapes() {
+    macro_rules! change {
+        ($p:ident, $form:ident($w:ident) => $change:expr) => {
+            for s in &mut $p.steps {
+                if let Work::$form($w) = &mut s.work {
+                    $change;
+                    break;
+                }
+            }
+        };
+    }
+    check(
+        || of_form(|w| matches!(w, Work::Convolution(_))),
+        &[
+            ("more images", &|p| change!(p, Convolution(w) => w.out_shape[0] += 1)),
+            ("a larger input", &|p| change!(p, Convolution(w) => w.input_shape[2] += 1)),
+            ("a larger kernel", &|p| change!(p, Convolution(w) => w.weight_shape[3] += 1)),
+            ("groups that do not divide", &|p| change!(p, Convolution(w) => w.form.groups = 2)),
+            ("no groups", &|p| change!(p, Convolution(w) => w.form.groups = 0)),
+            ("no stride", &|p| change!(p, Convolution(w) => w.form.stride[0] = 0)),
+            ("no distance between elements", &|p| change!(p, Convolution(w) => w.form.input_dilation[1] = 0)),
+            ("an endless stride", &|p| change!(p, Convolution(w) => w.form.stride[1] = usize::MAX)),
+            ("endless padding", &|p| change!(p, Convolution(w) => w.form.pad_before[0] = isize::MIN)),
+        ],
+    );
+    check(
+        || of_form(|w| matches!(w, Work::Pool(_))),
+        &[
+            ("more planes", &|p| change!(p, Pool(w) => w.planes += 1)),
+            ("more windows", &|p| change!(p, Pool(w) => w.output[1] += 1)),
+            ("no window", &|p| change!(p, Pool(w) => w.form.kernel[0] = 0)),
+            ("no stride", &|p| change!(p, Pool(w) => w.form.stride[0] = 0)),
+            ("more padding than window", &|p| change!(p, Pool(w) => w.form.padding[0] = 2)),
+        ],
+    );
+    check(
+        || of_form(|w| matches!(w, Work::Attention(_))),
+        &[
+            ("more keys", &|p| change!(p, Attention(w) => w.inputs.s += 1)),
+            ("more heads", &|p| change!(p, Attention(w) => w.inputs.h += 1)),
+            ("no key heads", &|p| change!(p, Attention(w) => w.inputs.h_kv = 0)),
+            ("a mask that is not there", &|p| {
+                change!(p, Attention(w) => (w.inputs.form.masked, w.inputs.mask) = (true, None));
+            }),
+            ("an endless window", &|p| change!(p, Attention(w) => w.inputs.form.window = usize::MAX)),
+            ("a scale that is no number", &|p| change!(p, Attention(w) => w.inputs.form.scale = f64::NAN)),
+        ],
+    );
+    check(
+        || of_form(|w| matches!(w, Work::Index(_))),
+        &[
+            ("an axis that is not there", &|p| change!(p, Index(w) => w.axis = 9)),
+            ("a longer table", &|p| change!(p, Index(w) => w.table_shape[0] += 1)),
+            ("more indices", &|p| change!(p, Index(w) => w.indices_shape[0] += 1)),
+            ("indices that are no numbers", &|p| change!(p, Index(w) => w.indices.dtype = DType::F32)),
+            ("a result that is the indices", &|p| change!(p, Index(w) => w.out.buffer = w.indices.buffer)),
+            ("updates of a reading form", &|p| change!(p, Index(w) => w.updates = Some(w.table.clone()))),
+        ],
+    );
+}

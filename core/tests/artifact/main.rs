@@ -1,0 +1,11 @@
+//! Compiled artifacts: they come back as they were, what is not one is refused by name, hostile ones harm nothing, and
+//! the compiler's cache stays sound whoever dies over it.
+
+mod cache;
+#[path = "../devices/mod.rs"]
+mod devices;
+mod flaws;
+mod hostile;
+mod models;
+mod refusals;
+mod round_trip;

@@ -1,0 +1,130 @@
+//! `weft compile`: a graph or model folder to an artifact, for this machine's device or one that is only described.
+
+use crate::args::{Compile, Options};
+use crate::failure::{Failure, Result};
+use crate::output::{bytes, time};
+use serde_json::json;
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+use weft::graph::{Graph, Value};
+use weft::load;
+use weft::models::{Bert, BertConfig, Llama, LlamaConfig, Logits, config, sentence_config};
+use weft::profile::DeviceProfile;
+use weft::session::{Artifact, Compiler};
+use weft::tensor::{DType, Weights};
+
+/// A graph to compile: its name in the artifact, whether for training.
+struct Part {
+    name: String,
+    graph: Graph,
+    training: bool,
+}
+
+pub fn compile(args: &Compile, options: &Options, out: &mut dyn Write) -> Result<()> {
+    let start = Instant::now();
+    let compiler = match &args.profile {
+        Some(path) => Compiler::for_profile(&profile(path)?).with_precision(options.precision),
+        None => options.open()?.compiler(),
+    };
+    let parts = if args.model.is_dir() { model(args)? } else { vec![graph(args)?] };
+    let mut artifact = Artifact::new();
+    for part in &parts {
+        let compiled = match part.training {
+            true => compiler.compile_training(&part.graph),
+            false => compiler.compile(&part.graph),
+        };
+        let compiled = compiled.map_err(|e| Failure::from(e).within(&args.model))?;
+        artifact.add(part.name.as_str(), &compiled)?;
+    }
+    artifact.metadata_mut().insert("model".into(), args.model.display().to_string());
+    artifact.save(&args.out)?;
+    let size = std::fs::metadata(&args.out).map_err(|e| Failure::reading(&args.out, &e))?.len();
+    let device = artifact.profile().map_or("", |p| &p.name).to_string();
+    let names: Vec<&str> = artifact.names().collect();
+    if options.json {
+        let told = json!({
+            "file": args.out.display().to_string(), "graphs": names, "bytes": size, "device": device,
+            "precision": options.precision.to_string(), "weights": artifact.weights().len(),
+            "compile_ms": crate::output::ms(start.elapsed()),
+        });
+        writeln!(out, "{told}")?;
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "compiled {} for {device} in {}, wrote {} ({})",
+        names.join(", "),
+        time(start.elapsed()),
+        args.out.display(),
+        bytes(size)
+    )?;
+    Ok(())
+}
+
+fn profile(path: &Path) -> Result<DeviceProfile> {
+    let text = std::fs::read_to_string(path).map_err(|e| Failure::reading(path, &e))?;
+    text.parse().map_err(|e: weft::error::Error| {
+        Failure::from(e).within(path).advise("`weft devices --profile` prints that of --device.")
+    })
+}
+
+/// A graph's text form.
+fn graph(args: &Compile) -> Result<Part> {
+    let text = std::fs::read_to_string(&args.model).map_err(|e| Failure::reading(&args.model, &e))?;
+    let graph = Graph::parse(&text).map_err(|e| Failure::from(e).within(&args.model))?;
+    Ok(Part { name: "main".into(), graph, training: args.training })
+}
+
+/// A model folder: a graph for each number of tokens.
+fn model(args: &Compile) -> Result<Vec<Part>> {
+    let found = config(&args.model)?;
+    if found.get("model_type").and_then(serde_json::Value::as_str) == Some("llama") {
+        return llama(args, &LlamaConfig::from_json(&found)?);
+    }
+    weft::models::architecture(&found)?;
+    if args.training {
+        return Err(Failure::Usage("--training is for graphs with a loss and for Llama folders".into()));
+    }
+    let (bert, sentence) = (BertConfig::from_json(&found)?, sentence_config(&args.model)?);
+    let weights = load::weights(&args.model)?;
+    let part = |&tokens: &usize| {
+        let g = Graph::new();
+        let size = [args.batch, tokens];
+        let [ids, types] = ["input_ids", "token_type_ids"].map(|n| g.input(n, DType::U32, size));
+        let mask = g.input("attention_mask", DType::F32, size);
+        let x = Bert::new(&bert, &weights).hidden_states(&g, ids, types, mask);
+        g.output("embedding", Bert::pool(&g, x, mask, sentence.pooling, sentence.normalised));
+        Part { name: format!("embed-{}x{tokens}", args.batch), graph: g, training: false }
+    };
+    Ok(args.tokens.iter().map(part).collect())
+}
+
+/// The whole of a text at once for each number of tokens, a token at a time for the most of them, and training.
+/// The weights' dtypes are those of the folder's files; without files, f32.
+fn llama(args: &Compile, config: &LlamaConfig) -> Result<Vec<Part>> {
+    let files = ["model.safetensors", "model.safetensors.index.json"];
+    let weights = match files.iter().any(|f| args.model.join(f).exists()) {
+        true => load::weights(&args.model)?,
+        false => Weights::new(),
+    };
+    let model = || Llama::new(config).with_weights(&weights);
+    let ids = |g: &Graph, tokens: usize| g.input("ids", DType::U32, [args.batch, tokens]);
+    let mut parts = vec![];
+    for &tokens in &args.tokens {
+        let g = Graph::new();
+        g.output("logits", model().forward(&g, ids(&g, tokens), Logits::Last));
+        parts.push(Part { name: format!("prefill-{}x{tokens}", args.batch), graph: g, training: false });
+        if args.training {
+            let g = Graph::new();
+            g.set_loss(model().loss(&g, ids(&g, tokens)));
+            parts.push(Part { name: format!("train-{}x{tokens}", args.batch), graph: g, training: true });
+        }
+    }
+    let most = args.tokens.iter().max().copied().unwrap_or(1);
+    let g = Graph::new();
+    let [id, position]: [Value; 2] = ["id", "position"].map(|n| g.input(n, DType::U32, [1]));
+    g.output("logits", model().decode(&g, id, position, most));
+    parts.push(Part { name: format!("decode-{most}"), graph: g, training: false });
+    Ok(parts)
+}
