@@ -10,7 +10,7 @@ mod summary;
 pub use crate::device::Optimizer;
 pub use crate::device::gpu::{Profiling, Progress};
 pub use crate::profile::Precision;
-pub use compiler::{Compiled, Compiler};
+pub use compiler::{Compiled, Compiler, Saving};
 pub use inspect::{PartTime, StepTime, Tap, TapFormat};
 pub use parameters::Parameters;
 pub use run::{OutputKey, Session};
