@@ -141,7 +141,7 @@ fn every_operation_s_kernels_are_valid_everywhere() {
 
 /// The models that benchmarks run, with the sizes that make kernels use their large tiles.
 fn large_graphs() -> Vec<(&'static str, Plan)> {
-    let inference = PlanOptions { flash_backward: true, ..Default::default() };
+    let inference = everything();
     let mut all = vec![];
     let config = LlamaConfig { layers: 2, ..LlamaConfig::smollm2_135m() };
     for seq in [1, 16, 128, 512] {
@@ -248,12 +248,7 @@ fn nothing_between_two_barriers_overwrites_what_another_uses() {
     g.set_loss(loss);
     let by: Vec<_> = g.data().unwrap().parameters().map(|(v, _)| v).collect();
     let grads = weft::autodiff::gradients(&g, loss, None, &by).unwrap();
-    let options = PlanOptions {
-        gradients: by.into_iter().zip(grads).collect(),
-        flash_backward: true,
-        side_by_side: true,
-        ..Default::default()
-    };
+    let options = PlanOptions { gradients: by.into_iter().zip(grads).collect(), ..everything() };
     let p = plan(&g, &options).unwrap();
     let made = program(&p, &Limits::large(), Precision::Full).unwrap();
     check_hazards("training", &p, &made);
@@ -263,12 +258,70 @@ fn nothing_between_two_barriers_overwrites_what_another_uses() {
     let g = Graph::new();
     let [id, position] = ["id", "position"].map(|n| g.input(n, DType::U32, [1]));
     g.output("logits", Llama::new(&config).with_dtype(DType::F16).decode(&g, id, position, 64));
-    let p = plan(&g, &PlanOptions { side_by_side: true, ..Default::default() }).unwrap();
+    let p = plan(&g, &everything()).unwrap();
     let made = program(&p, &Limits::large(), Precision::Fast).unwrap();
     check_hazards("decode", &p, &made);
     // products of a layer, its two puts and its attention: norms, rotations and gates are computed where they are read
     let layer = made.steps.iter().filter(|d| d.barrier).count();
     assert!(layer <= 2 * 6 + 6, "{layer} levels for two layers");
+}
+
+/// Everything that the compiler asks for on a GPU.
+fn everything() -> PlanOptions {
+    PlanOptions {
+        flash_backward: true,
+        side_by_side: true,
+        fold_weights: true,
+        norms_in_products: true,
+        halves_in_products: true,
+        shared_dispatches: true,
+        ..Default::default()
+    }
+}
+
+/// A normed product whose two halves meet, of weights of a dtype, `[n, k]` or `[k, n]`.
+fn gated(g: &Graph, [m, n, k]: [usize; 3], dtype: DType, transposed: bool) -> weft::graph::Value {
+    let y = g.rms_norm(g.input("x", DType::F32, [m, k]), g.parameter("scale", [k]), 1e-5);
+    let shape = if transposed { [n, k] } else { [k, n] };
+    let weight = |name: &str| g.parameter_of(name, weft::tensor::TensorType::new(dtype, shape), false);
+    let w = g.concat(&[weight("gate"), weight("up")], if transposed { 0 } else { 1 });
+    let both = if transposed { g.linear(y, w, None) } else { g.matmul(y, w) };
+    g.mul(g.silu(g.narrow(both, 1, 0, n as i64)), g.narrow(both, 1, n as i64, n as i64))
+}
+
+#[test]
+fn norms_and_halves_in_products_are_valid_everywhere() {
+    let (mut failures, mut forms) = (vec![], 0);
+    let mut sizes = vec![];
+    for m in [1, 3, 8, 40, 128, 300, 1000] {
+        sizes.extend([[m, 9, 12], [m, 64, 100], [m, 150, 576], [m, 1536, 576], [m, 6000, 64]]);
+    }
+    for device in devices().into_iter().filter(|d| d.0 != "split") {
+        let mut seen = HashSet::new();
+        for &size in &sizes {
+            for (dtype, transposed) in [(DType::F32, true), (DType::F32, false), (DType::F16, true)] {
+                let (both, norm) = (Graph::new(), Graph::new());
+                both.output("y", gated(&both, size, dtype, transposed));
+                let y = norm.rms_norm(
+                    norm.input("x", DType::F32, [size[0], size[2]]),
+                    norm.parameter("s", [size[2]]),
+                    1e-5,
+                );
+                norm.output("y", norm.matmul_with(y, norm.parameter("w", [size[1], size[2]]), false, true));
+                for g in [both, norm] {
+                    let p = plan(&g, &everything()).unwrap();
+                    assert_eq!(p.steps.len(), 1, "{size:?}");
+                    for precision in [Precision::Full, Precision::Fast] {
+                        let name = format!("{size:?} of {dtype}, transposed {transposed}");
+                        check_plan(&name, &p, &device, precision, &mut seen, &mut failures);
+                    }
+                }
+            }
+        }
+        forms += seen.len();
+    }
+    assert!(forms > 300, "only {forms} texts");
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[0]);
 }
 
 /// A few kernels in full, for people to read in a change: what an edit of a skeleton does to them.
@@ -284,17 +337,30 @@ fn golden_texts_are_as_recorded() {
     let pointwise =
         |g: &Graph| g.silu(g.mul(g.input("x", DType::F32, [256, 256]), g.input("y", DType::F32, [256])));
     type Build<'a> = &'a dyn Fn(&Graph) -> weft::graph::Value;
-    let all: [(&str, Build<'_>); 4] = [
+    let normed = |g: &Graph| gated(g, [64, 96, 64], DType::F32, true);
+    // two rotations and the puts of what they give, as in a layer that decodes
+    let puts = |g: &Graph| {
+        let x = g.input("x", DType::F32, [2, 1, 64]);
+        let position = g.input("position", DType::U32, [1]);
+        for (name, from) in [("keys", g.tanh(x)), ("values", g.neg(x))] {
+            let state = g.state(name, DType::F32, [2, 16, 64]);
+            g.set_state(state, g.put(state, position, from, 1));
+        }
+        x
+    };
+    let all: [(&str, Build<'_>); 6] = [
         ("softmax", &softmax),
         ("linear_gelu", &product),
         ("embedding", &embedding),
         ("pointwise", &pointwise),
+        ("norm_gate", &normed),
+        ("two_puts", &puts),
     ];
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/kernels");
     for (name, build) in all {
         let g = Graph::new();
         g.output("y", build(&g));
-        let p = plan(&g, &PlanOptions::default()).unwrap();
+        let p = plan(&g, &everything()).unwrap();
         let text = program(&p, &Limits::least(), Precision::Full).unwrap().texts.join("\n// next kernel\n");
         let path = folder.join(format!("{name}.wgsl"));
         if std::env::var_os("WEFT_WRITE_GOLDEN").is_some() {

@@ -129,8 +129,19 @@ impl Emitter<'_> {
         }
         let (buffer, layout) = self.result(g.output, false);
         let out = Operand { buffer, dtype: DType::F32, offset: layout.offset, strides: layout.strides };
-        let mut work =
-            Product { batch: shape[..rank - 2].to_vec(), m, n, k, a, b, b_is_weight: weight, out, epilogue };
+        let mut work = Product {
+            batch: shape[..rank - 2].to_vec(),
+            m,
+            n,
+            k,
+            a,
+            b,
+            b_is_weight: weight,
+            out,
+            epilogue,
+            prologue: None,
+            halves: false,
+        };
         fold_batch(&mut work);
         Ok(Work::Product(work))
     }

@@ -15,10 +15,14 @@ mod fold;
 #[cfg(feature = "compiler")]
 mod fuse;
 #[cfg(feature = "compiler")]
+mod halves;
+#[cfg(feature = "compiler")]
 mod heavy;
 #[cfg(feature = "compiler")]
 mod layout;
 pub mod memory;
+#[cfg(feature = "compiler")]
+mod prologue;
 #[cfg(feature = "compiler")]
 mod state;
 mod step;
@@ -29,8 +33,8 @@ pub use verify::{Flaw, verify};
 pub use wire::FORMAT;
 
 pub use step::{
-    Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork,
-    Operand, Place, Plan, Pool, Port, Product, Rowwise, Scan, StatePort, Step, Work,
+    Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, Formula, IndexKind,
+    IndexWork, Operand, Place, Plan, Pool, Port, Product, Prologue, Rowwise, Scan, StatePort, Step, Work,
 };
 
 #[cfg(feature = "compiler")]
@@ -57,6 +61,12 @@ pub struct PlanOptions {
     pub side_by_side: bool,
     /// In plans without gradients, what depends on parameters alone is computed at init, and again when one changes.
     pub fold_weights: bool,
+    /// Products compute the norms of their rows themselves: for devices that stream rows in any case.
+    pub norms_in_products: bool,
+    /// Products whose two halves of columns meet in pointwise work do that work themselves.
+    pub halves_in_products: bool,
+    /// Small steps that do not wait for each other share a dispatch.
+    pub shared_dispatches: bool,
 }
 
 /// Plans a graph.
@@ -151,6 +161,13 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     e.finish_states(&next)?;
     let mut plan = e.plan;
     plan.unfused = options.no_fusion;
+    plan.shares_dispatches = options.shared_dispatches && !options.no_fusion;
+    if options.norms_in_products && !options.no_fusion {
+        prologue::take_norms(&mut plan);
+    }
+    if options.halves_in_products && !options.no_fusion {
+        halves::join_halves(&mut plan);
+    }
     place_scratch(&mut plan);
     match verify(&plan) {
         Ok(()) => Ok(plan),
@@ -186,6 +203,7 @@ impl Work {
             }
             Work::Product(w) => {
                 [&w.a, &w.b].into_iter().for_each(|o| f(o, false));
+                w.prologue.iter().flat_map(|p| &p.operands).for_each(|o| f(o, false));
                 epilogue(&w.epilogue, &mut f);
                 f(&w.out, true);
             }

@@ -31,6 +31,8 @@ pub struct Plan {
     pub loss: Option<usize>,
     /// Every node has a step of its own.
     pub unfused: bool,
+    /// On a GPU, small steps that do not wait for each other may share a dispatch.
+    pub shares_dispatches: bool,
     /// Trainable parameters (index into `parameters`) and the buffers of their gradients.
     pub gradients: Vec<(usize, BufferId)>,
 }
@@ -169,7 +171,8 @@ pub struct Rowwise {
 }
 
 /// Pointwise work on a product's results before they are stored: `Instr::Load(0)` is the product's
-/// own f32 result, `Instr::Load(i)` reads `operands[i - 1]`.
+/// own f32 result, `Instr::Load(i)` reads `operands[i - 1]`. Where halves of a product meet
+/// ([`Product::halves`]), `Load(0)` and `Load(1)` are a result of each, and `Load(i)` reads `operands[i - 2]`.
 #[derive(Debug, Clone)]
 pub struct Epilogue {
     /// Axes; the last are the columns, those before make up batch and row, row-major.
@@ -180,6 +183,28 @@ pub struct Epilogue {
     pub tape: Tape,
     /// The register that is stored, an f32.
     pub result: Reg,
+}
+
+/// A value computed from others.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Formula {
+    /// The code.
+    pub tape: Tape,
+    /// The register that is the value, an f32.
+    pub result: Reg,
+}
+
+/// A norm of A's rows inside their product: with Σ a sum along k, C = factor(Σ measured(A)) · (element(A) · B).
+#[derive(Debug, Clone)]
+pub struct Prologue {
+    /// What `element` reads besides A, along k: one stride each.
+    pub operands: Vec<Operand>,
+    /// What is multiplied by B in place of an element of A, which is `Load(0)`; `Load(i)` reads `operands[i - 1]`.
+    pub element: Formula,
+    /// What is summed along k, of A's element, `Load(0)`. It is 0 of 0.
+    pub measured: Formula,
+    /// The factor on the row's results, of the sum, `Load(0)`.
+    pub factor: Formula,
 }
 
 /// C[batch, m, n] = A[batch, m, k] · B[batch, k, n], in f32.
@@ -203,6 +228,10 @@ pub struct Product {
     pub out: Operand,
     /// Pointwise work on the results.
     pub epilogue: Option<Epilogue>,
+    /// A norm of A's rows; then A has stride 1 along k, and k, its offset and other strides are multiples of 4.
+    pub prologue: Option<Prologue>,
+    /// B has 2·n columns, and the epilogue makes column j of C from the results of columns j and j + n.
+    pub halves: bool,
 }
 
 /// A convolution of contiguous f32 `[n, o, oh, ow]` output.

@@ -3,7 +3,7 @@
 //!
 //! What goes wrong with the folder is nobody's error: then the graph is compiled.
 
-use super::Compiled;
+use super::{Compiled, Saving};
 use crate::device::Device;
 use crate::device::gpu::Progress;
 use crate::optimise::Group;
@@ -30,6 +30,7 @@ pub(super) struct Options<'a> {
     pub(super) precision: Precision,
     pub(super) no_fusion: bool,
     pub(super) groups: &'a [Group],
+    pub(super) without: &'a [Saving],
     pub(super) training: bool,
 }
 
@@ -49,10 +50,12 @@ impl Cache {
     /// The name of a graph's entry: of its text (constants included), all options, the device and the engine.
     pub(super) fn key(&self, graph: &str, options: &Options<'_>) -> String {
         // a new option is an error here
-        let Options { profile, precision, no_fusion, groups, training } = options;
+        let Options { profile, precision, no_fusion, groups, without, training } = options;
         let groups: Vec<&str> = groups.iter().map(|g| g.name()).collect();
-        let options =
-            format!("{precision} no_fusion={no_fusion} training={training} rules={}", groups.join(","));
+        let options = format!(
+            "{precision} no_fusion={no_fusion} training={training} without={without:?} rules={}",
+            groups.join(",")
+        );
         let engine = concat!(env!("CARGO_PKG_VERSION"), " cache 1");
         let format = FORMAT.to_string();
         let parts = [engine, &format, crate::optimise::version(), &profile.to_string(), &options, graph];

@@ -14,12 +14,36 @@ use crate::tensor::DType;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Something that a compiler does to make a step shorter; see [`Compiler::without`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saving {
+    /// What depends on weights alone is computed at init.
+    FoldedWeights,
+    /// On a GPU, products compute the norms of their rows.
+    NormsInProducts,
+    /// On a GPU, products whose halves meet in pointwise work do it.
+    HalvesInProducts,
+    /// On a GPU, small steps share a dispatch.
+    SharedDispatches,
+}
+
+impl Saving {
+    /// All, by name.
+    pub const ALL: [(&'static str, Saving); 4] = [
+        ("folded-weights", Saving::FoldedWeights),
+        ("norms-in-products", Saving::NormsInProducts),
+        ("halves-in-products", Saving::HalvesInProducts),
+        ("shared-dispatches", Saving::SharedDispatches),
+    ];
+}
+
 /// Compiles graphs for a device.
 pub struct Compiler {
     device: Option<Device>,
     profile: Arc<DeviceProfile>,
     cache: Option<Cache>,
     no_fusion: bool,
+    without: Vec<Saving>,
     precision: Precision,
     progress: Progress,
     groups: Vec<Group>,
@@ -39,6 +63,7 @@ impl Compiler {
             profile: Arc::new(profile.clone()),
             cache: None,
             no_fusion: false,
+            without: vec![],
             precision: Precision::Full,
             progress: Progress::default(),
             groups: Group::ALL.to_vec(),
@@ -63,6 +88,12 @@ impl Compiler {
     /// Runs every node by itself, as it came: slower, for finding out whether fusion changes a result.
     pub fn without_fusion(mut self) -> Compiler {
         self.no_fusion = true;
+        self
+    }
+
+    /// Leaves something out, to see what it is worth.
+    pub fn without(mut self, saving: Saving) -> Compiler {
+        self.without.push(saving);
         self
     }
 
@@ -100,6 +131,7 @@ impl Compiler {
             precision: self.precision,
             no_fusion: self.no_fusion,
             groups: &self.groups,
+            without: &self.without,
             training,
         };
         let key = cache.key(&data.to_string(), &options);
@@ -115,12 +147,16 @@ impl Compiler {
 
     fn options(&self, gradients: Vec<(Value, Value)>) -> PlanOptions {
         let gpu = self.profile.is_gpu();
+        let with = |saving: Saving| !self.without.contains(&saving);
         PlanOptions {
             gradients,
             no_fusion: self.no_fusion,
             flash_backward: gpu,
             side_by_side: gpu,
-            fold_weights: true,
+            fold_weights: with(Saving::FoldedWeights),
+            norms_in_products: gpu && with(Saving::NormsInProducts),
+            halves_in_products: gpu && with(Saving::HalvesInProducts),
+            shared_dispatches: gpu && with(Saving::SharedDispatches),
         }
     }
 

@@ -18,7 +18,7 @@ pub use crate::profile::Precision;
 pub use artifact::{Artifact, Weight};
 pub use compiled::Compiled;
 #[cfg(feature = "compiler")]
-pub use compiler::Compiler;
+pub use compiler::{Compiler, Saving};
 pub use inspect::{PartTime, StepTime, Tap, TapFormat};
 pub use parameters::Parameters;
 pub use run::{OutputKey, Session};

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use weft::device::{Device, DeviceKind};
 use weft::profile::Precision;
-use weft::session::Compiler;
+use weft::session::{Compiler, Saving};
 
 /// On-device machine learning: run a model from safetensors weights, or fine-tune it.
 #[derive(Parser)]
@@ -246,6 +246,10 @@ pub struct Bench {
     #[arg(long, value_name = "pass|dispatch", num_args = 0..=1, default_missing_value = "dispatch",
           value_parser = ["pass", "dispatch"])]
     pub profile: Option<String>,
+    /// Leave this out, to see what it is worth; may be given several times
+    #[arg(long, value_name = "SAVING", requires = "case", value_parser = clap::builder::PossibleValuesParser::new(
+          Saving::ALL.map(|s| s.0)))]
+    pub without: Vec<String>,
     /// Also measure the machine's peak, and give the share of it that was reached
     #[arg(long)]
     pub peak: bool,

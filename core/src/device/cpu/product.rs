@@ -8,7 +8,7 @@ use super::isa::isa;
 use super::parameters::{PackKey, Store, pack};
 use super::rowwise::PreparedEpilogue;
 use super::threads::ThreadPool;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{Operand, Place, Plan, Product};
 use crate::tensor::DType;
 use std::sync::Arc;
@@ -41,6 +41,9 @@ enum Weight {
 impl PreparedProduct {
     /// Prepares a product of a plan.
     pub fn new(p: &Product, plan: &Plan) -> Result<Self> {
+        if p.prologue.is_some() || p.halves {
+            return Err(Error::internal("the CPU's products take no norms and join no halves"));
+        }
         let axes = p.batch.len();
         let count: usize = p.batch.iter().product();
         let mut batches = Vec::with_capacity(count);

@@ -427,8 +427,8 @@ impl Executor {
         for step in 0..self.prepared.program.steps.len() {
             self.on_run(move |r, _, context| Run::run_now(context, std::slice::from_ref(&r.steps[step])))?;
             let d = &self.prepared.program.steps[step];
-            if let Some(buffer) = d.result {
-                see(&d.label, buffer, &self.read_memory(buffer)?)?;
+            for (buffer, label) in &d.results {
+                see(label, *buffer, &self.read_memory(*buffer)?)?;
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! A plan as kernels: which run side by side, where a barrier stands, where everything lies. Pure; no driver is asked.
 
-use super::kernels::{self, Precision};
+use super::kernels::{self, Precision, shared};
 use super::limits::Limits;
 use super::wgsl::source::{Kernel, Layouts, Slot};
 use crate::error::{Error, Result};
@@ -29,8 +29,8 @@ pub struct Dispatch {
     pub label: String,
     /// What sort of work it is.
     pub kind: &'static str,
-    /// The plan's buffer it completes, if it completes one.
-    pub result: Option<BufferId>,
+    /// The plan's buffers it completes, each with the names of its nodes.
+    pub results: Vec<(BufferId, String)>,
 }
 
 /// One binding of a dispatch.
@@ -91,6 +91,8 @@ pub struct Program {
 struct Node {
     kernel: Kernel,
     step: usize,
+    /// Steps that share its dispatch.
+    others: Vec<usize>,
     /// Number of its step's first scratch.
     scratch: usize,
     level: usize,
@@ -108,25 +110,31 @@ pub fn program(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Pro
     let mut scratch_sizes: Vec<usize> = vec![];
     let mut lower = |steps: &[Step]| -> Result<Vec<Node>> {
         let mut nodes: Vec<Node> = vec![];
+        let mut reports = Vec::with_capacity(steps.len());
         for (step, s) in steps.iter().enumerate() {
             if let Work::Index(w) = &s.work {
                 let limit = w.table_shape[w.axis];
                 lookups.push(Lookup { label: s.label.clone(), indices: w.indices.clone(), limit });
             }
-            let made =
-                kernels::kernels(&s.work, lookups.len().saturating_sub(1), &layouts, limits, precision)?;
+            let report = lookups.len().saturating_sub(1);
+            reports.push(report);
+            let made = kernels::kernels(&s.work, report, &layouts, limits, precision)?;
             let first = scratch_sizes.len();
             scratch_sizes.extend(made.scratch);
             let count = made.kernels.len();
             nodes.extend(made.kernels.into_iter().enumerate().map(|(i, kernel)| Node {
                 kernel,
                 step,
+                others: vec![],
                 scratch: first,
                 level: 0,
                 last: i + 1 == count,
             }));
         }
         levels(&mut nodes, steps, &layouts);
+        if plan.shares_dispatches {
+            share(&mut nodes, steps, &reports, &layouts, limits);
+        }
         Ok(nodes)
     };
     let (once, steps) = (lower(&plan.once)?, lower(&plan.steps)?);
@@ -238,6 +246,39 @@ fn levels(nodes: &mut [Node], steps: &[Step], layouts: &Layouts) {
     nodes.sort_by_key(|n| n.level);
 }
 
+/// Joins kernels of a level that may share a dispatch.
+fn share(nodes: &mut Vec<Node>, steps: &[Step], reports: &[usize], layouts: &Layouts, limits: &Limits) {
+    let mut all: Vec<Node> = Vec::with_capacity(nodes.len());
+    // where the level has a dispatch that more can join
+    let mut open: Option<usize> = None;
+    let alone: Vec<bool> = {
+        let mut counts = vec![0; steps.len()];
+        nodes.iter().for_each(|n| counts[n.step] += 1);
+        counts.into_iter().map(|c| c == 1).collect()
+    };
+    for n in nodes.drain(..) {
+        if all.last().is_some_and(|last| last.level != n.level) {
+            open = None;
+        }
+        if !alone[n.step] || !shared::shares(&steps[n.step].work, &n.kernel) {
+            all.push(n);
+            continue;
+        }
+        if let Some(at) = open {
+            let own: Vec<usize> = [&[all[at].step], all[at].others.as_slice(), &[n.step]].concat();
+            let works: Vec<_> = own.iter().map(|&s| (&steps[s].work, reports[s])).collect();
+            if let Some(kernel) = shared::joined(&works, layouts, limits) {
+                all[at].kernel = kernel;
+                all[at].others.push(n.step);
+                continue;
+            }
+        }
+        open = Some(all.len());
+        all.push(n);
+    }
+    *nodes = all;
+}
+
 #[derive(Default)]
 struct Texts {
     known: HashMap<String, usize>,
@@ -262,20 +303,23 @@ fn dispatches(nodes: &[Node], steps: &[Step], texts: &mut Texts) -> Vec<Dispatch
             Slot::Scratch(i) => Bound::Scratch(n.scratch + i),
             Slot::Errors => Bound::Errors,
         };
-        let work = &steps[n.step].work;
-        let mut result = None;
-        if n.last {
-            work.for_each_operand(|o, written| result = written.then_some(o.buffer).or(result));
+        let own: Vec<usize> = [&[n.step], n.others.as_slice()].concat();
+        let mut results = vec![];
+        for step in own.iter().filter(|_| n.last).map(|&s| &steps[s]) {
+            let mut result = None;
+            step.work.for_each_operand(|o, written| result = written.then_some(o.buffer).or(result));
+            results.extend(result.map(|b| (b, step.label.clone())));
         }
+        let labels: Vec<&str> = own.iter().map(|&s| steps[s].label.as_str()).collect();
         all.push(Dispatch {
             text: texts.number(&n.kernel.text),
             slots: n.kernel.bindings.iter().map(|b| bound(b.slot)).collect(),
             written: n.kernel.bindings.iter().map(|b| b.written).collect(),
             groups: n.kernel.groups,
             barrier: n.level != level,
-            label: steps[n.step].label.clone(),
-            kind: kernels::name(work),
-            result,
+            label: labels.join(" & "),
+            kind: kernels::name(&steps[n.step].work),
+            results,
         });
         level = n.level;
     }

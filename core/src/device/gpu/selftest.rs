@@ -80,6 +80,8 @@ fn plan(m: usize, n: usize, k: usize) -> Plan {
         b_is_weight: false,
         out: operand(2, &[wide, 1]),
         epilogue: None,
+        prologue: None,
+        halves: false,
     };
     let mut tape = Tape::default();
     let load = tape.push(Instr::Load(0), Kind::F);

@@ -33,7 +33,7 @@ fn all_f32(operands: &[&Operand]) -> Checked<()> {
 
 impl Checker<'_> {
     pub(super) fn product(&self, w: &Product) -> Checked<()> {
-        let Product { batch, m, n, k, a, b, b_is_weight, out, epilogue } = w;
+        let Product { batch, m, n, k, a, b, b_is_weight, out, epilogue, prologue, halves } = w;
         let (m, n, k) = (*m, *n, *k);
         let batches = count(batch)?;
         if batches > MOST_BATCHES {
@@ -41,21 +41,28 @@ impl Checker<'_> {
         }
         let over = |outer: usize, inner: usize| [batch.as_slice(), &[outer, inner]].concat();
         bounded(&[batches, m, n, k, 16])?;
-        bounded(&[batches, n, k, 16])?;
+        bounded(&[batches, n, k, 32])?;
         all_f32(&[a, out])?;
         let packs = *b_is_weight && matches!(b.dtype, DType::F16 | DType::BF16);
         if b.dtype != DType::F32 && !packs {
             return refuse("f32, or f16 or bf16 of a weight", b.dtype);
         }
         self.reads(a, &over(m, k))?;
-        self.reads(b, &over(k, n))?;
+        let columns = if *halves { count(&[2, n])? } else { n };
+        self.reads(b, &over(k, columns))?;
         self.writes(out, &over(m, n))?;
         adjacent(out, n)?;
         self.apart(out, [a, b])?;
         if *b_is_weight && batch.iter().zip(&b.strides).any(|(n, s)| *n > 1 && *s != 0) {
             return refuse("a weight that all products share", format!("strides {:?}", b.strides));
         }
-        self.epilogue(epilogue, out, count(&[batches, m])?, n)
+        if let Some(p) = prologue {
+            self.prologue(p, a, out, k)?;
+        }
+        if *halves && epilogue.is_none() {
+            return refuse("an epilogue that joins the halves", "none");
+        }
+        self.epilogue(epilogue, out, count(&[batches, m])?, n, 1 + usize::from(*halves))
     }
 
     pub(super) fn convolution(&self, w: &Convolution) -> Checked<()> {
@@ -96,7 +103,7 @@ impl Checker<'_> {
         }
         bounded(&[elements, cg, kh, kw, 16])?;
         bounded(&[o, cg, kh, kw, 16])?;
-        self.epilogue(epilogue, out, count(&[n, o])?, count(&[oh, ow])?)
+        self.epilogue(epilogue, out, count(&[n, o])?, count(&[oh, ow])?, 1)
     }
 
     fn attention_inputs(&self, w: &AttentionInputs) -> Checked<()> {

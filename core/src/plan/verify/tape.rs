@@ -3,7 +3,7 @@
 use super::reach::{MOST, count};
 use super::{Checked, Checker, refuse};
 use crate::expr::{Fold, Instr, Kind, Reg, Tape};
-use crate::plan::{Epilogue, Operand, Rowwise};
+use crate::plan::{Epilogue, Formula, Operand, Prologue, Rowwise};
 
 /// Most axes of a fused step: those of a value, and one of halves.
 const MOST_AXES: usize = 9;
@@ -15,8 +15,8 @@ struct Around<'a> {
     domain: &'a [usize],
     reduced: &'a [bool],
     operands: &'a [Operand],
-    /// `Load(0)` is a product's result, `Load(i)` the operand before.
-    product: bool,
+    /// How many loads come before the operands: a product's results, or a value that is given.
+    given: usize,
     reductions: &'a [(Fold, Reg)],
 }
 
@@ -36,11 +36,7 @@ impl Around<'_> {
 
     /// The kind that `Load(i)` gives, and whether it varies along a row.
     fn load(&self, i: usize) -> Checked<(Kind, bool)> {
-        let at = match (self.product, i) {
-            (true, 0) => return Ok((Kind::F, true)),
-            (true, i) => i - 1,
-            (false, i) => i,
-        };
+        let Some(at) = i.checked_sub(self.given) else { return Ok((Kind::F, true)) };
         match self.operands.get(at) {
             Some(o) => Ok((Kind::of(o.dtype), self.moves(&o.strides))),
             None => refuse(format!("a load of one of {} operands", self.operands.len()), at),
@@ -150,7 +146,7 @@ impl Checker<'_> {
         }
         operands.iter().try_for_each(|o| self.reads_lanes(o, domain))?;
         self.apart(out, operands)?;
-        let around = Around { domain, reduced, operands, product: false, reductions };
+        let around = Around { domain, reduced, operands, given: 0, reductions };
         let facts = around.check(tape)?;
         match tape.code.get(*result) {
             Some((_, kind)) if *kind == Kind::of(out.dtype) => {}
@@ -174,6 +170,7 @@ impl Checker<'_> {
         out: &Operand,
         rows: usize,
         columns: usize,
+        results: usize,
     ) -> Checked<()> {
         let Some(Epilogue { domain, operands, tape, result }) = epilogue else { return Ok(()) };
         let last = domain.last().copied();
@@ -183,11 +180,37 @@ impl Checker<'_> {
         operands.iter().try_for_each(|o| self.reads(o, domain))?;
         self.apart(out, operands)?;
         let reduced = vec![false; domain.len()];
-        Around { domain, reduced: &reduced, operands, product: true, reductions: &[] }.check(tape)?;
+        Around { domain, reduced: &reduced, operands, given: results, reductions: &[] }.check(tape)?;
         match tape.code.get(*result) {
             Some((_, Kind::F)) => Ok(()),
             Some((_, kind)) => refuse("an epilogue's result for f32", format!("{kind:?}")),
             None => refuse(format!("one of {} registers", tape.code.len()), result),
         }
+    }
+    /// A norm of rows of A, k long, of a product that does nothing else with them.
+    pub(super) fn prologue(&self, p: &Prologue, a: &Operand, out: &Operand, k: usize) -> Checked<()> {
+        let Prologue { operands, element, measured, factor } = p;
+        // rows are read four elements at a time
+        let [strides @ .., along] = a.strides.as_slice() else { return refuse("rows", "none") };
+        let fours = |v: isize| v % 4 == 0;
+        if *along != 1 || k % 4 != 0 || !fours(a.offset) || !strides.iter().all(|s| fours(*s)) {
+            return refuse("rows of whole fours, one after the other", format!("{a:?}, {k} long"));
+        }
+        operands.iter().try_for_each(|o| self.reads(o, &[k]))?;
+        self.apart(out, operands)?;
+        for (formula, operands) in [(element, operands.as_slice()), (measured, &[]), (factor, &[])] {
+            let Formula { tape, result } = formula;
+            if let Some((instr, _)) =
+                tape.code.iter().find(|(i, _)| matches!(i, Instr::Index(_) | Instr::Reduced(_)))
+            {
+                return refuse("a formula without positions", format!("{instr:?}"));
+            }
+            Around { domain: &[k], reduced: &[false], operands, given: 1, reductions: &[] }.check(tape)?;
+            match tape.code.get(*result) {
+                Some((_, Kind::F)) => {}
+                other => return refuse("a formula's result of f32", format!("{other:?}")),
+            }
+        }
+        Ok(())
     }
 }

@@ -155,6 +155,7 @@ impl Reader {
             states: self.list(Reader::state)?,
             loss: self.maybe(Reader::size)?,
             unfused: self.flag()?,
+            shares_dispatches: self.flag()?,
             gradients: self.list(|r| Ok((r.size()?, r.size()?)))?,
         })
     }

@@ -5,8 +5,8 @@ use super::write::Writer;
 use crate::expr::{Instr, Tape};
 use crate::graph::{AttentionForm, ConvolutionForm, PoolForm};
 use crate::plan::{
-    Attention, AttentionGrad, AttentionInputs, Convolution, Epilogue, IndexWork, Operand, Pool, Product,
-    Rowwise, Scan, Step, Work,
+    Attention, AttentionGrad, AttentionInputs, Convolution, Epilogue, Formula, IndexWork, Operand, Pool,
+    Product, Prologue, Rowwise, Scan, Step, Work,
 };
 
 impl Writer {
@@ -153,7 +153,7 @@ impl Writer {
     }
 
     fn product(&mut self, w: &Product) {
-        let Product { batch, m, n, k, a, b, b_is_weight, out, epilogue } = w;
+        let Product { batch, m, n, k, a, b, b_is_weight, out, epilogue, prologue, halves } = w;
         self.sizes(batch);
         [m, n, k].into_iter().for_each(|v| self.size(*v));
         self.operand(a);
@@ -161,6 +161,17 @@ impl Writer {
         self.flag(*b_is_weight);
         self.operand(out);
         self.epilogue(epilogue);
+        self.maybe(prologue.as_ref(), Writer::prologue);
+        self.flag(*halves);
+    }
+
+    fn prologue(&mut self, p: &Prologue) {
+        let Prologue { operands, element, measured, factor } = p;
+        self.list(operands, Writer::operand);
+        for Formula { tape, result } in [element, measured, factor] {
+            self.tape(tape);
+            self.size(*result);
+        }
     }
 
     fn convolution(&mut self, w: &Convolution) {
@@ -321,7 +332,15 @@ impl Reader {
             b_is_weight: self.flag()?,
             out: self.operand()?,
             epilogue: self.epilogue()?,
+            prologue: self.maybe(Reader::prologue)?,
+            halves: self.flag()?,
         })
+    }
+
+    fn prologue(&mut self) -> Read<Prologue> {
+        let operands = self.list(Reader::operand)?;
+        let mut formula = || Ok(Formula { tape: self.tape()?, result: self.size()? });
+        Ok(Prologue { operands, element: formula()?, measured: formula()?, factor: formula()? })
     }
 
     fn convolution(&mut self) -> Read<Convolution> {

@@ -92,6 +92,7 @@ impl Writer {
             outputs,
             loss,
             unfused,
+            shares_dispatches,
             gradients,
         } = plan;
         self.size(buffers.len());
@@ -105,6 +106,7 @@ impl Writer {
         self.list(states, Writer::state);
         self.maybe(*loss, Writer::size);
         self.flag(*unfused);
+        self.flag(*shares_dispatches);
         self.list(gradients, |w, (parameter, buffer)| {
             w.size(*parameter);
             w.size(*buffer);

@@ -14,7 +14,7 @@ use serde_json::json;
 use std::io::Write;
 use std::time::Instant;
 use weft::graph::{Graph, Value};
-use weft::session::{Compiled, Optimizer, Session};
+use weft::session::{Compiled, Optimizer, Saving, Session};
 use weft::tensor::{TensorType, Weights};
 
 /// A graph to time.
@@ -72,10 +72,16 @@ pub fn list(as_json: bool, out: &mut dyn Write) -> Result<()> {
 }
 
 impl Case {
-    pub fn bench(&self, seconds: f64, place: &Place, profile: Option<&str>) -> Result<Measured> {
+    pub fn bench(
+        &self,
+        seconds: f64,
+        place: &Place,
+        without: &[String],
+        profile: Option<&str>,
+    ) -> Result<Measured> {
         let mut filler = Filler::new(20_240_807);
         let start = Instant::now();
-        let compiled = self.compile(place)?;
+        let compiled = self.compile(place, without)?;
         let compiling = start.elapsed();
         let weights = Self::weights(&mut filler, &compiled)?;
         let start = Instant::now();
@@ -101,10 +107,11 @@ impl Case {
         })
     }
 
-    fn compile(&self, place: &Place) -> Result<Compiled> {
+    fn compile(&self, place: &Place, without: &[String]) -> Result<Compiled> {
         let graph = Graph::new();
         let result = (self.build)(&graph);
-        let compiler = place.compiler();
+        let savings = Saving::ALL.iter().filter(|s| without.iter().any(|w| w == s.0));
+        let compiler = savings.fold(place.compiler(), |c, s| c.without(s.1));
         if self.learns.is_some() {
             graph.set_loss(result);
             return Ok(compiler.compile_training(&graph)?);
@@ -153,7 +160,7 @@ mod tests {
         let cases: Vec<&Case> = all().collect();
         for (i, case) in cases.iter().enumerate() {
             assert!(cases[..i].iter().all(|c| c.name != case.name), "{} twice", case.name);
-            let compiled = case.compile(&place).unwrap_or_else(|e| panic!("{}: {e:?}", case.name));
+            let compiled = case.compile(&place, &[]).unwrap_or_else(|e| panic!("{}: {e:?}", case.name));
             // what the plan's borders hold is at least read or written once (tables are only looked up in)
             let bytes =
                 |p: &weft::plan::Port| TensorType::new(p.dtype, p.shape.clone()).bytes().unwrap() as f64;

@@ -32,6 +32,8 @@ pub fn kernels(w: &Convolution, layouts: &Layouts, limits: &Limits, precision: P
         a_vec: if four { Along::K } else { Along::None },
         b_vec: Along::None,
         c_vec: plane.is_multiple_of(4) && w.out.offset % 4 == 0,
+        norm: false,
+        halves: false,
     };
     let skeleton = products::choose(&shape, limits, precision);
     let fill = |source: &mut Source<'_>, text: &str| {
@@ -63,7 +65,7 @@ pub fn kernels(w: &Convolution, layouts: &Layouts, limits: &Limits, precision: P
             ));
         }
         if text.contains("store(") || text.contains("store4(") {
-            epilogue::put(source, &w.epilogue, &w.out, shape.c_vec);
+            epilogue::put(source, &w.epilogue, &w.out, shape.c_vec, false);
             let at = format!(
                 "let p = col % {plane}u;\nlet outer = col / {plane}u * {o}u + z * {og}u + row;\n\
                  let at = outer * {plane}u + p + {}u;\n",
@@ -119,7 +121,7 @@ fn direct(w: &Convolution, layouts: &Layouts) -> Kernel {
     let [n, o, oh, ow] = w.out_shape;
     let (og, plane, total) = (o / groups, oh * ow, n * o * oh * ow);
     window(&mut source, w);
-    epilogue::put(&mut source, &w.epilogue, &w.out, false);
+    epilogue::put(&mut source, &w.epilogue, &w.out, false, false);
     let (grid, mut body) = walk::each("i", total, THREADS);
     body += &format!(
         "let p = i % {plane}u;\nlet outer = i / {plane}u;\nlet channel = outer % {o}u;\nvar sum = 0.0f;\n"

@@ -7,8 +7,8 @@ use crate::plan::{Epilogue, Operand};
 
 /// Puts `fn finished(outer, col, at, v)` into the kernel, which does the pointwise work on result (outer, col) and
 /// writes it at `at`; with `wide`, also `fn finished4`, on four columns from `col`. `outer` counts the epilogue's axes
-/// but the last row-major.
-pub fn put(source: &mut Source<'_>, epilogue: &Option<Epilogue>, out: &Operand, wide: bool) {
+/// but the last row-major. With `halves`, a second result, `u`, stands behind the first.
+pub fn put(source: &mut Source<'_>, epilogue: &Option<Epilogue>, out: &Operand, wide: bool, halves: bool) {
     let Some(e) = epilogue else {
         let one = source.store(out, "at", "v");
         source.function(format!("fn finished(outer: u32, col: u32, at: u32, v: f32) {{ {one} }}"));
@@ -19,15 +19,20 @@ pub fn put(source: &mut Source<'_>, epilogue: &Option<Epilogue>, out: &Operand, 
         }
         return;
     };
-    let text = body(source, e, out, 1);
-    source.function(format!("fn finished(outer: u32, col: u32, at: u32, v: f32) {{\n{text}}}"));
-    if wide {
-        let text = body(source, e, out, 4);
-        source.function(format!("fn finished4(outer: u32, col: u32, at: u32, v: vec4<f32>) {{\n{text}}}"));
+    let results: &[&str] = if halves { &["v", "u"] } else { &["v"] };
+    for (name, of, lanes) in
+        [("finished", "f32", 1), ("finished4", "vec4<f32>", 4)].into_iter().take(1 + usize::from(wide))
+    {
+        let text = body(source, e, out, results, lanes);
+        let values: Vec<String> = results.iter().map(|v| format!("{v}: {of}")).collect();
+        source.function(format!(
+            "fn {name}(outer: u32, col: u32, at: u32, {}) {{\n{text}}}",
+            values.join(", ")
+        ));
     }
 }
 
-fn body(source: &mut Source<'_>, e: &Epilogue, out: &Operand, lanes: usize) -> String {
+fn body(source: &mut Source<'_>, e: &Epilogue, out: &Operand, results: &[&str], lanes: usize) -> String {
     let indices = index_strides(&e.tape);
     let last = e.domain.len() - 1;
     let operands: Vec<&[isize]> = e.operands.iter().map(|o| o.strides.as_slice()).collect();
@@ -47,7 +52,7 @@ fn body(source: &mut Source<'_>, e: &Epilogue, out: &Operand, lanes: usize) -> S
         strides,
         indices: &indices,
         index_strides,
-        first: Some("v"),
+        first: Some(results),
     };
     let (lines, value) = code.print(source, &coordinates, lanes);
     text += &lines;

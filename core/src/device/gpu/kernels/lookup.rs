@@ -2,6 +2,7 @@
 //! read as 0 and reported. Sums are made in the order of the indices, by one thread each: the same bits every time.
 
 use super::rowwise::{self, entry};
+use super::shared::Share;
 use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::source::{Kernel, Layouts, Slot, Source, View};
 use crate::device::gpu::wgsl::walk;
@@ -16,15 +17,22 @@ const SEARCH: usize = 2048;
 /// The kernels of a look-up; bad indices are reported in the `report`-th word of the errors.
 pub fn kernels(w: &IndexWork, report: usize, layouts: &Layouts, limits: &Limits) -> Vec<Kernel> {
     let w = &halves(w);
-    let look = Lookup::new(w, report, layouts);
+    let look = Lookup::new(w, report, layouts, "");
     match w.kind {
         IndexKind::Take | IndexKind::Gather => vec![look.read()],
         _ => {
             let mut all = look.copy(limits);
-            all.push(look.write());
+            let mut source = Source::new(layouts);
+            let Share { body, threads, grid } = look.write(&mut source);
+            all.push(source.finish(&entry(threads, &body), grid));
             all
         }
     }
+}
+
+/// A put in place in a kernel that it may share with other steps; the names of its functions end in `tag`.
+pub fn put(source: &mut Source<'_>, w: &IndexWork, report: usize, layouts: &Layouts, tag: &str) -> Share {
+    Lookup::new(&halves(w), report, layouts, tag).write(source)
 }
 
 /// 64-bit elements move as two of 32.
@@ -52,6 +60,8 @@ struct Lookup<'a> {
     twice: bool,
     report: usize,
     layouts: &'a Layouts,
+    /// What the names of functions end in.
+    tag: &'a str,
     outer: usize,
     limit: usize,
     inner: usize,
@@ -60,7 +70,7 @@ struct Lookup<'a> {
 }
 
 impl<'a> Lookup<'a> {
-    fn new(w: &'a IndexWork, report: usize, layouts: &'a Layouts) -> Self {
+    fn new(w: &'a IndexWork, report: usize, layouts: &'a Layouts, tag: &'a str) -> Self {
         let (shape, axis) = (&w.table_shape, w.axis);
         let whole = matches!(w.kind, IndexKind::Take | IndexKind::TakeAdd | IndexKind::TakePut);
         let twice = !whole && layouts.buffers[w.table.buffer].dtype == DType::I64;
@@ -69,6 +79,7 @@ impl<'a> Lookup<'a> {
             twice,
             report,
             layouts,
+            tag,
             outer: shape[..axis].iter().product(),
             limit: shape[axis],
             inner: shape[axis + 1..].iter().product(),
@@ -90,7 +101,7 @@ impl<'a> Lookup<'a> {
             DType::I32 => format!("bitcast<u32>({})", source.load(&at, &format!("(i + {}u)", o.offset))),
             _ => source.load(&at, &format!("(i + {}u)", o.offset)),
         };
-        source.function(format!("fn index(i: u32) -> u32 {{ return {value}; }}"));
+        source.function(format!("fn index{}(i: u32) -> u32 {{ return {value}; }}", self.tag));
     }
 
     /// The line that makes `k` a good index, reporting a bad one at `position`.
@@ -98,8 +109,8 @@ impl<'a> Lookup<'a> {
         self.index_function(source);
         let errors = source.bind(Slot::Errors, View::Atomic, true);
         format!(
-            "var k = index({position});\nif (k >= {}u) {{ atomicMin(&{errors}[{}], {position}); k = 0u; }}\n",
-            self.limit, self.report
+            "var k = index{}({position});\nif (k >= {}u) {{ atomicMin(&{errors}[{}], {position}); k = 0u; }}\n",
+            self.tag, self.limit, self.report
         )
     }
 
@@ -177,8 +188,8 @@ impl<'a> Lookup<'a> {
 
     /// The forms with updates. A thread has one update; the first of equal indices adds up all of them, the last one
     /// puts. Past [`SEARCH`] indices a thread has one column and goes through it in order.
-    fn write(&self) -> Kernel {
-        let mut source = Source::new(self.layouts);
+    fn write(&self, source: &mut Source<'_>) -> Share {
+        let tag = self.tag;
         let (w, puts) = (self.w, self.w.kind == IndexKind::TakePut);
         let whole = puts || w.kind == IndexKind::TakeAdd;
         // positions before and after the axis of the updates
@@ -199,11 +210,11 @@ impl<'a> Lookup<'a> {
         );
         // where the update of index j lies, and which index it goes by
         source.function(format!(
-            "fn update_at(o: u32, j: u32, i: u32) -> u32 {{ return (o * {n}u + j) * {inner}u + i; }}"
+            "fn update_at{tag}(o: u32, j: u32, i: u32) -> u32 {{ return (o * {n}u + j) * {inner}u + i; }}"
         ));
         let own = |j: &str| match whole {
             true => j.to_string(),
-            false => format!("update_at(o, {j}, i){divide}"),
+            false => format!("update_at{tag}(o, {j}, i){divide}"),
         };
         let at = |source: &mut Source<'_>, j: &str| {
             let checked = self.checked(source, "position");
@@ -214,38 +225,38 @@ impl<'a> Lookup<'a> {
             }
             let strides: Vec<isize> = contiguous_strides(&w.table_shape);
             let (split, mut names) =
-                walk::coordinates("c", &format!("update_at(o, {j}, i)"), &w.indices_shape);
+                walk::coordinates("c", &format!("update_at{tag}(o, {j}, i)"), &w.indices_shape);
             names[w.axis] = "k".into();
             format!("{line}{split}let to = {};\n", walk::address(w.out.offset, &names, &strides))
         };
-        let Some(updates) = &w.updates else { return source.finish(&entry(THREADS, &body), grid) };
+        let Some(updates) = &w.updates else { return Share { body, threads: THREADS, grid } };
         let update = |source: &mut Source<'_>, j: &str| {
-            source.load(updates, &format!("(update_at(o, {j}, i) + {}u)", updates.offset))
+            source.load(updates, &format!("(update_at{tag}(o, {j}, i) + {}u)", updates.offset))
         };
         if serial {
-            body += &format!("for (var s = 0u; s < {n}u; s++) {{\n{}", at(&mut source, "s"));
-            let mut value = update(&mut source, "s");
+            body += &format!("for (var s = 0u; s < {n}u; s++) {{\n{}", at(source, "s"));
+            let mut value = update(source, "s");
             if !puts {
                 value = format!("{} + {value}", source.load(&w.out, "to"));
             }
             body += &source.store(&w.out, "to", &value);
             body += "}\n";
-            return source.finish(&entry(THREADS, &body), grid);
+            return Share { body, threads: THREADS, grid };
         }
-        body += &at(&mut source, "j");
-        let equal = format!("index({}) == index(position)", own("s"));
+        body += &at(source, "j");
+        let equal = format!("index{tag}({}) == index{tag}(position)", own("s"));
         if puts {
             body += &format!("for (var s = j + 1u; s < {n}u; s++) {{ if ({equal}) {{ return; }} }}\n");
-            let value = update(&mut source, "j");
+            let value = update(source, "j");
             body += &source.store(&w.out, "to", &value);
         } else {
             body += &format!("for (var s = 0u; s < j; s++) {{ if ({equal}) {{ return; }} }}\n");
-            let (first, value) = (source.load(&w.out, "to"), update(&mut source, "s"));
-            body += &format!("var sum = {first} + {};\n", update(&mut source, "j"));
+            let (first, value) = (source.load(&w.out, "to"), update(source, "s"));
+            body += &format!("var sum = {first} + {};\n", update(source, "j"));
             body +=
                 &format!("for (var s = j + 1u; s < {n}u; s++) {{ if ({equal}) {{ sum += {value}; }} }}\n");
             body += &source.store(&w.out, "to", "sum");
         }
-        source.finish(&entry(THREADS, &body), grid)
+        Share { body, threads: THREADS, grid }
     }
 }

@@ -12,6 +12,7 @@ pub mod product;
 mod products;
 mod rowwise;
 mod scan;
+pub mod shared;
 pub mod update;
 
 use super::limits::Limits;

@@ -3,9 +3,10 @@
 use super::product::{self, Along, Shape, Skeleton};
 use super::{Made, Precision, epilogue, rowwise};
 use crate::device::gpu::limits::Limits;
+use crate::device::gpu::wgsl::lanes::Code;
 use crate::device::gpu::wgsl::source::{Kernel, Layouts, Source};
 use crate::device::gpu::wgsl::walk;
-use crate::plan::{Operand, Product};
+use crate::plan::{Formula, Operand, Product, Prologue};
 
 /// The kernels of a product.
 pub fn kernels(w: &Product, layouts: &Layouts, limits: &Limits, precision: Precision) -> Made {
@@ -26,8 +27,10 @@ pub fn kernels(w: &Product, layouts: &Layouts, limits: &Limits, precision: Preci
     let shape = Shape {
         batch: merged.sizes.iter().product::<usize>() as u32,
         m: w.m as u32,
-        n: w.n as u32,
+        n: if w.halves { 2 * w.n } else { w.n } as u32,
         k: w.k as u32,
+        norm: w.prologue.is_some(),
+        halves: w.halves,
         a_vec: along(&w.a, &merged.strides[0], 0, w.k, w.m),
         b_vec: along(&w.b, &merged.strides[1], 1, w.k, w.n),
         c_vec: w.n.is_multiple_of(4)
@@ -57,7 +60,12 @@ pub fn kernels(w: &Product, layouts: &Layouts, limits: &Limits, precision: Preci
             ));
         }
     };
+    let both = if w.halves { ", u" } else { "" };
+    let second = |of: &str| if w.halves { format!(", u: {of}") } else { String::new() };
     let fill = |source: &mut Source<'_>, text: &str| {
+        if let Some(p) = w.prologue.as_ref().filter(|_| text.contains("element4(")) {
+            prologue(source, p);
+        }
         if text.contains("load_a") {
             read(source, "a", &w.a, &merged.strides[0], ["row", "k"]);
         }
@@ -66,20 +74,46 @@ pub fn kernels(w: &Product, layouts: &Layouts, limits: &Limits, precision: Preci
         }
         if text.contains("store(") || text.contains("store4(") {
             let wide = shape.c_vec && text.contains("store4(");
-            epilogue::put(source, &w.epilogue, out, wide);
+            epilogue::put(source, &w.epilogue, out, wide, w.halves);
             let at = address(out, &merged.strides[2], ["row", "col"]);
             let m = w.m;
             source.function(format!(
-                "fn store(z: u32, row: u32, col: u32, v: f32) {{\n{at}finished(z * {m}u + row, col, at, v);\n}}"
+                "fn store(z: u32, row: u32, col: u32, v: f32{}) {{\n{at}finished(z * {m}u + row, col, at, v{both});\n}}",
+                second("f32")
             ));
             if wide {
                 source.function(format!(
-                    "fn store4(z: u32, row: u32, col: u32, v: vec4<f32>) {{\n{at}finished4(z * {m}u + row, col, at, v);\n}}"
+                    "fn store4(z: u32, row: u32, col: u32, v: vec4<f32>{}) {{\n{at}finished4(z * {m}u + row, col, at, v{both});\n}}",
+                    second("vec4<f32>")
                 ));
             }
         }
     };
     made(&skeleton, layouts, limits, fill)
+}
+
+/// The holes of a norm of A's rows.
+fn prologue(source: &mut Source<'_>, p: &Prologue) {
+    let strides: Vec<Vec<isize>> = p.operands.iter().map(|o| o.strides.clone()).collect();
+    let mut print = |f: &Formula, operands: &[Operand], lanes: usize| {
+        let code = Code {
+            tape: &f.tape,
+            result: f.result,
+            operands,
+            strides: &strides[..operands.len()],
+            indices: &[],
+            index_strides: &[],
+            first: Some(&["v"]),
+        };
+        code.print(source, &["k".into()], lanes)
+    };
+    let (element, y) = print(&p.element, &p.operands, 4);
+    let (measured, of_four) = print(&p.measured, &[], 4);
+    let (factor, of_row) = print(&p.factor, &[], 1);
+    let sum = ["x", "y", "z", "w"].map(|lane| format!("{of_four}.{lane}")).join(" + ");
+    source.function(format!("fn element4(k: u32, v: vec4<f32>) -> vec4<f32> {{\n{element}return {y};\n}}"));
+    source.function(format!("fn measured4(v: vec4<f32>) -> f32 {{\n{measured}return {sum};\n}}"));
+    source.function(format!("fn factor(v: f32) -> f32 {{\n{factor}return {of_row};\n}}"));
 }
 
 /// The kernel, tile and split that suit a product.

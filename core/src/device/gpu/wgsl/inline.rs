@@ -87,7 +87,10 @@ fn takes(reader: &Work, b: BufferId, w: &Rowwise) -> bool {
             let whole = w.reduced.iter().zip(&w.domain).all(|(r, n)| *r || *n == 1)
                 && w.domain.iter().product::<usize>() <= ROW;
             let single = p.m == 1 && p.batch.iter().product::<usize>() == 1;
-            !elsewhere && if row { whole && single } else { p.m <= FEW || cheap && p.n <= COLUMNS }
+            // a norm inside the product reads four at a time what lies in memory
+            !elsewhere
+                && p.prologue.is_none()
+                && if row { whole && single } else { p.m <= FEW || cheap && p.n <= COLUMNS }
         }
         Work::Index(i) => {
             let updates = i.updates.as_ref().is_some_and(|u| u.buffer == b);

@@ -57,15 +57,16 @@ pub struct Code<'a> {
     pub indices: &'a [&'a [isize]],
     /// As above.
     pub index_strides: &'a [Vec<isize>],
-    /// The variable that `Load(0)` is, if it is no operand: a scalar, or a vec4 for four.
-    pub first: Option<&'a str>,
+    /// The variables that the first `Load`s are, if they are no operands: scalars, or vec4 for four.
+    pub first: Option<&'a [&'a str]>,
 }
 
 impl Code<'_> {
     /// Lines that compute the result at the coordinates, or of four neighbours along the last: the text, and the
     /// expression that then is the value (a vec4 for four).
     pub fn print(&self, source: &mut Source<'_>, coordinates: &[String], lanes: usize) -> (String, String) {
-        let shift = usize::from(self.first.is_some());
+        let first = self.first.unwrap_or_default();
+        let shift = first.len();
         let used = code::needed(self.tape, &[self.result]);
         let loaded =
             |i: usize| self.tape.code.iter().zip(&used).any(|(c, u)| *u && c.0 == Instr::Load(i + shift));
@@ -87,8 +88,7 @@ impl Code<'_> {
         for (lane, letter) in LANES.iter().enumerate().take(lanes) {
             let mut load = |source: &mut Source<'_>, i: usize| {
                 let Some(i) = i.checked_sub(shift) else {
-                    let first = self.first.unwrap_or_default();
-                    return if lanes == 4 { format!("{first}.{letter}") } else { first.to_string() };
+                    return if lanes == 4 { format!("{}.{letter}", first[i]) } else { first[i].to_string() };
                 };
                 match ways[i] {
                     Four::Vector => format!("x{i}.{letter}"),

@@ -124,7 +124,11 @@ fn rounded(plan: &Plan) -> Vec<bool> {
         step.work.for_each_operand(|o, written| read[o.buffer] |= !written);
         let mut mark = |o: &Operand| otherwise[o.buffer] = true;
         match &step.work {
-            Work::Product(p) => p.epilogue.iter().flat_map(|e| &e.operands).for_each(mark),
+            Work::Product(p) => {
+                p.epilogue.iter().flat_map(|e| &e.operands).for_each(&mut mark);
+                // rows are rounded once they are normed, not before
+                p.prologue.iter().flat_map(|n| n.operands.iter().chain([&p.a])).for_each(mark);
+            }
             Work::Attention(a) => a.inputs.mask.iter().for_each(mark),
             Work::Rowwise(w) => w.operands.iter().for_each(mark),
             // anything else neither reads nor writes it

@@ -80,6 +80,9 @@ fn tiles(shape: &Shape, [bm, bn]: [u32; 2]) -> u64 {
 /// Parts of k: only where the smallest tiles leave most of the device idle through a long k, since the second pass
 /// costs as much as some eight steps.
 fn parts(shape: &Shape, limits: &Limits, [bm, bn, bk]: [u32; 3]) -> u32 {
+    if !shape.splits() {
+        return 1;
+    }
     let idle = u64::from(limits.units) / tiles(shape, [bm, bn]).max(1);
     let most = shape.k.div_ceil(bk) / 8;
     most.min(16).min(idle as u32).max(1)
@@ -210,11 +213,12 @@ fn few(shape: &Shape, limits: &Limits) -> Vector {
     };
     Vector {
         rows,
-        per,
+        // a column of each half
+        per: if shape.halves { per.next_multiple_of(2) } else { per },
         lanes,
         threads: threads.min(limits.max_threads).max(lanes),
         unroll,
-        split: if wide == Along::Outer && !many && shape.k >= 1024 { 4 } else { 1 },
+        split: if wide == Along::Outer && !many && shape.k >= 1024 && shape.splits() { 4 } else { 1 },
         swap,
         shared_limit: limits.shared_limit,
     }
@@ -225,5 +229,6 @@ fn few(shape: &Shape, limits: &Limits) -> Vector {
 fn emulated(shape: &Shape) -> Vector {
     let swap = shape.n < 4 && shape.m > shape.n;
     let rows = if swap { shape.n } else { shape.m.min(4) };
-    Vector { rows, per: 1, lanes: 1, threads: 16, unroll: 1, split: 1, swap, shared_limit: 0 }
+    let per = if shape.halves { 2 } else { 1 };
+    Vector { rows, per, lanes: 1, threads: 16, unroll: 1, split: 1, swap, shared_limit: 0 }
 }

@@ -6,6 +6,7 @@
 //! tile; `wk` subgroups can share a step's k and are summed on the way out. The module uses no subgroup operation:
 //! NVIDIA's compiler crashes on both in one module.
 
+use super::rows::{Rows, scaled};
 use super::tile::{Grid, Stage, Steps};
 use super::{Along, F32, Pass, Shape, Skeleton, Text, entry, reduce::reduce};
 
@@ -48,13 +49,13 @@ impl Coop {
 
     /// Bytes of workgroup memory for a shape: staged tiles and the results on their way out.
     pub fn shared(&self, shape: &Shape) -> u32 {
-        self.staged(shape) + self.out_size(self.round(shape)) * F32
+        self.staged(shape) + self.out_size(shape, self.round(shape)) * F32
     }
 
     fn staged(&self, shape: &Shape) -> u32 {
         let (a, b) = self.stages(shape);
         let element = if self.half { F32 / 2 } else { F32 };
-        (a.size() + b.size()) * 4 * element
+        (a.size() + b.size()) * 4 * element + Rows::shared(shape, &a)
     }
 
     fn stages(&self, shape: &Shape) -> (Stage, Stage) {
@@ -72,14 +73,16 @@ impl Coop {
     fn round(&self, shape: &Shape) -> u32 {
         let cols = self.width() / self.tile;
         let fits = |r: &u32| {
-            cols.is_multiple_of(*r) && self.staged(shape) + self.out_size(*r) * F32 <= self.shared_limit
+            cols.is_multiple_of(*r)
+                && self.staged(shape) + self.out_size(shape, *r) * F32 <= self.shared_limit
         };
         (1..=cols).rev().find(fits).unwrap_or(1)
     }
 
-    /// f32 elements through which the subgroups send `round` matrices each.
-    fn out_size(&self, round: u32) -> u32 {
-        self.wm * self.wn * self.wk * self.tile * (round * self.tile + 4)
+    /// f32 elements through which the subgroups send `round` matrices each, and before that the sums of rows.
+    fn out_size(&self, shape: &Shape, round: u32) -> u32 {
+        let out = self.wm * self.wn * self.wk * self.tile * (round * self.tile + 4);
+        out.max(Rows::parts(shape, &self.stages(shape).0))
     }
 }
 
@@ -88,7 +91,16 @@ pub fn coop(shape: &Shape, cut: &Coop) -> Skeleton {
     let grid = Grid::new(shape, [cut.bm, cut.bn, cut.bk], cut.split);
     let (a, b) = cut.stages(shape);
     let (workgroups, id, place) = grid.place();
-    let kernel = Kernel { cut, a, b, round: cut.round(shape), element: if cut.half { "f16" } else { "f32" } };
+    let kernel = Kernel {
+        cut,
+        a,
+        b,
+        round: cut.round(shape),
+        out: cut.out_size(shape, cut.round(shape)),
+        element: if cut.half { "f16" } else { "f32" },
+        rows: Rows::new(shape, &a, (cut.threads(), cut.bk), cut.half, ("so", "")),
+        halves: shape.halves,
+    };
 
     let mut text = Text::default();
     kernel.memory(&mut text);
@@ -98,6 +110,7 @@ pub fn coop(shape: &Shape, cut: &Coop) -> Skeleton {
     text.line(place);
     kernel.declare(&mut text);
     grid.run(&mut text, &kernel, cut.depth);
+    kernel.rows.iter().for_each(|r| r.finish(&mut text));
     kernel.put(&mut text);
     text.line("}");
     Skeleton {
@@ -117,7 +130,11 @@ struct Kernel<'a> {
     a: Stage,
     b: Stage,
     round: u32,
+    /// f32 elements of `so`.
+    out: u32,
     element: &'static str,
+    rows: Option<Rows>,
+    halves: bool,
 }
 
 impl Kernel<'_> {
@@ -135,7 +152,8 @@ impl Kernel<'_> {
                 false => format!("var<workgroup> {name}: array<{element}, {}>;", size * 4),
             });
         }
-        text.line(format!("var<workgroup> so: array<f32, {}>;", self.cut.out_size(self.round)));
+        text.line(format!("var<workgroup> so: array<f32, {}>;", self.out));
+        self.rows.iter().for_each(|r| r.memory(text));
     }
 
     /// Places the subgroup and zeroes its sums.
@@ -152,6 +170,7 @@ impl Kernel<'_> {
                 text.line(format!("var c{i}_{j} = coop_mat{tile}x{tile}<f32, C>();"));
             }
         }
+        self.rows.iter().for_each(|r| r.declare(text));
         self.a.registers(text, "a", self.cut.depth, self.cut.threads());
         self.b.registers(text, "b", self.cut.depth, self.cut.threads());
     }
@@ -177,7 +196,9 @@ impl Kernel<'_> {
         let width = self.round * tile;
         let pitch = width + 4;
         let (region, groups) = (tile * pitch, width / 4);
-        let all = wm * wn * tile * groups;
+        // with halves, the subgroups of the first half of the columns, each with its like of the second
+        let across = if self.halves { wn / 2 } else { wn };
+        let all = wm * across * tile * groups;
         let rounds = (0..rows).flat_map(|i| (0..cols).step_by(self.round as usize).map(move |j| (i, j)));
         for (i, first) in rounds {
             if (i, first) != (0, 0) {
@@ -191,15 +212,32 @@ impl Kernel<'_> {
             text.line(format!("for (var e = t; e < {all}u; e += {}u) {{", self.cut.threads()));
             text.line(format!("let r = e / {groups}u % {tile}u;\nlet g = e % {groups}u * 4u;"));
             text.line(format!("let v = e / {}u;", groups * tile));
-            text.line(format!("var at = v * {region}u + r * {pitch}u + g;"));
-            text.line("var sum = vec4<f32>(so[at], so[at + 1u], so[at + 2u], so[at + 3u]);");
+            let of =
+                if self.halves { format!("(v / {across}u * {wn}u + v % {across}u)") } else { "v".into() };
+            text.line(format!("var at = {of} * {region}u + r * {pitch}u + g;"));
+            let four = |shift: u32| {
+                let each = [0, 1, 2, 3].map(|i| format!("so[at + {}u]", shift + i)).join(", ");
+                format!("vec4<f32>({each})")
+            };
+            let second = across * region;
+            text.line(format!("var sum = {};", four(0)));
+            if self.halves {
+                text.line(format!("var other = {};", four(second)));
+            }
             for _ in 1..wk {
                 text.line(format!("at += {}u;", wm * wn * region));
-                text.line("sum += vec4<f32>(so[at], so[at + 1u], so[at + 2u], so[at + 3u]);");
+                text.line(format!("sum += {};", four(0)));
+                if self.halves {
+                    text.line(format!("other += {};", four(second)));
+                }
             }
-            let row = format!("v / {wn}u * {}u + {}u + r", rows * tile, i * tile);
-            let col = format!("v % {wn}u * {}u + {}u + g", self.cut.width(), first * tile);
-            text.line(format!("put(out_z, row0 + {row}, col0 + {col}, sum);\n}}"));
+            let row = format!("v / {across}u * {}u + {}u + r", rows * tile, i * tile);
+            let col = format!("v % {across}u * {}u + {}u + g", self.cut.width(), first * tile);
+            let [sum, other] = ["sum", "other"].map(|v| scaled(&self.rows, v, &row));
+            text.line(match self.halves {
+                false => format!("put(out_z, row0 + {row}, col0 + {col}, {sum});\n}}"),
+                true => format!("put(out_z, row0 + {row}, col0 / 2u + {col}, {sum}, {other});\n}}"),
+            });
         }
     }
 }
@@ -222,17 +260,20 @@ impl Steps for Kernel<'_> {
             stage.share(text, self.cut.threads(), |i| {
                 let (groups, pitch) = (stage.groups, stage.pitch);
                 let cell = format!("e / {groups}u * {pitch}u + e % {groups}u");
-                let value = match self.cut.half {
-                    true => format!("vec4<f16>({name}{set}_{i})"),
-                    false => format!("{name}{set}_{i}"),
+                let fetched = format!("{name}{set}_{i}");
+                let (before, staged) = match &self.rows {
+                    Some(rows) if name == "a" => (rows.staged(i, &fetched) + " ", "y".to_string()),
+                    _ => (String::new(), fetched),
                 };
-                match self.cut.packed {
-                    true => format!("s{name}[{cell}] = {value};"),
-                    false => {
-                        let each = [0, 1, 2, 3].map(|c| format!("s{name}[o + {c}u] = v[{c}];")).join(" ");
-                        format!("let o = ({cell}) * 4u; let v = {value}; {each}")
+                let value = if self.cut.half { format!("vec4<f16>({staged})") } else { staged };
+                before
+                    + &match self.cut.packed {
+                        true => format!("s{name}[{cell}] = {value};"),
+                        false => {
+                            let each = [0, 1, 2, 3].map(|c| format!("s{name}[o + {c}u] = v[{c}];")).join(" ");
+                            format!("let o = ({cell}) * 4u; let v = {value}; {each}")
+                        }
                     }
-                }
             });
         }
     }

@@ -13,13 +13,17 @@
 //!   the main pass or, where k is split, in the reducing pass.
 //! - `partial_store(index, v)` in the main pass and `partial_load(index) -> f32` in the reducing one, where
 //!   [`Skeleton::scratch`] is not zero.
+//! - Where the shape has a `norm`: `element4(k, vec4) -> vec4`, what is multiplied in place of four elements of A from
+//!   k on; `measured4(vec4) -> f32`, what of them is summed along k; `factor(sum) -> f32`, the factor on a row's results.
+//! - Where the shape's `halves` meet, `store` and `store4` take two results, of columns `col` and `col + n / 2`.
 //!
-//! A skeleton takes the names `main`, `fetch_a`, `fetch_b`, `put`, `keep`, `narrow`, `wide`, `tile`, `sa`, `sb`, `so` and
-//! `sums` of the module. No extent of a shape is zero, and no result has 2³² elements or more.
+//! A skeleton takes the names `main`, `fetch_a`, `fetch_b`, `put`, `keep`, `narrow`, `wide`, `tile`, `sa`, `sb`, `so`,
+//! `sums`, `parts` and `factors` of the module. No extent of a shape is zero, and no result has 2³² elements or more.
 
 mod choose;
 mod coop;
 mod reduce;
+mod rows;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -62,8 +66,30 @@ pub struct Shape {
     pub a_vec: Along,
     /// How B is read four at a time.
     pub b_vec: Along,
-    /// Whether C takes four columns at once; n is a multiple of four.
+    /// Whether C takes four columns at once; its columns are a multiple of four.
     pub c_vec: bool,
+    /// Whether A's rows are normed: A is vectored along k, k is not split, and there are more than eight columns.
+    pub norm: bool,
+    /// Whether the two halves of the n columns meet in C, which has n / 2: k is not split.
+    pub halves: bool,
+}
+
+impl Shape {
+    /// Columns of C.
+    fn columns(&self) -> u32 {
+        if self.halves { self.n / 2 } else { self.n }
+    }
+
+    /// Columns of C in a tile of B's columns `bn`: with halves, the tile's first half are columns of the first half of B,
+    /// the others those of the second.
+    fn columns_of(&self, bn: u32) -> u32 {
+        if self.halves { bn / 2 } else { bn }
+    }
+
+    /// Whether k may be cut among workgroups.
+    fn splits(&self) -> bool {
+        !self.norm && !self.halves
+    }
 }
 
 /// What the device can do, as far as products care.

@@ -38,7 +38,17 @@ fn shapes() -> impl Iterator<Item = Shape> {
                     _ => Along::None,
                 };
                 let (a_vec, b_vec) = (fits(axis, m), fits(Along::K, n));
-                Shape { batch: 2, m, n, k, a_vec, b_vec, c_vec: n.is_multiple_of(4) }
+                Shape {
+                    batch: 2,
+                    m,
+                    n,
+                    k,
+                    a_vec,
+                    b_vec,
+                    c_vec: n.is_multiple_of(4),
+                    norm: false,
+                    halves: false,
+                }
             })
         })
     })
@@ -85,8 +95,17 @@ fn a_folded_grid_covers_every_workgroup_once() {
 fn parts_of_k_cover_it_and_none_is_empty() {
     for k in [1, 31, 32, 576, 1000] {
         for split in [1, 2, 3, 4, 7, 100] {
-            let shape =
-                Shape { batch: 1, m: 64, n: 64, k, a_vec: Along::None, b_vec: Along::None, c_vec: false };
+            let shape = Shape {
+                batch: 1,
+                m: 64,
+                n: 64,
+                k,
+                a_vec: Along::None,
+                b_vec: Along::None,
+                c_vec: false,
+                norm: false,
+                halves: false,
+            };
             let grid = Grid::new(&shape, [32, 32, 32], split);
             let part = grid.trips * 32;
             assert!(grid.split <= split && grid.split * part >= k && (grid.split - 1) * part < k);
@@ -96,7 +115,17 @@ fn parts_of_k_cover_it_and_none_is_empty() {
 
 #[test]
 fn thin_products_read_the_wide_operand_once() {
-    let shape = Shape { batch: 1, m: 1, n: 49_152, k: 576, a_vec: Along::K, b_vec: Along::K, c_vec: true };
+    let shape = Shape {
+        batch: 1,
+        m: 1,
+        n: 49_152,
+        k: 576,
+        a_vec: Along::K,
+        b_vec: Along::K,
+        c_vec: true,
+        norm: false,
+        halves: false,
+    };
     for precision in [Precision::Full, Precision::Fast] {
         assert!(matches!(choose(&shape, &NVIDIA, precision), Choice::Vector(Vector { swap: false, .. })));
     }

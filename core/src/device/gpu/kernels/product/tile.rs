@@ -37,7 +37,8 @@ impl Grid {
 
     /// The grid, and WGSL from `wg` to `z`, `out_z` (batch index of `put`), `row0`, `col0` and `k0`.
     pub(super) fn place(&self) -> ([u32; 3], String, String) {
-        let (rows, cols) = (self.shape.m.div_ceil(self.bm).max(1), self.shape.n.div_ceil(self.bn).max(1));
+        let rows = self.shape.m.div_ceil(self.bm).max(1);
+        let cols = self.shape.columns().div_ceil(self.shape.columns_of(self.bn)).max(1);
         let tiles = rows * cols;
         let (grid, id) = fold(tiles * self.shape.batch * self.split);
         let mut text = Text::default();
@@ -75,7 +76,7 @@ impl Grid {
     /// `fetch_a(z, row, k)` and `fetch_b(z, k, col)`: four elements of a tile, zeros beyond the operand. A comes along
     /// k unless it is vectored along rows; B along columns unless it is vectored along k.
     pub(super) fn fetches(&self, text: &mut Text) {
-        let Shape { m, n, k, a_vec, b_vec, .. } = self.shape;
+        let Shape { m, k, a_vec, b_vec, .. } = self.shape;
         let inside = |index: &str, extent: u32, tile: u32| {
             (!extent.is_multiple_of(tile)).then(|| format!("{index} < {extent}u"))
         };
@@ -86,45 +87,62 @@ impl Grid {
             };
             format!("var v = vec4<f32>();\n{}\nreturn v;", [one(0), one(1), one(2), one(3)].join("\n"))
         };
+        let (columns, bn) = (self.shape.columns(), self.shape.columns_of(self.bn));
+        // with halves, column `c` of C, in whose place the tile has one of B's columns, `col`
+        let (c, place) = match self.shape.halves {
+            false => ("col", String::new()),
+            true => {
+                let c = format!("let c = col / {}u * {bn}u + col % {bn}u;", self.bn);
+                let half = format!("select(0u, {columns}u, col % {}u >= {bn}u)", self.bn);
+                ("c", format!("{c}\nlet at = c + {half};\n"))
+            }
+        };
+        let at = if self.shape.halves { "at" } else { "col" };
         let a = match a_vec {
             Along::None => gather(&|i| format!("load_a(z, row, k + {i}u)"), "k", k),
             _ => "return load_a4(z, row, k);".to_string(),
         };
         let b = match b_vec {
-            Along::None => gather(&|i| format!("load_b(z, k, col + {i}u)"), "col", n),
-            _ => "return load_b4(z, k, col);".to_string(),
+            Along::None => gather(&|i| format!("load_b(z, k, {at} + {i}u)"), c, columns),
+            _ => format!("return load_b4(z, k, {at});"),
         };
-        for (name, args, body, guards) in [
-            ("fetch_a", "row: u32, k: u32", a, [inside("row", m, self.bm), inside("k", k, self.bk)]),
-            ("fetch_b", "k: u32, col: u32", b, [inside("k", k, self.bk), inside("col", n, self.bn)]),
+        let (of_a, of_b) = (inside("row", m, self.bm), inside(c, columns, bn));
+        for (name, args, place, body, guards) in [
+            ("fetch_a", "row: u32, k: u32", "", a, [of_a, inside("k", k, self.bk)]),
+            ("fetch_b", "k: u32, col: u32", place.as_str(), b, [inside("k", k, self.bk), of_b]),
         ] {
             let guard = guards.into_iter().flatten().collect::<Vec<_>>().join(" && ");
             let body = match guard.as_str() {
                 "" => body,
                 _ => format!("if {guard} {{\n{body}\n}}\nreturn vec4<f32>();"),
             };
-            text.line(format!("fn {name}(z: u32, {args}) -> vec4<f32> {{\n{body}\n}}"));
+            text.line(format!("fn {name}(z: u32, {args}) -> vec4<f32> {{\n{place}{body}\n}}"));
         }
     }
 
-    /// `put(z, row, col, v)`: four columns of the result, of which those beyond it are dropped.
+    /// `put(z, row, col, v)`: four columns of the result, of which those beyond it are dropped. With halves,
+    /// `put(z, row, col, v, u)`: those of both.
     pub(super) fn put(&self, text: &mut Text) {
-        let Shape { m, n, c_vec, .. } = self.shape;
+        let Shape { m, c_vec, halves, .. } = self.shape;
+        let (n, bn) = (self.shape.columns(), self.shape.columns_of(self.bn));
         let row = if m % self.bm != 0 { format!("row < {m}u && ") } else { String::new() };
-        text.line("fn put(z: u32, row: u32, col: u32, v: vec4<f32>) {");
+        let second = if halves { ", u: vec4<f32>" } else { "" };
+        text.line(format!("fn put(z: u32, row: u32, col: u32, v: vec4<f32>{second}) {{"));
         if self.split > 1 {
             text.line(format!("let at = (z * {m}u + row) * {n}u + col;"));
         }
         let each = |i: u32| match self.split {
+            1 if halves => format!("store(z, row, col + {i}u, v[{i}], u[{i}]);"),
             1 => format!("store(z, row, col + {i}u, v[{i}]);"),
             _ => format!("partial_store(at + {i}u, v[{i}]);"),
         };
         if c_vec || n % 4 == 0 {
             let store = match (self.split, c_vec) {
+                (1, true) if halves => "store4(z, row, col, v, u);".to_string(),
                 (1, true) => "store4(z, row, col, v);".to_string(),
                 _ => (0..4).map(each).collect::<Vec<_>>().join(" "),
             };
-            match n % self.bn {
+            match n % bn {
                 0 if row.is_empty() => text.line(store),
                 _ => text.line(format!("if {row}col < {n}u {{ {store} }}")),
             }

@@ -6,6 +6,7 @@
 //! hardware that is scalar per invocation. Small outputs can split the tile's k among groups of invocations
 //! (`slices`), which add up in workgroup memory, or k among workgroups (`split`), which add up in a second pass.
 
+use super::rows::{Rows, scaled};
 use super::tile::{Grid, Stage, Steps};
 use super::{Along, F32, Pass, Shape, Skeleton, Text, entry, reduce::reduce};
 use crate::device::gpu::wgsl::lanes::LANES;
@@ -37,9 +38,14 @@ impl Tiled {
         self.bm / self.rm * (self.bn / self.rn) * self.slices
     }
 
-    /// Groups of four in workgroup memory: the staged tiles, or the sums of the slices if these are larger.
-    fn groups(&self, a: &Stage, b: &Stage) -> u32 {
-        let sums = if self.slices > 1 { self.slices * self.bm * self.bn / 4 } else { 0 };
+    /// Whether sums go through workgroup memory: those of slices, and of halves that one invocation does not have.
+    fn joins(&self, shape: &Shape) -> bool {
+        self.slices > 1 || shape.halves && !self.rn.is_multiple_of(8)
+    }
+
+    /// Groups of four in workgroup memory: the staged tiles, or the sums that go through it if these are larger.
+    fn groups(&self, shape: &Shape, a: &Stage, b: &Stage) -> u32 {
+        let sums = if self.joins(shape) { self.slices * self.bm * self.bn / 4 } else { 0 };
         (a.size() + b.size()).max(sums)
     }
 
@@ -51,7 +57,7 @@ impl Tiled {
     /// Bytes of workgroup memory for a shape.
     pub fn shared(&self, shape: &Shape) -> u32 {
         let (a, b) = self.stages(shape);
-        self.groups(&a, &b) * 4 * F32
+        self.groups(shape, &a, &b) * 4 * F32 + Rows::shared(shape, &a)
     }
 }
 
@@ -60,19 +66,22 @@ pub fn tiled(shape: &Shape, cut: &Tiled) -> Skeleton {
     let grid = Grid::new(shape, [cut.bm, cut.bn, cut.bk], cut.split);
     let (a, b) = cut.stages(shape);
     let (workgroups, id, place) = grid.place();
-    let kernel = Kernel { cut, a, b, ty: cut.bm / cut.rm, tx: cut.bn / cut.rn };
+    let rows = Rows::new(shape, &a, (cut.threads(), cut.bk), false, ("tile", ".x"));
+    let kernel = Kernel { cut, a, b, ty: cut.bm / cut.rm, tx: cut.bn / cut.rn, rows, halves: shape.halves };
 
     let mut text = Text::default();
-    text.line(format!("var<workgroup> tile: array<vec4<f32>, {}>;", cut.groups(&a, &b)));
+    text.line(format!("var<workgroup> tile: array<vec4<f32>, {}>;", cut.groups(shape, &a, &b)));
+    kernel.rows.iter().for_each(|r| r.memory(&mut text));
     grid.fetches(&mut text);
     grid.put(&mut text);
     entry(&mut text, cut.threads(), &id);
     text.line(place);
     kernel.declare(&mut text);
     grid.run(&mut text, &kernel, cut.depth);
-    match cut.slices {
-        1 => kernel.put(&mut text),
-        _ => kernel.join(&mut text),
+    kernel.rows.iter().for_each(|r| r.finish(&mut text));
+    match cut.joins(shape) {
+        false => kernel.put(&mut text),
+        true => kernel.join(&mut text),
     }
     text.line("}");
     Skeleton {
@@ -91,6 +100,8 @@ struct Kernel<'a> {
     /// Invocations along rows and along columns.
     ty: u32,
     tx: u32,
+    rows: Option<Rows>,
+    halves: bool,
 }
 
 impl Kernel<'_> {
@@ -115,6 +126,7 @@ impl Kernel<'_> {
         for (i, g) in self.block() {
             text.line(format!("var c{i}_{g} = vec4<f32>();"));
         }
+        self.rows.iter().for_each(|r| r.declare(text));
         self.a.registers(text, "a", self.cut.depth, self.cut.threads());
         self.b.registers(text, "b", self.cut.depth, self.cut.threads());
     }
@@ -155,24 +167,53 @@ impl Kernel<'_> {
     fn join(&self, text: &mut Text) {
         let (groups, threads) = (self.cut.bn / 4, self.cut.threads());
         let all = self.cut.bm * groups;
-        text.line(format!("let cell = slice * {all}u + tx;"));
+        text.line(match self.cut.slices {
+            1 => "let cell = tx;".to_string(),
+            _ => format!("let cell = slice * {all}u + tx;"),
+        });
         for (i, g) in self.block() {
             text.line(format!("tile[cell + ({}) * {groups}u + {}u] = c{i}_{g};", self.row(i), g * self.tx));
         }
         text.line("workgroupBarrier();");
+        if self.halves {
+            return self.join_halves(text);
+        }
         text.line(format!("for (var e = t; e < {all}u; e += {threads}u) {{"));
         text.line("var sum = tile[e];");
         text.line(format!(
             "for (var s = 1u; s < {}u; s++) {{ sum += tile[s * {all}u + e]; }}",
             self.cut.slices
         ));
-        text.line(format!("put(out_z, row0 + e / {groups}u, col0 + e % {groups}u * 4u, sum);\n}}"));
+        let sum = scaled(&self.rows, "sum", &format!("e / {groups}u"));
+        text.line(format!("put(out_z, row0 + e / {groups}u, col0 + e % {groups}u * 4u, {sum});\n}}"));
+    }
+
+    /// The same for both halves: the first half of a row's groups, each with its like of the second.
+    fn join_halves(&self, text: &mut Text) {
+        let (groups, threads) = (self.cut.bn / 4, self.cut.threads());
+        let (all, half) = (self.cut.bm * groups, groups / 2);
+        text.line(format!("for (var e = t; e < {}u; e += {threads}u) {{", all / 2));
+        text.line(format!("let r = e / {half}u;\nlet g = e % {half}u;\nvar at = r * {groups}u + g;"));
+        text.line(format!("var sum = tile[at];\nvar other = tile[at + {half}u];"));
+        text.line(format!("for (var s = 1u; s < {}u; s++) {{", self.cut.slices));
+        text.line(format!("at += {all}u;\nsum += tile[at];\nother += tile[at + {half}u];\n}}"));
+        let [sum, other] = ["sum", "other"].map(|v| scaled(&self.rows, v, "r"));
+        text.line(format!("put(out_z, row0 + r, col0 / 2u + g * 4u, {sum}, {other});\n}}"));
     }
 
     fn put(&self, text: &mut Text) {
+        let half = self.cut.rn / 8;
         for (i, g) in self.block() {
-            let col = format!("{}u + tx * 4u", g * self.tx * 4);
-            text.line(format!("put(out_z, row0 + {}, col0 + {col}, c{i}_{g});", self.row(i)));
+            let (row, col) = (self.row(i), format!("{}u + tx * 4u", g * self.tx * 4));
+            let value = |g: u32| scaled(&self.rows, &format!("c{i}_{g}"), &row);
+            match self.halves {
+                false => text.line(format!("put(out_z, row0 + {row}, col0 + {col}, {});", value(g))),
+                true if g < half => {
+                    let both = format!("{}, {}", value(g), value(g + half));
+                    text.line(format!("put(out_z, row0 + {row}, col0 / 2u + {col}, {both});"));
+                }
+                true => {}
+            }
         }
     }
 }
@@ -193,7 +234,10 @@ impl Steps for Kernel<'_> {
                 false => format!("tile[{base}u + e / {groups}u * {pitch}u + e % {groups}u]"),
             }
         };
-        self.a.share(text, threads, |i| format!("{} = a{set}_{i};", cell(&self.a, 0)));
+        self.a.share(text, threads, |i| match &self.rows {
+            Some(rows) => format!("{} {} = y;", rows.staged(i, &format!("a{set}_{i}")), cell(&self.a, 0)),
+            None => format!("{} = a{set}_{i};", cell(&self.a, 0)),
+        });
         self.b.share(text, threads, |i| format!("{} = b{set}_{i};", cell(&self.b, self.a.size())));
     }
 

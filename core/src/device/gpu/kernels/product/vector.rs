@@ -41,6 +41,9 @@ pub fn vector(shape: &Shape, cut: &Vector) -> Skeleton {
     let mut text = Text::default();
     if cut.lanes > 1 {
         text.line(format!("var<workgroup> sums: array<f32, {}>;", kernel.memory()));
+        if shape.norm {
+            text.line(format!("var<workgroup> parts: array<f32, {}>;", kernel.parts()));
+        }
     }
     kernel.fetches(&mut text);
     kernel.keep(&mut text, shape, grid.split);
@@ -55,7 +58,7 @@ pub fn vector(shape: &Shape, cut: &Vector) -> Skeleton {
     Skeleton {
         main: Pass { text: text.0, workgroups, threads: cut.threads },
         enables: &[],
-        shared: if cut.lanes > 1 { kernel.memory() * F32 } else { 0 },
+        shared: if cut.lanes > 1 { (kernel.memory() + kernel.parts()) * F32 } else { 0 },
         scratch: grid.scratch(),
         reduce: (grid.split > 1).then(|| reduce(shape, grid.split)),
     }
@@ -93,7 +96,18 @@ impl<'a> Kernel<'a> {
     /// Rows summed at once in workgroup memory.
     fn round(&self) -> u32 {
         let row = self.cut.per * self.width * self.cut.threads * F32;
-        (self.cut.shared_limit / row).clamp(1, self.cut.rows)
+        let left = self.cut.shared_limit.saturating_sub(self.parts() * F32);
+        (left / row).clamp(1, self.cut.rows)
+    }
+
+    /// f32 elements of workgroup memory for what the lanes of a team have summed of each row.
+    fn parts(&self) -> u32 {
+        if self.shape.norm { self.cut.rows * self.cut.lanes } else { 0 }
+    }
+
+    /// Columns of C of an invocation, in reads of `width`: of `per` columns of B half, where halves meet.
+    fn results(&self) -> u32 {
+        if self.shape.halves { self.cut.per / 2 } else { self.cut.per }
     }
 
     fn memory(&self) -> u32 {
@@ -145,20 +159,24 @@ impl<'a> Kernel<'a> {
 
     /// `keep(z, row, col, v)`: a result to its place in C, or in scratch.
     fn keep(&self, text: &mut Text, shape: &Shape, split: u32) {
-        text.line("fn keep(z: u32, row: u32, col: u32, v: f32) {");
+        let second = if shape.halves { ", u: f32" } else { "" };
+        text.line(format!("fn keep(z: u32, row: u32, col: u32, v: f32{second}) {{"));
         let (row, col) = if self.cut.swap { ("col", "row") } else { ("row", "col") };
         text.line(match split {
+            1 if shape.halves => format!("store(z, {row}, {col}, v, u);"),
             1 => format!("store(z, {row}, {col}, v);"),
             _ => format!("partial_store((z * {}u + {row}) * {}u + {col}, v);", shape.m, shape.n),
         });
         text.line("}");
     }
 
-    /// The first column of an invocation's group `p`, which may lie beyond the edge.
+    /// The first column of C of an invocation's group `p`, which may lie beyond the edge. With halves, groups from
+    /// `results` on are those of the second.
     fn column(&self, p: u32) -> String {
+        let (col0, p) = if self.shape.halves { ("col0 / 2u", p % self.results()) } else { ("col0", p) };
         match self.along_k() {
-            true => format!("col0 + team * {}u + {p}u", self.cut.per),
-            false => format!("col0 + (team + {}u) * {}u", p * self.teams(), self.width),
+            true => format!("{col0} + team * {}u + {p}u", self.results()),
+            false => format!("{col0} + (team + {}u) * {}u", p * self.teams(), self.width),
         }
     }
 
@@ -171,17 +189,21 @@ impl<'a> Kernel<'a> {
         });
         let kind = if self.width == 4 { "vec4<f32>" } else { "f32" };
         for p in 0..self.cut.per {
-            let col = self.column(p);
-            let last = self.shape.n - self.width.min(self.shape.n);
-            text.line(match self.shape.n % self.columns() {
-                0 => format!("let n{p} = {col};"),
-                _ => format!("let n{p} = min({col}, {last}u);"),
+            let (col, columns) = (self.column(p), self.shape.columns());
+            let last = columns - self.width.min(columns);
+            let half = if p >= self.results() { format!(" + {columns}u") } else { String::new() };
+            text.line(match columns % self.shape.columns_of(self.columns()) {
+                0 => format!("let n{p} = {col}{half};"),
+                _ => format!("let n{p} = min({col}, {last}u){half};"),
             });
             for r in 0..self.cut.rows {
                 text.line(format!("var c{r}_{p} = {kind}();"));
             }
         }
         for r in 0..self.cut.rows {
+            if self.shape.norm {
+                text.line(format!("var s{r} = 0.0;"));
+            }
             text.line(match self.shape.m % self.cut.rows {
                 0 => format!("let m{r} = row0 + {r}u;"),
                 _ => format!("let m{r} = min(row0 + {r}u, {}u);", self.shape.m - 1),
@@ -218,7 +240,13 @@ impl<'a> Kernel<'a> {
                 text.line(format!("if q{u} < {}u {{", self.shape.k));
             }
             for r in 0..rows {
-                text.line(format!("let a{u}_{r} = narrow(z, m{r}, q{u});"));
+                text.line(match self.shape.norm {
+                    false => format!("let a{u}_{r} = narrow(z, m{r}, q{u});"),
+                    true => format!(
+                        "let x{u}_{r} = narrow(z, m{r}, q{u});\ns{r} += measured4(x{u}_{r});\n\
+                         let a{u}_{r} = element4(q{u}, x{u}_{r});"
+                    ),
+                });
                 for p in 0..per {
                     let terms = LANES.iter().enumerate().map(|(j, c)| match self.along_k() {
                         true => format!(" + a{u}_{r}.{c} * b{u}_{p}.{c}"),
@@ -239,7 +267,12 @@ impl<'a> Kernel<'a> {
         if lanes == 1 {
             return self.put_alone(text);
         }
-        let (columns, teams, width) = (self.columns(), self.teams(), self.width);
+        let (columns, width) = (self.shape.columns_of(self.columns()), self.width);
+        if self.shape.norm {
+            text.line("if team == 0u {");
+            (0..rows).for_each(|r| text.line(format!("parts[{}u + lane] = s{r};", r * lanes)));
+            text.line("}");
+        }
         let first_rows = (0..rows).step_by(self.round() as usize);
         for first in first_rows {
             let count = self.round().min(rows - first);
@@ -258,31 +291,16 @@ impl<'a> Kernel<'a> {
             text.line("workgroupBarrier();");
             text.line(format!("for (var o = t; o < {}u; o += {threads}u) {{", count * columns));
             text.line(format!("let r = o / {columns}u;\nlet c = o % {columns}u;"));
-            let cell = match self.along_k() {
-                // Each output starts at another lane, so that neighbours read different banks.
-                true => {
-                    text.line(format!(
-                        "let base = (r * {per}u + c % {per}u) * {threads}u + c / {per}u * {lanes}u;"
-                    ));
-                    format!("base + (j + o) % {lanes}u")
-                }
-                false => {
-                    let span = width * teams;
-                    text.line(format!("let a = (r * {per}u + c / {span}u) * {width}u + c % {width}u;"));
-                    text.line(format!("let base = a * {threads}u + c / {width}u % {teams}u;"));
-                    format!("base + j * {teams}u")
-                }
-            };
-            text.line("var sum = 0.0;");
-            text.line(format!("for (var j = 0u; j < {lanes}u; j++) {{ sum += sums[{cell}]; }}"));
+            let values = self.sum(text, first);
             let mut guards = Vec::new();
             if !self.shape.m.is_multiple_of(rows) {
                 guards.push(format!("row0 + {first}u + r < {}u", self.shape.m));
             }
-            if !self.shape.n.is_multiple_of(columns) {
-                guards.push(format!("col0 + c < {}u", self.shape.n));
+            let col0 = if self.shape.halves { "col0 / 2u" } else { "col0" };
+            if !self.shape.columns().is_multiple_of(columns) {
+                guards.push(format!("{col0} + c < {}u", self.shape.columns()));
             }
-            let keep = format!("keep(out_z, row0 + {first}u + r, col0 + c, sum);");
+            let keep = format!("keep(out_z, row0 + {first}u + r, {col0} + c, {values});");
             text.line(match guards.is_empty() {
                 true => keep,
                 false => format!("if {} {{ {keep} }}", guards.join(" && ")),
@@ -291,20 +309,67 @@ impl<'a> Kernel<'a> {
         }
     }
 
+    /// Adds up the lanes of result `c` in row `first + r`, and, with halves, of its like in the second: the values.
+    fn sum(&self, text: &mut Text, first: u32) -> String {
+        let Vector { per, lanes, threads, .. } = *self.cut;
+        let (teams, width, results) = (self.teams(), self.width, self.results());
+        let (cell, second) = match self.along_k() {
+            // Each output starts at another lane, so that neighbours read different banks.
+            true => {
+                let row = format!("(r * {per}u + c % {results}u) * {threads}u");
+                text.line(format!("let base = {row} + c / {results}u * {lanes}u;"));
+                (format!("base + (j + o) % {lanes}u"), results * threads)
+            }
+            false => {
+                let span = width * teams;
+                text.line(format!("let a = (r * {per}u + c / {span}u) * {width}u + c % {width}u;"));
+                text.line(format!("let base = a * {threads}u + c / {width}u % {teams}u;"));
+                (format!("base + j * {teams}u"), results * width * threads)
+            }
+        };
+        text.line("var sum = 0.0;");
+        let mut sums = format!("sum += sums[{cell}];");
+        if self.shape.halves {
+            text.line("var other = 0.0;");
+            sums += &format!(" other += sums[{cell} + {second}u];");
+        }
+        if self.shape.norm {
+            text.line("var of_row = 0.0;");
+            sums += &format!(" of_row += parts[({first}u + r) * {lanes}u + j];");
+        }
+        text.line(format!("for (var j = 0u; j < {lanes}u; j++) {{ {sums} }}"));
+        let mut values = vec!["sum"];
+        values.extend(self.shape.halves.then_some("other"));
+        if self.shape.norm {
+            text.line("let by = factor(of_row);");
+            return values.iter().map(|v| format!("{v} * by")).collect::<Vec<_>>().join(", ");
+        }
+        values.join(", ")
+    }
+
     /// Stores without partners; invocations beyond the edge keep nothing.
     fn put_alone(&self, text: &mut Text) {
+        let (columns, results) = (self.shape.columns(), self.results());
         for r in 0..self.cut.rows {
-            for p in 0..self.cut.per {
+            if self.shape.norm {
+                text.line(format!("let by{r} = factor(s{r});"));
+            }
+            let by = if self.shape.norm { format!(" * by{r}") } else { String::new() };
+            for p in 0..results {
                 let mut guards = Vec::new();
                 if !self.shape.m.is_multiple_of(self.cut.rows) {
                     guards.push(format!("row0 + {r}u < {}u", self.shape.m));
                 }
-                if !self.shape.n.is_multiple_of(self.columns()) {
-                    guards.push(format!("{} < {}u", self.column(p), self.shape.n));
+                if !columns.is_multiple_of(self.shape.columns_of(self.columns())) {
+                    guards.push(format!("{} < {columns}u", self.column(p)));
                 }
                 let keeps = (0..self.width).map(|x| {
                     let part = if self.width == 4 { format!("[{x}]") } else { String::new() };
-                    format!("keep(out_z, m{r}, n{p} + {x}u, c{r}_{p}{part});")
+                    let mut values = format!("c{r}_{p}{part}{by}");
+                    if self.shape.halves {
+                        values += &format!(", c{r}_{}{part}{by}", p + results);
+                    }
+                    format!("keep(out_z, m{r}, n{p} + {x}u, {values});")
                 });
                 let keeps = keeps.collect::<Vec<_>>().join(" ");
                 text.line(match guards.is_empty() {

@@ -4,6 +4,7 @@ mod join;
 
 pub use join::prepare;
 
+use super::shared::Share;
 use super::{Made, fold};
 use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::code::{self, Names};
@@ -35,6 +36,12 @@ pub fn kernels(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Made {
 
 fn pointwise(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Kernel {
     let mut source = Source::new(layouts);
+    let Share { body, threads, grid } = elements(&mut source, w, limits);
+    source.finish(&entry(threads, &body), grid)
+}
+
+/// Pointwise work in a kernel that it may share with other steps.
+pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits) -> Share {
     let indices = index_strides(&w.tape);
     let mut sets: Vec<&[isize]> = w.operands.iter().map(|o| o.strides.as_slice()).collect();
     sets.push(&w.out.strides);
@@ -60,11 +67,11 @@ fn pointwise(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Kernel {
         index_strides: &strides[operands + 1..],
         first: None,
     };
-    let (text, value) = code.print(&mut source, &coordinates, lanes);
+    let (text, value) = code.print(source, &coordinates, lanes);
     body += &text;
     body += &format!("let at = {};\n", walk::address(w.out.offset, &coordinates, &strides[operands]));
     body += &if wide { source.store4(&w.out, "at", &value) } else { source.store(&w.out, "at", &value) };
-    source.finish(&entry(threads, &body), grid)
+    Share { body, threads, grid }
 }
 
 /// The entry point around a body that knows `wid` and `lid`.

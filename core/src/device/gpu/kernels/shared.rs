@@ -1,0 +1,62 @@
+//! Several small steps in one dispatch: those that do not wait for each other, each with a range of the workgroups. A
+//! dispatch costs a GPU some microseconds in which steps of a few workgroups leave it idle.
+
+use super::{lookup, rowwise};
+use crate::device::gpu::limits::Limits;
+use crate::device::gpu::wgsl::source::{Kernel, Layouts, Source};
+use crate::device::gpu::wgsl::walk;
+use crate::plan::{IndexKind, Work};
+
+/// Bindings of a dispatch at most: phones allow few.
+const BINDINGS: usize = 12;
+/// Workgroups of a step up to which it shares a dispatch: larger ones fill a device by themselves.
+const SMALL: u32 = 4096;
+
+/// A step's work in a kernel that it may share: WGSL that knows `wid` and `lid`, and its workgroups.
+pub struct Share {
+    /// The body of a function.
+    pub body: String,
+    /// Threads of a workgroup.
+    pub threads: usize,
+    /// Workgroups, folded.
+    pub grid: [u32; 3],
+}
+
+/// Whether a step's one kernel can stand beside others in a dispatch: pointwise work, and puts in place.
+pub fn shares(work: &Work, kernel: &Kernel) -> bool {
+    let form = match work {
+        Work::Rowwise(w) => w.reductions.is_empty() && w.reduced.iter().all(|r| !r),
+        Work::Index(w) => {
+            let in_place = w.table.buffer == w.out.buffer && w.table.offset == w.out.offset;
+            w.kind == IndexKind::TakePut && in_place
+        }
+        _ => false,
+    };
+    form && kernel.groups[1] == 1 && kernel.groups[0] <= SMALL
+}
+
+/// One kernel for steps that share, each with the number of its look-up; `None` if they do not fit in one.
+pub fn joined(works: &[(&Work, usize)], layouts: &Layouts, limits: &Limits) -> Option<Kernel> {
+    let mut source = Source::new(layouts);
+    let (mut text, mut first, mut threads) = (String::new(), 0u32, None);
+    for (i, (work, report)) in works.iter().enumerate() {
+        let share = match work {
+            Work::Rowwise(w) => rowwise::elements(&mut source, w, limits),
+            Work::Index(w) => lookup::put(&mut source, w, *report, layouts, &i.to_string()),
+            _ => return None,
+        };
+        if *threads.get_or_insert(share.threads) != share.threads {
+            return None;
+        }
+        source.function(format!("fn part{i}(wid: vec3<u32>, lid: u32) {{\n{}\n}}", share.body));
+        let last = i + 1 == works.len();
+        let (end, own) = (first + share.grid[0], format!("vec3<u32>(wid.x - {first}u, 0u, 0u)"));
+        text += &match last {
+            false => format!("if (wid.x < {end}u) {{ part{i}({own}, lid); return; }}\n"),
+            true => format!("part{i}({own}, lid);"),
+        };
+        first = end;
+    }
+    let kernel = source.finish(&rowwise::entry(threads?, &text), [first, 1, 1]);
+    (kernel.bindings.len() <= BINDINGS && first as usize <= walk::MOST_GROUPS).then_some(kernel)
+}

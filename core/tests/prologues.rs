@@ -1,0 +1,222 @@
+//! Norms and joined halves inside products: right for odd sizes on every device, planned only where they pay, and few
+//! steps for a layer of Llama whose weights are packed.
+
+mod devices;
+
+use std::collections::BTreeMap;
+use weft::expr::{philox_word, uniform};
+use weft::graph::{Array, Graph, Value};
+use weft::plan::{Plan, PlanOptions, Work, plan};
+use weft::reference;
+use weft::tensor::{DType, TensorType, Weights};
+
+type Arrays = BTreeMap<String, Array>;
+
+fn random(ty: TensorType, seed: u64) -> Array {
+    let mut at = 0;
+    let narrow = ty.dtype == DType::F16;
+    Array::from_fn(ty, |_| {
+        at += 1;
+        let v = uniform(philox_word(seed, 6, at)) * 2.0 - 1.0;
+        // f16 weights hold what f16 can
+        if narrow { (v * 512.0).round() / 512.0 } else { f64::from(v as f32) }
+    })
+}
+
+/// Compares every output of a graph on every device with the reference.
+fn check(g: &Graph, what: &str) {
+    let data = g.data().unwrap();
+    let leaves = data.nodes.iter().filter(|n| n.inputs.is_empty()).filter_map(|n| Some((n.name.clone()?, n)));
+    let given: Arrays =
+        leaves.enumerate().map(|(i, (name, n))| (name, random(n.ty.clone(), i as u64))).collect();
+    let wanted = reference::run(g, &given).unwrap();
+    for t in devices::all() {
+        let compiled = t.compiler().compile(g).unwrap();
+        let tensor = |name: &str| given[name].to_tensor().unwrap();
+        let weights: Weights =
+            compiled.parameters().iter().map(|p| (p.name.clone(), tensor(&p.name))).collect();
+        let mut s = compiled.init(&weights).unwrap();
+        compiled.inputs().iter().for_each(|p| s.set_input_tensor(&p.name, &tensor(&p.name)).unwrap());
+        s.step().unwrap();
+        s.step().unwrap();
+        for (i, port) in compiled.outputs().iter().enumerate() {
+            let (came, wanted) = (Array::from_tensor(&s.output_tensor(i).unwrap()), &wanted[&port.name]);
+            let largest = wanted.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            assert!(largest > 0.01, "{what}: {} is all but zero", port.name);
+            for (at, (a, b)) in came.data.iter().zip(&wanted.data).enumerate() {
+                let near = (a - b).abs() <= t.tolerance_behind(2, 1e-5) * largest;
+                assert!(near, "{what} on {}: {}[{at}] is {a}, wanted {b}", t.name(), port.name);
+            }
+        }
+    }
+}
+
+/// As the compiler plans for a GPU.
+fn on_gpu(g: &Graph) -> Plan {
+    let options = PlanOptions {
+        flash_backward: true,
+        side_by_side: true,
+        fold_weights: true,
+        norms_in_products: true,
+        halves_in_products: true,
+        ..Default::default()
+    };
+    plan(g, &options).unwrap()
+}
+
+fn normed(p: &Plan) -> usize {
+    p.steps.iter().filter(|s| matches!(&s.work, Work::Product(w) if w.prologue.is_some())).count()
+}
+
+fn joined(p: &Plan) -> usize {
+    p.steps.iter().filter(|s| matches!(&s.work, Work::Product(w) if w.halves)).count()
+}
+
+/// Rows, columns and depths: one and few rows, odd ones, a depth that no tile divides, columns that no four divide.
+const SIZES: [(usize, usize, usize); 9] = [
+    (1, 20, 8),
+    (2, 48, 1000),
+    (3, 17, 12),
+    (6, 24, 64),
+    (9, 33, 100),
+    (31, 40, 36),
+    (33, 130, 64),
+    (130, 96, 44),
+    (1, 1030, 576),
+];
+
+#[test]
+fn normed_rows_times_weights_are_right_in_every_size() {
+    for (m, n, k) in SIZES {
+        let g = Graph::new();
+        let x = g.input("x", DType::F32, [m, k]);
+        // rows of sizes far apart: one factor for all would show
+        let x = g.mul(x, g.exp(g.input("size", DType::F32, [m, 1])));
+        g.output("x", x);
+        let y = g.rms_norm(x, g.parameter("scale", [k]), 1e-5);
+        g.output("linear", g.linear(y, g.parameter("w", [n, k]), None));
+        g.output("matmul", g.silu(g.matmul(y, g.parameter("v", [k, n]))));
+        let half = g.parameter_of("half", TensorType::new(DType::F16, [n, k]), false);
+        g.output("half", g.add(g.linear(y, half, None), g.input("r", DType::F32, [m, n])));
+        assert_eq!(normed(&on_gpu(&g)), 3, "{m} × {n} × {k}");
+        check(&g, &format!("{m} × {n} × {k}"));
+    }
+}
+
+#[test]
+fn a_norm_written_out_is_taken_too() {
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [2, 5, 24]);
+    let squares = g.sum(g.mul(x, x), &[2], true);
+    let y = g.mul(x, g.rsqrt(g.add(squares, g.scalar(0.5, DType::F32))));
+    g.output("y", g.linear(y, g.parameter("w", [18, 24]), None));
+    check(&g, "longhand");
+    let scaled = Graph::new();
+    let x = scaled.input("x", DType::F32, [2, 5, 24]);
+    let y = scaled.rms_norm(x, scaled.input("scale", DType::F32, [24]), 1e-6);
+    scaled.output("y", scaled.linear(y, scaled.parameter("w", [18, 24]), None));
+    assert_eq!(normed(&on_gpu(&scaled)), 1);
+    check(&scaled, "scale given");
+}
+
+#[test]
+fn norms_that_others_read_or_that_have_odd_rows_stay_steps() {
+    let build = |k: usize, more: &dyn Fn(&Graph, Value)| {
+        let g = Graph::new();
+        let y = g.rms_norm(g.input("x", DType::F32, [6, k]), g.parameter("scale", [k]), 1e-5);
+        g.output("y", g.linear(y, g.parameter("w", [20, k]), None));
+        more(&g, y);
+        g
+    };
+    let read = build(16, &|g, y| g.output("tanh", g.tanh(y)));
+    let shown = build(16, &|g, y| g.output("norm", y));
+    let part =
+        build(16, &|g, y| g.output("part", g.linear(g.narrow(y, 1, 4, 8), g.parameter("p", [12, 8]), None)));
+    let right = build(16, &|g, y| g.output("right", g.matmul(g.parameter("p", [12, 6]), y)));
+    for (g, what) in
+        [(build(15, &|_, _| ()), "odd"), (read, "read"), (shown, "shown"), (part, "part"), (right, "right")]
+    {
+        assert_eq!(normed(&on_gpu(&g)), 0, "{what}");
+        check(&g, what);
+    }
+}
+
+#[test]
+fn a_layer_norm_is_no_factor_of_its_rows() {
+    let g = Graph::new();
+    let y = g.layer_norm(g.input("x", DType::F32, [6, 16]), g.parameter("scale", [16]), None, 1e-5);
+    g.output("y", g.linear(y, g.parameter("w", [20, 16]), None));
+    assert_eq!(normed(&on_gpu(&g)), 0);
+    check(&g, "layer norm");
+}
+
+fn gated(g: &Graph, y: Value, [n, k]: [usize; 2], transposed: bool) -> Value {
+    let h = n as i64;
+    let both = if transposed {
+        g.linear(y, g.concat(&[g.parameter("gate", [n, k]), g.parameter("up", [n, k])], 0), None)
+    } else {
+        g.matmul(y, g.concat(&[g.parameter("gate", [k, n]), g.parameter("up", [k, n])], 1))
+    };
+    g.mul(g.silu(g.narrow(both, -1, 0, h)), g.narrow(both, -1, h, h))
+}
+
+#[test]
+fn halves_that_meet_are_right_in_every_size() {
+    for (m, n, k) in SIZES {
+        for transposed in [true, false] {
+            let g = Graph::new();
+            let y = gated(&g, g.input("x", DType::F32, [m, k]), [n, k], transposed);
+            g.output("y", g.add(y, g.input("r", DType::F32, [m, n])));
+            assert_eq!(joined(&on_gpu(&g)), 1, "{m} × {n} × {k}");
+            check(&g, &format!("{m} × {n} × {k}, transposed {transposed}"));
+        }
+    }
+}
+
+#[test]
+fn a_norm_and_halves_go_together() {
+    for (m, n, k) in SIZES {
+        for transposed in [true, false] {
+            let g = Graph::new();
+            let x = g.input("x", DType::F32, [m, k]);
+            let x = g.mul(x, g.exp(g.input("size", DType::F32, [m, 1])));
+            g.output("x", x);
+            let y = g.rms_norm(x, g.parameter("scale", [k]), 1e-5);
+            g.output("y", gated(&g, y, [n, k], transposed));
+            let p = on_gpu(&g);
+            assert_eq!((normed(&p), joined(&p)), (1, 1), "{m} × {n} × {k}");
+            check(&g, &format!("{m} × {n} × {k}, transposed {transposed}"));
+        }
+    }
+}
+
+#[test]
+fn parts_that_are_no_halves_or_that_others_read_stay_steps() {
+    let build = |more: &dyn Fn(&Graph, Value) -> Value| {
+        let g = Graph::new();
+        let y = g.linear(g.input("x", DType::F32, [5, 12]), g.parameter("w", [40, 12]), None);
+        g.output("y", more(&g, y));
+        g
+    };
+    let part = |g: &Graph, y: Value, at: i64, len: i64| g.narrow(y, 1, at, len);
+    let unequal = build(&|g, y| g.mul(part(g, y, 0, 15), part(g, y, 20, 15)));
+    let same = build(&|g, y| g.mul(part(g, y, 0, 20), g.tanh(part(g, y, 0, 20))));
+    let thirds = build(&|g, y| g.mul(g.mul(part(g, y, 0, 20), part(g, y, 20, 20)), part(g, y, 10, 20)));
+    let read = build(&|g, y| {
+        g.output("sum", g.sum(y, &[1], false));
+        g.mul(part(g, y, 0, 20), part(g, y, 20, 20))
+    });
+    let summed = build(&|g, y| g.sum(g.mul(part(g, y, 0, 20), part(g, y, 20, 20)), &[1], false));
+    let swapped = build(&|g, y| g.sub(g.exp(part(g, y, 20, 20)), part(g, y, 0, 20)));
+    for (g, count, what) in [
+        (unequal, 0, "unequal"),
+        (same, 0, "same"),
+        (thirds, 0, "thirds"),
+        (read, 0, "read"),
+        (summed, 0, "summed"),
+        (swapped, 1, "swapped"),
+    ] {
+        assert_eq!(joined(&on_gpu(&g)), count, "{what}");
+        check(&g, what);
+    }
+}

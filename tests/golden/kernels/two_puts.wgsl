@@ -1,0 +1,81 @@
+var<storage, read> b0: array<u32>;
+var<storage, read_write> b1: array<atomic<u32>>;
+var<storage, read> b2: array<f32>;
+var<storage, read_write> b3: array<f32>;
+var<storage, read_write> b4: array<f32>;
+var<storage, read_write> b5: array<f32>;
+fn tanh_of(x: f32) -> f32 {
+    let a = abs(x);
+    let z = x * x;
+    if (a < 0.25f) {
+        return x + x * z * (-0.333333333f + z * (0.133333333f + z * (-0.053968254f + z * 0.021869489f)));
+    }
+    let t = 1.0f - 2.0f / (exp(2.0f * a) + 1.0f);
+    return select(t, -t, x < 0.0f);
+}
+fn update_at0(o: u32, j: u32, i: u32) -> u32 { return (o * 1u + j) * 64u + i; }
+fn index0(i: u32) -> u32 { return b0[(i + 0u)]; }
+fn inline_0(i: u32) -> f32 {
+let c0 = i;
+let a0 = c0;
+let x0 = b2[a0];
+let r0 = x0;
+let r1 = tanh_of(r0);
+return r1;
+}
+fn part0(wid: vec3<u32>, lid: u32) {
+let group = wid.x;
+let t = group * 64u + lid;
+if (t >= 128u) { return; }
+let o = t / 64u;
+let j = t / 64u % 1u;
+let i = t % 64u;
+let position = j;
+var k = index0(position);
+if (k >= 16u) { atomicMin(&b1[0], position); k = 0u; }
+let to = (o * 16u + k) * 64u + i + 0u;
+for (var s = j + 1u; s < 1u; s++) { if (index0(s) == index0(position)) { return; } }
+b3[to] = inline_0((update_at0(o, j, i) + 0u));
+}
+fn update_at1(o: u32, j: u32, i: u32) -> u32 { return (o * 1u + j) * 64u + i; }
+fn index1(i: u32) -> u32 { return b0[(i + 0u)]; }
+fn inline_1(i: u32) -> f32 {
+let c0 = i;
+let a0 = c0;
+let x0 = b2[a0];
+let r0 = x0;
+let r1 = -r0;
+return r1;
+}
+fn part1(wid: vec3<u32>, lid: u32) {
+let group = wid.x;
+let t = group * 64u + lid;
+if (t >= 128u) { return; }
+let o = t / 64u;
+let j = t / 64u % 1u;
+let i = t % 64u;
+let position = j;
+var k = index1(position);
+if (k >= 16u) { atomicMin(&b1[1], position); k = 0u; }
+let to = (o * 16u + k) * 64u + i + 0u;
+for (var s = j + 1u; s < 1u; s++) { if (index1(s) == index1(position)) { return; } }
+b4[to] = inline_1((update_at1(o, j, i) + 0u));
+}
+fn part2(wid: vec3<u32>, lid: u32) {
+let group = wid.x;
+let t = group * 64u + lid;
+if (t >= 128u) { return; }
+let i = t * 1u;
+let c0 = i;
+let a0 = c0;
+let x0 = b2[a0];
+let r0 = x0;
+let at = c0;
+b5[at] = r0;
+}
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+if (wid.x < 2u) { part0(vec3<u32>(wid.x - 0u, 0u, 0u), lid); return; }
+if (wid.x < 4u) { part1(vec3<u32>(wid.x - 2u, 0u, 0u), lid); return; }
+part2(vec3<u32>(wid.x - 4u, 0u, 0u), lid);
+}
