@@ -3,7 +3,7 @@
 use super::expand::Primitive;
 use super::fuse::{Group, is_literal};
 use super::layout::{Layout, trailing_axes};
-use super::{Buffer, Operand, Place, Plan, Rowwise, Step, Work};
+use super::{Buffer, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
 use crate::error::{Error, Result};
 use crate::expr::{Bindings, Expr, Instr, Kind, Reg, Tape};
 use crate::graph::{Lowering, NodeKind, ViewForm};
@@ -16,7 +16,7 @@ pub struct Emitter<'a> {
     pub(super) users: Vec<Vec<usize>>,
     pub(super) pinned: &'a [bool],
     /// Nodes that depend on constants alone.
-    constant: Vec<bool>,
+    constant: &'a [bool],
     /// Buffer and layout of every node that has been stored or is a view of one that was.
     places: HashMap<usize, (usize, Layout)>,
     /// Contiguous copies of values, and whether they are made among the steps that run once.
@@ -30,15 +30,7 @@ pub struct Emitter<'a> {
 }
 
 impl<'a> Emitter<'a> {
-    pub fn new(nodes: &'a [Primitive], pinned: &'a [bool], training: bool) -> Self {
-        let mut constant = vec![false; nodes.len()];
-        for (i, n) in nodes.iter().enumerate() {
-            constant[i] = match n.node.kind {
-                NodeKind::Constant(_) => true,
-                NodeKind::Op(..) => n.inputs.iter().all(|&j| constant[j]),
-                _ => false,
-            };
-        }
+    pub fn new(nodes: &'a [Primitive], pinned: &'a [bool], constant: &'a [bool], training: bool) -> Self {
         Emitter {
             nodes,
             users: super::fuse::users(nodes),
@@ -165,6 +157,7 @@ impl<'a> Emitter<'a> {
             result,
             per_row: false,
             out,
+            also: vec![],
         };
         let label = format!("{what} {}", self.label(node));
         self.push(Work::Rowwise(work), label);
@@ -230,27 +223,37 @@ impl<'a> Emitter<'a> {
     }
 
     fn rowwise(&mut self, g: &Group, label: String) -> Result<()> {
-        let (domain, reduced, per_row) = match &self.nodes[g.anchor].work {
+        let (domain, reduced) = match &self.nodes[g.anchor].work {
             Some(Lowering::Rowwise(form)) => {
                 let mut reduced = vec![false; form.domain.len()];
                 form.axes.iter().for_each(|&a| reduced[a] = true);
-                (form.domain.clone(), reduced, form.per_row)
+                (form.domain.clone(), reduced)
             }
-            _ => (self.shape(g.anchor).to_vec(), vec![false; self.shape(g.anchor).len()], false),
+            _ => (self.shape(g.anchor).to_vec(), vec![false; self.shape(g.anchor).len()]),
         };
         let mut code = Code::new(domain.clone(), 0);
-        self.write_code(g, &mut code, &reduced, per_row)?;
+        self.write_code(g, &mut code, &reduced)?;
+        let also = g.extras.iter().map(|&x| self.row_result(x, &code, &reduced)).collect();
         let (buffer, layout) = self.result(g.output, true);
         let shape = self.shape(g.output);
         let axes =
-            if per_row { row_axes(shape.len(), &reduced) } else { trailing_axes(shape.len(), domain.len()) };
+            if g.per_row { row_axes(shape.len(), &reduced) } else { trailing_axes(shape.len(), domain.len()) };
         let strides = layout.over(shape, &axes, domain.len());
         let out = Operand { buffer, dtype: self.dtype(g.output), offset: layout.offset, strides };
         let Code { tape, operands, reductions, regs, .. } = code;
-        let result = regs[&g.output];
-        let work = Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out };
+        let (result, per_row) = (regs[&g.output], g.per_row);
+        let work = Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, also };
         self.push(Work::Rowwise(work), label);
         Ok(())
+    }
+
+    /// A row's result that is stored beside the step's own.
+    fn row_result(&mut self, node: usize, code: &Code, reduced: &[bool]) -> RowResult {
+        let (buffer, layout) = self.result(node, false);
+        let shape = self.shape(node);
+        let strides = layout.over(shape, &row_axes(shape.len(), reduced), code.domain.len());
+        let out = Operand { buffer, dtype: self.dtype(node), offset: layout.offset, strides };
+        RowResult { result: code.regs[&node], out }
     }
 
     /// Writes the code of a group's members (past the anchor's own product, if it has one).
@@ -259,13 +262,14 @@ impl<'a> Emitter<'a> {
         g: &Group,
         code: &mut Code,
         reduced: &[bool],
-        per_row: bool,
     ) -> Result<()> {
         let nodes = self.nodes;
         for &m in &g.members {
             let node = &nodes[m];
             let shape = &node.node.ty.shape;
-            let on_row = per_row && m != g.anchor && *shape != code.domain;
+            // work that reads nothing is repeated for elements alone: see `fuse`
+            let inner = matches!(node.work, Some(Lowering::Pointwise(_))) && !node.inputs.is_empty();
+            let on_row = inner && reduced.contains(&true) && *shape != code.domain;
             let axes = if on_row && shape.len() <= code.domain.len() {
                 row_axes(shape.len(), reduced)
             } else {

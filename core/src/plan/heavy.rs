@@ -87,7 +87,7 @@ impl Emitter<'_> {
             return Ok(None);
         }
         let mut code = Code::new(domain.clone(), 1);
-        self.write_code(g, &mut code, &vec![false; domain.len()], false)?;
+        self.write_code(g, &mut code, &vec![false; domain.len()])?;
         let result = code.regs[&g.output];
         Ok(Some(Epilogue { domain, operands: code.operands, tape: code.tape, result }))
     }
@@ -189,6 +189,7 @@ impl Emitter<'_> {
                     result,
                     per_row: false,
                     out: to.clone(),
+                    also: vec![],
                 };
                 self.push(Work::Rowwise(copy), "copy".into());
                 *operand = to;
@@ -280,6 +281,7 @@ impl Emitter<'_> {
                 result,
                 per_row: false,
                 out,
+                also: vec![],
             };
             let label = self.label(i);
             self.push(Work::Rowwise(work), label);

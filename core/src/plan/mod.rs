@@ -10,12 +10,13 @@ mod fuse;
 mod heavy;
 mod layout;
 pub mod memory;
+mod rows;
 mod state;
 mod step;
 
 pub use step::{
     Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork,
-    Operand, Place, Plan, Pool, Port, Product, Rowwise, Scan, StatePort, Step, Work,
+    Operand, Place, Plan, Pool, Port, Product, RowResult, Rowwise, Scan, StatePort, Step, Work,
 };
 
 use crate::error::{Error, Result};
@@ -65,9 +66,10 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let (nodes, roots) = expand::expand(graph, &roots, options.flash_backward)?;
     let mut pinned = vec![false; nodes.len()];
     roots.iter().for_each(|&r| pinned[r] = true);
-    let groups = fuse::group(&nodes, &pinned, !options.no_fusion, options.side_by_side);
+    let constant = fuse::constants(&nodes);
+    let groups = fuse::group(&nodes, &pinned, &constant, !options.no_fusion, options.side_by_side);
 
-    let mut e = Emitter::new(&nodes, &pinned, !options.gradients.is_empty());
+    let mut e = Emitter::new(&nodes, &pinned, &constant, !options.gradients.is_empty());
     for (i, n) in nodes.iter().enumerate() {
         let (dtype, shape, elements) = (n.node.ty.dtype, n.node.ty.shape.clone(), n.node.ty.elements());
         let name = n.node.name.clone().unwrap_or_default();
@@ -138,6 +140,7 @@ impl Work {
         match self {
             Work::Rowwise(w) => {
                 w.operands.iter().for_each(|o| f(o, false));
+                w.also.iter().for_each(|r| f(&r.out, true));
                 f(&w.out, true);
             }
             Work::Product(w) => {

@@ -165,6 +165,17 @@ pub struct Rowwise {
     pub per_row: bool,
     /// Where results go; converted from the register's kind to its dtype.
     pub out: Operand,
+    /// More f32 results of rows, stored beside: see `per_row`.
+    pub also: Vec<RowResult>,
+}
+
+/// A result of each row that a step stores beside its own.
+#[derive(Debug, Clone)]
+pub struct RowResult {
+    /// The register.
+    pub result: Reg,
+    /// Where it goes; strides 0 along reduced axes.
+    pub out: Operand,
 }
 
 /// Pointwise work on a product's results before they are stored: `Instr::Load(0)` is the product's

@@ -313,7 +313,7 @@ fn program(noise: &mut Noise, most: usize) -> (Rowwise, Vec<Vec<u8>>, usize) {
     let out = Operand { buffer: data.len(), dtype, offset, strides: out_strides };
     data.push(vec![0xAB; elements * dtype.size().unwrap()]);
     let elements = data.len() - 1;
-    (Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out }, data, elements)
+    (Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, also: vec![] }, data, elements)
 }
 
 /// All positions where `along` is set, the others as in `base`.

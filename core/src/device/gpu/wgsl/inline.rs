@@ -35,7 +35,8 @@ pub fn choose(plan: &Plan) -> Vec<(BufferId, Rowwise)> {
     for step in &plan.steps {
         let Work::Rowwise(w) = &step.work else { continue };
         let b = w.out.buffer;
-        let inner = matches!(plan.buffers[b].place, Place::Arena(_)) && writers[b] == 1;
+        let inner =
+            matches!(plan.buffers[b].place, Place::Arena(_)) && writers[b] == 1 && w.also.is_empty();
         let kept = plan.gradients.iter().any(|g| g.1 == b);
         let fits = w.out.dtype == DType::F32 && w.out.offset == 0 && covers(w, plan.buffers[b].elements);
         let nested = w.operands.iter().any(|o| chosen.iter().any(|c| c.0 == o.buffer));

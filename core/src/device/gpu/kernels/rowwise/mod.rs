@@ -90,7 +90,7 @@ enum Part {
 struct Rows<'a> {
     w: &'a Rowwise,
     indices: Vec<&'a [isize]>,
-    /// Axes kept and axes reduced, merged; strides of operands, then the output, then the indices.
+    /// Axes kept and axes reduced, merged; strides of operands, then the output, the indices, and what else is stored.
     kept: Merged,
     along: Merged,
     rows: usize,
@@ -121,6 +121,7 @@ impl<'a> Rows<'a> {
         let mut sets: Vec<&[isize]> = w.operands.iter().map(|o| o.strides.as_slice()).collect();
         sets.push(&w.out.strides);
         sets.extend(&indices);
+        sets.extend(w.also.iter().map(|r| r.out.strides.as_slice()));
         let merged = |reduced: bool| {
             let pick = |s: &[isize]| -> Vec<isize> {
                 s.iter().zip(&w.reduced).filter(|(_, r)| **r == reduced).map(|(s, _)| *s).collect()
@@ -257,7 +258,14 @@ impl<'a> Rows<'a> {
                 return source.finish(&entry(threads, &body), grid);
             }
         }
-        self.hoist(&[self.w.result], &mut ready, &mut source, &mut body);
+        let rows: Vec<Reg> = self.w.also.iter().map(|r| r.result).chain([self.w.result]).collect();
+        self.hoist(&rows, &mut ready, &mut source, &mut body);
+        for (i, also) in self.w.also.iter().enumerate() {
+            let strides = &self.kept.strides[operands + 1 + self.indices.len() + i];
+            body += &format!("let at{i} = {};\n", walk::address(also.out.offset, &coordinates, strides));
+            let store = source.store(&also.out, &format!("at{i}"), &format!("r{}", also.result));
+            body += &format!("if (live && part == 0u) {{ {store} }}\n");
+        }
         if self.w.per_row {
             let store = source.store(&self.w.out, "at", &format!("r{}", self.w.result));
             body += &format!("if (live && part == 0u) {{ {store} }}\n");
