@@ -16,7 +16,7 @@ pub struct Emitter<'a> {
     pub(super) users: Vec<Vec<usize>>,
     pub(super) pinned: &'a [bool],
     /// Nodes that depend on constants alone.
-    constant: &'a [bool],
+    constant: Vec<bool>,
     /// Buffer and layout of every node that has been stored or is a view of one that was.
     places: HashMap<usize, (usize, Layout)>,
     /// Contiguous copies of values, and whether they are made among the steps that run once.
@@ -30,7 +30,15 @@ pub struct Emitter<'a> {
 }
 
 impl<'a> Emitter<'a> {
-    pub fn new(nodes: &'a [Primitive], pinned: &'a [bool], constant: &'a [bool], training: bool) -> Self {
+    pub fn new(nodes: &'a [Primitive], pinned: &'a [bool], training: bool) -> Self {
+        let mut constant = vec![false; nodes.len()];
+        for (i, n) in nodes.iter().enumerate() {
+            constant[i] = match n.node.kind {
+                NodeKind::Constant(_) => true,
+                NodeKind::Op(..) => n.inputs.iter().all(|&j| constant[j]),
+                _ => false,
+            };
+        }
         Emitter {
             nodes,
             users: super::fuse::users(nodes),
@@ -60,6 +68,11 @@ impl<'a> Emitter<'a> {
     /// Says where a node's value lies.
     pub fn set_place(&mut self, node: usize, buffer: usize) {
         let layout = Layout::contiguous(self.shape(node));
+        self.places.insert(node, (buffer, layout));
+    }
+
+    /// Says that a value, a view of one that is stored, lies in another way than its place would make it.
+    pub(super) fn set_layout(&mut self, node: usize, buffer: usize, layout: Layout) {
         self.places.insert(node, (buffer, layout));
     }
 
@@ -208,16 +221,8 @@ impl<'a> Emitter<'a> {
         }
         let place = if self.pinned[node] || self.once { Place::Own } else { Place::Arena(0) };
         let buffer = self.buffer(dtype, element_count(shape).unwrap_or(0), place);
-        let mut layout = Layout::contiguous(shape);
-        if may_permute
-            && !self.pinned[node]
-            && let &[user] = self.users[node].as_slice()
-            && let Some(Lowering::View(ViewForm::Permute(axes))) = &self.nodes[user].work
-        {
-            for (&axis, stride) in axes.iter().zip(contiguous_strides(self.shape(user))) {
-                layout.strides[axis] = stride;
-            }
-        }
+        let permuted = if may_permute { self.permuted(node) } else { None };
+        let layout = permuted.unwrap_or_else(|| Layout::contiguous(shape));
         self.places.insert(node, (buffer, layout.clone()));
         (buffer, layout)
     }

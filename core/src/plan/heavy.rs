@@ -219,7 +219,9 @@ impl Emitter<'_> {
     fn attention_grad(&mut self, i: usize, form: AttentionForm) -> Result<Work> {
         let inputs = self.attention_inputs(i, form, 4)?;
         let up = self.unit_last(self.nodes[i].inputs[3])?;
-        Ok(Work::AttentionGrad(AttentionGrad { inputs, up, out: self.whole_result(i) }))
+        let shapes = [0, 1, 2].map(|n| self.shape(self.nodes[i].inputs[n]));
+        let outs = self.parts(i, shapes);
+        Ok(Work::AttentionGrad(AttentionGrad { inputs, up, outs }))
     }
 
     /// q, k and v, the first inputs of a node, and the mask, if it has so many.

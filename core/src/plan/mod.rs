@@ -10,6 +10,7 @@ mod fuse;
 mod heavy;
 mod layout;
 pub mod memory;
+mod reverse;
 mod rows;
 mod state;
 mod step;
@@ -69,7 +70,7 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let constant = fuse::constants(&nodes);
     let groups = fuse::group(&nodes, &pinned, &constant, !options.no_fusion, options.side_by_side);
 
-    let mut e = Emitter::new(&nodes, &pinned, &constant, !options.gradients.is_empty());
+    let mut e = Emitter::new(&nodes, &pinned, !options.gradients.is_empty());
     for (i, n) in nodes.iter().enumerate() {
         let (dtype, shape, elements) = (n.node.ty.dtype, n.node.ty.shape.clone(), n.node.ty.elements());
         let name = n.node.name.clone().unwrap_or_default();
@@ -159,7 +160,7 @@ impl Work {
             }
             Work::AttentionGrad(w) => {
                 w.inputs.operands().chain([&w.up]).for_each(|o| f(o, false));
-                f(&w.out, true);
+                w.outs.iter().for_each(|o| f(o, true));
             }
             Work::Index(w) => {
                 [&w.table, &w.indices].into_iter().chain(&w.updates).for_each(|o| f(o, false));

@@ -252,8 +252,8 @@ pub struct AttentionGrad {
     pub inputs: AttentionInputs,
     /// Gradient of the output, over `[b, h, l, d_v]`.
     pub up: Operand,
-    /// dq, dk and dv, each contiguous, one after the other: `[q.elements + k.elements + v.elements]`.
-    pub out: Operand,
+    /// dq over `[b, h, l, d]`, dk over `[b, h_kv, s, d]`, dv over `[b, h_kv, s, d_v]`, of any strides.
+    pub outs: [Operand; 3],
 }
 
 /// What attention reads. Stride 1 along the last axis of q, k and v.
