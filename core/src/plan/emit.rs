@@ -6,7 +6,7 @@ use super::layout::{Layout, trailing_axes};
 use super::{Buffer, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
 use crate::error::{Error, Result};
 use crate::expr::{Bindings, Expr, Instr, Kind, Reg, Tape};
-use crate::graph::{Lowering, NodeKind, ViewForm};
+use crate::graph::{Lowering, NodeKind};
 use crate::tensor::{DType, contiguous_strides, element_count};
 use std::collections::HashMap;
 
@@ -114,6 +114,19 @@ impl<'a> Emitter<'a> {
         };
         self.places.insert(node, found.clone());
         Ok(found)
+    }
+
+    /// Where a value's elements lie one after the other: a buffer of this step's results and an element of it, a
+    /// multiple of 4; copied if need be.
+    pub(super) fn run_of(&mut self, node: usize) -> Result<(usize, usize)> {
+        let (buffer, layout) = self.place(node)?;
+        let computed = matches!(self.plan.buffers[buffer].place, Place::Arena(_) | Place::Own);
+        let known = self.plan.inputs.iter().any(|p| p.buffer == buffer);
+        let there = computed && !known && layout.is_contiguous(self.shape(node));
+        match usize::try_from(layout.offset) {
+            Ok(offset) if there && offset % 4 == 0 => Ok((buffer, offset)),
+            _ => Ok((self.copy_of(node)?, 0)),
+        }
     }
 
     /// A buffer that holds a value contiguously from its start: its own, or a copy.

@@ -16,7 +16,7 @@ mod state;
 mod step;
 
 pub use step::{
-    Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, IndexKind, IndexWork,
+    Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, Gradient, IndexKind, IndexWork,
     Operand, Place, Plan, Pool, Port, Product, RowResult, Rowwise, Scan, StatePort, Step, Work,
 };
 
@@ -122,8 +122,8 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
         let name = data.label(*parameter);
         let at = e.plan.parameters.iter().position(|p| p.name == name);
         let at = at.ok_or_else(|| Error::internal(format!("no parameter {name}")))?;
-        let buffer = e.copy_of(root)?;
-        e.plan.gradients.push((at, buffer));
+        let (buffer, offset) = e.run_of(root)?;
+        e.plan.gradients.push(Gradient { parameter: at, buffer, offset });
     }
     e.finish_states(&next)?;
     let mut plan = e.plan;
@@ -192,8 +192,8 @@ fn place_scratch(plan: &mut Plan) {
             life.1 = i;
         });
     }
-    for (_, buffer) in &plan.gradients {
-        if let Some(life) = &mut lives[*buffer] {
+    for gradient in &plan.gradients {
+        if let Some(life) = &mut lives[gradient.buffer] {
             life.1 = end;
         }
     }

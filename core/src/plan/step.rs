@@ -30,8 +30,19 @@ pub struct Plan {
     pub loss: Option<usize>,
     /// Every node has a step of its own.
     pub unfused: bool,
-    /// Trainable parameters (index into `parameters`) and the buffers of their gradients.
-    pub gradients: Vec<(usize, BufferId)>,
+    /// Trainable parameters and where their gradients are.
+    pub gradients: Vec<Gradient>,
+}
+
+/// Where a trainable parameter's gradient is: so many f32 as the parameter has, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gradient {
+    /// Index into the plan's parameters.
+    pub parameter: usize,
+    /// The buffer; gradients of one product may be parts of one.
+    pub buffer: BufferId,
+    /// Its first element there, a multiple of 4.
+    pub offset: usize,
 }
 
 /// A named value at the plan's border.

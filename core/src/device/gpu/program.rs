@@ -286,7 +286,7 @@ fn place(p: &mut Program, plan: &Plan, once: &[Node], steps: &[Node], scratch: &
             lives.insert(t, (0, end));
         });
     }
-    let mut kept: Vec<BufferId> = plan.gradients.iter().map(|g| g.1).collect();
+    let mut kept: Vec<BufferId> = plan.gradients.iter().map(|g| g.buffer).collect();
     kept.extend(p.lookups.iter().map(|l| l.indices.buffer));
     for id in kept {
         if let Some(life) = lives.get_mut(&Thing::Buffer(id)) {

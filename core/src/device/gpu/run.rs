@@ -103,8 +103,8 @@ pub struct Run {
     pub words: usize,
     pub steps: Vec<Ready>,
     pub updates: Vec<Ready>,
-    /// Moments of Adam.
-    pub moments: Vec<Heap>,
+    /// What the optimizer keeps: tables, Adam's moments.
+    pub kept: Vec<Heap>,
     pub uploads: Vec<Parcel>,
     pub downloads: Vec<Parcel>,
     /// Host memory of both command buffers: what goes up, what comes down.
@@ -137,7 +137,7 @@ impl Run {
             words,
             steps: vec![],
             updates: vec![],
-            moments: vec![],
+            kept: vec![],
             uploads: vec![],
             downloads: vec![],
             up: [None; 2],
@@ -410,7 +410,7 @@ impl Run {
         }
         self.arena.free(context);
         self.own.free(context);
-        self.moments.iter_mut().for_each(|m| m.free(context));
+        self.kept.iter_mut().for_each(|m| m.free(context));
         let host = self.up.iter().chain(&self.down).flatten().copied();
         host.chain([self.errors]).for_each(|m| context.free(m));
     }

@@ -108,7 +108,7 @@ impl Layouts {
 /// Buffers of the arena that products and attention read, and nothing else.
 fn rounded(plan: &Plan) -> Vec<bool> {
     let (mut read, mut otherwise) = (vec![false; plan.buffers.len()], vec![plan.unfused; plan.buffers.len()]);
-    plan.gradients.iter().for_each(|g| otherwise[g.1] = true);
+    plan.gradients.iter().for_each(|g| otherwise[g.buffer] = true);
     for step in &plan.steps {
         step.work.for_each_operand(|o, written| read[o.buffer] |= !written);
         let mut mark = |o: &Operand| otherwise[o.buffer] = true;
