@@ -10,6 +10,19 @@ use crate::graph::{Lowering, NodeKind};
 use crate::tensor::{DType, contiguous_strides, element_count};
 use std::collections::HashMap;
 
+/// How a step can store its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Store {
+    /// Row-major, in a buffer of its own.
+    Contiguous,
+    /// With any strides, in a buffer of its own.
+    Permuted,
+    /// With any strides, in a part of another value's.
+    Anywhere,
+    /// With stride 1 along the last axis, in a part of another value's.
+    Rows,
+}
+
 /// The state of emitting: nodes, where they lie, and the plan so far.
 pub struct Emitter<'a> {
     pub(super) nodes: &'a [Primitive],
@@ -23,6 +36,8 @@ pub struct Emitter<'a> {
     copies: HashMap<(usize, bool), usize>,
     /// Nodes whose results are stored in a buffer that is there already: a state's.
     pub(super) stored_in: HashMap<usize, usize>,
+    /// Concatenations that parts have been stored in already, and where they lie.
+    pub(super) wholes: HashMap<usize, (usize, Layout)>,
     pub(super) plan: Plan,
     /// Whether the step being emitted goes to `plan.once`.
     pub(super) once: bool,
@@ -47,6 +62,7 @@ impl<'a> Emitter<'a> {
             places: HashMap::new(),
             copies: HashMap::new(),
             stored_in: HashMap::new(),
+            wholes: HashMap::new(),
             plan: Plan::default(),
             once: false,
             training,
@@ -225,16 +241,24 @@ impl<'a> Emitter<'a> {
     }
 
     /// Makes the buffer of a group's result and says where its elements go. Where the only user is a
-    /// permutation, elements are laid out so that the permuted value is contiguous.
-    pub(super) fn result(&mut self, node: usize, may_permute: bool) -> (usize, Layout) {
+    /// permutation, elements are laid out so that the permuted value is contiguous; where it is a concatenation, they
+    /// are stored there.
+    pub(super) fn result(&mut self, node: usize, how: Store) -> (usize, Layout) {
         let (shape, dtype) = (self.shape(node), self.dtype(node));
         if let Some(&buffer) = self.stored_in.get(&node) {
             self.set_place(node, buffer);
             return (buffer, Layout::contiguous(shape));
         }
+        let inside = if matches!(how, Store::Anywhere | Store::Rows) { self.target(node) } else { None };
+        let rows = |l: &Layout| how == Store::Anywhere || shape.last() == Some(&1) || l.strides.last() == Some(&1);
+        if let Some(inside) = inside.filter(|(_, layout)| rows(layout)) {
+            self.places.insert(node, inside.clone());
+            return inside;
+        }
         let place = if self.pinned[node] || self.once { Place::Own } else { Place::Arena(0) };
         let buffer = self.buffer(dtype, element_count(shape).unwrap_or(0), place);
-        let permuted = if may_permute { self.permuted(node) } else { None };
+        let permutes = matches!(how, Store::Anywhere | Store::Permuted);
+        let permuted = if permutes { self.permuted(node) } else { None };
         let layout = permuted.unwrap_or_else(|| Layout::contiguous(shape));
         self.places.insert(node, (buffer, layout.clone()));
         (buffer, layout)
@@ -252,7 +276,7 @@ impl<'a> Emitter<'a> {
         let mut code = Code::new(domain.clone(), 0);
         self.write_code(g, &mut code, &reduced)?;
         let also = g.extras.iter().map(|&x| self.row_result(x, &code, &reduced)).collect();
-        let (buffer, layout) = self.result(g.output, true);
+        let (buffer, layout) = self.result(g.output, Store::Anywhere);
         let shape = self.shape(g.output);
         let axes =
             if g.per_row { row_axes(shape.len(), &reduced) } else { trailing_axes(shape.len(), domain.len()) };
@@ -267,7 +291,7 @@ impl<'a> Emitter<'a> {
 
     /// A row's result that is stored beside the step's own.
     fn row_result(&mut self, node: usize, code: &Code, reduced: &[bool]) -> RowResult {
-        let (buffer, layout) = self.result(node, false);
+        let (buffer, layout) = self.result(node, Store::Contiguous);
         let shape = self.shape(node);
         let strides = layout.over(shape, &row_axes(shape.len(), reduced), code.domain.len());
         let out = Operand { buffer, dtype: self.dtype(node), offset: layout.offset, strides };

@@ -78,7 +78,7 @@ fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<Op
             NodeKind::Op(op, attrs) => {
                 let v = match decomposes(node) {
                     true => decomposed(*op, &to, &inputs, attrs)?,
-                    false => match simpler(&to, *op, &inputs, attrs)? {
+                    false => match super::simplify::simpler(&to, *op, &inputs, attrs)? {
                         Some(v) => v,
                         None => to.apply(*op, &inputs, attrs.clone()),
                     },
@@ -94,42 +94,6 @@ fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<Op
     }
     let roots = roots.iter().map(|v| moved[v.index().unwrap_or(0)]).collect();
     Ok(Some((to, roots)))
-}
-
-/// A slice of one part of a concatenation as (a slice of) that part; a reshape of a reshape as one, or none.
-fn simpler(g: &Graph, op: &dyn Op, inputs: &[Value], attrs: &Attrs) -> Result<Option<Value>> {
-    let [input] = inputs else { return Ok(None) };
-    // the data is let go of before the graph grows: it would be copied
-    let below = g.data()?.node(*input).clone();
-    let NodeKind::Op(inner, inner_attrs) = &below.kind else { return Ok(None) };
-    Ok(match (op.name(), inner.name()) {
-        ("slice", "concat") => slice_of_part(g, &below, inner_attrs.int("axis"), attrs),
-        ("reshape", "reshape") => {
-            let (from, shape) = (below.inputs[0], attrs.ints("shape"));
-            let same = g.shape(from).iter().map(|&n| n as i64).eq(shape.iter().copied());
-            Some(if same { from } else { g.reshape(from, shape) })
-        }
-        _ => None,
-    })
-}
-
-fn slice_of_part(g: &Graph, joined: &Node, axis: i64, attrs: &Attrs) -> Option<Value> {
-    let axis = axis.rem_euclid(joined.ty.rank() as i64) as usize;
-    let [start, stop, step] = ["start", "stop", "step"].map(|name| attrs.ints(name));
-    let last = stop[axis] - 1 - (stop[axis] - 1 - start[axis]) % step[axis];
-    let mut before = 0;
-    for &part in &joined.inputs {
-        let shape = g.shape(part);
-        let after = before + shape[axis] as i64;
-        if before <= start[axis] && last < after {
-            let (mut start, mut stop) = (start.to_vec(), stop.to_vec());
-            (start[axis], stop[axis]) = (start[axis] - before, last + 1 - before);
-            let whole = (0..shape.len()).all(|a| (start[a], stop[a], step[a]) == (0, shape[a] as i64, 1));
-            return Some(if whole { part } else { g.slice(part, &start, &stop, step) });
-        }
-        before = after;
-    }
-    None
 }
 
 type Key = (&'static str, String, Vec<usize>);

@@ -1,6 +1,6 @@
 //! Steps of the archetypes with work of their own: products, convolutions, attention, look-ups, and the rest.
 
-use super::emit::{Code, Emitter};
+use super::emit::{Code, Emitter, Store};
 use super::fuse::Group;
 use super::layout::{Layout, trailing_axes};
 use super::{
@@ -76,7 +76,7 @@ impl Emitter<'_> {
     }
 
     fn whole_result(&mut self, node: usize) -> Operand {
-        let (buffer, _) = self.result(node, false);
+        let (buffer, _) = self.result(node, Store::Contiguous);
         let strides = contiguous_strides(self.shape(node));
         Operand { buffer, dtype: self.dtype(node), offset: 0, strides }
     }
@@ -123,7 +123,7 @@ impl Emitter<'_> {
                 came: format!("{}", nodes[bn].node.ty),
             });
         }
-        let (buffer, layout) = self.result(g.output, false);
+        let (buffer, layout) = self.result(g.output, Store::Rows);
         let out = Operand { buffer, dtype: DType::F32, offset: layout.offset, strides: layout.strides };
         let mut work =
             Product { batch: shape[..rank - 2].to_vec(), m, n, k, a, b, b_is_weight: weight, out, epilogue };
@@ -207,7 +207,7 @@ impl Emitter<'_> {
 
     fn attention(&mut self, i: usize, form: AttentionForm) -> Result<Work> {
         let inputs = self.attention_inputs(i, form, 3)?;
-        let (buffer, mut layout) = self.result(i, true);
+        let (buffer, mut layout) = self.result(i, Store::Permuted);
         if layout.strides[3] != 1 && inputs.d_v != 1 {
             layout = Layout::contiguous(self.shape(i));
             self.set_place(i, buffer);
@@ -264,36 +264,6 @@ impl Emitter<'_> {
         let (planes, input, output) = (s[0] * s[1], [s[2], s[3]], [o[2], o[3]]);
         let out = self.whole_result(i);
         Ok(Work::Pool(Pool { form, planes, input, output, x, up, out }))
-    }
-
-    /// Padding and concatenation: the rest filled, then every part copied to its place.
-    fn place_parts(&mut self, i: usize, at: &[Vec<usize>], fill: Option<f64>) -> Result<()> {
-        let (buffer, layout) = self.result(i, true);
-        let (shape, dtype) = (self.shape(i).to_vec(), self.dtype(i));
-        if let Some(v) = fill {
-            let mut tape = Tape::default();
-            let result = tape.literal(v, Kind::of(dtype));
-            let out = Operand { buffer, dtype, offset: 0, strides: layout.strides.clone() };
-            let work = Rowwise {
-                reduced: vec![false; shape.len()],
-                domain: shape,
-                operands: vec![],
-                tape,
-                reductions: vec![],
-                result,
-                per_row: false,
-                out,
-                also: vec![],
-            };
-            let label = self.label(i);
-            self.push(Work::Rowwise(work), label);
-        }
-        let parts = self.nodes[i].inputs.clone();
-        for (&part, start) in parts.iter().zip(at) {
-            let offset: isize = start.iter().zip(&layout.strides).map(|(&p, &s)| p as isize * s).sum();
-            self.copy_to(part, buffer, offset, &layout.strides, "place")?;
-        }
-        Ok(())
     }
 
     /// A buffer of its own that holds a value contiguously, for a graph's output.

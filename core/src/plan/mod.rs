@@ -9,9 +9,11 @@ mod expand;
 mod fuse;
 mod heavy;
 mod layout;
+mod parts;
 pub mod memory;
 mod reverse;
 mod rows;
+mod simplify;
 mod state;
 mod step;
 

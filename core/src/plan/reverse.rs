@@ -1,9 +1,10 @@
 //! Where to store a result so that what its only reader makes of it by views lies as that is wanted.
 
 use super::Operand;
-use super::emit::Emitter;
+use super::emit::{Emitter, Store};
 use super::layout::{Layout, trailing_axes};
 use crate::graph::{Lowering, ViewForm};
+use crate::tensor::DType;
 
 impl Emitter<'_> {
     /// The reshapes and permutations of a value, each the only reader of the one before: nodes, beginning with itself.
@@ -43,18 +44,50 @@ impl Emitter<'_> {
         self.before(&chain, Layout::contiguous(self.shape(chain[end])))
     }
 
+    /// Where a value goes that is, maybe reshaped and permuted, a part of a concatenation and nothing else: into that.
+    pub(super) fn target(&mut self, node: usize) -> Option<(usize, Layout)> {
+        let chain = self.views(node);
+        let last = *chain.last()?;
+        let &[whole] = self.users[last].as_slice() else { return None };
+        let Some(Lowering::Place { at, fill }) = &self.nodes[whole].work else { return None };
+        let parts = &self.nodes[whole].inputs;
+        let at = &at[parts.iter().position(|&p| p == last)?];
+        let once = parts.iter().filter(|&&p| p == last).count() == 1;
+        // where all is filled first, parts come after; a chain's last value that others need lies elsewhere
+        let fills = fill.is_some() && self.border(whole).is_none();
+        if self.once || self.pinned[last] || !once || fills || self.dtype(node) != DType::F32 {
+            return None;
+        }
+        let (buffer, layout) = self.whole(whole);
+        let offset = layout.offset + at.iter().zip(&layout.strides).map(|(&p, &s)| p as isize * s).sum::<isize>();
+        let inside = self.before(&chain, Layout { offset, strides: layout.strides })?;
+        Some((buffer, inside))
+    }
+
+    /// The buffer of a concatenation, made when the first of its parts asks for it.
+    pub(super) fn whole(&mut self, node: usize) -> (usize, Layout) {
+        if let Some(known) = self.wholes.get(&node) {
+            return known.clone();
+        }
+        let made = self.result(node, Store::Permuted);
+        self.wholes.insert(node, made.clone());
+        made
+    }
+
     /// Where the parts of a flat result go: values of those shapes, one after the other. A part that one slice takes,
     /// reshapes and permutes lies so that the permutation is contiguous; where it is, is then known.
     pub(super) fn parts<const N: usize>(&mut self, node: usize, shapes: [&[usize]; N]) -> [Operand; N] {
-        let (buffer, _) = self.result(node, false);
+        let (own, _) = self.result(node, Store::Contiguous);
         let mut start = 0;
         let nodes = self.nodes;
         shapes.map(|shape| {
             let elements: usize = shape.iter().product();
-            let mut layout = Layout::contiguous(shape);
+            let (mut buffer, mut layout) = (own, Layout::contiguous(shape));
             layout.offset = start as isize;
             if let Some(part) = self.part(node, start, elements, shape) {
-                if let Some(better) = self.permuted(part) {
+                if let Some(target) = self.target(part) {
+                    (buffer, layout) = target;
+                } else if let Some(better) = self.permuted(part) {
                     layout.strides = better.strides;
                 }
                 self.set_layout(part, buffer, layout.clone());
