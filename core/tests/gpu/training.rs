@@ -35,7 +35,7 @@ fn both_optimizers_follow_the_cpu() {
         for s in [&mut there, &mut here] {
             s.set_optimizer(optimizer).unwrap();
         }
-        assert_eq!(there.dispatches() - before, 1, "all parameters at once");
+        assert!(there.dispatches() - before <= 2, "one dispatch a block of memory, not a parameter");
         for step in 0..30 {
             there.step().unwrap();
             here.step().unwrap();
