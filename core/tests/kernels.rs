@@ -1,6 +1,9 @@
 //! Every kernel's text, without a GPU: each operation × its samples, for small and large GPUs and both precisions, is
 //! parsed and validated by naga as the driver's crate does, and written as SPIR-V and as Metal's language.
 
+#[path = "kernels/packed.rs"]
+mod packed;
+
 use std::collections::HashSet;
 use weft::device::gpu::limits::Limits;
 use weft::device::gpu::program::{Bound, Program, program};

@@ -250,7 +250,8 @@ impl<'a> Emitter<'a> {
             return (buffer, Layout::contiguous(shape));
         }
         let inside = if matches!(how, Store::Anywhere | Store::Rows) { self.target(node) } else { None };
-        let rows = |l: &Layout| how == Store::Anywhere || shape.last() == Some(&1) || l.strides.last() == Some(&1);
+        let rows =
+            |l: &Layout| how == Store::Anywhere || shape.last() == Some(&1) || l.strides.last() == Some(&1);
         if let Some(inside) = inside.filter(|(_, layout)| rows(layout)) {
             self.places.insert(node, inside.clone());
             return inside;
@@ -278,8 +279,11 @@ impl<'a> Emitter<'a> {
         let also = g.extras.iter().map(|&x| self.row_result(x, &code, &reduced)).collect();
         let (buffer, layout) = self.result(g.output, Store::Anywhere);
         let shape = self.shape(g.output);
-        let axes =
-            if g.per_row { row_axes(shape.len(), &reduced) } else { trailing_axes(shape.len(), domain.len()) };
+        let axes = if g.per_row {
+            row_axes(shape.len(), &reduced)
+        } else {
+            trailing_axes(shape.len(), domain.len())
+        };
         let strides = layout.over(shape, &axes, domain.len());
         let out = Operand { buffer, dtype: self.dtype(g.output), offset: layout.offset, strides };
         let Code { tape, operands, reductions, regs, .. } = code;
@@ -289,9 +293,10 @@ impl<'a> Emitter<'a> {
         Ok(())
     }
 
-    /// A row's result that is stored beside the step's own.
+    /// A row's (or, where nothing is reduced, an element's) result that is stored beside the step's own.
     fn row_result(&mut self, node: usize, code: &Code, reduced: &[bool]) -> RowResult {
-        let (buffer, layout) = self.result(node, Store::Contiguous);
+        let how = if reduced.contains(&true) { Store::Contiguous } else { Store::Anywhere };
+        let (buffer, layout) = self.result(node, how);
         let shape = self.shape(node);
         let strides = layout.over(shape, &row_axes(shape.len(), reduced), code.domain.len());
         let out = Operand { buffer, dtype: self.dtype(node), offset: layout.offset, strides };
@@ -299,12 +304,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// Writes the code of a group's members (past the anchor's own product, if it has one).
-    pub(super) fn write_code(
-        &mut self,
-        g: &Group,
-        code: &mut Code,
-        reduced: &[bool],
-    ) -> Result<()> {
+    pub(super) fn write_code(&mut self, g: &Group, code: &mut Code, reduced: &[bool]) -> Result<()> {
         let nodes = self.nodes;
         for &m in &g.members {
             let node = &nodes[m];

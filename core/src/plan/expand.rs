@@ -27,8 +27,10 @@ pub struct Primitive {
 pub fn expand(graph: &Graph, roots: &[Value], flash_backward: bool) -> Result<(Vec<Primitive>, Vec<usize>)> {
     let mut g = graph.clone();
     let mut roots = roots.to_vec();
-    while let Some((next, moved)) = expand_once(&g, &roots, flash_backward)? {
-        (g, roots) = (next, moved);
+    // at least once: what can be simpler is made so on the way
+    let mut again = true;
+    while again {
+        (g, roots, again) = expand_once(&g, &roots, flash_backward)?;
     }
     let data = g.data()?;
     collect(&data, &roots)
@@ -49,8 +51,8 @@ fn live(data: &GraphData, roots: &[Value]) -> Vec<bool> {
     live
 }
 
-/// One pass: every composite replaced by its decomposition. `None` if there was none.
-fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<Option<(Graph, Vec<Value>)>> {
+/// One pass: every composite replaced by its decomposition. Also: whether there was one.
+fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<(Graph, Vec<Value>, bool)> {
     let data = from.data()?;
     let live = live(&data, roots);
     let decomposes = |node: &Node| match &node.kind {
@@ -61,9 +63,7 @@ fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<Op
         },
         _ => false,
     };
-    if !data.nodes.iter().zip(&live).any(|(n, &l)| l && decomposes(n)) {
-        return Ok(None);
-    }
+    let any = data.nodes.iter().zip(&live).any(|(n, &l)| l && decomposes(n));
     let to = Graph::new();
     let mut moved: Vec<Value> = Vec::with_capacity(data.nodes.len());
     for (node, live) in data.nodes.iter().zip(live) {
@@ -93,7 +93,7 @@ fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<Op
         moved.push(v);
     }
     let roots = roots.iter().map(|v| moved[v.index().unwrap_or(0)]).collect();
-    Ok(Some((to, roots)))
+    Ok((to, roots, any))
 }
 
 type Key = (&'static str, String, Vec<usize>);

@@ -75,13 +75,7 @@ pub fn constants(nodes: &[Primitive]) -> Vec<bool> {
 
 /// Whether it costs less to compute a pointwise node wherever it is used than to store it: a few instructions that read
 /// one value of its size, and what is small beside it.
-fn is_cheap(
-    nodes: &[Primitive],
-    users: &[usize],
-    of: &[Option<usize>],
-    groups: &[Group],
-    i: usize,
-) -> bool {
+fn is_cheap(nodes: &[Primitive], users: &[usize], of: &[Option<usize>], groups: &[Group], i: usize) -> bool {
     let Some(Lowering::Pointwise(e)) = &nodes[i].work else { return false };
     let (shape, elements) = (&nodes[i].node.ty.shape, nodes[i].node.ty.elements());
     let large = |&&x: &&usize| nodes[x].node.ty.elements() >= elements;

@@ -251,8 +251,32 @@ impl Emitter<'_> {
         let indices = self.contiguous(inputs[1])?;
         let updates = inputs.get(2).map(|&u| self.contiguous(u)).transpose()?;
         let (table_shape, indices_shape) = (self.shape(inputs[0]).to_vec(), self.shape(inputs[1]).to_vec());
-        let out = self.whole_result(i);
+        let out = if inputs.len() > 2 && self.may_change(i, &table) {
+            if self.pinned[i] {
+                self.plan.buffers[table.buffer].place = Place::Own;
+            }
+            self.set_place(i, table.buffer);
+            table.clone()
+        } else {
+            self.whole_result(i)
+        };
         Ok(Work::Index(IndexWork { kind, table, indices, updates, out, table_shape, indices_shape, axis }))
+    }
+
+    /// Whether a look-up that changes a table may change it where it is: a step has computed it, for this alone.
+    fn may_change(&self, i: usize, table: &Operand) -> bool {
+        let inputs = &self.nodes[i].inputs;
+        let t = inputs[0];
+        let computed = !matches!(self.nodes[t].work, None | Some(Lowering::View(_)));
+        let whole = self.plan.buffers[table.buffer].elements == element_count(self.shape(t)).unwrap_or(0);
+        computed
+            && whole
+            && table.offset == 0
+            && matches!(self.plan.buffers[table.buffer].place, Place::Arena(_))
+            && self.users[t] == [i]
+            && !inputs[1..].contains(&t)
+            && !self.pinned[t]
+            && !self.stored_in.contains_key(&i)
     }
 
     fn pool(&mut self, i: usize, form: crate::graph::PoolForm, gradient: bool) -> Result<Work> {

@@ -9,8 +9,8 @@ mod expand;
 mod fuse;
 mod heavy;
 mod layout;
-mod parts;
 pub mod memory;
+mod parts;
 mod reverse;
 mod rows;
 mod simplify;
@@ -18,8 +18,8 @@ mod state;
 mod step;
 
 pub use step::{
-    Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, Gradient, IndexKind, IndexWork,
-    Operand, Place, Plan, Pool, Port, Product, RowResult, Rowwise, Scan, StatePort, Step, Work,
+    Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, Gradient, IndexKind,
+    IndexWork, Operand, Place, Plan, Pool, Port, Product, RowResult, Rowwise, Scan, StatePort, Step, Work,
 };
 
 use crate::error::{Error, Result};

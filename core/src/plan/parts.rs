@@ -51,9 +51,8 @@ impl Emitter<'_> {
             let (from, lies) = self.place(part)?;
             let shape = self.shape(part);
             let same = |(a, n): (usize, &usize)| *n == 1 || lies.strides[a] == layout.strides[a];
-            let there = from == buffer
-                && lies.offset == offset_of(start)
-                && shape.iter().enumerate().all(same);
+            let there =
+                from == buffer && lies.offset == offset_of(start) && shape.iter().enumerate().all(same);
             if !there {
                 self.copy_to(part, buffer, offset_of(start), &layout.strides, "place")?;
             }

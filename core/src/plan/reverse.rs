@@ -38,7 +38,8 @@ impl Emitter<'_> {
     /// The layout of a value that makes its only reader's permutation of it, maybe after reshapes, contiguous.
     pub(super) fn permuted(&self, node: usize) -> Option<Layout> {
         let mut chain = self.views(node);
-        let is_permutation = |&n: &usize| matches!(&self.nodes[n].work, Some(Lowering::View(ViewForm::Permute(_))));
+        let is_permutation =
+            |&n: &usize| matches!(&self.nodes[n].work, Some(Lowering::View(ViewForm::Permute(_))));
         let end = chain.iter().skip(1).rposition(is_permutation)? + 1;
         chain.truncate(end + 1);
         self.before(&chain, Layout::contiguous(self.shape(chain[end])))
@@ -59,7 +60,8 @@ impl Emitter<'_> {
             return None;
         }
         let (buffer, layout) = self.whole(whole);
-        let offset = layout.offset + at.iter().zip(&layout.strides).map(|(&p, &s)| p as isize * s).sum::<isize>();
+        let offset =
+            layout.offset + at.iter().zip(&layout.strides).map(|(&p, &s)| p as isize * s).sum::<isize>();
         let inside = self.before(&chain, Layout { offset, strides: layout.strides })?;
         Some((buffer, inside))
     }

@@ -5,7 +5,7 @@
 
 use super::expand::Primitive;
 use super::fuse::Group;
-use crate::graph::Lowering;
+use crate::graph::{Lowering, ViewForm};
 use crate::tensor::DType;
 
 /// Elements of a row for each row there is, above which one row is too long to be one workgroup's or thread's: its
@@ -41,6 +41,7 @@ pub fn merge(
             }
         }
     }
+    m.beside();
     *groups = m.groups.into_iter().filter(|g| !g.members.is_empty()).collect();
 }
 
@@ -71,8 +72,11 @@ impl<'a> Merger<'a> {
 
     /// The groups other than its own that read a node.
     fn readers(&self, node: usize, own: usize) -> Vec<usize> {
-        let mut all: Vec<usize> =
-            self.users[node].iter().flat_map(|&u| self.homes[u].iter().copied()).filter(|&g| g != own).collect();
+        let mut all: Vec<usize> = self.users[node]
+            .iter()
+            .flat_map(|&u| self.homes[u].iter().copied())
+            .filter(|&g| g != own)
+            .collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -106,7 +110,8 @@ impl<'a> Merger<'a> {
         }
         // results that others read too must be of rows, and those others must not come between
         let others = self.extras(p, c);
-        let escaping = others.iter().all(|&x| rows.of_row(self.nodes, x) && self.nodes[x].node.ty.dtype == DType::F32);
+        let escaping =
+            others.iter().all(|&x| rows.of_row(self.nodes, x) && self.nodes[x].node.ty.dtype == DType::F32);
         escaping
             && others.len() + to.extras.len() <= EXTRAS
             && (others.is_empty() || !rows.axes.is_empty() && !self.leads_to(p, c))
@@ -191,8 +196,12 @@ impl<'a> Merger<'a> {
     /// Values that the two together read.
     fn inputs(&self, from: &Group, to: &Group) -> usize {
         let members: Vec<usize> = from.members.iter().chain(&to.members).copied().collect();
-        let mut reads: Vec<usize> =
-            members.iter().flat_map(|&m| &self.nodes[m].inputs).copied().filter(|i| !members.contains(i)).collect();
+        let mut reads: Vec<usize> = members
+            .iter()
+            .flat_map(|&m| &self.nodes[m].inputs)
+            .copied()
+            .filter(|i| !members.contains(i))
+            .collect();
         reads.sort_unstable();
         reads.dedup();
         reads.len()
@@ -221,6 +230,61 @@ impl<'a> Merger<'a> {
                 self.homes[m].push(c);
             }
         }
+    }
+
+    /// Pointwise groups of one domain that compute parts of one concatenation from the same values become one.
+    fn beside(&mut self) {
+        let whole: Vec<Option<usize>> = self.groups.iter().map(|g| self.part_of(g)).collect();
+        for c in 0..self.groups.len() {
+            for p in 0..c {
+                let (from, to) = (&self.groups[p], &self.groups[c]);
+                let same = whole[p].is_some() && whole[p] == whole[c];
+                if same && !from.members.is_empty() && self.walk_alike(from, to) {
+                    let (members, output) =
+                        (std::mem::take(&mut self.groups[p].members), self.groups[p].output);
+                    let to = &mut self.groups[c];
+                    to.extras.push(output);
+                    to.members.extend(members);
+                    to.members.sort_unstable();
+                    to.members.dedup();
+                }
+            }
+        }
+    }
+
+    /// The concatenation that a pointwise group's result is a part of and that alone reads it.
+    fn part_of(&self, g: &Group) -> Option<usize> {
+        let mut x = g.output;
+        let pointwise = matches!(self.nodes[g.anchor].work, Some(Lowering::Pointwise(_)));
+        if !pointwise || g.members.is_empty() || self.nodes[x].node.ty.dtype != DType::F32 {
+            return None;
+        }
+        while let &[user] = self.users[x].as_slice()
+            && !self.pinned[x]
+        {
+            match &self.nodes[user].work {
+                Some(Lowering::View(ViewForm::Reshape | ViewForm::Permute(_))) => x = user,
+                Some(Lowering::Place { fill: None, .. }) => return Some(user),
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// Whether the domains are the same and one reads what the other reads.
+    fn walk_alike(&self, a: &Group, b: &Group) -> bool {
+        let reads = |g: &Group| {
+            let mut all: Vec<usize> =
+                g.members.iter().flat_map(|&m| &self.nodes[m].inputs).copied().collect();
+            all.retain(|i| !g.members.contains(i));
+            all
+        };
+        let (x, y) = (reads(a), reads(b));
+        let within = |x: &[usize], y: &[usize]| x.iter().all(|i| y.contains(i));
+        self.shape(a.output) == self.shape(b.output)
+            && self.constant[a.output] == self.constant[b.output]
+            && a.extras.len() + b.extras.len() < EXTRAS
+            && (within(&x, &y) || within(&y, &x))
     }
 
     fn shape(&self, node: usize) -> &'a [usize] {

@@ -29,10 +29,14 @@ pub(super) fn simpler(g: &Graph, op: &dyn Op, inputs: &[Value], attrs: &Attrs) -
     match (op.name(), inputs) {
         ("slice" | "reshape", &[input]) => view(g, op, input, attrs),
         ("concat", _) => flat(g, inputs, attrs.int("axis")),
-        ("add", &[a, b]) if g.shape(a) == g.shape(b) => match joined(g, a, b)? {
-            Some(v) => Ok(Some(v)),
-            None => added(g, a, b),
-        },
+        ("add", &[a, b]) if g.shape(a) == g.shape(b) => {
+            for attempt in [joined, rejoined, added] {
+                if let Some(v) = attempt(g, a, b)? {
+                    return Ok(Some(v));
+                }
+            }
+            Ok(None)
+        }
         _ => Ok(None),
     }
 }
@@ -127,6 +131,25 @@ fn joined(g: &Graph, a: Value, b: Value) -> Result<Option<Value>> {
     let mut border = [vec![0; rank], vec![0; rank]];
     (border[0][axis], border[1][axis]) = (first.before, second.after);
     Ok(Some(g.pad(all, &border[0], &border[1], 0.0)))
+}
+
+/// The sum of a sum of padded values and a third that lies beside one of them: with that one first.
+fn rejoined(g: &Graph, a: Value, b: Value) -> Result<Option<Value>> {
+    for (sum, third) in [(a, b), (b, a)] {
+        let parts = {
+            let data = g.data()?;
+            let sum = made(&data, sum).filter(|m| m.name == "add");
+            sum.map(|m| m.inputs).filter(|p| p.iter().all(|&p| padded(&data, p).is_some()))
+        };
+        let Some(&[x, y]) = parts.as_deref() else { continue };
+        for (other, beside) in [(x, y), (y, x)] {
+            if let Some(two) = joined(g, beside, third)? {
+                let all = joined(g, other, two)?;
+                return Ok(Some(all.unwrap_or_else(|| g.add(other, two))));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// x + (zeros with slices or elements added) as x with these added.

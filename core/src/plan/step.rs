@@ -176,7 +176,7 @@ pub struct Rowwise {
     pub per_row: bool,
     /// Where results go; converted from the register's kind to its dtype.
     pub out: Operand,
-    /// More f32 results of rows, stored beside: see `per_row`.
+    /// More f32 results of rows, stored beside: see `per_row`. Where no axis is reduced, a row is an element.
     pub also: Vec<RowResult>,
 }
 

@@ -1,8 +1,8 @@
 //! Which dispatches change which parameters: an optimizer's step over all of them in as few as the memory's blocks
 //! allow. Pure: places in, tables out.
 
-use super::run::Heap;
 use super::program::Region;
+use super::run::Heap;
 use blade_graphics as blade;
 
 /// Elements that a workgroup changes, at most; a multiple of 4.
@@ -63,7 +63,10 @@ pub fn arrange(updates: &[Update], chunk: usize) -> Vec<Batch> {
             }
         }
     }
-    batches.into_iter().map(|((_, own, alone), parts)| batch(&parts, own, alone.map(|i| &updates[i]))).collect()
+    batches
+        .into_iter()
+        .map(|((_, own, alone), parts)| batch(&parts, own, alone.map(|i| &updates[i])))
+        .collect()
 }
 
 fn batch(parts: &[Part], own: bool, alone: Option<&Update>) -> Batch {
@@ -118,7 +121,8 @@ mod tests {
             for &[p, g, _, n] in &b.table {
                 assert!(n as usize <= EACH);
                 for i in 0..n as usize {
-                    let (p, g) = (b.parameters / 4 + p as usize * 4 + i, b.gradients / 4 + g as usize * 4 + i);
+                    let (p, g) =
+                        (b.parameters / 4 + p as usize * 4 + i, b.gradients / 4 + g as usize * 4 + i);
                     assert_eq!((b.parameters * 4 / 4) / chunk, p * 4 / chunk, "one binding covers it");
                     assert_eq!(b.gradients / chunk, g * 4 / chunk, "one binding covers it");
                     parameters[p] -= gradients[usize::from(b.own)][g];

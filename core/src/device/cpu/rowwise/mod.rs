@@ -95,11 +95,8 @@ impl PreparedRowwise {
             Some(operand) => Cursor::operand(operand),
             None => Err(missing(i)),
         };
-        let also: Vec<(Reg, Cursor)> = step
-            .also
-            .iter()
-            .map(|r| Ok((r.result, Cursor::operand(&r.out)?)))
-            .collect::<Result<_>>()?;
+        let also: Vec<(Reg, Cursor)> =
+            step.also.iter().map(|r| Ok((r.result, Cursor::operand(&r.out)?))).collect::<Result<_>>()?;
         let program = Program::new(&Draft {
             domain: &step.domain,
             reduced: &step.reduced,

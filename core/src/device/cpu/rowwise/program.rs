@@ -89,7 +89,13 @@ fn check_order(nodes: &Nodes, wants: &[Want]) -> Result<()> {
 impl Program {
     pub(super) fn new(draft: &Draft<'_>) -> Result<Self> {
         let mut cursors = Vec::new();
-        let roots: Vec<Reg> = draft.reductions.iter().map(|r| r.1).chain(draft.also.iter().map(|r| r.0)).chain([draft.result]).collect();
+        let roots: Vec<Reg> = draft
+            .reductions
+            .iter()
+            .map(|r| r.1)
+            .chain(draft.also.iter().map(|r| r.0))
+            .chain([draft.result])
+            .collect();
         let (mut nodes, places) = lower(draft.tape, &roots, draft.load, &mut cursors)?;
         let place = |reg: Reg| places[reg].unwrap_or(0);
         let dtype = draft.out.dtype.unwrap_or(DType::F32);
@@ -138,7 +144,8 @@ impl Program {
             return Err(broken("a result for each row varies along a reduced axis"));
         }
         let last = domain.cursors.len() - 1 - draft.also.len();
-        let also: Vec<_> = reduced_roots[draft.reductions.len()..].iter().zip(last..).map(|(r, c)| (*r, c)).collect();
+        let also: Vec<_> =
+            reduced_roots[draft.reductions.len()..].iter().zip(last..).map(|(r, c)| (*r, c)).collect();
         if also.iter().any(|(r, _)| facts[r.id].inner || !column && facts[r.id].wide) {
             return Err(broken("a result for each row varies along a reduced axis"));
         }

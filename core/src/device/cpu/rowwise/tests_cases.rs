@@ -24,7 +24,8 @@ fn row_sums(domain: Vec<usize>, strides: &[isize]) -> Rowwise {
         reductions: vec![(Fold::Sum, x)],
         result: sum,
         per_row: true,
-        out: plain(1, &[1, 0]), also: vec![],
+        out: plain(1, &[1, 0]),
+        also: vec![],
     }
 }
 
@@ -63,7 +64,8 @@ fn a_softmax_may_overwrite_its_operand() {
             reductions: vec![(Fold::Max, x), (Fold::Sum, e)],
             result: y,
             per_row: false,
-            out: plain(0, &[c, 1]), also: vec![],
+            out: plain(0, &[c, 1]),
+            also: vec![],
         };
         let prepared = PreparedRowwise::new(&step).unwrap();
         let mut scratch = RowScratch::new(2, prepared.scratch_bytes_per_worker());
@@ -113,7 +115,8 @@ fn a_tape_that_makes_no_sense_is_refused() {
         reductions: vec![(Fold::Sum, later)],
         result: later,
         per_row: true,
-        out: plain(0, &[0]), also: vec![],
+        out: plain(0, &[0]),
+        also: vec![],
     };
     assert!(PreparedRowwise::new(&step).is_err());
 }
@@ -137,7 +140,8 @@ fn reduced(fold: Fold, columns: usize, product: bool) -> Rowwise {
         reductions: vec![(fold, of)],
         result,
         per_row: true,
-        out: Operand { dtype: if position { DType::I32 } else { DType::F32 }, ..plain(2, &[1, 0]) }, also: vec![],
+        out: Operand { dtype: if position { DType::I32 } else { DType::F32 }, ..plain(2, &[1, 0]) },
+        also: vec![],
     }
 }
 

@@ -43,6 +43,7 @@ fn body(source: &mut Source<'_>, e: &Epilogue, out: &Operand, lanes: usize) -> S
     let code = Code {
         tape: &e.tape,
         result: e.result,
+        also: &[],
         operands: &e.operands,
         strides,
         indices: &indices,

@@ -31,8 +31,7 @@ pub fn kernel(adam: bool, parts: usize, words: usize) -> (String, [u32; 3]) {
     body += "let ours = (vec4<u32>(0u, 1u, 2u, 3u) + i * 4u) < vec4<u32>(part.w);\n\
              let p = b0[part.x + i];\nlet g = b1[part.y + i];\n";
     if adam {
-        text +=
-            "var<storage, read_write> b5: array<vec4<f32>>;\nvar<storage, read_write> b6: array<vec4<f32>>;\n";
+        text += "var<storage, read_write> b5: array<vec4<f32>>;\nvar<storage, read_write> b6: array<vec4<f32>>;\n";
         body += "let m = b3[1] * b5[part.z + i] + (1.0f - b3[1]) * g;\n\
                  let v = b3[2] * b6[part.z + i] + (1.0f - b3[2]) * g * g;\n\
                  b5[part.z + i] = m;\nb6[part.z + i] = v;\n\

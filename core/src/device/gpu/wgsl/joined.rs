@@ -24,11 +24,8 @@ pub fn choose(plan: &Plan) -> Vec<(BufferId, Vec<Part>)> {
         return vec![];
     }
     let mut parts: Vec<Vec<(Part, usize)>> = vec![vec![]; plan.buffers.len()];
-    let mut fits: Vec<bool> = plan
-        .buffers
-        .iter()
-        .map(|b| matches!(b.place, Place::Arena(_)) && b.dtype == DType::F32)
-        .collect();
+    let mut fits: Vec<bool> =
+        plan.buffers.iter().map(|b| matches!(b.place, Place::Arena(_)) && b.dtype == DType::F32).collect();
     plan.gradients.iter().for_each(|g| fits[g.buffer] = false);
     for step in &plan.steps {
         step.work.for_each_operand(|o, written| {
@@ -83,7 +80,8 @@ fn part(plan: &Plan, w: &Rowwise) -> Option<(Part, usize)> {
 pub fn element(source: &mut Source<'_>, parts: &[Part], view: View, index: &str) -> String {
     let lanes = view.bytes() / 4;
     // named by its first binding: kernels of the same form are the same text
-    let first = parts.first().map_or(String::new(), |p| source.bind(Slot::Buffer(p.from.buffer, 0), view, false));
+    let first =
+        parts.first().map_or(String::new(), |p| source.bind(Slot::Buffer(p.from.buffer, 0), view, false));
     let name = format!("joined_{first}");
     let mut text = format!("fn {name}(i: u32) -> {} {{\n", view.text());
     for (part, next) in parts.iter().zip(parts.iter().skip(1).map(Some).chain([None])) {

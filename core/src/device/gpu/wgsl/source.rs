@@ -100,7 +100,8 @@ impl Layouts {
         }
         if halves && native16 {
             for (held, rounded) in buffers.iter_mut().zip(rounded(plan)) {
-                held.half = held.blocks.is_none() && held.inline.is_none() && held.joined.is_none() && rounded;
+                held.half =
+                    held.blocks.is_none() && held.inline.is_none() && held.joined.is_none() && rounded;
             }
         }
         Layouts { buffers, limit, native16, values }

@@ -11,7 +11,7 @@ use crate::device::gpu::wgsl::lanes::{Code, LANES, index_strides, writes_four};
 use crate::device::gpu::wgsl::source::{Kernel, Layouts, Slot, Source, View};
 use crate::device::gpu::wgsl::walk::{self, Merged};
 use crate::expr::{Fold, Instr, Kind, Reg};
-use crate::plan::{Operand, Rowwise};
+use crate::plan::{Operand, RowResult, Rowwise};
 use join::type_name;
 
 /// Elements below which four at a time are not worth a longer text.
@@ -39,11 +39,17 @@ fn pointwise(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Kernel {
     let mut sets: Vec<&[isize]> = w.operands.iter().map(|o| o.strides.as_slice()).collect();
     sets.push(&w.out.strides);
     sets.extend(&indices);
+    sets.extend(w.also.iter().map(|r| r.out.strides.as_slice()));
     let Merged { sizes, strides } = walk::merge(&w.domain, &sets);
     let operands = w.operands.len();
     let elements: usize = sizes.iter().product();
     let innermost = sizes.last().copied().unwrap_or(1);
-    let wide = elements >= VECTORS_FROM && innermost % 4 == 0 && writes_four(&w.out, &strides[operands]);
+    let (_, others) = strides.split_at(operands + 1 + indices.len());
+    let four = |(r, s): (&RowResult, &Vec<isize>)| writes_four(&r.out, s);
+    let wide = elements >= VECTORS_FROM
+        && innermost % 4 == 0
+        && writes_four(&w.out, &strides[operands])
+        && w.also.iter().zip(others).all(four);
     let lanes = if wide { 4 } else { 1 };
     let work = elements / lanes;
     let threads = if work >= 512 * limits.units { 256 } else { 64 };
@@ -51,19 +57,26 @@ fn pointwise(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Kernel {
     let (split, coordinates) = walk::coordinates("c", "i", &sizes);
     let (grid, mut body) = walk::each("t", work, threads);
     body += &format!("let i = t * {lanes}u;\n{split}");
+    let also: Vec<Reg> = w.also.iter().map(|r| r.result).collect();
     let code = Code {
         tape: &w.tape,
         result: w.result,
+        also: &also,
         operands: &w.operands,
         strides: &strides[..operands],
         indices: &indices,
-        index_strides: &strides[operands + 1..],
+        index_strides: &strides[operands + 1..operands + 1 + indices.len()],
         first: None,
     };
     let (text, value) = code.print(&mut source, &coordinates, lanes);
     body += &text;
     body += &format!("let at = {};\n", walk::address(w.out.offset, &coordinates, &strides[operands]));
     body += &if wide { source.store4(&w.out, "at", &value) } else { source.store(&w.out, "at", &value) };
+    for (n, (r, strides)) in w.also.iter().zip(others).enumerate() {
+        let (at, value) = (format!("at{n}"), code.also_value(n, lanes));
+        body += &format!("\nlet {at} = {};\n", walk::address(r.out.offset, &coordinates, strides));
+        body += &if wide { source.store4(&r.out, &at, &value) } else { source.store(&r.out, &at, &value) };
+    }
     source.finish(&entry(threads, &body), grid)
 }
 
