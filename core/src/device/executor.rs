@@ -189,7 +189,7 @@ impl Executor {
     pub fn step(&mut self, store: &Store, positions: &[usize]) -> Result<()> {
         match (self, store) {
             (Executor::Cpu(e), Store::Cpu(store)) => e.executor.run(&e.pool, store, positions),
-            (Executor::Gpu(e), _) => e.step(),
+            (Executor::Gpu(e), Store::Gpu(store)) => e.step(store),
             _ => Err(Error::internal("weights of another device")),
         }
     }
@@ -271,7 +271,7 @@ impl Executor {
     pub fn observe(&mut self, store: &Store, positions: &[usize], see: &mut Observer<'_>) -> Result<()> {
         match (self, store) {
             (Executor::Cpu(e), Store::Cpu(store)) => e.executor.observe(&e.pool, store, positions, see),
-            (Executor::Gpu(e), _) => e.observe(see),
+            (Executor::Gpu(e), Store::Gpu(store)) => e.observe(store, see),
             _ => Err(Error::internal("weights of another device")),
         }
     }

@@ -9,7 +9,7 @@ pub mod trace;
 pub use optimizer::Optimizer;
 
 use crate::error::{Error, Result};
-use crate::profile::DeviceProfile;
+use crate::profile::{Costs, DeviceProfile};
 use gpu::{Adapter, Gpu};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -245,7 +245,16 @@ impl Device {
 
     /// What the optimiser and planner may know of it.
     pub fn profile(&self) -> DeviceProfile {
-        DeviceProfile { name: self.info.name.clone(), threads: self.info.threads, memory: self.info.memory }
+        let costs = match &self.inner {
+            Inner::Cpu(_) => Costs::cpu(self.info.threads),
+            Inner::Gpu(g) => Costs::gpu(g.limits().units, g.limits().coop > 0),
+        };
+        DeviceProfile {
+            name: self.info.name.clone(),
+            threads: self.info.threads,
+            memory: self.info.memory,
+            costs,
+        }
     }
 
     pub(crate) fn inner(&self) -> &Inner {

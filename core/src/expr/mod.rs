@@ -147,6 +147,19 @@ pub enum Expr {
 }
 
 impl Expr {
+    /// Whether its value is the same at every position whose inputs are: it looks at no coordinate, and draws no numbers.
+    pub fn is_same_everywhere(&self) -> bool {
+        match self {
+            Expr::Coord(_) | Expr::Flat | Expr::Random { .. } => false,
+            Expr::Input(_) | Expr::Reduced(_) | Expr::Const(_) => true,
+            Expr::Unary(_, a) | Expr::Cast(_, a) => a.is_same_everywhere(),
+            Expr::Binary(_, a, b) | Expr::Compare(_, a, b) => {
+                a.is_same_everywhere() && b.is_same_everywhere()
+            }
+            Expr::Select(c, a, b) => [c, a, b].into_iter().all(|e| e.is_same_everywhere()),
+        }
+    }
+
     /// `self` put through a unary function.
     pub fn unary(self, op: Unary) -> Expr {
         Expr::Unary(op, Arc::new(self))

@@ -16,5 +16,6 @@ pub use attrs::{Attr, AttrKind, AttrSpec, Attrs};
 pub use builder::{Graph, GraphData, Node, NodeKind, Value};
 pub use interpret::{decomposed, evaluate_decomposed, interpret};
 pub use lowering::{AttentionForm, ConvolutionForm, Lowering, PoolForm, Reduction, RowwiseForm, ViewForm};
+pub(crate) use op::result_type;
 pub use op::{Call, Grad, Inputs, Op, Refusal, Sample, refuse};
 pub use text::{OpLookup, parse};

@@ -191,7 +191,7 @@ fn check_attrs(specs: &[AttrSpec], attrs: &Attrs) -> std::result::Result<(), Ref
 
 /// The type of an operation's result, if it accepts the inputs and attributes: what the builder and the
 /// verifier ask of every node.
-pub(super) fn result_type(
+pub(crate) fn result_type(
     op: &dyn Op,
     inputs: &[TensorType],
     attrs: &Attrs,

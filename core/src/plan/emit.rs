@@ -1,13 +1,14 @@
 //! Turns groups into steps: finds where each value lies, writes the fused code, places buffers.
 
 use super::expand::Primitive;
+use super::fold::Ready;
 use super::fuse::{Group, is_literal};
 use super::layout::{Layout, trailing_axes};
 use super::{Buffer, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
 use crate::error::{Error, Result};
 use crate::expr::{Bindings, Expr, Instr, Kind, Reg, Tape};
 use crate::graph::{Lowering, NodeKind};
-use crate::tensor::{DType, contiguous_strides, element_count};
+use crate::tensor::{DType, element_count};
 use std::collections::HashMap;
 
 /// How a step can store its result.
@@ -28,12 +29,12 @@ pub struct Emitter<'a> {
     pub(super) nodes: &'a [Primitive],
     pub(super) users: Vec<Vec<usize>>,
     pub(super) pinned: &'a [bool],
-    /// Nodes that depend on constants alone.
-    constant: Vec<bool>,
+    /// What is there before the first step.
+    pub(super) ready: Ready,
     /// Buffer and layout of every node that has been stored or is a view of one that was.
     places: HashMap<usize, (usize, Layout)>,
     /// Contiguous copies of values, and whether they are made among the steps that run once.
-    copies: HashMap<(usize, bool), usize>,
+    pub(super) copies: HashMap<(usize, bool), usize>,
     /// Nodes whose results are stored in a buffer that is there already: a state's.
     pub(super) stored_in: HashMap<usize, usize>,
     /// Concatenations that parts have been stored in already, and where they lie.
@@ -45,20 +46,12 @@ pub struct Emitter<'a> {
 }
 
 impl<'a> Emitter<'a> {
-    pub fn new(nodes: &'a [Primitive], pinned: &'a [bool], training: bool) -> Self {
-        let mut constant = vec![false; nodes.len()];
-        for (i, n) in nodes.iter().enumerate() {
-            constant[i] = match n.node.kind {
-                NodeKind::Constant(_) => true,
-                NodeKind::Op(..) => n.inputs.iter().all(|&j| constant[j]),
-                _ => false,
-            };
-        }
+    pub fn new(nodes: &'a [Primitive], pinned: &'a [bool], training: bool, ready: Ready) -> Self {
         Emitter {
             nodes,
             users: super::fuse::users(nodes),
             pinned,
-            constant,
+            ready,
             places: HashMap::new(),
             copies: HashMap::new(),
             stored_in: HashMap::new(),
@@ -145,67 +138,6 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// A buffer that holds a value contiguously from its start: its own, or a copy.
-    pub(super) fn copy_of(&mut self, node: usize) -> Result<usize> {
-        let (buffer, layout) = self.place(node)?;
-        let whole = self.plan.buffers[buffer].elements == element_count(self.shape(node)).unwrap_or(0);
-        if whole && layout.offset == 0 && layout.is_contiguous(self.shape(node)) {
-            return Ok(buffer);
-        }
-        // a copy made among the steps does not exist when the steps that run once do
-        let made = self.copies.get(&(node, true)).or_else(|| self.copies.get(&(node, self.once)));
-        if let Some(&copy) = made {
-            return Ok(copy);
-        }
-        let dtype = self.dtype(node);
-        let copy = self.scratch(dtype, element_count(self.shape(node)).unwrap_or(0));
-        self.copy_to(node, copy, 0, &contiguous_strides(self.shape(node)), "copy")?;
-        self.copies.insert((node, self.once), copy);
-        Ok(copy)
-    }
-
-    /// A step that copies a value to a buffer, walking it with the given strides.
-    pub(super) fn copy_to(
-        &mut self,
-        node: usize,
-        buffer: usize,
-        offset: isize,
-        strides: &[isize],
-        what: &str,
-    ) -> Result<()> {
-        let (from, layout) = self.place(node)?;
-        let mut shape = self.shape(node).to_vec();
-        let own = layout.over(&shape, &trailing_axes(shape.len(), shape.len()), shape.len());
-        let dtype = self.dtype(node);
-        let mut operand = Operand { buffer: from, dtype, offset: layout.offset, strides: own };
-        let mut out = Operand { buffer, dtype, offset, strides: strides.to_vec() };
-        if dtype == DType::I64 {
-            // lanes are 32 bits wide: a copy of 64-bit elements moves their halves
-            shape.push(2);
-            for o in [&mut operand, &mut out] {
-                (o.dtype, o.offset) = (DType::U32, o.offset * 2);
-                o.strides.iter_mut().for_each(|s| *s *= 2);
-                o.strides.push(1);
-            }
-        }
-        let mut tape = Tape::default();
-        let result = tape.push(Instr::Load(0), Kind::of(operand.dtype));
-        let work = Rowwise {
-            reduced: vec![false; shape.len()],
-            domain: shape,
-            operands: vec![operand],
-            tape,
-            reductions: vec![],
-            result,
-            per_row: false,
-            out,
-            also: vec![],
-        };
-        let label = format!("{what} {}", self.label(node));
-        self.push(Work::Rowwise(work), label);
-        Ok(())
-    }
-
     pub(super) fn push(&mut self, work: Work, label: String) {
         let steps = if self.once { &mut self.plan.once } else { &mut self.plan.steps };
         steps.push(Step { work, label });
@@ -222,7 +154,7 @@ impl<'a> Emitter<'a> {
 
     /// Emits one group.
     pub fn group(&mut self, g: &Group) -> Result<()> {
-        self.once = g.members.iter().all(|&m| self.constant[m]) && !self.pinned[g.output];
+        self.once = self.runs_once(g);
         let label = self.group_label(g);
         match &self.nodes[g.anchor].work {
             Some(Lowering::Pointwise(_) | Lowering::Rowwise(_)) => self.rowwise(g, label),

@@ -60,19 +60,6 @@ fn is_free(p: &Primitive) -> bool {
     matches!(p.work, Some(Lowering::Pointwise(_))) && p.inputs.is_empty()
 }
 
-/// Nodes that depend on constants alone.
-pub fn constants(nodes: &[Primitive]) -> Vec<bool> {
-    let mut constant = vec![false; nodes.len()];
-    for (i, n) in nodes.iter().enumerate() {
-        constant[i] = match n.node.kind {
-            NodeKind::Constant(_) => true,
-            NodeKind::Op(..) => n.inputs.iter().all(|&j| constant[j]),
-            _ => false,
-        };
-    }
-    constant
-}
-
 /// Whether it costs less to compute a pointwise node wherever it is used than to store it: a few instructions that read
 /// one value of its size, and what is small beside it.
 fn is_cheap(nodes: &[Primitive], users: &[usize], of: &[Option<usize>], groups: &[Group], i: usize) -> bool {
@@ -95,8 +82,8 @@ fn is_cheap(nodes: &[Primitive], users: &[usize], of: &[Option<usize>], groups: 
     elements > 1 && reads_one && e.cost() <= CHEAP && users.len() <= READERS && users.iter().all(inline)
 }
 
-/// The groups, each after those whose results it reads. `pinned` nodes are stored for others to read. Pointwise nodes
-/// that are free or cheap are members of every group that uses them.
+/// The groups, each after those whose results it reads. `pinned` nodes are stored for others to read, `constant` ones may
+/// be there before the first step: they stay apart. Pointwise nodes that are free or cheap are members of every group that uses them.
 pub fn group(
     nodes: &[Primitive],
     pinned: &[bool],

@@ -1,6 +1,7 @@
 //! Steps of the archetypes with work of their own: products, convolutions, attention, look-ups, and the rest.
 
 use super::emit::{Code, Emitter, Store};
+use super::fold::below_views;
 use super::fuse::Group;
 use super::layout::{Layout, trailing_axes};
 use super::{
@@ -114,7 +115,9 @@ impl Emitter<'_> {
         spread(&mut a, self.shape(an), transpose_a);
         spread(&mut b, self.shape(bn), transpose_b);
         let unbatched = b.strides[..rank - 2].iter().all(|&s| s == 0);
-        let weight = unbatched && self.is_weight(bn);
+        // a copy made in each step is no weight, whatever it is a copy of
+        let stays = !matches!(self.plan.buffers[b.buffer].place, Place::Arena(_));
+        let weight = unbatched && stays && self.is_weight(bn);
         if !weight && b.dtype != DType::F32 {
             return Err(Error::Op {
                 op: "matmul".into(),
@@ -131,15 +134,11 @@ impl Emitter<'_> {
         Ok(Work::Product(work))
     }
 
-    /// Whether a value is a parameter that steps do not change, or a constant, seen through views.
-    fn is_weight(&self, mut node: usize) -> bool {
-        while let Some(Lowering::View(_)) = &self.nodes[node].work {
-            node = self.nodes[node].inputs[0];
-        }
-        match self.nodes[node].node.kind {
+    /// Whether a value is a parameter that steps do not change, or is there before the first step, seen through views.
+    fn is_weight(&self, node: usize) -> bool {
+        match self.nodes[below_views(self.nodes, node)].node.kind {
             NodeKind::Parameter { trainable } => !(self.training && trainable),
-            NodeKind::Constant(_) => true,
-            _ => false,
+            _ => self.is_ready(node),
         }
     }
 

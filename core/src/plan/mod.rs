@@ -4,8 +4,10 @@
 //! consumers (`fuse`), groups become steps (`emit`, `heavy`), scratch buffers share one arena
 //! (`memory`).
 
+mod copy;
 mod emit;
 mod expand;
+mod fold;
 mod fuse;
 mod heavy;
 mod layout;
@@ -40,6 +42,8 @@ pub struct PlanOptions {
     /// Products that could run side by side are not made to wait for each other by their epilogues: for devices that
     /// one of them does not fill.
     pub side_by_side: bool,
+    /// In plans without gradients, what depends on parameters alone is computed at init, and again when one changes.
+    pub fold_weights: bool,
 }
 
 /// Plans a graph.
@@ -69,10 +73,13 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let (nodes, roots) = expand::expand(graph, &roots, options.flash_backward)?;
     let mut pinned = vec![false; nodes.len()];
     roots.iter().for_each(|&r| pinned[r] = true);
-    let constant = fuse::constants(&nodes);
-    let groups = fuse::group(&nodes, &pinned, &constant, !options.no_fusion, options.side_by_side);
+    let training = !options.gradients.is_empty();
+    let folds = options.fold_weights && !training && !options.no_fusion;
+    let ends = fold::ends(&nodes, &pinned, folds);
+    let groups =
+        fuse::group(&nodes, &ends, &fold::known(&nodes, folds), !options.no_fusion, options.side_by_side);
 
-    let mut e = Emitter::new(&nodes, &pinned, !options.gradients.is_empty());
+    let mut e = Emitter::new(&nodes, &pinned, training, fold::Ready::new(&nodes, folds));
     for (i, n) in nodes.iter().enumerate() {
         let (dtype, shape, elements) = (n.node.ty.dtype, n.node.ty.shape.clone(), n.node.ty.elements());
         let name = n.node.name.clone().unwrap_or_default();

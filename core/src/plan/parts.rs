@@ -1,6 +1,7 @@
 //! Padding and concatenation: what no part covers is filled, then parts are copied to their places, unless they were
 //! stored there when they were computed.
 
+use super::copy::Copy;
 use super::emit::Emitter;
 use super::{Operand, Rowwise, Work};
 use crate::error::Result;
@@ -47,6 +48,7 @@ impl Emitter<'_> {
             }
         }
         let parts = self.nodes[i].inputs.clone();
+        let mut copies: Vec<(Copy, usize)> = Vec::with_capacity(parts.len());
         for (&part, start) in parts.iter().zip(at) {
             let (from, lies) = self.place(part)?;
             let shape = self.shape(part);
@@ -54,9 +56,14 @@ impl Emitter<'_> {
             let there =
                 from == buffer && lies.offset == offset_of(start) && shape.iter().enumerate().all(same);
             if !there {
-                self.copy_to(part, buffer, offset_of(start), &layout.strides, "place")?;
+                copies.push((self.copy(part, buffer, offset_of(start), &layout.strides)?, part));
             }
         }
+        // either all parts move in words or none
+        if self.once && fill.is_none() && copies.iter().all(|c| c.0.has_words()) {
+            copies.iter_mut().for_each(|c| c.0.move_words());
+        }
+        copies.into_iter().for_each(|(copy, part)| self.push_copy(copy, "place", part));
         Ok(())
     }
 }

@@ -14,7 +14,8 @@ pub struct Plan {
     pub buffers: Vec<Buffer>,
     /// The steps, in order.
     pub steps: Vec<Step>,
-    /// Steps that depend on constants alone: run once, at init.
+    /// Steps that depend on constants, and without gradients on parameters, alone: run once, at init, and again when a
+    /// parameter has changed.
     pub once: Vec<Step>,
     /// Bytes of the arena that scratch buffers lie in.
     pub arena_bytes: usize,

@@ -7,7 +7,7 @@ use crate::device::gpu::Progress;
 use crate::device::{Device, trace};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeKind, Value};
-use crate::optimise::optimise;
+use crate::optimise::{self, Group, Optimised, Report, optimise};
 use crate::plan::{Place, Plan, PlanOptions, Port, plan};
 use crate::profile::Precision;
 use crate::tensor::{DType, Weights};
@@ -19,6 +19,7 @@ pub struct Compiler {
     no_fusion: bool,
     precision: Precision,
     progress: Progress,
+    groups: Vec<Group>,
 }
 
 impl Compiler {
@@ -29,10 +30,17 @@ impl Compiler {
             no_fusion: false,
             precision: Precision::Full,
             progress: Progress::default(),
+            groups: Group::ALL.to_vec(),
         }
     }
 
-    /// Runs every node by itself: slower, for finding out whether fusion changes a result.
+    /// Which groups of rules the optimiser uses; all unless told otherwise, and with none the graph is planned as it came.
+    pub fn with_rules(mut self, groups: &[Group]) -> Compiler {
+        self.groups = groups.to_vec();
+        self
+    }
+
+    /// Runs every node by itself, as it came: slower, for finding out whether fusion changes a result.
     pub fn without_fusion(mut self) -> Compiler {
         self.no_fusion = true;
         self
@@ -56,12 +64,18 @@ impl Compiler {
     /// # Errors
     /// The first error of the graph's building; [`Error::Graph`] if it has no outputs and no loss.
     pub fn compile(&self, graph: &Graph) -> Result<Compiled> {
-        self.finish(graph, &self.options(vec![]))
+        self.finish(graph, &[])
     }
 
     fn options(&self, gradients: Vec<(Value, Value)>) -> PlanOptions {
         let gpu = self.device.as_gpu().is_some();
-        PlanOptions { gradients, no_fusion: self.no_fusion, flash_backward: gpu, side_by_side: gpu }
+        PlanOptions {
+            gradients,
+            no_fusion: self.no_fusion,
+            flash_backward: gpu,
+            side_by_side: gpu,
+            fold_weights: true,
+        }
     }
 
     /// Compiles a graph with a loss for training: adds the backward pass for its trainable parameters.
@@ -72,10 +86,11 @@ impl Compiler {
     pub fn compile_training(&self, graph: &Graph) -> Result<Compiled> {
         graph.data()?;
         let g = graph.clone();
-        let (loss, by) = {
+        let by = {
             let data = g.data()?;
-            let loss =
-                data.loss.ok_or_else(|| Error::Graph { what: "no loss is set: call set_loss".into() })?;
+            if data.loss.is_none() {
+                return Err(Error::Graph { what: "no loss is set: call set_loss".into() });
+            }
             let trained =
                 data.parameters().filter(|(_, n)| matches!(n.kind, NodeKind::Parameter { trainable: true }));
             let by: Vec<Value> = trained.map(|(v, _)| v).collect();
@@ -88,30 +103,65 @@ impl Compiler {
                     what: format!("trainable parameters are f32, \"{name}\" is {ty}"),
                 });
             }
-            (loss, by)
+            by
         };
+        let names: Vec<String> = by.iter().map(|&v| g.data().map(|d| d.label(v))).collect::<Result<_>>()?;
+        // longhand maths is recognised before it is differentiated: composites have gradients of their own
+        let recognised = self.optimised(&g, &[], &RECOGNISE, true)?;
+        let g = recognised.graph;
+        let data = g.data()?;
+        let lost = || Error::internal("an optimised graph lost its loss or a parameter");
+        let loss = data.loss.ok_or_else(lost)?;
+        let by: Vec<Value> = names.iter().map(|n| data.find(n)).collect::<Option<_>>().ok_or_else(lost)?;
+        drop(data);
         let grads = gradients(&g, loss, None, &by)?;
-        self.finish(&g, &self.options(by.into_iter().zip(grads).collect()))
+        self.finish(&g, &by.into_iter().zip(grads).collect::<Vec<_>>())
     }
 
-    fn finish(&self, graph: &Graph, options: &PlanOptions) -> Result<Compiled> {
-        let span = trace::span("compile", "plan");
-        let plan = if options.gradients.is_empty() {
-            plan(&optimise(graph, &self.device.profile())?, options)?
-        } else {
-            plan(graph, options)?
-        };
+    /// A graph after the rules of some of the groups that are wanted.
+    fn optimised(
+        &self,
+        graph: &Graph,
+        keep: &[Value],
+        groups: &[Group],
+        training: bool,
+    ) -> Result<Optimised> {
+        let wanted = |g: &Group| !self.no_fusion && self.groups.contains(g);
+        let groups: Vec<Group> = groups.iter().copied().filter(wanted).collect();
+        if groups.is_empty() {
+            graph.data()?;
+            return Ok(Optimised { graph: graph.clone(), kept: keep.to_vec(), report: Report::default() });
+        }
+        let precision = if training { Precision::Full } else { self.precision };
+        let options = optimise::Options { groups, precision, training, ..Default::default() };
+        optimise(graph, keep, &self.device.profile(), &options)
+    }
+
+    fn finish(&self, graph: &Graph, gradients: &[(Value, Value)]) -> Result<Compiled> {
+        let span = trace::span("compile", "optimise");
+        let training = !gradients.is_empty();
+        let keep: Vec<Value> =
+            gradients.iter().flat_map(|&(parameter, gradient)| [parameter, gradient]).collect();
+        let done = self.optimised(graph, &keep, &Group::ALL, training)?;
         drop(span);
-        let precision = if options.gradients.is_empty() { self.precision } else { Precision::Full };
+        let span = trace::span("compile", "plan");
+        let kept = done.kept.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+        let plan = plan(&done.graph, &self.options(kept))?;
+        drop(span);
+        let precision = if training { Precision::Full } else { self.precision };
         let prepared = Prepared::new(&self.device, &plan, precision, &self.progress)?;
         Ok(Compiled {
             device: self.device.clone(),
             plan: Arc::new(plan),
             prepared,
             precision: self.precision,
+            report: Arc::new(done.report),
         })
     }
 }
+
+/// The rules that find out what a graph means.
+const RECOGNISE: [Group; 4] = [Group::Algebra, Group::Raise, Group::Layout, Group::Precision];
 
 /// A compiled graph: a plan for a device, still without weights. Cheap to clone.
 #[derive(Clone)]
@@ -120,6 +170,7 @@ pub struct Compiled {
     pub(super) plan: Arc<Plan>,
     pub(super) prepared: Prepared,
     precision: Precision,
+    report: Arc<Report>,
 }
 
 impl Compiled {
@@ -156,6 +207,11 @@ impl Compiled {
     /// How exactly it computes.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// What the optimiser did.
+    pub fn report(&self) -> &Report {
+        &self.report
     }
 
     /// The plan.

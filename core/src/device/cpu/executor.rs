@@ -19,6 +19,10 @@ use crate::plan::{Operand, Place, Plan, Step, Work};
 /// A plan with its memory, ready to run.
 pub struct Executor {
     steps: Vec<Prepared>,
+    /// Steps that ran once and run again when a parameter changes: those that depend on one.
+    once: Vec<Prepared>,
+    /// The buffers that they fill.
+    renewed: Vec<bool>,
     bases: Vec<*mut u8>,
     sizes: Vec<usize>,
     /// Buffers that are parameters: buffer, parameter of the plan.
@@ -64,6 +68,8 @@ impl Executor {
     pub fn new(plan: &Plan, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<Executor> {
         let mut e = Executor {
             steps: vec![],
+            once: vec![],
+            renewed: plan.of_parameters(),
             bases: vec![std::ptr::null_mut(); plan.buffers.len()],
             sizes: plan.buffers.iter().map(|b| b.bytes()).collect(),
             parameters: vec![],
@@ -86,10 +92,10 @@ impl Executor {
             rows: RowScratch::new(pool.threads(), rows),
         };
         e.steps = once;
-        e.pack(pool, store, positions)?;
-        e.run_steps(pool)?;
-        e.steps = steps;
-        e.pack(pool, store, positions)?;
+        e.run_once(pool, store, positions)?;
+        let once = std::mem::replace(&mut e.steps, steps);
+        e.once = once.into_iter().filter(|p| e.renewed[p.result]).collect();
+        e.pack(0..e.steps.len(), pool, store, positions)?;
         e.version = Some(store.version);
         Ok(e)
     }
@@ -148,8 +154,14 @@ impl Executor {
             .collect()
     }
 
-    fn pack(&mut self, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<()> {
-        for step in &mut self.steps {
+    fn pack(
+        &mut self,
+        steps: std::ops::Range<usize>,
+        pool: &ThreadPool,
+        store: &Store,
+        positions: &[usize],
+    ) -> Result<()> {
+        for step in &mut self.steps[steps] {
             if let Kernel::Product(p) = &mut step.kernel {
                 p.pack(pool, store, positions, &self.bases)?;
             }
@@ -170,8 +182,33 @@ impl Executor {
     fn renew(&mut self, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<()> {
         if self.version != Some(store.version) {
             self.bind(store, positions);
-            self.pack(pool, store, positions)?;
+            if !self.once.is_empty() {
+                self.renew_once(pool, store, positions)?;
+            }
+            self.pack(0..self.steps.len(), pool, store, positions)?;
             self.version = Some(store.version);
+        }
+        Ok(())
+    }
+
+    /// Computes again what depends on parameters alone.
+    fn renew_once(&mut self, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<()> {
+        for step in self.once.iter_mut().chain(&mut self.steps) {
+            if let Kernel::Product(p) = &mut step.kernel {
+                p.forget(&self.renewed);
+            }
+        }
+        std::mem::swap(&mut self.once, &mut self.steps);
+        let done = self.run_once(pool, store, positions);
+        std::mem::swap(&mut self.once, &mut self.steps);
+        done
+    }
+
+    /// Runs `steps` where they are those that run once: a weight that one of them makes is packed for the next.
+    fn run_once(&mut self, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<()> {
+        for at in 0..self.steps.len() {
+            self.pack(at..at + 1, pool, store, positions)?;
+            self.run_range(pool, at..at + 1)?;
         }
         Ok(())
     }

@@ -103,6 +103,15 @@ impl PreparedProduct {
         Ok(())
     }
 
+    /// Lets go of a packed form of what steps that run once computed, if they are to run again.
+    pub fn forget(&mut self, renewed: &[bool]) {
+        if let Weight::Constant(packed) = &mut self.weight
+            && renewed[self.b.buffer]
+        {
+            *packed = None;
+        }
+    }
+
     fn kind(&self) -> BKind {
         if matches!(self.weight, Weight::No) { BKind::Plain } else { BKind::Packed }
     }

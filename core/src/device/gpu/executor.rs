@@ -88,6 +88,8 @@ pub struct Executor {
     moments: usize,
     /// Dispatches of the optimizer.
     updates: usize,
+    /// The version of the weights that what runs once was computed from; `None` if it needs none.
+    folded: Option<u64>,
 }
 
 static RUNS: AtomicU64 = AtomicU64::new(0);
@@ -139,6 +141,7 @@ impl Executor {
             sizes: vec![p.arena, p.own],
             moments: 0,
             updates: 0,
+            folded: plan.of_parameters().contains(&true).then(|| store.version()),
         };
         let parameters = e.parameter_pieces(store, positions);
         let (plan, prepared) = (plan.clone(), prepared.clone());
@@ -190,16 +193,33 @@ impl Executor {
         })
     }
 
+    /// Computes again what runs once, if weights it depends on have changed.
+    fn renew(&mut self, store: &Store) -> Result<()> {
+        let version = store.version();
+        if self.folded.is_none_or(|folded| folded == version) {
+            return Ok(());
+        }
+        let _span = crate::device::trace::span("gpu", "fold weights");
+        self.on_run(|r, _, context| {
+            r.settle(context)?;
+            Run::run_now(context, &r.once)
+        })?;
+        self.folded = Some(version);
+        Ok(())
+    }
+
     /// Posts a step. Returns at once unless too many are under way.
     ///
     /// # Errors
     /// [`Error::DeviceLost`]; what a step meets later is told by [`wait`](Executor::wait).
-    pub fn step(&mut self) -> Result<()> {
+    pub fn step(&mut self, store: &Store) -> Result<()> {
         if let Some(e) = self.gpu.context().lost() {
             return Err(e);
         }
+        self.renew(store)?;
         if let Some((optimizer, step)) = &mut self.optimizer {
             *step += 1;
+            store.changed();
             let rates = rates(*optimizer, *step);
             self.inputs[self.rates..self.rates + 20].copy_from_slice(bytemuck::cast_slice(&rates));
         }
@@ -270,7 +290,7 @@ impl Executor {
         })?;
         Ok(match (held.wide, held.half) {
             (true, _) => narrowed(held.dtype, &all),
-            (_, true) => widened(DType::F16, &all),
+            (_, true) if held.dtype == DType::F32 => widened(DType::F16, &all),
             _ => all,
         })
     }
@@ -395,7 +415,8 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::DeviceLost`], or what `see` returns.
-    pub fn observe(&mut self, see: &mut Observer<'_>) -> Result<()> {
+    pub fn observe(&mut self, store: &Store, see: &mut Observer<'_>) -> Result<()> {
+        self.renew(store)?;
         let (inputs, small) = (self.inputs.clone(), self.small_inputs.clone());
         let prepared = self.prepared.clone();
         self.on_run(move |r, transfer, context| {

@@ -101,6 +101,8 @@ pub struct Run {
     pub own: Heap,
     pub errors: Memory,
     pub words: usize,
+    /// What ran once, to run again when weights change.
+    pub once: Vec<Ready>,
     pub steps: Vec<Ready>,
     pub updates: Vec<Ready>,
     /// What the optimizer keeps: tables, Adam's moments.
@@ -135,6 +137,7 @@ impl Run {
             own,
             errors,
             words,
+            once: vec![],
             steps: vec![],
             updates: vec![],
             kept: vec![],

@@ -103,9 +103,9 @@ fn fill(
         Place::Parameter(i) => parameters[i].get(n).copied(),
         _ => None,
     };
-    let once = r.bind(p, &p.once, &prepared.pipelines, &parameter);
-    if !once.is_empty() {
-        Run::run_now(&context, &once)?;
+    r.once = r.bind(p, &p.once, &prepared.pipelines, &parameter);
+    if !r.once.is_empty() {
+        Run::run_now(&context, &r.once)?;
     }
     r.steps = r.bind(p, &p.steps, &prepared.pipelines, &parameter);
     let parcel = |s: &Small| Parcel {

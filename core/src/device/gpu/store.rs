@@ -8,6 +8,7 @@ use crate::plan::memory::{self, Lifetime};
 use crate::tensor::{Bytes, Tensor, TensorType};
 use blade_graphics as blade;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A set of weights in the device's memory.
 pub struct Store {
@@ -17,6 +18,8 @@ pub struct Store {
     /// The pieces of each.
     places: Vec<Vec<Region>>,
     heap: Option<Heap>,
+    /// Grows with every change.
+    version: AtomicU64,
 }
 
 impl Store {
@@ -50,7 +53,13 @@ impl Store {
             }
             Ok(heap)
         })?;
-        let mut store = Store { gpu: gpu.clone(), parameters: vec![], places, heap: Some(heap) };
+        let mut store = Store {
+            gpu: gpu.clone(),
+            parameters: vec![],
+            places,
+            heap: Some(heap),
+            version: AtomicU64::new(0),
+        };
         let (mut names, mut given) = (vec![], vec![]);
         for (i, (name, ty, tensor)) in parameters.into_iter().enumerate() {
             names.push((name, ty));
@@ -92,7 +101,18 @@ impl Store {
     /// [`Error::DeviceLost`].
     pub fn write(&self, parameter: usize, bytes: &[u8]) -> Result<()> {
         let (pieces, bytes) = (self.pieces(parameter), bytes.to_vec());
+        self.changed();
         self.gpu.call(move |desk| desk.transfer.upload_pieces(pieces, &bytes))
+    }
+
+    /// Which state of the weights it is: sessions that computed something from another compute it again.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Takes note that work which changes them has been or is about to be posted.
+    pub fn changed(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// A parameter's bytes.

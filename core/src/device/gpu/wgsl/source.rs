@@ -27,7 +27,8 @@ pub struct Held {
     pub elements: usize,
     /// Elements of 8 and 16 bits take 32 each: those that kernels write.
     pub wide: bool,
-    /// f32 elements held as f16: only products and attention read them, which round them so anyway.
+    /// Elements that kernels write as f16: f32 that only products and attention read, which round them so anyway, and
+    /// f16 that is computed once.
     pub half: bool,
     /// Never stored: the elements of this buffer in a block format, widened where they are used.
     pub blocks: Option<BufferId>,
@@ -77,8 +78,18 @@ impl Layouts {
             .collect();
         for step in plan.once.iter().chain(&plan.steps) {
             step.work.for_each_operand(|o, written| {
-                if written && is_narrow(buffers[o.buffer].dtype) {
+                // words of narrow elements are written as they are
+                if written && is_narrow(o.dtype) {
                     buffers[o.buffer].wide = true;
+                }
+            });
+        }
+        // weights made at init stay as narrow as the device can write them
+        for step in plan.once.iter().filter(|_| native16) {
+            step.work.for_each_operand(|o, written| {
+                let held = &mut buffers[o.buffer];
+                if written && held.wide && o.dtype == DType::F16 {
+                    (held.wide, held.half) = (false, true);
                 }
             });
         }
@@ -100,7 +111,7 @@ impl Layouts {
         }
         if halves && native16 {
             for (held, rounded) in buffers.iter_mut().zip(rounded(plan)) {
-                held.half =
+                held.half |=
                     held.blocks.is_none() && held.inline.is_none() && held.joined.is_none() && rounded;
             }
         }

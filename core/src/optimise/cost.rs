@@ -1,0 +1,104 @@
+//! What an operation costs on a device, in microseconds: bytes over bandwidth, operations over the unit's speed, and what
+//! starting it takes. A model for choosing, not a forecast.
+
+use crate::graph::{Attrs, Call, Graph, Lowering, NodeKind, Op, decomposed};
+use crate::profile::{Costs, Precision};
+use crate::tensor::{DType, TensorType};
+use std::collections::HashMap;
+
+/// Costs of operations, remembered.
+pub(super) struct CostModel {
+    costs: Costs,
+    precision: Precision,
+    known: HashMap<String, f64>,
+}
+
+/// What an operation that moves nothing counts, so that fewer are better than more.
+const VIEW: f64 = 1e-3;
+/// The share of a start that a pointwise operation counts: most join another's step.
+const POINTWISE: f64 = 0.25;
+/// The share of its cost that work on weights counts: it is done once, at init.
+const ONCE: f64 = 1e-4;
+
+impl CostModel {
+    pub fn new(costs: Costs, precision: Precision) -> CostModel {
+        CostModel { costs, precision, known: HashMap::new() }
+    }
+
+    /// The cost of one operation on inputs of those types. `weight`: it depends on weights alone.
+    pub fn of(
+        &mut self,
+        op: &'static dyn Op,
+        attrs: &Attrs,
+        inputs: &[TensorType],
+        out: &TensorType,
+        weight: bool,
+    ) -> f64 {
+        let key = format!("{}{attrs:?}{inputs:?}{weight}", op.name());
+        if let Some(&known) = self.known.get(&key) {
+            return known;
+        }
+        let cost = self.compute(op, attrs, inputs, out);
+        // widening is not kept: products widen packed weights in registers, and a wider copy would be read instead
+        let widens = inputs.first().is_some_and(|t| bytes(out) > bytes(t)) && inputs.len() == 1;
+        let cost = if weight && !widens { VIEW + cost * ONCE } else { cost };
+        self.known.insert(key, cost);
+        cost
+    }
+
+    fn compute(&self, op: &'static dyn Op, attrs: &Attrs, inputs: &[TensorType], out: &TensorType) -> f64 {
+        let c = &self.costs;
+        let moved = (inputs.iter().map(bytes).sum::<f64>() + bytes(out)) / c.bytes_per_us;
+        let work = |flops: f64, matrix: bool| {
+            let fast = if matrix && self.precision == Precision::Fast { c.f16_per_us } else { None };
+            c.start_us + moved.max(flops / fast.unwrap_or(c.f32_per_us))
+        };
+        match op.lower(&Call { inputs, attrs }) {
+            Lowering::View(_) => VIEW,
+            Lowering::Pointwise(_) => POINTWISE * c.start_us + moved / 2.0,
+            Lowering::Contraction { transpose_a, .. } => {
+                let a = &inputs[0].shape;
+                let k = a[a.len() - if transpose_a { 2 } else { 1 }];
+                work(2.0 * out.elements() as f64 * k as f64, true)
+            }
+            Lowering::Convolution(_) => {
+                let w = &inputs[1].shape;
+                work(2.0 * out.elements() as f64 * w[1..].iter().product::<usize>() as f64, true)
+            }
+            Lowering::Attention(form) => {
+                let (q, k) = (&inputs[0], &inputs[1].shape);
+                let seen = k[k.len() - 2] as f64 * if form.causal { 0.5 } else { 1.0 };
+                work(4.0 * q.elements() as f64 * seen, true)
+            }
+            Lowering::AttentionGrad(_) => {
+                let (q, k) = (&inputs[0], &inputs[1].shape);
+                work(10.0 * q.elements() as f64 * k[k.len() - 2] as f64, true)
+            }
+            // a step for each part
+            Lowering::Place { at, .. } => c.start_us * at.len() as f64 + moved,
+            Lowering::Decompose => self.decomposition(op, attrs, inputs).unwrap_or(c.start_us + moved),
+            _ => c.start_us + moved,
+        }
+    }
+
+    /// The costs of what a composite means, added up.
+    fn decomposition(&self, op: &'static dyn Op, attrs: &Attrs, inputs: &[TensorType]) -> Option<f64> {
+        let g = Graph::new();
+        let leaf = |(i, ty): (usize, &TensorType)| g.input(&format!("{i}"), ty.dtype, ty.shape.clone());
+        let leaves: Vec<_> = inputs.iter().enumerate().map(leaf).collect();
+        decomposed(op, &g, &leaves, attrs).ok()?;
+        let data = g.data().ok()?;
+        let mut total = 0.0;
+        for node in &data.nodes {
+            if let NodeKind::Op(op, attrs) = &node.kind {
+                total += self.compute(*op, attrs, &data.input_types(node), &node.ty);
+            }
+        }
+        Some(total)
+    }
+}
+
+fn bytes(ty: &TensorType) -> f64 {
+    // one element read again and again costs nothing
+    if ty.elements() <= 1 && ty.dtype != DType::I64 { 0.0 } else { ty.bytes().unwrap_or(0) as f64 }
+}

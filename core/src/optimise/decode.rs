@@ -1,0 +1,216 @@
+//! Back to graphs: what was picked for a block as a template, and a graph of templates with the names, results and
+//! provenance of the one it came from.
+
+use super::block::{Block, Blocks, Part, Ref};
+use super::extract::{Choice, Classes, order};
+use super::outline::is_leaf;
+use super::space::{Found, Ground};
+use crate::error::{Error, Result};
+use crate::graph::{Attrs, Graph, GraphData, NodeKind, Op, Value};
+use crate::tensor::{Tensor, TensorType};
+use std::collections::{HashMap, HashSet};
+
+/// What a template's node reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source {
+    External(usize),
+    Made(usize),
+}
+
+pub(super) enum Make {
+    Op(&'static dyn Op, Attrs, Vec<Source>),
+    Constant(Tensor<'static>),
+}
+
+pub(super) struct Made {
+    pub make: Make,
+    /// Nodes of the block that have its value.
+    pub is: Vec<usize>,
+    /// Nodes of the block whose work it does.
+    pub from: Vec<usize>,
+    /// Rules that gave this alternative; none where it is as it came.
+    pub rules: Vec<usize>,
+}
+
+/// A block's new form.
+pub(super) struct Template {
+    pub nodes: Vec<Made>,
+    /// Where each of the block's outputs is.
+    pub outputs: Vec<Source>,
+}
+
+/// The template of a choice.
+pub(super) fn template(
+    index: usize,
+    block: &Block,
+    found: &Found,
+    classes: &Classes,
+    choice: &Choice,
+) -> Option<Template> {
+    let marks: Vec<usize> = found.marks[index].iter().map(|&v| classes.of(v)).collect::<Option<_>>()?;
+    let roots: Vec<usize> = block.outputs.iter().map(|&l| marks[l]).collect();
+    let grounds = super::extract::grounds(found, classes);
+    let mut at: HashMap<usize, Source> = HashMap::new();
+    let mut nodes: Vec<Made> = Vec::new();
+    for class in order(classes, choice, &roots)? {
+        let is: Vec<usize> = (0..marks.len()).filter(|&l| marks[l] == class).collect();
+        let candidate = &classes.candidates[class][choice[class]?];
+        let (make, rules) = match candidate.row {
+            Some(r) => {
+                let row = &found.rows[r];
+                let inputs: Vec<Source> =
+                    candidate.inputs.iter().map(|i| at.get(i).copied()).collect::<Option<_>>()?;
+                let changed = !found.inserted[index].contains(&Some(r));
+                let rules = found.origins.get(&row.class).filter(|_| changed).cloned().unwrap_or_default();
+                let by = |&i: &usize| {
+                    super::rules::all()[i].head.as_deref()
+                        == Some(super::language::Language::get().head(row.head).name.as_str())
+                };
+                let rules = rules.into_iter().filter(by).collect();
+                (Make::Op(row.op, row.attrs.clone(), inputs), rules)
+            }
+            None => match ground(grounds.get(&class)?, index)? {
+                Grounded::External(e) => {
+                    at.insert(class, Source::External(e));
+                    continue;
+                }
+                Grounded::Local(l) => match &block.nodes[l].part {
+                    Part::Constant(t) => (Make::Constant(t.clone()), vec![]),
+                    Part::Op(..) => return None,
+                },
+                Grounded::Full(v, ty) => (Make::Constant(filled(v, ty)?), vec![]),
+            },
+        };
+        at.insert(class, Source::Made(nodes.len()));
+        nodes.push(Made { make, is, from: vec![], rules });
+    }
+    let outputs = roots.iter().map(|c| at.get(c).copied()).collect::<Option<_>>()?;
+    let mut template = Template { nodes, outputs };
+    provenance(&mut template, block);
+    Some(template)
+}
+
+enum Grounded {
+    External(usize),
+    Local(usize),
+    Full(f64, TensorType),
+}
+
+fn ground(all: &[&Ground], index: usize) -> Option<Grounded> {
+    let leaf = all.iter().find_map(|g| match g {
+        Ground::Leaf(b, r) if *b == index => Some(*r),
+        _ => None,
+    });
+    match leaf {
+        Some(Ref::External(e)) => Some(Grounded::External(e)),
+        Some(Ref::Local(l)) => Some(Grounded::Local(l)),
+        None => all.iter().find_map(|g| match g {
+            Ground::Full(v, ty) => Some(Grounded::Full(*v, ty.clone())),
+            Ground::Leaf(..) => None,
+        }),
+    }
+}
+
+fn filled(v: f64, ty: TensorType) -> Option<Tensor<'static>> {
+    Tensor::from_f64(&ty, &vec![v; ty.elements()]).ok()
+}
+
+/// Which of the block's nodes each new one does the work of: from those that have its value down to what it reads.
+fn provenance(template: &mut Template, block: &Block) {
+    let kept: HashSet<usize> = template.nodes.iter().flat_map(|n| n.is.iter().copied()).collect();
+    for i in 0..template.nodes.len() {
+        let own: HashSet<usize> = template.nodes[i].is.iter().copied().collect();
+        let mut covered: Vec<usize> = Vec::new();
+        let mut stack: Vec<usize> = template.nodes[i].is.clone();
+        while let Some(l) = stack.pop() {
+            if covered.contains(&l) {
+                continue;
+            }
+            covered.push(l);
+            let below = block.nodes[l]
+                .inputs
+                .iter()
+                .filter_map(|r| if let Ref::Local(l) = r { Some(*l) } else { None });
+            stack.extend(below.filter(|l| !kept.contains(l) || own.contains(l)));
+        }
+        covered.sort_unstable();
+        template.nodes[i].from = covered;
+    }
+    // what no old node has the value of does the work of those it is made for
+    for i in (0..template.nodes.len()).rev() {
+        let from = template.nodes[i].from.clone();
+        if let Make::Op(_, _, inputs) = &template.nodes[i].make {
+            let new: Vec<usize> =
+                inputs.iter().filter_map(|s| if let Source::Made(j) = s { Some(*j) } else { None }).collect();
+            for j in new {
+                if template.nodes[j].is.is_empty() {
+                    template.nodes[j].from.extend(&from);
+                    template.nodes[j].from.sort_unstable();
+                    template.nodes[j].from.dedup();
+                }
+            }
+        }
+    }
+}
+
+/// A rebuilt graph.
+pub(super) struct Rebuilt {
+    pub graph: Graph,
+    /// The new value of each old node that has one.
+    pub moved: Vec<Option<Value>>,
+    /// For each new node, the old ones it does the work of.
+    pub provenance: Vec<Vec<usize>>,
+}
+
+/// The graph of templates.
+///
+/// # Errors
+/// What the builder refuses; nothing, if rules are right.
+pub(super) fn rebuild(data: &GraphData, blocks: &Blocks, templates: &[Template]) -> Result<Rebuilt> {
+    let g = Graph::new();
+    let mut moved: Vec<Option<Value>> = vec![None; data.nodes.len()];
+    let mut provenance = Vec::new();
+    for (i, node) in data.nodes.iter().enumerate().filter(|(_, n)| is_leaf(n)) {
+        let name = node.name.as_deref().unwrap_or("");
+        moved[i] = Some(match &node.kind {
+            NodeKind::Parameter { trainable } => g.parameter_of(name, node.ty.clone(), *trainable),
+            NodeKind::State => g.state(name, node.ty.dtype, node.ty.shape.clone()),
+            _ => g.input(name, node.ty.dtype, node.ty.shape.clone()),
+        });
+        provenance.push(vec![i]);
+    }
+    for instance in &blocks.instances {
+        let template = &templates[instance.block];
+        let mut made: Vec<Value> = Vec::with_capacity(template.nodes.len());
+        let of = |s: &Source, made: &[Value], moved: &[Option<Value>]| match *s {
+            Source::External(e) => moved[instance.externals[e]],
+            Source::Made(n) => made.get(n).copied(),
+        };
+        let lost = || Error::internal("an optimised graph reads what is not there");
+        for node in &template.nodes {
+            let v = match &node.make {
+                Make::Constant(t) => g.constant(t.clone()),
+                Make::Op(op, attrs, inputs) => {
+                    let inputs: Vec<Value> = inputs
+                        .iter()
+                        .map(|s| of(s, &made, &moved))
+                        .collect::<Option<_>>()
+                        .ok_or_else(lost)?;
+                    g.apply(*op, &inputs, attrs.clone())
+                }
+            };
+            if let Some(name) = node.is.iter().find_map(|&l| data.nodes[instance.nodes[l]].name.as_deref()) {
+                g.name(v, name);
+            }
+            made.push(v);
+            provenance.push(node.from.iter().map(|&l| instance.nodes[l]).collect());
+        }
+        for (&l, source) in blocks.blocks[instance.block].outputs.iter().zip(&template.outputs) {
+            moved[instance.nodes[l]] = Some(of(source, &made, &moved).ok_or_else(lost)?);
+        }
+    }
+    match g.error() {
+        Some(e) => Err(e),
+        None => Ok(Rebuilt { graph: g, moved, provenance }),
+    }
+}

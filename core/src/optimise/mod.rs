@@ -1,0 +1,250 @@
+//! Rewrites a graph into an equal one that costs less on a device, by equality saturation: repeated blocks are found and
+//! optimised once (`outline`, `block`), rules in `rules/*.egg` say what equals what (`rules`, `space`, in egglog), and what
+//! costs least by the device's profile is picked (`cost`, `extract`) and built (`decode`). Reads graphs and profiles; never
+//! touches a device, and names no operation outside the rules.
+
+mod block;
+mod cost;
+mod decode;
+mod extract;
+mod language;
+mod outline;
+mod rules;
+mod sorts;
+mod space;
+
+pub use rules::{Group, Rule, all as all_rules, version};
+pub use space::Budget;
+
+use crate::error::Result;
+use crate::graph::{Attrs, Graph, GraphData, NodeKind, Op, Value};
+use crate::profile::{DeviceProfile, Precision};
+use crate::tensor::TensorType;
+use block::{Block, Part, blocks, weights};
+use cost::CostModel;
+use extract::{Classes, alone, extract};
+use std::collections::BTreeMap;
+
+/// What to do to a graph.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which rules.
+    pub groups: Vec<Group>,
+    /// How exactly the plan will compute.
+    pub precision: Precision,
+    /// Trainable parameters are no constants.
+    pub training: bool,
+    /// How far to go.
+    pub budget: Budget,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            groups: Group::ALL.to_vec(),
+            precision: Precision::Full,
+            training: false,
+            budget: Budget::default(),
+        }
+    }
+}
+
+/// A graph and what became of it.
+#[derive(Debug)]
+pub struct Optimised {
+    /// The new graph.
+    pub graph: Graph,
+    /// The new values of those that were asked for.
+    pub kept: Vec<Value>,
+    /// What was done.
+    pub report: Report,
+}
+
+/// What an optimisation did.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Live operations and constants before.
+    pub nodes_before: usize,
+    /// And after.
+    pub nodes_after: usize,
+    /// Estimated microseconds of a step before, each operation by itself.
+    pub cost_before: f64,
+    /// And after.
+    pub cost_after: f64,
+    /// Segments the graph was cut into.
+    pub segments: usize,
+    /// Distinct ones.
+    pub blocks: usize,
+    /// Rounds of all rules.
+    pub rounds: usize,
+    /// Entries of the e-graph at the end.
+    pub entries: usize,
+    /// What changed, the most frequent first.
+    pub changes: Vec<Change>,
+    /// For each node of the new graph, the nodes of the old one whose work it does.
+    pub provenance: Vec<Vec<usize>>,
+    /// Why the graph was returned as it came, if it was.
+    pub problem: Option<String>,
+}
+
+/// New nodes of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The operation.
+    pub to: String,
+    /// The operations whose work it does.
+    pub from: String,
+    /// The rules that led to it.
+    pub rules: Vec<String>,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// The type of an operation's result; `None` if it refuses.
+fn result_type(op: &dyn Op, inputs: &[TensorType], attrs: &Attrs) -> Option<TensorType> {
+    crate::graph::result_type(op, inputs, attrs).ok()
+}
+
+/// The graph to run on a device of that profile, and the values of `keep` in it (gradients). Outputs, the loss, states and
+/// names stay.
+///
+/// # Errors
+/// The graph's own first error. What goes wrong here is no error: the graph is returned as it came, and the report says why.
+pub fn optimise(
+    graph: &Graph,
+    keep: &[Value],
+    profile: &DeviceProfile,
+    options: &Options,
+) -> Result<Optimised> {
+    let data = graph.data()?;
+    match attempt(&data, keep, profile, options) {
+        Ok(done) => Ok(done),
+        Err(problem) => {
+            let count = data.nodes.len();
+            let report = Report {
+                nodes_before: count,
+                nodes_after: count,
+                provenance: (0..count).map(|i| vec![i]).collect(),
+                problem: Some(problem),
+                ..Report::default()
+            };
+            Ok(Optimised { graph: graph.clone(), kept: keep.to_vec(), report })
+        }
+    }
+}
+
+fn attempt(
+    data: &GraphData,
+    keep: &[Value],
+    profile: &DeviceProfile,
+    options: &Options,
+) -> std::result::Result<Optimised, String> {
+    let roots: Vec<Value> = (data.outputs.iter().map(|o| o.1))
+        .chain(data.loss)
+        .chain(data.next.iter().map(|n| n.1))
+        .chain(keep.iter().copied())
+        .collect();
+    let live = outline::live(data, &roots);
+    let mut read = vec![false; data.nodes.len()];
+    roots.iter().filter_map(|v| v.index()).for_each(|i| read[i] = true);
+    let outlined = outline::outline(data, &live);
+    let cut = blocks(data, &outlined, &weights(data, options.training), &read);
+    let groups: Vec<Group> =
+        options.groups.iter().copied().filter(|&g| g != Group::Pack || profile.costs.packs).collect();
+    let found = space::saturate(&cut.blocks, &groups, &options.budget).map_err(|e| e.to_string())?;
+    let mut model = CostModel::new(profile.costs.clone(), options.precision);
+    let classes = Classes::new(&found, &mut model);
+    let own = alone(&classes);
+    let mut templates = Vec::new();
+    let mut costs = Vec::new();
+    for (i, block) in cut.blocks.iter().enumerate() {
+        let before = block_cost(block, &mut model);
+        let roots: Option<Vec<usize>> =
+            block.outputs.iter().map(|&l| found.marks.get(i)?.get(l).and_then(|&v| classes.of(v))).collect();
+        let roots = roots.ok_or("a block's result is in no class")?;
+        let there: Vec<(usize, usize)> = (found.marks[i].iter().zip(&found.inserted[i]))
+            .filter_map(|(&v, row)| Some((classes.of(v)?, (*row)?)))
+            .collect();
+        let (choice, after) = extract(&classes, &own, &there, &roots);
+        let made = decode::template(i, block, &found, &classes, &choice);
+        templates.push(made.ok_or("a block has no finite form")?);
+        costs.push((before, after));
+    }
+    let rebuilt = decode::rebuild(data, &cut, &templates).map_err(|e| e.to_string())?;
+    let moved = |v: &Value| v.index().and_then(|i| rebuilt.moved[i]).ok_or("a result was lost");
+    for (name, v) in &data.outputs {
+        rebuilt.graph.output(name, moved(v)?);
+    }
+    for (state, next) in &data.next {
+        rebuilt.graph.set_state(moved(state)?, moved(next)?);
+    }
+    if let Some(loss) = &data.loss {
+        rebuilt.graph.set_loss(moved(loss)?);
+    }
+    if let Some(e) = rebuilt.graph.error() {
+        return Err(e.to_string());
+    }
+    let kept = keep.iter().map(moved).collect::<std::result::Result<Vec<_>, _>>()?;
+    let total = |f: fn(&(f64, f64)) -> f64| cut.instances.iter().map(|i| f(&costs[i.block])).sum();
+    let report = Report {
+        nodes_before: outlined.order.len(),
+        nodes_after: cut.instances.iter().map(|i| templates[i.block].nodes.len()).sum(),
+        cost_before: total(|c| c.0),
+        cost_after: total(|c| c.1),
+        segments: cut.instances.len(),
+        blocks: cut.blocks.len(),
+        rounds: found.rounds,
+        entries: found.entries,
+        changes: changes(data, &cut, &templates),
+        provenance: rebuilt.provenance,
+        problem: None,
+    };
+    Ok(Optimised { graph: rebuilt.graph, kept, report })
+}
+
+fn block_cost(block: &Block, model: &mut CostModel) -> f64 {
+    let mut weight: Vec<bool> = Vec::new();
+    let mut total = 0.0;
+    for node in &block.nodes {
+        let ty = |r: &block::Ref| match *r {
+            block::Ref::External(e) => block.externals[e].0.clone(),
+            block::Ref::Local(l) => block.nodes[l].ty.clone(),
+        };
+        let fixed = |r: &block::Ref| match *r {
+            block::Ref::External(e) => block.externals[e].1,
+            block::Ref::Local(l) => weight[l],
+        };
+        let constant = matches!(node.part, Part::Constant(_));
+        let own = constant || !node.inputs.is_empty() && node.inputs.iter().all(fixed);
+        weight.push(own);
+        if let Part::Op(op, attrs) = &node.part {
+            let types: Vec<TensorType> = node.inputs.iter().map(ty).collect();
+            total += model.of(*op, attrs, &types, &node.ty, own);
+        }
+    }
+    total
+}
+
+/// What rules changed, over all instances.
+fn changes(data: &GraphData, cut: &block::Blocks, templates: &[decode::Template]) -> Vec<Change> {
+    let mut all: BTreeMap<(String, String, Vec<String>), usize> = BTreeMap::new();
+    for instance in &cut.instances {
+        for made in &templates[instance.block].nodes {
+            let decode::Make::Op(op, ..) = &made.make else { continue };
+            if made.rules.is_empty() {
+                continue;
+            }
+            let name = |&l: &usize| match &data.nodes[instance.nodes[l]].kind {
+                NodeKind::Op(op, _) => Some(op.name().to_string()),
+                _ => None,
+            };
+            let from: Vec<String> = made.from.iter().filter_map(name).collect();
+            let rules = made.rules.iter().map(|&r| rules::all()[r].name.clone()).collect();
+            *all.entry((op.name().into(), from.join("+"), rules)).or_default() += 1;
+        }
+    }
+    let mut list: Vec<Change> =
+        all.into_iter().map(|((to, from, rules), count)| Change { to, from, rules, count }).collect();
+    list.sort_by_key(|c| usize::MAX - c.count);
+    list
+}

@@ -1,0 +1,302 @@
+//! The rules: read from `rules/*.egg`, each with the operations it looks for and makes, so that only those are loaded
+//! that a graph can use. A rule's name is its test's.
+//!
+//! The files hold egglog's `rewrite` and `rule` commands. Each is given one more action: that the class it changed got an
+//! alternative from it, which [`explain`](super::Report) tells.
+
+use super::language::Language;
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+/// What rules are for; each group can be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Group {
+    /// Identities, strength, constants moved through linear operations.
+    Algebra,
+    /// Longhand maths recognised as the composite it means.
+    Raise,
+    /// Work joined that one step can do.
+    Fuse,
+    /// Several products of one input as one.
+    Pack,
+    /// The order of products.
+    Associate,
+    /// Transposes, reshapes, permutations.
+    Layout,
+    /// Casts.
+    Precision,
+}
+
+impl Group {
+    /// Every group.
+    pub const ALL: [Group; 7] = [
+        Group::Algebra,
+        Group::Raise,
+        Group::Fuse,
+        Group::Pack,
+        Group::Associate,
+        Group::Layout,
+        Group::Precision,
+    ];
+
+    /// Its name: that of its file of rules.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Algebra => "algebra",
+            Group::Raise => "raise",
+            Group::Fuse => "fuse",
+            Group::Pack => "pack",
+            Group::Associate => "associate",
+            Group::Layout => "layout",
+            Group::Precision => "precision",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Group::Algebra => include_str!("rules/algebra.egg"),
+            Group::Raise => include_str!("rules/raise.egg"),
+            Group::Fuse => include_str!("rules/fuse.egg"),
+            Group::Pack => include_str!("rules/pack.egg"),
+            Group::Associate => include_str!("rules/associate.egg"),
+            Group::Layout => include_str!("rules/layout.egg"),
+            Group::Precision => include_str!("rules/precision.egg"),
+        }
+    }
+}
+
+/// One rule.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its name, unique among all.
+    pub name: String,
+    /// Its group.
+    pub group: Group,
+    /// Constructors that it looks for.
+    pub looks_for: BTreeSet<String>,
+    /// Constructors that it makes.
+    pub makes: BTreeSet<String>,
+    /// The outermost constructor that it makes; `None` where it says that two things are one.
+    pub head: Option<String>,
+    /// The command, in egglog's language.
+    pub text: String,
+}
+
+/// An expression in parentheses.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Sexp {
+    Atom(String),
+    List(Vec<Sexp>),
+}
+
+impl std::fmt::Display for Sexp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Sexp::Atom(a) => f.write_str(a),
+            Sexp::List(all) => {
+                f.write_str("(")?;
+                for (i, s) in all.iter().enumerate() {
+                    write!(f, "{}{s}", if i > 0 { " " } else { "" })?;
+                }
+                f.write_str(")")
+            }
+        }
+    }
+}
+
+impl Sexp {
+    /// All expressions of a text; `;` begins a comment.
+    pub(super) fn parse(text: &str) -> Result<Vec<Sexp>, String> {
+        let mut open: Vec<Vec<Sexp>> = vec![vec![]];
+        let mut rest = text;
+        while let Some(c) = rest.chars().next() {
+            match c {
+                ';' => rest = rest.split_once('\n').map_or("", |(_, after)| after),
+                '(' => {
+                    open.push(vec![]);
+                    rest = &rest[1..];
+                }
+                ')' => {
+                    let list = open.pop().filter(|_| !open.is_empty()).ok_or("a ) without its (")?;
+                    if let Some(outer) = open.last_mut() {
+                        outer.push(Sexp::List(list));
+                    }
+                    rest = &rest[1..];
+                }
+                c if c.is_whitespace() => rest = rest.trim_start(),
+                '"' => {
+                    let end = rest[1..].find('"').ok_or("a string without its end")? + 2;
+                    open.last_mut().ok_or("nothing open")?.push(Sexp::Atom(rest[..end].into()));
+                    rest = &rest[end..];
+                }
+                _ => {
+                    let end =
+                        rest.find(|c: char| c.is_whitespace() || "();\"".contains(c)).unwrap_or(rest.len());
+                    open.last_mut().ok_or("nothing open")?.push(Sexp::Atom(rest[..end].into()));
+                    rest = &rest[end..];
+                }
+            }
+        }
+        if open.len() != 1 {
+            return Err("a ( without its )".into());
+        }
+        Ok(open.pop().unwrap_or_default())
+    }
+
+    fn list(&self) -> &[Sexp] {
+        match self {
+            Sexp::List(all) => all,
+            Sexp::Atom(_) => &[],
+        }
+    }
+
+    fn atom(&self) -> &str {
+        match self {
+            Sexp::Atom(a) => a,
+            Sexp::List(_) => "",
+        }
+    }
+
+    /// The constructor at the front, if it is a call of one.
+    fn head(&self) -> Option<&str> {
+        self.list().first().map(Sexp::atom).filter(|a| is_constructor(a))
+    }
+
+    fn constructors(&self, found: &mut BTreeSet<String>) {
+        found.extend(self.head().map(String::from));
+        self.list().iter().for_each(|s| s.constructors(found));
+    }
+}
+
+/// Constructors begin with a capital, primitives and functions do not.
+fn is_constructor(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_uppercase())
+}
+
+/// The value after a keyword such as `:name`.
+fn after<'a>(list: &'a [Sexp], key: &str) -> Option<&'a Sexp> {
+    list.iter().position(|s| s.atom() == key).and_then(|i| list.get(i + 1))
+}
+
+impl Rule {
+    fn read(group: Group, index: usize, command: &Sexp) -> Result<Rule, String> {
+        let list = command.list();
+        let name = after(list, ":name").map(|n| n.atom().trim_matches('"').to_string());
+        let name = name.ok_or_else(|| format!("{command}: a rule without a name"))?;
+        let (query, actions, changed, made) = match list {
+            [kind, from, to, ..] if kind.atom() == "rewrite" => {
+                let when = after(list, ":when").map_or(&[][..], Sexp::list);
+                let facts: Vec<String> = when.iter().map(Sexp::to_string).collect();
+                let query = format!("(= e__ {from}) {}", facts.join(" "));
+                let mut all = vec![from.clone()];
+                all.extend(when.iter().cloned());
+                (query, format!("(union e__ {to})"), Sexp::List(all), to.clone())
+            }
+            [kind, facts, actions, ..] if kind.atom() == "rule" => {
+                let union =
+                    actions.list().iter().find(|a| a.list().first().is_some_and(|h| h.atom() == "union"));
+                let [_, changed, made] = union.map_or(&[][..], Sexp::list) else {
+                    return Err(format!("{name}: a rule ends in (union class alternative)"));
+                };
+                let words = |s: &Sexp| s.list().iter().map(Sexp::to_string).collect::<Vec<_>>().join(" ");
+                let query = format!("(= e__ {changed}) {}", words(facts));
+                let _ = changed;
+                (query, words(actions), facts.clone(), made.clone())
+            }
+            _ => return Err(format!("{command}: a rewrite or a rule is wanted")),
+        };
+        let (mut looks_for, mut makes) = (BTreeSet::new(), BTreeSet::new());
+        changed.constructors(&mut looks_for);
+        match list[0].atom() {
+            "rule" => list[2].constructors(&mut makes),
+            _ => made.constructors(&mut makes),
+        }
+        let text =
+            format!("(rule ({query}) ({actions} (origin e__ {index})) :ruleset weft :name \"{name}\")");
+        Ok(Rule { name, group, looks_for, makes, head: made.head().map(String::from), text })
+    }
+}
+
+/// Every rule, in the order of the files; a rule's place is its number in the e-graph.
+pub fn all() -> &'static [Rule] {
+    static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
+    RULES.get_or_init(|| {
+        let mut rules = Vec::new();
+        for group in Group::ALL {
+            // the files are part of the library and a test reads them: what cannot be read is left out
+            for command in Sexp::parse(group.text()).unwrap_or_default() {
+                rules.extend(Rule::read(group, rules.len(), &command).ok());
+            }
+        }
+        rules
+    })
+}
+
+/// The rules of some groups that a graph of these constructors can use: all that a rule looks for is there, or made
+/// by another that can be used.
+pub(super) fn usable(groups: &[Group], there: &BTreeSet<String>) -> (Vec<usize>, BTreeSet<String>) {
+    let rules = all();
+    let mut there = there.clone();
+    let mut used = vec![false; rules.len()];
+    loop {
+        let before = used.iter().filter(|&&u| u).count();
+        for (i, rule) in rules.iter().enumerate() {
+            if !used[i] && groups.contains(&rule.group) && rule.looks_for.is_subset(&there) {
+                used[i] = true;
+                there.extend(rule.makes.iter().cloned());
+            }
+        }
+        if used.iter().filter(|&&u| u).count() == before {
+            return ((0..rules.len()).filter(|&i| used[i]).collect(), there);
+        }
+    }
+}
+
+/// A digest of all rules and of the language they are written in: part of the key of what is compiled with them.
+pub fn version() -> &'static str {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    VERSION.get_or_init(|| {
+        let text: String = Group::ALL.iter().map(|g| g.text()).chain([Language::get().text()]).collect();
+        // FNV-1a, 64 bits: http://www.isthe.com/chongo/tech/comp/fnv/
+        let hash = text
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        format!("{hash:016x}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_read_to_its_end() {
+        for group in Group::ALL {
+            let commands = Sexp::parse(group.text()).unwrap_or_else(|e| panic!("{}: {e}", group.name()));
+            for (i, c) in commands.iter().enumerate() {
+                Rule::read(group, i, c).unwrap_or_else(|e| panic!("{}: {e}", group.name()));
+            }
+        }
+        let mut names: Vec<&str> = all().iter().map(|r| r.name.as_str()).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "two rules of one name");
+    }
+
+    #[test]
+    fn rules_name_only_constructors_that_there_are() {
+        for rule in all() {
+            for name in rule.looks_for.iter().chain(&rule.makes) {
+                assert!(Language::get().knows(name), "{}: no constructor {name}", rule.name);
+            }
+        }
+    }
+
+    #[test]
+    fn unbalanced_text_is_refused() {
+        assert!(
+            Sexp::parse("(a (b)").is_err() && Sexp::parse("a) b").is_err() && Sexp::parse("(\"a").is_err()
+        );
+    }
+}

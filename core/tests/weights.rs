@@ -1,0 +1,194 @@
+//! What depends on weights alone is computed at init, stays as narrow as it was, and follows the weights when they
+//! change: by `set_parameter`, or by the optimiser of a session that shares them.
+
+mod devices;
+
+use std::collections::BTreeMap;
+use weft::expr::{philox_word, uniform};
+use weft::graph::{Array, Graph};
+use weft::plan::{Plan, PlanOptions, Work, plan};
+use weft::reference;
+use weft::session::{Compiled, Compiler, Optimizer, Session};
+use weft::tensor::{DType, TensorType, Weights};
+
+type Arrays = BTreeMap<String, Array>;
+
+fn random(ty: TensorType, seed: u64) -> Array {
+    let mut at = 0;
+    let narrow = ty.dtype == DType::F16;
+    Array::from_fn(ty, |_| {
+        at += 1;
+        let v = uniform(philox_word(seed, 5, at)) * 2.0 - 1.0;
+        // f16 weights hold what f16 can
+        if narrow { (v * 512.0).round() / 512.0 } else { f64::from(v as f32) }
+    })
+}
+
+/// Arrays for all inputs and parameters.
+fn arrays(g: &Graph, seed: u64) -> Arrays {
+    let data = g.data().unwrap();
+    let leaves = data.nodes.iter().filter(|n| n.inputs.is_empty()).filter_map(|n| Some((n.name.clone()?, n)));
+    leaves.enumerate().map(|(i, (name, n))| (name, random(n.ty.clone(), seed + i as u64))).collect()
+}
+
+fn init(compiled: &Compiled, given: &Arrays) -> Session {
+    let weight = |name: &str| given[name].to_tensor().unwrap();
+    let weights: Weights = compiled.parameters().iter().map(|p| (p.name.clone(), weight(&p.name))).collect();
+    let mut s = compiled.init(&weights).unwrap();
+    give(&mut s, compiled, given);
+    s
+}
+
+fn give(s: &mut Session, compiled: &Compiled, given: &Arrays) {
+    for port in compiled.inputs() {
+        s.set_input_tensor(&port.name, &given[&port.name].to_tensor().unwrap()).unwrap();
+    }
+}
+
+/// Steps and compares every output with the reference.
+fn check(s: &mut Session, compiled: &Compiled, g: &Graph, given: &Arrays, tolerance: f64, what: &str) {
+    s.step().unwrap();
+    let wanted = reference::run(g, given).unwrap();
+    for (i, port) in compiled.outputs().iter().enumerate() {
+        let (came, wanted) = (Array::from_tensor(&s.output_tensor(i).unwrap()), &wanted[&port.name]);
+        let largest = wanted.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        assert!(largest > 0.05, "{what}: {} is all but zero", port.name);
+        for (a, b) in came.data.iter().zip(&wanted.data) {
+            assert!((a - b).abs() <= tolerance * largest, "{what}: {} is {a}, wanted {b}", port.name);
+        }
+    }
+}
+
+/// Weights in every form that folds: joined, transposed in a way no product can walk, multiplied, summed, normed.
+fn folding() -> Graph {
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [5, 12]);
+    let w = |name: &str, shape: &[usize]| g.parameter(name, shape);
+    let joined = g.concat(&[w("q", &[8, 12]), w("k", &[3, 12]), w("v", &[3, 12])], 0);
+    let y = g.linear(x, joined, None);
+    g.output("q", g.narrow(y, 1, 0, 8));
+    g.output("kv", g.narrow(y, 1, 8, 6));
+    let split = g.reshape(g.permute(w("split", &[4, 3, 6]), &[1, 0, 2]), &[12, 6]);
+    g.output("split", g.matmul(x, split));
+    let thin = g.add(w("whole", &[12, 6]), g.matmul(w("a", &[12, 2]), w("b", &[2, 6])));
+    g.output("thin", g.matmul(x, g.mul(thin, g.scalar(0.5, DType::F32))));
+    let scale = g.rsqrt(
+        g.add(g.sum(g.mul(w("n", &[12, 4]), w("n2", &[12, 4])), &[1], false), g.scalar(5.0, DType::F32)),
+    );
+    g.output("scaled", g.mul(x, scale));
+    g.output("of weights", g.neg(joined));
+    g
+}
+
+#[test]
+fn folded_weights_follow_a_change_of_theirs() {
+    for t in devices::all() {
+        let g = folding();
+        let mut given = arrays(&g, 40);
+        let compiled = t.compiler().compile(&g).unwrap();
+        assert!(compiled.plan().once.len() >= 4, "{} steps run once", compiled.plan().once.len());
+        let mut s = init(&compiled, &given);
+        let tolerance = t.tolerance(1e-5);
+        check(&mut s, &compiled, &g, &given, tolerance, &format!("{} at init", t.name()));
+        for name in ["k", "split", "a", "whole", "n"] {
+            let other = random(given[name].ty.clone(), 99);
+            s.set_parameter(name, &other.data.iter().map(|&v| v as f32).collect::<Vec<_>>()).unwrap();
+            given.insert(name.into(), other);
+            check(&mut s, &compiled, &g, &given, tolerance, &format!("{} after {name}", t.name()));
+        }
+    }
+}
+
+#[test]
+fn folded_weights_follow_another_session_s_training() {
+    for t in devices::all() {
+        let packed = |g: &Graph| {
+            let x = g.input("x", DType::F32, [4, 6]);
+            let w = g.concat(&[g.parameter("a", [3, 6]), g.parameter("b", [5, 6])], 0);
+            g.linear(x, w, None)
+        };
+        let (g, training) = (Graph::new(), Graph::new());
+        g.output("y", packed(&g));
+        let y = packed(&training);
+        training.set_loss(training.mean_all(training.mul(y, y)));
+        let given = arrays(&g, 7);
+        let compiled = t.compiler().compile_training(&training).unwrap();
+        let mut trained = init(&compiled, &given);
+        trained.set_optimizer(Optimizer::sgd(0.3)).unwrap();
+        let forward = t.compiler().compile(&g).unwrap();
+        let mut s = forward.init_shared(&trained.parameters()).unwrap();
+        give(&mut s, &forward, &given);
+        check(&mut s, &forward, &g, &given, t.tolerance(1e-5), "before training");
+        for step in 0..3 {
+            trained.step().unwrap();
+            let mut now = given.clone();
+            for name in ["a", "b"] {
+                let data = trained.read_parameter(name).unwrap();
+                let array = now.get_mut(name).unwrap();
+                assert!(array.data.iter().zip(&data).any(|(a, b)| (a - f64::from(*b)).abs() > 1e-3));
+                array.data = data.into_iter().map(f64::from).collect();
+            }
+            check(&mut s, &forward, &g, &now, t.tolerance(1e-5), &format!("{} step {step}", t.name()));
+        }
+    }
+}
+
+/// Half-precision weights joined, as a packed product reads them.
+fn halves(widths: [usize; 2], k: usize) -> Graph {
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [3, k]);
+    let half = |name: &str, n: usize| g.parameter_of(name, TensorType::new(DType::F16, [n, k]), false);
+    let joined = g.concat(&[half("a", widths[0]), half("b", widths[1])], 0);
+    g.output("y", g.linear(x, joined, None));
+    g
+}
+
+#[test]
+fn joined_f16_weights_are_right_with_even_and_odd_rows() {
+    for t in devices::all() {
+        for (widths, k) in [([4, 6], 8), ([5, 3], 10), ([5, 2], 7), ([1, 1], 1)] {
+            let g = halves(widths, k);
+            let given = arrays(&g, 3);
+            let compiled = t.compiler().compile(&g).unwrap();
+            let mut s = init(&compiled, &given);
+            check(&mut s, &compiled, &g, &given, t.tolerance(1e-5), &format!("{widths:?} by {k}"));
+        }
+    }
+}
+
+fn product_of(p: &Plan) -> &weft::plan::Product {
+    let find = p.steps.iter().find_map(|s| if let Work::Product(w) = &s.work { Some(w) } else { None });
+    find.expect("a product")
+}
+
+#[test]
+fn joined_f16_weights_stay_f16_and_are_packed_once() {
+    let options = PlanOptions { fold_weights: true, ..Default::default() };
+    let p = plan(&halves([4, 6], 8), &options).unwrap();
+    let product = product_of(&p);
+    assert!(product.b_is_weight && product.b.dtype == DType::F16);
+    assert_eq!((p.once.len(), p.steps.len()), (2, 1));
+    // a GPU without 16-bit stores copies them as words, and holds them no wider
+    let limits = weft::device::gpu::limits::Limits::least();
+    let made = weft::device::gpu::program::program(&p, &limits, weft::profile::Precision::Full).unwrap();
+    let held = &made.layouts.buffers[product.b.buffer];
+    assert_eq!((held.wide, held.bytes()), (false, 160));
+}
+
+#[test]
+fn what_kernels_widen_by_themselves_is_not_folded() {
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [2, 512]);
+    let half = g.parameter_of("half", TensorType::new(DType::F16, [512, 512]), false);
+    g.output("y", g.matmul(x, g.cast(half, DType::F32)));
+    let quants = g.parameter_of("quants", TensorType::new(DType::Q8, [64, 512]), false);
+    g.output("z", g.linear(x, g.dequantise(quants), None));
+    let p = plan(&g, &PlanOptions { fold_weights: true, ..Default::default() }).unwrap();
+    assert!(p.once.is_empty(), "{:?}", p.once.iter().map(|s| &s.label).collect::<Vec<_>>());
+    // and training folds nothing
+    let compiled = Compiler::new(&weft::device::Device::cpu(1));
+    let g = Graph::new();
+    let w = g.concat(&[g.parameter("a", [3, 6]), g.parameter("b", [5, 6])], 0);
+    g.set_loss(g.mean_all(g.linear(g.input("x", DType::F32, [4, 6]), w, None)));
+    assert!(!compiled.compile_training(&g).unwrap().plan().of_parameters().contains(&true));
+}
