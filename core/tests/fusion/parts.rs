@@ -122,8 +122,8 @@ fn what_is_added_to_stays_as_it_was_for_others() {
     check(&g, &arrays, 1e-4);
 }
 
-/// Two products of one input as one, by weights that are joined in each step; or apart.
-fn session(device: &Device, joined: bool) -> Session {
+/// Three products of one input as one, by weights that are joined in each step; or apart.
+fn products(joined: bool) -> Graph {
     let g = Graph::new();
     let (x, target) = (g.input("x", DType::F32, [6, 8]), g.input("target", DType::F32, [6, 12]));
     let weights = [("a", 5), ("b", 4), ("c", 3)].map(|(n, rows)| g.parameter(n, [rows, 8]));
@@ -133,6 +133,11 @@ fn session(device: &Device, joined: bool) -> Session {
         g.concat(&weights.map(|w| g.linear(x, w, None)), 1)
     };
     g.set_loss(g.mse_loss(g.tanh(y), target));
+    g
+}
+
+fn session(device: &Device, joined: bool) -> Session {
+    let g = products(joined);
     let arrays = given(&g);
     let mut s = Compiler::new(device).compile_training(&g).unwrap().init_zeros().unwrap();
     for (name, a) in &arrays {
@@ -143,6 +148,17 @@ fn session(device: &Device, joined: bool) -> Session {
         }
     }
     s
+}
+
+#[test]
+fn a_gpu_packs_products_before_they_are_differentiated() {
+    for (t, packs) in super::devices::all().iter().map(|t| (t, !t.is_cpu())) {
+        let g = products(false);
+        let compiled = Compiler::new(&t.device).compile_training(&g).unwrap();
+        let mut buffers: Vec<usize> = compiled.plan().gradients.iter().map(|g| g.buffer).collect();
+        buffers.dedup();
+        assert_eq!(buffers.len(), if packs { 1 } else { 3 }, "{}: {:#?}", t.name(), labels(compiled.plan()));
+    }
 }
 
 #[test]

@@ -29,9 +29,8 @@ pub fn choose(plan: &Plan) -> Vec<(BufferId, Vec<Part>)> {
     plan.gradients.iter().for_each(|g| fits[g.buffer] = false);
     for step in &plan.steps {
         step.work.for_each_operand(|o, written| {
-            let product = matches!(&step.work, Work::Product(p) if o == &p.a || o == &p.b);
             let copy = matches!(&step.work, Work::Rowwise(_)) && written;
-            fits[o.buffer] &= copy || product && !written;
+            fits[o.buffer] &= copy || matches!(&step.work, Work::Product(_)) && !written;
         });
         if let Work::Rowwise(w) = &step.work {
             match part(plan, w) {
