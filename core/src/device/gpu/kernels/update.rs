@@ -8,7 +8,7 @@ use crate::device::gpu::wgsl::walk;
 pub const THREADS: usize = 256;
 
 /// An update kernel's text for so many parts, each a workgroup's: `b0` parameters, `b1` their gradients, `b2` the errors
-/// (`words` of them), `b3` the rates, `b4` the parts (see [`Batch`](crate::device::gpu::updates::Batch)), and for Adam
+/// (`words` of them), `b3` the rates, `b4` the parts (see `updates::Batch`), and for Adam
 /// `b5`, `b6` the moments. The grid that goes with it.
 ///
 /// Rates: for SGD the learning rate; for Adam lr / (1 − β₁ᵗ), β₁, β₂, ε, 1 / √(1 − β₂ᵗ)

@@ -122,6 +122,8 @@ struct Rows<'a> {
     lanes: usize,
     /// Threads that can exchange values without memory; 1 where that is not known.
     subgroup: usize,
+    /// Turns of a loop that drivers unroll, at most.
+    unrolled: usize,
     /// Registers that are the same for a whole row.
     of_row: Vec<bool>,
     /// Reductions that run in the same pass over the row.
@@ -189,6 +191,14 @@ impl<'a> Rows<'a> {
             splits,
             lanes: 1,
             subgroup: limits.subgroup.filter(|_| !across).unwrap_or(1),
+            // sums over rows have few threads for each column, and short turns
+            unrolled: if limits.subgroup.is_none() {
+                0
+            } else if across {
+                32
+            } else {
+                8
+            },
             of_row,
             passes,
         };
@@ -375,7 +385,7 @@ impl<'a> Rows<'a> {
         };
         // a loop of a known number of turns can be unrolled by the driver, so that loads do not wait for each other
         let turns = self.length.div_ceil(parts * lanes);
-        let known = part != Part::Pieces && self.subgroup > 1 && (2..=8).contains(&turns);
+        let known = part != Part::Pieces && (2..=self.unrolled).contains(&turns);
         if known {
             *body += &format!(
                 "for (var turn = 0u; turn < {turns}u; turn++) {{\nlet j = part * {lanes}u + turn * {}u;\n",
