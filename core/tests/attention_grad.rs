@@ -60,10 +60,14 @@ fn a_device_with_the_kernel_reads_its_parts_where_they_lie() {
     assert!(found.next().is_none(), "{:#?}", labels(&p));
     let z = &w.inputs;
     assert_eq!((z.b, z.h, z.h_kv, z.l, z.s, z.d, z.d_v), (2, 4, 2, 6, 6, 8, 8));
-    assert_eq!((w.out.offset, w.out.strides.as_slice()), (0, &[1][..]));
+    // stored as the products that read them walk them: [b, s, heads, d]
+    let lies = |o: &weft::plan::Operand| (o.offset, o.strides.clone());
+    let wanted = [(0, vec![192, 8, 32, 1]), (384, vec![96, 8, 16, 1]), (576, vec![96, 8, 16, 1])];
+    assert_eq!([0, 1, 2].map(|i| lies(&w.outs[i])), wanted);
     assert!([&z.q, &z.k, &z.v, &w.up].iter().all(|o| o.strides[3] == 1));
     assert_eq!(z.mask.as_ref().map(|m| m.strides.clone()), Some(vec![6, 0, 0, 1]));
-    let buffer = w.out.buffer;
+    let buffer = w.outs[0].buffer;
+    assert!(w.outs.iter().all(|o| o.buffer == buffer));
     assert_eq!(p.buffers[buffer].elements, 2 * 6 * (32 + 16 + 16));
     // dq, dk and dv are read at their offsets; no softmax is left, its probabilities are not stored
     let mut offsets: Vec<isize> = vec![];

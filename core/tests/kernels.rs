@@ -1,6 +1,9 @@
 //! Every kernel's text, without a GPU: each operation × its samples, for small and large GPUs and both precisions, is
 //! parsed and validated by naga as the driver's crate does, and written as SPIR-V and as Metal's language.
 
+#[path = "kernels/packed.rs"]
+mod packed;
+
 use std::collections::HashSet;
 use weft::device::gpu::limits::Limits;
 use weft::device::gpu::program::{Bound, Program, program};
@@ -137,6 +140,16 @@ fn every_operation_s_kernels_are_valid_everywhere() {
         failures.len(),
         failures[..failures.len().min(3)].join("\n")
     );
+}
+
+#[test]
+fn update_kernels_are_valid_for_few_parts_and_many() {
+    use weft::device::gpu::kernels::update::kernel;
+    for (adam, parts, words) in [(false, 1, 0), (false, 70_000, 1), (true, 3, 2), (true, 200_000, 0)] {
+        let (text, [x, y, _]) = kernel(adam, parts, words);
+        check(&text, &Limits::least(), &mut HashSet::new()).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert!(x <= 65_535 && x as usize * y as usize >= parts, "{x} × {y} for {parts}");
+    }
 }
 
 /// The models that benchmarks run, with the sizes that make kernels use their large tiles.

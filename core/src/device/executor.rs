@@ -236,11 +236,11 @@ impl Executor {
         let (Executor::Cpu(e), Store::Cpu(store)) = (self, store) else { return Ok(()) };
         let Some((optimizer, step)) = &mut e.optimizer else { return Ok(()) };
         *step += 1;
-        for (&(parameter, buffer), moments) in plan.gradients.iter().zip(&mut e.moments) {
-            let p = &mut store.parameters[positions[parameter]];
+        for (gradient, moments) in plan.gradients.iter().zip(&mut e.moments) {
+            let p = &mut store.parameters[positions[gradient.parameter]];
             let p: &mut [f32] = bytemuck::cast_slice_mut(p.bytes_mut()?);
-            let g: &[f32] = bytemuck::cast_slice(e.executor.read(buffer));
-            cpu::update(&e.pool, *optimizer, *step, p, g, moments);
+            let g: &[f32] = bytemuck::cast_slice(e.executor.read(gradient.buffer));
+            cpu::update(&e.pool, *optimizer, *step, p, &g[gradient.offset..], moments);
         }
         store.version += 1;
         Ok(())

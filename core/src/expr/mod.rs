@@ -2,6 +2,7 @@
 //! reduction, computes. Evaluate it in f64, differentiate it, flatten it to a [`Tape`] for kernels.
 //! Knows nothing of tensors' shapes or of devices.
 
+mod cost;
 mod diff;
 mod eval;
 mod tape;

@@ -212,19 +212,18 @@ op! {
     samples: || [last_axis_samples(true), last_axis_samples(false)].concat();
 }
 
-/// With x̂ the normalised input and d = up·scale: dx = (d − mean(d) − x̂·mean(d·x̂))/σ,
-/// dscale = Σ up·x̂, dbias = Σ up.
+/// With c = x − mean, d = up·scale: dx = (d − mean(d) − c·mean(d·c)/σ²)/σ, dscale = Σ up·c/σ, dbias = Σ up. Written so
+/// that all is one walk over the rows, and the sums over them read what that walk read, and a few results of each row.
 fn layer_norm_grad(g: &Graph, node: Value, up: Value) -> Grad {
     let inputs = g.inputs_of(node);
     let (x, scale) = (inputs[0], inputs[1]);
     let eps = g.scalar(g.attrs_of(node).float("eps"), g.ty(x).dtype);
     let centred = centre(g, x, &[-1]);
     let inverse = g.rsqrt(g.add(g.mean(g.mul(centred, centred), &[-1], true), eps));
-    let unit = g.mul(centred, inverse);
     let d = g.mul(up, scale);
-    let along = g.mul(unit, g.mean(g.mul(d, unit), &[-1], true));
-    let dx = g.mul(g.sub(g.sub(d, g.mean(d, &[-1], true)), along), inverse);
-    let mut all = vec![Some(dx), Some(g.sum_to(g.mul(up, unit), &g.shape(scale)))];
+    let share = g.mul(g.mul(g.mean(g.mul(d, centred), &[-1], true), inverse), inverse);
+    let dx = g.mul(g.sub(g.sub(d, g.mean(d, &[-1], true)), g.mul(centred, share)), inverse);
+    let mut all = vec![Some(dx), Some(g.sum_to(g.mul(up, g.mul(centred, inverse)), &g.shape(scale)))];
     if let Some(&bias) = inputs.get(2) {
         all.push(Some(g.sum_to(up, &g.shape(bias))));
     }
@@ -237,13 +236,15 @@ op! {
     infer: |c| with_vectors(c, c.shape(0).last().copied(), "x […, n] and scale [n] of one float dtype");
     evaluate: |op, c, x| accepted(op, c).map(|_| evaluate_affine(c, x, unit_mean_square));
     grad: |g, node, up| {
-        // with x̂ = x/r and d = up·scale: dx = (d − x̂·mean(d·x̂))/r, dscale = Σ up·x̂
+        // with r = √(mean x² + eps) and d = up·scale: dx = (d − x·mean(d·x)/r²)/r, dscale = Σ up·x/r: one walk over
+        // the rows, as for layer_norm
         let [x, scale] = [0, 1].map(|i| g.inputs_of(node)[i]);
         let eps = g.scalar(g.attrs_of(node).float("eps"), g.ty(x).dtype);
         let inverse = g.rsqrt(g.add(g.mean(g.mul(x, x), &[-1], true), eps));
-        let (unit, d) = (g.mul(x, inverse), g.mul(up, scale));
-        let along = g.mul(unit, g.mean(g.mul(d, unit), &[-1], true));
-        Grad::of([g.mul(g.sub(d, along), inverse), g.sum_to(g.mul(up, unit), &g.shape(scale))])
+        let d = g.mul(up, scale);
+        let share = g.mul(g.mul(g.mean(g.mul(d, x), &[-1], true), inverse), inverse);
+        let dx = g.mul(g.sub(d, g.mul(x, share)), inverse);
+        Grad::of([dx, g.sum_to(g.mul(up, g.mul(x, inverse)), &g.shape(scale))])
     };
     lower: |c| {
         let share = 1.0 / c.shape(0)[c.inputs[0].rank() - 1] as f64;

@@ -120,6 +120,7 @@ impl Emitter<'_> {
             result,
             per_row: false,
             out: copy.to,
+            also: vec![],
         };
         let label = format!("{what} {}", self.label(node));
         self.push(Work::Rowwise(work), label);

@@ -4,12 +4,25 @@ use super::expand::Primitive;
 use super::fold::Ready;
 use super::fuse::{Group, is_literal};
 use super::layout::{Layout, trailing_axes};
-use super::{Buffer, Operand, Place, Plan, Rowwise, Step, Work};
+use super::{Buffer, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
 use crate::error::{Error, Result};
 use crate::expr::{Bindings, Expr, Instr, Kind, Reg, Tape};
-use crate::graph::{Lowering, NodeKind, ViewForm};
-use crate::tensor::{DType, contiguous_strides, element_count};
+use crate::graph::{Lowering, NodeKind};
+use crate::tensor::{DType, element_count};
 use std::collections::HashMap;
+
+/// How a step can store its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Store {
+    /// Row-major, in a buffer of its own.
+    Contiguous,
+    /// With any strides, in a buffer of its own.
+    Permuted,
+    /// With any strides, in a part of another value's.
+    Anywhere,
+    /// With stride 1 along the last axis, in a part of another value's.
+    Rows,
+}
 
 /// The state of emitting: nodes, where they lie, and the plan so far.
 pub struct Emitter<'a> {
@@ -24,6 +37,8 @@ pub struct Emitter<'a> {
     pub(super) copies: HashMap<(usize, bool), usize>,
     /// Nodes whose results are stored in a buffer that is there already: a state's.
     pub(super) stored_in: HashMap<usize, usize>,
+    /// Concatenations that parts have been stored in already, and where they lie.
+    pub(super) wholes: HashMap<usize, (usize, Layout)>,
     pub(super) plan: Plan,
     /// Whether the step being emitted goes to `plan.once`.
     pub(super) once: bool,
@@ -40,6 +55,7 @@ impl<'a> Emitter<'a> {
             places: HashMap::new(),
             copies: HashMap::new(),
             stored_in: HashMap::new(),
+            wholes: HashMap::new(),
             plan: Plan::default(),
             once: false,
             training,
@@ -61,6 +77,11 @@ impl<'a> Emitter<'a> {
     /// Says where a node's value lies.
     pub fn set_place(&mut self, node: usize, buffer: usize) {
         let layout = Layout::contiguous(self.shape(node));
+        self.places.insert(node, (buffer, layout));
+    }
+
+    /// Says that a value, a view of one that is stored, lies in another way than its place would make it.
+    pub(super) fn set_layout(&mut self, node: usize, buffer: usize, layout: Layout) {
         self.places.insert(node, (buffer, layout));
     }
 
@@ -104,6 +125,19 @@ impl<'a> Emitter<'a> {
         Ok(found)
     }
 
+    /// Where a value's elements lie one after the other: a buffer of this step's results and an element of it, a
+    /// multiple of 4; copied if need be.
+    pub(super) fn run_of(&mut self, node: usize) -> Result<(usize, usize)> {
+        let (buffer, layout) = self.place(node)?;
+        let computed = matches!(self.plan.buffers[buffer].place, Place::Arena(_) | Place::Own);
+        let known = self.plan.inputs.iter().any(|p| p.buffer == buffer);
+        let there = computed && !known && layout.is_contiguous(self.shape(node));
+        match usize::try_from(layout.offset) {
+            Ok(offset) if there && offset % 4 == 0 => Ok((buffer, offset)),
+            _ => Ok((self.copy_of(node)?, 0)),
+        }
+    }
+
     pub(super) fn push(&mut self, work: Work, label: String) {
         let steps = if self.once { &mut self.plan.once } else { &mut self.plan.steps };
         steps.push(Step { work, label });
@@ -139,66 +173,77 @@ impl<'a> Emitter<'a> {
     }
 
     /// Makes the buffer of a group's result and says where its elements go. Where the only user is a
-    /// permutation, elements are laid out so that the permuted value is contiguous.
-    pub(super) fn result(&mut self, node: usize, may_permute: bool) -> (usize, Layout) {
+    /// permutation, elements are laid out so that the permuted value is contiguous; where it is a concatenation, they
+    /// are stored there.
+    pub(super) fn result(&mut self, node: usize, how: Store) -> (usize, Layout) {
         let (shape, dtype) = (self.shape(node), self.dtype(node));
         if let Some(&buffer) = self.stored_in.get(&node) {
             self.set_place(node, buffer);
             return (buffer, Layout::contiguous(shape));
         }
+        let inside = if matches!(how, Store::Anywhere | Store::Rows) { self.target(node) } else { None };
+        let rows =
+            |l: &Layout| how == Store::Anywhere || shape.last() == Some(&1) || l.strides.last() == Some(&1);
+        if let Some(inside) = inside.filter(|(_, layout)| rows(layout)) {
+            self.places.insert(node, inside.clone());
+            return inside;
+        }
         let place = if self.pinned[node] || self.once { Place::Own } else { Place::Arena(0) };
         let buffer = self.buffer(dtype, element_count(shape).unwrap_or(0), place);
-        let mut layout = Layout::contiguous(shape);
-        if may_permute
-            && !self.pinned[node]
-            && let &[user] = self.users[node].as_slice()
-            && let Some(Lowering::View(ViewForm::Permute(axes))) = &self.nodes[user].work
-        {
-            for (&axis, stride) in axes.iter().zip(contiguous_strides(self.shape(user))) {
-                layout.strides[axis] = stride;
-            }
-        }
+        let permutes = matches!(how, Store::Anywhere | Store::Permuted);
+        let permuted = if permutes { self.permuted(node) } else { None };
+        let layout = permuted.unwrap_or_else(|| Layout::contiguous(shape));
         self.places.insert(node, (buffer, layout.clone()));
         (buffer, layout)
     }
 
     fn rowwise(&mut self, g: &Group, label: String) -> Result<()> {
-        let (domain, reduced, per_row) = match &self.nodes[g.anchor].work {
+        let (domain, reduced) = match &self.nodes[g.anchor].work {
             Some(Lowering::Rowwise(form)) => {
                 let mut reduced = vec![false; form.domain.len()];
                 form.axes.iter().for_each(|&a| reduced[a] = true);
-                (form.domain.clone(), reduced, form.per_row)
+                (form.domain.clone(), reduced)
             }
-            _ => (self.shape(g.anchor).to_vec(), vec![false; self.shape(g.anchor).len()], false),
+            _ => (self.shape(g.anchor).to_vec(), vec![false; self.shape(g.anchor).len()]),
         };
         let mut code = Code::new(domain.clone(), 0);
-        self.write_code(g, &mut code, &reduced, per_row)?;
-        let (buffer, layout) = self.result(g.output, true);
+        self.write_code(g, &mut code, &reduced)?;
+        let also = g.extras.iter().map(|&x| self.row_result(x, &code, &reduced)).collect();
+        let (buffer, layout) = self.result(g.output, Store::Anywhere);
         let shape = self.shape(g.output);
-        let axes =
-            if per_row { row_axes(shape.len(), &reduced) } else { trailing_axes(shape.len(), domain.len()) };
+        let axes = if g.per_row {
+            row_axes(shape.len(), &reduced)
+        } else {
+            trailing_axes(shape.len(), domain.len())
+        };
         let strides = layout.over(shape, &axes, domain.len());
         let out = Operand { buffer, dtype: self.dtype(g.output), offset: layout.offset, strides };
         let Code { tape, operands, reductions, regs, .. } = code;
-        let result = regs[&g.output];
-        let work = Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out };
+        let (result, per_row) = (regs[&g.output], g.per_row);
+        let work = Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, also };
         self.push(Work::Rowwise(work), label);
         Ok(())
     }
 
+    /// A row's (or, where nothing is reduced, an element's) result that is stored beside the step's own.
+    fn row_result(&mut self, node: usize, code: &Code, reduced: &[bool]) -> RowResult {
+        let how = if reduced.contains(&true) { Store::Contiguous } else { Store::Anywhere };
+        let (buffer, layout) = self.result(node, how);
+        let shape = self.shape(node);
+        let strides = layout.over(shape, &row_axes(shape.len(), reduced), code.domain.len());
+        let out = Operand { buffer, dtype: self.dtype(node), offset: layout.offset, strides };
+        RowResult { result: code.regs[&node], out }
+    }
+
     /// Writes the code of a group's members (past the anchor's own product, if it has one).
-    pub(super) fn write_code(
-        &mut self,
-        g: &Group,
-        code: &mut Code,
-        reduced: &[bool],
-        per_row: bool,
-    ) -> Result<()> {
+    pub(super) fn write_code(&mut self, g: &Group, code: &mut Code, reduced: &[bool]) -> Result<()> {
         let nodes = self.nodes;
         for &m in &g.members {
             let node = &nodes[m];
             let shape = &node.node.ty.shape;
-            let on_row = per_row && m != g.anchor && *shape != code.domain;
+            // work that reads nothing is repeated for elements alone: see `fuse`
+            let inner = matches!(node.work, Some(Lowering::Pointwise(_))) && !node.inputs.is_empty();
+            let on_row = inner && reduced.contains(&true) && *shape != code.domain;
             let axes = if on_row && shape.len() <= code.domain.len() {
                 row_axes(shape.len(), reduced)
             } else {

@@ -27,8 +27,10 @@ pub struct Primitive {
 pub fn expand(graph: &Graph, roots: &[Value], flash_backward: bool) -> Result<(Vec<Primitive>, Vec<usize>)> {
     let mut g = graph.clone();
     let mut roots = roots.to_vec();
-    while let Some((next, moved)) = expand_once(&g, &roots, flash_backward)? {
-        (g, roots) = (next, moved);
+    // at least once: what can be simpler is made so on the way
+    let mut again = true;
+    while again {
+        (g, roots, again) = expand_once(&g, &roots, flash_backward)?;
     }
     let data = g.data()?;
     collect(&data, &roots)
@@ -49,8 +51,8 @@ fn live(data: &GraphData, roots: &[Value]) -> Vec<bool> {
     live
 }
 
-/// One pass: every composite replaced by its decomposition. `None` if there was none.
-fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<Option<(Graph, Vec<Value>)>> {
+/// One pass: every composite replaced by its decomposition. Also: whether there was one.
+fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<(Graph, Vec<Value>, bool)> {
     let data = from.data()?;
     let live = live(&data, roots);
     let decomposes = |node: &Node| match &node.kind {
@@ -61,9 +63,7 @@ fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<Op
         },
         _ => false,
     };
-    if !data.nodes.iter().zip(&live).any(|(n, &l)| l && decomposes(n)) {
-        return Ok(None);
-    }
+    let any = data.nodes.iter().zip(&live).any(|(n, &l)| l && decomposes(n));
     let to = Graph::new();
     let mut moved: Vec<Value> = Vec::with_capacity(data.nodes.len());
     for (node, live) in data.nodes.iter().zip(live) {
@@ -78,7 +78,7 @@ fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<Op
             NodeKind::Op(op, attrs) => {
                 let v = match decomposes(node) {
                     true => decomposed(*op, &to, &inputs, attrs)?,
-                    false => match simpler(&to, *op, &inputs, attrs)? {
+                    false => match super::simplify::simpler(&to, *op, &inputs, attrs)? {
                         Some(v) => v,
                         None => to.apply(*op, &inputs, attrs.clone()),
                     },
@@ -93,43 +93,7 @@ fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<Op
         moved.push(v);
     }
     let roots = roots.iter().map(|v| moved[v.index().unwrap_or(0)]).collect();
-    Ok(Some((to, roots)))
-}
-
-/// A slice of one part of a concatenation as (a slice of) that part; a reshape of a reshape as one, or none.
-fn simpler(g: &Graph, op: &dyn Op, inputs: &[Value], attrs: &Attrs) -> Result<Option<Value>> {
-    let [input] = inputs else { return Ok(None) };
-    // the data is let go of before the graph grows: it would be copied
-    let below = g.data()?.node(*input).clone();
-    let NodeKind::Op(inner, inner_attrs) = &below.kind else { return Ok(None) };
-    Ok(match (op.name(), inner.name()) {
-        ("slice", "concat") => slice_of_part(g, &below, inner_attrs.int("axis"), attrs),
-        ("reshape", "reshape") => {
-            let (from, shape) = (below.inputs[0], attrs.ints("shape"));
-            let same = g.shape(from).iter().map(|&n| n as i64).eq(shape.iter().copied());
-            Some(if same { from } else { g.reshape(from, shape) })
-        }
-        _ => None,
-    })
-}
-
-fn slice_of_part(g: &Graph, joined: &Node, axis: i64, attrs: &Attrs) -> Option<Value> {
-    let axis = axis.rem_euclid(joined.ty.rank() as i64) as usize;
-    let [start, stop, step] = ["start", "stop", "step"].map(|name| attrs.ints(name));
-    let last = stop[axis] - 1 - (stop[axis] - 1 - start[axis]) % step[axis];
-    let mut before = 0;
-    for &part in &joined.inputs {
-        let shape = g.shape(part);
-        let after = before + shape[axis] as i64;
-        if before <= start[axis] && last < after {
-            let (mut start, mut stop) = (start.to_vec(), stop.to_vec());
-            (start[axis], stop[axis]) = (start[axis] - before, last + 1 - before);
-            let whole = (0..shape.len()).all(|a| (start[a], stop[a], step[a]) == (0, shape[a] as i64, 1));
-            return Some(if whole { part } else { g.slice(part, &start, &stop, step) });
-        }
-        before = after;
-    }
-    None
+    Ok((to, roots, any))
 }
 
 type Key = (&'static str, String, Vec<usize>);

@@ -40,15 +40,23 @@ pub fn below_views(nodes: &[Primitive], mut node: usize) -> usize {
     node
 }
 
+/// Nodes whose values could be computed before the first step.
+pub fn known(nodes: &[Primitive], parameters: bool) -> Vec<bool> {
+    let mut there = Ready::new(nodes, parameters).there;
+    for (i, n) in nodes.iter().enumerate().filter(|(_, n)| n.work.is_some()) {
+        there[i] = n.inputs.iter().all(|&j| there[j]) && !matches!(n.work, Some(Lowering::Dequantise));
+    }
+    there
+}
+
 /// Pinned nodes, and those at which what is computed once ends: costly work on weights must not be fused with what is
 /// done to its result in each step.
 pub fn ends(nodes: &[Primitive], pinned: &[bool], parameters: bool) -> Vec<bool> {
-    let mut ready = Ready::new(nodes, parameters);
+    let there = known(nodes, parameters);
     let mut costly = vec![false; nodes.len()];
     for (i, n) in nodes.iter().enumerate() {
         let Some(work) = &n.work else { continue };
-        ready.there[i] = n.inputs.iter().all(|&j| ready.there[j]) && !matches!(work, Lowering::Dequantise);
-        costly[i] = ready.there[i]
+        costly[i] = there[i]
             && match work {
                 Lowering::View(_) => false,
                 Lowering::Pointwise(_) => n.inputs.iter().any(|&j| costly[j]),
@@ -56,7 +64,7 @@ pub fn ends(nodes: &[Primitive], pinned: &[bool], parameters: bool) -> Vec<bool>
             };
     }
     let mut ends = pinned.to_vec();
-    for (_, n) in nodes.iter().enumerate().filter(|(i, _)| !ready.there[*i]) {
+    for (_, n) in nodes.iter().enumerate().filter(|(i, _)| !there[*i]) {
         n.inputs.iter().filter(|&&j| costly[j]).for_each(|&j| ends[j] = true);
     }
     ends
@@ -81,7 +89,7 @@ impl Emitter<'_> {
             .collect();
         inputs.sort_unstable();
         inputs.dedup();
-        if self.pinned[g.output] || !inputs.iter().all(|&i| self.ready.there[i]) {
+        if g.results().any(|x| self.pinned[x]) || !inputs.iter().all(|&i| self.ready.there[i]) {
             return false;
         }
         let of_weights = inputs.iter().any(|&i| self.ready.of_weights[i]);

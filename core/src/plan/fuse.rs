@@ -5,7 +5,12 @@ use super::expand::Primitive;
 use crate::graph::{Lowering, NodeKind, RowwiseForm};
 use crate::tensor::DType;
 
-/// Nodes that become one step. Members are in order; the last is the only one stored.
+/// Cost of a pointwise node that is computed anew wherever it is used, at most: that of silu.
+const CHEAP: usize = 3;
+/// Users of such a node, at most.
+const READERS: usize = 4;
+
+/// Nodes that become one step. Members are in order; the last is stored.
 #[derive(Debug, Clone)]
 pub struct Group {
     /// The node whose work gives the step its form.
@@ -14,6 +19,22 @@ pub struct Group {
     pub members: Vec<usize>,
     /// The node whose value is stored.
     pub output: usize,
+    /// Nodes with one result a row that are stored too.
+    pub extras: Vec<usize>,
+    /// The output has one result a row.
+    pub per_row: bool,
+}
+
+impl Group {
+    fn of(nodes: &[Primitive], anchor: usize) -> Group {
+        let per_row = is_per_row(&nodes[anchor]);
+        Group { anchor, members: vec![anchor], output: anchor, extras: vec![], per_row }
+    }
+
+    /// What is stored.
+    pub fn results(&self) -> impl Iterator<Item = usize> {
+        self.extras.iter().copied().chain([self.output])
+    }
 }
 
 /// Who uses each node's value.
@@ -39,9 +60,37 @@ fn is_free(p: &Primitive) -> bool {
     matches!(p.work, Some(Lowering::Pointwise(_))) && p.inputs.is_empty()
 }
 
-/// The groups, ordered by their outputs. `pinned` nodes are stored for others to read. Free pointwise
-/// nodes are members of every group that uses them.
-pub fn group(nodes: &[Primitive], pinned: &[bool], fuse: bool, side_by_side: bool) -> Vec<Group> {
+/// Whether it costs less to compute a pointwise node wherever it is used than to store it: a few instructions that read
+/// one value of its size, and what is small beside it.
+fn is_cheap(nodes: &[Primitive], users: &[usize], of: &[Option<usize>], groups: &[Group], i: usize) -> bool {
+    let Some(Lowering::Pointwise(e)) = &nodes[i].work else { return false };
+    let (shape, elements) = (&nodes[i].node.ty.shape, nodes[i].node.ty.elements());
+    let large = |&&x: &&usize| nodes[x].node.ty.elements() >= elements;
+    let reads_one = nodes[i].inputs.iter().filter(large).count() <= 1;
+    // products and other work would read it from memory
+    let inline = |&u: &usize| {
+        let form = match of[u] {
+            Some(g) => &nodes[groups[g].anchor].work,
+            None => &nodes[u].work,
+        };
+        let domain = match &nodes[u].work {
+            Some(Lowering::Rowwise(form)) => &form.domain,
+            _ => &nodes[u].node.ty.shape[..],
+        };
+        matches!(form, Some(Lowering::Rowwise(_) | Lowering::Pointwise(_))) && *domain == shape[..]
+    };
+    elements > 1 && reads_one && e.cost() <= CHEAP && users.len() <= READERS && users.iter().all(inline)
+}
+
+/// The groups, each after those whose results it reads. `pinned` nodes are stored for others to read, `constant` ones may
+/// be there before the first step: they stay apart. Pointwise nodes that are free or cheap are members of every group that uses them.
+pub fn group(
+    nodes: &[Primitive],
+    pinned: &[bool],
+    constant: &[bool],
+    fuse: bool,
+    side_by_side: bool,
+) -> Vec<Group> {
     let users = users(nodes);
     let depths = if side_by_side { depths(nodes) } else { vec![] };
     let mut of: Vec<Option<usize>> = vec![None; nodes.len()];
@@ -52,7 +101,7 @@ pub fn group(nodes: &[Primitive], pinned: &[bool], fuse: bool, side_by_side: boo
         if !heavy {
             continue;
         }
-        let mut g = Group { anchor: i, members: vec![i], output: i };
+        let mut g = Group::of(nodes, i);
         of[i] = Some(groups.len());
         while fuse
             && let Some(next) = epilogue(nodes, &users, pinned, &of, &g)
@@ -82,28 +131,83 @@ pub fn group(nodes: &[Primitive], pinned: &[bool], fuse: bool, side_by_side: boo
             let on_row = of[u].is_some_and(|g| u > groups[g].anchor && is_per_row(&nodes[groups[g].anchor]));
             takes_inline(nodes, u) && !on_row
         };
-        if fuse && is_free(&nodes[i]) && !pinned[i] && users[i].iter().all(repeats) {
+        let alone = is_free(&nodes[i]) || !constant[i] && is_cheap(nodes, &users[i], &of, &groups, i);
+        if fuse && alone && !pinned[i] && users[i].iter().all(repeats) {
             continue; // repeated by those that use it
         }
         of[i] = Some(groups.len());
-        groups.push(Group { anchor: i, members: vec![i], output: i });
+        groups.push(Group::of(nodes, i));
     }
     for g in &mut groups {
         if fuse {
-            let free: Vec<usize> = g
-                .members
-                .iter()
-                .filter(|&&m| takes_inline(nodes, m))
-                .flat_map(|&m| nodes[m].inputs.iter().copied())
-                .filter(|&x| of[x].is_none() && is_free(&nodes[x]))
-                .collect();
-            g.members.extend(free);
+            take_repeated(nodes, &of, g);
         }
         g.members.sort_unstable();
         g.members.dedup();
     }
-    groups.sort_by_key(|g| g.output);
-    groups
+    if fuse {
+        super::rows::merge(nodes, &users, pinned, constant, &mut groups);
+    }
+    ordered(nodes, groups)
+}
+
+/// Makes what is repeated for a group's members a part of it.
+fn take_repeated(nodes: &[Primitive], of: &[Option<usize>], g: &mut Group) {
+    let mut at = 0;
+    while at < g.members.len() {
+        let m = g.members[at];
+        at += 1;
+        if !takes_inline(nodes, m) {
+            continue;
+        }
+        for &x in &nodes[m].inputs {
+            let repeated = of[x].is_none() && matches!(nodes[x].work, Some(Lowering::Pointwise(_)));
+            if repeated && !g.members.contains(&x) {
+                g.members.push(x);
+            }
+        }
+    }
+}
+
+/// The groups in an order in which each comes after those whose results it reads; the earliest output first.
+fn ordered(nodes: &[Primitive], groups: Vec<Group>) -> Vec<Group> {
+    let mut stored = vec![usize::MAX; nodes.len()];
+    for (i, g) in groups.iter().enumerate() {
+        g.results().for_each(|x| stored[x] = i);
+    }
+    let mut waiting = vec![0usize; groups.len()];
+    let mut readers: Vec<Vec<usize>> = vec![vec![]; groups.len()];
+    for (i, g) in groups.iter().enumerate() {
+        let mut open: Vec<usize> = g.members.iter().flat_map(|&m| nodes[m].inputs.iter().copied()).collect();
+        let mut before = vec![];
+        while let Some(x) = open.pop() {
+            match stored[x] {
+                // a view of something stored
+                usize::MAX if !g.members.contains(&x) => open.extend(&nodes[x].inputs),
+                from if from != i && from != usize::MAX => before.push(from),
+                _ => {}
+            }
+        }
+        before.sort_unstable();
+        before.dedup();
+        waiting[i] = before.len();
+        before.into_iter().for_each(|from| readers[from].push(i));
+    }
+    let key = |i: usize| std::cmp::Reverse((groups[i].output, i));
+    let mut ready: std::collections::BinaryHeap<_> =
+        (0..groups.len()).filter(|&i| waiting[i] == 0).map(key).collect();
+    let mut order = Vec::with_capacity(groups.len());
+    while let Some(std::cmp::Reverse((_, i))) = ready.pop() {
+        order.push(i);
+        for &r in &readers[i] {
+            waiting[r] -= 1;
+            if waiting[r] == 0 {
+                ready.push(key(r));
+            }
+        }
+    }
+    let mut all: Vec<Option<Group>> = groups.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|i| all[i].take()).collect()
 }
 
 /// How many products, one after the other, each node's value has behind it.

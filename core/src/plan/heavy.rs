@@ -1,7 +1,6 @@
 //! Steps of the archetypes with work of their own: products, convolutions, attention, look-ups, and the rest.
 
-use super::copy::Copy;
-use super::emit::{Code, Emitter};
+use super::emit::{Code, Emitter, Store};
 use super::fold::below_views;
 use super::fuse::Group;
 use super::layout::{Layout, trailing_axes};
@@ -78,7 +77,7 @@ impl Emitter<'_> {
     }
 
     fn whole_result(&mut self, node: usize) -> Operand {
-        let (buffer, _) = self.result(node, false);
+        let (buffer, _) = self.result(node, Store::Contiguous);
         let strides = contiguous_strides(self.shape(node));
         Operand { buffer, dtype: self.dtype(node), offset: 0, strides }
     }
@@ -89,7 +88,7 @@ impl Emitter<'_> {
             return Ok(None);
         }
         let mut code = Code::new(domain.clone(), 1);
-        self.write_code(g, &mut code, &vec![false; domain.len()], false)?;
+        self.write_code(g, &mut code, &vec![false; domain.len()])?;
         let result = code.regs[&g.output];
         Ok(Some(Epilogue { domain, operands: code.operands, tape: code.tape, result }))
     }
@@ -127,7 +126,7 @@ impl Emitter<'_> {
                 came: format!("{}", nodes[bn].node.ty),
             });
         }
-        let (buffer, layout) = self.result(g.output, false);
+        let (buffer, layout) = self.result(g.output, Store::Rows);
         let out = Operand { buffer, dtype: DType::F32, offset: layout.offset, strides: layout.strides };
         let mut work = Product {
             batch: shape[..rank - 2].to_vec(),
@@ -200,6 +199,7 @@ impl Emitter<'_> {
                     result,
                     per_row: false,
                     out: to.clone(),
+                    also: vec![],
                 };
                 self.push(Work::Rowwise(copy), "copy".into());
                 *operand = to;
@@ -217,7 +217,7 @@ impl Emitter<'_> {
 
     fn attention(&mut self, i: usize, form: AttentionForm) -> Result<Work> {
         let inputs = self.attention_inputs(i, form, 3)?;
-        let (buffer, mut layout) = self.result(i, true);
+        let (buffer, mut layout) = self.result(i, Store::Permuted);
         if layout.strides[3] != 1 && inputs.d_v != 1 {
             layout = Layout::contiguous(self.shape(i));
             self.set_place(i, buffer);
@@ -229,7 +229,9 @@ impl Emitter<'_> {
     fn attention_grad(&mut self, i: usize, form: AttentionForm) -> Result<Work> {
         let inputs = self.attention_inputs(i, form, 4)?;
         let up = self.unit_last(self.nodes[i].inputs[3])?;
-        Ok(Work::AttentionGrad(AttentionGrad { inputs, up, out: self.whole_result(i) }))
+        let shapes = [0, 1, 2].map(|n| self.shape(self.nodes[i].inputs[n]));
+        let outs = self.parts(i, shapes);
+        Ok(Work::AttentionGrad(AttentionGrad { inputs, up, outs }))
     }
 
     /// q, k and v, the first inputs of a node, and the mask, if it has so many.
@@ -259,8 +261,32 @@ impl Emitter<'_> {
         let indices = self.contiguous(inputs[1])?;
         let updates = inputs.get(2).map(|&u| self.contiguous(u)).transpose()?;
         let (table_shape, indices_shape) = (self.shape(inputs[0]).to_vec(), self.shape(inputs[1]).to_vec());
-        let out = self.whole_result(i);
+        let out = if inputs.len() > 2 && self.may_change(i, &table) {
+            if self.pinned[i] {
+                self.plan.buffers[table.buffer].place = Place::Own;
+            }
+            self.set_place(i, table.buffer);
+            table.clone()
+        } else {
+            self.whole_result(i)
+        };
         Ok(Work::Index(IndexWork { kind, table, indices, updates, out, table_shape, indices_shape, axis }))
+    }
+
+    /// Whether a look-up that changes a table may change it where it is: a step has computed it, for this alone.
+    fn may_change(&self, i: usize, table: &Operand) -> bool {
+        let inputs = &self.nodes[i].inputs;
+        let t = inputs[0];
+        let computed = !matches!(self.nodes[t].work, None | Some(Lowering::View(_)));
+        let whole = self.plan.buffers[table.buffer].elements == element_count(self.shape(t)).unwrap_or(0);
+        computed
+            && whole
+            && table.offset == 0
+            && matches!(self.plan.buffers[table.buffer].place, Place::Arena(_))
+            && self.users[t] == [i]
+            && !inputs[1..].contains(&t)
+            && !self.pinned[t]
+            && !self.stored_in.contains_key(&i)
     }
 
     fn pool(&mut self, i: usize, form: crate::graph::PoolForm, gradient: bool) -> Result<Work> {
@@ -272,43 +298,6 @@ impl Emitter<'_> {
         let (planes, input, output) = (s[0] * s[1], [s[2], s[3]], [o[2], o[3]]);
         let out = self.whole_result(i);
         Ok(Work::Pool(Pool { form, planes, input, output, x, up, out }))
-    }
-
-    /// Padding and concatenation: the rest filled, then every part copied to its place.
-    fn place_parts(&mut self, i: usize, at: &[Vec<usize>], fill: Option<f64>) -> Result<()> {
-        let (buffer, layout) = self.result(i, true);
-        let (shape, dtype) = (self.shape(i).to_vec(), self.dtype(i));
-        if let Some(v) = fill {
-            let mut tape = Tape::default();
-            let result = tape.literal(v, Kind::of(dtype));
-            let out = Operand { buffer, dtype, offset: 0, strides: layout.strides.clone() };
-            let work = Rowwise {
-                reduced: vec![false; shape.len()],
-                domain: shape,
-                operands: vec![],
-                tape,
-                reductions: vec![],
-                result,
-                per_row: false,
-                out,
-            };
-            let label = self.label(i);
-            self.push(Work::Rowwise(work), label);
-        }
-        let parts = self.nodes[i].inputs.clone();
-        let offset = |start: &[usize]| start.iter().zip(&layout.strides).map(|(&p, &s)| p as isize * s).sum();
-        let mut copies = Vec::with_capacity(parts.len());
-        for (&part, start) in parts.iter().zip(at) {
-            copies.push(self.copy(part, buffer, offset(start), &layout.strides)?);
-        }
-        // either all parts move in words or none
-        if self.once && fill.is_none() && copies.iter().all(Copy::has_words) {
-            copies.iter_mut().for_each(Copy::move_words);
-        }
-        for (copy, &part) in copies.into_iter().zip(&parts) {
-            self.push_copy(copy, "place", part);
-        }
-        Ok(())
     }
 
     /// A buffer of its own that holds a value contiguously, for a graph's output.

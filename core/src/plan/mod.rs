@@ -22,7 +22,15 @@ mod heavy;
 mod layout;
 pub mod memory;
 #[cfg(feature = "compiler")]
+mod parts;
+#[cfg(feature = "compiler")]
 mod prologue;
+#[cfg(feature = "compiler")]
+mod reverse;
+#[cfg(feature = "compiler")]
+mod rows;
+#[cfg(feature = "compiler")]
+mod simplify;
 #[cfg(feature = "compiler")]
 mod state;
 mod step;
@@ -33,8 +41,9 @@ pub use verify::{Flaw, verify};
 pub use wire::FORMAT;
 
 pub use step::{
-    Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, Formula, IndexKind,
-    IndexWork, Operand, Place, Plan, Pool, Port, Product, Prologue, Rowwise, Scan, StatePort, Step, Work,
+    Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, Formula, Gradient,
+    IndexKind, IndexWork, Operand, Place, Plan, Pool, Port, Product, Prologue, RowResult, Rowwise, Scan,
+    StatePort, Step, Work,
 };
 
 #[cfg(feature = "compiler")]
@@ -101,7 +110,8 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let training = !options.gradients.is_empty();
     let folds = options.fold_weights && !training && !options.no_fusion;
     let ends = fold::ends(&nodes, &pinned, folds);
-    let groups = fuse::group(&nodes, &ends, !options.no_fusion, options.side_by_side);
+    let groups =
+        fuse::group(&nodes, &ends, &fold::known(&nodes, folds), !options.no_fusion, options.side_by_side);
 
     let mut e = Emitter::new(&nodes, &pinned, training, fold::Ready::new(&nodes, folds));
     for (i, n) in nodes.iter().enumerate() {
@@ -155,8 +165,8 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
         let name = data.label(*parameter);
         let at = e.plan.parameters.iter().position(|p| p.name == name);
         let at = at.ok_or_else(|| Error::internal(format!("no parameter {name}")))?;
-        let buffer = e.copy_of(root)?;
-        e.plan.gradients.push((at, buffer));
+        let (buffer, offset) = e.run_of(root)?;
+        e.plan.gradients.push(Gradient { parameter: at, buffer, offset });
     }
     e.finish_states(&next)?;
     let mut plan = e.plan;
@@ -199,6 +209,7 @@ impl Work {
         match self {
             Work::Rowwise(w) => {
                 w.operands.iter().for_each(|o| f(o, false));
+                w.also.iter().for_each(|r| f(&r.out, true));
                 f(&w.out, true);
             }
             Work::Product(w) => {
@@ -218,7 +229,7 @@ impl Work {
             }
             Work::AttentionGrad(w) => {
                 w.inputs.operands().chain([&w.up]).for_each(|o| f(o, false));
-                f(&w.out, true);
+                w.outs.iter().for_each(|o| f(o, true));
             }
             Work::Index(w) => {
                 [&w.table, &w.indices].into_iter().chain(&w.updates).for_each(|o| f(o, false));
@@ -251,8 +262,8 @@ fn place_scratch(plan: &mut Plan) {
             life.1 = i;
         });
     }
-    for (_, buffer) in &plan.gradients {
-        if let Some(life) = &mut lives[*buffer] {
+    for gradient in &plan.gradients {
+        if let Some(life) = &mut lives[gradient.buffer] {
             life.1 = end;
         }
     }

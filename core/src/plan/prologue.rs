@@ -33,7 +33,7 @@ impl Uses {
     pub fn is_inner(&self, plan: &Plan, b: BufferId) -> bool {
         matches!(plan.buffers[b].place, Place::Arena(_))
             && self.writers[b].len() == 1
-            && plan.gradients.iter().all(|g| g.1 != b)
+            && plan.gradients.iter().all(|g| g.buffer != b)
     }
 }
 

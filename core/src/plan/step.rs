@@ -33,8 +33,19 @@ pub struct Plan {
     pub unfused: bool,
     /// On a GPU, small steps that do not wait for each other may share a dispatch.
     pub shares_dispatches: bool,
-    /// Trainable parameters (index into `parameters`) and the buffers of their gradients.
-    pub gradients: Vec<(usize, BufferId)>,
+    /// Trainable parameters and where their gradients are.
+    pub gradients: Vec<Gradient>,
+}
+
+/// Where a trainable parameter's gradient is: so many f32 as the parameter has, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gradient {
+    /// Index into the plan's parameters.
+    pub parameter: usize,
+    /// The buffer; gradients of one product may be parts of one.
+    pub buffer: BufferId,
+    /// Its first element there, a multiple of 4.
+    pub offset: usize,
 }
 
 /// A named value at the plan's border.
@@ -168,6 +179,17 @@ pub struct Rowwise {
     pub per_row: bool,
     /// Where results go; converted from the register's kind to its dtype.
     pub out: Operand,
+    /// More f32 results of rows, stored beside: see `per_row`. Where no axis is reduced, a row is an element.
+    pub also: Vec<RowResult>,
+}
+
+/// A result of each row that a step stores beside its own.
+#[derive(Debug, Clone)]
+pub struct RowResult {
+    /// The register.
+    pub result: Reg,
+    /// Where it goes; strides 0 along reduced axes.
+    pub out: Operand,
 }
 
 /// Pointwise work on a product's results before they are stored: `Instr::Load(0)` is the product's
@@ -271,8 +293,8 @@ pub struct AttentionGrad {
     pub inputs: AttentionInputs,
     /// Gradient of the output, over `[b, h, l, d_v]`.
     pub up: Operand,
-    /// dq, dk and dv, each contiguous, one after the other: `[q.elements + k.elements + v.elements]`.
-    pub out: Operand,
+    /// dq over `[b, h, l, d]`, dk over `[b, h_kv, s, d]`, dv over `[b, h_kv, s, d_v]`, of any strides.
+    pub outs: [Operand; 3],
 }
 
 /// What attention reads. Stride 1 along the last axis of q, k and v.

@@ -193,8 +193,12 @@ impl Compiler {
         };
         let names: Vec<String> = by.iter().map(|&v| g.data().map(|d| d.label(v))).collect::<Result<_>>()?;
         // longhand maths is recognised before it is differentiated: composites have gradients of their own
-        let recognised = self.optimised(&g, &[], &RECOGNISE, true)?;
-        let g = recognised.graph;
+        let mut g = self.optimised(&g, &[], &RECOGNISE, true)?.graph;
+        if self.profile.is_gpu() {
+            // a GPU reads joined weights where they lie: joining costs nothing there, as if it were done once, and what
+            // is packed before it is differentiated has packed gradients
+            g = self.optimised(&g, &[], &[Group::Pack], false)?.graph;
+        }
         let data = g.data()?;
         let lost = || Error::internal("an optimised graph lost its loss or a parameter");
         let loss = data.loss.ok_or_else(lost)?;

@@ -343,19 +343,21 @@ impl Session {
     /// [`Error::UnknownName`] if it is not trained here; [`Error::NotRun`].
     pub fn read_gradient(&self, parameter: &str) -> Result<Vec<f32>> {
         let plan = &self.compiled.plan;
-        let trained = plan.gradients.iter().find(|(p, _)| plan.parameters[*p].name == parameter);
-        let (_, buffer) = trained.ok_or_else(|| Error::UnknownName {
+        let trained = plan.gradients.iter().find(|g| plan.parameters[g.parameter].name == parameter);
+        let gradient = trained.ok_or_else(|| Error::UnknownName {
             kind: "trained parameter".into(),
             name: parameter.into(),
             known: plan
                 .gradients
                 .iter()
-                .map(|(p, _)| plan.parameters[*p].name.clone())
+                .map(|g| plan.parameters[g.parameter].name.clone())
                 .collect::<Vec<_>>()
                 .join(", "),
         })?;
         self.ready("the gradient")?;
-        Ok(bytemuck::pod_collect_to_vec(&self.executor.read(*buffer)?))
+        let elements = plan.parameters[gradient.parameter].shape.iter().product::<usize>();
+        let all: Vec<f32> = bytemuck::pod_collect_to_vec(&self.executor.read(gradient.buffer)?);
+        Ok(all[gradient.offset..][..elements].to_vec())
     }
 
     /// Makes every later step change the parameters. Adam begins anew.

@@ -31,9 +31,11 @@ fn both_optimizers_follow_the_cpu() {
     for optimizer in [Optimizer::sgd(0.5), Optimizer::adam(0.01)] {
         let mut there = classifier(&devices::gpu().device);
         let mut here = classifier(&Device::cpu(1));
+        let before = there.dispatches();
         for s in [&mut there, &mut here] {
             s.set_optimizer(optimizer).unwrap();
         }
+        assert!(there.dispatches() - before <= 2, "one dispatch a block of memory, not a parameter");
         for step in 0..30 {
             there.step().unwrap();
             here.step().unwrap();

@@ -4,17 +4,19 @@ use super::Gpu;
 use super::context::Context;
 use super::kernels::Precision;
 use super::pipelines::Pipeline;
-use super::program::{Program, program};
+use super::program::{ALIGN, Program, program};
 use super::run::{Heap, Ready, Run, SMALL};
 use super::start::{checked, narrowed, start, widened};
 use super::store::{Foreign, Store};
 use super::transfer::Transfer;
+use super::updates::{Batch, Update, arrange};
 use super::wgsl::source::is_narrow;
 use crate::device::executor::Observer;
 use crate::device::optimizer::Optimizer;
 use crate::device::progress::{Profiling, Progress};
 use crate::error::{Error, Result};
-use crate::plan::{BufferId, Plan};
+use crate::plan::memory::{self, Lifetime};
+use crate::plan::{BufferId, Place, Plan};
 use crate::tensor::DType;
 use blade_graphics as blade;
 use std::sync::Arc;
@@ -85,6 +87,8 @@ pub struct Executor {
     rates: usize,
     sizes: Vec<usize>,
     moments: usize,
+    /// Dispatches of the optimizer.
+    updates: usize,
     /// The version of the weights that what runs once was computed from; `None` if it needs none.
     folded: Option<u64>,
 }
@@ -137,6 +141,7 @@ impl Executor {
             rates,
             sizes: vec![p.arena, p.own],
             moments: 0,
+            updates: 0,
             folded: plan.of_parameters().contains(&true).then(|| store.version()),
         };
         let parameters = e.parameter_pieces(store, positions);
@@ -297,72 +302,72 @@ impl Executor {
     /// [`Error::OutOfMemory`] for Adam's moments, [`Error::DeviceLost`], [`Error::Driver`].
     pub fn set_optimizer(&mut self, optimizer: Optimizer, store: &Store, positions: &[usize]) -> Result<()> {
         let adam = matches!(optimizer, Optimizer::Adam { .. });
-        let p = &self.prepared.program;
         let chunk = self.gpu.limits().binding;
-        let (mut texts, mut bindings, mut planned) = (vec![], vec![], vec![]);
-        let mut moments = 0usize;
-        for &(parameter, gradient) in &self.plan.gradients {
-            let bytes = p.layouts.buffers[gradient].bytes();
-            for (n, piece) in store.pieces(positions[parameter]).into_iter().enumerate() {
-                let part = (bytes - n * chunk).min(chunk);
-                let elements =
-                    p.layouts.buffers[gradient].elements.min((n * chunk + part) / 4) - n * chunk / 4;
-                let (text, groups) = super::kernels::update::kernel(adam, elements, p.lookups.len());
-                texts.push(text);
-                bindings.push(if adam { 6 } else { 4 });
-                planned.push((piece, (gradient, n), groups, (moments, part)));
-                moments += if adam { part.next_multiple_of(super::program::ALIGN) } else { 0 };
-            }
-        }
+        let (updates, moments) = self.planned(store, positions, adam);
+        let batches = arrange(&updates, chunk);
+        let words = self.prepared.program.lookups.len();
+        let (texts, grids): (Vec<String>, Vec<[u32; 3]>) =
+            batches.iter().map(|b| super::kernels::update::kernel(adam, b.table.len(), words)).unzip();
+        let bindings = vec![if adam { 7 } else { 5 }; texts.len()];
         let pipelines =
             self.gpu.pipelines().get(self.gpu.context(), &texts, &bindings, &Progress::default())?;
-        let prepared = self.prepared.clone();
+        let weights: Vec<_> = batches.iter().filter_map(|b| store.at(b.parameters)).collect();
+        self.updates = batches.len();
         self.on_run(move |r, transfer, context| {
             r.forget(context)?;
-            let region = |at: usize, bytes: usize| super::program::Region { at, bytes };
-            let mut heaps = None;
-            if adam {
-                // one chunk a moment and piece: no binding is longer than a piece
-                let size = |heap: &mut Vec<Heap>| -> Result<()> {
-                    for _ in 0..2 {
-                        heap.push(Heap::new(context, moments, chunk.max(moments), "adam state")?);
-                    }
-                    Ok(())
-                };
-                let mut all = vec![];
-                if let Err(e) = size(&mut all) {
-                    all.iter_mut().for_each(|h| h.free(context));
-                    return Err(e);
-                }
-                let pieces: Vec<_> = all.iter().flat_map(Heap::pieces).collect();
-                transfer.fill(&pieces, 0)?;
-                heaps = Some(all);
-            }
-            r.moments.drain(..).for_each(|mut h| h.free(context));
+            let made = memory_of(context, transfer, (&batches, &grids), (moments, chunk))?;
+            r.kept.drain(..).for_each(|mut h| h.free(context));
             // the rates are the last of what goes up
             let rates = r.uploads.last().map_or(r.errors.buffer.at(0), |p| p.piece);
             let mut updates = vec![];
-            for (i, (piece, (gradient, n), groups, (at, bytes))) in planned.into_iter().enumerate() {
-                let from = r.at(gradient, prepared.program.places[gradient][n]);
-                let mut pieces = vec![piece, from, r.errors.buffer.at(0), rates];
-                for heap in heaps.iter().flatten() {
-                    pieces.push(heap.at(region(at, bytes)));
-                }
-                updates.push(Ready {
-                    pipeline: pipelines[i].clone(),
-                    pieces,
-                    groups,
-                    barrier: i == 0,
-                    step: None,
-                });
+            for (i, (b, weights)) in batches.iter().zip(weights).enumerate() {
+                let heap = if b.own { &r.own } else { &r.arena };
+                let table = Batch::piece(&made[i], 0);
+                let mut pieces =
+                    vec![weights, Batch::piece(heap, b.gradients), r.errors.buffer.at(0), rates, table];
+                pieces.extend(made[batches.len()..].iter().map(|heap| Batch::piece(heap, b.moments)));
+                let (pipeline, groups) = (pipelines[i].clone(), grids[i]);
+                updates.push(Ready { pipeline, pieces, groups, barrier: i == 0, step: None });
             }
-            r.updates = updates;
-            r.moments = heaps.unwrap_or_default();
+            (r.updates, r.kept) = (updates, made);
             Ok(())
         })?;
         self.moments = 2 * moments;
         self.optimizer = Some((optimizer, 0));
         Ok(())
+    }
+
+    /// What the optimizer changes, and the bytes of each of Adam's moments.
+    fn planned(&self, store: &Store, positions: &[usize], adam: bool) -> (Vec<Update>, usize) {
+        let (p, plan) = (&self.prepared.program, &self.plan);
+        let chunk = self.gpu.limits().binding;
+        let mut lives: Vec<Lifetime> = vec![];
+        let mut updates: Vec<Update> = vec![];
+        for g in &plan.gradients {
+            let elements: usize = plan.parameters[g.parameter].shape.iter().product();
+            let parameter = store.places(positions[g.parameter]);
+            let left = |n: usize| (elements * 4 - n * chunk).min(chunk);
+            let piece = |n: usize| Lifetime { bytes: left(n).next_multiple_of(16), from: 0, to: 0 };
+            lives.extend((0..parameter.len()).map(piece));
+            updates.push(Update {
+                elements,
+                parameter,
+                gradient: p.places[g.buffer].iter().map(|r| r.at).collect(),
+                offset: g.offset,
+                own: !matches!(plan.buffers[g.buffer].place, Place::Arena(_)),
+                alone: plan.outputs.iter().any(|o| o.buffer == g.buffer),
+                moments: vec![],
+            });
+        }
+        if !adam {
+            return (updates, 0);
+        }
+        let (places, total) = memory::place(&lives, ALIGN, chunk);
+        let mut places = places.into_iter();
+        for u in &mut updates {
+            u.moments = places.by_ref().take(u.parameter.len()).collect();
+        }
+        (updates, total)
     }
 
     /// The optimizer and how many steps it has made.
@@ -404,8 +409,7 @@ impl Executor {
 
     /// Dispatches of a step.
     pub fn dispatches(&self) -> usize {
-        let updates = if self.optimizer.is_some() { self.plan.gradients.len() } else { 0 };
-        self.prepared.program.steps.len() + updates
+        self.prepared.program.steps.len() + self.updates
     }
 
     /// Runs one step dispatch by dispatch; calls `see` with each value as it is stored: names, buffer, bytes.
@@ -490,6 +494,35 @@ impl Drop for Executor {
             }
             Ok(())
         });
+    }
+}
+
+/// Memory of an optimizer: a table for each batch, then, if they have bytes, the two moments, zeros.
+fn memory_of(
+    context: &Context,
+    transfer: &mut Transfer,
+    (batches, grids): (&[Batch], &[[u32; 3]]),
+    (moments, chunk): (usize, usize),
+) -> Result<Vec<Heap>> {
+    let mut made: Vec<Heap> = vec![];
+    let mut make = |made: &mut Vec<Heap>| -> Result<()> {
+        for (batch, &groups) in batches.iter().zip(grids) {
+            let table = batch.bytes(groups);
+            made.push(Heap::new(context, table.len(), table.len(), "optimizer tables")?);
+            transfer.upload(Batch::piece(&made[made.len() - 1], 0), &table)?;
+        }
+        for _ in 0..if moments > 0 { 2 } else { 0 } {
+            made.push(Heap::new(context, moments, chunk, "adam state")?);
+        }
+        let pieces: Vec<_> = made[batches.len()..].iter().flat_map(Heap::pieces).collect();
+        transfer.fill(&pieces, 0)
+    };
+    match make(&mut made) {
+        Ok(()) => Ok(made),
+        Err(e) => {
+            made.iter_mut().for_each(|h| h.free(context));
+            Err(e)
+        }
     }
 }
 

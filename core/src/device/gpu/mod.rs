@@ -15,6 +15,7 @@ mod selftest;
 mod start;
 mod store;
 mod transfer;
+mod updates;
 pub mod wgsl;
 mod worker;
 

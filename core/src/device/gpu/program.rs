@@ -198,15 +198,20 @@ fn touches(n: &Node) -> impl Iterator<Item = (Thing, bool)> + '_ {
     })
 }
 
-/// Whether a step writes only a part of its output's buffer: other steps write the rest.
-fn is_partial(work: &Work, layouts: &Layouts) -> bool {
-    match work {
-        Work::Rowwise(w) => {
+/// Whether a step writes only a part of a buffer: other steps write the rest.
+fn is_partial(work: &Work, thing: Thing, layouts: &Layouts) -> bool {
+    let Thing::Buffer(buffer) = thing else { return false };
+    let written = match work {
+        Work::Rowwise(w) if w.out.buffer == buffer => {
             let kept = w.domain.iter().zip(&w.reduced).filter(|(_, r)| !w.per_row || !**r);
-            kept.map(|(n, _)| n).product::<usize>() < layouts.buffers[w.out.buffer].elements
+            kept.map(|(n, _)| n).product()
         }
-        _ => false,
-    }
+        Work::Product(w) => w.batch.iter().product::<usize>() * w.m * w.n,
+        // its kernels write one part each
+        Work::AttentionGrad(_) => 0,
+        _ => usize::MAX,
+    };
+    written < layouts.buffers[buffer].elements
 }
 
 /// The earliest level of each kernel: after those whose results it reads, and after those that read or write what it
@@ -221,12 +226,12 @@ fn levels(nodes: &mut [Node], steps: &[Step], layouts: &Layouts) {
     }
     let mut seen: HashMap<Thing, Seen> = HashMap::new();
     for n in nodes.iter_mut() {
-        let partial = is_partial(&steps[n.step].work, layouts);
+        let work = &steps[n.step].work;
         let mut level = 0;
         for (thing, written) in touches(n) {
             let s = seen.entry(thing).or_default();
             level = level.max(s.whole);
-            if !written || !partial {
+            if !written || !is_partial(work, thing, layouts) {
                 level = level.max(s.part);
             }
             if written {
@@ -236,7 +241,7 @@ fn levels(nodes: &mut [Node], steps: &[Step], layouts: &Layouts) {
         n.level = level;
         for (thing, written) in touches(n) {
             let s = seen.entry(thing).or_default();
-            match (written, partial) {
+            match (written, written && is_partial(work, thing, layouts)) {
                 (false, _) => s.read = s.read.max(level + 1),
                 (true, true) => s.part = s.part.max(level + 1),
                 (true, false) => s.whole = s.whole.max(level + 1),
@@ -342,7 +347,7 @@ fn place(p: &mut Program, plan: &Plan, once: &[Node], steps: &[Node], scratch: &
             lives.insert(t, (0, end));
         });
     }
-    let mut kept: Vec<BufferId> = plan.gradients.iter().map(|g| g.1).collect();
+    let mut kept: Vec<BufferId> = plan.gradients.iter().map(|g| g.buffer).collect();
     kept.extend(p.lookups.iter().map(|l| l.indices.buffer));
     for id in kept {
         if let Some(life) = lives.get_mut(&Thing::Buffer(id)) {

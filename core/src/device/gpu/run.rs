@@ -94,8 +94,8 @@ pub struct Run {
     pub once: Vec<Ready>,
     pub steps: Vec<Ready>,
     pub updates: Vec<Ready>,
-    /// Moments of Adam.
-    pub moments: Vec<Heap>,
+    /// What the optimizer keeps: tables, Adam's moments.
+    pub kept: Vec<Heap>,
     pub uploads: Vec<Parcel>,
     pub downloads: Vec<Parcel>,
     /// Host memory of both command buffers: what goes up, what comes down.
@@ -129,7 +129,7 @@ impl Run {
             once: vec![],
             steps: vec![],
             updates: vec![],
-            moments: vec![],
+            kept: vec![],
             uploads: vec![],
             downloads: vec![],
             up: [None; 2],
@@ -402,7 +402,7 @@ impl Run {
         }
         self.arena.free(context);
         self.own.free(context);
-        self.moments.iter_mut().for_each(|m| m.free(context));
+        self.kept.iter_mut().for_each(|m| m.free(context));
         let host = self.up.iter().chain(&self.down).flatten().copied();
         host.chain([self.errors]).for_each(|m| context.free(m));
     }

@@ -95,6 +95,7 @@ fn plan(m: usize, n: usize, k: usize) -> Plan {
         result,
         per_row: true,
         out: operand(3, &[1, 0]),
+        also: vec![],
     };
     let port = |name: &str, buffer, shape: &[usize]| Port {
         name: name.into(),

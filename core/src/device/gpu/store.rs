@@ -85,6 +85,16 @@ impl Store {
         self.places[parameter].iter().filter_map(at).collect()
     }
 
+    /// Where these lie in the heap of weights, in bytes.
+    pub fn places(&self, parameter: usize) -> Vec<usize> {
+        self.places[parameter].iter().map(|r| r.at).collect()
+    }
+
+    /// A place of the heap of weights.
+    pub fn at(&self, at: usize) -> Option<blade::BufferPiece> {
+        self.heap.as_ref().map(|h| h.at(Region { at, bytes: 0 }))
+    }
+
     /// Gives a parameter other bytes, as many as it has.
     ///
     /// # Errors

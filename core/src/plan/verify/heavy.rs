@@ -139,14 +139,18 @@ impl Checker<'_> {
     }
 
     pub(super) fn attention_grad(&self, w: &AttentionGrad) -> Checked<()> {
-        let AttentionGrad { inputs, up, out } = w;
+        let AttentionGrad { inputs, up, outs } = w;
         self.attention_inputs(inputs)?;
         let &AttentionInputs { b, h, h_kv, l, s, d, d_v, .. } = inputs;
         self.reads_as(up, DType::F32, &[b, h, l, d_v])?;
         adjacent(up, d_v)?;
-        let parts = [count(&[b, h, l, d])?, count(&[b, h_kv, s, d])?, count(&[b, h_kv, s, d_v])?];
-        self.writes_run_as(out, DType::F32, parts.iter().sum())?;
-        self.apart(out, inputs.operands().chain([up]))
+        let shapes = [[b, h, l, d], [b, h_kv, s, d], [b, h_kv, s, d_v]];
+        all_f32(&outs.iter().collect::<Vec<_>>())?;
+        // they may lie among each other in one buffer, as their readers walk them
+        outs.iter().zip(shapes).try_for_each(|(out, shape)| {
+            self.writes(out, &shape)?;
+            self.apart(out, inputs.operands().chain([up]))
+        })
     }
 
     pub(super) fn index(&self, w: &IndexWork) -> Checked<()> {

@@ -3,7 +3,7 @@
 use super::reach::MOST;
 use super::{Checked, Checker, inside, refuse};
 use crate::plan::memory::ALIGN;
-use crate::plan::{Place, Port, Step, Work};
+use crate::plan::{Gradient, Place, Port, Step, Work};
 use crate::tensor::{DType, element_count};
 use std::collections::{BTreeMap, HashSet};
 
@@ -85,15 +85,20 @@ impl Checker<'_> {
             }
         }
         let mut trained = HashSet::new();
-        for &(parameter, buffer) in &plan.gradients {
+        for &Gradient { parameter, buffer, offset } in &plan.gradients {
             let b = self.buffer(buffer)?;
             let Some(p) = plan.parameters.get(parameter) else {
                 return refuse(format!("one of {} parameters", plan.parameters.len()), parameter);
             };
+            let end = element_count(&p.shape).and_then(|n| n.checked_add(offset));
+            let part = offset % 4 == 0 && end.is_some_and(|end| end <= b.elements);
             let alike = p.dtype == DType::F32 && b.dtype == DType::F32;
-            if !alike || element_count(&p.shape) != Some(b.elements) || !trained.insert(parameter) {
-                let came = format!("{} {} for \"{}\"", b.elements, b.dtype, p.name);
-                return refuse("one gradient a parameter, f32 and as long", came);
+            if !alike || !part || !trained.insert(parameter) {
+                let came = format!("{} {} from {offset} for \"{}\"", b.elements, b.dtype, p.name);
+                return refuse(
+                    "one gradient a parameter, f32 and as long, from a multiple of 4 in its buffer",
+                    came,
+                );
             }
             if matches!(b.place, Place::Parameter(_)) {
                 return refuse("a gradient with memory of its own", format!("\"{}\"", p.name));
@@ -132,7 +137,7 @@ impl Checker<'_> {
             self.fixed_weight(step, &fixed, at)?;
             inside(advance(step, &mut defined, free, false), || format!("step {at} ({})", step.label))?;
         }
-        let results = plan.outputs.iter().map(|p| p.buffer).chain(plan.gradients.iter().map(|g| g.1));
+        let results = plan.outputs.iter().map(|p| p.buffer).chain(plan.gradients.iter().map(|g| g.buffer));
         for b in results {
             if !defined[b] {
                 return inside(refuse("a result that some step computes", format!("buffer {b}")), || {
@@ -163,7 +168,7 @@ impl Checker<'_> {
             step.work.for_each_operand(|o, _| lives[o.buffer].get_or_insert((at, at)).1 = at);
         }
         plan.gradients.iter().for_each(|g| {
-            if let Some(life) = &mut lives[g.1] {
+            if let Some(life) = &mut lives[g.buffer] {
                 life.1 = end;
             }
         });

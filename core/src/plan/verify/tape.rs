@@ -3,7 +3,8 @@
 use super::reach::{MOST, count};
 use super::{Checked, Checker, refuse};
 use crate::expr::{Fold, Instr, Kind, Reg, Tape};
-use crate::plan::{Epilogue, Formula, Operand, Prologue, Rowwise};
+use crate::plan::{Epilogue, Formula, Operand, Prologue, RowResult, Rowwise};
+use crate::tensor::DType;
 
 /// Most axes of a fused step: those of a value, and one of halves.
 const MOST_AXES: usize = 9;
@@ -138,7 +139,7 @@ impl Around<'_> {
 
 impl Checker<'_> {
     pub(super) fn rowwise(&self, w: &Rowwise) -> Checked<()> {
-        let Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out } = w;
+        let Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, also } = w;
         count(domain)?;
         if domain.len() > MOST_AXES || reduced.len() != domain.len() {
             let wanted = format!("at most {MOST_AXES} axes, each reduced or not");
@@ -153,14 +154,21 @@ impl Checker<'_> {
             Some((_, kind)) => return refuse(format!("a result for {}", out.dtype), format!("{kind:?}")),
             None => return refuse(format!("one of {} registers", tape.code.len()), result),
         }
-        if !per_row {
-            return self.writes(out, domain);
-        }
-        if facts.varies[*result] || around.moves(&out.strides) {
-            return refuse("a result that is the same along its row", "one that varies");
-        }
         let kept: Vec<usize> = domain.iter().zip(reduced).map(|(n, r)| if *r { 1 } else { *n }).collect();
-        self.writes(out, &kept)
+        let of_row = |result: Reg, out: &Operand| {
+            if facts.varies[result] || around.moves(&out.strides) {
+                return refuse("a result that is the same along its row", "one that varies");
+            }
+            self.writes(out, &kept)
+        };
+        for (i, RowResult { result, out: beside }) in also.iter().enumerate() {
+            match tape.code.get(*result) {
+                Some((_, Kind::F)) if beside.dtype == DType::F32 => of_row(*result, beside)?,
+                other => return refuse("another result of f32", format!("{other:?} for {}", beside.dtype)),
+            }
+            self.apart(beside, operands.iter().chain([out]).chain(also[..i].iter().map(|r| &r.out)))?;
+        }
+        if *per_row { of_row(*result, out) } else { self.writes(out, domain) }
     }
 
     /// Of results `[rows, columns]`, in `out`.

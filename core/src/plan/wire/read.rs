@@ -2,7 +2,7 @@
 
 use super::ALIGN;
 use super::codes::Coded;
-use crate::plan::{Buffer, Place, Plan, Port, StatePort};
+use crate::plan::{Buffer, Gradient, Place, Plan, Port, StatePort};
 use crate::tensor::{Bytes, DType, Tensor, TensorType};
 
 /// What was wanted and what stood there.
@@ -156,7 +156,8 @@ impl Reader {
             loss: self.maybe(Reader::size)?,
             unfused: self.flag()?,
             shares_dispatches: self.flag()?,
-            gradients: self.list(|r| Ok((r.size()?, r.size()?)))?,
+            gradients: self
+                .list(|r| Ok(Gradient { parameter: r.size()?, buffer: r.size()?, offset: r.size()? }))?,
         })
     }
 

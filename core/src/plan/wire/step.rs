@@ -6,7 +6,7 @@ use crate::expr::{Instr, Tape};
 use crate::graph::{AttentionForm, ConvolutionForm, PoolForm};
 use crate::plan::{
     Attention, AttentionGrad, AttentionInputs, Convolution, Epilogue, Formula, IndexWork, Operand, Pool,
-    Product, Prologue, Rowwise, Scan, Step, Work,
+    Product, Prologue, RowResult, Rowwise, Scan, Step, Work,
 };
 
 impl Writer {
@@ -31,11 +31,11 @@ impl Writer {
                 self.attention(inputs);
                 self.operand(out);
             }
-            Work::AttentionGrad(AttentionGrad { inputs, up, out }) => {
+            Work::AttentionGrad(AttentionGrad { inputs, up, outs }) => {
                 self.byte(4);
                 self.attention(inputs);
                 self.operand(up);
-                self.operand(out);
+                outs.iter().for_each(|o| self.operand(o));
             }
             Work::Index(w) => {
                 self.byte(5);
@@ -128,7 +128,7 @@ impl Writer {
     }
 
     fn rowwise(&mut self, w: &Rowwise) {
-        let Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out } = w;
+        let Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, also } = w;
         self.sizes(domain);
         self.list(reduced, |w, r| w.flag(*r));
         self.list(operands, Writer::operand);
@@ -140,6 +140,10 @@ impl Writer {
         self.size(*result);
         self.flag(*per_row);
         self.operand(out);
+        self.list(also, |w, RowResult { result, out }| {
+            w.size(*result);
+            w.operand(out);
+        });
     }
 
     fn epilogue(&mut self, epilogue: &Option<Epilogue>) {
@@ -235,8 +239,9 @@ impl Reader {
             2 => Work::Convolution(self.convolution()?),
             3 => Work::Attention(Attention { inputs: self.attention()?, out: self.operand()? }),
             4 => {
-                let (inputs, up, out) = (self.attention()?, self.operand()?, self.operand()?);
-                Work::AttentionGrad(AttentionGrad { inputs, up, out })
+                let (inputs, up) = (self.attention()?, self.operand()?);
+                let outs = [self.operand()?, self.operand()?, self.operand()?];
+                Work::AttentionGrad(AttentionGrad { inputs, up, outs })
             }
             5 => Work::Index(self.index()?),
             6 => {
@@ -307,6 +312,7 @@ impl Reader {
             result: self.size()?,
             per_row: self.flag()?,
             out: self.operand()?,
+            also: self.list(|r| Ok(RowResult { result: r.size()?, out: r.operand()? }))?,
         })
     }
 

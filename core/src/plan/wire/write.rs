@@ -3,7 +3,7 @@
 use super::ALIGN;
 use super::codes::Coded;
 use crate::error::{Error, Result};
-use crate::plan::{Buffer, Place, Plan, Port, StatePort};
+use crate::plan::{Buffer, Gradient, Place, Plan, Port, StatePort};
 use crate::tensor::DType;
 
 /// Bytes that grow.
@@ -107,9 +107,10 @@ impl Writer {
         self.maybe(*loss, Writer::size);
         self.flag(*unfused);
         self.flag(*shares_dispatches);
-        self.list(gradients, |w, (parameter, buffer)| {
+        self.list(gradients, |w, Gradient { parameter, buffer, offset }| {
             w.size(*parameter);
             w.size(*buffer);
+            w.size(*offset);
         });
         Ok(())
     }

@@ -120,8 +120,14 @@ impl Domain {
     }
 
     /// The axis along which lanes run cheapest, for a program of `operations` and `reductions`; the output, the last
-    /// cursor, has one element a row or one an element.
-    pub(super) fn lane_axis(&self, operations: usize, reductions: usize, per_row: bool) -> usize {
+    /// cursor, has one element a row or one an element, the `also` before it one a row.
+    pub(super) fn lane_axis(
+        &self,
+        operations: usize,
+        reductions: usize,
+        per_row: bool,
+        also: usize,
+    ) -> usize {
         let cost = |&axis: &usize| {
             let lanes = self.sizes[axis].clamp(1, 512) as f64;
             let row: f64 =
@@ -136,8 +142,9 @@ impl Domain {
                     s if s == cursor.size() => 0.2,
                     _ => 1.5 + far,
                 };
-                let out = i + 1 == self.cursors.len();
-                cost += if out && per_row { each / row } else { each };
+                let last = self.cursors.len() - 1;
+                let of_row = i == last && per_row || i < last && i + also >= last;
+                cost += if of_row { each / row } else { each };
             }
             let per_segment = 20.0 * operations as f64 + 30.0;
             let per_row = if self.reduced[axis] { 60.0 * reductions as f64 + 30.0 } else { 0.0 };

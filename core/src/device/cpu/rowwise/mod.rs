@@ -30,6 +30,7 @@ use super::bases::Bases;
 use super::isa::{Isa, isa};
 use super::threads::ThreadPool;
 use crate::error::Result;
+use crate::expr::Reg;
 use crate::plan;
 use geometry::Cursor;
 use program::{Draft, LIMITS, Limits, Program};
@@ -94,6 +95,8 @@ impl PreparedRowwise {
             Some(operand) => Cursor::operand(operand),
             None => Err(missing(i)),
         };
+        let also: Vec<(Reg, Cursor)> =
+            step.also.iter().map(|r| Ok((r.result, Cursor::operand(&r.out)?))).collect::<Result<_>>()?;
         let program = Program::new(&Draft {
             domain: &step.domain,
             reduced: &step.reduced,
@@ -101,6 +104,7 @@ impl PreparedRowwise {
             reductions: &step.reductions,
             result: step.result,
             per_row: step.per_row,
+            also: &also,
             load: &load,
             out: Cursor::operand(&step.out)?,
             fixed: false,
@@ -171,6 +175,7 @@ impl PreparedEpilogue {
             reductions: &[],
             result: epilogue.result,
             per_row: false,
+            also: &[],
             load: &load,
             out: Cursor::segment(rank),
             fixed: true,

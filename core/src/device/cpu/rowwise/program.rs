@@ -38,6 +38,8 @@ pub(super) struct Draft<'a> {
     pub(super) reductions: &'a [(Fold, Reg)],
     pub(super) result: Reg,
     pub(super) per_row: bool,
+    /// More results of rows: registers, and where they go.
+    pub(super) also: &'a [(Reg, Cursor)],
     pub(super) load: &'a dyn Fn(usize) -> Result<Cursor>,
     pub(super) out: Cursor,
     /// The last axis stays the lanes' and the others keep their order.
@@ -87,11 +89,18 @@ fn check_order(nodes: &Nodes, wants: &[Want]) -> Result<()> {
 impl Program {
     pub(super) fn new(draft: &Draft<'_>) -> Result<Self> {
         let mut cursors = Vec::new();
-        let roots: Vec<Reg> = draft.reductions.iter().map(|r| r.1).chain([draft.result]).collect();
+        let roots: Vec<Reg> = draft
+            .reductions
+            .iter()
+            .map(|r| r.1)
+            .chain(draft.also.iter().map(|r| r.0))
+            .chain([draft.result])
+            .collect();
         let (mut nodes, places) = lower(draft.tape, &roots, draft.load, &mut cursors)?;
         let place = |reg: Reg| places[reg].unwrap_or(0);
         let dtype = draft.out.dtype.unwrap_or(DType::F32);
         let result = nodes.convert(Kind::of(dtype), place(draft.result));
+        cursors.extend(draft.also.iter().map(|r| r.1.clone()));
         cursors.push(draft.out.clone());
         let rank = draft.domain.len();
         if draft.reduced.len() != rank || cursors.iter().any(|c| c.strides.len() != rank) {
@@ -102,7 +111,7 @@ impl Program {
         let maps = nodes.all.iter().filter(|(n, _)| matches!(n, Node::Map(..))).count();
         let lane = match draft.fixed {
             true => domain.sizes.len() - 1,
-            false => domain.lane_axis(maps, draft.reductions.len(), draft.per_row),
+            false => domain.lane_axis(maps, draft.reductions.len(), draft.per_row, draft.also.len()),
         };
         let column = !domain.reduced[lane];
         let kept = domain.walk(false, lane, draft.fixed);
@@ -120,6 +129,7 @@ impl Program {
                 Want { id, fold: Some(fold), wide: !repeats }
             })
             .collect();
+        wants.extend(draft.also.iter().map(|r| Want { id: place(r.0), fold: None, wide: false }));
         wants.push(Want { id: result, fold: None, wide: !one && packing(dtype).is_some() });
         check_order(&nodes, &wants)?;
         let kinds: Vec<Kind> = wants.iter().map(|want| nodes.kind(want.id)).collect();
@@ -131,6 +141,12 @@ impl Program {
         let (nodes, facts, roots) = fuse(nodes, &wants, &given);
         let Some((&root, reduced_roots)) = roots.split_last() else { return Err(broken("no result")) };
         if draft.per_row && (facts[root.id].inner || (one && facts[root.id].wide)) {
+            return Err(broken("a result for each row varies along a reduced axis"));
+        }
+        let last = domain.cursors.len() - 1 - draft.also.len();
+        let also: Vec<_> =
+            reduced_roots[draft.reductions.len()..].iter().zip(last..).map(|(r, c)| (*r, c)).collect();
+        if also.iter().any(|(r, _)| facts[r.id].inner || !column && facts[r.id].wide) {
             return Err(broken("a result for each row varies along a reduced axis"));
         }
         let reductions: Vec<_> = draft
@@ -153,10 +169,10 @@ impl Program {
             per_row: draft.per_row,
         };
         let lanes = domain.sizes[lane];
-        let mut code = schedule(&nodes, &facts, &reductions, root, &around);
+        let mut code = schedule(&nodes, &facts, &reductions, (&also, root), &around);
         if around.whole && code.slot_count * lanes * 4 > WHOLE_BYTES {
             around.whole = false;
-            code = schedule(&nodes, &facts, &reductions, root, &around);
+            code = schedule(&nodes, &facts, &reductions, (&also, root), &around);
         }
         let chunk = chunk_for(&code, lanes, around.whole, draft.limits.chunk);
         let placed = code.place(chunk, typed.len(), one);

@@ -66,6 +66,8 @@ struct Draft {
     src: [Spot; 3],
     /// Computes one block, not a chunk.
     uniform: bool,
+    /// Stores one element, for the whole row.
+    one: bool,
 }
 
 /// Drafted code; [`place`](Scheduled::place) gives addresses.
@@ -95,12 +97,12 @@ struct Scheduler<'a> {
     values: usize,
 }
 
-/// Drafts the code of reductions (fold, kind, root) and a result.
+/// Drafts the code of reductions (fold, kind, root), of results of rows with their cursors, and of the result.
 pub(super) fn schedule(
     nodes: &Nodes,
     facts: &[Fact],
     reductions: &[(Fold, Kind, Root)],
-    result: Root,
+    (also, result): (&[(Root, usize)], Root),
     around: &Surroundings<'_>,
 ) -> Scheduled {
     let out = Scheduled {
@@ -120,6 +122,7 @@ pub(super) fn schedule(
     for &(fold, kind, root) in reductions {
         begin = s.reduction(begin, fold, kind, root);
     }
+    also.iter().for_each(|&(root, cursor)| s.row_result(root, cursor));
     s.result(begin, result);
     let mut out = s.out;
     out.assign(s.values);
@@ -241,6 +244,18 @@ impl Scheduler<'_> {
             _ => self.reduced.push(acc),
         }
         next
+    }
+
+    /// A result of the row stored, in the last section's code for once a row.
+    fn row_result(&mut self, root: Root, cursor: usize) {
+        let needed = self.needed(&[root.id]);
+        self.emit_all(&needed, false);
+        let (_, step) = self.around.cursors[cursor];
+        let src = self.sources(&[root.id]);
+        self.draft(Code::Store(DType::F32, step), Spot::Cursor(cursor), src);
+        if let (false, Some(draft)) = (self.around.column, self.out.drafts.last_mut()) {
+            draft.one = true;
+        }
     }
 
     /// The last section: the result, stored.
@@ -396,7 +411,7 @@ impl Scheduler<'_> {
     fn draft(&mut self, code: Code, dst: Spot, src: [Spot; 3]) {
         let uniform = matches!(dst, Spot::Cell(_))
             && !matches!(code, Code::Reduce(..) | Code::ReduceDot(_) | Code::ReduceReal(_));
-        self.out.drafts.push(Draft { code, dst, src, uniform });
+        self.out.drafts.push(Draft { code, dst, src, uniform, one: false });
     }
 
     fn cell(&mut self) -> Spot {
@@ -515,7 +530,7 @@ impl Scheduled {
             let exact = draft.src.iter().chain([&draft.dst]).any(outside)
                 || matches!(draft.code, Code::Reduce(..) | Code::ReduceDot(_) | Code::ReduceReal(_));
             let width = match draft.code {
-                Code::Store(..) if one => Width::One,
+                Code::Store(..) if one || draft.one => Width::One,
                 _ if draft.uniform => Width::Uniform,
                 _ if exact => Width::Lanes,
                 _ => Width::Blocks,

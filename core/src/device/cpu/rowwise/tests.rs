@@ -4,7 +4,7 @@ use super::super::isa::available;
 use super::tests_reference::{Val, agrees, fold, place, read, registers};
 use super::*;
 use crate::expr::{Binary, Compare, Fold, Instr, Kind, Scalar, Tape, Unary};
-use crate::plan::{Epilogue, Operand, Rowwise};
+use crate::plan::{Epilogue, Operand, RowResult, Rowwise};
 use crate::tensor::DType;
 
 const DTYPES: &[DType] = DType::ALL.split_at(8).0;
@@ -306,14 +306,25 @@ fn program(noise: &mut Noise, most: usize) -> (Rowwise, Vec<Vec<u8>>, usize) {
         }
     }
     let result = maker.register(None, per_row).unwrap_or(0);
+    let mut stored = vec![];
+    for _ in 0..maker.noise.below(3) {
+        stored.extend(maker.register(Some(Kind::F), true));
+    }
     let Maker { noise, tape, operands, .. } = maker;
+    let mut result_of_row = |result| {
+        let (strides, offset, elements) = strides(noise, &domain, &reduced, false);
+        let out = Operand { buffer: data.len(), dtype: DType::F32, offset, strides };
+        data.push(vec![0xAB; elements * 4]);
+        RowResult { result, out }
+    };
+    let also = stored.into_iter().map(&mut result_of_row).collect();
     let dtype = if noise.chance(50) { DType::F32 } else { noise.pick(DTYPES) };
     let zero: Vec<bool> = reduced.iter().map(|&r| r && per_row).collect();
     let (out_strides, offset, elements) = strides(noise, &domain, &zero, false);
     let out = Operand { buffer: data.len(), dtype, offset, strides: out_strides };
     data.push(vec![0xAB; elements * dtype.size().unwrap()]);
     let elements = data.len() - 1;
-    (Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out }, data, elements)
+    (Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, also }, data, elements)
 }
 
 /// All positions where `along` is set, the others as in `base`.
@@ -334,8 +345,8 @@ fn positions(domain: &[usize], along: &[bool], base: &[usize]) -> Vec<Vec<usize>
     all
 }
 
-/// Positions of the output, and what should be there.
-fn reference(step: &Rowwise, data: &[Vec<u8>]) -> Vec<(usize, Val)> {
+/// Positions of the output and of other results of rows, with their buffers, and what should be there.
+fn reference(step: &Rowwise, data: &[Vec<u8>]) -> Vec<(usize, usize, Val)> {
     let load = |i: usize, at: &[usize]| {
         let operand = &step.operands[i];
         read(&data[operand.buffer], operand.dtype, place(operand, at))
@@ -351,7 +362,12 @@ fn reference(step: &Rowwise, data: &[Vec<u8>]) -> Vec<(usize, Val)> {
             results.push(fold(how, &values, step.tape.kind(of)));
         }
         for at in &elements[..if step.per_row { 1 } else { elements.len() }] {
-            wanted.push((place(&step.out, at), registers(&step.tape, at, &load, &results)[step.result]));
+            let result = registers(&step.tape, at, &load, &results)[step.result];
+            wanted.push((step.out.buffer, place(&step.out, at), result));
+        }
+        for also in &step.also {
+            let result = registers(&step.tape, &row, &load, &results)[also.result];
+            wanted.push((also.out.buffer, place(&also.out, &row), result));
         }
     }
     wanted
@@ -361,9 +377,10 @@ fn check(seed: u64, most: usize, checked: &mut (usize, usize)) {
     let mut noise = Noise(seed);
     let (step, data, out) = program(&mut noise, most);
     let wanted = reference(&step, &data);
+    let outputs = out - step.also.len()..out + 1;
     for (isa, limits) in available().flat_map(|isa| [(isa, LIMITS), (isa, SMALL)]) {
         let mut prepared = PreparedRowwise::on(&step, isa, limits).unwrap();
-        let mut first: Option<Vec<u8>> = None;
+        let mut first: Option<Vec<Vec<u8>>> = None;
         for threads in [1, 2, 5] {
             // As if the work were worth many threads.
             prepared.program.cycles = if threads == 1 { 0.0 } else { 1e12 };
@@ -373,27 +390,24 @@ fn check(seed: u64, most: usize, checked: &mut (usize, usize)) {
             let bases: Vec<*mut u8> = data.iter_mut().map(|b| b.as_mut_ptr()).collect();
             // SAFETY: `strides` counted the elements that every operand reaches.
             unsafe { prepared.run(&pool, Bases(&bases), &mut scratch) };
-            let mut untouched = vec![true; data[out].len()];
-            let size = step.out.dtype.size().unwrap();
-            for &(element, want) in &wanted {
-                untouched[element * size..][..size].fill(false);
-                let got = read(&data[out], step.out.dtype, element);
-                let agrees = agrees(got, want, step.out.dtype);
+            let mut untouched: Vec<Vec<bool>> = data.iter().map(|d| vec![true; d.len()]).collect();
+            for &(buffer, element, want) in &wanted {
+                let dtype = if buffer == out { step.out.dtype } else { DType::F32 };
+                let size = dtype.size().unwrap();
+                untouched[buffer][element * size..][..size].fill(false);
+                let got = read(&data[buffer], dtype, element);
+                let agrees = agrees(got, want, dtype);
                 checked.0 += usize::from(agrees.is_some());
                 checked.1 += 1;
                 assert!(
                     agrees != Some(false),
-                    "seed {seed}, {isa:?}, {threads} threads: element {element} is {got:?}, wanted {want:?}: {step:#?}"
+                    "seed {seed}, {isa:?}, {threads} threads: element {element} of {buffer} is {got:?}, wanted {want:?}: {step:#?}"
                 );
             }
-            assert!(
-                data[out].iter().zip(&untouched).all(|(&b, &u)| !u || b == 0xAB),
-                "seed {seed}: wrote between its elements: {step:#?}"
-            );
-            assert!(
-                first.get_or_insert_with(|| data[out].clone()) == &data[out],
-                "seed {seed}: bits by threads"
-            );
+            let between = |n: usize| data[n].iter().zip(&untouched[n]).all(|(&b, &u)| !u || b == 0xAB);
+            assert!(outputs.clone().all(between), "seed {seed}: wrote between its elements: {step:#?}");
+            let bits = data[outputs.clone()].to_vec();
+            assert!(first.get_or_insert_with(|| bits.clone()) == &bits, "seed {seed}: bits by threads");
         }
     }
 }

@@ -25,6 +25,7 @@ fn row_sums(domain: Vec<usize>, strides: &[isize]) -> Rowwise {
         result: sum,
         per_row: true,
         out: plain(1, &[1, 0]),
+        also: vec![],
     }
 }
 
@@ -64,6 +65,7 @@ fn a_softmax_may_overwrite_its_operand() {
             result: y,
             per_row: false,
             out: plain(0, &[c, 1]),
+            also: vec![],
         };
         let prepared = PreparedRowwise::new(&step).unwrap();
         let mut scratch = RowScratch::new(2, prepared.scratch_bytes_per_worker());
@@ -114,6 +116,7 @@ fn a_tape_that_makes_no_sense_is_refused() {
         result: later,
         per_row: true,
         out: plain(0, &[0]),
+        also: vec![],
     };
     assert!(PreparedRowwise::new(&step).is_err());
 }
@@ -138,6 +141,7 @@ fn reduced(fold: Fold, columns: usize, product: bool) -> Rowwise {
         result,
         per_row: true,
         out: Operand { dtype: if position { DType::I32 } else { DType::F32 }, ..plain(2, &[1, 0]) },
+        also: vec![],
     }
 }
 

@@ -20,26 +20,18 @@ pub fn forward(w: &Attention, layouts: &Layouts, limits: &Limits, precision: Pre
     })
 }
 
-/// The kernels of attention's gradient: `out` is dq, dk and dv one after the other.
+/// The kernels of attention's gradient.
 pub fn backward(w: &AttentionGrad, layouts: &Layouts, limits: &Limits) -> Made {
     let p = problem(&w.inputs, Some(&w.up));
     let skeleton = attention::backward(&p, &allowed(limits, Precision::Full));
-    let (dq, dk) = (p.b * p.h * p.l * p.d, p.b * p.h_kv * p.s * p.d);
-    let place = |from: usize, heads: usize, rows: usize, size: usize| {
-        format!(
-            "((b * {heads}u + {{}}) * {rows}u + {{}}) * {size}u + e + {}u",
-            from + w.out.offset.max(0) as usize
-        )
-    };
     made(&skeleton, layouts, |source, hole| {
-        let (at, names) = match hole {
-            "store_dq" => (place(0, p.h, p.l, p.d), ["h", "i"]),
-            "store_dk" => (place(dq, p.h_kv, p.s, p.d), ["g", "j"]),
-            "store_dv" => (place(dq + dk, p.h_kv, p.s, p.d_v), ["g", "j"]),
+        let (out, names) = match hole {
+            "store_dq" => (&w.outs[0], ["b", "h", "i", "e"]),
+            "store_dk" => (&w.outs[1], ["b", "g", "j", "e"]),
+            "store_dv" => (&w.outs[2], ["b", "g", "j", "e"]),
             _ => return read(source, hole, &w.inputs, Some(&w.up)),
         };
-        let at = names.iter().fold(at, |at, name| at.replacen("{}", name, 1));
-        Some(source.store(&w.out, &at, "v"))
+        Some(source.store(out, &address(out, names), "v"))
     })
 }
 

@@ -48,6 +48,7 @@ fn body(source: &mut Source<'_>, e: &Epilogue, out: &Operand, results: &[&str], 
     let code = Code {
         tape: &e.tape,
         result: e.result,
+        also: &[],
         operands: &e.operands,
         strides,
         indices: &indices,

@@ -182,6 +182,7 @@ impl<'a> Lookup<'a> {
             result,
             per_row: false,
             out: line(&w.out),
+            also: vec![],
         };
         rowwise::kernels(&copy, self.layouts, limits).kernels
     }

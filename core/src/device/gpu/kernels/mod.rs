@@ -44,6 +44,8 @@ pub fn kernels(
     Ok(match work {
         // computed where it is read: never stored
         Work::Rowwise(w) if layouts.buffers[w.out.buffer].inline.is_some() => only(vec![]),
+        // found in its parts where it is read
+        Work::Rowwise(w) if layouts.buffers[w.out.buffer].joined.is_some() => only(vec![]),
         Work::Rowwise(w) => rowwise::kernels(w, layouts, limits),
         Work::Product(w) => products::kernels(w, layouts, limits, precision),
         Work::Convolution(w) => convolution::kernels(w, layouts, limits, precision),

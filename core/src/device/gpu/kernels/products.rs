@@ -104,6 +104,7 @@ fn prologue(source: &mut Source<'_>, p: &Prologue) {
             indices: &[],
             index_strides: &[],
             first: Some(&["v"]),
+            also: &[],
         };
         code.print(source, &["k".into()], lanes)
     };

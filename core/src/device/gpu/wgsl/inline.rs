@@ -35,8 +35,8 @@ pub fn choose(plan: &Plan) -> Vec<(BufferId, Rowwise)> {
     for step in &plan.steps {
         let Work::Rowwise(w) = &step.work else { continue };
         let b = w.out.buffer;
-        let inner = matches!(plan.buffers[b].place, Place::Arena(_)) && writers[b] == 1;
-        let kept = plan.gradients.iter().any(|g| g.1 == b);
+        let inner = matches!(plan.buffers[b].place, Place::Arena(_)) && writers[b] == 1 && w.also.is_empty();
+        let kept = plan.gradients.iter().any(|g| g.buffer == b);
         let fits = w.out.dtype == DType::F32 && w.out.offset == 0 && covers(w, plan.buffers[b].elements);
         let nested = w.operands.iter().any(|o| chosen.iter().any(|c| c.0 == o.buffer));
         if !inner || kept || !fits || nested || w.tape.code.len() > LONGEST || readers[b].is_empty() {
@@ -131,6 +131,7 @@ pub fn put(source: &mut Source<'_>, w: &Rowwise, name: &str, lanes: usize) {
     let code = Code {
         tape: &w.tape,
         result: w.result,
+        also: &[],
         operands: &w.operands,
         strides: &strides[..operands],
         indices: &indices,

@@ -49,6 +49,8 @@ pub struct Code<'a> {
     pub tape: &'a Tape,
     /// The register that is wanted.
     pub result: Reg,
+    /// More of them.
+    pub also: &'a [Reg],
     /// What `Load(i)` reads, from `Load(first)` on.
     pub operands: &'a [Operand],
     /// Their strides over the coordinates.
@@ -67,7 +69,8 @@ impl Code<'_> {
     pub fn print(&self, source: &mut Source<'_>, coordinates: &[String], lanes: usize) -> (String, String) {
         let first = self.first.unwrap_or_default();
         let shift = first.len();
-        let used = code::needed(self.tape, &[self.result]);
+        let results: Vec<Reg> = [self.result].into_iter().chain(self.also.iter().copied()).collect();
+        let used = code::needed(self.tape, &results);
         let loaded =
             |i: usize| self.tape.code.iter().zip(&used).any(|(c, u)| *u && c.0 == Instr::Load(i + shift));
         let mut text = String::new();
@@ -83,7 +86,7 @@ impl Code<'_> {
             text += &format!("let x{i} = {value};\n");
         }
         if lanes == 4 {
-            text += "var y: vec4<f32>;\n";
+            (0..results.len()).for_each(|n| text += &format!("var {}: vec4<f32>;\n", four_name(n)));
         }
         for (lane, letter) in LANES.iter().enumerate().take(lanes) {
             let mut load = |source: &mut Source<'_>, i: usize| {
@@ -108,13 +111,25 @@ impl Code<'_> {
                 )
             };
             let mut names = Names { load: &mut load, index: &mut index, reduced: &|i| format!("red{i}") };
-            let lines = code::print(source, self.tape, &[self.result], &[], &mut names);
+            let lines = code::print(source, self.tape, &results, &[], &mut names);
             if lanes == 4 {
-                text += &format!("{{\n{lines}y.{letter} = r{};\n}}\n", self.result);
+                let put = |(n, r): (usize, &Reg)| format!("{}.{letter} = r{r};\n", four_name(n));
+                let put: String = results.iter().enumerate().map(put).collect();
+                text += &format!("{{\n{lines}{put}}}\n");
             } else {
                 text += &lines;
             }
         }
-        (text, if lanes == 4 { "y".into() } else { format!("r{}", self.result) })
+        (text, if lanes == 4 { four_name(0) } else { format!("r{}", self.result) })
     }
+
+    /// The expression that is the n-th of `also` after the text that was printed.
+    pub fn also_value(&self, n: usize, lanes: usize) -> String {
+        if lanes == 4 { four_name(n + 1) } else { format!("r{}", self.also[n]) }
+    }
+}
+
+/// The variable of four neighbours of the n-th result.
+fn four_name(n: usize) -> String {
+    if n == 0 { "y".into() } else { format!("y{n}") }
 }

@@ -2,6 +2,7 @@
 
 pub mod code;
 pub mod inline;
+pub mod joined;
 pub mod lanes;
 pub mod math;
 pub mod source;

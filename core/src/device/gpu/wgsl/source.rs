@@ -1,5 +1,6 @@
 //! One kernel's text while it is written: what it binds, how elements are read and written, which helpers it calls.
 
+use super::joined::{self, Part};
 use super::{inline, math};
 use crate::plan::{Buffer, BufferId, Operand, Place, Plan, Rowwise, Work};
 use crate::tensor::DType;
@@ -33,6 +34,8 @@ pub struct Held {
     pub blocks: Option<BufferId>,
     /// Never stored: computed where it is used, by that one of the layouts' values.
     pub inline: Option<usize>,
+    /// Never stored: found where it is used, in these parts.
+    pub joined: Option<Vec<Part>>,
 }
 
 impl Held {
@@ -70,6 +73,7 @@ impl Layouts {
                 half: false,
                 blocks: None,
                 inline: None,
+                joined: None,
             })
             .collect();
         for step in plan.once.iter().chain(&plan.steps) {
@@ -97,6 +101,9 @@ impl Layouts {
                 }
             }
         }
+        for (b, parts) in joined::choose(plan) {
+            buffers[b].joined = Some(parts);
+        }
         let mut values = vec![];
         for (b, w) in inline::choose(plan) {
             buffers[b].inline = Some(values.len());
@@ -104,7 +111,8 @@ impl Layouts {
         }
         if halves && native16 {
             for (held, rounded) in buffers.iter_mut().zip(rounded(plan)) {
-                held.half |= held.blocks.is_none() && held.inline.is_none() && rounded;
+                held.half |=
+                    held.blocks.is_none() && held.inline.is_none() && held.joined.is_none() && rounded;
             }
         }
         Layouts { buffers, limit, native16, values }
@@ -119,7 +127,7 @@ impl Layouts {
 /// Buffers of the arena that products and attention read, and nothing else.
 fn rounded(plan: &Plan) -> Vec<bool> {
     let (mut read, mut otherwise) = (vec![false; plan.buffers.len()], vec![plan.unfused; plan.buffers.len()]);
-    plan.gradients.iter().for_each(|g| otherwise[g.1] = true);
+    plan.gradients.iter().for_each(|g| otherwise[g.buffer] = true);
     for step in &plan.steps {
         step.work.for_each_operand(|o, written| read[o.buffer] |= !written);
         let mut mark = |o: &Operand| otherwise[o.buffer] = true;
@@ -172,7 +180,7 @@ pub enum View {
 }
 
 impl View {
-    fn text(self) -> &'static str {
+    pub(super) fn text(self) -> &'static str {
         match self {
             View::F32 => "f32",
             View::F32x4 => "vec4<f32>",
@@ -185,7 +193,7 @@ impl View {
         }
     }
 
-    fn bytes(self) -> usize {
+    pub(super) fn bytes(self) -> usize {
         match self {
             View::F16 => 2,
             View::F32 | View::U32 | View::I32 | View::Atomic => 4,
@@ -284,6 +292,10 @@ impl<'a> Source<'a> {
 
     /// The element of a plan's buffer at an index in elements of the view: an expression.
     pub fn element(&mut self, buffer: BufferId, view: View, index: &str) -> String {
+        let layouts = self.layouts;
+        if let Some(parts) = &layouts.buffers[buffer].joined {
+            return joined::element(self, parts, view, index);
+        }
         let pieces = self.layouts.pieces(buffer);
         if pieces == 1 {
             return format!("{}[{index}]", self.bind(Slot::Buffer(buffer, 0), view, false));

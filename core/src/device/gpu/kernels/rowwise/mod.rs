@@ -12,7 +12,7 @@ use crate::device::gpu::wgsl::lanes::{Code, LANES, index_strides, writes_four};
 use crate::device::gpu::wgsl::source::{Kernel, Layouts, Slot, Source, View};
 use crate::device::gpu::wgsl::walk::{self, Merged};
 use crate::expr::{Fold, Instr, Kind, Reg};
-use crate::plan::{Operand, Rowwise};
+use crate::plan::{Operand, RowResult, Rowwise};
 use join::type_name;
 
 /// Elements below which four at a time are not worth a longer text.
@@ -46,11 +46,17 @@ pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits) -> Share 
     let mut sets: Vec<&[isize]> = w.operands.iter().map(|o| o.strides.as_slice()).collect();
     sets.push(&w.out.strides);
     sets.extend(&indices);
+    sets.extend(w.also.iter().map(|r| r.out.strides.as_slice()));
     let Merged { sizes, strides } = walk::merge(&w.domain, &sets);
     let operands = w.operands.len();
     let elements: usize = sizes.iter().product();
     let innermost = sizes.last().copied().unwrap_or(1);
-    let wide = elements >= VECTORS_FROM && innermost % 4 == 0 && writes_four(&w.out, &strides[operands]);
+    let (_, others) = strides.split_at(operands + 1 + indices.len());
+    let four = |(r, s): (&RowResult, &Vec<isize>)| writes_four(&r.out, s);
+    let wide = elements >= VECTORS_FROM
+        && innermost % 4 == 0
+        && writes_four(&w.out, &strides[operands])
+        && w.also.iter().zip(others).all(four);
     let lanes = if wide { 4 } else { 1 };
     let work = elements / lanes;
     let threads = if work >= 512 * limits.units { 256 } else { 64 };
@@ -58,19 +64,26 @@ pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits) -> Share 
     let (split, coordinates) = walk::coordinates("c", "i", &sizes);
     let (grid, mut body) = walk::each("t", work, threads);
     body += &format!("let i = t * {lanes}u;\n{split}");
+    let also: Vec<Reg> = w.also.iter().map(|r| r.result).collect();
     let code = Code {
         tape: &w.tape,
         result: w.result,
+        also: &also,
         operands: &w.operands,
         strides: &strides[..operands],
         indices: &indices,
-        index_strides: &strides[operands + 1..],
+        index_strides: &strides[operands + 1..operands + 1 + indices.len()],
         first: None,
     };
     let (text, value) = code.print(source, &coordinates, lanes);
     body += &text;
     body += &format!("let at = {};\n", walk::address(w.out.offset, &coordinates, &strides[operands]));
     body += &if wide { source.store4(&w.out, "at", &value) } else { source.store(&w.out, "at", &value) };
+    for (n, (r, strides)) in w.also.iter().zip(others).enumerate() {
+        let (at, value) = (format!("at{n}"), code.also_value(n, lanes));
+        body += &format!("\nlet {at} = {};\n", walk::address(r.out.offset, &coordinates, strides));
+        body += &if wide { source.store4(&r.out, &at, &value) } else { source.store(&r.out, &at, &value) };
+    }
     Share { body, threads, grid }
 }
 
@@ -97,7 +110,7 @@ enum Part {
 struct Rows<'a> {
     w: &'a Rowwise,
     indices: Vec<&'a [isize]>,
-    /// Axes kept and axes reduced, merged; strides of operands, then the output, then the indices.
+    /// Axes kept and axes reduced, merged; strides of operands, then the output, the indices, and what else is stored.
     kept: Merged,
     along: Merged,
     rows: usize,
@@ -116,6 +129,8 @@ struct Rows<'a> {
     lanes: usize,
     /// Threads that can exchange values without memory; 1 where that is not known.
     subgroup: usize,
+    /// Turns of a loop that drivers unroll, at most.
+    unrolled: usize,
     /// Registers that are the same for a whole row.
     of_row: Vec<bool>,
     /// Reductions that run in the same pass over the row.
@@ -128,6 +143,7 @@ impl<'a> Rows<'a> {
         let mut sets: Vec<&[isize]> = w.operands.iter().map(|o| o.strides.as_slice()).collect();
         sets.push(&w.out.strides);
         sets.extend(&indices);
+        sets.extend(w.also.iter().map(|r| r.out.strides.as_slice()));
         let merged = |reduced: bool| {
             let pick = |s: &[isize]| -> Vec<isize> {
                 s.iter().zip(&w.reduced).filter(|(_, r)| **r == reduced).map(|(s, _)| *s).collect()
@@ -182,6 +198,14 @@ impl<'a> Rows<'a> {
             splits,
             lanes: 1,
             subgroup: limits.subgroup.filter(|_| !across).unwrap_or(1),
+            // sums over rows have few threads for each column, and short turns
+            unrolled: if limits.subgroup.is_none() {
+                0
+            } else if across {
+                32
+            } else {
+                8
+            },
             of_row,
             passes,
         };
@@ -264,7 +288,14 @@ impl<'a> Rows<'a> {
                 return source.finish(&entry(threads, &body), grid);
             }
         }
-        self.hoist(&[self.w.result], &mut ready, &mut source, &mut body);
+        let rows: Vec<Reg> = self.w.also.iter().map(|r| r.result).chain([self.w.result]).collect();
+        self.hoist(&rows, &mut ready, &mut source, &mut body);
+        for (i, also) in self.w.also.iter().enumerate() {
+            let strides = &self.kept.strides[operands + 1 + self.indices.len() + i];
+            body += &format!("let at{i} = {};\n", walk::address(also.out.offset, &coordinates, strides));
+            let store = source.store(&also.out, &format!("at{i}"), &format!("r{}", also.result));
+            body += &format!("if (live && part == 0u) {{ {store} }}\n");
+        }
         if self.w.per_row {
             let store = source.store(&self.w.out, "at", &format!("r{}", self.w.result));
             body += &format!("if (live && part == 0u) {{ {store} }}\n");
@@ -361,7 +392,7 @@ impl<'a> Rows<'a> {
         };
         // a loop of a known number of turns can be unrolled by the driver, so that loads do not wait for each other
         let turns = self.length.div_ceil(parts * lanes);
-        let known = part != Part::Pieces && self.subgroup > 1 && (2..=8).contains(&turns);
+        let known = part != Part::Pieces && (2..=self.unrolled).contains(&turns);
         if known {
             *body += &format!(
                 "for (var turn = 0u; turn < {turns}u; turn++) {{\nlet j = part * {lanes}u + turn * {}u;\n",

@@ -1,0 +1,91 @@
+//! Training of a Llama whose products are packed: q, k and v are one, gate and up are one, of weights that are joined.
+
+use super::{check_hazards, check_plan, devices};
+use std::collections::HashSet;
+use weft::autodiff::gradients;
+use weft::device::gpu::limits::Limits;
+use weft::device::gpu::program::{Program, program};
+use weft::graph::{Graph, Value};
+use weft::models::LlamaConfig;
+use weft::plan::{Plan, PlanOptions, plan};
+use weft::profile::Precision;
+use weft::tensor::DType;
+
+fn layer(g: &Graph, c: &LlamaConfig, x: Value, layer: usize) -> Value {
+    let [b, s] = [g.shape(x)[0] as i64, g.shape(x)[1] as i64];
+    let d = c.head_dim as i64;
+    let weight = |n: &str, to: usize, from: usize| g.parameter(&format!("{layer}.{n}"), [to, from]);
+    let norm = |x, n: &str| g.rms_norm(x, g.parameter(&format!("{layer}.{n}"), [c.hidden]), c.rms_eps);
+    let (wide, narrow) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+    let weights = [weight("q", wide, c.hidden), weight("k", narrow, c.hidden), weight("v", narrow, c.hidden)];
+    let all = g.linear(norm(x, "norm"), g.concat(&weights, 0), None);
+    let heads = |at: usize, n: usize| {
+        let part = g.narrow(all, 2, at as i64, n as i64 * d);
+        g.permute(g.reshape(part, &[b, s, n as i64, d]), &[0, 2, 1, 3])
+    };
+    let turned = |x| g.rope(x, None, c.rope_theta, 0, false);
+    let (q, k) = (turned(heads(0, c.heads)), turned(heads(wide, c.kv_heads)));
+    let seen = g.attention(q, k, heads(wide + narrow, c.kv_heads), None, true, 0, 0.125);
+    let joined = g.reshape(g.permute(seen, &[0, 2, 1, 3]), &[b, s, wide as i64]);
+    let x = g.add(x, g.linear(joined, weight("o", c.hidden, wide), None));
+    let n = c.intermediate;
+    let weights = [weight("gate", n, c.hidden), weight("up", n, c.hidden)];
+    let both = g.linear(norm(x, "norm2"), g.concat(&weights, 0), None);
+    let [gate, up] = [0, n].map(|at| g.narrow(both, 2, at as i64, n as i64));
+    g.add(x, g.linear(g.mul(g.silu(gate), up), weight("down", c.hidden, n), None))
+}
+
+fn training(layers: usize) -> Plan {
+    let c = LlamaConfig::smollm2_135m();
+    let g = Graph::new();
+    let mut x = g.input("x", DType::F32, [1, 256, c.hidden]);
+    for n in 0..layers {
+        x = layer(&g, &c, x, n);
+    }
+    let loss = g.mean_all(g.mul(x, x));
+    g.set_loss(loss);
+    let by: Vec<Value> = g.data().unwrap().parameters().map(|(v, _)| v).collect();
+    let grads = gradients(&g, loss, None, &by).unwrap();
+    let options = PlanOptions {
+        gradients: by.into_iter().zip(grads).collect(),
+        flash_backward: true,
+        side_by_side: true,
+        ..Default::default()
+    };
+    plan(&g, &options).unwrap()
+}
+
+fn large(p: &Plan) -> Program {
+    program(p, &Limits::large(), Precision::Full).unwrap()
+}
+
+#[test]
+fn a_layer_of_packed_products_trains_in_few_dispatches() {
+    let [two, four] = [2, 4].map(|layers| large(&training(layers)));
+    let layer = (four.steps.len() - two.steps.len()) / 2;
+    assert!(layer <= 30, "{layer} dispatches a layer");
+    // nothing is copied, filled or added that is no work of the model
+    let spare = |d: &&str| ["copy", "place", "pad", "add"].iter().any(|w| d.starts_with(w));
+    let labels: Vec<&str> = four.steps.iter().map(|d| d.label.as_str()).collect();
+    assert_eq!(labels.iter().filter(|d| spare(d)).count(), 0, "{labels:#?}");
+    // gradients of joined weights are parts of one product's result
+    let p = training(1);
+    let of = |name: &str| *p.gradients.iter().find(|g| p.parameters[g.parameter].name == name).unwrap();
+    let [q, k, v] = ["0.q", "0.k", "0.v"].map(of);
+    assert_eq!((q.buffer, v.buffer), (k.buffer, k.buffer));
+    assert_eq!([q.offset, k.offset, v.offset], [0, 576 * 576, 768 * 576]);
+}
+
+#[test]
+fn its_kernels_are_valid_and_do_not_touch_what_others_write() {
+    let p = training(2);
+    let mut failures = vec![];
+    for device in devices().into_iter().filter(|d| d.0 != "split") {
+        if let Some(made) =
+            check_plan("packed", &p, &device, Precision::Full, &mut HashSet::new(), &mut failures)
+        {
+            check_hazards("packed", &p, &made);
+        }
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[0]);
+}
