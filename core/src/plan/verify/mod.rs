@@ -5,9 +5,9 @@
 //!
 //! * **Sizes** (`reach`): every axis has 1 to 2⁴⁰ positions, every domain and buffer at most 2⁴⁰ elements, a step at
 //!   most 2⁶⁰ operations, so that no product of sizes overflows where it is not looked for.
-//! * **Operands** (`reach`): the buffer is there and of the operand's dtype (a fused step may see i64 as pairs of u32);
-//!   offset and strides, over all of the domain, stay inside it. What executors take as contiguous fits from its offset
-//!   on, whatever its strides say.
+//! * **Operands** (`reach`): the buffer is there and of the operand's dtype (a fused step may see i64, and two f16 or
+//!   bf16, as u32); offset and strides, over all of the domain, stay inside it. What executors take as contiguous fits
+//!   from its offset on, whatever its strides say.
 //! * **Results** (`reach`): lie in the arena or in memory of the session, never in a constant or parameter (which
 //!   other sessions share) or an input; no two positions share an address, since threads write them side by side; a
 //!   step's result lies in none of the buffers it reads, but where a look-up changes its table in place (indices are
@@ -15,7 +15,8 @@
 //! * **Tapes** (`tape`): registers read earlier ones of the kinds that the instruction is for; loads, reductions and
 //!   index strides exist; a reduction needs only earlier ones; what is stored once a row does not vary along it.
 //! * **Forms** (`heavy`): dtypes that the kernels have; shapes of one step that agree with each other; geometry of
-//!   windows by which every window holds an element; weights that are packed once are constants or parameters.
+//!   windows by which every window holds an element; weights that are packed once are constants, parameters or what
+//!   ran once.
 //! * **Order and memory** (`order`): a step reads what an earlier one has written; what runs once reads constants
 //!   and, in plans without gradients, parameters; buffers of the arena lie inside it, aligned, and no two of them share bytes while both hold something.
 //! * **Borders** (`order`): ports are buffers of their type; inputs, outputs and states have one each, of their own;
