@@ -1,7 +1,8 @@
 //! Products of which two halves of the columns meet: gate and up of a feed-forward block, multiplied as one, whose
 //! results join in one pointwise step. The product then does that step's work and stores half as many columns.
 
-use super::prologue::{FEW_COLUMNS, Uses, drop_steps};
+use super::prologue::{Uses, drop_steps};
+use super::step::FEW_COLUMNS;
 use super::{Epilogue, Operand, Plan, Product, Rowwise, Step, Work};
 use crate::expr::{Instr, Tape};
 use crate::tensor::DType;
@@ -34,7 +35,10 @@ fn joined(p: &Product, w: &Rowwise) -> Option<Product> {
     let plain =
         p.epilogue.is_none() && !p.halves && p.batch.is_empty() && p.n.is_multiple_of(2) && n > FEW_COLUMNS;
     let stored = p.out.offset == 0 && p.out.strides == [p.n as isize, 1];
-    let pointwise = w.reductions.is_empty() && w.reduced.iter().all(|r| !r) && w.out.dtype == DType::F32;
+    let pointwise = w.also.is_empty()
+        && w.reductions.is_empty()
+        && w.reduced.iter().all(|r| !r)
+        && w.out.dtype == DType::F32;
     let (&columns, outer) = w.domain.split_last()?;
     if !plain || !stored || !pointwise || columns != n || outer.iter().product::<usize>() != p.m {
         return None;

@@ -1,12 +1,10 @@
 //! Norms inside products: a row's factor commutes with the product, so that x / |x| · w times B is the sum of x · w · B,
 //! scaled by what the same pass over k has found of the row. The norm is then no step and its result nowhere stored.
 
+use super::step::FEW_COLUMNS;
 use super::{BufferId, Formula, Operand, Place, Plan, Prologue, Rowwise, Step, Work};
 use crate::expr::{Binary, Fold, Instr, Kind, Reg, Tape, Unary};
 use crate::tensor::{DType, contiguous_strides};
-
-/// Columns of a product up to which its kernels read A as their wide operand: they have no sum of a row.
-pub(super) const FEW_COLUMNS: usize = 8;
 
 /// Who writes and who reads each buffer, by number of the step.
 pub(super) struct Uses {
@@ -96,7 +94,8 @@ fn norm(w: &Rowwise, elements: usize) -> Option<(Operand, Prologue)> {
     let (last, outer) = w.reduced.split_last()?;
     let k = row_length(w);
     let whole = is_row_major(&w.out.strides, &w.domain) && w.out.offset == 0;
-    let fits = *last && outer.iter().all(|r| !r) && !w.per_row && w.out.dtype == DType::F32;
+    let alone = w.also.is_empty() && !w.per_row;
+    let fits = *last && outer.iter().all(|r| !r) && alone && w.out.dtype == DType::F32;
     if !fits || !whole || !k.is_multiple_of(4) || w.domain.iter().product::<usize>() != elements {
         return None;
     }

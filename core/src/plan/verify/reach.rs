@@ -72,10 +72,14 @@ impl Checker<'_> {
         reach(o, sizes, self.own(o)?.elements)
     }
 
-    /// As [`reads`](Self::reads), of a fused step: it moves 64-bit elements as halves of 32.
+    /// As [`reads`](Self::reads), of a fused step: it moves 64-bit elements as halves of 32, and 16-bit ones two at a
+    /// time.
     pub(super) fn reads_lanes(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
         match self.buffer(o.buffer)? {
             b if b.dtype == DType::I64 && o.dtype == DType::U32 => reach(o, sizes, 2 * b.elements),
+            b if matches!(b.dtype, DType::F16 | DType::BF16) && o.dtype == DType::U32 => {
+                reach(o, sizes, b.elements / 2)
+            }
             _ => self.reads(o, sizes),
         }
     }
