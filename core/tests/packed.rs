@@ -9,8 +9,9 @@ use weft::device::gpu::program::{Program, program};
 use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Value};
 use weft::models::{Llama, LlamaConfig, Logits};
+use weft::optimise::{Options, optimise};
 use weft::plan::{PlanOptions, plan};
-use weft::profile::Precision;
+use weft::profile::{Costs, DeviceProfile, Precision};
 use weft::reference;
 use weft::session::{Compiler, Saving};
 use weft::tensor::{DType, TensorType, Weights};
@@ -138,6 +139,35 @@ fn a_layer_of_packed_weights_is_few_dispatches() {
                 "decode, {precision}, {dtype}: {all} dispatches, {barriers} barriers"
             );
         }
+    }
+}
+
+/// The model as it is written, after the optimiser.
+fn optimised(g: Graph) -> Graph {
+    let costs = Costs::gpu(132, true);
+    let profile = DeviceProfile { name: "large".into(), threads: 1, memory: 80 << 30, costs };
+    optimise(&g, &[], &profile, &Options::default()).unwrap().graph
+}
+
+#[test]
+fn a_layer_of_the_model_as_it_is_written_is_as_few() {
+    for dtype in [DType::F32, DType::F16] {
+        let whole = |c: &LlamaConfig| {
+            let g = Graph::new();
+            let ids = g.input("ids", DType::U32, [1, 128]);
+            g.output("logits", Llama::new(c).with_dtype(dtype).forward(&g, ids, Logits::All));
+            optimised(g)
+        };
+        let (all, _) = of_a_layer(whole, Precision::Full);
+        assert!(all <= 6, "forward, {dtype}: {all} dispatches");
+        let token = |c: &LlamaConfig| {
+            let g = Graph::new();
+            let [id, position] = ["id", "position"].map(|n| g.input(n, DType::U32, [1]));
+            g.output("logits", Llama::new(c).with_dtype(dtype).decode(&g, id, position, 256));
+            optimised(g)
+        };
+        let (all, _) = of_a_layer(token, Precision::Full);
+        assert!(all <= 6, "decode, {dtype}: {all} dispatches");
     }
 }
 

@@ -1,7 +1,8 @@
 //! Products of which two halves of the columns meet: gate and up of a feed-forward block, multiplied as one, whose
 //! results join in one pointwise step. The product then does that step's work and stores half as many columns.
 
-use super::prologue::{FEW_COLUMNS, Uses};
+use super::prologue::{Uses, drop_steps};
+use super::step::FEW_COLUMNS;
 use super::{Epilogue, Operand, Plan, Product, Rowwise, Step, Work};
 use crate::expr::{Instr, Tape};
 use crate::tensor::DType;
@@ -9,7 +10,7 @@ use crate::tensor::DType;
 /// Joins such products with the step that reads their halves.
 pub(super) fn join_halves(plan: &mut Plan) {
     let uses = Uses::of(plan);
-    let mut gone = vec![false; plan.steps.len()];
+    let mut gone = vec![];
     for i in 0..plan.steps.len() {
         let Work::Product(p) = &plan.steps[i].work else { continue };
         let b = p.out.buffer;
@@ -23,18 +24,21 @@ pub(super) fn join_halves(plan: &mut Plan) {
         let label = format!("{}+{}", plan.steps[i].label, plan.steps[reader].label);
         // where the reader stood: all that it reads is there
         plan.steps[reader] = Step { work: Work::Product(joined), label };
-        gone[i] = true;
+        gone.push(i);
     }
-    let mut gone = gone.into_iter();
-    plan.steps.retain(|_| gone.next() != Some(true));
+    drop_steps(plan, &gone);
 }
 
 /// The product that does the pointwise work on its halves, if that is what `w` is.
 fn joined(p: &Product, w: &Rowwise) -> Option<Product> {
     let n = p.n / 2;
-    let plain = p.epilogue.is_none() && !p.halves && p.batch.is_empty() && p.n % 2 == 0 && n > FEW_COLUMNS;
+    let plain =
+        p.epilogue.is_none() && !p.halves && p.batch.is_empty() && p.n.is_multiple_of(2) && n > FEW_COLUMNS;
     let stored = p.out.offset == 0 && p.out.strides == [p.n as isize, 1];
-    let pointwise = w.reductions.is_empty() && w.reduced.iter().all(|r| !r) && w.out.dtype == DType::F32;
+    let pointwise = w.also.is_empty()
+        && w.reductions.is_empty()
+        && w.reduced.iter().all(|r| !r)
+        && w.out.dtype == DType::F32;
     let (&columns, outer) = w.domain.split_last()?;
     if !plain || !stored || !pointwise || columns != n || outer.iter().product::<usize>() != p.m {
         return None;

@@ -1,12 +1,10 @@
 //! Norms inside products: a row's factor commutes with the product, so that x / |x| · w times B is the sum of x · w · B,
 //! scaled by what the same pass over k has found of the row. The norm is then no step and its result nowhere stored.
 
+use super::step::FEW_COLUMNS;
 use super::{BufferId, Formula, Operand, Place, Plan, Prologue, Rowwise, Step, Work};
 use crate::expr::{Binary, Fold, Instr, Kind, Reg, Tape, Unary};
 use crate::tensor::{DType, contiguous_strides};
-
-/// Columns of a product up to which its kernels read A as their wide operand: they have no sum of a row.
-pub(super) const FEW_COLUMNS: usize = 8;
 
 /// Who writes and who reads each buffer, by number of the step.
 pub(super) struct Uses {
@@ -40,7 +38,7 @@ impl Uses {
 /// Gives norms to the products that alone read them.
 pub(super) fn take_norms(plan: &mut Plan) {
     let uses = Uses::of(plan);
-    let mut gone = vec![false; plan.steps.len()];
+    let mut gone = vec![];
     for i in 0..plan.steps.len() {
         let Work::Rowwise(w) = &plan.steps[i].work else { continue };
         let b = w.out.buffer;
@@ -48,7 +46,7 @@ pub(super) fn take_norms(plan: &mut Plan) {
             continue;
         }
         let Some((x, prologue)) = norm(w, plan.buffers[b].elements) else { continue };
-        let reads = |&r: &usize| takes(&plan.steps[r], b, prologue_row(w));
+        let reads = |&r: &usize| takes(&plan.steps[r], b, row_length(w));
         if !uses.readers[b].iter().all(reads) {
             continue;
         }
@@ -59,13 +57,18 @@ pub(super) fn take_norms(plan: &mut Plan) {
             p.prologue = Some(prologue.clone());
             *label = format!("{name}+{label}");
         }
-        gone[i] = true;
+        gone.push(i);
     }
-    let mut gone = gone.into_iter();
-    plan.steps.retain(|_| gone.next() != Some(true));
+    drop_steps(plan, &gone);
 }
 
-fn prologue_row(w: &Rowwise) -> usize {
+/// Takes steps away, by their numbers in order.
+pub(super) fn drop_steps(plan: &mut Plan, gone: &[usize]) {
+    let mut number = 0..;
+    plan.steps.retain(|_| number.next().is_none_or(|n| gone.binary_search(&n).is_err()));
+}
+
+fn row_length(w: &Rowwise) -> usize {
     w.domain.last().copied().unwrap_or(1)
 }
 
@@ -89,9 +92,10 @@ fn takes(step: &Step, b: BufferId, k: usize) -> bool {
 fn norm(w: &Rowwise, elements: usize) -> Option<(Operand, Prologue)> {
     let &[(Fold::Sum, measured)] = w.reductions.as_slice() else { return None };
     let (last, outer) = w.reduced.split_last()?;
-    let k = prologue_row(w);
+    let k = row_length(w);
     let whole = is_row_major(&w.out.strides, &w.domain) && w.out.offset == 0;
-    let fits = *last && outer.iter().all(|r| !r) && !w.per_row && w.out.dtype == DType::F32;
+    let alone = w.also.is_empty() && !w.per_row;
+    let fits = *last && outer.iter().all(|r| !r) && alone && w.out.dtype == DType::F32;
     if !fits || !whole || !k.is_multiple_of(4) || w.domain.iter().product::<usize>() != elements {
         return None;
     }

@@ -229,6 +229,10 @@ pub struct Prologue {
     pub factor: Formula,
 }
 
+/// Columns that a product with a norm or halves has more of: kernels for so few read A as their wide operand, and have
+/// no sum of a row.
+pub(super) const FEW_COLUMNS: usize = 8;
+
 /// C[batch, m, n] = A[batch, m, k] · B[batch, k, n], in f32.
 #[derive(Debug, Clone)]
 pub struct Product {

@@ -4,7 +4,7 @@ use super::models::small;
 use weft::device::Device;
 use weft::expr::{Instr, Kind, Tape};
 use weft::graph::Graph;
-use weft::plan::{Operand, Place, Plan, Product, Rowwise, Work, verify};
+use weft::plan::{Formula, Operand, Place, Plan, PlanOptions, Product, Prologue, Rowwise, Work, verify};
 use weft::session::Compiler;
 use weft::tensor::DType;
 
@@ -307,6 +307,51 @@ fn every_form_is_held_to_its_shapes() {
             ("indices that are no numbers", &|p| change!(p, Index(w) => w.indices.dtype = DType::F32)),
             ("a result that is the indices", &|p| change!(p, Index(w) => w.out.buffer = w.indices.buffer)),
             ("updates of a reading form", &|p| change!(p, Index(w) => w.updates = Some(w.table.clone()))),
+        ],
+    );
+}
+
+/// A product of normed rows whose two halves meet.
+fn gated() -> Plan {
+    let g = Graph::new();
+    let y = g.rms_norm(g.input("x", DType::F32, [6, 16]), g.parameter("scale", [16]), 1e-5);
+    let both = g.linear(y, g.parameter("w", [40, 16]), None);
+    g.output("y", g.mul(g.silu(g.narrow(both, 1, 0, 20)), g.narrow(both, 1, 20, 20)));
+    let options = PlanOptions { norms_in_products: true, halves_in_products: true, ..Default::default() };
+    weft::plan::plan(&g, &options).unwrap()
+}
+
+#[test]
+fn norms_and_halves_in_products_read_what_is_there() {
+    let norm = |p: &mut Plan, change: &dyn Fn(&mut Prologue)| change(product(p).prologue.as_mut().unwrap());
+    let load = |f: &mut Formula, number: usize| {
+        f.result = f.tape.push(Instr::Load(number), Kind::F);
+    };
+    check(
+        gated,
+        &[
+            ("a weight of one half", &|p| product(p).n = 21),
+            ("few columns", &|p| product(p).n = 8),
+            ("halves that nothing joins", &|p| product(p).epilogue = None),
+            ("a second result of a product that has one", &|p| product(p).halves = false),
+            ("an epilogue that reads too much", &|p| {
+                let e = product(p).epilogue.as_mut().unwrap();
+                e.result = e.tape.push(Instr::Load(2), Kind::F);
+            }),
+            ("rows that are no fours", &|p| product(p).k = 15),
+            ("rows that begin amid four", &|p| product(p).a.offset = 1),
+            ("rows at odd distances", &|p| product(p).a.strides[0] = 15),
+            ("a scale past its end", &|p| norm(p, &|n| n.operands[0].offset = 1)),
+            ("a scale over rows", &|p| norm(p, &|n| n.operands[0].strides.push(0))),
+            ("an element of more than there is", &|p| norm(p, &|n| load(&mut n.element, 2))),
+            ("a sum of more than there is", &|p| norm(p, &|n| load(&mut n.measured, 1))),
+            ("a factor of more than the sum", &|p| norm(p, &|n| load(&mut n.factor, 1))),
+            ("a factor of a position", &|p| {
+                norm(p, &|n| {
+                    n.factor.tape.push(Instr::Index(vec![1]), Kind::U);
+                })
+            }),
+            ("a result that is not there", &|p| norm(p, &|n| n.measured.result = 99)),
         ],
     );
 }

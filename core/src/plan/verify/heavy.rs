@@ -2,6 +2,7 @@
 
 use super::reach::{MOST, bounded, count};
 use super::{Checked, Checker, refuse};
+use crate::plan::step::FEW_COLUMNS;
 use crate::plan::{
     Attention, AttentionGrad, AttentionInputs, Convolution, IndexKind, IndexWork, Operand, Pool, Product,
     Scan,
@@ -55,6 +56,9 @@ impl Checker<'_> {
         self.apart(out, [a, b])?;
         if *b_is_weight && batch.iter().zip(&b.strides).any(|(n, s)| *n > 1 && *s != 0) {
             return refuse("a weight that all products share", format!("strides {:?}", b.strides));
+        }
+        if (prologue.is_some() || *halves) && n <= FEW_COLUMNS {
+            return refuse(format!("more than {FEW_COLUMNS} columns of norms and halves"), n);
         }
         if let Some(p) = prologue {
             self.prologue(p, a, out, k)?;

@@ -54,10 +54,22 @@ fn shapes() -> impl Iterator<Item = Shape> {
     })
 }
 
+/// The same with norms and halves, where there may be some.
+fn forms() -> impl Iterator<Item = Shape> {
+    shapes().flat_map(|shape| {
+        let plain = [shape].into_iter();
+        let normed = Shape { a_vec: Along::K, norm: true, ..shape };
+        let normed = (shape.k.is_multiple_of(4) && shape.n > 8).then_some(normed);
+        let halves =
+            |s: Shape| (s.n > 16).then_some(Shape { n: s.n / 2 * 2, halves: true, c_vec: false, ..s });
+        plain.chain(normed).flat_map(move |s| [s].into_iter().chain(halves(s)))
+    })
+}
+
 #[test]
 fn a_choice_stays_within_its_device() {
     for limits in devices() {
-        for shape in shapes() {
+        for shape in forms() {
             for precision in [Precision::Full, Precision::Fast] {
                 let choice = choose(&shape, &limits, precision);
                 let skeleton = choice.skeleton(&shape);
@@ -68,6 +80,7 @@ fn a_choice_stays_within_its_device() {
                 );
                 assert!(precision == Precision::Fast || !matches!(choice, Choice::Coop(_)));
                 assert_eq!(skeleton.scratch > 0, skeleton.reduce.is_some());
+                assert!(skeleton.reduce.is_none() || !shape.norm && !shape.halves);
             }
         }
     }
