@@ -9,7 +9,7 @@
 //! [`plan::verify`](crate::plan::verify()).
 //!
 //! **Kernels are not stored.** A GPU text can do anything to the memory it is given, and no check of WGSL's text would
-//! be as sound as writing it from a plan that was verified; that takes few milliseconds (see `tests/bench/RESULTS.md`).
+//! be as sound as writing it from a plan that was verified; `tests/bench/RESULTS.md` says how long that takes.
 //! The artifact has the kernels' hash instead: an engine that would write others says so rather than compute otherwise
 //! than what was tested. CPU kernels are part of the engine.
 
