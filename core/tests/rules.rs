@@ -437,7 +437,7 @@ fn random(g: &Graph, seed: u64) -> BTreeMap<String, Array> {
     for node in data.nodes.iter().filter(|n| leaf(n)) {
         let exact = Array::from_fn(node.ty.clone(), |_| {
             at += 1;
-            f64::from(uniform(philox_word(seed, 7, at))) * 3.0 - 1.5
+            uniform(philox_word(seed, 7, at)) * 3.0 - 1.5
         });
         let stored = Array::from_tensor(&exact.to_tensor().unwrap());
         all.insert(node.name.clone().unwrap(), stored);

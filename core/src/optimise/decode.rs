@@ -215,6 +215,9 @@ fn rebuild(data: &GraphData, blocks: &Blocks, templates: &[Template]) -> Result<
     }
 }
 
+/// A graph, the new values of those asked for, and for each node the old ones it does the work of.
+type Whole = (Graph, Vec<Value>, Vec<Vec<usize>>);
+
 /// The graph of templates with its outputs, states and loss; the new values of `keep`; each node's provenance.
 ///
 /// # Errors
@@ -224,7 +227,7 @@ pub(super) fn whole(
     blocks: &Blocks,
     templates: &[Template],
     keep: &[Value],
-) -> std::result::Result<(Graph, Vec<Value>, Vec<Vec<usize>>), String> {
+) -> std::result::Result<Whole, String> {
     let Rebuilt { graph, moved, provenance } = rebuild(data, blocks, templates).map_err(|e| e.to_string())?;
     let moved = |v: &Value| v.index().and_then(|i| moved[i]).ok_or("a result was lost");
     for (name, v) in &data.outputs {

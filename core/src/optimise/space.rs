@@ -68,6 +68,8 @@ pub(super) struct Found {
     pub entries: usize,
 }
 
+/// What classes are without work.
+type Grounds = Vec<(Value, Ground)>;
 type Fallible<T> = std::result::Result<T, egglog::Error>;
 
 struct Space {
@@ -240,7 +242,7 @@ impl Space {
     }
 
     /// Every expression of the e-graph whose inputs are all there.
-    fn rows(&self) -> Fallible<(Vec<Row>, Vec<(Value, Ground)>)> {
+    fn rows(&self) -> Fallible<(Vec<Row>, Grounds)> {
         let (mut raw, mut lists, mut nil, mut absent) = (vec![], HashMap::new(), None, None);
         let (mut full, mut leaf) = (vec![], vec![]);
         let language = Language::get();

@@ -219,7 +219,9 @@ fn buffers_ports_and_order_hold_together() {
             }),
             ("a loss that is no number", &|p| p.loss = Some(0)),
             ("a loss that is not there", &|p| p.loss = Some(7)),
-            ("a gradient of nothing", &|p| p.gradients.push((9, 0))),
+            ("a gradient of nothing", &|p| {
+                p.gradients.push(weft::plan::Gradient { parameter: 9, buffer: 0, offset: 0 })
+            }),
             ("steps in another order", &|p| p.steps.reverse()),
             ("a step left out", &|p| {
                 p.steps.remove(0);

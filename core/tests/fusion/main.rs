@@ -2,7 +2,6 @@
 //! added to zeros. Each against the f64 reference on every device, and by the steps that are left.
 
 #[path = "../conformance/compare.rs"]
-#[allow(dead_code)]
 mod compare;
 #[path = "../devices/mod.rs"]
 mod devices;

@@ -201,7 +201,7 @@ impl Checker<'_> {
         // rows are read four elements at a time
         let [strides @ .., along] = a.strides.as_slice() else { return refuse("rows", "none") };
         let fours = |v: isize| v % 4 == 0;
-        if *along != 1 || k % 4 != 0 || !fours(a.offset) || !strides.iter().all(|s| fours(*s)) {
+        if *along != 1 || !k.is_multiple_of(4) || !fours(a.offset) || !strides.iter().all(|s| fours(*s)) {
             return refuse("rows of whole fours, one after the other", format!("{a:?}, {k} long"));
         }
         operands.iter().try_for_each(|o| self.reads(o, &[k]))?;
