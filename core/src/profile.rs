@@ -154,9 +154,9 @@ impl Limits {
             ("gpu.units", "1 to 65536", self.units, (1..=1 << 16).contains(&self.units)),
             (
                 "gpu.binding",
-                "a multiple of 256 from 65536 on, below 2^32",
+                "a multiple of 256 from 4096 on, below 2^32",
                 self.binding,
-                (1 << 16..=u32::MAX as usize).contains(&self.binding) && self.binding.is_multiple_of(256),
+                (4096..=u32::MAX as usize).contains(&self.binding) && self.binding.is_multiple_of(256),
             ),
         ] {
             if !good {

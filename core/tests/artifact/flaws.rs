@@ -42,7 +42,10 @@ fn product(plan: &mut Plan) -> &mut Product {
 }
 
 /// The good plan passes; each change makes it fail for its own reason.
-fn check(good: impl Fn() -> Plan, changes: &[(&str, &dyn Fn(&mut Plan))]) {
+/// What is wrong, and how it is made so.
+type Flaw<'a> = (&'a str, &'a dyn Fn(&mut Plan));
+
+fn check(good: impl Fn() -> Plan, changes: &[Flaw<'_>]) {
     assert_eq!(verify(&good()), Ok(()));
     for (name, change) in changes {
         let mut plan = good();

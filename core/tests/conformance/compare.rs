@@ -14,9 +14,12 @@ pub fn run_reference(g: &Graph, given: &Arrays) -> Arrays {
 }
 
 pub fn run_on(tested: &Tested, g: &Graph, given: &Arrays, fuse: bool) -> Result<Arrays, String> {
-    let said = |e: weft::error::Error| e.to_string();
     let compiler = tested.compiler();
-    let compiler = if fuse { compiler } else { compiler.without_fusion() };
+    run(&if fuse { compiler } else { compiler.without_fusion() }, g, given)
+}
+
+pub fn run(compiler: &weft::session::Compiler, g: &Graph, given: &Arrays) -> Result<Arrays, String> {
+    let said = |e: weft::error::Error| e.to_string();
     let compiled = compiler.compile(g).map_err(said)?;
     let mut weights = Weights::new();
     for port in compiled.parameters() {

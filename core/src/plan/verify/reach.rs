@@ -150,6 +150,25 @@ impl Checker<'_> {
         self.reads_run_as(o, dtype, elements)
     }
 
+    /// Two results over one domain have no address in common.
+    pub(super) fn distinct(&self, a: &Operand, b: &Operand, sizes: &[usize]) -> Checked<()> {
+        if a.buffer != b.buffer {
+            return Ok(());
+        }
+        if a.strides != b.strides {
+            return refuse(
+                "results of one buffer walked alike",
+                format!("{:?} and {:?}", a.strides, b.strides),
+            );
+        }
+        let Some(between) = b.offset.checked_sub(a.offset) else {
+            return refuse("results near each other", format!("{} and {}", a.offset, b.offset));
+        };
+        // as one result with one more axis, from one to the other
+        let both = Operand { strides: [a.strides.as_slice(), &[between]].concat(), ..a.clone() };
+        self.writes(&both, &[sizes, &[2]].concat())
+    }
+
     /// The result lies in none of those buffers.
     pub(super) fn apart<'o>(
         &self,

@@ -166,7 +166,10 @@ impl Checker<'_> {
                 Some((_, Kind::F)) if beside.dtype == DType::F32 => of_row(*result, beside)?,
                 other => return refuse("another result of f32", format!("{other:?} for {}", beside.dtype)),
             }
-            self.apart(beside, operands.iter().chain([out]).chain(also[..i].iter().map(|r| &r.out)))?;
+            self.apart(beside, operands)?;
+            // results may be parts of one buffer
+            let before = also[..i].iter().map(|r| &r.out).chain([out]);
+            before.into_iter().try_for_each(|other| self.distinct(beside, other, &kept))?;
         }
         if *per_row { of_row(*result, out) } else { self.writes(out, domain) }
     }
