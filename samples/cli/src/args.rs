@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use weft::device::{Device, DeviceKind};
+use weft::optimise::Group;
 use weft::profile::Precision;
 use weft::session::{Compiler, Saving};
 
@@ -246,10 +247,15 @@ pub struct Bench {
     #[arg(long, value_name = "pass|dispatch", num_args = 0..=1, default_missing_value = "dispatch",
           value_parser = ["pass", "dispatch"])]
     pub profile: Option<String>,
-    /// Leave this out, to see what it is worth; may be given several times
+    /// Leave this out, to see what it is worth: a saving of the planner, a group of the optimiser's rules, or "rules", all
+    /// of them; may be given several times
+    #[arg(long, value_name = "SAVING", requires = "case", value_parser = clap::builder::PossibleValuesParser::new(
+          savings()))]
+    pub without: Vec<String>,
+    /// Do this, which is left out unless asked for; may be given several times
     #[arg(long, value_name = "SAVING", requires = "case", value_parser = clap::builder::PossibleValuesParser::new(
           Saving::ALL.map(|s| s.0)))]
-    pub without: Vec<String>,
+    pub with: Vec<String>,
     /// Also measure the machine's peak, and give the share of it that was reached
     #[arg(long)]
     pub peak: bool,
@@ -269,4 +275,10 @@ pub struct TrainDigits {
     /// Seed of the first weights and of the order
     #[arg(long, default_value_t = 7, value_name = "N")]
     pub seed: u64,
+}
+
+/// What `bench --without` takes.
+fn savings() -> Vec<&'static str> {
+    let groups = Group::ALL.iter().map(|g| g.name());
+    Saving::ALL.iter().map(|s| s.0).chain(["rules"]).chain(groups).collect()
 }
