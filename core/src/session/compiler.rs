@@ -21,8 +21,8 @@ pub enum Saving {
     FoldedWeights,
     /// On a GPU, products compute the norms of their rows.
     NormsInProducts,
-    /// On a GPU, products whose halves meet in pointwise work do it. Left out unless asked for ([`Compiler::with`]): of the
-    /// shapes that tests try, one at least crashes NVIDIA's driver 580 (CHANGELOG).
+    /// On a GPU, products whose halves meet in pointwise work do it. Left out unless asked for ([`Compiler::with`]): its tests
+    /// have not passed as a whole on a card (CHANGELOG).
     HalvesInProducts,
     /// On a GPU, small steps share a dispatch.
     SharedDispatches,
