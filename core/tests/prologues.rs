@@ -8,7 +8,6 @@ use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Value};
 use weft::plan::{Plan, PlanOptions, Work, plan};
 use weft::reference;
-use weft::session::Saving;
 use weft::tensor::{DType, TensorType, Weights};
 
 type Arrays = BTreeMap<String, Array>;
@@ -33,7 +32,7 @@ fn check(g: &Graph, what: &str) {
     let wanted = reference::run(g, &given).unwrap();
     for t in devices::all() {
         println!("{what} on {}", t.name());
-        let compiled = t.compiler().with(Saving::HalvesInProducts).compile(g).unwrap();
+        let compiled = t.compiler().compile(g).unwrap();
         let tensor = |name: &str| given[name].to_tensor().unwrap();
         let weights: Weights =
             compiled.parameters().iter().map(|p| (p.name.clone(), tensor(&p.name))).collect();

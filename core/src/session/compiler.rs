@@ -21,8 +21,7 @@ pub enum Saving {
     FoldedWeights,
     /// On a GPU, products compute the norms of their rows.
     NormsInProducts,
-    /// On a GPU, products whose halves meet in pointwise work do it. Left out unless asked for ([`Compiler::with`]): its tests
-    /// have not passed as a whole on a card (CHANGELOG).
+    /// On a GPU, products whose halves meet in pointwise work do it.
     HalvesInProducts,
     /// On a GPU, small steps share a dispatch.
     SharedDispatches,
@@ -64,7 +63,7 @@ impl Compiler {
             profile: Arc::new(profile.clone()),
             cache: None,
             no_fusion: false,
-            without: vec![Saving::HalvesInProducts],
+            without: vec![],
             precision: Precision::Full,
             progress: Progress::default(),
             groups: Group::ALL.to_vec(),
@@ -95,12 +94,6 @@ impl Compiler {
     /// Leaves something out, to see what it is worth.
     pub fn without(mut self, saving: Saving) -> Compiler {
         self.without.push(saving);
-        self
-    }
-
-    /// Does something that is left out unless asked for.
-    pub fn with(mut self, saving: Saving) -> Compiler {
-        self.without.retain(|s| *s != saving);
         self
     }
 

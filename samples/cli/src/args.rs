@@ -252,10 +252,6 @@ pub struct Bench {
     #[arg(long, value_name = "SAVING", requires = "case", value_parser = clap::builder::PossibleValuesParser::new(
           savings()))]
     pub without: Vec<String>,
-    /// Do this, which is left out unless asked for; may be given several times
-    #[arg(long, value_name = "SAVING", requires = "case", value_parser = clap::builder::PossibleValuesParser::new(
-          Saving::ALL.map(|s| s.0)))]
-    pub with: Vec<String>,
     /// Also measure the machine's peak, and give the share of it that was reached
     #[arg(long)]
     pub peak: bool,

@@ -71,9 +71,7 @@ pub fn bench(args: &Bench, options: &Options, out: &mut dyn Write) -> Result<()>
     let profile = args.profile.as_deref();
     let measured = match (&args.model, &args.case) {
         (Some(folder), _) => model::bench(folder, [args.batch, args.tokens], args.seconds, &place, profile)?,
-        (None, Some(name)) => {
-            cases::find(name)?.bench(args.seconds, &place, [&args.with, &args.without], profile)?
-        }
+        (None, Some(name)) => cases::find(name)?.bench(args.seconds, &place, &args.without, profile)?,
         (None, None) => {
             return Err(Failure::Usage("one of --model, --case, --artifact, --list is wanted".into()));
         }

@@ -42,6 +42,9 @@ pub struct Gpu {
 }
 
 static OPEN: Mutex<Vec<(String, Weak<Gpu>)>> = Mutex::new(Vec::new());
+/// Driver contexts that were opened once stay: drivers crash in a process that makes them again and again (NVIDIA's, after
+/// some dozens).
+static KEPT: Mutex<Vec<(String, Arc<blade_graphics::Context>)>> = Mutex::new(Vec::new());
 
 impl Gpu {
     /// Opens an adapter and tests it, or shares what is open already.
@@ -57,10 +60,27 @@ impl Gpu {
         if let Some(gpu) = found.filter(|g| g.context.lost().is_none()) {
             return Ok(gpu);
         }
-        let gpu = Gpu::over(Arc::new(Context::open(adapter.device_id, &adapter.name)?))?;
+        let gpu = match Gpu::again(&key) {
+            Some(gpu) => gpu,
+            None => {
+                let context = Arc::new(Context::open(adapter.device_id, &adapter.name)?);
+                lock(&KEPT).push((key.clone(), context.blade.clone()));
+                Gpu::over(context)?
+            }
+        };
         open.retain(|(k, _)| *k != key);
         open.push((key, Arc::downgrade(&gpu)));
         Ok(gpu)
+    }
+
+    /// A GPU over the context that it had before, if there is one that still works.
+    fn again(key: &str) -> Option<Arc<Gpu>> {
+        let known = lock(&KEPT).iter().find(|(k, _)| k == key).map(|(_, context)| context.clone())?;
+        let gpu = Gpu::over(Arc::new(Context::around(known))).ok();
+        if gpu.is_none() {
+            lock(&KEPT).retain(|(k, _)| k != key);
+        }
+        gpu
     }
 
     /// A GPU over a context of the host application.

@@ -77,12 +77,12 @@ impl Case {
         &self,
         seconds: f64,
         place: &Place,
-        [with, without]: [&[String]; 2],
+        without: &[String],
         profile: Option<&str>,
     ) -> Result<Measured> {
         let mut filler = Filler::new(20_240_807);
         let start = Instant::now();
-        let compiled = self.compile(place, [with, without])?;
+        let compiled = self.compile(place, without)?;
         let compiling = start.elapsed();
         let weights = Self::weights(&mut filler, &compiled)?;
         let start = Instant::now();
@@ -108,16 +108,14 @@ impl Case {
         })
     }
 
-    fn compile(&self, place: &Place, [with, without]: [&[String]; 2]) -> Result<Compiled> {
+    fn compile(&self, place: &Place, without: &[String]) -> Result<Compiled> {
         let graph = Graph::new();
         let result = (self.build)(&graph);
         let savings = Saving::ALL.iter().filter(|s| without.iter().any(|w| w == s.0));
-        let asked = Saving::ALL.iter().filter(|s| with.iter().any(|w| w == s.0));
         let left_out = |name: &str| without.iter().any(|w| w == name);
         let groups: Vec<Group> =
             Group::ALL.into_iter().filter(|g| !left_out("rules") && !left_out(g.name())).collect();
-        let compiler = asked.fold(place.compiler().with_rules(&groups), |c, s| c.with(s.1));
-        let compiler = savings.fold(compiler, |c, s| c.without(s.1));
+        let compiler = savings.fold(place.compiler().with_rules(&groups), |c, s| c.without(s.1));
         if self.learns.is_some() {
             graph.set_loss(result);
             return Ok(compiler.compile_training(&graph)?);
@@ -166,8 +164,7 @@ mod tests {
         let cases: Vec<&Case> = all().collect();
         for (i, case) in cases.iter().enumerate() {
             assert!(cases[..i].iter().all(|c| c.name != case.name), "{} twice", case.name);
-            let compiled =
-                case.compile(&place, [&[], &[]]).unwrap_or_else(|e| panic!("{}: {e:?}", case.name));
+            let compiled = case.compile(&place, &[]).unwrap_or_else(|e| panic!("{}: {e:?}", case.name));
             // what the plan's borders hold is at least read or written once (tables are only looked up in)
             let bytes =
                 |p: &weft::plan::Port| TensorType::new(p.dtype, p.shape.clone()).bytes().unwrap() as f64;
