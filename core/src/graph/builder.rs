@@ -111,6 +111,18 @@ impl GraphData {
         self.nodes.iter().enumerate().map(|(i, n)| (Value::at(i), n))
     }
 
+    /// Which nodes some values need, themselves among them.
+    pub(crate) fn live(&self, roots: &[Value]) -> Vec<bool> {
+        let mut live = vec![false; self.nodes.len()];
+        roots.iter().filter_map(|v| v.index()).for_each(|i| live[i] = true);
+        for i in (0..self.nodes.len()).rev() {
+            if live[i] {
+                self.nodes[i].inputs.iter().filter_map(|v| v.index()).for_each(|j| live[j] = true);
+            }
+        }
+        live
+    }
+
     /// Types of a node's inputs.
     pub fn input_types(&self, node: &Node) -> Vec<TensorType> {
         node.inputs.iter().map(|&v| self.node(v).ty.clone()).collect()

@@ -1,9 +1,8 @@
 //! What one rule by itself makes of a graph: how rules are tested, and looked at.
 
-use super::block::{blocks, weights};
 use super::cost::CostModel;
 use super::extract::{Choice, Classes, alone};
-use super::{Budget, decode, outline, space};
+use super::{Budget, decode, space};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::profile::{Costs, Precision};
@@ -21,12 +20,7 @@ pub fn alternatives(graph: &Graph, rule: &str) -> Result<Vec<Graph>> {
         name: rule.into(),
         known: super::all_rules().iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(", "),
     })?;
-    let roots: Vec<_> = data.outputs.iter().map(|o| o.1).chain(data.loss).collect();
-    let live = outline::live(&data, &roots);
-    let mut read = vec![false; data.nodes.len()];
-    roots.iter().filter_map(|v| v.index()).for_each(|i| read[i] = true);
-    let outlined = outline::outline(&data, &live);
-    let cut = blocks(&data, &outlined, &weights(&data, false), &read);
+    let cut = super::cut(&data, &[], false);
     let wrong = |e: String| Error::internal(format!("{rule}: {e}"));
     let found = space::saturate(&cut.blocks, &|r| r.name == rule, &Budget { rounds: 3, ..Budget::default() })
         .map_err(|e| wrong(e.to_string()))?;

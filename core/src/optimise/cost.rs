@@ -49,8 +49,8 @@ impl CostModel {
     fn compute(&self, op: &'static dyn Op, attrs: &Attrs, inputs: &[TensorType], out: &TensorType) -> f64 {
         let c = &self.costs;
         let moved = (inputs.iter().map(bytes).sum::<f64>() + bytes(out)) / c.bytes_per_us;
-        let work = |flops: f64, matrix: bool| {
-            let fast = if matrix && self.precision == Precision::Fast { c.f16_per_us } else { None };
+        let work = |flops: f64| {
+            let fast = if self.precision == Precision::Fast { c.f16_per_us } else { None };
             c.start_us + moved.max(flops / fast.unwrap_or(c.f32_per_us))
         };
         match op.lower(&Call { inputs, attrs }) {
@@ -59,20 +59,20 @@ impl CostModel {
             Lowering::Contraction { transpose_a, .. } => {
                 let a = &inputs[0].shape;
                 let k = a[a.len() - if transpose_a { 2 } else { 1 }];
-                work(2.0 * out.elements() as f64 * k as f64, true)
+                work(2.0 * out.elements() as f64 * k as f64)
             }
             Lowering::Convolution(_) => {
                 let w = &inputs[1].shape;
-                work(2.0 * out.elements() as f64 * w[1..].iter().product::<usize>() as f64, true)
+                work(2.0 * out.elements() as f64 * w[1..].iter().product::<usize>() as f64)
             }
             Lowering::Attention(form) => {
                 let (q, k) = (&inputs[0], &inputs[1].shape);
                 let seen = k[k.len() - 2] as f64 * if form.causal { 0.5 } else { 1.0 };
-                work(4.0 * q.elements() as f64 * seen, true)
+                work(4.0 * q.elements() as f64 * seen)
             }
             Lowering::AttentionGrad(_) => {
                 let (q, k) = (&inputs[0], &inputs[1].shape);
-                work(10.0 * q.elements() as f64 * k[k.len() - 2] as f64, true)
+                work(10.0 * q.elements() as f64 * k[k.len() - 2] as f64)
             }
             // a step for each part
             Lowering::Place { at, .. } => c.start_us * at.len() as f64 + moved,

@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::graph::{Attrs, Graph, GraphData, NodeKind, Op, Value};
 use crate::profile::{DeviceProfile, Precision};
 use crate::tensor::TensorType;
-use block::{Block, Part, blocks, weights};
+use block::{Block, Blocks, Part, blocks, weights};
 use cost::CostModel;
 use extract::{Classes, alone, extract};
 use std::collections::BTreeMap;
@@ -135,22 +135,24 @@ pub fn optimise(
     }
 }
 
+/// The distinct blocks of what a graph's results, its loss, next states and `keep` need.
+fn cut(data: &GraphData, keep: &[Value], training: bool) -> Blocks {
+    let results = data.outputs.iter().map(|o| o.1).chain(data.loss);
+    let next = data.next.iter().map(|n| n.1);
+    let roots: Vec<Value> = results.chain(next).chain(keep.iter().copied()).collect();
+    let mut read = vec![false; data.nodes.len()];
+    roots.iter().filter_map(|v| v.index()).for_each(|i| read[i] = true);
+    let outlined = outline::outline(data, &data.live(&roots));
+    blocks(data, &outlined, &weights(data, training), &read)
+}
+
 fn attempt(
     data: &GraphData,
     keep: &[Value],
     profile: &DeviceProfile,
     options: &Options,
 ) -> std::result::Result<Optimised, String> {
-    let roots: Vec<Value> = (data.outputs.iter().map(|o| o.1))
-        .chain(data.loss)
-        .chain(data.next.iter().map(|n| n.1))
-        .chain(keep.iter().copied())
-        .collect();
-    let live = outline::live(data, &roots);
-    let mut read = vec![false; data.nodes.len()];
-    roots.iter().filter_map(|v| v.index()).for_each(|i| read[i] = true);
-    let outlined = outline::outline(data, &live);
-    let cut = blocks(data, &outlined, &weights(data, options.training), &read);
+    let cut = cut(data, keep, options.training);
     let wanted =
         |r: &Rule| options.groups.contains(&r.group) && (r.group != Group::Pack || profile.costs.packs);
     let found = space::saturate(&cut.blocks, &wanted, &options.budget).map_err(|e| e.to_string())?;
@@ -175,7 +177,7 @@ fn attempt(
     let (graph, kept, provenance) = decode::whole(data, &cut, &templates, keep)?;
     let total = |f: fn(&(f64, f64)) -> f64| cut.instances.iter().map(|i| f(&costs[i.block])).sum();
     let report = Report {
-        nodes_before: outlined.order.len(),
+        nodes_before: cut.instances.iter().map(|i| i.nodes.len()).sum(),
         nodes_after: cut.instances.iter().map(|i| templates[i.block].nodes.len()).sum(),
         cost_before: total(|c| c.0),
         cost_after: total(|c| c.1),
@@ -196,12 +198,7 @@ fn attempt(
 /// The graph's own first error.
 pub fn estimate(graph: &Graph, profile: &DeviceProfile, options: &Options) -> Result<f64> {
     let data = graph.data()?;
-    let roots: Vec<Value> =
-        data.outputs.iter().map(|o| o.1).chain(data.loss).chain(data.next.iter().map(|n| n.1)).collect();
-    let live = outline::live(&data, &roots);
-    let mut read = vec![false; data.nodes.len()];
-    roots.iter().filter_map(|v| v.index()).for_each(|i| read[i] = true);
-    let cut = blocks(&data, &outline::outline(&data, &live), &weights(&data, options.training), &read);
+    let cut = cut(&data, &[], options.training);
     let mut model = CostModel::new(profile.costs.clone(), options.precision);
     Ok(cut.instances.iter().map(|i| block_cost(&cut.blocks[i.block], &mut model)).sum())
 }

@@ -4,7 +4,7 @@
 //! Nodes stand in the order in which a builder made them, so equal layers are runs of equal *signatures* one period apart. A
 //! run is cut where the fewest values cross from one period to the next.
 
-use crate::graph::{GraphData, Node, NodeKind, Value};
+use crate::graph::{GraphData, Node, NodeKind};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -31,18 +31,6 @@ pub(super) struct Outline {
 /// Inputs, parameters and states: they belong to no segment.
 pub(super) fn is_leaf(node: &Node) -> bool {
     matches!(node.kind, NodeKind::Input | NodeKind::Parameter { .. } | NodeKind::State)
-}
-
-/// Nodes that some values need.
-pub(super) fn live(data: &GraphData, roots: &[Value]) -> Vec<bool> {
-    let mut live = vec![false; data.nodes.len()];
-    roots.iter().filter_map(|v| v.index()).for_each(|i| live[i] = true);
-    for i in (0..data.nodes.len()).rev().filter(|_| true) {
-        if live[i] {
-            data.nodes[i].inputs.iter().filter_map(|v| v.index()).for_each(|j| live[j] = true);
-        }
-    }
-    live
 }
 
 /// Cuts a graph into segments.

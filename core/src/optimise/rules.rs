@@ -200,7 +200,6 @@ impl Rule {
                 };
                 let words = |s: &Sexp| s.list().iter().map(Sexp::to_string).collect::<Vec<_>>().join(" ");
                 let query = format!("(= e__ {changed}) {}", words(facts));
-                let _ = changed;
                 (query, words(actions), facts.clone(), made.clone())
             }
             _ => return Err(format!("{command}: a rewrite or a rule is wanted")),

@@ -36,25 +36,10 @@ pub fn expand(graph: &Graph, roots: &[Value], flash_backward: bool) -> Result<(V
     collect(&data, &roots)
 }
 
-fn live(data: &GraphData, roots: &[Value]) -> Vec<bool> {
-    let mut live = vec![false; data.nodes.len()];
-    for root in roots.iter().filter_map(|v| v.index()) {
-        live[root] = true;
-    }
-    for i in (0..data.nodes.len()).rev() {
-        if live[i] {
-            for v in &data.nodes[i].inputs {
-                live[v.index().unwrap_or(0)] = true;
-            }
-        }
-    }
-    live
-}
-
 /// One pass: every composite replaced by its decomposition. Also: whether there was one.
 fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<(Graph, Vec<Value>, bool)> {
     let data = from.data()?;
-    let live = live(&data, roots);
+    let live = data.live(roots);
     let decomposes = |node: &Node| match &node.kind {
         NodeKind::Op(op, attrs) => match op.lower(&Call { inputs: &data.input_types(node), attrs }) {
             Lowering::Decompose => true,
@@ -100,7 +85,7 @@ type Key = (&'static str, String, Vec<usize>);
 
 /// Live nodes with their work, equal ones merged.
 fn collect(data: &GraphData, roots: &[Value]) -> Result<(Vec<Primitive>, Vec<usize>)> {
-    let live = live(data, roots);
+    let live = data.live(roots);
     let mut all: Vec<Primitive> = Vec::new();
     let mut moved = vec![usize::MAX; data.nodes.len()];
     let mut known: HashMap<Key, usize> = HashMap::new();
