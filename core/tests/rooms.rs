@@ -29,6 +29,7 @@ const UNSAFE: &[&str] = &[
     "tensor/host.rs",
     "load/file.rs",
     "device/gpu/context.rs",
+    "device/gpu/ending.rs",
     "device/gpu/run.rs",
     "device/gpu/transfer.rs",
 ];

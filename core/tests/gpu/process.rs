@@ -11,19 +11,44 @@ fn again(test: &str, name: &str, value: &str) -> Output {
     command.output().unwrap()
 }
 
+/// Ends this process with the GPU in the midst of what is named; never returns.
+fn end_amid(what: &str) -> ! {
+    let device = devices::gpu().device;
+    match what {
+        "steps" => {
+            let mut s = small(&device, 200_000);
+            for _ in 0..3 {
+                s.step().unwrap();
+            }
+        }
+        // several threads compile kernels that nobody compiled before, and run them
+        "compiling" => {
+            let (begun, waiting) = std::sync::mpsc::channel();
+            for t in 0..3 {
+                let (device, begun) = (device.clone(), begun.clone());
+                std::thread::spawn(move || {
+                    for i in 1.. {
+                        let _ = begun.send(());
+                        small(&device, 3 * i + t).step().unwrap();
+                    }
+                });
+            }
+            (0..8 + std::process::id() % 8).for_each(|_| waiting.recv().unwrap());
+        }
+        other => panic!("{other}"),
+    }
+    std::process::exit(17)
+}
+
 #[test]
 fn a_process_may_end_with_work_under_way() {
-    if std::env::var_os("WEFT_TEST_EXITS").is_some() {
-        let mut s = small(&devices::gpu().device, 200_000);
-        for _ in 0..3 {
-            s.step().unwrap();
-        }
-        std::process::exit(17);
+    if let Some(what) = std::env::var_os("WEFT_TEST_EXITS") {
+        end_amid(what.to_str().unwrap());
     }
-    for _ in 0..5 {
-        let out = again("process::a_process_may_end_with_work_under_way", "WEFT_TEST_EXITS", "1");
+    for what in ["steps", "compiling"].into_iter().cycle().take(10) {
+        let out = again("process::a_process_may_end_with_work_under_way", "WEFT_TEST_EXITS", what);
         let said = String::from_utf8_lossy(&out.stderr).to_string();
-        assert_eq!(out.status.code(), Some(17), "{said}");
+        assert_eq!(out.status.code(), Some(17), "{what}: {said}");
     }
 }
 

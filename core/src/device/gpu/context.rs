@@ -68,6 +68,7 @@ impl Context {
             // SAFETY: the crate asks that no other of its contexts of an unlike kind is in use; headless ones are alike.
             unsafe { blade::Context::init(desc) }
         };
+        let _inside = super::ending::enter().ok_or_else(|| refused("the process ends".into()))?;
         let context = catch_unwind(AssertUnwindSafe(open))
             .map_err(|_| refused("the driver failed while it was opened".into()))?
             .map_err(|e| refused(e.to_string()))?;

@@ -5,6 +5,7 @@
 
 mod adapters;
 mod context;
+mod ending;
 mod executor;
 pub mod kernels;
 pub mod limits;
@@ -92,9 +93,11 @@ impl Gpu {
     }
 
     fn over(context: Arc<Context>) -> Result<Arc<Gpu>> {
+        ending::listen();
         let worker = worker::Worker::start(context.clone())?;
         let gpu = Arc::new(Gpu { worker, pipelines: Default::default(), context });
         selftest::run(&gpu)?;
+        ending::listen();
         Ok(gpu)
     }
 

@@ -1,6 +1,7 @@
 //! Compiled kernels of a device, by their text: sessions share them. Compiled on several threads, with progress.
 
 use super::context::{Context, Fault};
+use super::ending;
 use super::worker::translated;
 use crate::device::lock;
 use crate::device::progress::Progress;
@@ -34,6 +35,7 @@ pub struct Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
+        let Some(_inside) = ending::enter() else { return };
         let destroy = || self.context.blade.destroy_compute_pipeline(&mut self.blade);
         let _ = catch_unwind(AssertUnwindSafe(destroy));
     }
@@ -108,6 +110,10 @@ fn compile(context: &Arc<Context>, text: &str, bindings: usize) -> Result<Pipeli
     if bindings > NAMES.len() {
         return Err(Error::internal(format!("a kernel with {bindings} bindings")));
     }
+    let device = context.name.clone();
+    let Some(_inside) = ending::enter() else {
+        return Err(Error::DeviceLost { device, why: "the process ends".into() });
+    };
     let layout = blade::ShaderDataLayout {
         bindings: NAMES[..bindings].iter().map(|n| (*n, blade::ShaderBinding::Buffer)).collect(),
     };
@@ -123,7 +129,7 @@ fn compile(context: &Arc<Context>, text: &str, bindings: usize) -> Result<Pipeli
     };
     match catch_unwind(AssertUnwindSafe(make)) {
         Ok(Ok(pipeline)) => Ok(Pipeline { blade: pipeline, context: context.clone() }),
-        Ok(Err(why)) => Err(Error::Driver { device: context.name.clone(), why }),
+        Ok(Err(why)) => Err(Error::Driver { device, why }),
         Err(panic) => Err(translated(context, &*panic)),
     }
 }

@@ -2,6 +2,7 @@
 //! has finished, and turns panics from below into errors, after which the device counts as lost.
 
 use super::context::Context;
+use super::ending;
 use crate::device::lock;
 use crate::error::{Error, Result};
 use blade_graphics as blade;
@@ -72,7 +73,7 @@ impl Desk {
 
 /// The worker's other side.
 pub struct Worker {
-    sender: Mutex<Option<Sender<Job>>>,
+    sender: Arc<Mutex<Option<Sender<Job>>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -87,13 +88,21 @@ impl Worker {
         let thread = std::thread::Builder::new()
             .name("weft-gpu".into())
             .spawn(move || {
+                let Some(_inside) = ending::enter() else { return };
                 let transfer = super::transfer::Transfer::new(&context);
                 let mut desk = Desk { context, runs: Default::default(), transfer, waiting: vec![] };
                 serve(&mut desk, &receiver);
                 close(desk);
             })
             .map_err(|e| Error::Device { device: name, why: format!("no thread for it: {e}") })?;
-        Ok(Worker { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
+        let sender = Arc::new(Mutex::new(Some(sender)));
+        let woken = Arc::downgrade(&sender);
+        ending::at_end(move || {
+            woken
+                .upgrade()
+                .is_some_and(|s| lock(&s).as_ref().is_some_and(|s| s.send(Box::new(|_| {})).is_ok()))
+        });
+        Ok(Worker { sender, thread: Mutex::new(Some(thread)) })
     }
 
     /// Runs a job on the worker without waiting for it; a panic of the job loses the device.
@@ -155,8 +164,8 @@ impl Drop for Worker {
     fn drop(&mut self) {
         lock(&self.sender).take();
         if let Some(thread) = lock(&self.thread).take() {
-            // the last owner may be a job's own thread
-            if thread.thread().id() != std::thread::current().id() {
+            // the last owner may be a job's own thread; a process that ends has waited long enough
+            if thread.thread().id() != std::thread::current().id() && !ending::under_way() {
                 let _ = thread.join();
             }
         }
@@ -165,7 +174,7 @@ impl Drop for Worker {
 
 fn serve(desk: &mut Desk, jobs: &Receiver<Job>) {
     let mut since = Instant::now();
-    loop {
+    while !ending::under_way() {
         match jobs.try_recv() {
             Ok(job) => {
                 job(desk);
@@ -186,8 +195,8 @@ fn serve(desk: &mut Desk, jobs: &Receiver<Job>) {
             std::hint::spin_loop();
         } else {
             match jobs.recv() {
-                Ok(job) => job(desk),
-                Err(_) => return,
+                Ok(job) if !ending::under_way() => job(desk),
+                _ => return,
             }
             since = Instant::now();
         }
@@ -198,6 +207,12 @@ fn serve(desk: &mut Desk, jobs: &Receiver<Job>) {
 fn close(mut desk: Desk) {
     while !desk.waiting.is_empty() {
         desk.look(true);
+    }
+    if ending::under_way() {
+        // nothing is given back: the driver may be asked for nothing more
+        let context = desk.context.clone();
+        let _ = guarded(&context, || desk.settle());
+        return std::mem::forget(desk);
     }
     let _ = catch_unwind(AssertUnwindSafe(move || {
         let runs: Vec<_> = desk.runs.drain().map(|r| r.1).collect();

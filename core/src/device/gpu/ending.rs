@@ -1,0 +1,97 @@
+//! A process that ends. Drivers have exit handlers, which take down what their other threads still use: software Vulkan
+//! crashes when it compiles a kernel while LLVM's go. So before they run, work at the GPU is brought to an end, and no
+//! more is taken.
+
+use crate::device::lock;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long a process waits at its end for the GPU; work that takes longer is left under way.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+static ENDING: AtomicBool = AtomicBool::new(false);
+/// How many threads may be inside a driver.
+static INSIDE: Mutex<usize> = Mutex::new(0);
+static LEFT: Condvar = Condvar::new();
+/// What wakes each worker.
+static WAKE: Mutex<Vec<Box<dyn Fn() -> bool + Send>>> = Mutex::new(vec![]);
+
+thread_local! {
+    /// How often this thread is inside.
+    static OWN: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Held by a thread while it may call a driver.
+pub struct Inside(());
+
+/// Leave to call drivers; none while the process ends.
+pub fn enter() -> Option<Inside> {
+    let mut inside = lock(&INSIDE);
+    if under_way() {
+        return None;
+    }
+    *inside += 1;
+    OWN.set(OWN.get() + 1);
+    Some(Inside(()))
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        *lock(&INSIDE) -= 1;
+        // a thread's own values may be gone before it
+        let _ = OWN.try_with(|own| own.set(own.get() - 1));
+        LEFT.notify_all();
+    }
+}
+
+/// Whether the process ends.
+pub fn under_way() -> bool {
+    ENDING.load(Ordering::Acquire)
+}
+
+/// Calls `wake` when the process ends, and at times before, until it gives `false`.
+pub fn at_end(wake: impl Fn() -> bool + Send + 'static) {
+    let mut all = lock(&WAKE);
+    all.retain(|w| w());
+    all.push(Box::new(wake));
+}
+
+/// Asks the system to call us at the end, before the handlers that are there by now: it calls the last first. Drivers
+/// add theirs when they are loaded, and when they first compile; after the first few times there are no new ones.
+pub fn listen() {
+    static TIMES: AtomicUsize = AtomicUsize::new(0);
+    if TIMES.fetch_add(1, Ordering::Relaxed) < 8 {
+        #[cfg(unix)]
+        {
+            unsafe extern "C" {
+                fn atexit(handler: extern "C" fn()) -> std::ffi::c_int;
+            }
+            extern "C" fn handler() {
+                let _ = std::panic::catch_unwind(end);
+            }
+            // SAFETY: the C library's own declaration; the handler takes nothing and lets no panic out.
+            let _ = unsafe { atexit(handler) };
+        }
+    }
+}
+
+/// Lets nobody in any more, and waits until all are out.
+#[cfg_attr(not(unix), allow(dead_code))]
+fn end() {
+    let since = Instant::now();
+    let mut inside = lock(&INSIDE);
+    ENDING.store(true, Ordering::Release);
+    drop(inside);
+    lock(&WAKE).iter().for_each(|wake| {
+        wake();
+    });
+    inside = lock(&INSIDE);
+    // a callback of ours may be what ends the process
+    let own = OWN.try_with(Cell::get).unwrap_or(0);
+    while *inside > own {
+        let Some(left) = PATIENCE.checked_sub(since.elapsed()) else { return };
+        inside = LEFT.wait_timeout(inside, left).unwrap_or_else(|e| e.into_inner()).0;
+    }
+}
