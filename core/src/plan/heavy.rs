@@ -223,7 +223,7 @@ impl Emitter<'_> {
             self.set_place(i, buffer);
         }
         let out = Operand { buffer, dtype: DType::F32, offset: layout.offset, strides: layout.strides };
-        Ok(Work::Attention(Attention { inputs, out }))
+        Ok(Work::Attention(Attention { inputs, out, kept: None }))
     }
 
     fn attention_grad(&mut self, i: usize, form: AttentionForm) -> Result<Work> {
@@ -231,7 +231,7 @@ impl Emitter<'_> {
         let up = self.unit_last(self.nodes[i].inputs[3])?;
         let shapes = [0, 1, 2].map(|n| self.shape(self.nodes[i].inputs[n]));
         let outs = self.parts(i, shapes);
-        Ok(Work::AttentionGrad(AttentionGrad { inputs, up, outs }))
+        Ok(Work::AttentionGrad(AttentionGrad { inputs, up, outs, kept: None }))
     }
 
     /// q, k and v, the first inputs of a node, and the mask, if it has so many.

@@ -19,6 +19,8 @@ mod halves;
 #[cfg(feature = "compiler")]
 mod heavy;
 #[cfg(feature = "compiler")]
+mod kept;
+#[cfg(feature = "compiler")]
 mod layout;
 pub mod memory;
 #[cfg(feature = "compiler")]
@@ -42,8 +44,8 @@ pub use wire::FORMAT;
 
 pub use step::{
     Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, Formula, Gradient,
-    IndexKind, IndexWork, Operand, Place, Plan, Pool, Port, Product, Prologue, RowResult, Rowwise, Scan,
-    StatePort, Step, Work,
+    IndexKind, IndexWork, Kept, Operand, Place, Plan, Pool, Port, Product, Prologue, RowResult, Rowwise,
+    Scan, StatePort, Step, Work,
 };
 
 #[cfg(feature = "compiler")]
@@ -172,6 +174,9 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let mut plan = e.plan;
     plan.unfused = options.no_fusion;
     plan.shares_dispatches = options.shared_dispatches && !options.no_fusion;
+    if !options.no_fusion {
+        kept::keep_rows(&mut plan);
+    }
     if options.norms_in_products && !options.no_fusion {
         prologue::take_norms(&mut plan);
     }
@@ -225,10 +230,12 @@ impl Work {
             }
             Work::Attention(w) => {
                 w.inputs.operands().for_each(|o| f(o, false));
+                w.kept.iter().for_each(|o| f(o, true));
                 f(&w.out, true);
             }
             Work::AttentionGrad(w) => {
-                w.inputs.operands().chain([&w.up]).for_each(|o| f(o, false));
+                let kept = w.kept.iter().flat_map(|k| [&k.out, &k.rows]);
+                w.inputs.operands().chain([&w.up]).chain(kept).for_each(|o| f(o, false));
                 w.outs.iter().for_each(|o| f(o, true));
             }
             Work::Index(w) => {

@@ -288,6 +288,9 @@ pub struct Attention {
     pub inputs: AttentionInputs,
     /// Over `[b, h, l, d_v]`.
     pub out: Operand,
+    /// Kept for the gradient: each row's largest score and the inverse of its sum of weights, f32, contiguous over
+    /// `[b, h, l, 2]`.
+    pub kept: Option<Operand>,
 }
 
 /// Gradients of [`Attention`] with respect to q, k and v, in f32. Stride 1 along the last axis of up.
@@ -299,6 +302,17 @@ pub struct AttentionGrad {
     pub up: Operand,
     /// dq over `[b, h, l, d]`, dk over `[b, h_kv, s, d]`, dv over `[b, h_kv, s, d_v]`, of any strides.
     pub outs: [Operand; 3],
+    /// What the forward pass kept; otherwise it is computed anew.
+    pub kept: Option<Kept>,
+}
+
+/// What attention keeps for its gradient.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Its output, over `[b, h, l, d_v]`; stride 1 along the last axis.
+    pub out: Operand,
+    /// [`Attention::kept`].
+    pub rows: Operand,
 }
 
 /// What attention reads. Stride 1 along the last axis of q, k and v.

@@ -1,5 +1,6 @@
 //! The GPU device as applications meet it: training, errors of data and of drivers, several sessions, memory, sharing.
 
+mod attention;
 #[path = "../devices/mod.rs"]
 mod devices;
 mod faults;

@@ -248,7 +248,22 @@ fn levels(nodes: &mut [Node], steps: &[Step], layouts: &Layouts) {
             }
         }
     }
-    nodes.sort_by_key(|n| n.level);
+    nodes.sort_by_key(|n| (n.level, std::cmp::Reverse(depth(&steps[n.step].work))));
+}
+
+/// How much a thread does one after the other, roughly. Of what runs side by side, what takes long begins first: begun
+/// last, it would run on alone.
+fn depth(work: &Work) -> usize {
+    match work {
+        Work::Product(w) => w.k,
+        Work::Convolution(w) => w.weight_shape.iter().skip(1).product(),
+        Work::Attention(Attention { inputs: w, .. })
+        | Work::AttentionGrad(AttentionGrad { inputs: w, .. }) => w.s.saturating_mul(w.d),
+        Work::Rowwise(w) if !w.reductions.is_empty() => {
+            w.domain.iter().zip(&w.reduced).filter(|(_, r)| **r).map(|(n, _)| n).product()
+        }
+        _ => 0,
+    }
 }
 
 /// Joins kernels of a level that may share a dispatch.

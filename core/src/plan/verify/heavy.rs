@@ -4,8 +4,8 @@ use super::reach::{MOST, bounded, count};
 use super::{Checked, Checker, refuse};
 use crate::plan::step::FEW_COLUMNS;
 use crate::plan::{
-    Attention, AttentionGrad, AttentionInputs, Convolution, IndexKind, IndexWork, Operand, Pool, Product,
-    Scan,
+    Attention, AttentionGrad, AttentionInputs, Convolution, IndexKind, IndexWork, Kept, Operand, Pool,
+    Product, Scan,
 };
 use crate::tensor::DType;
 
@@ -134,26 +134,36 @@ impl Checker<'_> {
     }
 
     pub(super) fn attention(&self, w: &Attention) -> Checked<()> {
-        let Attention { inputs, out } = w;
+        let Attention { inputs, out, kept } = w;
         self.attention_inputs(inputs)?;
         all_f32(&[out])?;
         self.writes(out, &[inputs.b, inputs.h, inputs.l, inputs.d_v])?;
         adjacent(out, inputs.d_v)?;
-        self.apart(out, inputs.operands())
+        self.apart(out, inputs.operands())?;
+        kept.iter().try_for_each(|rows| {
+            self.writes_run_as(rows, DType::F32, count(&[inputs.b, inputs.h, inputs.l, 2])?)?;
+            self.apart(rows, inputs.operands().chain([out]))
+        })
     }
 
     pub(super) fn attention_grad(&self, w: &AttentionGrad) -> Checked<()> {
-        let AttentionGrad { inputs, up, outs } = w;
+        let AttentionGrad { inputs, up, outs, kept } = w;
         self.attention_inputs(inputs)?;
         let &AttentionInputs { b, h, h_kv, l, s, d, d_v, .. } = inputs;
         self.reads_as(up, DType::F32, &[b, h, l, d_v])?;
         adjacent(up, d_v)?;
+        if let Some(Kept { out, rows }) = kept {
+            self.reads_as(out, DType::F32, &[b, h, l, d_v])?;
+            adjacent(out, d_v)?;
+            self.reads_run_as(rows, DType::F32, count(&[b, h, l, 2])?)?;
+        }
+        let kept: Vec<&Operand> = kept.iter().flat_map(|k| [&k.out, &k.rows]).collect();
         let shapes = [[b, h, l, d], [b, h_kv, s, d], [b, h_kv, s, d_v]];
         all_f32(&outs.iter().collect::<Vec<_>>())?;
         // they may lie among each other in one buffer, as their readers walk them
         outs.iter().zip(shapes).try_for_each(|(out, shape)| {
             self.writes(out, &shape)?;
-            self.apart(out, inputs.operands().chain([up]))
+            self.apart(out, inputs.operands().chain([up]).chain(kept.iter().copied()))
         })
     }
 

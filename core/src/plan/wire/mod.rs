@@ -17,7 +17,7 @@ pub(crate) use read::{Damage, Reader};
 pub(crate) use write::Writer;
 
 /// Number of the format; grows with every change.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Where the bytes of constants begin.
 pub const ALIGN: usize = 64;

@@ -5,8 +5,8 @@ use super::write::Writer;
 use crate::expr::{Instr, Tape};
 use crate::graph::{AttentionForm, ConvolutionForm, PoolForm};
 use crate::plan::{
-    Attention, AttentionGrad, AttentionInputs, Convolution, Epilogue, Formula, IndexWork, Operand, Pool,
-    Product, Prologue, RowResult, Rowwise, Scan, Step, Work,
+    Attention, AttentionGrad, AttentionInputs, Convolution, Epilogue, Formula, IndexWork, Kept, Operand,
+    Pool, Product, Prologue, RowResult, Rowwise, Scan, Step, Work,
 };
 
 impl Writer {
@@ -26,16 +26,21 @@ impl Writer {
                 self.byte(2);
                 self.convolution(w);
             }
-            Work::Attention(Attention { inputs, out }) => {
+            Work::Attention(Attention { inputs, out, kept }) => {
                 self.byte(3);
                 self.attention(inputs);
                 self.operand(out);
+                self.maybe(kept.as_ref(), Writer::operand);
             }
-            Work::AttentionGrad(AttentionGrad { inputs, up, outs }) => {
+            Work::AttentionGrad(AttentionGrad { inputs, up, outs, kept }) => {
                 self.byte(4);
                 self.attention(inputs);
                 self.operand(up);
                 outs.iter().for_each(|o| self.operand(o));
+                self.maybe(kept.as_ref(), |w, Kept { out, rows }| {
+                    w.operand(out);
+                    w.operand(rows);
+                });
             }
             Work::Index(w) => {
                 self.byte(5);
@@ -237,11 +242,15 @@ impl Reader {
             0 => Work::Rowwise(self.rowwise()?),
             1 => Work::Product(self.product()?),
             2 => Work::Convolution(self.convolution()?),
-            3 => Work::Attention(Attention { inputs: self.attention()?, out: self.operand()? }),
+            3 => {
+                let (inputs, out) = (self.attention()?, self.operand()?);
+                Work::Attention(Attention { inputs, out, kept: self.maybe(Reader::operand)? })
+            }
             4 => {
                 let (inputs, up) = (self.attention()?, self.operand()?);
                 let outs = [self.operand()?, self.operand()?, self.operand()?];
-                Work::AttentionGrad(AttentionGrad { inputs, up, outs })
+                let kept = self.maybe(|r| Ok(Kept { out: r.operand()?, rows: r.operand()? }))?;
+                Work::AttentionGrad(AttentionGrad { inputs, up, outs, kept })
             }
             5 => Work::Index(self.index()?),
             6 => {

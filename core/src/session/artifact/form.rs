@@ -150,7 +150,10 @@ fn contents(r: &mut Reader) -> std::result::Result<Artifact, Refusal> {
         if let Err(flaw) = verify(plan) {
             return refuse("plan", format!("{}: {}", flaw.part, flaw.wanted), flaw.came);
         }
-        let on_gpu = |w: &Work| matches!(w, Work::AttentionGrad(_));
+        let on_gpu = |w: &Work| match w {
+            Work::Attention(a) => a.kept.is_some(),
+            w => matches!(w, Work::AttentionGrad(_)),
+        };
         if !profile.is_gpu() && plan.once.iter().chain(&plan.steps).any(|s| on_gpu(&s.work)) {
             return refuse("plan", "steps that a CPU has", "the gradient of attention in one");
         }

@@ -61,7 +61,7 @@ impl PreparedAttention {
 
     /// Prepares the step for `isa`.
     pub fn new_on(isa: Isa, plan: &plan::Attention) -> Self {
-        let plan::Attention { inputs: plan, out } = plan.clone();
+        let plan::Attention { inputs: plan, out, .. } = plan.clone();
         let group = plan.h / plan.h_kv;
         let few = group * plan.l <= FEW;
         let blocks = if few { vec![] } else { block::cut(isa, plan.l, group) };

@@ -108,7 +108,7 @@ fn problem(case: &Case, noise: &mut Noise) -> Problem {
     };
     let [q, k, v, out] = operands.try_into().unwrap();
     let inputs = plan::AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask };
-    Problem { plan: plan::Attention { inputs, out }, buffers }
+    Problem { plan: plan::Attention { inputs, out, kept: None }, buffers }
 }
 
 fn get(problem: &Problem, operand: &Operand, at: [usize; 4]) -> f64 {

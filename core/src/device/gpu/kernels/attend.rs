@@ -5,16 +5,19 @@ use super::{Made, Precision};
 use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::source::{Layouts, Source};
 use crate::device::gpu::wgsl::walk;
-use crate::plan::{Attention, AttentionGrad, AttentionInputs, Operand};
+use crate::plan::{Attention, AttentionGrad, AttentionInputs, Kept, Operand};
 
 /// The kernels of attention.
 pub fn forward(w: &Attention, layouts: &Layouts, limits: &Limits, precision: Precision) -> Made {
-    let problem = problem(&w.inputs, None);
+    let problem = Problem { kept: w.kept.is_some(), ..problem(&w.inputs, None) };
     let skeleton = attention::forward(&problem, &allowed(limits, precision));
     made(&skeleton, layouts, |source, hole| match hole {
         "store" => {
             let at = address(&w.out, ["b", "h", "i", "e"]);
             Some(source.store(&w.out, &at, "v"))
+        }
+        "kept_store" => {
+            w.kept.as_ref().map(|rows| source.store(rows, &format!("(i + {}u)", rows.offset), "v"))
         }
         _ => read(source, hole, &w.inputs, None),
     })
@@ -22,23 +25,36 @@ pub fn forward(w: &Attention, layouts: &Layouts, limits: &Limits, precision: Pre
 
 /// The kernels of attention's gradient.
 pub fn backward(w: &AttentionGrad, layouts: &Layouts, limits: &Limits) -> Made {
-    let p = problem(&w.inputs, Some(&w.up));
+    let mut p = problem(&w.inputs, Some(&w.up));
+    p.kept = w.kept.is_some();
+    p.vectors.out = w.kept.as_ref().is_some_and(|k| in_fours(&k.out));
     let skeleton = attention::backward(&p, &allowed(limits, Precision::Full));
     made(&skeleton, layouts, |source, hole| {
         let (out, names) = match hole {
             "store_dq" => (&w.outs[0], ["b", "h", "i", "e"]),
             "store_dk" => (&w.outs[1], ["b", "g", "j", "e"]),
             "store_dv" => (&w.outs[2], ["b", "g", "j", "e"]),
+            "load_o" | "load_o4" | "kept_load" => return reread(source, hole, w.kept.as_ref()?),
             _ => return read(source, hole, &w.inputs, Some(&w.up)),
         };
         Some(source.store(out, &address(out, names), "v"))
     })
 }
 
+/// Whether an operand's elements can be read four at a time.
+fn in_fours(o: &Operand) -> bool {
+    o.strides[3] == 1 && o.offset % 4 == 0 && o.strides[..3].iter().all(|s| s % 4 == 0)
+}
+
 fn problem(w: &AttentionInputs, up: Option<&Operand>) -> Problem {
     let &AttentionInputs { b, h, h_kv, l, s, d, d_v, .. } = w;
-    let vector =
-        |o: &Operand| o.strides[3] == 1 && o.offset % 4 == 0 && o.strides[..3].iter().all(|s| s % 4 == 0);
+    let vectors = Vectors {
+        q: in_fours(&w.q),
+        k: in_fours(&w.k),
+        v: in_fours(&w.v),
+        up: up.is_some_and(in_fours),
+        out: false,
+    };
     Problem {
         b,
         h,
@@ -51,7 +67,8 @@ fn problem(w: &AttentionInputs, up: Option<&Operand>) -> Problem {
         causal: w.form.causal,
         window: w.form.window,
         masked: w.form.masked,
-        vectors: Vectors { q: vector(&w.q), k: vector(&w.k), v: vector(&w.v), up: up.is_some_and(vector) },
+        kept: false,
+        vectors,
     }
 }
 
@@ -83,6 +100,17 @@ fn read(source: &mut Source<'_>, hole: &str, w: &AttentionInputs, up: Option<&Op
     };
     let at = address(o, names);
     let value = if hole.ends_with('4') { source.load4(o, &at) } else { source.load(o, &at) };
+    Some(format!("return {value};"))
+}
+
+/// What a hole returns that reads what the forward pass kept.
+fn reread(source: &mut Source<'_>, hole: &str, kept: &Kept) -> Option<String> {
+    let at = address(&kept.out, ["b", "h", "i", "e"]);
+    let value = match hole {
+        "load_o" => source.load(&kept.out, &at),
+        "load_o4" => source.load4(&kept.out, &at),
+        _ => source.load(&kept.rows, &format!("(i + {}u)", kept.rows.offset)),
+    };
     Some(format!("return {value};"))
 }
 

@@ -1,5 +1,6 @@
-//! The gradient in three passes: statistics of the rows, then dk and dv, then dq. Where keys (or queries)
-//! are too few to fill the device, what they are summed over is split, and two more passes add the parts.
+//! The gradient in three passes: statistics of the rows, unless the forward pass kept them, then dk and dv, then dq.
+//! Where keys (or queries) are too few to fill the device, what they are summed over is split, and two more passes add
+//! the parts.
 
 use super::choice::{Tiling, choose};
 use super::roles::{Role, constants, real};
@@ -8,13 +9,14 @@ use super::{Kernel, Limits, Pass, Problem, grid};
 use std::fmt::Write;
 
 /// dq, dk and dv. Holes: `load_q`, `load_k`, `load_v`, `load_do` (or their forms of four), `load_mask`,
-/// `stat_store`, `stat_load`, `store_dq`, `store_dk`, `store_dv`. A pass may call both `stat` holes.
+/// `stat_store`, `stat_load`, `store_dq`, `store_dk`, `store_dv`; if statistics are kept, `load_o` (or its form of
+/// four) and `kept_load`. A pass may call both `stat` holes.
 pub fn backward(p: &Problem, limits: &Limits) -> Kernel {
-    let stats = choose(p, Role::Stats, limits, false);
-    let lines = p.b * p.h_kv * p.rows() * (2 + stats.slices);
-    let parts = stats.slices;
+    let stats = (!p.kept).then(|| choose(p, Role::Stats, limits, false));
+    let parts = stats.map_or(0, |s| s.slices);
+    let lines = stats.map_or(0, |s| p.b * p.h_kv * p.rows() * (2 + s.slices));
     let pass = |role, t: &Tiling| Writer::new(p, role, t, limits.software, parts).write();
-    let mut passes = vec![pass(Role::Stats, &stats)];
+    let mut passes: Vec<Pass> = stats.iter().map(|t| pass(Role::Stats, t)).collect();
     let mut scratch = lines;
     for role in [Role::Keys, Role::Queries] {
         let t = choose(p, role, limits, true);
@@ -69,6 +71,11 @@ impl Writer<'_> {
     /// Reads a row's statistics: largest score, inverse sum, Σ do·o.
     pub(super) fn stat_of(&mut self) {
         let (width, out) = (self.parts + 2, &mut self.text);
+        if self.p.kept {
+            line!(out, "fn stat_of(line: u32) -> vec4<f32> {{");
+            line!(out, "return vec4<f32>(kept_load(line * 2u), kept_load(line * 2u + 1u), 0f, 0f);\n}}");
+            return;
+        }
         line!(out, "fn stat_of(line: u32) -> vec4<f32> {{\nvar mean = 0f;");
         line!(out, "for (var n = 2u; n < {width}u; n++) {{ mean += stat_load(line * {width}u + n); }}");
         line!(

@@ -8,12 +8,13 @@ use crate::device::gpu::wgsl::lanes::LANES;
 use std::fmt::Write;
 
 /// softmax(q·kᵀ·scale + mask)·v. Holes: `load_q`, `load_k`, `load_v` (or their forms of four),
-/// `load_mask`, `store`; with two passes, `part_store` and `part_load`.
+/// `load_mask`, `store`, `kept_store`; with two passes, `part_store` and `part_load`.
 pub fn forward(p: &Problem, limits: &Limits) -> Kernel {
-    if few::fits(p, limits) {
+    // what is kept for a gradient, only the tiled form writes
+    if !p.kept && few::fits(p, limits) {
         return few::forward(p);
     }
-    if let Some(pass) = coop::forward(p, limits) {
+    if let Some(pass) = coop::forward(p, limits).filter(|_| !p.kept) {
         return Kernel { passes: vec![pass], scratch: 0 };
     }
     let t = choose(p, Role::Forward, limits, true);
@@ -46,6 +47,11 @@ fn merge(p: &Problem, t: &Tiling) -> Pass {
     for n in 0..t.splits {
         line!(out, "let share_{n} = exp(top_{n} - largest);");
         line!(out, "sum = fma(sum_{n}, share_{n}, sum);\nvalue = fma(value_{n}, share_{n}, value);");
+    }
+    if p.kept {
+        let out = &mut text;
+        line!(out, "if (e == 0u) {{\nkept_store(line * 2u, largest);");
+        line!(out, "kept_store(line * 2u + 1u, select(1f / sum, 0f, sum == 0f));\n}}");
     }
     text.push_str(MERGE_CLOSE);
     Pass { text, workgroups, threads: THREADS as u32, enables: &[] }
@@ -111,6 +117,10 @@ impl Writer<'_> {
             line!(self.text, "if (row0 + r_{m} < ROWS) {{\nlet row = row0 + r_{m};");
             let call = if t.splits == 1 {
                 line!(self.text, "let inverse = select(1f / sum_{m}, 0f, sum_{m} == 0f);");
+                if p.kept {
+                    line!(self.text, "if (tx == 0u && slice == 0u) {{\nlet line = (bg * ROWS + row) * 2u;");
+                    line!(self.text, "kept_store(line, max_{m});\nkept_store(line + 1u, inverse);\n}}");
+                }
                 "store(b, g * GROUP + row / L, row % L, {e}, {v} * inverse);"
             } else {
                 line!(self.text, "let at = ((bg * ROWS + row) * {}u + part) * (DV + 2u);", t.splits);

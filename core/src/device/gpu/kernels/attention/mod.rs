@@ -1,4 +1,4 @@
-//! Attention on GPUs: writes the WGSL of the forward pass and of the three passes of its gradient.
+//! Attention on GPUs: writes the WGSL of the forward pass and of the passes of its gradient.
 //!
 //! Knows sizes and limits only. A text declares no bindings and has one entry point, `main`; it reads and
 //! writes through *hole functions* (the list [`HOLES`]) that whoever runs it adds. It never calls one
@@ -18,6 +18,7 @@ mod choice;
 mod coop;
 mod few;
 mod forward;
+mod means;
 mod roles;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,8 @@ use crate::device::gpu::wgsl::walk;
 
 /// The holes, with their signatures: `b`, `h`, `g` count batches, query heads and key heads, `i` queries,
 /// `j` keys, `e` elements of a head. A form ending in 4 gives elements `e..e + 4`, `e` a multiple of 4.
-/// `part` and `stat` are f32 scratch of [`Kernel::scratch`] elements, kept from one pass to the next.
+/// `part` and `stat` are f32 scratch of [`Kernel::scratch`] elements, kept from one pass to the next; `kept` is what the
+/// forward pass leaves for the gradient, `[b, h, l, 2]`: a row's largest score and the inverse of its sum of weights.
 pub const HOLES: &[(&str, &str)] = &[
     ("load_q", "(b: u32, h: u32, i: u32, e: u32) -> f32"),
     ("load_q4", "(b: u32, h: u32, i: u32, e: u32) -> vec4<f32>"),
@@ -40,6 +42,8 @@ pub const HOLES: &[(&str, &str)] = &[
     ("load_v4", "(b: u32, g: u32, j: u32, e: u32) -> vec4<f32>"),
     ("load_do", "(b: u32, h: u32, i: u32, e: u32) -> f32"),
     ("load_do4", "(b: u32, h: u32, i: u32, e: u32) -> vec4<f32>"),
+    ("load_o", "(b: u32, h: u32, i: u32, e: u32) -> f32"),
+    ("load_o4", "(b: u32, h: u32, i: u32, e: u32) -> vec4<f32>"),
     ("load_mask", "(b: u32, h: u32, i: u32, j: u32) -> f32"),
     ("store", "(b: u32, h: u32, i: u32, e: u32, v: f32)"),
     ("store_dq", "(b: u32, h: u32, i: u32, e: u32, v: f32)"),
@@ -49,6 +53,8 @@ pub const HOLES: &[(&str, &str)] = &[
     ("part_load", "(i: u32) -> f32"),
     ("stat_store", "(i: u32, v: f32)"),
     ("stat_load", "(i: u32) -> f32"),
+    ("kept_store", "(i: u32, v: f32)"),
+    ("kept_load", "(i: u32) -> f32"),
 ];
 
 /// q `[b, h, l, d]`, k `[b, h_kv, s, d]`, v `[b, h_kv, s, d_v]`; no size is 0 and `h_kv` divides `h`.
@@ -76,6 +82,8 @@ pub struct Problem {
     pub window: usize,
     /// There is a mask.
     pub masked: bool,
+    /// The forward pass writes what the gradient needs of its rows, and the gradient reads it, and the output too.
+    pub kept: bool,
     /// Which operands have holes of four elements.
     pub vectors: Vectors,
 }
@@ -91,6 +99,8 @@ pub struct Vectors {
     pub v: bool,
     /// `load_do4`.
     pub up: bool,
+    /// `load_o4`.
+    pub out: bool,
 }
 
 /// What the device allows.

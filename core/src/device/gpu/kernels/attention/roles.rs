@@ -25,6 +25,7 @@ pub(super) enum Input {
     K,
     V,
     Up,
+    Out,
 }
 
 impl Input {
@@ -34,11 +35,12 @@ impl Input {
             Input::K => "k",
             Input::V => "v",
             Input::Up => "do",
+            Input::Out => "o",
         }
     }
 
     fn has_queries(self) -> bool {
-        matches!(self, Input::Q | Input::Up)
+        matches!(self, Input::Q | Input::Up | Input::Out)
     }
 
     /// Elements of a row.
@@ -61,6 +63,7 @@ impl Input {
             Input::K => v.k,
             Input::V => v.v,
             Input::Up => v.up,
+            Input::Out => v.out,
         };
         has && self.width(p).is_multiple_of(4)
     }
@@ -121,7 +124,7 @@ pub(super) fn real(v: f32) -> String {
 
 impl Writer<'_> {
     pub(super) fn declarations(&mut self) {
-        let (p, t, role) = (self.p, self.t, self.role);
+        let (p, t, role, means) = (self.p, self.t, self.role, self.sums_means());
         let out = &mut self.text;
         out.push_str(&constants(p));
         line!(out, "const TX = {}u;\nconst TY = {}u;", t.tx, t.ty);
@@ -144,6 +147,9 @@ impl Writer<'_> {
         }
         if role == Role::Keys {
             line!(out, "var<workgroup> stats: array<vec4<f32>, {}>;", t.cols);
+        }
+        if means {
+            line!(out, "var<workgroup> means: array<f32, {}>;", t.threads());
         }
         out.push_str(PRELUDE);
         for input in self.inputs() {

@@ -53,7 +53,11 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) fn inputs(&self) -> Vec<Input> {
-        let extra: &[Input] = if self.role == Role::Stats { &[Input::Up] } else { &[] };
+        let extra: &[Input] = match self.role {
+            Role::Stats => &[Input::Up],
+            _ if self.sums_means() => &[Input::Out],
+            _ => &[],
+        };
         [self.role.resident(), self.role.streamed(), extra].concat()
     }
 
@@ -125,6 +129,11 @@ impl<'a> Writer<'a> {
                 self.stage(input, t.rows, "row0", "limit", false);
             }
         }
+        let kept = self.sums_means();
+        if kept && role == Role::Queries {
+            self.means(t.rows, "row0", "limit");
+            line!(self.text, "workgroupBarrier();");
+        }
         for m in 0..self.tm() {
             let out = &mut self.text;
             match role {
@@ -134,6 +143,9 @@ impl<'a> Writer<'a> {
                 Role::Queries => {
                     line!(out, "var st_{m} = vec4<f32>();");
                     line!(out, "if (row0 + r_{m} < ROWS) {{ st_{m} = stat_of(bg * ROWS + row0 + r_{m}); }}");
+                    if kept {
+                        line!(out, "st_{m}.z = {};", t.mean(t.rows, &format!("r_{m}")));
+                    }
                 }
                 Role::Keys => {}
             }
@@ -197,6 +209,9 @@ impl<'a> Writer<'a> {
             }
         }
         if role == Role::Keys {
+            if self.sums_means() {
+                self.means(t.cols, "col0", "end");
+            }
             let out = &mut self.text;
             out.push_str(&repeat(self.software, "n", t.cols.div_ceil(t.threads())));
             line!(out, "let x = lid + n * {}u;\nif (x >= {}u) {{ break; }}", t.threads(), t.cols);
@@ -259,7 +274,7 @@ impl<'a> Writer<'a> {
 
     /// From products to weights in workgroup memory.
     fn weights(&mut self) {
-        let (tm, tn, role) = (self.tm(), self.tn(), self.role);
+        let (tm, tn, role, t, kept) = (self.tm(), self.tn(), self.role, self.t, self.sums_means());
         let out = &mut self.text;
         for (m, n) in pairs(tm, tn) {
             let (row, col) = (format!("row0 + r_{m}"), format!("col0 + tx * {tn}u + {n}u"));
@@ -271,7 +286,13 @@ impl<'a> Writer<'a> {
             self.online();
         } else {
             for n in 0..if role == Role::Keys { tn } else { 0 } {
-                line!(out, "let st_{n} = stats[tx * {tn}u + {n}u];");
+                let col = format!("tx * {tn}u + {n}u");
+                if kept {
+                    let mean = t.mean(t.cols, &col);
+                    line!(out, "let st_{n} = vec4<f32>(stats[{col}].xy, {mean}, 0f);");
+                } else {
+                    line!(out, "let st_{n} = stats[{col}];");
+                }
             }
             for (m, n) in pairs(tm, tn) {
                 let st = format!("st_{}", if role == Role::Keys { n } else { m });
