@@ -20,11 +20,15 @@ pub enum Store {
 }
 
 impl Store {
-    /// Weights of those names and types; without a tensor, zeros.
+    /// Weights of those names and types; without a tensor, zeros. On a GPU, those named `together` lie so if they can.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
-    pub fn new(device: &Device, all: Vec<(String, TensorType, Option<Tensor<'static>>)>) -> Result<Store> {
+    pub fn new(
+        device: &Device,
+        all: Vec<(String, TensorType, Option<Tensor<'static>>)>,
+        together: &[Vec<String>],
+    ) -> Result<Store> {
         match device.inner() {
             Inner::Cpu(_) => {
                 let stored = |(name, ty, tensor): (String, TensorType, Option<Tensor<'static>>)| match tensor
@@ -34,7 +38,7 @@ impl Store {
                 };
                 Ok(Store::Cpu(cpu::Store::new(all.into_iter().map(stored).collect::<Result<_>>()?)))
             }
-            Inner::Gpu(g) => Ok(Store::Gpu(gpu::Store::new(g, all)?)),
+            Inner::Gpu(g) => Ok(Store::Gpu(gpu::Store::new(g, all, together)?)),
         }
     }
 
@@ -125,6 +129,14 @@ impl Prepared {
         match self {
             Prepared::Cpu => None,
             Prepared::Gpu(p) => Some(&p.program.texts),
+        }
+    }
+
+    /// Parameters, by their numbers, that it wants to lie one after the other.
+    pub fn together(&self) -> &[Vec<usize>] {
+        match self {
+            Prepared::Cpu => &[],
+            Prepared::Gpu(p) => p.together(),
         }
     }
 }

@@ -98,7 +98,8 @@ impl Compiled {
     /// [`Error::MissingWeight`], [`Error::WeightType`], [`Error::OutOfMemory`]; [`Error::Device`] if it was compiled
     /// for the profile of a device that is not attached.
     pub fn init(&self, weights: &Weights) -> Result<Session> {
-        let (parameters, warnings) = Parameters::bind(self.here()?.0, &self.plan.parameters, weights)?;
+        let (device, ports) = (self.here()?.0, &self.plan.parameters);
+        let (parameters, warnings) = Parameters::bind(device, ports, weights, &self.together())?;
         Session::new(self, parameters, warnings)
     }
 
@@ -115,7 +116,18 @@ impl Compiled {
     /// # Errors
     /// [`Error::OutOfMemory`]; [`Error::Device`] as for [`init`](Compiled::init).
     pub fn init_zeros(&self) -> Result<Session> {
-        Session::new(self, Parameters::zeros(self.here()?.0, &self.plan.parameters)?, vec![])
+        Session::new(
+            self,
+            Parameters::zeros(self.here()?.0, &self.plan.parameters, &self.together())?,
+            vec![],
+        )
+    }
+
+    /// Names of parameters that it wants to lie one after the other.
+    pub(super) fn together(&self) -> Vec<Vec<String>> {
+        let name = |&i: &usize| self.plan.parameters[i].name.clone();
+        let all = self.here.iter().flat_map(|(_, prepared)| prepared.together());
+        all.map(|run| run.iter().map(name).collect()).collect()
     }
 
     /// The device it was compiled for, if that is attached.

@@ -20,6 +20,7 @@ impl Parameters {
         device: &Device,
         ports: &[Port],
         weights: &Weights,
+        together: &[Vec<String>],
     ) -> Result<(Parameters, Vec<String>)> {
         for port in ports {
             let wanted = TensorType::new(port.dtype, port.shape.clone());
@@ -45,14 +46,14 @@ impl Parameters {
         let extra = weights.iter().filter(|(name, _)| !used(name));
         let warnings =
             extra.map(|(n, t)| format!("weight \"{n}\" ({}) is not used by the graph", t.ty())).collect();
-        Ok((Parameters { store: Arc::new(RwLock::new(Store::new(device, stored)?)) }, warnings))
+        Ok((Parameters { store: Arc::new(RwLock::new(Store::new(device, stored, together)?)) }, warnings))
     }
 
     /// Parameters of zeros.
-    pub(super) fn zeros(device: &Device, ports: &[Port]) -> Result<Parameters> {
+    pub(super) fn zeros(device: &Device, ports: &[Port], together: &[Vec<String>]) -> Result<Parameters> {
         let zeros = |p: &Port| (p.name.clone(), TensorType::new(p.dtype, p.shape.clone()), None);
         let stored = ports.iter().map(zeros).collect();
-        Ok(Parameters { store: Arc::new(RwLock::new(Store::new(device, stored)?)) })
+        Ok(Parameters { store: Arc::new(RwLock::new(Store::new(device, stored, together)?)) })
     }
 
     /// Where each of a plan's ports is in this set.

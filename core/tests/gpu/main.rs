@@ -7,6 +7,7 @@ mod faults;
 mod large;
 mod process;
 mod sharing;
+mod together;
 mod training;
 
 use weft::device::Device;

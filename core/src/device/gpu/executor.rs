@@ -4,7 +4,7 @@ use super::Gpu;
 use super::context::Context;
 use super::kernels::Precision;
 use super::pipelines::Pipeline;
-use super::program::{ALIGN, Program, program};
+use super::program::{ALIGN, Program, program, program_apart};
 use super::run::{Heap, Ready, Run, SMALL};
 use super::start::{checked, narrowed, start, widened};
 use super::store::{Foreign, Store};
@@ -31,6 +31,7 @@ pub struct Prepared {
     pub program: Program,
     /// Compiled texts, in order.
     pub pipelines: Vec<Arc<Pipeline>>,
+    precision: Precision,
 }
 
 impl Prepared {
@@ -42,7 +43,10 @@ impl Prepared {
         if let Some(e) = gpu.context().lost() {
             return Err(e);
         }
-        let program = program(plan, gpu.limits(), precision)?;
+        Prepared::compile(gpu, program(plan, gpu.limits(), precision)?, precision, progress)
+    }
+
+    fn compile(gpu: &Gpu, program: Program, precision: Precision, progress: &Progress) -> Result<Prepared> {
         let mut bindings = vec![0; program.texts.len()];
         for d in program.once.iter().chain(&program.steps) {
             bindings[d.text] = d.slots.len();
@@ -50,7 +54,27 @@ impl Prepared {
         let span = crate::device::trace::span("compile", "kernels");
         let pipelines = gpu.pipelines().get(gpu.context(), &program.texts, &bindings, progress)?;
         drop(span);
-        Ok(Prepared { program, pipelines })
+        Ok(Prepared { program, pipelines, precision })
+    }
+
+    /// Parameters, by their numbers, that its kernels take to lie one after the other.
+    pub fn together(&self) -> &[Vec<usize>] {
+        &self.program.layouts.together
+    }
+
+    /// These kernels, or others for weights that lie elsewhere than these take them to: those of a session whose plan
+    /// joins others, or none.
+    fn fitting(self: &Arc<Self>, plan: &Plan, store: &Store, positions: &[usize]) -> Result<Arc<Prepared>> {
+        let adjoin = |run: &Vec<usize>| {
+            let at: Vec<usize> = run.iter().map(|&i| positions[i]).collect();
+            store.adjoin(&at)
+        };
+        if self.together().iter().all(adjoin) {
+            return Ok(self.clone());
+        }
+        let gpu = store.gpu();
+        let program = program_apart(plan, gpu.limits(), self.precision)?;
+        Ok(Arc::new(Prepared::compile(gpu, program, self.precision, &Progress::default())?))
     }
 }
 
@@ -107,6 +131,7 @@ impl Executor {
         positions: &[usize],
     ) -> Result<Executor> {
         let gpu = store.gpu().clone();
+        let prepared = &prepared.fitting(plan, store, positions)?;
         let p = &prepared.program;
         let (mut inputs, mut small_inputs, mut small_outputs) = (0, vec![], vec![]);
         for port in &plan.inputs {

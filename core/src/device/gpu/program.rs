@@ -104,8 +104,23 @@ struct Node {
 /// # Errors
 /// Work that has no kernel on this device.
 pub fn program(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Program> {
+    written(plan, limits, precision, layouts(plan, limits, precision))
+}
+
+/// As [`program`], for weights whose places are given: none need lie beside another.
+///
+/// # Errors
+/// As [`program`].
+pub fn program_apart(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Program> {
+    written(plan, limits, precision, layouts(plan, limits, precision).apart())
+}
+
+fn layouts(plan: &Plan, limits: &Limits, precision: Precision) -> Layouts {
+    Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast)
+}
+
+fn written(plan: &Plan, limits: &Limits, precision: Precision, layouts: Layouts) -> Result<Program> {
     check_sizes(plan)?;
-    let layouts = Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast);
     let mut lookups: Vec<Lookup> = vec![];
     let mut scratch_sizes: Vec<usize> = vec![];
     let mut lower = |steps: &[Step]| -> Result<Vec<Node>> {

@@ -47,7 +47,7 @@ fn sums(gpu: &Arc<Gpu>, m: usize, precision: Precision) -> Result<(Vec<f32>, Vec
     let b: Vec<f32> = (0..k * n).map(|i| ((i * 53 + 29) % 128) as f32 / 128.0 - 0.375).collect();
     let plan = Arc::new(plan(m, n, k));
     let prepared = Arc::new(Prepared::new(gpu, &plan, precision, &Progress::default())?);
-    let store = Store::new(gpu, vec![])?;
+    let store = Store::new(gpu, vec![], &[])?;
     let mut executor = Executor::new(&plan, &prepared, &store, &[])?;
     executor.write(0, bytemuck::cast_slice(&a))?;
     executor.write(1, bytemuck::cast_slice(&b))?;

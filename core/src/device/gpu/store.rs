@@ -23,28 +23,23 @@ pub struct Store {
 }
 
 impl Store {
-    /// Takes memory for parameters; each is then given its bytes (`None`: zeros).
+    /// Takes memory for parameters; each is then given its bytes (`None`: zeros). Parameters that are named `together`
+    /// lie one after the other, where memory allows it.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn new(
         gpu: &Arc<Gpu>,
         parameters: Vec<(String, TensorType, Option<Tensor<'static>>)>,
+        together: &[Vec<String>],
     ) -> Result<Store> {
         let chunk = gpu.context().limits.binding;
-        let mut pieces: Vec<(usize, Lifetime)> = vec![];
-        for (i, (_, ty, _)) in parameters.iter().enumerate() {
-            let bytes = ty.bytes().unwrap_or(0).max(1).next_multiple_of(16);
-            let count = bytes.div_ceil(chunk);
-            let piece = |n: usize| (i, Lifetime { bytes: (bytes - n * chunk).min(chunk), from: 0, to: 0 });
-            pieces.extend((0..count).map(piece));
-        }
-        let lives: Vec<Lifetime> = pieces.iter().map(|p| p.1).collect();
-        let (offsets, total) = memory::place(&lives, ALIGN, chunk);
-        let mut places = vec![vec![]; parameters.len()];
-        for ((i, life), at) in pieces.into_iter().zip(offsets) {
-            places[i].push(Region { at, bytes: life.bytes });
-        }
+        let sizes: Vec<usize> =
+            parameters.iter().map(|p| p.1.bytes().unwrap_or(0).max(1).next_multiple_of(16)).collect();
+        let number = |name: &String| parameters.iter().position(|p| p.0 == *name);
+        let named: Vec<Vec<usize>> =
+            together.iter().filter_map(|run| run.iter().map(number).collect()).collect();
+        let (places, total) = lay_out(&sizes, &named, chunk);
         let heap = gpu.call(move |desk| {
             let mut heap = Heap::new(&desk.context, total, chunk, "weights")?;
             if let Err(e) = desk.transfer.fill(&heap.pieces(), 0) {
@@ -72,6 +67,16 @@ impl Store {
             all.into_iter().try_for_each(|(pieces, t)| desk.transfer.upload_pieces(pieces, t.bytes()))
         })?;
         Ok(store)
+    }
+
+    /// Whether parameters lie one after the other.
+    pub fn adjoin(&self, parameters: &[usize]) -> bool {
+        let one = |i: &usize| match self.places[*i].as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        };
+        let Some(all) = parameters.iter().map(one).collect::<Option<Vec<Region>>>() else { return false };
+        all.windows(2).all(|w| w[0].at + w[0].bytes == w[1].at)
     }
 
     /// The device it is on.
@@ -140,6 +145,38 @@ impl Store {
     }
 }
 
+/// Where parameters of those sizes lie, and how much memory they take. A run of parameters lies together if each is a
+/// multiple of the alignment, no other run has one of them, and all of it fits into a binding.
+fn lay_out(sizes: &[usize], together: &[Vec<usize>], chunk: usize) -> (Vec<Vec<Region>>, usize) {
+    let mut free = vec![true; sizes.len()];
+    let mut runs: Vec<Vec<usize>> = vec![];
+    for run in together {
+        let sum: usize = run.iter().map(|&i| sizes[i]).sum();
+        if sum <= chunk && run.iter().all(|&i| free[i] && sizes[i].is_multiple_of(ALIGN)) {
+            run.iter().for_each(|&i| free[i] = false);
+            runs.push(run.clone());
+        }
+    }
+    runs.extend((0..sizes.len()).filter(|&i| free[i]).map(|i| vec![i]));
+    let mut pieces: Vec<(usize, Lifetime)> = vec![];
+    for (n, run) in runs.iter().enumerate() {
+        let bytes: usize = run.iter().map(|&i| sizes[i]).sum();
+        let piece = |i: usize| (n, Lifetime { bytes: (bytes - i * chunk).min(chunk), from: 0, to: 0 });
+        pieces.extend((0..bytes.div_ceil(chunk)).map(piece));
+    }
+    let lives: Vec<Lifetime> = pieces.iter().map(|p| p.1).collect();
+    let (offsets, total) = memory::place(&lives, ALIGN, chunk);
+    let mut places = vec![vec![]; sizes.len()];
+    for ((n, life), mut at) in pieces.into_iter().zip(offsets) {
+        for &i in &runs[n] {
+            let bytes = if runs[n].len() > 1 { sizes[i] } else { life.bytes };
+            places[i].push(Region { at, bytes });
+            at += bytes;
+        }
+    }
+    (places, total)
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
         if let Some(mut heap) = self.heap.take() {
@@ -160,4 +197,26 @@ pub struct Foreign {
     pub piece: blade::BufferPiece,
     /// Bytes from there on.
     pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_that_belong_together_lie_so_and_no_two_overlap() {
+        let sizes = [512, 80, 1024, 256, 4096, 768, 256, 48];
+        // the second run has one of the first, the third is no multiple of the alignment, the fourth too long
+        let together = [vec![3, 0, 2], vec![2, 6], vec![1, 6], vec![4, 5]];
+        let (places, total) = lay_out(&sizes, &together, 4096);
+        let at: Vec<usize> = places.iter().map(|p| p[0].at).collect();
+        assert_eq!((at[0], at[2]), (at[3] + 256, at[3] + 256 + 512));
+        let mut all: Vec<Region> = places.concat();
+        all.sort_by_key(|r| r.at);
+        assert!(all.windows(2).all(|w| w[0].at + w[0].bytes <= w[1].at));
+        assert!(all.iter().all(|r| r.at + r.bytes <= total && r.at / 4096 == (r.at + r.bytes - 1) / 4096));
+        // what a binding does not cover lies in pieces
+        let (places, _) = lay_out(&sizes, &[], 1024);
+        assert_eq!(places[4].iter().map(|r| r.bytes).collect::<Vec<_>>(), [1024; 4]);
+    }
 }

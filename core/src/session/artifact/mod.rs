@@ -151,7 +151,8 @@ impl Artifact {
             trainable: w.trainable,
         };
         let ports: Vec<Port> = self.weights().into_iter().map(port).collect();
-        let (parameters, warnings) = Parameters::bind(first.here()?.0, &ports, weights)?;
+        let together: Vec<Vec<String>> = self.graphs.iter().flat_map(|(_, c)| c.together()).collect();
+        let (parameters, warnings) = Parameters::bind(first.here()?.0, &ports, weights, &together)?;
         let session = |(name, compiled): &(String, Compiled)| {
             let session = Session::new(compiled, parameters.clone(), warnings.clone())?;
             Ok((name.clone(), session))

@@ -1,7 +1,9 @@
-//! Concatenations of parameters that are never stored: what reads one chooses the part that an element is in. In
-//! training a model whose products are packed would else copy all of their weights in each step.
+//! Concatenations of parameters that are never stored. In training a model whose products are packed would else copy all
+//! of their weights in each step. Whole parameters are laid in memory one after the other, and read as one; of others,
+//! what reads them chooses the part that an element is in.
 
 use super::source::{Slot, Source, View};
+use crate::device::gpu::program::ALIGN;
 use crate::expr::{Instr, Kind};
 use crate::plan::{BufferId, Operand, Place, Plan, Rowwise, Work};
 use crate::tensor::{DType, contiguous_strides};
@@ -18,8 +20,49 @@ pub struct Part {
     pub from: Operand,
 }
 
+/// A concatenation that is not stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Joined {
+    /// In order.
+    pub parts: Vec<Part>,
+    /// The parts lie one after the other in memory.
+    pub run: bool,
+}
+
+/// Which concatenations are of whole parameters that can lie one after the other, as those parameters' numbers; their
+/// `run` is set. A parameter lies in one place: who comes first has it.
+pub fn runs(plan: &Plan, held: &mut [super::source::Held], limit: usize) -> Vec<Vec<usize>> {
+    let mut all: Vec<Vec<usize>> = vec![];
+    for b in 0..held.len() {
+        let bytes = held[b].bytes();
+        let Some(joined) = &mut held[b].joined else { continue };
+        let whole = |p: &Part| match plan.buffers[p.from.buffer].place {
+            // each can be bound by itself too
+            Place::Parameter(i) if p.from.offset == 0 && plan.parameters[i].buffer == p.from.buffer => {
+                (plan.buffers[p.from.buffer].bytes() % ALIGN == 0).then_some(i)
+            }
+            _ => None,
+        };
+        let Some(run) = joined.parts.iter().map(whole).collect::<Option<Vec<usize>>>() else { continue };
+        let sum: usize = joined.parts.iter().map(|p| plan.buffers[p.from.buffer].bytes()).sum();
+        let taken = |i: &usize| all.iter().any(|r| r.contains(i));
+        let known = all.contains(&run);
+        let mut distinct = run.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        if sum == bytes && bytes <= limit && distinct.len() == run.len() && (known || !run.iter().any(taken))
+        {
+            joined.run = true;
+            if !known {
+                all.push(run);
+            }
+        }
+    }
+    all
+}
+
 /// The buffers that only products read and only copies of whole parameters fill, with their parts in order.
-pub fn choose(plan: &Plan) -> Vec<(BufferId, Vec<Part>)> {
+pub fn choose(plan: &Plan) -> Vec<(BufferId, Joined)> {
     if plan.unfused {
         return vec![];
     }
@@ -50,7 +93,8 @@ pub fn choose(plan: &Plan) -> Vec<(BufferId, Vec<Part>)> {
             next
         });
         if fits[id] && (2..=PARTS).contains(&parts.len()) && adjoin && end == plan.buffers[id].elements {
-            all.push((id, parts.into_iter().map(|(p, _)| p).collect()));
+            let parts = parts.into_iter().map(|(p, _)| p).collect();
+            all.push((id, Joined { parts, run: false }));
         }
     }
     all
@@ -76,11 +120,14 @@ fn part(plan: &Plan, w: &Rowwise) -> Option<(Part, usize)> {
 }
 
 /// An element of such a value at an index in elements of the view: a call of a function that finds its part.
-pub fn element(source: &mut Source<'_>, parts: &[Part], view: View, index: &str) -> String {
-    let lanes = view.bytes() / 4;
+pub fn element(source: &mut Source<'_>, joined: &Joined, view: View, index: &str) -> String {
+    let (lanes, parts) = (view.bytes() / 4, &joined.parts);
     // named by its first binding: kernels of the same form are the same text
     let first =
         parts.first().map_or(String::new(), |p| source.bind(Slot::Buffer(p.from.buffer, 0), view, false));
+    if joined.run {
+        return format!("{first}[{index}]");
+    }
     let name = format!("joined_{first}");
     let mut text = format!("fn {name}(i: u32) -> {} {{\n", view.text());
     for (part, next) in parts.iter().zip(parts.iter().skip(1).map(Some).chain([None])) {

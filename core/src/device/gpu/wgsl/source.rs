@@ -1,6 +1,6 @@
 //! One kernel's text while it is written: what it binds, how elements are read and written, which helpers it calls.
 
-use super::joined::{self, Part};
+use super::joined::{self, Joined};
 use super::{inline, math};
 use crate::plan::{Buffer, BufferId, Operand, Place, Plan, Rowwise, Work};
 use crate::tensor::DType;
@@ -16,6 +16,8 @@ pub struct Layouts {
     pub native16: bool,
     /// Values that are computed where they are used.
     pub values: Vec<Rowwise>,
+    /// Numbers of parameters that lie one after the other in memory.
+    pub together: Vec<Vec<usize>>,
 }
 
 /// A buffer in the device's memory.
@@ -34,8 +36,8 @@ pub struct Held {
     pub blocks: Option<BufferId>,
     /// Never stored: computed where it is used, by that one of the layouts' values.
     pub inline: Option<usize>,
-    /// Never stored: found where it is used, in these parts.
-    pub joined: Option<Vec<Part>>,
+    /// Never stored: found where it is used, in its parts.
+    pub joined: Option<Joined>,
 }
 
 impl Held {
@@ -101,9 +103,10 @@ impl Layouts {
                 }
             }
         }
-        for (b, parts) in joined::choose(plan) {
-            buffers[b].joined = Some(parts);
+        for (b, joined) in joined::choose(plan) {
+            buffers[b].joined = Some(joined);
         }
+        let together = joined::runs(plan, &mut buffers, limit);
         let mut values = vec![];
         for (b, w) in inline::choose(plan) {
             buffers[b].inline = Some(values.len());
@@ -115,7 +118,14 @@ impl Layouts {
                     held.blocks.is_none() && held.inline.is_none() && held.joined.is_none() && rounded;
             }
         }
-        Layouts { buffers, limit, native16, values }
+        Layouts { buffers, limit, native16, values, together }
+    }
+
+    /// The same, where parameters lie as they happen to.
+    pub fn apart(mut self) -> Layouts {
+        self.together.clear();
+        self.buffers.iter_mut().filter_map(|b| b.joined.as_mut()).for_each(|j| j.run = false);
+        self
     }
 
     /// How many pieces a buffer is bound in.
@@ -293,8 +303,8 @@ impl<'a> Source<'a> {
     /// The element of a plan's buffer at an index in elements of the view: an expression.
     pub fn element(&mut self, buffer: BufferId, view: View, index: &str) -> String {
         let layouts = self.layouts;
-        if let Some(parts) = &layouts.buffers[buffer].joined {
-            return joined::element(self, parts, view, index);
+        if let Some(joined) = &layouts.buffers[buffer].joined {
+            return joined::element(self, joined, view, index);
         }
         let pieces = self.layouts.pieces(buffer);
         if pieces == 1 {
