@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub(crate) mod executor;
+pub(crate) mod forecast;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 #[cfg(not(feature = "gpu"))]
@@ -12,6 +13,7 @@ mod progress;
 pub mod trace;
 
 pub use crate::profile::DeviceKind;
+pub use forecast::Memory;
 pub use optimizer::Optimizer;
 
 use crate::error::{Error, Result};

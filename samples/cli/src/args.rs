@@ -107,6 +107,8 @@ pub enum Command {
     Search(Search),
     /// Compile a graph or model folder to an artifact, which loads without being compiled
     Compile(Compile),
+    /// Show what compiling makes of a graph or model folder: fusions, rules, bytes, memory, estimated time
+    Explain(Explain),
     /// Run a graph in its text form, or one of an artifact
     Run(Run),
     /// Time a model folder, a built-in case, or loading an artifact
@@ -129,17 +131,12 @@ pub struct Devices {
     pub profile: bool,
 }
 
+/// A graph, or those of a model folder.
 #[derive(clap::Args)]
-pub struct Compile {
+pub struct Graphs {
     /// A graph in its text form, or a model folder: BERT encoders, Llama
     #[arg(value_name = "GRAPH|DIR")]
     pub model: PathBuf,
-    /// Where to write the artifact
-    #[arg(short, long, value_name = "FILE")]
-    pub out: PathBuf,
-    /// Compile for the device that this file describes, in place of --device: see `weft devices --profile`
-    #[arg(long, value_name = "PROFILE")]
-    pub profile: Option<PathBuf>,
     /// Tokens of each text, a graph for each number (model folders)
     #[arg(long, value_name = "S,…", value_delimiter = ',', default_value = "128", value_parser = above_zero)]
     pub tokens: Vec<usize>,
@@ -149,6 +146,34 @@ pub struct Compile {
     /// For training: the graph with its backward pass; of a Llama folder one more graph for each number of tokens
     #[arg(long)]
     pub training: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Compile {
+    #[command(flatten)]
+    pub graphs: Graphs,
+    /// Where to write the artifact
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Compile for the device that this file describes, in place of --device: see `weft devices --profile`
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<PathBuf>,
+}
+
+/// What compiling makes of a graph, before and after: operations, what is fused and by which rules, launches, bytes
+/// moved, memory, estimated time. Nothing is run. A launch is a dispatch of a GPU, a step of the plan on a CPU
+#[derive(clap::Args)]
+pub struct Explain {
+    #[command(flatten)]
+    pub graphs: Graphs,
+    /// Explain for the device that this file describes: see `weft devices --profile` and `weft bench --profile-device`; may
+    /// be given several times. Without it, and without --device, for every device of this machine
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Vec<PathBuf>,
+    /// Leave this out: a saving of the planner, a group of the optimiser's rules, or "rules", all of them; may be given
+    /// several times
+    #[arg(long, value_name = "SAVING", value_parser = clap::builder::PossibleValuesParser::new(savings()))]
+    pub without: Vec<String>,
 }
 
 #[derive(clap::Args)]
@@ -273,7 +298,16 @@ pub struct TrainDigits {
     pub seed: u64,
 }
 
-/// What `bench --without` takes.
+/// A compiler that leaves out what `--without` names.
+pub fn leaving_out(compiler: Compiler, without: &[String]) -> Compiler {
+    let left_out = |name: &str| without.iter().any(|w| w == name);
+    let groups: Vec<Group> =
+        Group::ALL.into_iter().filter(|g| !left_out("rules") && !left_out(g.name())).collect();
+    let savings = Saving::ALL.iter().filter(|s| left_out(s.0));
+    savings.fold(compiler.with_rules(&groups), |c, s| c.without(s.1))
+}
+
+/// What `--without` takes.
 fn savings() -> Vec<&'static str> {
     let groups = Group::ALL.iter().map(|g| g.name());
     Saving::ALL.iter().map(|s| s.0).chain(["rules"]).chain(groups).collect()

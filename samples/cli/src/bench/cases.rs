@@ -6,7 +6,7 @@ mod ops;
 
 use super::timing::Timing;
 use super::{Measured, Told, told};
-use crate::args::Place;
+use crate::args::{Place, leaving_out};
 use crate::failure::{Failure, Result};
 use crate::output::{ms, table};
 use fill::Filler;
@@ -14,8 +14,7 @@ use serde_json::json;
 use std::io::Write;
 use std::time::Instant;
 use weft::graph::{Graph, Value};
-use weft::optimise::Group;
-use weft::session::{Compiled, Optimizer, Saving, Session};
+use weft::session::{Compiled, Optimizer, Session};
 use weft::tensor::{TensorType, Weights};
 
 /// A graph to time.
@@ -111,11 +110,7 @@ impl Case {
     fn compile(&self, place: &Place, without: &[String]) -> Result<Compiled> {
         let graph = Graph::new();
         let result = (self.build)(&graph);
-        let savings = Saving::ALL.iter().filter(|s| without.iter().any(|w| w == s.0));
-        let left_out = |name: &str| without.iter().any(|w| w == name);
-        let groups: Vec<Group> =
-            Group::ALL.into_iter().filter(|g| !left_out("rules") && !left_out(g.name())).collect();
-        let compiler = savings.fold(place.compiler().with_rules(&groups), |c, s| c.without(s.1));
+        let compiler = leaving_out(place.compiler(), without);
         if self.learns.is_some() {
             graph.set_loss(result);
             return Ok(compiler.compile_training(&graph)?);
