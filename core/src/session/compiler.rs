@@ -206,6 +206,15 @@ impl Compiler {
         Ok(Lowered { graph: done.graph, gradients, report: done.report, origins })
     }
 
+    /// The plan of a graph alone, for inference or training: what [`compile`](Compiler::compile) makes of it before kernels
+    /// are written. No cache is used.
+    ///
+    /// # Errors
+    /// As [`compile`](Compiler::compile) and [`compile_training`](Compiler::compile_training).
+    pub fn plan(&self, graph: &Graph, training: bool) -> Result<Plan> {
+        self.planned(&self.lowered(graph, training)?)
+    }
+
     /// The plan of a graph.
     pub(super) fn planned(&self, lowered: &Lowered) -> Result<Plan> {
         let _span = trace::span("compile", "plan");

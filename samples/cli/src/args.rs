@@ -111,7 +111,7 @@ pub enum Command {
     Explain(Explain),
     /// Run a graph in its text form, or one of an artifact
     Run(Run),
-    /// Time a model folder, a built-in case, or loading an artifact
+    /// Time a model folder, a built-in case, compiling, or loading an artifact; measure a device
     Bench(Bench),
     /// Train the digit classifier that `weft demo` ships with
     TrainDigits(TrainDigits),
@@ -262,6 +262,16 @@ pub struct Bench {
     /// Time loading an artifact of `weft compile`
     #[arg(long, value_name = "FILE", group = "what")]
     pub artifact: Option<PathBuf>,
+    /// Time compiling a built-in case: from graph to plan, and reading the plan from an artifact; and the memory it takes
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub compile: Option<String>,
+    /// Measure what work costs on the device: memory, products, starting a step. What is found is a profile that `weft
+    /// explain --profile` and `weft compile --profile` take
+    #[arg(long, group = "what")]
+    pub profile_device: bool,
+    /// Where --profile-device writes the profile
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     /// List the built-in cases
     #[arg(long, group = "what")]
     pub list: bool,
@@ -274,7 +284,7 @@ pub struct Bench {
     pub profile: Option<String>,
     /// Leave this out, to see what it is worth: a saving of the planner, a group of the optimiser's rules, or "rules", all
     /// of them; may be given several times
-    #[arg(long, value_name = "SAVING", requires = "case", value_parser = clap::builder::PossibleValuesParser::new(
+    #[arg(long, value_name = "SAVING", conflicts_with_all = ["model", "artifact", "profile_device", "list"], value_parser = clap::builder::PossibleValuesParser::new(
           savings()))]
     pub without: Vec<String>,
     /// Also measure the machine's peak, and give the share of it that was reached
