@@ -2,7 +2,7 @@
 //! that takes by the profile's costs. A forecast for comparing plans, not a measurement.
 
 use crate::error::Result;
-use crate::plan::{BufferId, Place, Plan, Step, Tally, Work};
+use crate::plan::{BufferId, Place, Plan, Step, Tally};
 use crate::profile::{Costs, DeviceProfile, Precision};
 
 /// A plan as a device will run it.
@@ -100,17 +100,12 @@ fn on_cpu(plan: &Plan, costs: &Costs) -> Forecast {
     Forecast { launches: plan.steps.iter().enumerate().map(launch).collect(), once: plan.once.len(), memory }
 }
 
-/// Whether a step is work for matrix units.
-fn on_matrices(work: &Work) -> bool {
-    matches!(work, Work::Product(_) | Work::Convolution(_) | Work::Attention(_))
-}
-
 #[cfg(feature = "gpu")]
 mod gpu {
-    use super::{Forecast, Launch, Memory, on_matrices, sum};
+    use super::{Forecast, Launch, Memory};
     use crate::device::gpu::program::{Bound, Dispatch, Program, program};
     use crate::error::Result;
-    use crate::plan::{BufferId, Place, Plan, Step, Work};
+    use crate::plan::{BufferId, Place, Plan, Step, Tally, Work};
     use crate::profile::{Costs, Limits, Precision};
 
     pub fn forecast(plan: &Plan, limits: &Limits, costs: &Costs, precision: Precision) -> Result<Forecast> {
@@ -134,6 +129,11 @@ mod gpu {
         Ok(Forecast { launches, once: program.once.len(), memory })
     }
 
+    /// Whether a step is work for matrix units.
+    fn on_matrices(work: &Work) -> bool {
+        matches!(work, Work::Product(_) | Work::Convolution(_) | Work::Attention(_))
+    }
+
     /// A plan and what the device makes of it.
     struct Seen<'a> {
         plan: &'a Plan,
@@ -153,9 +153,12 @@ mod gpu {
                 slots.filter(|s| !written || *s.1).any(|s| matches!(s.0, Bound::Buffer(id, _) if *id == b))
             };
             for &s in &dispatch.steps {
-                let (read, written, operations) = self.traffic(&self.plan.steps[s]);
-                launch.read += sum(&read.into_iter().filter(|r| binds(r.0, false)).collect::<Vec<_>>());
-                launch.written += sum(&written.into_iter().filter(|w| binds(w.0, true)).collect::<Vec<_>>());
+                let Tally { read, written, operations } = self.traffic(&self.plan.steps[s]);
+                let of = |all: &[(BufferId, f64)], written| {
+                    all.iter().filter(|t| binds(t.0, written)).map(|t| t.1).sum::<f64>()
+                };
+                launch.read += of(&read, false);
+                launch.written += of(&written, true);
                 // a step of several dispatches computes in the first; the others add up
                 if !std::mem::replace(&mut begun[s], true) {
                     launch.operations += operations;
@@ -171,29 +174,28 @@ mod gpu {
         }
 
         /// What a step reads, writes and computes, in the bytes that elements have on the device.
-        fn traffic(&self, step: &Step) -> (Vec<(BufferId, f64)>, Vec<(BufferId, f64)>, f64) {
+        fn traffic(&self, step: &Step) -> Tally {
             let tally = self.plan.tally(step);
-            let (mut read, mut operations) = (vec![], tally.operations);
+            let mut seen = Tally { operations: tally.operations, ..Tally::default() };
+            let share = |b: BufferId, bytes: f64| bytes / (self.plan.buffers[b].bytes() as f64).max(1.0);
             for (b, bytes) in tally.read {
-                let held = &self.program.layouts.buffers[b];
-                let share = bytes / (self.plan.buffers[b].bytes() as f64).max(1.0);
+                let (held, share) = (&self.program.layouts.buffers[b], share(b, bytes));
                 if let Some(parts) = &held.joined {
-                    let whole = |p: &BufferId| self.stored(*p) * share;
-                    read.extend(parts.iter().map(|p| p.from.buffer).map(|p| (p, whole(&p))));
+                    let parts = parts.iter().map(|p| p.from.buffer);
+                    seen.read.extend(parts.map(|p| (p, self.stored(p) * share)));
                 } else if let Some(filled) = held.inline.and_then(|_| self.fills(b)) {
                     // computed anew by whoever reads it
-                    let (inner, _, more) = self.traffic(filled);
-                    read.extend(inner.into_iter().map(|(i, n)| (i, n * share)));
-                    operations += more * share;
+                    let inner = self.traffic(filled);
+                    seen.read.extend(inner.read.into_iter().map(|(i, n)| (i, n * share)));
+                    seen.operations += inner.operations * share;
                 } else {
                     let from = held.blocks.unwrap_or(b);
-                    read.push((from, self.stored(from) * share));
+                    seen.read.push((from, self.stored(from) * share));
                 }
             }
-            let held = |(b, bytes): (BufferId, f64)| {
-                (b, self.stored(b) * bytes / (self.plan.buffers[b].bytes() as f64).max(1.0))
-            };
-            (read, tally.written.into_iter().map(held).collect(), operations)
+            let written = tally.written.into_iter();
+            seen.written = written.map(|(b, bytes)| (b, self.stored(b) * share(b, bytes))).collect();
+            seen
         }
 
         /// Bytes of a buffer's elements as they lie on the device.

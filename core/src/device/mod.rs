@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub(crate) mod executor;
+#[cfg(feature = "compiler")]
 pub(crate) mod forecast;
 #[cfg(feature = "gpu")]
 pub mod gpu;
@@ -13,6 +14,7 @@ mod progress;
 pub mod trace;
 
 pub use crate::profile::DeviceKind;
+#[cfg(feature = "compiler")]
 pub use forecast::Memory;
 pub use optimizer::Optimizer;
 

@@ -18,6 +18,7 @@ mod run;
 mod state;
 mod summary;
 
+#[cfg(feature = "compiler")]
 pub use crate::device::Memory;
 pub use crate::device::Optimizer;
 pub use crate::device::gpu::{Profiling, Progress};
