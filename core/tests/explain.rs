@@ -98,6 +98,34 @@ fn what_is_looked_up_counts_and_not_the_table() {
 }
 
 #[test]
+fn what_a_gpu_computes_where_it_is_read_is_its_readers() {
+    // few rows: the product computes 2·x + 1 itself
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [4, 64]);
+    let scalar = |v: f64| g.scalar(v, DType::F32);
+    let a = g.add(g.mul(x, scalar(2.0)), scalar(1.0));
+    g.output("y", g.matmul(a, g.parameter("w", [64, 32])));
+    let [cpu, gpu] = [cpu(), large_gpu()].map(|p| Compiler::for_profile(&p).explain(&g, false).unwrap());
+    let weight = 4.0 * 64.0 * 32.0;
+    assert_eq!((gpu.after.dispatches, gpu.after.read_bytes), (1, 4.0 * 256.0 + weight));
+    assert_eq!(gpu.after.written_bytes, 4.0 * 128.0);
+    assert_eq!((cpu.after.dispatches, cpu.after.read_bytes), (2, 2.0 * 4.0 * 256.0 + weight));
+    for name in ["add", "matmul"] {
+        assert!(gpu.segments[0].parts[0].written_as.contains(&name), "{:?}", gpu.segments);
+    }
+
+    // blocks of 32 in 34 bytes are widened as they are read
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [4, 64]);
+    let blocks = TensorType::new(DType::Q8, [32, 64]);
+    let stored = blocks.bytes().unwrap() as f64;
+    let w = g.dequantise(g.parameter_of("w", blocks, false));
+    g.output("y", g.linear(x, w, None));
+    let gpu = Compiler::for_profile(&large_gpu()).explain(&g, false).unwrap();
+    assert_eq!((gpu.after.dispatches, gpu.after.read_bytes), (1, 4.0 * 256.0 + stored));
+}
+
+#[test]
 fn launches_are_those_of_the_device() {
     for tested in devices::all() {
         let compiler = tested.compiler();
@@ -113,6 +141,7 @@ fn launches_are_those_of_the_device() {
                 assert_eq!(e.after.memory.total(), compiled.memory_summary().total_bytes);
                 continue;
             }
+            assert_eq!(e.after.memory.total(), session.memory_summary().total_bytes);
             // in order, and of the sorts that the device itself measured
             session.set_profiling(Profiling::Dispatch).unwrap();
             for port in session.inputs().to_vec() {

@@ -32,8 +32,8 @@ pub struct Explanation {
     pub problem: Option<String>,
 }
 
-/// Counts of a graph and of a step of it. Bytes, operations and time are reckoned from the plan; each value that a launch
-/// reads or writes counts once.
+/// Counts of a graph and of a step of it, without what an optimizer does and keeps. Bytes, operations and time are reckoned
+/// from the plan; each value that a launch reads or writes counts once.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Figures {
     /// Operations of the graph that its results need.

@@ -131,12 +131,17 @@ pub struct Devices {
     pub profile: bool,
 }
 
-/// A graph, or those of a model folder.
 #[derive(clap::Args)]
-pub struct Graphs {
+pub struct Compile {
     /// A graph in its text form, or a model folder: BERT encoders, Llama
     #[arg(value_name = "GRAPH|DIR")]
     pub model: PathBuf,
+    /// Where to write the artifact
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Compile for the device that this file describes, in place of --device: see `weft devices --profile`
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<PathBuf>,
     /// Tokens of each text, a graph for each number (model folders)
     #[arg(long, value_name = "S,…", value_delimiter = ',', default_value = "128", value_parser = above_zero)]
     pub tokens: Vec<usize>,
@@ -148,28 +153,30 @@ pub struct Graphs {
     pub training: bool,
 }
 
-#[derive(clap::Args)]
-pub struct Compile {
-    #[command(flatten)]
-    pub graphs: Graphs,
-    /// Where to write the artifact
-    #[arg(short, long, value_name = "FILE")]
-    pub out: PathBuf,
-    /// Compile for the device that this file describes, in place of --device: see `weft devices --profile`
-    #[arg(long, value_name = "PROFILE")]
-    pub profile: Option<PathBuf>,
-}
-
 /// What compiling makes of a graph, before and after: operations, what is fused and by which rules, launches, bytes
 /// moved, memory, estimated time. Nothing is run. A launch is a dispatch of a GPU, a step of the plan on a CPU
 #[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
 pub struct Explain {
-    #[command(flatten)]
-    pub graphs: Graphs,
+    /// A graph in its text form, or a model folder: BERT encoders, Llama
+    #[arg(value_name = "GRAPH|DIR", group = "what")]
+    pub model: Option<PathBuf>,
+    /// Explain a built-in case of `weft bench`
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub case: Option<String>,
     /// Explain for the device that this file describes: see `weft devices --profile` and `weft bench --profile-device`; may
     /// be given several times. Without it, and without --device, for every device of this machine
     #[arg(long, value_name = "PROFILE")]
     pub profile: Vec<PathBuf>,
+    /// Tokens of each text, a graph for each number (model folders)
+    #[arg(long, value_name = "S,…", value_delimiter = ',', default_value = "128", value_parser = above_zero)]
+    pub tokens: Vec<usize>,
+    /// Texts at once (model folders)
+    #[arg(long, default_value_t = 1, value_name = "B", value_parser = above_zero)]
+    pub batch: usize,
+    /// For training: the graph with its backward pass; of a Llama folder one more graph for each number of tokens
+    #[arg(long)]
+    pub training: bool,
     /// Leave this out: a saving of the planner, a group of the optimiser's rules, or "rules", all of them; may be given
     /// several times
     #[arg(long, value_name = "SAVING", value_parser = clap::builder::PossibleValuesParser::new(savings()))]

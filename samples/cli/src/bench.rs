@@ -2,7 +2,7 @@
 //! loading an artifact; what work costs on the device.
 
 mod associations;
-mod cases;
+pub mod cases;
 mod compiling;
 mod costs;
 mod loading;

@@ -1,6 +1,6 @@
 //! `weft compile`: a graph or model folder to an artifact, for this machine's device or one that is only described.
 
-use crate::args::{Compile, Graphs, Options};
+use crate::args::{Compile, Options};
 use crate::failure::{Failure, Result};
 use crate::output::{bytes, time};
 use serde_json::json;
@@ -27,18 +27,17 @@ pub fn compile(args: &Compile, options: &Options, out: &mut dyn Write) -> Result
         Some(path) => Compiler::for_profile(&profile(path)?).with_precision(options.precision),
         None => options.open()?.compiler(),
     };
-    let parts = graphs(&args.graphs)?;
-    let model = &args.graphs.model;
+    let parts = parts(args)?;
     let mut artifact = Artifact::new();
     for part in &parts {
         let compiled = match part.training {
             true => compiler.compile_training(&part.graph),
             false => compiler.compile(&part.graph),
         };
-        let compiled = compiled.map_err(|e| Failure::from(e).within(model))?;
+        let compiled = compiled.map_err(|e| Failure::from(e).within(&args.model))?;
         artifact.add(part.name.as_str(), &compiled)?;
     }
-    artifact.metadata_mut().insert("model".into(), model.display().to_string());
+    artifact.metadata_mut().insert("model".into(), args.model.display().to_string());
     artifact.save(&args.out)?;
     let size = std::fs::metadata(&args.out).map_err(|e| Failure::reading(&args.out, &e))?.len();
     let device = artifact.profile().map_or("", |p| &p.name).to_string();
@@ -63,8 +62,8 @@ pub fn compile(args: &Compile, options: &Options, out: &mut dyn Write) -> Result
     Ok(())
 }
 
-/// The graphs to compile.
-pub fn graphs(args: &Graphs) -> Result<Vec<Part>> {
+/// The graphs of a file or folder.
+pub fn parts(args: &Compile) -> Result<Vec<Part>> {
     if args.model.is_dir() { model(args) } else { Ok(vec![graph(args)?]) }
 }
 
@@ -77,14 +76,14 @@ pub fn profile(path: &Path) -> Result<DeviceProfile> {
 }
 
 /// A graph's text form.
-fn graph(args: &Graphs) -> Result<Part> {
+fn graph(args: &Compile) -> Result<Part> {
     let text = std::fs::read_to_string(&args.model).map_err(|e| Failure::reading(&args.model, &e))?;
     let graph = Graph::parse(&text).map_err(|e| Failure::from(e).within(&args.model))?;
     Ok(Part { name: "main".into(), graph, training: args.training })
 }
 
 /// A model folder: a graph for each number of tokens.
-fn model(args: &Graphs) -> Result<Vec<Part>> {
+fn model(args: &Compile) -> Result<Vec<Part>> {
     let found = config(&args.model)?;
     if found.get("model_type").and_then(serde_json::Value::as_str) == Some("llama") {
         return llama(args, &LlamaConfig::from_json(&found)?);
@@ -109,7 +108,7 @@ fn model(args: &Graphs) -> Result<Vec<Part>> {
 
 /// The whole of a text at once for each number of tokens, a token at a time for the most of them, and training.
 /// The weights' dtypes are those of the folder's files; without files, f32.
-fn llama(args: &Graphs, config: &LlamaConfig) -> Result<Vec<Part>> {
+fn llama(args: &Compile, config: &LlamaConfig) -> Result<Vec<Part>> {
     let files = ["model.safetensors", "model.safetensors.index.json"];
     let weights = match files.iter().any(|f| args.model.join(f).exists()) {
         true => load::weights(&args.model)?,

@@ -1,18 +1,19 @@
 //! `weft explain`: what compiling makes of a graph, for devices that are here or only described. Runs nothing.
 
-use crate::args::{Explain, Options, leaving_out};
-use crate::compile::{Part as Compiling, graphs, profile};
+use crate::args::{Compile, Explain, Options, leaving_out};
+use crate::compile::{Part as Compiling, parts, profile};
 use crate::failure::{Failure, Result};
 use crate::output::{bytes, grouped, note, table, time};
 use serde_json::{Value, json};
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 use weft::device::Device;
 use weft::profile::DeviceProfile;
 use weft::session::{Compiler, Explanation, Figures, Part, Segment};
 
 pub fn explain(args: &Explain, options: &Options, out: &mut dyn Write) -> Result<()> {
-    let parts = graphs(&args.graphs)?;
+    let parts = graphs(args)?;
     let profiles = profiles(args, options)?;
     let mut all = vec![];
     for part in &parts {
@@ -20,7 +21,11 @@ pub fn explain(args: &Explain, options: &Options, out: &mut dyn Write) -> Result
             let compiler = Compiler::for_profile(profile).with_precision(options.precision);
             let compiler = leaving_out(compiler, &args.without);
             let found = compiler.explain(&part.graph, part.training);
-            let found = found.map_err(|e| Failure::from(e).within(&args.graphs.model))?;
+            let within = |e| match &args.model {
+                Some(model) => Failure::from(e).within(model),
+                None => Failure::from(e),
+            };
+            let found = found.map_err(within)?;
             match options.json {
                 true => all.push(as_json(part, &found)),
                 false => print(part, &found, out)?,
@@ -31,6 +36,25 @@ pub fn explain(args: &Explain, options: &Options, out: &mut dyn Write) -> Result
         writeln!(out, "{}", Value::Array(all))?;
     }
     Ok(())
+}
+
+/// The graphs that were asked for.
+fn graphs(args: &Explain) -> Result<Vec<Compiling>> {
+    match (&args.model, &args.case) {
+        (Some(model), _) => parts(&Compile {
+            model: model.clone(),
+            out: PathBuf::new(),
+            profile: None,
+            tokens: args.tokens.clone(),
+            batch: args.batch,
+            training: args.training,
+        }),
+        (None, Some(name)) => {
+            let (graph, training) = crate::bench::cases::find(name)?.graph();
+            Ok(vec![Compiling { name: name.clone(), graph, training }])
+        }
+        (None, None) => Err(Failure::Usage("a graph, a model folder or --case is wanted".into())),
+    }
 }
 
 /// The profiles that were asked for; else that of --device; else those of all devices that can be used.
@@ -116,7 +140,8 @@ fn print(part: &Compiling, e: &Explanation, out: &mut dyn Write) -> Result<()> {
 fn rows_of(segment: &Segment) -> Vec<Vec<String>> {
     let row = |(i, p): (usize, &Part)| {
         let times = match (i, segment.times) {
-            (0, times) if times > 1 => format!("× {times} ┐"),
+            (0, times) if times > 1 && segment.parts.len() > 1 => format!("× {times} ┐"),
+            (0, times) if times > 1 => format!("× {times}"),
             (_, 1) => String::new(),
             (_, times) => format!("{} │", " ".repeat(format!("× {times}").chars().count())),
         };

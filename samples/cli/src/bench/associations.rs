@@ -96,23 +96,3 @@ pub fn print(all: &[Timed], out: &mut dyn Write) -> Result<()> {
     writeln!(out, "{verdict}")?;
     Ok(())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bench::cases;
-    use weft::device::Device;
-    use weft::profile::Precision;
-
-    #[test]
-    fn of_every_case_with_orders_one_is_chosen_and_all_are_told_apart() {
-        let place = Place { device: Device::cpu(1), precision: Precision::Full };
-        for name in ["lora-1", "lora-512"] {
-            let case = cases::find(name).unwrap();
-            let chosen = case.compile(&place, &[]).unwrap();
-            let all = time(case, &chosen, 0.0, &place).unwrap();
-            assert_eq!((all.len(), all.iter().filter(|t| t.chosen).count()), (2, 1), "{name}");
-            assert!(all.iter().all(|t| t.median_ms > 0.0) && chose_well(&all).is_some());
-        }
-    }
-}

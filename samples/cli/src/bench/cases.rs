@@ -81,7 +81,7 @@ pub fn list(as_json: bool, out: &mut dyn Write) -> Result<()> {
 }
 
 impl Case {
-    pub fn bench(
+    pub(super) fn bench(
         &self,
         seconds: f64,
         place: &Place,

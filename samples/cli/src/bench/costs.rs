@@ -3,13 +3,14 @@
 //! from its start.
 
 use super::cases::Filler;
-use crate::args::{Options, Place};
+use crate::args::Options;
 use crate::failure::{Failure, Result};
 use crate::output::{ms, table};
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use weft::device::Device;
 use weft::graph::{Graph, Value};
 use weft::profile::{Costs, DeviceProfile, Precision};
 use weft::session::{Compiler, Session};
@@ -25,10 +26,14 @@ const COPIED: [usize; 4] = [1 << 20, 1 << 22, 1 << 24, 1 << 26];
 const SIDES: [usize; 5] = [256, 512, 1024, 2048, 4096];
 /// Steps that wait for each other: two chains, whose difference is the steps' alone.
 const CHAINS: [usize; 2] = [64, 320];
+/// Elements that a CPU's threads share, and that their caches hold.
+const SHARED: usize = 1 << 15;
+/// Times that such a difference is taken.
+const REPEATS: usize = 5;
 
 pub fn bench(file: Option<&Path>, seconds: f64, options: &Options, out: &mut dyn Write) -> Result<()> {
     let place = options.open()?;
-    let costs = measured(&place, seconds)?;
+    let costs = measured(&place.device, place.precision, seconds)?;
     let reckoned = place.device.profile();
     let profile = DeviceProfile { costs, ..reckoned.clone() };
     profile.check()?;
@@ -77,9 +82,10 @@ fn rounded(v: f64) -> f64 {
     format!("{v:.3e}").parse().unwrap_or(v)
 }
 
-fn measured(place: &Place, seconds: f64) -> Result<Costs> {
-    let m = Measuring { place, filler: Filler::new(91), each: Duration::from_secs_f64(seconds / 8.0) };
-    let matrices = place.device.profile().gpu.is_some_and(|l| l.coop > 0 || l.coop_f32 > 0);
+fn measured(device: &Device, precision: Precision, seconds: f64) -> Result<Costs> {
+    let each = Duration::from_secs_f64(seconds / 8.0);
+    let m = Measuring { device, precision, filler: Filler::new(91), each };
+    let matrices = device.profile().gpu.is_some_and(|l| l.coop > 0 || l.coop_f32 > 0);
     let start_us = m.start()?;
     let f16 = if matrices { Some(rounded(m.products(Precision::Fast)?)) } else { None };
     Ok(Costs {
@@ -92,7 +98,8 @@ fn measured(place: &Place, seconds: f64) -> Result<Costs> {
 }
 
 struct Measuring<'a> {
-    place: &'a Place,
+    device: &'a Device,
+    precision: Precision,
     filler: Filler,
     /// How long a figure is measured, at least.
     each: Duration,
@@ -131,7 +138,7 @@ impl Measuring<'_> {
 
     fn session(&self, graph: &Graph, precision: Precision, fused: bool) -> Result<Session> {
         // what is measured is the work that is written
-        let compiler = Compiler::new(&self.place.device).with_precision(precision).with_rules(&[]);
+        let compiler = Compiler::new(self.device).with_precision(precision).with_rules(&[]);
         let compiled = if fused { compiler } else { compiler.without_fusion() }.compile(graph)?;
         let mut filler = self.filler.clone();
         let mut weights = Weights::new();
@@ -143,12 +150,30 @@ impl Measuring<'_> {
         Ok(compiled.init(&weights)?)
     }
 
-    /// What a step that waits for another takes whatever is in it.
+    /// What a step that waits for another takes whatever is in it. A GPU's is that of a step with hardly any work. A CPU
+    /// does such a one on one thread: what is left of larger steps, that all threads share, once their work is taken off.
     fn start(&self) -> Result<f64> {
+        let least = self.chained(256)?;
+        if self.device.profile().is_gpu() {
+            return Ok(least);
+        }
+        // twice as much work takes twice as long, but starts once
+        let mut left = vec![];
+        for _ in 0..REPEATS {
+            let [one, two] = [SHARED, 2 * SHARED].map(|n| self.chained(n));
+            left.push(2.0 * one? - two?);
+        }
+        // a small difference of larger figures: the middle of several
+        left.sort_by(f64::total_cmp);
+        Ok(left[REPEATS / 2].max(least))
+    }
+
+    /// Microseconds of a step on so many elements that waits for the one before it.
+    fn chained(&self, elements: usize) -> Result<f64> {
         let mut took = [0.0; 2];
         for (time, length) in took.iter_mut().zip(CHAINS) {
             let g = Graph::new();
-            let x = g.input("x", DType::F32, [256]);
+            let x = g.input("x", DType::F32, [elements]);
             g.output("y", (0..length).fold(x, |x, _| g.abs(x)));
             *time = self.microseconds(&mut self.session(&g, Precision::Full, false)?)?;
         }
@@ -209,7 +234,7 @@ impl Measuring<'_> {
             for (i, v) in parts.into_iter().enumerate() {
                 g.output(&format!("y{i}"), g.gelu(v));
             }
-            self.microseconds(&mut self.session(&g, self.place.precision, true)?)
+            self.microseconds(&mut self.session(&g, self.precision, true)?)
         };
         Ok(layer(true)? < layer(false)?)
     }
@@ -221,8 +246,7 @@ mod tests {
 
     #[test]
     fn costs_of_the_processor_are_such_as_processors_have() {
-        let place = Place { device: weft::device::Device::cpu(2), precision: Precision::Full };
-        let costs = measured(&place, 0.0).unwrap();
+        let costs = measured(&Device::cpu(2), Precision::Full, 0.0).unwrap();
         // between a microcontroller and anything that is built
         assert!((1e-3..1e4).contains(&costs.start_us), "{costs:?}");
         assert!((1e1..1e7).contains(&costs.bytes_per_us), "{costs:?}");
