@@ -9,7 +9,7 @@ use weft::graph::{Graph, Lowering, NodeKind, Value};
 use weft::models::{Llama, LlamaConfig, Logits};
 use weft::profile::{Costs, DeviceKind, DeviceProfile, Limits, Precision};
 use weft::session::{Compiler, Explanation, Part, Profiling};
-use weft::tensor::{DType, Tensor, TensorType, Weights};
+use weft::tensor::{DType, TensorType};
 
 fn cpu() -> DeviceProfile {
     Device::cpu(2).profile()
@@ -300,41 +300,4 @@ fn an_explanation_depends_on_graph_profile_and_options_alone() {
         slow.microseconds > fast.microseconds + 50.0 * profile.costs.start_us * fast.dispatches as f64 / 3.0
     );
     assert!(Compiler::for_profile(&profile).explain(&Graph::new(), false).is_err());
-}
-
-#[test]
-fn packed_f16_weights_run_without_folding() {
-    let (n, k) = (16, 32);
-    let value = |i: usize| ((i * 37 % 64) as f64 - 32.0) / 64.0;
-    let g = Graph::new();
-    let x = g.input("x", DType::F32, [3, k]);
-    let ty = TensorType::new(DType::F16, [n, k]);
-    let parts: Vec<Value> = ["a", "b"].map(|name| g.parameter_of(name, ty.clone(), false)).to_vec();
-    g.output("y", g.linear(x, g.concat(&parts, 0), None));
-    let mut weights = Weights::new();
-    let rows = |from: usize| (0..n * k).map(|i| value(from + i)).collect::<Vec<f64>>();
-    weights.insert("a", Tensor::from_f64(&ty, &rows(0)).unwrap());
-    weights.insert("b", Tensor::from_f64(&ty, &rows(n * k)).unwrap());
-    let input: Vec<f32> = (0..3 * k).map(|i| value(i * 5 + 3) as f32).collect();
-    for tested in devices::all() {
-        for compiler in [
-            tested.compiler().without(weft::session::Saving::FoldedWeights),
-            tested.compiler().without_fusion(),
-            tested.compiler(),
-        ] {
-            let mut session = compiler.compile(&g).unwrap().init(&weights).unwrap();
-            session.set_input("x", &input).unwrap();
-            session.step().unwrap();
-            let y = session.read_output("y").unwrap();
-            for (i, y) in y.iter().enumerate() {
-                let (row, column) = (i / (2 * n), i % (2 * n));
-                let wanted: f64 = (0..k).map(|j| f64::from(input[row * k + j]) * value(column * k + j)).sum();
-                assert!(
-                    (f64::from(*y) - wanted).abs() < tested.tolerance(1e-5),
-                    "{} {y} {wanted}",
-                    tested.name()
-                );
-            }
-        }
-    }
 }

@@ -102,6 +102,59 @@ fn longhand_rotations_are_the_composite_in_value() {
     }
 }
 
+/// A token at a time: queries and keys turned by the token's position, keys and values put into a cache.
+fn decoding(longhand: bool, layers: usize) -> Graph {
+    let g = Graph::new();
+    let (width, capacity) = ((HEADS * SIZE) as usize, 32);
+    let mut x = g.input("x", DType::F32, [1, 1, width]);
+    let position = g.input("position", DType::U32, [1]);
+    // [1, 1, 1, size]
+    let frequency = |i: i64| 10_000f64.powf(-2.0 * i as f64 / SIZE as f64) as f32;
+    let frequencies = g.constant_f32(&[1, SIZE as usize / 2], (0..SIZE / 2).map(frequency).collect());
+    let angles = g.mul(g.reshape(g.cast(position, DType::F32), &[1, 1]), frequencies);
+    let doubled = g.reshape(g.concat(&[angles, angles], -1), &[1, 1, 1, SIZE]);
+    let (cos, sin) = (g.cos(doubled), g.sin(doubled));
+    for layer in 0..layers {
+        let heads = |name: &str| {
+            let w = g.parameter(&format!("{layer}.{name}"), [width, width]);
+            g.permute(g.reshape(g.linear(x, w, None), &[1, 1, HEADS, SIZE]), &[0, 2, 1, 3])
+        };
+        let turned = |x: Value| match longhand {
+            true => g.add(g.mul(x, cos), g.mul(rotate_half(&g, x), sin)),
+            false => g.rope(x, Some(position), 10_000.0, 0, false),
+        };
+        let cache = |name: &str, new: Value| {
+            let state =
+                g.state(&format!("{layer}.{name}"), DType::F32, [1, HEADS as usize, capacity, SIZE as usize]);
+            let next = g.put(state, position, new, 2);
+            g.set_state(state, next);
+            next
+        };
+        let (q, k, v) = (turned(heads("q")), turned(heads("k")), heads("v"));
+        let (k, v) = (cache("keys", k), cache("values", v));
+        let seen = g.attention(q, k, v, None, false, 0, 1.0 / (SIZE as f64).sqrt());
+        x = g.add(x, g.reshape(g.permute(seen, &[0, 2, 1, 3]), &[1, 1, HEADS * SIZE]));
+    }
+    g.output("y", x);
+    g
+}
+
+#[test]
+fn a_layer_with_longhand_rotations_decodes_in_the_composites_dispatches() {
+    let gpu = &profiles()[1];
+    let compiler = weft::session::Compiler::for_profile(&weft::profile::DeviceProfile {
+        gpu: Some(Limits::large()),
+        kind: weft::profile::DeviceKind::Discrete,
+        ..gpu.clone()
+    });
+    let dispatches = |longhand: bool, layers: usize| {
+        compiler.explain(&decoding(longhand, layers), false).unwrap().after.dispatches
+    };
+    // the tables are made once, whatever the layers
+    let of_a_layer = |longhand: bool| dispatches(longhand, 6) - dispatches(longhand, 5);
+    assert_eq!(of_a_layer(true), of_a_layer(false));
+}
+
 #[test]
 fn what_only_looks_like_a_rotation_is_none() {
     // thirds in place of halves; halves that are not exchanged; the sign on the other half; another x
