@@ -105,8 +105,9 @@ impl Compiler {
     /// Those of [`compile`](Compiler::compile) and [`compile_training`](Compiler::compile_training).
     pub fn explain(&self, graph: &Graph, training: bool) -> Result<Explanation> {
         let (profile, precision) = self.profile_and_precision();
-        // derivatives would lose their range in f16
-        let kernels = if training { Precision::Full } else { precision };
+        // as the CPU device does always, and training: derivatives would lose their range in f16
+        let full = training || !profile.is_gpu();
+        let kernels = if full { Precision::Full } else { precision };
         let view = |compiler: &Compiler| -> Result<(Lowered, Plan, Forecast)> {
             let lowered = compiler.lowered(graph, training)?;
             let plan = compiler.planned(&lowered)?;
