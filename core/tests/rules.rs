@@ -209,6 +209,17 @@ fn raise(rule: &str, c: &Case) -> Option<Value> {
             let e = g.exp(c.x());
             g.div(e, g.sum(e, &[c.last()], true))
         }
+        "rotary-longhand" => {
+            let shape = c.rows(6);
+            let (x, last) = (c.input("x", &shape), shape.len() as i64 - 1);
+            let turned = g.concat(
+                &[g.neg(g.narrow(x, last, 3, 3)), g.narrow(x, last, 0, 3)],
+                [-1, last, -1][c.variant],
+            );
+            let tables = [vec![6], shape[1..].to_vec(), shape.clone()];
+            let (cos, sin) = (c.input("cos", &tables[c.variant]), c.input("sin", &[6]));
+            g.add(g.mul(x, cos), g.mul(turned, sin))
+        }
         "log-of-softmax" => g.log(g.softmax(c.x(), c.last())),
         "log-softmax-longhand" => {
             let (_, z, axis) = c.shifted();

@@ -8,7 +8,7 @@ use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph};
 use weft::plan::{Plan, PlanOptions, Work, plan};
 use weft::reference;
-use weft::session::{Compiled, Compiler, Optimizer, Session};
+use weft::session::{Compiled, Compiler, Optimizer, Saving, Session};
 use weft::tensor::{DType, TensorType, Weights};
 
 type Arrays = BTreeMap<String, Array>;
@@ -191,4 +191,56 @@ fn what_kernels_widen_by_themselves_is_not_folded() {
     let w = g.concat(&[g.parameter("a", [3, 6]), g.parameter("b", [5, 6])], 0);
     g.set_loss(g.mean_all(g.linear(g.input("x", DType::F32, [4, 6]), w, None)));
     assert!(!compiled.compile_training(&g).unwrap().plan().of_parameters().contains(&true));
+}
+
+#[test]
+fn joined_f16_weights_are_right_where_nothing_folds() {
+    let g = halves([16, 24], 64);
+    let given = arrays(&g, 31);
+    for t in devices::all() {
+        let without = || t.compiler().without(Saving::FoldedWeights);
+        for (what, compiler) in [
+            ("as it came", without().with_rules(&[])),
+            ("without folding", without()),
+            ("without fusion", t.compiler().without_fusion()),
+        ] {
+            let compiled = compiler.compile(&g).unwrap();
+            let mut s = init(&compiled, &given);
+            let what = format!("{what} on {}", t.name());
+            check(&mut s, &compiled, &g, &given, t.tolerance(1e-5), &what);
+        }
+    }
+}
+
+#[test]
+fn frozen_f16_weights_that_are_packed_train_what_is_above_them() {
+    // two products of one input, which a GPU packs, and a trainable one on their results
+    let build = |dtype: DType| {
+        let g = Graph::new();
+        let x = g.input("x", DType::F32, [6, 32]);
+        let frozen = |n: &str| g.linear(x, g.parameter_of(n, TensorType::new(dtype, [16, 32]), false), None);
+        let both = g.mul(g.tanh(frozen("a")), frozen("b"));
+        g.set_loss(g.mean_all(g.silu(g.linear(both, g.parameter("w", [8, 16]), None))));
+        g
+    };
+    let (narrow, wide) = (build(DType::F16), build(DType::F32));
+    let given = arrays(&narrow, 8);
+    // what f16 holds, f32 holds: the same numbers
+    let widened: Arrays = given
+        .iter()
+        .map(|(n, v)| (n.clone(), Array { ty: TensorType::f32(v.ty.shape.clone()), data: v.data.clone() }))
+        .collect();
+    for t in devices::all() {
+        let after = |g: &Graph, given: &Arrays| {
+            let compiled = t.compiler().compile_training(g).unwrap();
+            let mut s = init(&compiled, given);
+            s.set_optimizer(Optimizer::sgd(0.5)).unwrap();
+            (0..3).for_each(|_| s.step().unwrap());
+            s.read_parameter("w").unwrap().into_iter().map(f64::from).collect::<Vec<f64>>()
+        };
+        let (came, wanted) = (after(&narrow, &given), after(&wide, &widened));
+        let moved = wanted.iter().zip(&given["w"].data).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let off = came.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(moved > 1e-3 && off < 1e-5, "{}: {off} off, {moved} moved", t.name());
+    }
 }

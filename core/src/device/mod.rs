@@ -2,6 +2,8 @@
 
 pub mod cpu;
 pub(crate) mod executor;
+#[cfg(feature = "compiler")]
+pub(crate) mod forecast;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 #[cfg(not(feature = "gpu"))]
@@ -12,6 +14,8 @@ mod progress;
 pub mod trace;
 
 pub use crate::profile::DeviceKind;
+#[cfg(feature = "compiler")]
+pub use forecast::Memory;
 pub use optimizer::Optimizer;
 
 use crate::error::{Error, Result};

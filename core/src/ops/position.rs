@@ -5,7 +5,7 @@ use super::samples::{as_dtype, indices, normal, sample};
 use crate::graph::{
     Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, evaluate_decomposed, refuse,
 };
-use crate::tensor::{DType, TensorType};
+use crate::tensor::{DType, TensorType, broadcast_shapes};
 use std::f64::consts::TAU;
 
 /// Radians per position of pair `i` of `d` elements.
@@ -126,4 +126,54 @@ op! {
     };
 }
 
-pub(super) const FAMILY: &[&dyn Op] = &[&Rope];
+fn rotary_type(c: &Call<'_>) -> std::result::Result<TensorType, Refusal> {
+    let x = &c.inputs[0];
+    let Some(&d) = x.shape.last() else { return refuse("f32[…, d]", x) };
+    if x.dtype != DType::F32 || d % 2 != 0 {
+        return refuse("f32[…, d] with an even d", x);
+    }
+    for table in &c.inputs[1..] {
+        let fits = broadcast_shapes(&x.shape, &table.shape).is_some_and(|s| s == x.shape);
+        if table.dtype != DType::F32 || table.shape.last() != Some(&d) || !fits {
+            return refuse(format!("tables f32[…, {d}] that broadcast to {x}"), table);
+        }
+    }
+    Ok(x.clone())
+}
+
+op! {
+    Rotary: "rotary" as rotary(x, cos, sin) []
+    "Rotary embedding by tables that are given: x·cos + x′·sin, x′ = (−x₂, x₁) for the halves (x₁, x₂) of the last axis of x \
+     [.., d]; cos and sin [.., d] broadcast to x. It is what exporters write out with slices and a concatenation. Whether the \
+     tables are a rope's nobody needs to know: what they hold is taken as it comes."
+    infer: rotary_type;
+    evaluate: |op, c, x| evaluate_decomposed(op, c, x);
+    grad: |_, _, _| Grad::ByDecomposition;
+    lower: |_| Lowering::Decompose;
+    decompose: |g, x, _| {
+        // one pass over x: its halves exchanged are a view, the sign is the table's
+        let pairs = |v: Value| {
+            let shape = signed(&g.shape(v));
+            let Some((&d, lead)) = shape.split_last() else { return v };
+            g.reshape(v, &[lead, &[2, d / 2]].concat())
+        };
+        let [p, cos, sin] = [x[0], x[1], x[2]].map(pairs);
+        let signs = g.constant_f32(&[2, 1], vec![-1.0, 1.0]);
+        let turned = g.add(g.mul(p, cos), g.mul(g.flip(p, &[-2]), g.mul(sin, signs)));
+        g.reshape(turned, &signed(&g.shape(x[0])))
+    };
+    samples: || {
+        let of = |x: &[usize], cos: &[usize], sin: &[usize], seed: u64| {
+            sample([normal(x, seed), normal(cos, seed + 1), normal(sin, seed + 2)], Attrs::none())
+        };
+        vec![
+            of(&[2], &[2], &[2], 141),
+            of(&[3, 6], &[6], &[3, 6], 144),
+            of(&[1, 5, 4], &[5, 4], &[1, 1, 4], 147),
+            of(&[2, 3, 5, 8], &[1, 1, 5, 8], &[2, 1, 5, 8], 150),
+            of(&[2, 1, 2, 3, 2], &[3, 2], &[3, 2], 153),
+        ]
+    };
+}
+
+pub(super) const FAMILY: &[&dyn Op] = &[&Rope, &Rotary];

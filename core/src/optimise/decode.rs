@@ -30,6 +30,8 @@ pub(super) struct Made {
     pub from: Vec<usize>,
     /// Rules that gave this alternative; none where it is as it came.
     pub rules: Vec<usize>,
+    /// The same, and those of what it alone is made for.
+    pub led: Vec<usize>,
 }
 
 /// A block's new form.
@@ -82,7 +84,7 @@ pub(super) fn template(
             },
         };
         at.insert(class, Source::Made(nodes.len()));
-        nodes.push(Made { make, is, from: vec![], rules });
+        nodes.push(Made { make, is, from: vec![], led: rules.clone(), rules });
     }
     let outputs = roots.iter().map(|c| at.get(c).copied()).collect::<Option<_>>()?;
     let mut template = Template { nodes, outputs };
@@ -138,15 +140,18 @@ fn provenance(template: &mut Template, block: &Block) {
     }
     // what no old node has the value of does the work of those it is made for
     for i in (0..template.nodes.len()).rev() {
-        let from = template.nodes[i].from.clone();
+        let (from, led) = (template.nodes[i].from.clone(), template.nodes[i].led.clone());
         if let Make::Op(_, _, inputs) = &template.nodes[i].make {
             let new: Vec<usize> =
                 inputs.iter().filter_map(|s| if let Source::Made(j) = s { Some(*j) } else { None }).collect();
             for j in new {
                 if template.nodes[j].is.is_empty() {
-                    template.nodes[j].from.extend(&from);
-                    template.nodes[j].from.sort_unstable();
-                    template.nodes[j].from.dedup();
+                    let made = &mut template.nodes[j];
+                    for (list, more) in [(&mut made.from, &from), (&mut made.led, &led)] {
+                        list.extend(more);
+                        list.sort_unstable();
+                        list.dedup();
+                    }
                 }
             }
         }
@@ -160,6 +165,8 @@ struct Rebuilt {
     moved: Vec<Option<Value>>,
     /// For each new node, the old ones it does the work of.
     provenance: Vec<Vec<usize>>,
+    /// For each new node, the rules that led to it.
+    rules: Vec<Vec<&'static str>>,
 }
 
 /// The graph of templates.
@@ -169,7 +176,7 @@ struct Rebuilt {
 fn rebuild(data: &GraphData, blocks: &Blocks, templates: &[Template]) -> Result<Rebuilt> {
     let g = Graph::new();
     let mut moved: Vec<Option<Value>> = vec![None; data.nodes.len()];
-    let mut provenance = Vec::new();
+    let (mut provenance, mut rules) = (Vec::new(), Vec::new());
     for (i, node) in data.nodes.iter().enumerate().filter(|(_, n)| is_leaf(n)) {
         let name = node.name.as_deref().unwrap_or("");
         moved[i] = Some(match &node.kind {
@@ -178,6 +185,7 @@ fn rebuild(data: &GraphData, blocks: &Blocks, templates: &[Template]) -> Result<
             _ => g.input(name, node.ty.dtype, node.ty.shape.clone()),
         });
         provenance.push(vec![i]);
+        rules.push(vec![]);
     }
     for instance in &blocks.instances {
         let template = &templates[instance.block];
@@ -204,6 +212,7 @@ fn rebuild(data: &GraphData, blocks: &Blocks, templates: &[Template]) -> Result<
             }
             made.push(v);
             provenance.push(node.from.iter().map(|&l| instance.nodes[l]).collect());
+            rules.push(node.led.iter().map(|&r| super::rules::all()[r].name.as_str()).collect());
         }
         for (&l, source) in blocks.blocks[instance.block].outputs.iter().zip(&template.outputs) {
             moved[instance.nodes[l]] = Some(of(source, &made, &moved).ok_or_else(lost)?);
@@ -211,14 +220,15 @@ fn rebuild(data: &GraphData, blocks: &Blocks, templates: &[Template]) -> Result<
     }
     match g.error() {
         Some(e) => Err(e),
-        None => Ok(Rebuilt { graph: g, moved, provenance }),
+        None => Ok(Rebuilt { graph: g, moved, provenance, rules }),
     }
 }
 
-/// A graph, the new values of those asked for, and for each node the old ones it does the work of.
-type Whole = (Graph, Vec<Value>, Vec<Vec<usize>>);
+/// A graph, the new values of those asked for, and for each node the old ones it does the work of and the rules that led
+/// to it.
+type Whole = (Graph, Vec<Value>, Vec<Vec<usize>>, Vec<Vec<&'static str>>);
 
-/// The graph of templates with its outputs, states and loss; the new values of `keep`; each node's provenance.
+/// The graph of templates with its outputs, states and loss; the new values of `keep`; each node's provenance and rules.
 ///
 /// # Errors
 /// In words, what the builder refuses; nothing, if rules are right.
@@ -228,7 +238,8 @@ pub(super) fn whole(
     templates: &[Template],
     keep: &[Value],
 ) -> std::result::Result<Whole, String> {
-    let Rebuilt { graph, moved, provenance } = rebuild(data, blocks, templates).map_err(|e| e.to_string())?;
+    let Rebuilt { graph, moved, provenance, rules } =
+        rebuild(data, blocks, templates).map_err(|e| e.to_string())?;
     let moved = |v: &Value| v.index().and_then(|i| moved[i]).ok_or("a result was lost");
     for (name, v) in &data.outputs {
         graph.output(name, moved(v)?);
@@ -243,7 +254,7 @@ pub(super) fn whole(
         Some(e) => Err(e.to_string()),
         None => {
             let kept = keep.iter().map(moved).collect::<std::result::Result<Vec<_>, _>>()?;
-            Ok((graph, kept, provenance))
+            Ok((graph, kept, provenance, rules))
         }
     }
 }

@@ -85,6 +85,8 @@ pub struct Report {
     pub changes: Vec<Change>,
     /// For each node of the new graph, the nodes of the old one whose work it does.
     pub provenance: Vec<Vec<usize>>,
+    /// For each node of the new graph, the rules that led to it; none where it is as it came.
+    pub rules: Vec<Vec<&'static str>>,
     /// Why the graph was returned as it came, if it was.
     pub problem: Option<String>,
 }
@@ -127,6 +129,7 @@ pub fn optimise(
                 nodes_before: count,
                 nodes_after: count,
                 provenance: (0..count).map(|i| vec![i]).collect(),
+                rules: vec![vec![]; count],
                 problem: Some(problem),
                 ..Report::default()
             };
@@ -174,7 +177,7 @@ fn attempt(
         templates.push(made.ok_or("a block has no finite form")?);
         costs.push((before, after));
     }
-    let (graph, kept, provenance) = decode::whole(data, &cut, &templates, keep)?;
+    let (graph, kept, provenance, rules) = decode::whole(data, &cut, &templates, keep)?;
     let total = |f: fn(&(f64, f64)) -> f64| cut.instances.iter().map(|i| f(&costs[i.block])).sum();
     let report = Report {
         nodes_before: cut.instances.iter().map(|i| i.nodes.len()).sum(),
@@ -187,6 +190,7 @@ fn attempt(
         entries: found.entries,
         changes: changes(data, &cut, &templates),
         provenance,
+        rules,
         problem: None,
     };
     Ok(Optimised { graph, kept, report })

@@ -37,6 +37,12 @@ impl Copy {
         }
     }
 
+    /// The same with elements converted to another dtype.
+    pub(super) fn converting(mut self, to: DType) -> Copy {
+        self.to.dtype = to;
+        self
+    }
+
     /// Lanes are 32 bits wide: a copy of 64-bit elements moves their halves.
     fn move_halves(&mut self) {
         self.shape.push(2);
@@ -123,6 +129,10 @@ impl Emitter<'_> {
             also: vec![],
         };
         let label = format!("{what} {}", self.label(node));
+        // for whoever reads the copy, it is the copied node's
+        let own = self.origins(&[node]);
+        let others = std::mem::replace(&mut self.carries, own);
         self.push(Work::Rowwise(work), label);
+        self.carries = others;
     }
 }

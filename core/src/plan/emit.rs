@@ -43,6 +43,8 @@ pub struct Emitter<'a> {
     /// Whether the step being emitted goes to `plan.once`.
     pub(super) once: bool,
     pub(super) training: bool,
+    /// Nodes of the planned graph whose work the step being emitted does.
+    pub(super) carries: Vec<usize>,
 }
 
 impl<'a> Emitter<'a> {
@@ -59,6 +61,7 @@ impl<'a> Emitter<'a> {
             plan: Plan::default(),
             once: false,
             training,
+            carries: vec![],
         }
     }
 
@@ -140,7 +143,16 @@ impl<'a> Emitter<'a> {
 
     pub(super) fn push(&mut self, work: Work, label: String) {
         let steps = if self.once { &mut self.plan.once } else { &mut self.plan.steps };
-        steps.push(Step { work, label });
+        steps.push(Step { work, label, nodes: self.carries.clone() });
+    }
+
+    /// The nodes of the planned graph that some of its primitives come from.
+    pub(super) fn origins(&self, primitives: &[usize]) -> Vec<usize> {
+        let mut all: Vec<usize> =
+            primitives.iter().flat_map(|&p| self.nodes[p].from.iter().copied()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     pub(super) fn label(&self, node: usize) -> String {
@@ -156,6 +168,7 @@ impl<'a> Emitter<'a> {
     pub fn group(&mut self, g: &Group) -> Result<()> {
         self.once = self.runs_once(g);
         let label = self.group_label(g);
+        self.carries = self.origins(&g.members);
         match &self.nodes[g.anchor].work {
             Some(Lowering::Pointwise(_) | Lowering::Rowwise(_)) => self.rowwise(g, label),
             Some(_) => self.heavy(g, label),

@@ -16,6 +16,8 @@ pub struct Primitive {
     pub inputs: Vec<usize>,
     /// The work; `None` for inputs, parameters, states and constants.
     pub work: Option<Lowering>,
+    /// The nodes of the planned graph whose work it does a part of.
+    pub from: Vec<usize>,
 }
 
 /// The primitives that `roots` depend on (and every input, parameter and state), and where the roots are.
@@ -27,17 +29,24 @@ pub struct Primitive {
 pub fn expand(graph: &Graph, roots: &[Value], flash_backward: bool) -> Result<(Vec<Primitive>, Vec<usize>)> {
     let mut g = graph.clone();
     let mut roots = roots.to_vec();
+    let mut from: Vec<usize> = (0..g.data()?.nodes.len()).collect();
     // at least once: what can be simpler is made so on the way
     let mut again = true;
     while again {
-        (g, roots, again) = expand_once(&g, &roots, flash_backward)?;
+        (g, roots, again) = expand_once(&g, &roots, &mut from, flash_backward)?;
     }
     let data = g.data()?;
-    collect(&data, &roots)
+    collect(&data, &roots, &from)
 }
 
-/// One pass: every composite replaced by its decomposition. Also: whether there was one.
-fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<(Graph, Vec<Value>, bool)> {
+/// One pass: every composite replaced by its decomposition. Also: whether there was one. `origin` says of each node
+/// which of the planned graph it comes from.
+fn expand_once(
+    from: &Graph,
+    roots: &[Value],
+    origin: &mut Vec<usize>,
+    flash_backward: bool,
+) -> Result<(Graph, Vec<Value>, bool)> {
     let data = from.data()?;
     let live = data.live(roots);
     let decomposes = |node: &Node| match &node.kind {
@@ -51,7 +60,8 @@ fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<(G
     let any = data.nodes.iter().zip(&live).any(|(n, &l)| l && decomposes(n));
     let to = Graph::new();
     let mut moved: Vec<Value> = Vec::with_capacity(data.nodes.len());
-    for (node, live) in data.nodes.iter().zip(live) {
+    let mut origins: Vec<usize> = Vec::with_capacity(data.nodes.len());
+    for ((node, live), &own) in data.nodes.iter().zip(live).zip(origin.iter()) {
         let inputs: Vec<Value> = node.inputs.iter().map(|v| moved[v.index().unwrap_or(0)]).collect();
         let name = node.name.as_deref().unwrap_or("");
         let v = match &node.kind {
@@ -76,7 +86,9 @@ fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<(G
             return Err(e);
         }
         moved.push(v);
+        origins.resize(to.data()?.nodes.len(), own);
     }
+    *origin = origins;
     let roots = roots.iter().map(|v| moved[v.index().unwrap_or(0)]).collect();
     Ok((to, roots, any))
 }
@@ -84,7 +96,7 @@ fn expand_once(from: &Graph, roots: &[Value], flash_backward: bool) -> Result<(G
 type Key = (&'static str, String, Vec<usize>);
 
 /// Live nodes with their work, equal ones merged.
-fn collect(data: &GraphData, roots: &[Value]) -> Result<(Vec<Primitive>, Vec<usize>)> {
+fn collect(data: &GraphData, roots: &[Value], from: &[usize]) -> Result<(Vec<Primitive>, Vec<usize>)> {
     let live = data.live(roots);
     let mut all: Vec<Primitive> = Vec::new();
     let mut moved = vec![usize::MAX; data.nodes.len()];
@@ -99,6 +111,7 @@ fn collect(data: &GraphData, roots: &[Value]) -> Result<(Vec<Primitive>, Vec<usi
         let same = key.as_ref().and_then(|k| known.get(k)).copied();
         if let Some(same) = same.filter(|&same| equal_data(&all[same].node, node)) {
             moved[i] = same;
+            all[same].from.push(from[i]);
             if all[same].node.name.is_none() {
                 all[same].node.name.clone_from(&node.name);
             }
@@ -112,7 +125,7 @@ fn collect(data: &GraphData, roots: &[Value]) -> Result<(Vec<Primitive>, Vec<usi
         if let Some(k) = key {
             known.insert(k, all.len());
         }
-        all.push(Primitive { node: node.clone(), inputs, work });
+        all.push(Primitive { node: node.clone(), inputs, work, from: vec![from[i]] });
     }
     let roots = roots.iter().map(|v| moved[v.index().unwrap_or(0)]).collect();
     Ok((all, roots))

@@ -23,7 +23,8 @@ pub(super) fn join_halves(plan: &mut Plan) {
         let Some(joined) = joined(p, w) else { continue };
         let label = format!("{}+{}", plan.steps[i].label, plan.steps[reader].label);
         // where the reader stood: all that it reads is there
-        plan.steps[reader] = Step { work: Work::Product(joined), label };
+        let nodes = [plan.steps[i].nodes.as_slice(), &plan.steps[reader].nodes].concat();
+        plan.steps[reader] = Step { work: Work::Product(joined), label, nodes };
         gone.push(i);
     }
     drop_steps(plan, &gone);

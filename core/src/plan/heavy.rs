@@ -118,7 +118,11 @@ impl Emitter<'_> {
         // a copy made in each step is no weight, whatever it is a copy of
         let stays = !matches!(self.plan.buffers[b.buffer].place, Place::Arena(_));
         let weight = unbatched && stays && self.is_weight(bn);
-        if !weight && b.dtype != DType::F32 {
+        if !weight && b.dtype != DType::F32 && self.of_weights(bn) {
+            // made of weights in each step (joined, where nothing folds): widened in each step too
+            b = self.widened(bn)?;
+            spread(&mut b, self.shape(bn), transpose_b);
+        } else if !weight && b.dtype != DType::F32 {
             return Err(Error::Op {
                 op: "matmul".into(),
                 node: self.label(g.anchor),
@@ -151,6 +155,20 @@ impl Emitter<'_> {
             NodeKind::Parameter { trainable } => !(self.training && trainable),
             _ => self.is_ready(node),
         }
+    }
+
+    /// Whether a value depends on parameters and constants alone.
+    fn of_weights(&self, node: usize) -> bool {
+        super::fold::known(self.nodes, true)[below_views(self.nodes, node)]
+    }
+
+    /// A value copied as f32.
+    fn widened(&mut self, node: usize) -> Result<Operand> {
+        let strides = contiguous_strides(self.shape(node));
+        let buffer = self.scratch(DType::F32, element_count(self.shape(node)).unwrap_or(0));
+        let copy = self.copy(node, buffer, 0, &strides)?.converting(DType::F32);
+        self.push_copy(copy, "widen", node);
+        Ok(Operand { buffer, dtype: DType::F32, offset: 0, strides })
     }
 
     fn convolution(&mut self, g: &Group, form: ConvolutionForm) -> Result<Work> {

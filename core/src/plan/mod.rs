@@ -36,9 +36,11 @@ mod simplify;
 #[cfg(feature = "compiler")]
 mod state;
 mod step;
+mod tally;
 mod verify;
 pub(crate) mod wire;
 
+pub use tally::Tally;
 pub use verify::{Flaw, verify};
 pub use wire::FORMAT;
 

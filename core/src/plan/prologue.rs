@@ -50,12 +50,13 @@ pub(super) fn take_norms(plan: &mut Plan) {
         if !uses.readers[b].iter().all(reads) {
             continue;
         }
-        let name = plan.steps[i].label.clone();
+        let (name, nodes) = (plan.steps[i].label.clone(), plan.steps[i].nodes.clone());
         for &r in &uses.readers[b] {
-            let Step { work: Work::Product(p), label } = &mut plan.steps[r] else { continue };
+            let Step { work: Work::Product(p), label, nodes: own } = &mut plan.steps[r] else { continue };
             (p.a.buffer, p.a.offset) = (x.buffer, p.a.offset + x.offset);
             p.prologue = Some(prologue.clone());
             *label = format!("{name}+{label}");
+            *own = [nodes.as_slice(), own.as_slice()].concat();
         }
         gone.push(i);
     }

@@ -131,6 +131,8 @@ pub struct Step {
     pub work: Work,
     /// Names of the graph's nodes it carries out, for errors and profiles.
     pub label: String,
+    /// The planned graph's nodes whose work it does, by position there; none where the plan was loaded.
+    pub nodes: Vec<usize>,
 }
 
 /// The forms of work.

@@ -2,13 +2,14 @@
 
 use super::Compiled;
 use super::cache::{Cache, Options};
+use super::origins::Origins;
 use crate::autodiff::gradients;
 use crate::device::gpu::Progress;
 use crate::device::{Device, trace};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeKind, Value};
 use crate::optimise::{self, Group, Optimised, Report, optimise};
-use crate::plan::{PlanOptions, plan};
+use crate::plan::{Plan, PlanOptions, plan};
 use crate::profile::{DeviceProfile, Precision};
 use crate::tensor::DType;
 use std::path::Path;
@@ -115,7 +116,7 @@ impl Compiler {
     /// # Errors
     /// The first error of the graph's building; [`Error::Graph`] if it has no outputs and no loss.
     pub fn compile(&self, graph: &Graph) -> Result<Compiled> {
-        self.cached(graph, false, || self.finish(graph, &[]))
+        self.cached(graph, false, || self.finish(self.lowered(graph, false)?))
     }
 
     /// From the cache, or compiled and kept there.
@@ -166,46 +167,58 @@ impl Compiler {
     /// As [`compile`](Compiler::compile); [`Error::Graph`] if there is no loss or nothing to train;
     /// [`Error::NoGradient`] if an operation on the way has none.
     pub fn compile_training(&self, graph: &Graph) -> Result<Compiled> {
-        self.cached(graph, true, || self.training(graph))
+        self.cached(graph, true, || self.finish(self.lowered(graph, true)?))
     }
 
-    fn training(&self, graph: &Graph) -> Result<Compiled> {
-        graph.data()?;
-        let g = graph.clone();
-        let by = {
-            let data = g.data()?;
-            if data.loss.is_none() {
-                return Err(Error::Graph { what: "no loss is set: call set_loss".into() });
-            }
-            let trained =
-                data.parameters().filter(|(_, n)| matches!(n.kind, NodeKind::Parameter { trainable: true }));
-            let by: Vec<Value> = trained.map(|(v, _)| v).collect();
-            if by.is_empty() {
-                return Err(Error::Graph { what: "there is no trainable parameter".into() });
-            }
-            if let Some(v) = by.iter().find(|v| data.node(**v).ty.dtype != DType::F32) {
-                let (name, ty) = (data.label(*v), &data.node(*v).ty);
-                return Err(Error::Graph {
-                    what: format!("trainable parameters are f32, \"{name}\" is {ty}"),
-                });
-            }
-            by
-        };
-        let names: Vec<String> = by.iter().map(|&v| g.data().map(|d| d.label(v))).collect::<Result<_>>()?;
+    /// A graph as it is planned, for training with its backward pass.
+    pub(super) fn lowered(&self, graph: &Graph, training: bool) -> Result<Lowered> {
+        self.profile.check()?;
+        let _span = trace::span("compile", "optimise");
+        if !training {
+            let done = self.optimised(graph, &[], &Group::ALL, false)?;
+            let origins = Origins::new(graph)?.then(&done.report);
+            return Ok(Lowered { graph: done.graph, gradients: vec![], report: done.report, origins });
+        }
+        let names = trained(graph)?;
         // longhand maths is recognised before it is differentiated: composites have gradients of their own
-        let mut g = self.optimised(&g, &[], &RECOGNISE, true)?.graph;
+        let mut done = self.optimised(graph, &[], &RECOGNISE, true)?;
+        let mut origins = Origins::new(graph)?.then(&done.report);
         if self.profile.is_gpu() {
             // a GPU reads joined weights where they lie: joining costs nothing there, as if it were done once, and what
             // is packed before it is differentiated has packed gradients
-            g = self.optimised(&g, &[], &[Group::Pack], false)?.graph;
+            done = self.optimised(&done.graph, &[], &[Group::Pack], false)?;
+            origins = origins.then(&done.report);
         }
+        // a graph of its own: gradients are added to it
+        let g = done.graph.clone();
         let data = g.data()?;
         let lost = || Error::internal("an optimised graph lost its loss or a parameter");
         let loss = data.loss.ok_or_else(lost)?;
         let by: Vec<Value> = names.iter().map(|n| data.find(n)).collect::<Option<_>>().ok_or_else(lost)?;
         drop(data);
         let grads = gradients(&g, loss, None, &by)?;
-        self.finish(&g, &by.into_iter().zip(grads).collect::<Vec<_>>())
+        let origins = origins.with_backward(&g)?;
+        let keep: Vec<Value> =
+            by.iter().zip(&grads).flat_map(|(&parameter, &gradient)| [parameter, gradient]).collect();
+        let done = self.optimised(&g, &keep, &Group::ALL, true)?;
+        let gradients = done.kept.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+        let origins = origins.then(&done.report);
+        Ok(Lowered { graph: done.graph, gradients, report: done.report, origins })
+    }
+
+    /// The plan of a graph alone, for inference or training: what [`compile`](Compiler::compile) makes of it before kernels
+    /// are written. No cache is used.
+    ///
+    /// # Errors
+    /// As [`compile`](Compiler::compile) and [`compile_training`](Compiler::compile_training).
+    pub fn plan(&self, graph: &Graph, training: bool) -> Result<Plan> {
+        self.planned(&self.lowered(graph, training)?)
+    }
+
+    /// The plan of a graph.
+    pub(super) fn planned(&self, lowered: &Lowered) -> Result<Plan> {
+        let _span = trace::span("compile", "plan");
+        plan(&lowered.graph, &self.options(lowered.gradients.clone()))
     }
 
     /// A graph after the rules of some of the groups that are wanted.
@@ -227,24 +240,55 @@ impl Compiler {
         optimise(graph, keep, &self.profile, &options)
     }
 
-    fn finish(&self, graph: &Graph, gradients: &[(Value, Value)]) -> Result<Compiled> {
-        self.profile.check()?;
-        let span = trace::span("compile", "optimise");
-        let training = !gradients.is_empty();
-        let keep: Vec<Value> =
-            gradients.iter().flat_map(|&(parameter, gradient)| [parameter, gradient]).collect();
-        let done = self.optimised(graph, &keep, &Group::ALL, training)?;
-        drop(span);
-        let span = trace::span("compile", "plan");
-        let kept = done.kept.chunks(2).map(|pair| (pair[0], pair[1])).collect();
-        let plan = plan(&done.graph, &self.options(kept))?;
-        drop(span);
-        let compiled = Compiled::elsewhere(plan, self.precision, self.profile.clone()).reporting(done.report);
+    fn finish(&self, lowered: Lowered) -> Result<Compiled> {
+        let plan = self.planned(&lowered)?;
+        let compiled =
+            Compiled::elsewhere(plan, self.precision, self.profile.clone()).reporting(lowered.report);
         match &self.device {
             Some(device) => compiled.on(device, &self.progress),
             None => compiled.with_kernels(),
         }
     }
+
+    /// A compiler for the same profile and precision that leaves the same out; for no device, without a cache.
+    pub(super) fn elsewhere(&self) -> Compiler {
+        let plain =
+            Compiler::for_profile(&self.profile).with_precision(self.precision).with_rules(&self.groups);
+        Compiler { no_fusion: self.no_fusion, without: self.without.clone(), ..plain }
+    }
+
+    pub(super) fn profile_and_precision(&self) -> (&DeviceProfile, Precision) {
+        (&self.profile, self.precision)
+    }
+}
+
+/// A graph as it is planned, and what became of the one it was.
+pub(super) struct Lowered {
+    pub graph: Graph,
+    /// Trainable parameters and their gradients.
+    pub gradients: Vec<(Value, Value)>,
+    /// What the last of the optimiser's passes did.
+    pub report: Report,
+    pub origins: Origins,
+}
+
+/// The names of a graph's trainable parameters.
+fn trained(graph: &Graph) -> Result<Vec<String>> {
+    let data = graph.data()?;
+    if data.loss.is_none() {
+        return Err(Error::Graph { what: "no loss is set: call set_loss".into() });
+    }
+    let trained =
+        data.parameters().filter(|(_, n)| matches!(n.kind, NodeKind::Parameter { trainable: true }));
+    let by: Vec<Value> = trained.map(|(v, _)| v).collect();
+    if by.is_empty() {
+        return Err(Error::Graph { what: "there is no trainable parameter".into() });
+    }
+    if let Some(v) = by.iter().find(|v| data.node(**v).ty.dtype != DType::F32) {
+        let (name, ty) = (data.label(*v), &data.node(*v).ty);
+        return Err(Error::Graph { what: format!("trainable parameters are f32, \"{name}\" is {ty}") });
+    }
+    Ok(by.iter().map(|&v| data.label(v)).collect())
 }
 
 /// The rules that find out what a graph means.

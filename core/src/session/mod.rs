@@ -6,12 +6,20 @@ mod cache;
 mod compiled;
 #[cfg(feature = "compiler")]
 mod compiler;
+#[cfg(feature = "compiler")]
+mod explain;
 mod inspect;
+#[cfg(feature = "compiler")]
+mod origins;
+#[cfg(feature = "compiler")]
+mod outline;
 mod parameters;
 mod run;
 mod state;
 mod summary;
 
+#[cfg(feature = "compiler")]
+pub use crate::device::Memory;
 pub use crate::device::Optimizer;
 pub use crate::device::gpu::{Profiling, Progress};
 pub use crate::profile::Precision;
@@ -19,6 +27,8 @@ pub use artifact::{Artifact, Weight};
 pub use compiled::Compiled;
 #[cfg(feature = "compiler")]
 pub use compiler::{Compiler, Saving};
+#[cfg(feature = "compiler")]
+pub use explain::{Explanation, Figures, Part, Segment};
 pub use inspect::{PartTime, StepTime, Tap, TapFormat};
 pub use parameters::Parameters;
 pub use run::{OutputKey, Session};

@@ -10,6 +10,7 @@ mod longhand;
 mod mixed;
 #[path = "../conformance/random.rs"]
 mod random;
+mod rotary;
 
 use compare::{Arrays, agree, run, run_on, run_reference};
 use longhand::Longhand;

@@ -107,9 +107,11 @@ pub enum Command {
     Search(Search),
     /// Compile a graph or model folder to an artifact, which loads without being compiled
     Compile(Compile),
+    /// Show what compiling makes of a graph or model folder: fusions, rules, bytes, memory, estimated time
+    Explain(Explain),
     /// Run a graph in its text form, or one of an artifact
     Run(Run),
-    /// Time a model folder, a built-in case, or loading an artifact
+    /// Time a model folder, a built-in case, compiling, or loading an artifact; measure a device
     Bench(Bench),
     /// Train the digit classifier that `weft demo` ships with
     TrainDigits(TrainDigits),
@@ -149,6 +151,36 @@ pub struct Compile {
     /// For training: the graph with its backward pass; of a Llama folder one more graph for each number of tokens
     #[arg(long)]
     pub training: bool,
+}
+
+/// What compiling makes of a graph, before and after: operations, what is fused and by which rules, launches, bytes
+/// moved, memory, estimated time. Nothing is run. A launch is a dispatch of a GPU, a step of the plan on a CPU
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub struct Explain {
+    /// A graph in its text form, or a model folder: BERT encoders, Llama
+    #[arg(value_name = "GRAPH|DIR", group = "what")]
+    pub model: Option<PathBuf>,
+    /// Explain a built-in case of `weft bench`
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub case: Option<String>,
+    /// Explain for the device that this file describes: see `weft devices --profile` and `weft bench --profile-device`; may
+    /// be given several times. Without it, and without --device, for every device of this machine
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Vec<PathBuf>,
+    /// Tokens of each text, a graph for each number (model folders)
+    #[arg(long, value_name = "S,…", value_delimiter = ',', default_value = "128", value_parser = above_zero)]
+    pub tokens: Vec<usize>,
+    /// Texts at once (model folders)
+    #[arg(long, default_value_t = 1, value_name = "B", value_parser = above_zero)]
+    pub batch: usize,
+    /// For training: the graph with its backward pass; of a Llama folder one more graph for each number of tokens
+    #[arg(long)]
+    pub training: bool,
+    /// Leave this out: a saving of the planner, a group of the optimiser's rules, or "rules", all of them; may be given
+    /// several times
+    #[arg(long, value_name = "SAVING", value_parser = clap::builder::PossibleValuesParser::new(savings()))]
+    pub without: Vec<String>,
 }
 
 #[derive(clap::Args)]
@@ -237,6 +269,16 @@ pub struct Bench {
     /// Time loading an artifact of `weft compile`
     #[arg(long, value_name = "FILE", group = "what")]
     pub artifact: Option<PathBuf>,
+    /// Time compiling a built-in case: from graph to plan, and reading the plan from an artifact; and the memory it takes
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub compile: Option<String>,
+    /// Measure what work costs on the device: memory, products, starting a step. What is found is a profile that `weft
+    /// explain --profile` and `weft compile --profile` take
+    #[arg(long, group = "what")]
+    pub profile_device: bool,
+    /// Where --profile-device writes the profile
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     /// List the built-in cases
     #[arg(long, group = "what")]
     pub list: bool,
@@ -249,7 +291,7 @@ pub struct Bench {
     pub profile: Option<String>,
     /// Leave this out, to see what it is worth: a saving of the planner, a group of the optimiser's rules, or "rules", all
     /// of them; may be given several times
-    #[arg(long, value_name = "SAVING", requires = "case", value_parser = clap::builder::PossibleValuesParser::new(
+    #[arg(long, value_name = "SAVING", conflicts_with_all = ["model", "artifact", "profile_device", "list"], value_parser = clap::builder::PossibleValuesParser::new(
           savings()))]
     pub without: Vec<String>,
     /// Also measure the machine's peak, and give the share of it that was reached
@@ -273,7 +315,16 @@ pub struct TrainDigits {
     pub seed: u64,
 }
 
-/// What `bench --without` takes.
+/// A compiler that leaves out what `--without` names.
+pub fn leaving_out(compiler: Compiler, without: &[String]) -> Compiler {
+    let left_out = |name: &str| without.iter().any(|w| w == name);
+    let groups: Vec<Group> =
+        Group::ALL.into_iter().filter(|g| !left_out("rules") && !left_out(g.name())).collect();
+    let savings = Saving::ALL.iter().filter(|s| left_out(s.0));
+    savings.fold(compiler.with_rules(&groups), |c, s| c.without(s.1))
+}
+
+/// What `--without` takes.
 fn savings() -> Vec<&'static str> {
     let groups = Group::ALL.iter().map(|g| g.name());
     Saving::ALL.iter().map(|s| s.0).chain(["rules"]).chain(groups).collect()

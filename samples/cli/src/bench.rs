@@ -1,6 +1,10 @@
-//! `weft bench`: how long a model folder or a built-in case takes, and how much memory; how long an artifact loads.
+//! `weft bench`: how long a model folder or a built-in case takes, and how much memory; how long compiling it takes, and
+//! loading an artifact; what work costs on the device.
 
-mod cases;
+mod associations;
+pub mod cases;
+mod compiling;
+mod costs;
 mod loading;
 mod model;
 mod timing;
@@ -30,6 +34,8 @@ struct Measured {
     session_bytes: usize,
     /// The GPU's time by part, where it was asked for.
     parts: Vec<PartTime>,
+    /// Of cases whose products can be taken in several orders, each.
+    orders: Vec<associations::Timed>,
 }
 
 /// What a session tells of itself beside its times.
@@ -64,6 +70,15 @@ pub fn bench(args: &Bench, options: &Options, out: &mut dyn Write) -> Result<()>
     if args.list {
         return cases::list(options.json, out);
     }
+    if args.out.is_some() && !args.profile_device {
+        return Err(Failure::Usage("-o is where --profile-device writes the profile".into()));
+    }
+    if args.profile_device {
+        return costs::bench(args.out.as_deref(), args.seconds, options, out);
+    }
+    if let Some(name) = &args.compile {
+        return compiling::bench(cases::find(name)?, args.seconds, &args.without, options, out);
+    }
     let place = options.open()?;
     if let Some(path) = &args.artifact {
         return loading::bench(path, args.seconds, &place, options.json, out);
@@ -73,7 +88,9 @@ pub fn bench(args: &Bench, options: &Options, out: &mut dyn Write) -> Result<()>
         (Some(folder), _) => model::bench(folder, [args.batch, args.tokens], args.seconds, &place, profile)?,
         (None, Some(name)) => cases::find(name)?.bench(args.seconds, &place, &args.without, profile)?,
         (None, None) => {
-            return Err(Failure::Usage("one of --model, --case, --artifact, --list is wanted".into()));
+            return Err(Failure::Usage(
+                "one of --model, --case, --compile, --artifact, --profile-device, --list is wanted".into(),
+            ));
         }
     };
     // before anything else is measured that takes memory
@@ -116,6 +133,9 @@ fn fields(m: &Measured, memory: Option<u64>, peak: Option<f64>, place: &Place) -
     if !m.parts.is_empty() {
         let part = |p: &PartTime| json!({"label": p.label, "kind": p.kind, "us": p.nanoseconds as f64 / 1e3});
         put("parts", m.parts.iter().map(part).collect());
+    }
+    if !m.orders.is_empty() {
+        put("associations", associations::as_json(&m.orders));
     }
     if let Some(ms) = m.open_to_first_ms {
         put("open_to_first_ms", json!(ms));
@@ -167,6 +187,9 @@ fn print(
     table(out, &rows, &[])?;
     if !m.parts.is_empty() {
         print_parts(&m.parts, out)?;
+    }
+    if !m.orders.is_empty() {
+        associations::print(&m.orders, out)?;
     }
     Ok(())
 }

@@ -15,10 +15,10 @@ use weft::session::{Artifact, Compiler};
 use weft::tensor::{DType, Weights};
 
 /// A graph to compile: its name in the artifact, whether for training.
-struct Part {
-    name: String,
-    graph: Graph,
-    training: bool,
+pub struct Part {
+    pub name: String,
+    pub graph: Graph,
+    pub training: bool,
 }
 
 pub fn compile(args: &Compile, options: &Options, out: &mut dyn Write) -> Result<()> {
@@ -27,7 +27,7 @@ pub fn compile(args: &Compile, options: &Options, out: &mut dyn Write) -> Result
         Some(path) => Compiler::for_profile(&profile(path)?).with_precision(options.precision),
         None => options.open()?.compiler(),
     };
-    let parts = if args.model.is_dir() { model(args)? } else { vec![graph(args)?] };
+    let parts = parts(args)?;
     let mut artifact = Artifact::new();
     for part in &parts {
         let compiled = match part.training {
@@ -62,7 +62,13 @@ pub fn compile(args: &Compile, options: &Options, out: &mut dyn Write) -> Result
     Ok(())
 }
 
-fn profile(path: &Path) -> Result<DeviceProfile> {
+/// The graphs of a file or folder.
+pub fn parts(args: &Compile) -> Result<Vec<Part>> {
+    if args.model.is_dir() { model(args) } else { Ok(vec![graph(args)?]) }
+}
+
+/// A device's profile in its text form.
+pub fn profile(path: &Path) -> Result<DeviceProfile> {
     let text = std::fs::read_to_string(path).map_err(|e| Failure::reading(path, &e))?;
     text.parse().map_err(|e: weft::error::Error| {
         Failure::from(e).within(path).advise("`weft devices --profile` prints that of --device.")

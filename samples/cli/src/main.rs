@@ -8,6 +8,7 @@ mod demo;
 mod devices;
 mod digits;
 mod embed;
+mod explain;
 mod failure;
 mod inspect;
 mod output;
@@ -47,6 +48,7 @@ fn command(args: &Args, out: &mut dyn Write) -> Result<()> {
         Command::Inspect(inspect) => inspect::inspect(inspect, options, out),
         Command::Embed(embed) => embed::embed(embed, options, out),
         Command::Search(search) => search::search(search, options, out),
+        Command::Explain(explain) => explain::explain(explain, options, out),
         Command::Run(run) => run::run(run, options, out),
         Command::Bench(bench) => bench::bench(bench, options, out),
         Command::TrainDigits(train) => train_digits::train_digits(train, options, out),

@@ -31,6 +31,8 @@ pub struct Dispatch {
     pub kind: &'static str,
     /// The plan's buffers it completes, each with the names of its nodes.
     pub results: Vec<(BufferId, String)>,
+    /// The plan's steps it carries out or a part of, by number.
+    pub steps: Vec<usize>,
 }
 
 /// One binding of a dispatch.
@@ -353,8 +355,9 @@ fn dispatches(nodes: &[Node], steps: &[Step], texts: &mut Texts) -> Vec<Dispatch
             groups: n.kernel.groups,
             barrier: n.level != level,
             label: labels.join(" & "),
-            kind: kernels::name(&steps[n.step].work),
+            kind: steps[n.step].work.sort(),
             results,
+            steps: own,
         });
         level = n.level;
     }

@@ -104,7 +104,7 @@ fn plan(m: usize, n: usize, k: usize) -> Plan {
         shape: shape.to_vec(),
         trainable: false,
     };
-    let step = |work| Step { work, label: "self-test".into() };
+    let step = |work| Step { work, label: "self-test".into(), nodes: vec![] };
     Plan {
         buffers: vec![
             buffer(m * k, Place::Own),

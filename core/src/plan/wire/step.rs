@@ -11,7 +11,8 @@ use crate::plan::{
 
 impl Writer {
     pub(super) fn step(&mut self, step: &Step) {
-        let Step { work, label } = step;
+        // which nodes of a graph it came from means nothing without the graph
+        let Step { work, label, nodes: _ } = step;
         self.text(label);
         match work {
             Work::Rowwise(w) => {
@@ -262,7 +263,7 @@ impl Reader {
             8 => Work::Dequantise(self.operand()?, self.operand()?),
             other => return Err(Damage::new("a form of work", format!("number {other}"))),
         };
-        Ok(Step { work, label })
+        Ok(Step { work, label, nodes: vec![] })
     }
 
     fn several<T: Copy + Default, const N: usize>(

@@ -1,21 +1,26 @@
 //! The built-in cases: graphs of the sizes that models have, over random inputs and weights.
 
+mod adapters;
 mod fill;
+/// Where the optimiser's tests have it from, too.
+#[path = "../../../../core/tests/optimiser/longhand.rs"]
+mod longhand;
 mod models;
 mod ops;
 
+use super::associations::{self, Order};
 use super::timing::Timing;
 use super::{Measured, Told, told};
-use crate::args::Place;
+use crate::args::{Place, leaving_out};
 use crate::failure::{Failure, Result};
 use crate::output::{ms, table};
-use fill::Filler;
+pub use fill::Filler;
 use serde_json::json;
 use std::io::Write;
-use std::time::Instant;
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
 use weft::graph::{Graph, Value};
-use weft::optimise::Group;
-use weft::session::{Compiled, Optimizer, Saving, Session};
+use weft::session::{Compiled, Optimizer, Session};
 use weft::tensor::{TensorType, Weights};
 
 /// A graph to time.
@@ -34,6 +39,8 @@ pub struct Case {
     flop: f64,
     /// Each input and weight read once, outputs (and what is learnt) written once.
     least_bytes: f64,
+    /// Orders in which its products can be taken, where there are several.
+    orders: &'static [Order],
 }
 
 /// What most cases do not say.
@@ -46,10 +53,11 @@ const PLAIN: Case = Case {
     fixed: &[],
     flop: 0.0,
     least_bytes: 0.0,
+    orders: &[],
 };
 
 fn all() -> impl Iterator<Item = &'static Case> {
-    ops::CASES.iter().chain(models::CASES)
+    ops::CASES.iter().chain(adapters::CASES).chain(models::CASES)
 }
 
 /// The case of that name.
@@ -73,32 +81,27 @@ pub fn list(as_json: bool, out: &mut dyn Write) -> Result<()> {
 }
 
 impl Case {
-    pub fn bench(
+    pub(super) fn bench(
         &self,
         seconds: f64,
         place: &Place,
         without: &[String],
         profile: Option<&str>,
     ) -> Result<Measured> {
-        let mut filler = Filler::new(20_240_807);
         let start = Instant::now();
         let compiled = self.compile(place, without)?;
         let compiling = start.elapsed();
-        let weights = Self::weights(&mut filler, &compiled)?;
-        let start = Instant::now();
-        let mut session = compiled.init(&weights)?;
-        let compile = compiling + start.elapsed();
-        drop(weights);
-        self.fill(&mut filler, &mut session)?;
-        if let Some(optimizer) = self.learns {
-            session.set_optimizer(optimizer())?;
-        }
+        let mut session = self.session(&compiled)?;
+        let compile = compiling + session.initialised;
         let timing = Timing::of(&mut session, seconds)?;
         let Told { dispatches, session_bytes, parts } = told(&mut session, profile)?;
+        drop(session);
+        let orders = associations::time(self, &compiled, seconds, place)?;
         Ok(Measured {
-            what: format!("{}: {}", self.name, self.about),
+            what: self.title(),
             open_to_first_ms: None,
             compile_ms: ms(compile),
+            orders,
             timing,
             gflop: self.flop / 1e9,
             least_bytes: self.least_bytes,
@@ -108,20 +111,51 @@ impl Case {
         })
     }
 
-    fn compile(&self, place: &Place, without: &[String]) -> Result<Compiled> {
+    /// Its name and what it is.
+    pub fn title(&self) -> String {
+        format!("{}: {}", self.name, self.about)
+    }
+
+    pub fn orders(&self) -> &'static [Order] {
+        self.orders
+    }
+
+    /// A graph of one output.
+    pub fn graph_of(build: fn(&Graph) -> Value) -> Graph {
         let graph = Graph::new();
-        let result = (self.build)(&graph);
-        let savings = Saving::ALL.iter().filter(|s| without.iter().any(|w| w == s.0));
-        let left_out = |name: &str| without.iter().any(|w| w == name);
-        let groups: Vec<Group> =
-            Group::ALL.into_iter().filter(|g| !left_out("rules") && !left_out(g.name())).collect();
-        let compiler = savings.fold(place.compiler().with_rules(&groups), |c, s| c.without(s.1));
-        if self.learns.is_some() {
-            graph.set_loss(result);
-            return Ok(compiler.compile_training(&graph)?);
+        graph.output("y", build(&graph));
+        graph
+    }
+
+    /// Its graph, and whether that is for training.
+    pub fn graph(&self) -> (Graph, bool) {
+        if self.learns.is_none() {
+            return (Self::graph_of(self.build), false);
         }
-        graph.output("y", result);
-        Ok(compiler.compile(&graph)?)
+        let graph = Graph::new();
+        graph.set_loss((self.build)(&graph));
+        (graph, true)
+    }
+
+    /// A session over random weights, its inputs set, ready to be timed.
+    pub fn session(&self, compiled: &Compiled) -> Result<Ready> {
+        let mut filler = Filler::new(20_240_807);
+        let weights = Self::weights(&mut filler, compiled)?;
+        let start = Instant::now();
+        let mut session = compiled.init(&weights)?;
+        let initialised = start.elapsed();
+        drop(weights);
+        self.fill(&mut filler, &mut session)?;
+        if let Some(optimizer) = self.learns {
+            session.set_optimizer(optimizer())?;
+        }
+        Ok(Ready { session, initialised })
+    }
+
+    pub fn compile(&self, place: &Place, without: &[String]) -> Result<Compiled> {
+        let (graph, training) = self.graph();
+        let compiler = leaving_out(place.compiler(), without);
+        Ok(if training { compiler.compile_training(&graph) } else { compiler.compile(&graph) }?)
     }
 
     /// Weights of every parameter, scaled down by their width: never zeros, which hide unwritten outputs.
@@ -151,6 +185,26 @@ impl Case {
             session.write_state(&port.name, &tensor)?;
         }
         Ok(())
+    }
+}
+
+/// A session to time, and how long its init took.
+pub struct Ready {
+    session: Session,
+    pub initialised: Duration,
+}
+
+impl Deref for Ready {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl DerefMut for Ready {
+    fn deref_mut(&mut self) -> &mut Session {
+        &mut self.session
     }
 }
 

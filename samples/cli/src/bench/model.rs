@@ -43,6 +43,7 @@ pub fn bench(
         dispatches,
         session_bytes,
         parts,
+        orders: vec![],
         least_bytes: 0.0,
     })
 }

@@ -4,6 +4,7 @@ mod compile;
 mod demo;
 mod embed;
 mod errors;
+mod explain;
 mod run;
 mod show;
 

@@ -59,19 +59,3 @@ pub fn kernels(
         Work::Dequantise(from, to) => only(vec![dequantise::kernel(from, to, layouts)]),
     })
 }
-
-/// What sort of work a step is, for profiles.
-pub fn name(work: &Work) -> &'static str {
-    match work {
-        Work::Rowwise(w) if w.reductions.is_empty() => "pointwise",
-        Work::Rowwise(_) => "rowwise",
-        Work::Product(_) => "product",
-        Work::Convolution(_) => "convolution",
-        Work::Attention(_) => "attention",
-        Work::AttentionGrad(_) => "attention gradient",
-        Work::Index(_) => "look-up",
-        Work::Scan(_) => "scan",
-        Work::Pool(_) => "pooling",
-        Work::Dequantise(..) => "dequantise",
-    }
-}

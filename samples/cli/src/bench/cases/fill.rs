@@ -7,6 +7,7 @@ use weft::tensor::{Bytes, DType, Tensor, TensorType};
 const TABLE: usize = 4096;
 
 /// Xorshift (Marsaglia 2003, "Xorshift RNGs"): weak, and as fast as memory.
+#[derive(Clone)]
 pub struct Filler(u64);
 
 impl Filler {

@@ -1,5 +1,6 @@
 //! Whole models of published sizes: SmolLM2-135M and all-MiniLM-L6-v2, with random weights.
 
+use super::longhand::Longhand;
 use super::{Case, PLAIN};
 use weft::graph::{Graph, Value};
 use weft::models::{Activation, Bert, BertConfig, Llama, LlamaConfig, Logits, Pooling};
@@ -70,6 +71,19 @@ pub const CASES: &[Case] = &[
         ..MINILM
     },
     Case {
+        name: "minilm-longhand-1x128",
+        about: "the same as minilm-1x128 in primitives, as an exporter writes it: every norm, GELU, softmax, attention",
+        build: |g| {
+            let (ids, types, mask) = texts(g, 1, 128);
+            let config = minilm();
+            let x = Longhand { config: &config, g }.hidden_states(ids, types, mask);
+            Bert::pool(g, x, mask, Pooling::Mean, true)
+        },
+        flop: minilm_flop(1.0, 128.0),
+        least_bytes: minilm_bytes(1.0, 128.0),
+        ..MINILM
+    },
+    Case {
         name: "minilm-32x128",
         about: "all-MiniLM-L6-v2, 32 texts of 128 tokens to their embeddings",
         build: |g| embed(g, 32, 128),
@@ -87,8 +101,8 @@ fn forward(g: &Graph, tokens: usize) -> Value {
     Llama::new(&LlamaConfig::smollm2_135m()).forward(g, ids, Logits::All)
 }
 
-fn embed(g: &Graph, batch: usize, tokens: usize) -> Value {
-    let config = BertConfig {
+fn minilm() -> BertConfig {
+    BertConfig {
         hidden: 384,
         intermediate: 1536,
         layers: 6,
@@ -98,10 +112,18 @@ fn embed(g: &Graph, batch: usize, tokens: usize) -> Value {
         types: 2,
         eps: 1e-12,
         activation: Activation::Gelu,
-    };
+    }
+}
+
+/// Ids, types and mask of texts.
+fn texts(g: &Graph, batch: usize, tokens: usize) -> (Value, Value, Value) {
     let [ids, types] = ["input_ids", "token_type_ids"].map(|n| g.input(n, DType::U32, [batch, tokens]));
-    let mask = g.input("attention_mask", DType::F32, [batch, tokens]);
-    let x = Bert::new(&config, &Weights::new()).hidden_states(g, ids, types, mask);
+    (ids, types, g.input("attention_mask", DType::F32, [batch, tokens]))
+}
+
+fn embed(g: &Graph, batch: usize, tokens: usize) -> Value {
+    let (ids, types, mask) = texts(g, batch, tokens);
+    let x = Bert::new(&minilm(), &Weights::new()).hidden_states(g, ids, types, mask);
     Bert::pool(g, x, mask, Pooling::Mean, true)
 }
 
