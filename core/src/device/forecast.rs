@@ -180,9 +180,11 @@ mod gpu {
             let share = |b: BufferId, bytes: f64| bytes / (self.plan.buffers[b].bytes() as f64).max(1.0);
             for (b, bytes) in tally.read {
                 let (held, share) = (&self.program.layouts.buffers[b], share(b, bytes));
-                if let Some(parts) = &held.joined {
-                    let parts = parts.iter().map(|p| p.from.buffer);
-                    seen.read.extend(parts.map(|p| (p, self.stored(p) * share)));
+                if let Some(joined) = &held.joined {
+                    let parts = joined.parts.iter().map(|p| p.from.buffer);
+                    // what lies one after the other is bound by its first
+                    let bound = |p| if joined.run { joined.parts[0].from.buffer } else { p };
+                    seen.read.extend(parts.map(|p| (bound(p), self.stored(p) * share)));
                 } else if let Some(filled) = held.inline.and_then(|_| self.fills(b)) {
                     // computed anew by whoever reads it
                     let inner = self.traffic(filled);

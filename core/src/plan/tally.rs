@@ -145,12 +145,17 @@ impl Tally {
                 let i = &w.inputs;
                 let pairs = t.attention(i);
                 t.writes(&w.out, &[i.b, i.h, i.l, i.d_v]);
+                w.kept.iter().for_each(|o| Tally::add(&mut t.written, o, product(&[i.b, i.h, i.l, 2])));
                 t.operations += 2.0 * pairs * (i.d + i.d_v) as f64;
             }
             Work::AttentionGrad(w) => {
                 let i = &w.inputs;
                 let pairs = t.attention(i);
                 t.reads(&w.up, &[i.b, i.h, i.l, i.d_v]);
+                if let Some(kept) = &w.kept {
+                    t.reads(&kept.out, &[i.b, i.h, i.l, i.d_v]);
+                    Tally::add(&mut t.read, &kept.rows, product(&[i.b, i.h, i.l, 2]));
+                }
                 let [dq, dk, dv] = &w.outs;
                 t.writes(dq, &[i.b, i.h, i.l, i.d]);
                 t.writes(dk, &[i.b, i.h_kv, i.s, i.d]);

@@ -105,16 +105,34 @@ fn a_thousand_random_graphs_and_their_gradients_stay_what_they_were() {
     assert!(changed > 500 && with > 900, "{changed} were changed, {with} had gradients");
 }
 
+/// Which random graphs run on a GPU: 60, or those of WEFT_RANDOM_GRAPHS=FROM..TO; software Vulkan takes half a second each.
+fn seeds() -> std::ops::Range<u64> {
+    let Ok(wanted) = std::env::var("WEFT_RANDOM_GRAPHS") else { return 0..60 };
+    let (from, to) = wanted.split_once("..").expect("FROM..TO");
+    from.parse().unwrap()..to.parse().unwrap()
+}
+
 #[test]
-fn random_graphs_with_longhand_maths_agree_on_a_gpu() {
-    let tested = devices::gpu();
-    for seed in 0..60 {
-        let (g, arrays) = mixed::graph(seed);
+fn random_graphs_with_longhand_maths_and_their_gradients_agree_on_a_gpu() {
+    let (tested, mut failures) = (devices::gpu(), vec![]);
+    for seed in seeds() {
+        let (alone, arrays) = mixed::graph(seed);
+        let g = with_gradients(&alone).unwrap_or(alone);
         let wanted = run_reference(&g, &arrays);
+        let off = |compiler: weft::session::Compiler| agree(&run(&compiler, &g, &arrays), &wanted, 1e-2);
         let tolerance = tested.tolerance_behind(4, 2e-5);
-        agree(&run_on(&tested, &g, &arrays, true), &wanted, tolerance)
-            .unwrap_or_else(|e| panic!("graph {seed} on {}: {e}\n{}", tested.name(), g.data().unwrap()));
+        let came = off(tested.compiler());
+        if came.as_ref().is_ok_and(|e| *e <= tolerance) {
+            continue;
+        }
+        // 1 − tanh² of a large value is rounding alone, rules or none
+        let as_it_was = off(tested.compiler().with_rules(&[]));
+        match (&came, &as_it_was) {
+            (Ok(e), Ok(before)) if *e <= 4.0 * before => {}
+            _ => failures.push(format!("graph {seed} on {}: {came:?}, {as_it_was:?} before", tested.name())),
+        }
     }
+    assert!(failures.is_empty(), "{failures:#?}");
 }
 
 fn small_llama() -> LlamaConfig {
