@@ -36,9 +36,13 @@ mod simplify;
 #[cfg(feature = "compiler")]
 mod state;
 mod step;
+#[cfg(feature = "compiler")]
+mod turn;
 mod verify;
 pub(crate) mod wire;
 
+#[cfg(feature = "compiler")]
+pub use turn::Turned;
 pub use verify::{Flaw, verify};
 pub use wire::FORMAT;
 

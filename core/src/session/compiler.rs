@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeKind, Value};
 use crate::optimise::{self, Group, Optimised, Report, optimise};
 use crate::plan::{PlanOptions, plan};
-use crate::profile::{DeviceProfile, Precision};
+use crate::profile::{DeviceProfile, Precision, TunedProduct, Tuning};
 use crate::tensor::DType;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,6 +47,7 @@ pub struct Compiler {
     precision: Precision,
     progress: Progress,
     groups: Vec<Group>,
+    tuned: Vec<TunedProduct>,
 }
 
 impl Compiler {
@@ -67,6 +68,7 @@ impl Compiler {
             precision: Precision::Full,
             progress: Progress::default(),
             groups: Group::ALL.to_vec(),
+            tuned: vec![],
         }
     }
 
@@ -94,6 +96,16 @@ impl Compiler {
     /// Leaves something out, to see what it is worth.
     pub fn without(mut self, saving: Saving) -> Compiler {
         self.without.push(saving);
+        self
+    }
+
+    /// Cuts products as was measured to be fastest on this device. What the tuning has of other devices does not matter;
+    /// where it has nothing of this one, which [`Tuning::check`] tells, nothing changes. [`Compiled::cuts`] says what came
+    /// of it. It is part of the compiled graph: an artifact of it loads without the tuning.
+    pub fn with_tuning(mut self, tuning: &Tuning) -> Compiler {
+        self.tuned = tuning.of(&self.profile).map_or(vec![], |d| d.products.clone());
+        // in an order of their own, whatever the file's
+        self.tuned.sort_by_key(|p| p.class);
         self
     }
 
@@ -132,6 +144,7 @@ impl Compiler {
             no_fusion: self.no_fusion,
             groups: &self.groups,
             without: &self.without,
+            tuned: &self.tuned,
             training,
         };
         let key = cache.key(&data.to_string(), &options);
@@ -237,7 +250,8 @@ impl Compiler {
         drop(span);
         let span = trace::span("compile", "plan");
         let kept = done.kept.chunks(2).map(|pair| (pair[0], pair[1])).collect();
-        let plan = plan(&done.graph, &self.options(kept))?;
+        let mut plan = plan(&done.graph, &self.options(kept))?;
+        super::tuned::cut(&mut plan, &self.profile, self.precision, &self.tuned)?;
         drop(span);
         let compiled = Compiled::elsewhere(plan, self.precision, self.profile.clone()).reporting(done.report);
         match &self.device {

@@ -11,6 +11,10 @@ mod parameters;
 mod run;
 mod state;
 mod summary;
+#[cfg(all(feature = "compiler", feature = "gpu"))]
+mod tune;
+#[cfg(feature = "compiler")]
+mod tuned;
 
 pub use crate::device::Optimizer;
 pub use crate::device::gpu::{Profiling, Progress};
@@ -23,6 +27,8 @@ pub use inspect::{PartTime, StepTime, Tap, TapFormat};
 pub use parameters::Parameters;
 pub use run::{OutputKey, Session};
 pub use summary::MemorySummary;
+#[cfg(all(feature = "compiler", feature = "gpu"))]
+pub use tune::{Measure, Measured, Wrong};
 
 #[cfg(feature = "compiler")]
 use crate::{device::Device, error::Result, graph::Graph};

@@ -108,7 +108,7 @@ impl Case {
         })
     }
 
-    fn compile(&self, place: &Place, without: &[String]) -> Result<Compiled> {
+    pub fn compile(&self, place: &Place, without: &[String]) -> Result<Compiled> {
         let graph = Graph::new();
         let result = (self.build)(&graph);
         let savings = Saving::ALL.iter().filter(|s| without.iter().any(|w| w == s.0));
@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn every_case_compiles_and_has_a_name_and_a_cost_of_its_own() {
-        let place = Place { device: weft::device::Device::cpu(1), precision: weft::profile::Precision::Full };
+        let (device, tuning) = (weft::device::Device::cpu(1), Default::default());
+        let place = Place { device, precision: weft::profile::Precision::Full, tuning };
         let cases: Vec<&Case> = all().collect();
         for (i, case) in cases.iter().enumerate() {
             assert!(cases[..i].iter().all(|c| c.name != case.name), "{} twice", case.name);
