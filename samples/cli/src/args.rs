@@ -191,7 +191,7 @@ pub struct Tune {
     #[arg(long)]
     pub training: bool,
     /// Cuts to try for each shape of products, at most
-    #[arg(long, default_value_t = 96, value_name = "N", value_parser = above_zero)]
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = above_zero)]
     pub cuts: usize,
     /// Measure again what the file has already
     #[arg(long)]

@@ -9,10 +9,12 @@ use crate::tensor::DType;
 use std::collections::HashMap;
 
 /// Bytes of weights that a step goes through at least, so that they come from memory as they do in a model, not from a
-/// cache that the step before has filled.
-const COLD: usize = 64 << 20;
-/// Copies of the product for that, at most.
-const MOST_COPIES: usize = 8;
+/// cache that the step before has filled (50 MB on an H200).
+const COLD: usize = 160 << 20;
+/// Copies of the product for that, at most, and of one whose weights are so small that any cache holds a model's.
+const MOST_COPIES: usize = 48;
+const FEW_COPIES: usize = 4;
+const SMALL: usize = 256 << 10;
 
 /// A plan with one product, several times over weights of their own. Its output `out` is the last one's result.
 pub(super) struct Alone {
@@ -35,26 +37,30 @@ pub(super) fn alone(plan: &Plan, step: usize, layouts: &Layouts) -> Result<Alone
         _ => return Err(Error::internal("a step that is no product was to be measured")),
     };
     let copies = match b.is_weight(weights) {
-        true => COLD.div_ceil(layouts.buffers[weights].bytes()).min(MOST_COPIES),
-        false => 1,
+        true => match layouts.buffers[weights].bytes() {
+            bytes if bytes <= SMALL => FEW_COPIES,
+            bytes => COLD.div_ceil(bytes).min(MOST_COPIES),
+        },
+        false => FEW_COPIES,
     };
-    let out = {
+    {
         let (dtype, elements) = (plan.buffers[out].dtype, plan.buffers[out].elements);
         let made = b.buffer(dtype, elements, Place::Own);
         let (name, shape) = ("out".into(), vec![elements]);
         b.made.outputs.push(Port { name, buffer: made, dtype, shape, trainable: false });
         b.known.insert(out, made);
-        made
-    };
+    }
     let mut products = vec![];
     for _ in 0..copies {
-        b.known.remove(&weights);
+        if b.is_weight(weights) {
+            b.known.remove(&weights);
+            layouts.buffers[weights].blocks.and_then(|from| b.known.remove(&from));
+        }
         let mut work = work.clone();
         operands(&mut work).into_iter().for_each(|o| o.buffer = b.take(o.buffer));
         products.push(b.made.steps.len());
         b.made.steps.push(Step { work, label: plan.steps[step].label.clone() });
     }
-    debug_assert!(b.known.values().any(|v| *v == out));
     match verify(&b.made) {
         Ok(()) => Ok(Alone { plan: b.made, products }),
         Err(flaw) => {
@@ -196,5 +202,92 @@ impl Builder<'_> {
         };
         self.made.steps.push(Step { work: Work::Rowwise(work), label: "rounded".into() });
         made
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::gpu::kernels::seeds;
+    use crate::device::gpu::program::{classes, program};
+    use crate::graph::{Graph, Value};
+    use crate::profile::{Costs, DeviceKind, DeviceProfile, Limits, Precision};
+    use crate::session::{Compiled, Compiler};
+    use crate::tensor::TensorType;
+
+    fn profile() -> DeviceProfile {
+        let limits = Limits::large();
+        let costs = Costs::gpu(limits.units, true);
+        let (name, kind) = ("large".into(), DeviceKind::Discrete);
+        DeviceProfile { name, kind, threads: 0, memory: 0, gpu: Some(limits), costs }
+    }
+
+    /// A layer as transformers have them, with weights of a dtype: packed and normed, an attention, a gate, residuals.
+    fn layer(g: &Graph, x: Value, n: usize, dtype: DType) -> Value {
+        let weight = |name: &str, shape: [usize; 2]| {
+            let w =
+                g.parameter_of(&format!("{n}.{name}"), TensorType::new(dtype, shape), dtype == DType::F32);
+            if dtype.is_block() { g.dequantise(w) } else { w }
+        };
+        let norm = |x, name: &str| g.rms_norm(x, g.parameter(&format!("{n}.{name}"), [64]), 1e-5);
+        let y = norm(x, "norm1");
+        let head = |w: &str| {
+            let y = g.linear(y, weight(w, [64, 64]), None);
+            g.permute(g.reshape(y, &[1, 24, 4, 16]), &[0, 2, 1, 3])
+        };
+        let seen = g.attention(head("q"), head("k"), head("v"), None, true, 0, 0.25);
+        let seen = g.reshape(g.permute(seen, &[0, 2, 1, 3]), &[1, 24, 64]);
+        let x = g.add(x, g.linear(seen, weight("o", [64, 64]), None));
+        let y = norm(x, "norm2");
+        let [gate, up] = ["gate", "up"].map(|w| g.linear(y, weight(w, [96, 64]), None));
+        let x = g.add(x, g.linear(g.mul(g.silu(gate), up), weight("down", [64, 96]), None));
+        let y = g.layer_norm(x, g.parameter(&format!("{n}.ln"), [64]), None, 1e-5);
+        g.add(x, g.linear(g.gelu(g.linear(y, weight("in", [96, 64]), None)), weight("out", [64, 96]), None))
+    }
+
+    fn graph(dtype: DType) -> Graph {
+        let g = Graph::new();
+        let mut x = g.input("x", DType::F32, [1, 24, 64]);
+        for n in 0..2 {
+            x = layer(&g, x, n, dtype);
+        }
+        let image = g.reshape(x, &[1, 4, 16, 24]);
+        let y = g.conv2d(image, g.parameter("c", [16, 4, 3, 3]), None, &[1, 1], &[1, 1], &[1, 1], 1);
+        g.output("y", g.relu(y));
+        g
+    }
+
+    fn check(compiled: &Compiled, what: &str) -> usize {
+        let (plan, limits, precision) = (compiled.plan(), Limits::large(), compiled.kernel_precision());
+        let layouts = Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast);
+        let all = classes(plan, &limits, precision);
+        for (step, class) in &all {
+            let mut found = alone(plan, *step, &layouts).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let last = *found.products.last().unwrap();
+            let own = classes(&found.plan, &limits, precision).into_iter().find(|c| c.0 == last).unwrap().1;
+            assert_eq!(own, *class, "{what}: {}", plan.steps[*step].label);
+            // and it has kernels
+            found.plan.cuts.push((own, *seeds(&own, &limits).last().unwrap()));
+            assert!(!program(&found.plan, &limits, precision).unwrap().texts.is_empty());
+        }
+        all.len()
+    }
+
+    #[test]
+    fn a_product_by_itself_is_of_the_class_that_it_is_of_in_its_plan() {
+        let mut count = 0;
+        for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8] {
+            for precision in [Precision::Full, Precision::Fast] {
+                let compiler = Compiler::for_profile(&profile()).with_precision(precision);
+                let what = format!("{dtype}, {precision}");
+                count += check(&compiler.compile(&graph(dtype)).unwrap(), &what);
+                count += check(&compiler.without_fusion().compile(&graph(dtype)).unwrap(), &what);
+            }
+        }
+        let g = graph(DType::F32);
+        let (_, y) = g.data().unwrap().outputs[0].clone();
+        g.set_loss(g.mean_all(g.mul(y, y)));
+        count += check(&Compiler::for_profile(&profile()).compile_training(&g).unwrap(), "training");
+        assert!(count > 100, "{count} products");
     }
 }

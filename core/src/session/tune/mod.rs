@@ -32,7 +32,7 @@ pub struct Measure {
 
 impl Default for Measure {
     fn default() -> Measure {
-        Measure { most: 96, again: false, turn: true, progress: Progress::default() }
+        Measure { most: 128, again: false, turn: true, progress: Progress::default() }
     }
 }
 
@@ -113,6 +113,11 @@ impl Tuning {
     }
 }
 
+/// A time as tables have it.
+fn thousandths(us: f64) -> f64 {
+    (us * 1e3).round() / 1e3
+}
+
 fn is_the_end(e: &crate::error::Error) -> bool {
     use crate::error::Error::{Cancelled, DeviceLost};
     matches!(e, Cancelled { .. } | DeviceLost { .. })
@@ -155,12 +160,12 @@ fn measure(mut bench: Bench, limits: &Limits, how: &Measure) -> Result<(TunedPro
     let wrong = wrong.into_iter().map(|(cut, why)| Wrong { cut, why }).collect();
     let mut product = TunedProduct { class, turned: false, cut: None, rule_us: 0.0, us: 0.0 };
     let Some(&(is_turned, cut, us)) = ranked.first() else { return Ok((product, tried, wrong)) };
-    (product.rule_us, product.us) = (us, us);
+    (product.rule_us, product.us) = (thousandths(us), thousandths(us));
     let other = if is_turned { turned.as_ref() } else { Some(&bench) };
     if let Some(other) = other.filter(|_| is_turned || cut != rule) {
         let ([rule_us, us], faster) = bench.duel(&rule, (other, &cut))?;
         let better = faster && us < (1.0 - MARGIN) * rule_us;
-        let us = if better { us } else { rule_us };
+        let (us, rule_us) = (thousandths(if better { us } else { rule_us }), thousandths(rule_us));
         product =
             TunedProduct { turned: better && is_turned, cut: better.then_some(cut), rule_us, us, class };
     }

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 /// Cuts compiled at once.
 const AT_ONCE: usize = 8;
-/// Steps before those that count.
+/// Steps before those that count, and how long they go on: clocks fall while nothing runs.
 const WARM: usize = 4;
+const WARM_TIME: Duration = Duration::from_millis(3);
 /// Steps that count, at least and at most, and how long they may take once they are enough.
 const LEAST: usize = 8;
 const MOST: usize = 40;
@@ -171,8 +172,10 @@ impl Bench {
     /// # Errors
     /// As running.
     pub(super) fn time(&self, session: &mut Session, best: f64) -> Result<f64> {
-        for _ in 0..WARM {
+        let (start, mut warm) = (Instant::now(), 0);
+        while warm < WARM || start.elapsed() < WARM_TIME {
             self.step(session)?;
+            warm += 1;
         }
         let (start, mut times) = (Instant::now(), vec![]);
         while times.len() < LEAST || times.len() < MOST && start.elapsed() < ENOUGH {

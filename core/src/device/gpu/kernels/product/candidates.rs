@@ -2,7 +2,7 @@
 //! and the neighbours of a cut. [`allowed`] says of any cut whether its kernel is right and within the device; what
 //! tunings bring, and artifacts, goes through it.
 
-use super::choose::{ladder, within};
+use super::choose::{ladder, tiles, within};
 use super::{Along, Choice, Coop, Limits, Precision, Shape, Tiled, Vector, choose};
 use crate::profile::Cut;
 
@@ -155,7 +155,25 @@ fn vector(c: &Vector, shape: &Shape, limits: &Limits) -> bool {
         && (c.lanes == 1 || row * super::F32 <= limits.shared_limit)
 }
 
-/// Cuts to begin with, the rule's own first: the rungs of every ladder that fit, and others far from them.
+/// Tiles of rows and columns that keep every multiprocessor at work to the end, as far as any do: 4096 × 384 in tiles of
+/// 96 × 128 is 129 for 132 of them, in tiles of 128 × 128 it is 96.
+fn even(shape: &Shape, limits: &Limits, on_matrices: bool) -> Vec<[u32; 2]> {
+    const MOST: usize = 4;
+    let units = u64::from(limits.units.max(1));
+    let cost = |[bm, bn]: [u32; 2]| {
+        let reread = 1.0 / f64::from(bm) + 1.0 / f64::from(bn);
+        // the ladders' prices, between their rungs
+        let price = if on_matrices { 0.85 + 1200.0 * reread * reread } else { 4.7 + 128.0 * reread };
+        tiles(shape, [bm, bn]).div_ceil(units) as f64 * f64::from(bm) * f64::from(bn) * price
+    };
+    let sides = TILES.iter().copied().filter(|n| (32..=256).contains(n));
+    let all = sides.clone().flat_map(|bm| sides.clone().map(move |bn| [bm, bn]));
+    let mut all: Vec<([u32; 2], f64)> = all.map(|tile| (tile, cost(tile))).collect();
+    all.sort_by(|a, b| a.1.total_cmp(&b.1));
+    all.into_iter().take(MOST).map(|(tile, _)| tile).collect()
+}
+
+/// Cuts to begin with, the rule's own first: the rungs of every ladder that fit, and tiles between them.
 pub fn seeds(shape: &Shape, limits: &Limits, precision: Precision) -> Vec<Cut> {
     let mut all = vec![cut_of(&choose(shape, limits, precision))];
     let mut add = |cut: Cut| {
@@ -164,18 +182,27 @@ pub fn seeds(shape: &Shape, limits: &Limits, precision: Precision) -> Vec<Cut> {
         }
     };
     ladder(shape, limits, matrices(limits, precision)).iter().for_each(|c| add(cut_of(c)));
-    let k = |most: u32| within(shape.k, most, 4);
-    // what ladders pass over: tall and wide tiles, and those that divide 384 and 1536
-    for (tile, block) in [([96, 64], [8, 4]), ([64, 96], [4, 8]), ([128, 64], [8, 8]), ([128, 96], [8, 8])] {
-        let tile = [tile[0], tile[1], k(16)];
-        add(Cut::Tiled { tile, block, slices: 1, split: 1, depth: 1 });
-    }
-    if let Some((side, _)) = matrices(limits, precision) {
-        let tiles =
-            [([128, 64], [4, 2, 1]), ([128, 96], [4, 2, 1]), ([64, 96], [2, 2, 1]), ([64, 192], [2, 4, 1])];
-        for (tile, subgroups) in tiles {
+    if !limits.software {
+        let matrices = matrices(limits, precision);
+        for tile in even(shape, limits, false) {
+            let tile = [tile[0], tile[1], within(shape.k, 16, 4)];
+            let blocks = [[8, 8], [8, 4], [4, 8], [4, 4]].map(|block| Cut::Tiled {
+                tile,
+                block,
+                slices: 1,
+                split: 1,
+                depth: 1,
+            });
+            let enough = |c: &&Cut| matches!(c, Cut::Tiled { block: [rm, rn], .. } if tile[0] / rm * (tile[1] / rn) >= 96);
+            blocks.iter().filter(enough).take(2).for_each(|c| add(*c));
+        }
+        for (tile, (side, _)) in
+            matrices.iter().flat_map(|m| even(shape, limits, true).into_iter().map(move |t| (t, *m)))
+        {
             let tile = [tile[0], tile[1], within(shape.k, 64, side)];
-            add(Cut::Matrices { tile, subgroups, split: 1, depth: 1 });
+            for subgroups in [[2, 4, 1], [4, 2, 1], [2, 2, 1]] {
+                add(Cut::Matrices { tile, subgroups, split: 1, depth: 1 });
+            }
         }
     }
     let (few, swap) = if shape.n < shape.m { (shape.n, 1) } else { (shape.m, 0) };

@@ -70,7 +70,7 @@ impl<C> Rung<C> {
 }
 
 /// Workgroups of a shape in tiles of `bm` × `bn`.
-fn tiles(shape: &Shape, [bm, bn]: [u32; 2]) -> u64 {
+pub(super) fn tiles(shape: &Shape, [bm, bn]: [u32; 2]) -> u64 {
     u64::from(shape.m.div_ceil(bm)) * u64::from(shape.n.div_ceil(bn)) * u64::from(shape.batch)
 }
 

@@ -250,3 +250,34 @@ fn cuts_that_suit_no_shape_or_device_are_not_used() {
     }
     assert!(allowed(&good[1], &shape, &NVIDIA, Precision::Full).is_none(), "matrices in full precision");
 }
+
+#[test]
+fn a_search_begins_with_tiles_that_fill_the_device() {
+    let shape = Shape {
+        batch: 1,
+        m: 4096,
+        n: 384,
+        k: 384,
+        a_vec: Along::K,
+        b_vec: Along::K,
+        c_vec: true,
+        norm: false,
+        halves: false,
+    };
+    for (precision, most) in [(Precision::Full, 60), (Precision::Fast, 90)] {
+        let all = seeds(&shape, &NVIDIA, precision);
+        assert_eq!(all[0], cut_of(&choose(&shape, &NVIDIA, precision)));
+        assert!((12..=most).contains(&all.len()), "{} seeds", all.len());
+        // 96 × 128 and 128 × 96 are 129 and 128 tiles for 132 multiprocessors
+        let fills = |c: &&Cut| match c {
+            Cut::Tiled { tile, .. } => {
+                precision == Precision::Full && [[96, 128], [128, 96]].contains(&[tile[0], tile[1]])
+            }
+            Cut::Matrices { tile, .. } => [[96, 128], [128, 96]].contains(&[tile[0], tile[1]]),
+            Cut::Vector { .. } => false,
+        };
+        assert!(all.iter().any(|c| fills(&c)), "{all:?}");
+        let more = neighbours(&all[0], &shape, &NVIDIA, precision);
+        assert!((6..40).contains(&more.len()), "{} neighbours", more.len());
+    }
+}
