@@ -49,8 +49,7 @@ pub struct TunedDevice {
     pub products: Vec<TunedProduct>,
 }
 
-/// Measured choices of one or more devices: see [`Tuning::measure`](crate::session) and
-/// [`Compiler::with_tuning`](crate::session::Compiler::with_tuning).
+/// Measured choices of one or more devices: `Tuning::measure` makes them, `Compiler::with_tuning` follows them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tuning {
     devices: Vec<TunedDevice>,

@@ -14,8 +14,10 @@ use crate::error::Result;
 use crate::profile::{Cut, Limits, Precision, ProductClass, TunedProduct, Tuning};
 use trial::Bench;
 
-/// By how much a cut must be faster than the rule's to be kept.
+/// By how much a cut must be faster than the rule's to be kept, and one of a turned weight than the best that has none: it
+/// takes the weight's memory once more.
 const MARGIN: f64 = 0.03;
+const TURNED_MARGIN: f64 = 0.1;
 
 /// How products are measured.
 #[derive(Clone)]
@@ -154,8 +156,7 @@ fn measure(mut bench: Bench, limits: &Limits, how: &Measure) -> Result<(TunedPro
         tried += found.tried;
         ranked.extend(found.ranked.first().map(|(cut, us)| (is_turned, *cut, *us)));
     }
-    // a copy of the weights must pay for itself
-    let cost = |r: &(bool, Cut, f64)| if r.0 { r.2 * (1.0 + MARGIN) } else { r.2 };
+    let cost = |r: &(bool, Cut, f64)| if r.0 { r.2 * (1.0 + TURNED_MARGIN) } else { r.2 };
     ranked.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
     let wrong = wrong.into_iter().map(|(cut, why)| Wrong { cut, why }).collect();
     let mut product = TunedProduct { class, turned: false, cut: None, rule_us: 0.0, us: 0.0 };
@@ -164,7 +165,8 @@ fn measure(mut bench: Bench, limits: &Limits, how: &Measure) -> Result<(TunedPro
     let other = if is_turned { turned.as_ref() } else { Some(&bench) };
     if let Some(other) = other.filter(|_| is_turned || cut != rule) {
         let ([rule_us, us], faster) = bench.duel(&rule, (other, &cut))?;
-        let better = faster && us < (1.0 - MARGIN) * rule_us;
+        let margin = if is_turned { TURNED_MARGIN } else { MARGIN };
+        let better = faster && us < (1.0 - margin) * rule_us;
         let (us, rule_us) = (thousandths(if better { us } else { rule_us }), thousandths(rule_us));
         product =
             TunedProduct { turned: better && is_turned, cut: better.then_some(cut), rule_us, us, class };

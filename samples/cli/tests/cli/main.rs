@@ -6,6 +6,7 @@ mod embed;
 mod errors;
 mod run;
 mod show;
+mod tune;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -72,7 +72,9 @@ fn choice_of(cut: &Cut, limits: &Limits, precision: Precision) -> Option<Choice>
 
 /// The choice that a cut is, if its kernel is right for the shape and within the device.
 pub fn allowed(cut: &Cut, shape: &Shape, limits: &Limits, precision: Precision) -> Option<Choice> {
-    let choice = choice_of(cut, limits, precision)?;
+    // a cut may come from anywhere: first that its numbers can be reckoned with
+    let (kernel, numbers) = cut.numbers();
+    let choice = choice_of(&Cut::of(kernel, &numbers)?, limits, precision)?;
     let fits = match &choice {
         Choice::Tiled(c) => tiled(c, shape, limits),
         Choice::Coop(c) => coop(c, shape, limits),

@@ -281,3 +281,41 @@ fn a_search_begins_with_tiles_that_fill_the_device() {
         assert!((6..40).contains(&more.len()), "{} neighbours", more.len());
     }
 }
+
+#[test]
+fn cuts_from_anywhere_are_refused_or_stay_within_the_device() {
+    let mut state = 7u64;
+    let mut roll = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    const NUMBERS: [u32; 16] = [0, 1, 2, 3, 4, 5, 8, 12, 16, 32, 36, 64, 96, 128, 512, u32::MAX];
+    let shapes: Vec<Shape> = forms().step_by(11).collect();
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..2_000_000 {
+        let mut n = || NUMBERS[roll(NUMBERS.len())];
+        let cut = match n() % 3 {
+            0 => Cut::Tiled { tile: [n(), n(), n()], block: [n(), n()], slices: n(), split: n(), depth: n() },
+            1 => Cut::Matrices { tile: [n(), n(), n()], subgroups: [n(), n(), n()], split: n(), depth: n() },
+            _ => Cut::Vector {
+                rows: n(),
+                columns: n(),
+                lanes: n(),
+                threads: n(),
+                unroll: n(),
+                split: n(),
+                swap: n(),
+            },
+        };
+        let (shape, limits) = (shapes[roll(shapes.len())], devices()[roll(5)]);
+        let Some(choice) = allowed(&cut, &shape, &limits, Precision::Fast) else {
+            refused += 1;
+            continue;
+        };
+        let skeleton = choice.skeleton(&shape);
+        assert!(skeleton.shared <= limits.shared_limit, "{cut} for {shape:?} on {limits:?}");
+        assert!(skeleton.main.threads <= limits.max_threads, "{cut} for {shape:?} on {limits:?}");
+        taken += 1;
+    }
+    assert!(taken > 60 && refused > 1000, "{taken} taken, {refused} refused");
+}
