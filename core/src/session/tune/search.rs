@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(found.ranked[0], (tiled(128, 32, 2), 10.0));
         assert_eq!(found.tried, asked.len());
         // none is tried twice, and few are
-        asked.sort_by_key(|c| size(c));
+        asked.sort_by_key(size);
         assert!(asked.windows(2).all(|w| w[0] != w[1]) && asked.len() < 60, "{}", asked.len());
     }
 
