@@ -3,6 +3,7 @@
 use super::alone::Alone;
 use crate::device::Device;
 use crate::device::executor::product_classes;
+use crate::device::gpu::wgsl::source::Layouts;
 use crate::device::gpu::{Profiling, Progress};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Turned, Work};
@@ -71,7 +72,11 @@ impl Bench {
         for (i, p) in plan.parameters.iter().enumerate() {
             weights.insert(p.name.clone(), filled(1000 + i, p.dtype, &p.shape, bound)?);
         }
-        let (parameters, _) = Parameters::bind(&device, &plan.parameters, &weights)?;
+        // joined weights are read as in the whole plan
+        let layouts = Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast);
+        let named = |run: &Vec<usize>| run.iter().map(|&i| plan.parameters[i].name.clone()).collect();
+        let together: Vec<Vec<String>> = layouts.together.iter().map(named).collect();
+        let (parameters, _) = Parameters::bind(&device, &plan.parameters, &weights, &together)?;
         let written = Arc::new(written(&plan.steps[last].work, plan.outputs[0].shape[0]));
         let wanted = on_cpu(&alone, last, &class, &inputs, &weights).map(Arc::new);
         Ok(Bench {
