@@ -1,6 +1,12 @@
 //! What a device can do and what work costs on it, as plain data with a text form: profiles of devices that are not
 //! attached are files.
 
+mod product;
+mod tuning;
+
+pub use product::{Along, Cut, ProductClass, Shape};
+pub use tuning::{TunedDevice, TunedProduct, Tuning};
+
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -406,7 +412,7 @@ impl FromStr for DeviceProfile {
 }
 
 /// How exactly a plan computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Precision {
     /// f32 throughout.
     #[default]

@@ -1,6 +1,8 @@
 //! Every kernel's text, without a GPU: each operation × its samples, for small and large GPUs and both precisions, is
 //! parsed and validated by naga as the driver's crate does, and written as SPIR-V and as Metal's language.
 
+#[path = "kernels/cuts.rs"]
+mod cuts;
 #[path = "kernels/packed.rs"]
 mod packed;
 

@@ -160,6 +160,46 @@ pub fn kernel_texts(_: &Plan, _: &crate::profile::Limits, _: Precision) -> Resul
     Err(Error::Device { device: "gpu".into(), why: "this engine was built without its GPU device".into() })
 }
 
+/// The products of a plan's steps whose kernels can be cut in more than one way, by the steps' numbers.
+#[cfg(all(feature = "compiler", feature = "gpu"))]
+pub fn product_classes(
+    plan: &Plan,
+    limits: &crate::profile::Limits,
+    precision: Precision,
+) -> Vec<(usize, crate::profile::ProductClass)> {
+    gpu::program::classes(plan, limits, precision)
+}
+
+/// As above: none without a GPU.
+#[cfg(all(feature = "compiler", not(feature = "gpu")))]
+pub fn product_classes(
+    _: &Plan,
+    _: &crate::profile::Limits,
+    _: Precision,
+) -> Vec<(usize, crate::profile::ProductClass)> {
+    vec![]
+}
+
+/// Whether a cut is right for products of a class and within a device.
+#[cfg(all(feature = "compiler", feature = "gpu"))]
+pub fn cut_allowed(
+    cut: &crate::profile::Cut,
+    class: &crate::profile::ProductClass,
+    limits: &crate::profile::Limits,
+) -> bool {
+    gpu::kernels::allowed(cut, class, limits)
+}
+
+/// As above.
+#[cfg(all(feature = "compiler", not(feature = "gpu")))]
+pub fn cut_allowed(
+    _: &crate::profile::Cut,
+    _: &crate::profile::ProductClass,
+    _: &crate::profile::Limits,
+) -> bool {
+    false
+}
+
 /// A plan that runs on a device.
 pub enum Executor {
     /// On the CPU, with its pool and Adam's moments.

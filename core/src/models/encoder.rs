@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::load;
-use crate::profile::Precision;
+use crate::profile::{Precision, Tuning};
 use crate::session::{Artifact, Compiler, MemorySummary, Parameters, Session};
 use crate::tensor::{DType, Weights};
 use crate::text::{Buckets, Encoding, Tokenizer, pad};
@@ -29,6 +29,7 @@ pub struct Embedding {
 pub struct Encoder {
     device: Device,
     precision: Precision,
+    tuning: Tuning,
     bert: BertConfig,
     sentence: SentenceConfig,
     weights: Weights,
@@ -55,6 +56,19 @@ impl Encoder {
     /// [`Error::Architecture`] or [`Error::ModelOption`] for a model that Weft would not compute rightly;
     /// what reading the folder's files returns.
     pub fn open_with(folder: impl AsRef<Path>, device: &Device, precision: Precision) -> Result<Encoder> {
+        Encoder::open_tuned(folder, device, precision, &Tuning::default())
+    }
+
+    /// As [`open_with`](Encoder::open_with), with products cut as was measured: see [`Compiler::with_tuning`].
+    ///
+    /// # Errors
+    /// As [`open_with`](Encoder::open_with).
+    pub fn open_tuned(
+        folder: impl AsRef<Path>,
+        device: &Device,
+        precision: Precision,
+        tuning: &Tuning,
+    ) -> Result<Encoder> {
         let folder = folder.as_ref();
         // the tokenizer's file takes longest to read: beside everything else
         std::thread::scope(|scope| {
@@ -64,8 +78,8 @@ impl Encoder {
             let bert = BertConfig::from_json(&found)?;
             let sentence = sentence_config(folder)?;
             let weights = load::weights(folder)?;
-            let first =
-                compile(&bert, &sentence, &weights, (device, precision), 1, 8)?.init(&used(&weights))?;
+            let first = compile(&bert, &sentence, &weights, (device, precision, tuning), [1, 8])?
+                .init(&used(&weights))?;
             let unused = first.warnings().iter();
             let warnings = unused.cloned().collect();
             let tokenizer =
@@ -74,6 +88,7 @@ impl Encoder {
             Ok(Encoder {
                 device: device.clone(),
                 precision,
+                tuning: tuning.clone(),
                 buckets: Buckets::new(most),
                 parameters: first.parameters(),
                 sessions: vec![((1, 8), first)],
@@ -136,9 +151,8 @@ impl Encoder {
             &self.bert,
             &self.sentence,
             &self.weights,
-            (&self.device, self.precision),
-            batch,
-            tokens,
+            (&self.device, self.precision, &self.tuning),
+            [batch, tokens],
         )?;
         compiled.init_shared(&self.parameters)
     }
@@ -251,9 +265,8 @@ fn compile(
     bert: &BertConfig,
     sentence: &SentenceConfig,
     weights: &Weights,
-    (device, precision): (&Device, Precision),
-    batch: usize,
-    tokens: usize,
+    (device, precision, tuning): (&Device, Precision, &Tuning),
+    [batch, tokens]: [usize; 2],
 ) -> Result<crate::session::Compiled> {
     let g = Graph::new();
     let ids = g.input("input_ids", DType::U32, [batch, tokens]);
@@ -261,5 +274,5 @@ fn compile(
     let mask = g.input("attention_mask", DType::F32, [batch, tokens]);
     let x = Bert::new(bert, weights).hidden_states(&g, ids, types, mask);
     g.output("embedding", Bert::pool(&g, x, mask, sentence.pooling, sentence.normalised));
-    Compiler::new(device).with_precision(precision).compile(&g)
+    Compiler::new(device).with_precision(precision).with_tuning(tuning).compile(&g)
 }

@@ -37,10 +37,14 @@ mod simplify;
 mod state;
 mod step;
 mod tally;
+#[cfg(feature = "compiler")]
+mod turn;
 mod verify;
 pub(crate) mod wire;
 
 pub use tally::Tally;
+#[cfg(feature = "compiler")]
+pub use turn::Turned;
 pub use verify::{Flaw, verify};
 pub use wire::FORMAT;
 

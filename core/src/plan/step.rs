@@ -2,6 +2,7 @@
 
 use crate::expr::{Fold, Reg, Tape};
 use crate::graph::{AttentionForm, ConvolutionForm, PoolForm};
+use crate::profile::{Cut, ProductClass};
 use crate::tensor::{DType, Dims, Tensor};
 
 /// Index of a buffer of the plan.
@@ -35,6 +36,8 @@ pub struct Plan {
     pub shares_dispatches: bool,
     /// Trainable parameters and where their gradients are.
     pub gradients: Vec<Gradient>,
+    /// How kernels of products are cut on a GPU where that was measured, each class once; others follow the rule.
+    pub cuts: Vec<(ProductClass, Cut)>,
 }
 
 /// Where a trainable parameter's gradient is: so many f32 as the parameter has, one after the other.

@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::device::gpu::Progress;
 use crate::optimise::Group;
 use crate::plan::FORMAT;
-use crate::profile::{DeviceProfile, Precision};
+use crate::profile::{DeviceProfile, Precision, TunedProduct};
 use std::fs::{File, read_dir, remove_file};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -31,6 +31,7 @@ pub(super) struct Options<'a> {
     pub(super) no_fusion: bool,
     pub(super) groups: &'a [Group],
     pub(super) without: &'a [Saving],
+    pub(super) tuned: &'a [TunedProduct],
     pub(super) training: bool,
 }
 
@@ -50,13 +51,15 @@ impl Cache {
     /// The name of a graph's entry: of its text (constants included), all options, the device and the engine.
     pub(super) fn key(&self, graph: &str, options: &Options<'_>) -> String {
         // a new option is an error here
-        let Options { profile, precision, no_fusion, groups, without, training } = options;
+        let Options { profile, precision, no_fusion, groups, without, tuned, training } = options;
         let groups: Vec<&str> = groups.iter().map(|g| g.name()).collect();
+        // times are no part of what is compiled
+        let tuned: Vec<_> = tuned.iter().map(|p| (p.class, p.turned, p.cut)).collect();
         let options = format!(
-            "{precision} no_fusion={no_fusion} training={training} without={without:?} rules={}",
+            "{precision} no_fusion={no_fusion} training={training} without={without:?} rules={} tuned={tuned:?}",
             groups.join(",")
         );
-        let engine = concat!(env!("CARGO_PKG_VERSION"), " cache 1");
+        let engine = concat!(env!("CARGO_PKG_VERSION"), " cache 2");
         let format = FORMAT.to_string();
         let parts = [engine, &format, crate::optimise::version(), &profile.to_string(), &options, graph];
         let hash = super::artifact::hash(parts.map(str::as_bytes));

@@ -6,7 +6,7 @@ use crate::device::executor::Prepared;
 use crate::device::gpu::Progress;
 use crate::error::{Error, Result};
 use crate::plan::{Place, Plan, Port};
-use crate::profile::{DeviceProfile, Precision};
+use crate::profile::{Cut, DeviceProfile, Precision, ProductClass};
 use crate::tensor::Weights;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -149,6 +149,11 @@ impl Compiled {
     #[cfg(feature = "compiler")]
     pub fn report(&self) -> &crate::optimise::Report {
         &self.report
+    }
+
+    /// Products that are cut as was measured, not by the rule: see `Compiler::with_tuning`.
+    pub fn cuts(&self) -> &[(ProductClass, Cut)] {
+        &self.plan.cuts
     }
 
     /// Whether it came out of the compiler's cache.

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeKind, Value};
 use crate::optimise::{self, Group, Optimised, Report, optimise};
 use crate::plan::{Plan, PlanOptions, plan};
-use crate::profile::{DeviceProfile, Precision};
+use crate::profile::{DeviceProfile, Precision, TunedProduct, Tuning};
 use crate::tensor::DType;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,6 +48,7 @@ pub struct Compiler {
     precision: Precision,
     progress: Progress,
     groups: Vec<Group>,
+    tuned: Vec<TunedProduct>,
 }
 
 impl Compiler {
@@ -68,6 +69,7 @@ impl Compiler {
             precision: Precision::Full,
             progress: Progress::default(),
             groups: Group::ALL.to_vec(),
+            tuned: vec![],
         }
     }
 
@@ -95,6 +97,16 @@ impl Compiler {
     /// Leaves something out, to see what it is worth.
     pub fn without(mut self, saving: Saving) -> Compiler {
         self.without.push(saving);
+        self
+    }
+
+    /// Cuts products as was measured to be fastest on this device. What the tuning has of other devices does not matter;
+    /// where it has nothing of this one, which [`Tuning::check`] tells, nothing changes. [`Compiled::cuts`] says what came
+    /// of it. It is part of the compiled graph: an artifact of it loads without the tuning.
+    pub fn with_tuning(mut self, tuning: &Tuning) -> Compiler {
+        self.tuned = tuning.of(&self.profile).map_or(vec![], |d| d.products.clone());
+        // in an order of their own, whatever the file's
+        self.tuned.sort_by_key(|p| p.class);
         self
     }
 
@@ -133,6 +145,7 @@ impl Compiler {
             no_fusion: self.no_fusion,
             groups: &self.groups,
             without: &self.without,
+            tuned: &self.tuned,
             training,
         };
         let key = cache.key(&data.to_string(), &options);
@@ -218,7 +231,9 @@ impl Compiler {
     /// The plan of a graph.
     pub(super) fn planned(&self, lowered: &Lowered) -> Result<Plan> {
         let _span = trace::span("compile", "plan");
-        plan(&lowered.graph, &self.options(lowered.gradients.clone()))
+        let mut plan = plan(&lowered.graph, &self.options(lowered.gradients.clone()))?;
+        super::tuned::cut(&mut plan, &self.profile, self.precision, &self.tuned)?;
+        Ok(plan)
     }
 
     /// A graph after the rules of some of the groups that are wanted.
@@ -254,7 +269,8 @@ impl Compiler {
     pub(super) fn elsewhere(&self) -> Compiler {
         let plain =
             Compiler::for_profile(&self.profile).with_precision(self.precision).with_rules(&self.groups);
-        Compiler { no_fusion: self.no_fusion, without: self.without.clone(), ..plain }
+        let (without, tuned) = (self.without.clone(), self.tuned.clone());
+        Compiler { no_fusion: self.no_fusion, without, tuned, ..plain }
     }
 
     pub(super) fn profile_and_precision(&self) -> (&DeviceProfile, Precision) {

@@ -17,6 +17,10 @@ mod parameters;
 mod run;
 mod state;
 mod summary;
+#[cfg(all(feature = "compiler", feature = "gpu"))]
+mod tune;
+#[cfg(feature = "compiler")]
+mod tuned;
 
 #[cfg(feature = "compiler")]
 pub use crate::device::Memory;
@@ -33,6 +37,8 @@ pub use inspect::{PartTime, StepTime, Tap, TapFormat};
 pub use parameters::Parameters;
 pub use run::{OutputKey, Session};
 pub use summary::MemorySummary;
+#[cfg(all(feature = "compiler", feature = "gpu"))]
+pub use tune::{Measure, Measured, Wrong};
 
 #[cfg(feature = "compiler")]
 use crate::{device::Device, error::Result, graph::Graph};

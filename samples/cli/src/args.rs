@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use weft::device::{Device, DeviceKind};
 use weft::optimise::Group;
-use weft::profile::Precision;
+use weft::profile::{DeviceProfile, Precision, Tuning};
 use weft::session::{Compiler, Saving};
 
 /// On-device machine learning: run a model from safetensors weights, or fine-tune it.
@@ -32,6 +32,9 @@ pub struct Options {
     /// Threads to compute with; 0 is as many as there are cores
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = threads)]
     pub threads: usize,
+    /// Cut matrix products as `weft tune` found to be fastest on the device
+    #[arg(long, global = true, value_name = "FILE")]
+    pub tuning: Option<PathBuf>,
     /// Print JSON for machines
     #[arg(long, global = true)]
     pub json: bool,
@@ -39,9 +42,21 @@ pub struct Options {
 
 impl Options {
     /// The device that was asked for, with the precision.
-    pub fn open(&self) -> weft::error::Result<Place> {
+    pub fn open(&self) -> crate::failure::Result<Place> {
         let device = Device::open(&self.device, self.threads)?;
-        Ok(Place { device, precision: self.precision })
+        let tuning = self.tuning_of(&device.profile())?;
+        Ok(Place { device, precision: self.precision, tuning })
+    }
+
+    /// The tuning that was given, which must have something of the device; an empty one where none was.
+    pub fn tuning_of(&self, profile: &DeviceProfile) -> crate::failure::Result<Tuning> {
+        let Some(path) = &self.tuning else { return Ok(Tuning::default()) };
+        let tuning = Tuning::load(path);
+        let fits = tuning.and_then(|t| t.check(profile).map(|()| t));
+        fits.map_err(|e| {
+            let advice = "`weft tune` measures a model on the device and writes such a file.";
+            crate::failure::Failure::from(e).within(path).advise(advice)
+        })
     }
 }
 
@@ -49,12 +64,13 @@ impl Options {
 pub struct Place {
     pub device: Device,
     pub precision: Precision,
+    pub tuning: Tuning,
 }
 
 impl Place {
     /// A compiler for it.
     pub fn compiler(&self) -> Compiler {
-        Compiler::new(&self.device).with_precision(self.precision)
+        Compiler::new(&self.device).with_precision(self.precision).with_tuning(&self.tuning)
     }
 
     /// It in words: `cpu, 2 threads`, `NVIDIA H200 (discrete gpu), fast precision`.
@@ -113,6 +129,8 @@ pub enum Command {
     Run(Run),
     /// Time a model folder, a built-in case, compiling, or loading an artifact; measure a device
     Bench(Bench),
+    /// Measure how the matrix products of a model are best cut on this GPU, for --tuning
+    Tune(Tune),
     /// Train the digit classifier that `weft demo` ships with
     TrainDigits(TrainDigits),
 }
@@ -181,6 +199,38 @@ pub struct Explain {
     /// several times
     #[arg(long, value_name = "SAVING", value_parser = clap::builder::PossibleValuesParser::new(savings()))]
     pub without: Vec<String>,
+}
+
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub struct Tune {
+    /// A graph in its text form, or a model folder: BERT encoders, Llama
+    #[arg(value_name = "GRAPH|DIR", group = "what")]
+    pub model: Option<PathBuf>,
+    /// Measure a built-in case of `weft bench`
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub case: Option<String>,
+    /// Where to write what was found; what such a file has already is kept, and not measured again
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Tokens of each text, a graph for each number (model folders)
+    #[arg(long, value_name = "S,…", value_delimiter = ',', default_value = "128", value_parser = above_zero)]
+    pub tokens: Vec<usize>,
+    /// Texts at once (model folders)
+    #[arg(long, default_value_t = 1, value_name = "B", value_parser = above_zero)]
+    pub batch: usize,
+    /// For training: the graph with its backward pass
+    #[arg(long)]
+    pub training: bool,
+    /// Cuts to try for each shape of products, at most
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = above_zero)]
+    pub cuts: usize,
+    /// Measure again what the file has already
+    #[arg(long)]
+    pub again: bool,
+    /// Leave weights as they are stored: a weight that is stored by its other axis takes memory twice
+    #[arg(long)]
+    pub no_turn: bool,
 }
 
 #[derive(clap::Args)]

@@ -105,6 +105,11 @@ pub fn bench(args: &Bench, options: &Options, out: &mut dyn Write) -> Result<()>
     print(&measured, memory, peak, &place, out)
 }
 
+/// A built-in case, compiled.
+pub fn case(name: &str, place: &Place) -> Result<weft::session::Compiled> {
+    cases::find(name)?.compile(place, &[])
+}
+
 fn fields(m: &Measured, memory: Option<u64>, peak: Option<f64>, place: &Place) -> Map<String, Value> {
     let t = &m.timing;
     let mut all = Map::new();

@@ -11,7 +11,7 @@ use weft::graph::{Graph, Value};
 use weft::load;
 use weft::models::{Bert, BertConfig, Llama, LlamaConfig, Logits, config, sentence_config};
 use weft::profile::DeviceProfile;
-use weft::session::{Artifact, Compiler};
+use weft::session::{Artifact, Compiled, Compiler};
 use weft::tensor::{DType, Weights};
 
 /// A graph to compile: its name in the artifact, whether for training.
@@ -21,20 +21,26 @@ pub struct Part {
     pub training: bool,
 }
 
+impl Part {
+    pub fn compile(&self, compiler: &Compiler) -> weft::error::Result<Compiled> {
+        if self.training { compiler.compile_training(&self.graph) } else { compiler.compile(&self.graph) }
+    }
+}
+
 pub fn compile(args: &Compile, options: &Options, out: &mut dyn Write) -> Result<()> {
     let start = Instant::now();
     let compiler = match &args.profile {
-        Some(path) => Compiler::for_profile(&profile(path)?).with_precision(options.precision),
+        Some(path) => {
+            let profile = profile(path)?;
+            let tuning = options.tuning_of(&profile)?;
+            Compiler::for_profile(&profile).with_precision(options.precision).with_tuning(&tuning)
+        }
         None => options.open()?.compiler(),
     };
     let parts = parts(args)?;
     let mut artifact = Artifact::new();
     for part in &parts {
-        let compiled = match part.training {
-            true => compiler.compile_training(&part.graph),
-            false => compiler.compile(&part.graph),
-        };
-        let compiled = compiled.map_err(|e| Failure::from(e).within(&args.model))?;
+        let compiled = part.compile(&compiler).map_err(|e| Failure::from(e).within(&args.model))?;
         artifact.add(part.name.as_str(), &compiled)?;
     }
     artifact.metadata_mut().insert("model".into(), args.model.display().to_string());

@@ -16,13 +16,14 @@ const COMPARED: usize = 9;
 
 /// Opens a model folder, with advice where it is not one.
 pub fn open(folder: &Path, place: &Place) -> Result<Encoder> {
-    let encoder = Encoder::open_with(folder, &place.device, place.precision).map_err(|e| {
-        let failure = Failure::from(e);
-        if folder.join("config.json").exists() {
-            return failure;
-        }
-        failure.advise("`samples/models/fetch minilm` brings one: then --model samples/models/minilm.")
-    })?;
+    let encoder =
+        Encoder::open_tuned(folder, &place.device, place.precision, &place.tuning).map_err(|e| {
+            let failure = Failure::from(e);
+            if folder.join("config.json").exists() {
+                return failure;
+            }
+            failure.advise("`samples/models/fetch minilm` brings one: then --model samples/models/minilm.")
+        })?;
     encoder.warnings().iter().for_each(warn);
     Ok(encoder)
 }

@@ -17,6 +17,7 @@ mod random;
 mod run;
 mod search;
 mod train_digits;
+mod tune;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -51,6 +52,7 @@ fn command(args: &Args, out: &mut dyn Write) -> Result<()> {
         Command::Explain(explain) => explain::explain(explain, options, out),
         Command::Run(run) => run::run(run, options, out),
         Command::Bench(bench) => bench::bench(bench, options, out),
+        Command::Tune(args) => tune::tune(args, options, out),
         Command::TrainDigits(train) => train_digits::train_digits(train, options, out),
     }
 }

@@ -6,6 +6,7 @@ use super::wgsl::source::{Kernel, Layouts, Slot};
 use crate::error::{Error, Result};
 use crate::plan::memory::{self, Lifetime};
 use crate::plan::{Attention, AttentionGrad, BufferId, Place, Plan, Step, Work};
+use crate::profile::ProductClass;
 use crate::tensor::DType;
 use std::collections::HashMap;
 
@@ -135,7 +136,7 @@ fn written(plan: &Plan, limits: &Limits, precision: Precision, layouts: Layouts)
             }
             let report = lookups.len().saturating_sub(1);
             reports.push(report);
-            let made = kernels::kernels(&s.work, report, &layouts, limits, precision)?;
+            let made = kernels::kernels(&s.work, report, &layouts, limits, precision, &plan.cuts)?;
             let first = scratch_sizes.len();
             scratch_sizes.extend(made.scratch);
             let count = made.kernels.len();
@@ -170,6 +171,14 @@ fn written(plan: &Plan, limits: &Limits, precision: Precision, layouts: Layouts)
     p.texts = texts.all;
     place(&mut p, plan, &once, &steps, &scratch_sizes, limits.binding);
     Ok(p)
+}
+
+/// The products of a plan's steps that are cut: the step's number, and what of it its kernel depends on. Those that run
+/// once are not among them.
+pub fn classes(plan: &Plan, limits: &Limits, precision: Precision) -> Vec<(usize, ProductClass)> {
+    let layouts = Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast);
+    let class = |(i, s): (usize, &Step)| Some((i, kernels::class(&s.work, &layouts, precision)?));
+    plan.steps.iter().enumerate().filter_map(class).collect()
 }
 
 /// Kernels count elements in 32 bits, also those that operands repeat.

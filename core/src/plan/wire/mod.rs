@@ -9,6 +9,7 @@
 //! the field is written and read. Each such change is another [`FORMAT`].
 
 mod codes;
+mod cuts;
 mod read;
 mod step;
 mod write;

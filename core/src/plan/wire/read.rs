@@ -158,6 +158,7 @@ impl Reader {
             shares_dispatches: self.flag()?,
             gradients: self
                 .list(|r| Ok(Gradient { parameter: r.size()?, buffer: r.size()?, offset: r.size()? }))?,
+            cuts: self.list(Reader::cut)?,
         })
     }
 

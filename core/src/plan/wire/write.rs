@@ -94,6 +94,7 @@ impl Writer {
             unfused,
             shares_dispatches,
             gradients,
+            cuts,
         } = plan;
         self.size(buffers.len());
         buffers.iter().try_for_each(|b| self.buffer(b))?;
@@ -112,6 +113,7 @@ impl Writer {
             w.size(*buffer);
             w.size(*offset);
         });
+        self.list(cuts, Writer::cut);
         Ok(())
     }
 

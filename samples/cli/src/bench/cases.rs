@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn every_case_compiles_and_has_a_name_and_a_cost_of_its_own() {
-        let place = Place { device: weft::device::Device::cpu(1), precision: weft::profile::Precision::Full };
+        let (device, tuning) = (weft::device::Device::cpu(1), Default::default());
+        let place = Place { device, precision: weft::profile::Precision::Full, tuning };
         let cases: Vec<&Case> = all().collect();
         for (i, case) in cases.iter().enumerate() {
             assert!(cases[..i].iter().all(|c| c.name != case.name), "{} twice", case.name);

@@ -7,6 +7,7 @@ mod errors;
 mod explain;
 mod run;
 mod show;
+mod tune;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -8,18 +8,19 @@ use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::source::{Kernel, Layouts, Source};
 use crate::device::gpu::wgsl::walk;
 use crate::plan::Convolution;
+use crate::profile::{Cut, ProductClass};
 
 const THREADS: usize = 64;
 /// Output channels of a group up to which it is convolved directly.
 const DIRECT: usize = 4;
 
-/// The kernels of a convolution.
-pub fn kernels(w: &Convolution, layouts: &Layouts, limits: &Limits, precision: Precision) -> Made {
+/// What of a convolution its kernel depends on; `None` where it is convolved directly.
+pub fn class(w: &Convolution, layouts: &Layouts, precision: Precision) -> Option<ProductClass> {
     let (groups, [_, cg, kh, kw]) = (w.form.groups, w.weight_shape);
     let [n, o, oh, ow] = w.out_shape;
     let (og, k, plane) = (o / groups, cg * kh * kw, oh * ow);
     if og <= DIRECT && groups > 1 {
-        return Made { kernels: vec![direct(w, layouts)], scratch: vec![] };
+        return None;
     }
     let s = &w.weight.strides;
     let matrix = s[3] == 1 && s[2] == kw as isize && s[1] == (kh * kw) as isize;
@@ -35,7 +36,26 @@ pub fn kernels(w: &Convolution, layouts: &Layouts, limits: &Limits, precision: P
         norm: false,
         halves: false,
     };
-    let skeleton = products::choose(&shape, limits, precision);
+    let (a, b) = (products::stored(&w.weight, layouts), products::stored(&w.input, layouts));
+    Some(ProductClass { shape, a, b, windows: true, precision })
+}
+
+/// The kernels of a convolution, cut as measured where it was.
+pub fn kernels(
+    w: &Convolution,
+    layouts: &Layouts,
+    limits: &Limits,
+    precision: Precision,
+    measured: &[(ProductClass, Cut)],
+) -> Made {
+    let Some(class) = class(w, layouts, precision) else {
+        return Made { kernels: vec![direct(w, layouts)], scratch: vec![] };
+    };
+    let (groups, [_, cg, kh, kw]) = (w.form.groups, w.weight_shape);
+    let [_, o, oh, ow] = w.out_shape;
+    let (og, plane, s, shape) = (o / groups, oh * ow, &w.weight.strides, class.shape);
+    let four = shape.a_vec == Along::K;
+    let skeleton = products::choose(&class, limits, measured);
     let fill = |source: &mut Source<'_>, text: &str| {
         if text.contains("load_a") {
             let at = format!(

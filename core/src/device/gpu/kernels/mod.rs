@@ -20,6 +20,7 @@ use super::wgsl::source::{Kernel, Layouts};
 use crate::error::Result;
 use crate::plan::Work;
 pub use crate::profile::Precision;
+use crate::profile::{Cut, ProductClass};
 
 /// The kernels of a step, in order, and the elements of scratch (f32 each) that they share, by number.
 pub struct Made {
@@ -29,7 +30,8 @@ pub struct Made {
     pub scratch: Vec<usize>,
 }
 
-/// Writes the kernels of a step. Look-ups report bad indices in the `report`-th word of the errors.
+/// Writes the kernels of a step, its product cut as measured where it was. Look-ups report bad indices in the `report`-th
+/// word of the errors.
 ///
 /// # Errors
 /// Work that has no kernel on this device.
@@ -39,6 +41,7 @@ pub fn kernels(
     layouts: &Layouts,
     limits: &Limits,
     precision: Precision,
+    measured: &[(ProductClass, Cut)],
 ) -> Result<Made> {
     let only = |kernels: Vec<Kernel>| Made { kernels, scratch: vec![] };
     Ok(match work {
@@ -47,8 +50,8 @@ pub fn kernels(
         // found in its parts where it is read
         Work::Rowwise(w) if layouts.buffers[w.out.buffer].joined.is_some() => only(vec![]),
         Work::Rowwise(w) => rowwise::kernels(w, layouts, limits),
-        Work::Product(w) => products::kernels(w, layouts, limits, precision),
-        Work::Convolution(w) => convolution::kernels(w, layouts, limits, precision),
+        Work::Product(w) => products::kernels(w, layouts, limits, precision, measured),
+        Work::Convolution(w) => convolution::kernels(w, layouts, limits, precision, measured),
         Work::Attention(w) => attend::forward(w, layouts, limits, precision),
         Work::AttentionGrad(w) => attend::backward(w, layouts, limits),
         Work::Index(w) => only(lookup::kernels(w, report, layouts, limits)),
@@ -58,4 +61,28 @@ pub fn kernels(
         Work::Dequantise(_, to) if layouts.buffers[to.buffer].blocks.is_some() => only(vec![]),
         Work::Dequantise(from, to) => only(vec![dequantise::kernel(from, to, layouts)]),
     })
+}
+
+/// What of a step's product its kernel depends on, if it is one that is cut.
+pub fn class(work: &Work, layouts: &Layouts, precision: Precision) -> Option<ProductClass> {
+    match work {
+        Work::Product(w) => Some(products::class(w, layouts, precision)),
+        Work::Convolution(w) => convolution::class(w, layouts, precision),
+        _ => None,
+    }
+}
+
+/// What there is to choose among for products of a class: cuts to begin with, the rule's own first.
+pub fn seeds(class: &ProductClass, limits: &Limits) -> Vec<Cut> {
+    product::seeds(&class.shape, &products::limited(limits), class.precision)
+}
+
+/// Cuts that differ from one by a step.
+pub fn neighbours(cut: &Cut, class: &ProductClass, limits: &Limits) -> Vec<Cut> {
+    product::neighbours(cut, &class.shape, &products::limited(limits), class.precision)
+}
+
+/// Whether a cut's kernel is right for products of a class and within the device.
+pub fn allowed(cut: &Cut, class: &ProductClass, limits: &Limits) -> bool {
+    product::allowed(cut, &class.shape, &products::limited(limits), class.precision).is_some()
 }

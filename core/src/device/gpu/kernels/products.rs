@@ -5,14 +5,21 @@ use super::{Made, Precision, epilogue, rowwise};
 use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::lanes::Code;
 use crate::device::gpu::wgsl::source::{Kernel, Layouts, Source};
-use crate::device::gpu::wgsl::walk;
+use crate::device::gpu::wgsl::walk::{self, Merged};
 use crate::plan::{Formula, Operand, Product, Prologue};
+use crate::profile::{Cut, ProductClass};
+use crate::tensor::DType;
 
-/// The kernels of a product.
-pub fn kernels(w: &Product, layouts: &Layouts, limits: &Limits, precision: Precision) -> Made {
+/// The axes of a product's batch, those that lie one after the other merged.
+fn merged(w: &Product) -> Merged {
     let axes = w.batch.len();
     let sets = [&w.a.strides[..axes], &w.b.strides[..axes], &w.out.strides[..axes]];
-    let merged = walk::merge(&w.batch, &sets);
+    walk::merge(&w.batch, &sets)
+}
+
+/// What of a product its kernel depends on.
+pub fn class(w: &Product, layouts: &Layouts, precision: Precision) -> ProductClass {
+    let (axes, merged) = (w.batch.len(), merged(w));
     let probe = Source::new(layouts);
     let along = |o: &Operand, batch: &[isize], outer: usize, k: usize, n: usize| {
         let (so, sk) = (o.strides[axes + outer], o.strides[axes + 1 - outer]);
@@ -38,7 +45,32 @@ pub fn kernels(w: &Product, layouts: &Layouts, limits: &Limits, precision: Preci
             && out.strides[axes] % 4 == 0
             && merged.strides[2].iter().all(|s| s % 4 == 0),
     };
-    let skeleton = choose(&shape, limits, precision);
+    ProductClass { shape, a: stored(&w.a, layouts), b: stored(&w.b, layouts), windows: false, precision }
+}
+
+/// An operand's elements as they lie in memory; those that are computed where they are read count as they come.
+pub fn stored(o: &Operand, layouts: &Layouts) -> DType {
+    let held = &layouts.buffers[o.buffer];
+    match held.blocks {
+        Some(from) => layouts.buffers[from].dtype,
+        None if held.half => DType::F16,
+        None if held.wide => DType::F32,
+        None => o.dtype,
+    }
+}
+
+/// The kernels of a product, cut as measured where it was.
+pub fn kernels(
+    w: &Product,
+    layouts: &Layouts,
+    limits: &Limits,
+    precision: Precision,
+    measured: &[(ProductClass, Cut)],
+) -> Made {
+    let (axes, merged, out) = (w.batch.len(), merged(w), &w.out);
+    let class = class(w, layouts, precision);
+    let shape = class.shape;
+    let skeleton = choose(&class, limits, measured);
     // addresses of (z, outer, inner) of an operand
     let address = |o: &Operand, batch: &[isize], names: [&str; 2]| {
         let (split, mut coordinates) = walk::coordinates("z", "z", &merged.sizes);
@@ -117,18 +149,25 @@ fn prologue(source: &mut Source<'_>, p: &Prologue) {
     source.function(format!("fn factor(v: f32) -> f32 {{\n{factor}return {of_row};\n}}"));
 }
 
-/// The kernel, tile and split that suit a product.
-pub fn choose(shape: &Shape, limits: &Limits, precision: Precision) -> Skeleton {
-    let allowed = product::Limits {
+/// What of a device's limits products care for.
+pub fn limited(limits: &Limits) -> product::Limits {
+    product::Limits {
         coop_tile: limits.coop as u32,
         coop_f32_tile: limits.coop_f32 as u32,
         subgroup: limits.subgroup.unwrap_or(0) as u32,
         shared_limit: limits.shared as u32,
         max_threads: limits.threads as u32,
+        // parts are one binding, of indices of 32 bits
+        scratch_limit: limits.binding.min(64 << 20) as u64,
         units: limits.units as u32,
         software: limits.software,
-    };
-    product::choose(shape, &allowed, precision).skeleton(shape)
+    }
+}
+
+/// The kernel, tile and split that suit a product: what was measured, else the rule's.
+pub fn choose(class: &ProductClass, limits: &Limits, measured: &[(ProductClass, Cut)]) -> Skeleton {
+    let cut = measured.iter().find(|(c, _)| c == class).map(|(_, cut)| cut);
+    product::chosen(cut, &class.shape, &limited(limits), class.precision).skeleton(&class.shape)
 }
 
 /// A skeleton's passes, their holes filled; partial sums lie in scratch 0.

@@ -5,6 +5,7 @@
 //! measured on an H100 through Vulkan, and the cheapest rung wins. What a device cannot hold (invocations, registers,
 //! workgroup memory) is passed over, or staged in shorter steps.
 
+use super::candidates::matrices;
 use super::{Along, Coop, Limits, Precision, Shape, Skeleton, Tiled, Vector, coop, tiled, vector};
 
 /// A kernel and how it is cut.
@@ -34,11 +35,7 @@ pub fn choose(shape: &Shape, limits: &Limits, precision: Precision) -> Choice {
     if limits.software {
         return Choice::Vector(emulated(shape));
     }
-    let matrices = match precision {
-        Precision::Fast if limits.coop_tile > 0 => Some((limits.coop_tile, true)),
-        Precision::Fast if limits.coop_f32_tile > 0 => Some((limits.coop_f32_tile, false)),
-        _ => None,
-    };
+    let matrices = matrices(limits, precision);
     // Matrix units overtake the vector kernel at five rows, unless the wide operand is so large that only its
     // reading counts.
     let rows = shape.m.min(shape.n);
@@ -46,7 +43,7 @@ pub fn choose(shape: &Shape, limits: &Limits, precision: Precision) -> Choice {
         return Choice::Vector(few(shape, limits));
     }
     matrices
-        .and_then(|(tile, half)| on_matrices(shape, limits, tile, half))
+        .and_then(|matrices| on_matrices(shape, limits, matrices))
         .or_else(|| in_registers(shape, limits))
         .unwrap_or(Choice::Tiled(SMALLEST))
 }
@@ -73,7 +70,7 @@ impl<C> Rung<C> {
 }
 
 /// Workgroups of a shape in tiles of `bm` × `bn`.
-fn tiles(shape: &Shape, [bm, bn]: [u32; 2]) -> u64 {
+pub(super) fn tiles(shape: &Shape, [bm, bn]: [u32; 2]) -> u64 {
     u64::from(shape.m.div_ceil(bm)) * u64::from(shape.n.div_ceil(bn)) * u64::from(shape.batch)
 }
 
@@ -89,7 +86,7 @@ fn parts(shape: &Shape, limits: &Limits, [bm, bn, bk]: [u32; 3]) -> u32 {
 }
 
 /// The step of k, at most `most` and a multiple of `unit`, that pads k least; the longest of equals.
-fn step(k: u32, most: u32, unit: u32) -> u32 {
+pub(super) fn within(k: u32, most: u32, unit: u32) -> u32 {
     let steps = (1..=(most / unit).max(1)).rev().map(|i| i * unit);
     steps.min_by_key(|bk| k.next_multiple_of(*bk)).unwrap_or(unit)
 }
@@ -124,20 +121,26 @@ const COOP: [Rung<Coop>; 7] = [
     staged([16, 32, 192], [1, 2, 4], 2, 6.5),
 ];
 
-fn on_matrices(shape: &Shape, limits: &Limits, tile: u32, half: bool) -> Option<Choice> {
+/// The cuts of [`coop`] that fit, each with its cost.
+fn matrix_cuts(shape: &Shape, limits: &Limits, (tile, half): (u32, bool)) -> Vec<(Coop, f64)> {
     let fitted = COOP.iter().filter_map(|rung| {
         let Coop { bm, bn, bk: most, wk, .. } = rung.cut;
         let unit = wk * tile;
         let (subgroup, shared_limit, packed) = (limits.subgroup, limits.shared_limit, tile == 16);
         let mut cut = Coop { tile, half, subgroup, packed, shared_limit, ..rung.cut };
-        cut.bk = step(shape.k, most, unit);
+        cut.bk = within(shape.k, most, unit);
         while cut.shared(shape) > shared_limit && cut.bk > unit {
-            cut.bk = step(shape.k, cut.bk - unit, unit);
+            cut.bk = within(shape.k, cut.bk - unit, unit);
         }
         // Matrices of 8 × 8 mean a phone or laptop: its registers do not hold the largest tiles.
         let fits = cut.shared(shape) <= shared_limit && cut.threads() <= limits.max_threads;
         (fits && (tile == 16 || bm * bn <= 64 * 64)).then(|| (cut, rung.cost(shape, limits, [bm, bn])))
     });
+    fitted.collect()
+}
+
+fn on_matrices(shape: &Shape, limits: &Limits, matrices: (u32, bool)) -> Option<Choice> {
+    let fitted = matrix_cuts(shape, limits, matrices).into_iter();
     fitted.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(cut, _)| {
         let split = parts(shape, limits, [cut.bm, cut.bn, cut.bk]);
         Choice::Coop(Coop { split, ..cut })
@@ -170,9 +173,10 @@ const TILED: [Rung<Tiled>; 7] = [
 const SMALLEST: Tiled = Tiled { bm: 16, bn: 32, bk: 16, rm: 4, rn: 4, slices: 1, split: 1, depth: 0 };
 
 /// Multiprocessors under which a device is taken for a phone, whose invocations have few registers.
-const LARGE: u32 = 32;
+pub(super) const LARGE: u32 = 32;
 
-fn in_registers(shape: &Shape, limits: &Limits) -> Option<Choice> {
+/// The cuts of [`tiled`] that fit, each with its cost.
+fn register_cuts(shape: &Shape, limits: &Limits) -> Vec<(Tiled, f64)> {
     let fitted = TILED.iter().filter_map(|rung| {
         let mut cut = rung.cut;
         // A short k is not worth adding up many slices.
@@ -180,18 +184,40 @@ fn in_registers(shape: &Shape, limits: &Limits) -> Option<Choice> {
             cut.slices /= 2;
         }
         let unit = 4 * cut.slices;
-        cut.bk = step(shape.k, rung.cut.bk, unit);
+        cut.bk = within(shape.k, rung.cut.bk, unit);
         while cut.shared(shape) > limits.shared_limit && cut.bk > unit {
-            cut.bk = step(shape.k, cut.bk - unit, unit);
+            cut.bk = within(shape.k, cut.bk - unit, unit);
         }
         let holds = cut.rm * cut.rn <= 32 || limits.units >= LARGE;
         let fits = cut.shared(shape) <= limits.shared_limit && cut.threads() <= limits.max_threads;
         (holds && fits).then(|| (cut, rung.cost(shape, limits, [cut.bm, cut.bn])))
     });
+    fitted.collect()
+}
+
+fn in_registers(shape: &Shape, limits: &Limits) -> Option<Choice> {
+    let fitted = register_cuts(shape, limits).into_iter();
     fitted.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(cut, _)| {
         let split = parts(shape, limits, [cut.bm, cut.bn, cut.bk]);
         Choice::Tiled(Tiled { split, ..cut })
     })
+}
+
+/// Every rung that fits, of every kernel, each also with k in as many parts as the rule would make of it.
+pub(super) fn ladder(shape: &Shape, limits: &Limits, matrices: Option<(u32, bool)>) -> Vec<Choice> {
+    let mut all = vec![];
+    for (cut, _) in matrices.map_or(vec![], |m| matrix_cuts(shape, limits, m)) {
+        let split = parts(shape, limits, [cut.bm, cut.bn, cut.bk]);
+        all.extend([Choice::Coop(cut), Choice::Coop(Coop { split, ..cut })]);
+    }
+    for (cut, _) in register_cuts(shape, limits) {
+        let split = parts(shape, limits, [cut.bm, cut.bn, cut.bk]);
+        all.extend([Choice::Tiled(cut), Choice::Tiled(Tiled { split, ..cut })]);
+    }
+    if shape.m.min(shape.n) <= 16 && !limits.software {
+        all.push(Choice::Vector(few(shape, limits)));
+    }
+    all
 }
 
 /// Whether the wide operand of a thin product is so large that reading it is all that counts.

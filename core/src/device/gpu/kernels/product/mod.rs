@@ -20,6 +20,7 @@
 //! A skeleton takes the names `main`, `fetch_a`, `fetch_b`, `put`, `keep`, `narrow`, `wide`, `tile`, `sa`, `sb`, `so`,
 //! `sums`, `parts` and `factors` of the module. No extent of a shape is zero, and no result has 2³² elements or more.
 
+mod candidates;
 mod choose;
 mod coop;
 mod reduce;
@@ -30,49 +31,14 @@ mod tile;
 mod tiled;
 mod vector;
 
-pub use crate::profile::Precision;
+pub use crate::profile::{Along, Precision, Shape};
+pub use candidates::{allowed, chosen, cut_of, neighbours, seeds};
 pub use choose::{Choice, choose};
 pub use coop::{Coop, coop};
 pub use tiled::{Tiled, tiled};
 pub use vector::{Vector, vector};
 
 use crate::device::gpu::wgsl::walk;
-
-/// The axis along which an operand hands out four elements at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Along {
-    /// Single elements only.
-    #[default]
-    None,
-    /// Four consecutive k: A stored [m, k], B stored [n, k] as weights usually are. k is a multiple of four.
-    K,
-    /// Four consecutive rows of A, or columns of B: A stored [k, m], B stored [k, n]. That extent is a multiple of
-    /// four.
-    Outer,
-}
-
-/// The extents of a product and how its operands may be read and written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Shape {
-    /// Independent products.
-    pub batch: u32,
-    /// Rows of A and C.
-    pub m: u32,
-    /// Columns of B and C.
-    pub n: u32,
-    /// Columns of A, rows of B.
-    pub k: u32,
-    /// How A is read four at a time.
-    pub a_vec: Along,
-    /// How B is read four at a time.
-    pub b_vec: Along,
-    /// Whether C takes four columns at once; its columns are a multiple of four.
-    pub c_vec: bool,
-    /// Whether A's rows are normed: A is vectored along k, k is not split, and there are more than eight columns.
-    pub norm: bool,
-    /// Whether the two halves of the n columns meet in C, which has n / 2: k is not split.
-    pub halves: bool,
-}
 
 impl Shape {
     /// Columns of C.
@@ -105,6 +71,8 @@ pub struct Limits {
     pub shared_limit: u32,
     /// Invocations of a workgroup at most.
     pub max_threads: u32,
+    /// Bytes of scratch that the parts of a split k may take.
+    pub scratch_limit: u64,
     /// Multiprocessors, roughly: 132 on an H100; 8 is a fair guess for a phone.
     pub units: u32,
     /// A CPU that emulates a GPU: short texts before fast kernels.

@@ -2,6 +2,7 @@
 
 use super::tile::Grid;
 use super::*;
+use crate::profile::Cut;
 
 const GRID: u32 = walk::MOST_GROUPS as u32;
 
@@ -11,6 +12,7 @@ const NVIDIA: Limits = Limits {
     subgroup: 32,
     shared_limit: 49_152,
     max_threads: 1024,
+    scratch_limit: 1 << 26,
     units: 132,
     software: false,
 };
@@ -144,4 +146,176 @@ fn thin_products_read_the_wide_operand_once() {
     }
     let turned = Shape { m: 49_152, n: 1, c_vec: false, ..shape };
     assert!(matches!(choose(&turned, &NVIDIA, Precision::Full), Choice::Vector(Vector { swap: true, .. })));
+}
+
+/// Cuts that a search may come by: the seeds, and the neighbours of some of them.
+fn near(shape: &Shape, limits: &Limits, precision: Precision) -> Vec<Cut> {
+    let mut all = seeds(shape, limits, precision);
+    for at in (0..all.len()).step_by(3) {
+        let more = neighbours(&all[at], shape, limits, precision);
+        all.extend(more);
+    }
+    all
+}
+
+#[test]
+fn the_rule_s_choice_and_every_candidate_are_allowed_and_within_the_device() {
+    let mut count = 0;
+    for limits in devices() {
+        for shape in forms().step_by(7) {
+            for precision in [Precision::Full, Precision::Fast] {
+                let rule = choose(&shape, &limits, precision);
+                let same = allowed(&cut_of(&rule), &shape, &limits, precision).map(|c| c.skeleton(&shape));
+                assert_eq!(same, Some(rule.skeleton(&shape)), "{rule:?} for {shape:?} on {limits:?}");
+                for cut in near(&shape, &limits, precision) {
+                    let choice = allowed(&cut, &shape, &limits, precision).expect("a candidate");
+                    assert_eq!(cut_of(&choice), cut);
+                    let skeleton = choice.skeleton(&shape);
+                    let what = format!("{cut} for {shape:?} on {limits:?}");
+                    assert!(skeleton.shared <= limits.shared_limit, "{what}: {}", skeleton.shared);
+                    assert!(skeleton.main.threads <= limits.max_threads, "{what}");
+                    assert!(precision == Precision::Fast || !matches!(choice, Choice::Coop(_)), "{what}");
+                    assert_eq!(skeleton.scratch > 0, skeleton.reduce.is_some(), "{what}");
+                    assert!(u64::from(skeleton.scratch) * 4 <= limits.scratch_limit, "{what}");
+                    count += 1;
+                }
+            }
+        }
+    }
+    assert!(count > 100_000, "{count}");
+}
+
+#[test]
+fn cuts_that_suit_no_shape_or_device_are_not_used() {
+    let shape = Shape {
+        batch: 1,
+        m: 128,
+        n: 96,
+        k: 64,
+        a_vec: Along::K,
+        b_vec: Along::K,
+        c_vec: true,
+        norm: false,
+        halves: false,
+    };
+    let tiled = |tile, block, slices, split, depth| Cut::Tiled { tile, block, slices, split, depth };
+    let coop = |tile, subgroups| Cut::Matrices { tile, subgroups, split: 1, depth: 1 };
+    let vector = |columns, lanes, threads, split, swap| Cut::Vector {
+        rows: 4,
+        columns,
+        lanes,
+        threads,
+        unroll: 1,
+        split,
+        swap,
+    };
+    let (halves, norm) = (Shape { halves: true, c_vec: false, ..shape }, Shape { norm: true, ..shape });
+    let outer = Shape { a_vec: Along::Outer, ..shape };
+    let good =
+        [tiled([64, 96, 16], [8, 4], 1, 1, 1), coop([64, 96, 32], [2, 2, 1]), vector(2, 32, 128, 1, 0)];
+    for cut in good {
+        for shape in [shape, halves, norm] {
+            assert!(allowed(&cut, &shape, &NVIDIA, Precision::Fast).is_some(), "{cut} for {shape:?}");
+        }
+    }
+    for (shape, cut) in [
+        (shape, tiled([60, 96, 16], [8, 4], 1, 1, 1)),
+        (shape, tiled([64, 96, 16], [8, 6], 1, 1, 1)),
+        (shape, tiled([64, 96, 16], [8, 4], 8, 1, 1)),
+        (shape, tiled([256, 256, 16], [2, 4], 1, 1, 1)),
+        (shape, tiled([512, 512, 16], [32, 32], 1, 1, 1)),
+        (shape, tiled([64, 64, 512], [8, 4], 1, 1, 1)),
+        (shape, tiled([64, 96, 16], [8, 4], 1, 5, 1)),
+        (outer, tiled([64, 96, 16], [2, 4], 1, 1, 1)),
+        (halves, tiled([64, 96, 16], [8, 4], 1, 2, 1)),
+        (halves, tiled([64, 36, 16], [8, 4], 1, 1, 1)),
+        (norm, tiled([64, 96, 16], [8, 4], 1, 2, 1)),
+        (shape, coop([64, 96, 24], [2, 2, 1])),
+        (shape, coop([64, 96, 32], [3, 2, 1])),
+        (shape, coop([256, 256, 32], [2, 2, 1])),
+        (halves, coop([64, 96, 32], [2, 3, 1])),
+        (shape, vector(2, 24, 120, 1, 0)),
+        (shape, vector(2, 32, 48, 1, 0)),
+        (shape, vector(32, 32, 128, 1, 0)),
+        (norm, vector(2, 32, 128, 1, 1)),
+        (halves, vector(1, 32, 128, 1, 0)),
+        (halves, vector(2, 32, 128, 1, 1)),
+    ] {
+        assert!(allowed(&cut, &shape, &NVIDIA, Precision::Fast).is_none(), "{cut} for {shape:?}");
+        // what is not used leaves the rule's choice
+        assert_eq!(
+            chosen(Some(&cut), &shape, &NVIDIA, Precision::Full),
+            choose(&shape, &NVIDIA, Precision::Full)
+        );
+    }
+    assert!(allowed(&good[1], &shape, &NVIDIA, Precision::Full).is_none(), "matrices in full precision");
+}
+
+#[test]
+fn a_search_begins_with_tiles_that_fill_the_device() {
+    let shape = Shape {
+        batch: 1,
+        m: 4096,
+        n: 384,
+        k: 384,
+        a_vec: Along::K,
+        b_vec: Along::K,
+        c_vec: true,
+        norm: false,
+        halves: false,
+    };
+    for (precision, most) in [(Precision::Full, 60), (Precision::Fast, 90)] {
+        let all = seeds(&shape, &NVIDIA, precision);
+        assert_eq!(all[0], cut_of(&choose(&shape, &NVIDIA, precision)));
+        assert!((12..=most).contains(&all.len()), "{} seeds", all.len());
+        // 96 × 128 and 128 × 96 are 129 and 128 tiles for 132 multiprocessors
+        let fills = |c: &&Cut| match c {
+            Cut::Tiled { tile, .. } => {
+                precision == Precision::Full && [[96, 128], [128, 96]].contains(&[tile[0], tile[1]])
+            }
+            Cut::Matrices { tile, .. } => [[96, 128], [128, 96]].contains(&[tile[0], tile[1]]),
+            Cut::Vector { .. } => false,
+        };
+        assert!(all.iter().any(|c| fills(&c)), "{all:?}");
+        let more = neighbours(&all[0], &shape, &NVIDIA, precision);
+        assert!((6..40).contains(&more.len()), "{} neighbours", more.len());
+    }
+}
+
+#[test]
+fn cuts_from_anywhere_are_refused_or_stay_within_the_device() {
+    let mut state = 7u64;
+    let mut roll = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    const NUMBERS: [u32; 16] = [0, 1, 2, 3, 4, 5, 8, 12, 16, 32, 36, 64, 96, 128, 512, u32::MAX];
+    let shapes: Vec<Shape> = forms().step_by(11).collect();
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..2_000_000 {
+        let mut n = || NUMBERS[roll(NUMBERS.len())];
+        let cut = match n() % 3 {
+            0 => Cut::Tiled { tile: [n(), n(), n()], block: [n(), n()], slices: n(), split: n(), depth: n() },
+            1 => Cut::Matrices { tile: [n(), n(), n()], subgroups: [n(), n(), n()], split: n(), depth: n() },
+            _ => Cut::Vector {
+                rows: n(),
+                columns: n(),
+                lanes: n(),
+                threads: n(),
+                unroll: n(),
+                split: n(),
+                swap: n(),
+            },
+        };
+        let (shape, limits) = (shapes[roll(shapes.len())], devices()[roll(5)]);
+        let Some(choice) = allowed(&cut, &shape, &limits, Precision::Fast) else {
+            refused += 1;
+            continue;
+        };
+        let skeleton = choice.skeleton(&shape);
+        assert!(skeleton.shared <= limits.shared_limit, "{cut} for {shape:?} on {limits:?}");
+        assert!(skeleton.main.threads <= limits.max_threads, "{cut} for {shape:?} on {limits:?}");
+        taken += 1;
+    }
+    assert!(taken > 60 && refused > 1000, "{taken} taken, {refused} refused");
 }

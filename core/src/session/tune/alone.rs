@@ -1,0 +1,293 @@
+//! One product of a plan by itself: a plan of that step over inputs and weights of its own, with what the step computes
+//! where it reads it, so that its kernel is the one that the whole plan has.
+
+use crate::device::gpu::wgsl::source::Layouts;
+use crate::error::{Error, Result};
+use crate::expr::{Fold, Instr, Kind, Tape};
+use crate::plan::{Buffer, BufferId, Operand, Place, Plan, Port, Rowwise, Step, Work, verify};
+use crate::tensor::DType;
+use std::collections::HashMap;
+
+/// Bytes of weights that a step goes through at least, so that they come from memory as they do in a model, not from a
+/// cache that the step before has filled (50 MB on an H200).
+const COLD: usize = 160 << 20;
+/// Copies of the product for that, at most, and of one whose weights are so small that any cache holds a model's.
+const MOST_COPIES: usize = 48;
+const FEW_COPIES: usize = 4;
+const SMALL: usize = 256 << 10;
+
+/// A plan with one product, several times over weights of their own. Its output `out` is the last one's result.
+pub(super) struct Alone {
+    pub(super) plan: Plan,
+    /// The steps that are the product.
+    pub(super) products: Vec<usize>,
+}
+
+/// Takes a step out of a plan.
+///
+/// # Errors
+/// [`Error::Internal`] for a plan that does not keep to its buffers.
+pub(super) fn alone(plan: &Plan, step: usize, layouts: &Layouts) -> Result<Alone> {
+    let mut b = Builder { plan, layouts, made: Plan::default(), known: HashMap::new(), once: once(plan) };
+    b.made.unfused = plan.unfused;
+    let work = &plan.steps[step].work;
+    let (weights, out) = match work {
+        Work::Product(w) => (w.b.buffer, w.out.buffer),
+        Work::Convolution(w) => (w.weight.buffer, w.out.buffer),
+        _ => return Err(Error::internal("a step that is no product was to be measured")),
+    };
+    let copies = match b.is_weight(weights) {
+        true => match layouts.buffers[weights].bytes() {
+            bytes if bytes <= SMALL => FEW_COPIES,
+            bytes => COLD.div_ceil(bytes).min(MOST_COPIES),
+        },
+        false => FEW_COPIES,
+    };
+    {
+        let (dtype, elements) = (plan.buffers[out].dtype, plan.buffers[out].elements);
+        let made = b.buffer(dtype, elements, Place::Own);
+        let (name, shape) = ("out".into(), vec![elements]);
+        b.made.outputs.push(Port { name, buffer: made, dtype, shape, trainable: false });
+        b.known.insert(out, made);
+    }
+    let mut products = vec![];
+    for _ in 0..copies {
+        if b.is_weight(weights) {
+            b.known.remove(&weights);
+            layouts.buffers[weights].blocks.and_then(|from| b.known.remove(&from));
+        }
+        let mut work = work.clone();
+        operands(&mut work).into_iter().for_each(|o| o.buffer = b.take(o.buffer));
+        products.push(b.made.steps.len());
+        b.made.steps.push(Step { work, label: plan.steps[step].label.clone(), nodes: vec![] });
+    }
+    match verify(&b.made) {
+        Ok(()) => Ok(Alone { plan: b.made, products }),
+        Err(flaw) => {
+            Err(Error::internal(format!("a product by itself that keeps not to its buffers: {flaw}")))
+        }
+    }
+}
+
+/// Which buffers are filled once.
+fn once(plan: &Plan) -> Vec<bool> {
+    let mut filled = vec![false; plan.buffers.len()];
+    for step in &plan.once {
+        step.work.for_each_operand(|o, written| filled[o.buffer] |= written);
+    }
+    filled
+}
+
+/// The operands of the works that products read from without storing, and of products.
+fn operands(work: &mut Work) -> Vec<&mut Operand> {
+    let mut all: Vec<&mut Operand> = vec![];
+    let epilogue = match work {
+        Work::Product(w) => {
+            all.extend([&mut w.a, &mut w.b, &mut w.out]);
+            all.extend(w.prologue.iter_mut().flat_map(|p| &mut p.operands));
+            &mut w.epilogue
+        }
+        Work::Convolution(w) => {
+            all.extend([&mut w.input, &mut w.weight, &mut w.out]);
+            &mut w.epilogue
+        }
+        Work::Rowwise(w) => {
+            all.extend(&mut w.operands);
+            all.push(&mut w.out);
+            return all;
+        }
+        Work::Dequantise(from, to) => return vec![from, to],
+        _ => return all,
+    };
+    all.extend(epilogue.iter_mut().flat_map(|e| &mut e.operands));
+    all
+}
+
+struct Builder<'a> {
+    plan: &'a Plan,
+    layouts: &'a Layouts,
+    made: Plan,
+    /// Buffers taken over, and what they are now.
+    known: HashMap<BufferId, BufferId>,
+    once: Vec<bool>,
+}
+
+impl Builder<'_> {
+    fn is_weight(&self, id: BufferId) -> bool {
+        let from = self.layouts.buffers[id].blocks.unwrap_or(id);
+        matches!(self.plan.buffers[from].place, Place::Parameter(_) | Place::Constant(_)) || self.once[from]
+    }
+
+    fn buffer(&mut self, dtype: DType, elements: usize, place: Place) -> BufferId {
+        let buffer = Buffer { dtype, elements, place };
+        if let Place::Arena(_) = buffer.place {
+            self.made.arena_bytes += buffer.bytes().next_multiple_of(64);
+        }
+        self.made.buffers.push(buffer);
+        self.made.buffers.len() - 1
+    }
+
+    fn scratch(&mut self, dtype: DType, elements: usize) -> BufferId {
+        let at = self.made.arena_bytes;
+        self.buffer(dtype, elements, Place::Arena(at))
+    }
+
+    /// The buffer that stands for one of the plan's, with what fills it.
+    fn take(&mut self, id: BufferId) -> BufferId {
+        if let Some(&made) = self.known.get(&id) {
+            return made;
+        }
+        let (plan, held) = (self.plan, &self.layouts.buffers[id]);
+        let (dtype, elements) = (plan.buffers[id].dtype, plan.buffers[id].elements);
+        let computed = held.blocks.is_some() || held.inline.is_some() || held.joined.is_some();
+        let made = match () {
+            () if computed => self.computed(id),
+            () if self.is_weight(id) => {
+                let made = self.buffer(dtype, elements, Place::Parameter(self.made.parameters.len()));
+                let name = format!("w{}", self.made.parameters.len());
+                let port = Port { name, buffer: made, dtype, shape: vec![elements], trainable: false };
+                self.made.parameters.push(port);
+                made
+            }
+            () => {
+                let made = self.buffer(dtype, elements, Place::Own);
+                let name = format!("x{}", self.made.inputs.len());
+                let port = Port { name, buffer: made, dtype, shape: vec![elements], trainable: false };
+                self.made.inputs.push(port);
+                if held.half && dtype == DType::F32 { self.rounded(made, elements) } else { made }
+            }
+        };
+        self.known.insert(id, made);
+        made
+    }
+
+    /// A buffer that is never stored: the steps that would fill it come along.
+    fn computed(&mut self, id: BufferId) -> BufferId {
+        let (dtype, elements) = (self.plan.buffers[id].dtype, self.plan.buffers[id].elements);
+        let made = self.scratch(dtype, elements);
+        self.known.insert(id, made);
+        let plan = self.plan;
+        for step in &plan.steps {
+            let mut fills = false;
+            step.work.for_each_operand(|o, written| fills |= written && o.buffer == id);
+            if fills {
+                let mut step = step.clone();
+                operands(&mut step.work).into_iter().for_each(|o| o.buffer = self.take(o.buffer));
+                self.made.steps.push(step);
+            }
+        }
+        made
+    }
+
+    /// A copy that is held as f16: a sum over an axis of one, which is not computed where it is read.
+    fn rounded(&mut self, from: BufferId, elements: usize) -> BufferId {
+        let made = self.scratch(DType::F32, elements);
+        let operand = |buffer, strides: [isize; 2]| {
+            let strides = strides.to_vec();
+            Operand { buffer, dtype: DType::F32, offset: 0, strides }
+        };
+        let mut tape = Tape::default();
+        let load = tape.push(Instr::Load(0), Kind::F);
+        let result = tape.push(Instr::Reduced(0), Kind::F);
+        let work = Rowwise {
+            domain: vec![elements, 1],
+            reduced: vec![false, true],
+            operands: vec![operand(from, [1, 0])],
+            tape,
+            reductions: vec![(Fold::Sum, load)],
+            result,
+            per_row: true,
+            out: operand(made, [1, 0]),
+            also: vec![],
+        };
+        self.made.steps.push(Step { work: Work::Rowwise(work), label: "rounded".into(), nodes: vec![] });
+        made
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::gpu::kernels::seeds;
+    use crate::device::gpu::program::{classes, program};
+    use crate::graph::{Graph, Value};
+    use crate::profile::{Costs, DeviceKind, DeviceProfile, Limits, Precision};
+    use crate::session::{Compiled, Compiler};
+    use crate::tensor::TensorType;
+
+    fn profile() -> DeviceProfile {
+        let limits = Limits::large();
+        let costs = Costs::gpu(limits.units, true);
+        let (name, kind) = ("large".into(), DeviceKind::Discrete);
+        DeviceProfile { name, kind, threads: 0, memory: 0, gpu: Some(limits), costs }
+    }
+
+    /// A layer as transformers have them, with weights of a dtype: packed and normed, an attention, a gate, residuals.
+    fn layer(g: &Graph, x: Value, n: usize, dtype: DType) -> Value {
+        let weight = |name: &str, shape: [usize; 2]| {
+            let w =
+                g.parameter_of(&format!("{n}.{name}"), TensorType::new(dtype, shape), dtype == DType::F32);
+            if dtype.is_block() { g.dequantise(w) } else { w }
+        };
+        let norm = |x, name: &str| g.rms_norm(x, g.parameter(&format!("{n}.{name}"), [64]), 1e-5);
+        let y = norm(x, "norm1");
+        let head = |w: &str| {
+            let y = g.linear(y, weight(w, [64, 64]), None);
+            g.permute(g.reshape(y, &[1, 24, 4, 16]), &[0, 2, 1, 3])
+        };
+        let seen = g.attention(head("q"), head("k"), head("v"), None, true, 0, 0.25);
+        let seen = g.reshape(g.permute(seen, &[0, 2, 1, 3]), &[1, 24, 64]);
+        let x = g.add(x, g.linear(seen, weight("o", [64, 64]), None));
+        let y = norm(x, "norm2");
+        let [gate, up] = ["gate", "up"].map(|w| g.linear(y, weight(w, [96, 64]), None));
+        let x = g.add(x, g.linear(g.mul(g.silu(gate), up), weight("down", [64, 96]), None));
+        let y = g.layer_norm(x, g.parameter(&format!("{n}.ln"), [64]), None, 1e-5);
+        g.add(x, g.linear(g.gelu(g.linear(y, weight("in", [96, 64]), None)), weight("out", [64, 96]), None))
+    }
+
+    fn graph(dtype: DType) -> Graph {
+        let g = Graph::new();
+        let mut x = g.input("x", DType::F32, [1, 24, 64]);
+        for n in 0..2 {
+            x = layer(&g, x, n, dtype);
+        }
+        let image = g.reshape(x, &[1, 4, 16, 24]);
+        let y = g.conv2d(image, g.parameter("c", [16, 4, 3, 3]), None, &[1, 1], &[1, 1], &[1, 1], 1);
+        g.output("y", g.relu(y));
+        g
+    }
+
+    fn check(compiled: &Compiled, what: &str) -> usize {
+        let (plan, limits, precision) = (compiled.plan(), Limits::large(), compiled.kernel_precision());
+        let layouts = Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast);
+        let all = classes(plan, &limits, precision);
+        for (step, class) in &all {
+            let mut found = alone(plan, *step, &layouts).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let last = *found.products.last().unwrap();
+            let own = classes(&found.plan, &limits, precision).into_iter().find(|c| c.0 == last).unwrap().1;
+            assert_eq!(own, *class, "{what}: {}", plan.steps[*step].label);
+            // and it has kernels
+            found.plan.cuts.push((own, *seeds(&own, &limits).last().unwrap()));
+            assert!(!program(&found.plan, &limits, precision).unwrap().texts.is_empty());
+        }
+        all.len()
+    }
+
+    #[test]
+    fn a_product_by_itself_is_of_the_class_that_it_is_of_in_its_plan() {
+        let mut count = 0;
+        for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8] {
+            for precision in [Precision::Full, Precision::Fast] {
+                let compiler = Compiler::for_profile(&profile()).with_precision(precision);
+                let what = format!("{dtype}, {precision}");
+                count += check(&compiler.compile(&graph(dtype)).unwrap(), &what);
+                count += check(&compiler.without_fusion().compile(&graph(dtype)).unwrap(), &what);
+            }
+        }
+        let g = graph(DType::F32);
+        let (_, y) = g.data().unwrap().outputs[0].clone();
+        g.set_loss(g.mean_all(g.mul(y, y)));
+        count += check(&Compiler::for_profile(&profile()).compile_training(&g).unwrap(), "training");
+        assert!(count > 100, "{count} products");
+    }
+}

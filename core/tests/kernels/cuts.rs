@@ -1,0 +1,107 @@
+//! Every sort of cut that a tuning may bring, as kernels: valid on devices of every size, in both precisions.
+
+use super::{check_plan, devices, everything, gated};
+use std::collections::HashSet;
+use weft::device::gpu::kernels::{allowed, neighbours, seeds};
+use weft::device::gpu::program::classes;
+use weft::graph::Graph;
+use weft::plan::{Plan, plan};
+use weft::profile::{Cut, Precision};
+use weft::tensor::{DType, TensorType};
+
+fn planned(build: impl FnOnce(&Graph) -> weft::graph::Value) -> Plan {
+    let g = Graph::new();
+    g.output("y", build(&g));
+    plan(&g, &everything()).unwrap()
+}
+
+fn products() -> Vec<(&'static str, Plan)> {
+    let half = |g: &Graph, shape: [usize; 2]| g.parameter_of("w", TensorType::new(DType::F16, shape), false);
+    vec![
+        (
+            "linear",
+            planned(|g| {
+                g.gelu(g.linear(g.input("x", DType::F32, [150, 96]), g.parameter("w", [130, 96]), None))
+            }),
+        ),
+        ("few rows", planned(|g| g.linear(g.input("x", DType::F32, [3, 576]), half(g, [200, 576]), None))),
+        (
+            "batched",
+            planned(|g| {
+                let (a, b) = (g.input("a", DType::F32, [6, 70, 64]), g.input("b", DType::F32, [6, 64, 68]));
+                g.matmul(a, b)
+            }),
+        ),
+        ("norm and halves", planned(|g| gated(g, [40, 96, 64], DType::F32, true))),
+        (
+            "convolution",
+            planned(|g| {
+                let (x, w) = (g.input("x", DType::F32, [2, 8, 12, 12]), g.parameter("w", [32, 8, 3, 3]));
+                g.relu(g.conv2d(x, w, None, &[1, 1], &[1, 1], &[1, 1], 1))
+            }),
+        ),
+        ("odd", planned(|g| g.matmul(g.input("x", DType::F32, [33, 35]), g.parameter("w", [35, 37])))),
+    ]
+}
+
+/// Cuts of odd numbers, which no search comes by but a file may bring.
+fn any(seed: usize) -> impl Iterator<Item = Cut> {
+    let mut state = seed as u64 + 3;
+    let mut roll = move |list: &[u32]| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        list[(state >> 33) as usize % list.len()]
+    };
+    let sides = [8, 12, 16, 20, 24, 32, 36, 40, 48, 56, 64, 72, 80, 96, 112, 128];
+    let small = [1, 2, 3, 4, 5, 6, 8, 12];
+    (0..20_000).map(move |i| match i % 3 {
+        0 => Cut::Tiled {
+            tile: [roll(&sides), roll(&sides), roll(&sides)],
+            block: [roll(&small), roll(&[4, 8, 12])],
+            slices: roll(&small),
+            split: roll(&small),
+            depth: roll(&[0, 1, 2, 3, 4]),
+        },
+        1 => Cut::Matrices {
+            tile: [roll(&sides), roll(&sides), roll(&sides)],
+            subgroups: [roll(&small), roll(&small), roll(&small)],
+            split: roll(&small),
+            depth: roll(&[0, 1, 2, 3]),
+        },
+        _ => Cut::Vector {
+            rows: roll(&small),
+            columns: roll(&small),
+            lanes: roll(&[1, 2, 4, 8, 16, 64]),
+            threads: roll(&[16, 48, 64, 96, 128]),
+            unroll: roll(&small),
+            split: roll(&small),
+            swap: roll(&[0, 1]),
+        },
+    })
+}
+
+#[test]
+fn every_sort_of_cut_is_a_valid_kernel_everywhere() {
+    let (mut failures, mut checked) = (vec![], 0);
+    for device in devices().into_iter().filter(|d| d.0 != "split") {
+        let mut seen = HashSet::new();
+        for (name, p) in products() {
+            for precision in [Precision::Full, Precision::Fast] {
+                let class = classes(&p, &device.1, precision)[0].1;
+                let mut cuts = seeds(&class, &device.1);
+                for at in (0..cuts.len()).step_by(4) {
+                    let more = neighbours(&cuts[at], &class, &device.1);
+                    cuts.extend(more.into_iter().step_by(3));
+                }
+                cuts.extend(any(checked).filter(|c| allowed(c, &class, &device.1)).take(12));
+                for cut in cuts {
+                    let tuned = Plan { cuts: vec![(class, cut)], ..p.clone() };
+                    let what = format!("{name}, {cut}");
+                    check_plan(&what, &tuned, &device, precision, &mut seen, &mut failures);
+                }
+            }
+        }
+        checked += seen.len();
+    }
+    assert!(checked > 500, "only {checked} texts");
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures[0]);
+}
