@@ -33,13 +33,13 @@ pub struct Joined {
 /// `run` is set. A parameter lies in one place: who comes first has it.
 pub fn runs(plan: &Plan, held: &mut [super::source::Held], limit: usize) -> Vec<Vec<usize>> {
     let mut all: Vec<Vec<usize>> = vec![];
-    for b in 0..held.len() {
-        let bytes = held[b].bytes();
-        let Some(joined) = &mut held[b].joined else { continue };
+    for held in held.iter_mut() {
+        let bytes = held.bytes();
+        let Some(joined) = &mut held.joined else { continue };
         let whole = |p: &Part| match plan.buffers[p.from.buffer].place {
             // each can be bound by itself too
             Place::Parameter(i) if p.from.offset == 0 && plan.parameters[i].buffer == p.from.buffer => {
-                (plan.buffers[p.from.buffer].bytes() % ALIGN == 0).then_some(i)
+                plan.buffers[p.from.buffer].bytes().is_multiple_of(ALIGN).then_some(i)
             }
             _ => None,
         };
