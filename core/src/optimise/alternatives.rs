@@ -24,7 +24,7 @@ pub fn alternatives(graph: &Graph, rule: &str) -> Result<Vec<Graph>> {
     let wrong = |e: String| Error::internal(format!("{rule}: {e}"));
     let found = space::saturate(&cut.blocks, &|r| r.name == rule, &Budget { rounds: 3, ..Budget::default() })
         .map_err(|e| wrong(e.to_string()))?;
-    let classes = Classes::new(&found, &mut CostModel::new(Costs::gpu(132, false), Precision::Full));
+    let classes = Classes::new(&found, &mut CostModel::of_costs(Costs::gpu(132, false), Precision::Full));
     let [block] = cut.blocks.as_slice() else {
         return Err(wrong("a graph of one segment is wanted".into()));
     };

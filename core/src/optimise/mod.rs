@@ -159,7 +159,7 @@ fn attempt(
     let wanted =
         |r: &Rule| options.groups.contains(&r.group) && (r.group != Group::Pack || profile.costs.packs);
     let found = space::saturate(&cut.blocks, &wanted, &options.budget).map_err(|e| e.to_string())?;
-    let mut model = CostModel::new(profile.costs.clone(), options.precision);
+    let mut model = CostModel::new(profile, options.precision);
     let classes = Classes::new(&found, &mut model);
     let own = alone(&classes);
     let mut templates = Vec::new();
@@ -203,7 +203,7 @@ fn attempt(
 pub fn estimate(graph: &Graph, profile: &DeviceProfile, options: &Options) -> Result<f64> {
     let data = graph.data()?;
     let cut = cut(&data, &[], options.training);
-    let mut model = CostModel::new(profile.costs.clone(), options.precision);
+    let mut model = CostModel::new(profile, options.precision);
     Ok(cut.instances.iter().map(|i| block_cost(&cut.blocks[i.block], &mut model)).sum())
 }
 

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use weft::device::Device;
-use weft::graph::{Graph, Value};
+use weft::graph::Graph;
 use weft::profile::{Costs, DeviceProfile, Precision};
 use weft::session::{Compiler, Session};
 use weft::tensor::{DType, TensorType, Weights};
@@ -33,7 +33,7 @@ const REPEATS: usize = 5;
 
 pub fn bench(file: Option<&Path>, seconds: f64, options: &Options, out: &mut dyn Write) -> Result<()> {
     let place = options.open()?;
-    let costs = measured(&place.device, place.precision, seconds)?;
+    let costs = measured(&place.device, seconds)?;
     let reckoned = place.device.profile();
     let profile = DeviceProfile { costs, ..reckoned.clone() };
     profile.check()?;
@@ -73,7 +73,6 @@ fn rows(measured: &Costs, reckoned: &Costs) -> Vec<Vec<String>> {
         row("memory, GB/s", &|c| format!("{:.1}", c.bytes_per_us / 1e3)),
         row("f32 products, GFLOP/s", &|c| format!("{:.1}", c.f32_per_us / 1e3)),
         row("f16 products in matrix units, GFLOP/s", &matrices),
-        row("one product of several weights pays", &|c| if c.packs { "yes" } else { "no" }.into()),
     ]
 }
 
@@ -82,9 +81,9 @@ fn rounded(v: f64) -> f64 {
     format!("{v:.3e}").parse().unwrap_or(v)
 }
 
-fn measured(device: &Device, precision: Precision, seconds: f64) -> Result<Costs> {
+fn measured(device: &Device, seconds: f64) -> Result<Costs> {
     let each = Duration::from_secs_f64(seconds / 8.0);
-    let m = Measuring { device, precision, filler: Filler::new(91), each };
+    let m = Measuring { device, filler: Filler::new(91), each };
     let matrices = device.profile().gpu.is_some_and(|l| l.coop > 0 || l.coop_f32 > 0);
     let start_us = m.start()?;
     let f16 = if matrices { Some(rounded(m.products(Precision::Fast)?)) } else { None };
@@ -93,13 +92,13 @@ fn measured(device: &Device, precision: Precision, seconds: f64) -> Result<Costs
         bytes_per_us: rounded(m.bytes(start_us)?),
         f32_per_us: rounded(m.products(Precision::Full)?),
         f16_per_us: f16,
-        packs: m.packs()?,
+        // shows in whole models only: what is packed takes norms and gates into its product
+        packs: device.profile().costs.packs,
     })
 }
 
 struct Measuring<'a> {
     device: &'a Device,
-    precision: Precision,
     filler: Filler,
     /// How long a figure is measured, at least.
     each: Duration,
@@ -217,27 +216,6 @@ impl Measuring<'_> {
         }
         Ok(best)
     }
-
-    /// Whether three products of a layer's input are faster as one, with the work on each result that a layer has.
-    fn packs(&self) -> Result<bool> {
-        let (rows, width) = (128, 576i64);
-        let layer = |packed: bool| -> Result<f64> {
-            let g = Graph::new();
-            let x = g.input("x", DType::F32, [rows, width as usize]);
-            let ty = |n: usize| TensorType::f32([n * width as usize, width as usize]);
-            let parts: Vec<Value> = if packed {
-                let all = g.linear(x, g.parameter_of("w", ty(3), false), None);
-                (0..3).map(|i| g.narrow(all, 1, i * width, width)).collect()
-            } else {
-                (0..3).map(|i| g.linear(x, g.parameter_of(&format!("w{i}"), ty(1), false), None)).collect()
-            };
-            for (i, v) in parts.into_iter().enumerate() {
-                g.output(&format!("y{i}"), g.gelu(v));
-            }
-            self.microseconds(&mut self.session(&g, self.precision, true)?)
-        };
-        Ok(layer(true)? < layer(false)?)
-    }
 }
 
 #[cfg(test)]
@@ -246,7 +224,7 @@ mod tests {
 
     #[test]
     fn costs_of_the_processor_are_such_as_processors_have() {
-        let costs = measured(&Device::cpu(2), Precision::Full, 0.0).unwrap();
+        let costs = measured(&Device::cpu(2), 0.0).unwrap();
         // between a microcontroller and anything that is built
         assert!((1e-3..1e4).contains(&costs.start_us), "{costs:?}");
         assert!((1e1..1e7).contains(&costs.bytes_per_us), "{costs:?}");

@@ -59,30 +59,37 @@ struct Rung<C> {
 
 /// Picoseconds that a workgroup takes whatever its work.
 const START: f64 = 250e3;
+/// Picoseconds that a second pass takes, and what each partial sum adds.
+const SECOND: f64 = 6e6;
+const SUM: f64 = 3.0;
+/// By how much a split must be reckoned the better: measured, small gains were none.
+const DOUBT: f64 = 1.3;
+/// Parts of k at most, and steps that each has at least.
+const PARTS: u32 = 12;
+const STEPS: u32 = 4;
 
 impl<C> Rung<C> {
-    /// What a shape costs in tiles of `bm` × `bn`, in picoseconds.
-    fn cost(&self, shape: &Shape, limits: &Limits, [bm, bn]: [u32; 2]) -> f64 {
-        let each = tiles(shape, [bm, bn]).div_ceil(u64::from(limits.units.max(1)));
-        let work = f64::from(bm) * f64::from(bn) * f64::from(shape.k) * self.price + START;
-        each.max(u64::from(self.fill)) as f64 * work
+    /// What a shape costs in tiles of `bm` × `bn` and how many parts k is best cut in, in picoseconds. Workgroups that
+    /// are left over, too few to keep their multiprocessor busy, take as long as if they were enough.
+    fn cost(&self, shape: &Shape, limits: &Limits, [bm, bn, bk]: [u32; 3]) -> (f64, u32) {
+        let layer = f64::from(shape.batch) * f64::from(shape.m) * f64::from(shape.n);
+        let cost = |split: u32| {
+            let groups = tiles(shape, [bm, bn]) * u64::from(split);
+            let each = groups.div_ceil(u64::from(limits.units.max(1)));
+            let k = shape.k.div_ceil(split);
+            let work = f64::from(bm) * f64::from(bn) * f64::from(k) * self.price + START;
+            let all = each.next_multiple_of(u64::from(self.fill)) as f64 * work;
+            if split == 1 { all } else { DOUBT * (all + SECOND + layer * f64::from(split) * SUM) }
+        };
+        let most = if shape.splits() { (shape.k.div_ceil(bk) / STEPS).clamp(1, PARTS) } else { 1 };
+        let all = (1..=most).map(|split| (cost(split), split));
+        all.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((f64::INFINITY, 1))
     }
 }
 
 /// Workgroups of a shape in tiles of `bm` × `bn`.
 pub(super) fn tiles(shape: &Shape, [bm, bn]: [u32; 2]) -> u64 {
     u64::from(shape.m.div_ceil(bm)) * u64::from(shape.n.div_ceil(bn)) * u64::from(shape.batch)
-}
-
-/// Parts of k: only where the smallest tiles leave most of the device idle through a long k, since the second pass
-/// costs as much as some eight steps.
-fn parts(shape: &Shape, limits: &Limits, [bm, bn, bk]: [u32; 3]) -> u32 {
-    if !shape.splits() {
-        return 1;
-    }
-    let idle = u64::from(limits.units) / tiles(shape, [bm, bn]).max(1);
-    let most = shape.k.div_ceil(bk) / 8;
-    most.min(16).min(idle as u32).max(1)
 }
 
 /// The step of k, at most `most` and a multiple of `unit`, that pads k least; the longest of equals.
@@ -111,20 +118,23 @@ const fn staged([bm, bn, bk]: [u32; 3], [wm, wn, wk]: [u32; 3], depth: u32, pric
 }
 
 /// Cuts of [`coop`], large to small: tile and longest step, subgroups, steps ahead, price.
-const COOP: [Rung<Coop>; 7] = [
+const COOP: [Rung<Coop>; 10] = [
     staged([256, 128, 32], [4, 2, 1], 1, 1.07),
+    staged([192, 128, 32], [4, 4, 1], 1, 1.15),
     staged([128, 128, 64], [2, 4, 1], 1, 1.2),
+    staged([96, 128, 64], [2, 4, 1], 1, 1.3),
     staged([64, 128, 64], [2, 4, 1], 1, 1.5),
     staged([64, 64, 96], [2, 2, 2], 2, 2.3),
     staged([32, 64, 192], [2, 2, 2], 1, 3.8),
+    staged([32, 32, 192], [2, 1, 4], 3, 4.4),
     staged([32, 32, 192], [2, 2, 2], 2, 4.6),
     staged([16, 32, 192], [1, 2, 4], 2, 6.5),
 ];
 
-/// The cuts of [`coop`] that fit, each with its cost.
+/// The cuts of [`coop`] that fit, k in as many parts as is best, each with its cost.
 fn matrix_cuts(shape: &Shape, limits: &Limits, (tile, half): (u32, bool)) -> Vec<(Coop, f64)> {
     let fitted = COOP.iter().filter_map(|rung| {
-        let Coop { bm, bn, bk: most, wk, .. } = rung.cut;
+        let Coop { bm, bn, bk: most, wn, wk, .. } = rung.cut;
         let unit = wk * tile;
         let (subgroup, shared_limit, packed) = (limits.subgroup, limits.shared_limit, tile == 16);
         let mut cut = Coop { tile, half, subgroup, packed, shared_limit, ..rung.cut };
@@ -133,18 +143,19 @@ fn matrix_cuts(shape: &Shape, limits: &Limits, (tile, half): (u32, bool)) -> Vec
             cut.bk = within(shape.k, cut.bk - unit, unit);
         }
         // Matrices of 8 × 8 mean a phone or laptop: its registers do not hold the largest tiles.
-        let fits = cut.shared(shape) <= shared_limit && cut.threads() <= limits.max_threads;
-        (fits && (tile == 16 || bm * bn <= 64 * 64)).then(|| (cut, rung.cost(shape, limits, [bm, bn])))
+        let whole = !shape.halves || wn.is_multiple_of(2);
+        let fits = whole && cut.shared(shape) <= shared_limit && cut.threads() <= limits.max_threads;
+        (fits && (tile == 16 || bm * bn <= 64 * 64)).then(|| {
+            let (cost, split) = rung.cost(shape, limits, [bm, bn, cut.bk]);
+            (Coop { split, ..cut }, cost)
+        })
     });
     fitted.collect()
 }
 
 fn on_matrices(shape: &Shape, limits: &Limits, matrices: (u32, bool)) -> Option<Choice> {
     let fitted = matrix_cuts(shape, limits, matrices).into_iter();
-    fitted.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(cut, _)| {
-        let split = parts(shape, limits, [cut.bm, cut.bn, cut.bk]);
-        Choice::Coop(Coop { split, ..cut })
-    })
+    fitted.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(cut, _)| Choice::Coop(cut))
 }
 
 const fn block(
@@ -175,7 +186,7 @@ const SMALLEST: Tiled = Tiled { bm: 16, bn: 32, bk: 16, rm: 4, rn: 4, slices: 1,
 /// Multiprocessors under which a device is taken for a phone, whose invocations have few registers.
 pub(super) const LARGE: u32 = 32;
 
-/// The cuts of [`tiled`] that fit, each with its cost.
+/// The cuts of [`tiled`] that fit, k in as many parts as is best, each with its cost.
 fn register_cuts(shape: &Shape, limits: &Limits) -> Vec<(Tiled, f64)> {
     let fitted = TILED.iter().filter_map(|rung| {
         let mut cut = rung.cut;
@@ -190,29 +201,27 @@ fn register_cuts(shape: &Shape, limits: &Limits) -> Vec<(Tiled, f64)> {
         }
         let holds = cut.rm * cut.rn <= 32 || limits.units >= LARGE;
         let fits = cut.shared(shape) <= limits.shared_limit && cut.threads() <= limits.max_threads;
-        (holds && fits).then(|| (cut, rung.cost(shape, limits, [cut.bm, cut.bn])))
+        (holds && fits).then(|| {
+            let (cost, split) = rung.cost(shape, limits, [cut.bm, cut.bn, cut.bk]);
+            (Tiled { split, ..cut }, cost)
+        })
     });
     fitted.collect()
 }
 
 fn in_registers(shape: &Shape, limits: &Limits) -> Option<Choice> {
     let fitted = register_cuts(shape, limits).into_iter();
-    fitted.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(cut, _)| {
-        let split = parts(shape, limits, [cut.bm, cut.bn, cut.bk]);
-        Choice::Tiled(Tiled { split, ..cut })
-    })
+    fitted.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(cut, _)| Choice::Tiled(cut))
 }
 
 /// Every rung that fits, of every kernel, each also with k in as many parts as the rule would make of it.
 pub(super) fn ladder(shape: &Shape, limits: &Limits, matrices: Option<(u32, bool)>) -> Vec<Choice> {
     let mut all = vec![];
     for (cut, _) in matrices.map_or(vec![], |m| matrix_cuts(shape, limits, m)) {
-        let split = parts(shape, limits, [cut.bm, cut.bn, cut.bk]);
-        all.extend([Choice::Coop(cut), Choice::Coop(Coop { split, ..cut })]);
+        all.extend([Choice::Coop(Coop { split: 1, ..cut }), Choice::Coop(cut)]);
     }
     for (cut, _) in register_cuts(shape, limits) {
-        let split = parts(shape, limits, [cut.bm, cut.bn, cut.bk]);
-        all.extend([Choice::Tiled(cut), Choice::Tiled(Tiled { split, ..cut })]);
+        all.extend([Choice::Tiled(Tiled { split: 1, ..cut }), Choice::Tiled(cut)]);
     }
     if shape.m.min(shape.n) <= 16 && !limits.software {
         all.push(Choice::Vector(few(shape, limits)));
