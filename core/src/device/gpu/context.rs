@@ -4,6 +4,7 @@
 use super::limits::Limits;
 use crate::device::lock;
 use crate::error::{Error, Result};
+use crate::log::{Level, tell};
 use blade_graphics as blade;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -118,7 +119,11 @@ impl Context {
             Error::DeviceLost { .. } => why.clone(),
             other => Error::DeviceLost { device: self.name.clone(), why: other.to_string() },
         };
-        lock(&self.lost).get_or_insert(error);
+        let mut lost = lock(&self.lost);
+        if lost.is_none() {
+            tell(Level::Error, || error.to_string());
+            *lost = Some(error);
+        }
     }
 
     /// Makes the next call of a kind fail.

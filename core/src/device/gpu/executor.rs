@@ -3,6 +3,7 @@
 use super::Gpu;
 use super::context::Context;
 use super::kernels::Precision;
+use super::pending::Pending;
 use super::pipelines::Pipeline;
 use super::program::{ALIGN, Program, program, program_apart};
 use super::run::{Heap, Ready, Run, SMALL};
@@ -11,6 +12,7 @@ use super::store::{Foreign, Store};
 use super::transfer::Transfer;
 use super::updates::{Batch, Update, arrange};
 use super::wgsl::source::is_narrow;
+use super::worker::{Desk, Reply};
 use crate::device::executor::Observer;
 use crate::device::optimizer::Optimizer;
 use crate::device::progress::{Profiling, Progress};
@@ -21,6 +23,7 @@ use crate::tensor::DType;
 use blade_graphics as blade;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Steps posted and not yet known to be accepted, beyond which the next one waits.
 const AHEAD: usize = 2;
@@ -115,6 +118,8 @@ pub struct Executor {
     updates: usize,
     /// The version of the weights that what runs once was computed from; `None` if it needs none.
     folded: Option<u64>,
+    /// The reply to a wait that was given up for a while.
+    pending: Option<Pending<()>>,
 }
 
 static RUNS: AtomicU64 = AtomicU64::new(0);
@@ -168,6 +173,7 @@ impl Executor {
             moments: 0,
             updates: 0,
             folded: plan.of_parameters().contains(&true).then(|| store.version()),
+            pending: None,
         };
         let parameters = e.parameter_pieces(store, positions);
         let (plan, prepared) = (plan.clone(), prepared.clone());
@@ -242,6 +248,8 @@ impl Executor {
         if let Some(e) = self.gpu.context().lost() {
             return Err(e);
         }
+        // before anything is counted
+        drop(self.gpu.awake()?);
         self.renew(store)?;
         if let Some((optimizer, step)) = &mut self.optimizer {
             *step += 1;
@@ -254,7 +262,8 @@ impl Executor {
         }
         let (run, inputs, posted) = (self.run, self.inputs.clone(), self.posted.clone());
         posted.fetch_add(1, Ordering::AcqRel);
-        self.gpu.post(move |desk| {
+        self.pending = None;
+        let accepted = self.gpu.post_work(move |desk| {
             posted.fetch_sub(1, Ordering::AcqRel);
             let context = desk.context.clone();
             let Some(r) = desk.runs.get_mut(&run) else { return Ok(()) };
@@ -262,7 +271,10 @@ impl Executor {
             r.submit(&context, &inputs)?;
             r.record(&context)
         });
-        Ok(())
+        if accepted.is_err() {
+            self.posted.fetch_sub(1, Ordering::AcqRel);
+        }
+        accepted
     }
 
     /// Waits for all steps; tells of a bad index that one of them met.
@@ -270,9 +282,32 @@ impl Executor {
     /// # Errors
     /// [`Error::IndexOutOfRange`], [`Error::DeviceLost`].
     pub fn wait(&self) -> Result<()> {
-        let (run, prepared) = (self.run, self.prepared.clone());
         let _span = crate::device::trace::span("gpu", "wait");
-        self.gpu.call_later(move |desk, reply| {
+        self.gpu.call_later(self.when_done())
+    }
+
+    /// As [`wait`](Executor::wait), for so long at most: says whether the steps are done.
+    ///
+    /// # Errors
+    /// As [`wait`](Executor::wait).
+    pub fn wait_for(&mut self, time: Duration) -> Result<bool> {
+        let pending = match self.pending.take() {
+            Some(pending) => pending,
+            None => self.gpu.begin(self.when_done())?,
+        };
+        match pending.within(time) {
+            Some(outcome) => outcome.map(|()| true),
+            None => {
+                self.pending = Some(pending);
+                Ok(false)
+            }
+        }
+    }
+
+    /// A job that replies once all steps are done.
+    fn when_done(&self) -> impl FnOnce(&mut Desk, Reply<()>) -> Result<()> + Send + 'static {
+        let (run, prepared) = (self.run, self.prepared.clone());
+        move |desk, reply| {
             let Some(point) = desk.runs.get(&run).and_then(Run::last) else {
                 reply.give(Ok(()));
                 return Ok(());
@@ -281,7 +316,7 @@ impl Executor {
                 reply.give(reached.and_then(|()| checked(desk, run, &prepared.program)));
             });
             Ok(())
-        })
+        }
     }
 
     /// The bytes of a buffer, narrow elements packed. Waits for the steps under way.
