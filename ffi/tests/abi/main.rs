@@ -6,6 +6,8 @@
 
 mod calls;
 mod headers;
+mod misuse;
+mod operations;
 mod source;
 mod symbols;
 mod tools;
