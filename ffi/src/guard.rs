@@ -111,10 +111,12 @@ fn told(call: &'static str, err: *mut *mut weft_error, failure: Failure) -> weft
 #[inline(always)]
 fn injected(_: &'static str) {}
 
-/// Panics in the call that the environment names, for tests: in debug builds only.
+/// Panics in the call that the environment names, for tests: in debug builds only, and if it said so from the start.
 #[cfg(debug_assertions)]
 fn injected(call: &'static str) {
-    if std::env::var_os("WEFT_INJECT_PANIC").is_some_and(|name| name == call) {
+    static ARMED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    let armed = *ARMED.get_or_init(|| std::env::var_os("WEFT_INJECT").is_some());
+    if armed && std::env::var_os("WEFT_INJECT_PANIC").is_some_and(|name| name == call) {
         panic!("injected into {call}");
     }
 }

@@ -8,6 +8,7 @@ mod calls;
 mod headers;
 mod misuse;
 mod operations;
+mod overhead;
 mod packages;
 mod source;
 mod symbols;

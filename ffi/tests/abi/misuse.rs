@@ -82,7 +82,7 @@ fn a_panic_inside_any_call_is_a_status_with_a_message_and_the_process_goes_on() 
     source.push_str("  OK(weft_graph_free(g));\n  printf(\"done\\n\");\n  return 0;\n}\n");
     assert!(count > 200, "{count} functions");
     // a panic says so on standard error, too: the host's own hook
-    assert_eq!(run(&mut Command::new(built("panics", &source))), "done\n");
+    assert_eq!(run(Command::new(built("panics", &source)).env("WEFT_INJECT", "1")), "done\n");
 }
 
 /// How an argument of that type is made up; `None` for one of a type that is not known.

@@ -22,7 +22,7 @@ use crate::plan::{BufferId, Place, Plan};
 use crate::tensor::DType;
 use blade_graphics as blade;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Steps posted and not yet known to be accepted, beyond which the next one waits.
@@ -120,6 +120,8 @@ pub struct Executor {
     folded: Option<u64>,
     /// The reply to a wait that was given up for a while.
     pending: Option<Pending<()>>,
+    /// Whether no step was posted since one was last waited for.
+    settled: AtomicBool,
 }
 
 static RUNS: AtomicU64 = AtomicU64::new(0);
@@ -174,6 +176,7 @@ impl Executor {
             updates: 0,
             folded: plan.of_parameters().contains(&true).then(|| store.version()),
             pending: None,
+            settled: AtomicBool::new(true),
         };
         let parameters = e.parameter_pieces(store, positions);
         let (plan, prepared) = (plan.clone(), prepared.clone());
@@ -263,6 +266,7 @@ impl Executor {
         let (run, inputs, posted) = (self.run, self.inputs.clone(), self.posted.clone());
         posted.fetch_add(1, Ordering::AcqRel);
         self.pending = None;
+        self.settled.store(false, Ordering::Relaxed);
         let accepted = self.gpu.post_work(move |desk| {
             posted.fetch_sub(1, Ordering::AcqRel);
             let context = desk.context.clone();
@@ -283,7 +287,9 @@ impl Executor {
     /// [`Error::IndexOutOfRange`], [`Error::DeviceLost`].
     pub fn wait(&self) -> Result<()> {
         let _span = crate::device::trace::span("gpu", "wait");
-        self.gpu.call_later(self.when_done())
+        self.gpu.call_later(self.when_done())?;
+        self.settled.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// As [`wait`](Executor::wait), for so long at most: says whether the steps are done.
@@ -291,12 +297,18 @@ impl Executor {
     /// # Errors
     /// As [`wait`](Executor::wait).
     pub fn wait_for(&mut self, time: Duration) -> Result<bool> {
+        if *self.settled.get_mut() {
+            return Ok(true);
+        }
         let pending = match self.pending.take() {
             Some(pending) => pending,
             None => self.gpu.begin(self.when_done())?,
         };
         match pending.within(time) {
-            Some(outcome) => outcome.map(|()| true),
+            Some(outcome) => {
+                *self.settled.get_mut() = outcome.is_ok();
+                outcome.map(|()| true)
+            }
             None => {
                 self.pending = Some(pending);
                 Ok(false)
