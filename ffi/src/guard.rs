@@ -66,10 +66,7 @@ pub fn guard(call: &'static str, err: *mut *mut weft_error, inside: impl FnOnce(
         Ok(Err(failure)) => told(call, err, failure),
         Err(panic) => {
             let message = panicked(&*panic);
-            // what a panic carries may panic as it goes
-            if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-                std::mem::forget(second);
-            }
+            discard(panic);
             told(call, err, Failure { status: WEFT_STATUS_PANIC, message })
         }
     }
@@ -82,9 +79,16 @@ pub fn guard_value<T>(call: &'static str, otherwise: T, inside: impl FnOnce() ->
         inside()
     }));
     outcome.unwrap_or_else(|panic| {
-        std::mem::forget(panic);
+        discard(panic);
         otherwise
     })
+}
+
+/// Lets go of what a panic carries, which may panic as it goes.
+fn discard(panic: Box<dyn std::any::Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(second);
+    }
 }
 
 /// A panic's message.
