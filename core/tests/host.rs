@@ -281,9 +281,25 @@ fn suspended() -> Result<()> {
     let made = Compiler::new(&device).compile(&g).and_then(|c| c.init_zeros()).map(|_| ());
     assert!(suspended(made));
     device.trim()?;
-    // another thread's step waits for nothing
     device.resume();
     assert!(!device.is_suspended());
+    // a thread that steps meanwhile is refused at the boundary of a step
+    let stepped = std::thread::spawn({
+        let mut third = learner(&device)?;
+        let (x, t) = (x[..12].to_vec(), t[..4].to_vec());
+        move || {
+            third.set_input("x", &x)?;
+            third.set_input("t", &t)?;
+            loop {
+                third.step()?;
+            }
+        }
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    device.suspend()?;
+    let ended: Result<()> = stepped.join().unwrap();
+    assert!(suspended(ended));
+    device.resume();
     for i in 3..6 {
         step(&mut s, i)?;
     }

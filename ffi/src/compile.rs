@@ -76,7 +76,7 @@ pub struct weft_compile_options {
     pub profile_length: usize,
 }
 // SAFETY: plain data, the size first.
-unsafe impl Sized_ for weft_compile_options {
+unsafe impl Versioned for weft_compile_options {
     const DEFAULT: Self = weft_compile_options {
         struct_size: size_of::<Self>(),
         training: 0,

@@ -58,7 +58,7 @@ pub struct weft_device_info {
     pub memory: u64,
 }
 // SAFETY: plain data, the size first.
-unsafe impl Sized_ for weft_device_info {
+unsafe impl Versioned for weft_device_info {
     const DEFAULT: Self = weft_device_info {
         struct_size: size_of::<Self>(),
         index: 0,

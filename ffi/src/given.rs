@@ -232,7 +232,7 @@ unsafe fn limited<'a>(data: *const c_char, length: usize, what: &str, most: usiz
 ///
 /// # Safety
 /// Plain data: any bytes are a value, and the first field is `size_t struct_size`.
-pub unsafe trait Sized_: Copy {
+pub unsafe trait Versioned: Copy {
     /// What fields that the caller does not know are.
     const DEFAULT: Self;
 }
@@ -241,7 +241,7 @@ pub unsafe trait Sized_: Copy {
 ///
 /// # Safety
 /// Not NULL, it can be read as far as its first field says.
-pub unsafe fn structure<T: Sized_>(from: *const T, name: &str) -> Outcome<T> {
+pub unsafe fn structure<T: Versioned>(from: *const T, name: &str) -> Outcome<T> {
     let size = struct_size(from, name)?;
     let mut value = T::DEFAULT;
     let known = size.min(size_of::<T>());
@@ -259,7 +259,7 @@ pub unsafe fn structure<T: Sized_>(from: *const T, name: &str) -> Outcome<T> {
 ///
 /// # Safety
 /// As [`structure`], and it can be written.
-pub unsafe fn fill<T: Sized_>(into: *mut T, mut value: T, name: &str) -> Outcome {
+pub unsafe fn fill<T: Versioned>(into: *mut T, mut value: T, name: &str) -> Outcome {
     let size = struct_size(into, name)?;
     // SAFETY: the first field is the size.
     unsafe { (&raw mut value).cast::<usize>().write(size) };
@@ -269,7 +269,7 @@ pub unsafe fn fill<T: Sized_>(into: *mut T, mut value: T, name: &str) -> Outcome
     Ok(())
 }
 
-fn struct_size<T: Sized_>(at: *const T, name: &str) -> Outcome<usize> {
+fn struct_size<T: Versioned>(at: *const T, name: &str) -> Outcome<usize> {
     if at.is_null() {
         return Err(Failure::null(name));
     }
@@ -425,7 +425,7 @@ mod tests {
         b: u32,
     }
     // SAFETY: plain data, the size first.
-    unsafe impl Sized_ for Options {
+    unsafe impl Versioned for Options {
         const DEFAULT: Options = Options { struct_size: size_of::<Options>(), a: 1, b: 2 };
     }
 

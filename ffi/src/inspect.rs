@@ -28,7 +28,7 @@ pub struct weft_memory_summary {
     pub largest_bytes: usize,
 }
 // SAFETY: plain data, the size first.
-unsafe impl Sized_ for weft_memory_summary {
+unsafe impl Versioned for weft_memory_summary {
     const DEFAULT: Self = weft_memory_summary {
         struct_size: size_of::<Self>(),
         buffers: 0,
@@ -79,7 +79,7 @@ pub struct weft_profile_part {
     pub nanoseconds: u64,
 }
 // SAFETY: plain data, the size first.
-unsafe impl Sized_ for weft_profile_part {
+unsafe impl Versioned for weft_profile_part {
     const DEFAULT: Self = weft_profile_part {
         struct_size: size_of::<Self>(),
         label: weft_str::EMPTY,

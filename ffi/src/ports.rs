@@ -28,7 +28,7 @@ pub struct weft_tensor_info {
     pub trainable: u32,
 }
 // SAFETY: plain data, the size first.
-unsafe impl Sized_ for weft_tensor_info {
+unsafe impl Versioned for weft_tensor_info {
     const DEFAULT: Self = weft_tensor_info {
         struct_size: size_of::<Self>(),
         name: weft_str::EMPTY,

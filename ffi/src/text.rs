@@ -206,7 +206,7 @@ pub struct weft_tokens {
     pub reserved: u32,
 }
 // SAFETY: plain data, the size first.
-unsafe impl Sized_ for weft_tokens {
+unsafe impl Versioned for weft_tokens {
     const DEFAULT: Self = weft_tokens {
         struct_size: size_of::<Self>(),
         count: 0,

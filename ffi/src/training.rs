@@ -37,7 +37,7 @@ pub struct weft_optimizer {
     pub reserved: u32,
 }
 // SAFETY: plain data, the size first.
-unsafe impl Sized_ for weft_optimizer {
+unsafe impl Versioned for weft_optimizer {
     const DEFAULT: Self = weft_optimizer {
         struct_size: size_of::<Self>(),
         kind: WEFT_OPTIMIZER_ADAM,
@@ -155,7 +155,7 @@ pub struct weft_train_options {
     pub cancel: *const weft_cancel,
 }
 // SAFETY: plain data, the size first.
-unsafe impl Sized_ for weft_train_options {
+unsafe impl Versioned for weft_train_options {
     const DEFAULT: Self = weft_train_options {
         struct_size: size_of::<Self>(),
         epochs: 1,

@@ -11,9 +11,12 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// What makes a file's text, given the repository.
+pub type Make = fn(&Path) -> Result<String, String>;
+
 /// The generated files, by their paths in the repository, in the order in which they depend on each other, with what they should
 /// hold. Later ones are made of earlier ones as they are on disk.
-pub fn files() -> Vec<(&'static str, fn(&Path) -> Result<String, String>)> {
+pub fn files() -> Vec<(&'static str, Make)> {
     vec![
         ("ffi/src/generated.rs", operations::source),
         ("bindings/c/include/weft.h", header::header),

@@ -209,7 +209,7 @@ pub enum Executor {
     /// On the CPU, with its pool and Adam's moments.
     Cpu(Box<OnCpu>),
     /// On a GPU.
-    Gpu(gpu::Executor),
+    Gpu(Box<gpu::Executor>),
 }
 
 /// The CPU's executor with what the optimizer keeps.
@@ -242,7 +242,7 @@ impl Executor {
             (Inner::Gpu(gpu), Prepared::Gpu(prepared), Store::Gpu(store))
                 if Arc::ptr_eq(gpu, store.gpu()) =>
             {
-                Ok(Executor::Gpu(gpu::Executor::new(plan, prepared, store, positions)?))
+                Ok(Executor::Gpu(Box::new(gpu::Executor::new(plan, prepared, store, positions)?)))
             }
             _ => Err(Error::argument(
                 "weights",

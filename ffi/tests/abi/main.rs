@@ -4,6 +4,8 @@
 //! Wants gcc (`cc`); clang, valgrind, cmake and pkg-config are used where they are there, and `tests/run` installs them. Where one
 //! is not, its test says so on standard error and passes: WEFT_ABI_STRICT=1 makes that a failure.
 
+#![cfg(target_os = "linux")]
+
 mod calls;
 mod headers;
 mod misuse;

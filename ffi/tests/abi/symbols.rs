@@ -58,20 +58,54 @@ fn declarations(header: &str) -> Vec<String> {
     all
 }
 
+/// Declarations of a released header that one no longer has.
+fn missing(released: &[String], header: &str) -> Vec<String> {
+    let now = declarations(header);
+    released.iter().filter(|d| !now.contains(d)).cloned().collect()
+}
+
+fn header() -> String {
+    std::fs::read_to_string(root().join("bindings/c/include/weft.h")).unwrap()
+}
+
 #[test]
 fn nothing_of_the_released_interface_is_removed_or_changed() {
-    let header = std::fs::read_to_string(root().join("bindings/c/include/weft.h")).unwrap();
-    let now = declarations(&header);
     let path = root().join("tests/abi/released.txt");
     if std::env::var_os("WEFT_WRITE_GOLDEN").is_some() {
-        std::fs::write(&path, now.join("\n") + "\n").unwrap();
+        std::fs::write(&path, declarations(&header()).join("\n") + "\n").unwrap();
     }
-    let released = std::fs::read_to_string(&path).unwrap();
-    for line in released.lines() {
-        assert!(
-            now.iter().any(|d| d == line),
-            "the header no longer has\n  {line}\nAdditions are no matter. If it is meant, raise WEFT_ABI_VERSION and the \
-             soname, and write tests/abi/released.txt with WEFT_WRITE_GOLDEN=1 cargo test -p weft-ffi released_interface"
-        );
+    let released: Vec<String> = std::fs::read_to_string(&path).unwrap().lines().map(String::from).collect();
+    let missing = missing(&released, &header());
+    assert!(
+        missing.is_empty(),
+        "the header no longer has\n  {}\nNew functions are no matter. If it is meant, raise WEFT_ABI_VERSION and the soname, and \
+         write tests/abi/released.txt with WEFT_WRITE_GOLDEN=1 cargo test -p weft-ffi released_interface",
+        missing.join("\n  ")
+    );
+}
+
+#[test]
+fn a_removed_or_changed_function_structure_or_number_is_noticed() {
+    let released = declarations(&header());
+    assert!(released.len() > 300, "{} declarations", released.len());
+    let functions = released.iter().filter(|d| d.starts_with("weft_status weft_")).count();
+    assert!(functions > 200, "{functions} functions");
+    let changes = [
+        ("weft_status weft_session_wait(", "weft_status weft_session_await("),
+        ("uint64_t nanoseconds,", "uint32_t nanoseconds,"),
+        ("#define WEFT_STATUS_BUSY 3", "#define WEFT_STATUS_BUSY 4"),
+        ("size_t largest_bytes;", ""),
+        ("float learning_rate;", "double learning_rate;"),
+        ("typedef uint32_t weft_value;", "typedef uint64_t weft_value;"),
+    ];
+    for (from, to) in changes {
+        assert!(header().contains(from), "{from}");
+        assert!(!missing(&released, &header().replacen(from, to, 1)).is_empty(), "{from} became {to}");
     }
+    let more = header().replacen(
+        "weft_status weft_session_wait(",
+        "weft_status weft_new(void);\nweft_status weft_session_wait(",
+        1,
+    );
+    assert!(missing(&released, &more).is_empty(), "a new function is no change");
 }

@@ -119,10 +119,13 @@ impl Context {
             Error::DeviceLost { .. } => why.clone(),
             other => Error::DeviceLost { device: self.name.clone(), why: other.to_string() },
         };
-        let mut lost = lock(&self.lost);
-        if lost.is_none() {
+        let first = {
+            let mut lost = lock(&self.lost);
+            lost.is_none().then(|| lost.insert(error).clone())
+        };
+        // without the lock: the hook may ask for the device
+        if let Some(error) = first {
             tell(Level::Error, || error.to_string());
-            *lost = Some(error);
         }
     }
 
