@@ -319,7 +319,10 @@ static uint32_t tap(void *user_data, const weft_tensor_info *info, const void *d
 }
 
 static uint32_t tap_once(void *user_data, const weft_tensor_info *info, const void *data) {
-  (void)user_data, (void)info, (void)data;
+  (void)info, (void)data;
+  /* the session is in use by the call that calls this */
+  CHECK(weft_session_step(user_data, NULL) == WEFT_STATUS_BUSY);
+  CHECK(weft_session_free(user_data) == WEFT_STATUS_BUSY);
   return 1;
 }
 
@@ -420,7 +423,7 @@ static void run(const weft_compiled *compiled, const weft_weights *w) {
   OK(weft_trace_finish(path("trace.json"), NUL, &err));
   OK(weft_session_observe(s, tap, &taps, &err));
   CHECK(taps > 0);
-  FAILS(WEFT_STATUS_CANCELLED, weft_session_observe(s, tap_once, NULL, &err));
+  FAILS(WEFT_STATUS_CANCELLED, weft_session_observe(s, tap_once, s, &err));
   size_t bad = 1;
   lines = (weft_bytes *)1;
   OK(weft_session_first_not_finite(s, &lines, &bad, &err));
