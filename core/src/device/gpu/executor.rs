@@ -7,12 +7,11 @@ use super::pending::Pending;
 use super::pipelines::Pipeline;
 use super::program::{ALIGN, Program, program, program_apart};
 use super::run::{Heap, Ready, Run, SMALL};
-use super::start::{checked, narrowed, start, widened};
+use super::start::{narrowed, start, widened};
 use super::store::{Foreign, Store};
 use super::transfer::Transfer;
 use super::updates::{Batch, Update, arrange};
 use super::wgsl::source::is_narrow;
-use super::worker::{Desk, Reply};
 use crate::device::executor::Observer;
 use crate::device::optimizer::Optimizer;
 use crate::device::progress::{Profiling, Progress};
@@ -23,7 +22,8 @@ use crate::tensor::DType;
 use blade_graphics as blade;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+
+mod wait;
 
 /// Steps posted and not yet known to be accepted, beyond which the next one waits.
 const AHEAD: usize = 2;
@@ -279,56 +279,6 @@ impl Executor {
             self.posted.fetch_sub(1, Ordering::AcqRel);
         }
         accepted
-    }
-
-    /// Waits for all steps; tells of a bad index that one of them met.
-    ///
-    /// # Errors
-    /// [`Error::IndexOutOfRange`], [`Error::DeviceLost`].
-    pub fn wait(&self) -> Result<()> {
-        let _span = crate::device::trace::span("gpu", "wait");
-        self.gpu.call_later(self.when_done())?;
-        self.settled.store(true, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// As [`wait`](Executor::wait), for so long at most: says whether the steps are done.
-    ///
-    /// # Errors
-    /// As [`wait`](Executor::wait).
-    pub fn wait_for(&mut self, time: Duration) -> Result<bool> {
-        if *self.settled.get_mut() {
-            return Ok(true);
-        }
-        let pending = match self.pending.take() {
-            Some(pending) => pending,
-            None => self.gpu.begin(self.when_done())?,
-        };
-        match pending.within(time) {
-            Some(outcome) => {
-                *self.settled.get_mut() = outcome.is_ok();
-                outcome.map(|()| true)
-            }
-            None => {
-                self.pending = Some(pending);
-                Ok(false)
-            }
-        }
-    }
-
-    /// A job that replies once all steps are done.
-    fn when_done(&self) -> impl FnOnce(&mut Desk, Reply<()>) -> Result<()> + Send + 'static {
-        let (run, prepared) = (self.run, self.prepared.clone());
-        move |desk, reply| {
-            let Some(point) = desk.runs.get(&run).and_then(Run::last) else {
-                reply.give(Ok(()));
-                return Ok(());
-            };
-            desk.after(point, move |desk, reached| {
-                reply.give(reached.and_then(|()| checked(desk, run, &prepared.program)));
-            });
-            Ok(())
-        }
     }
 
     /// The bytes of a buffer, narrow elements packed. Waits for the steps under way.
