@@ -1973,6 +1973,26 @@ pub unsafe extern "C" fn weft_op_rope(
 }
 
 
+/// Rotary embedding by tables that are given: x·cos + x′·sin, x′ = (−x₂, x₁) for the halves (x₁, x₂)
+/// of the last axis of x [.., d]; cos and sin [.., d] broadcast to x. It is what exporters write out
+/// with slices and a concatenation. Whether the tables are a rope's nobody needs to know: what they
+/// hold is taken as it comes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_op_rotary(
+    graph: *mut weft_graph,
+    x: weft_value,
+    cos: weft_value,
+    sin: weft_value,
+    out: *mut weft_value,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_op_rotary", err, || {
+        let given = [];
+        apply(graph, out, "rotary", &[x, cos, sin], 0, &given)
+    })
+}
+
+
 /// x with elements set to 0 with probability p and the rest scaled by 1/(1−p); the u32 counter names
 /// the step.
 /// `p`: Share of elements that become 0.

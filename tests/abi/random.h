@@ -122,11 +122,21 @@ static const char *any_device(void) {
   static const char *const all[] = {"cpu", "0", "none of these", "", "CPU"};
   return any_text_of(all, COUNT(all));
 }
+static const char *any_path_that_is_none(void) {
+  static const char *const bad[] = {"/nonexistent/file", "", "/", "/dev/null/x", "\xff"};
+  return any_text_of(bad, COUNT(bad));
+}
 static const char *any_path(void) {
   static _Thread_local char path[1100];
-  static const char *const bad[] = {"/nonexistent/file", "", "/", "/dev/null/x", "\xff"};
-  if (!chance(100)) return any_text_of(bad, COUNT(bad));
+  if (!chance(100)) return any_path_that_is_none();
   snprintf(path, sizeof path, "%s/%d", folder, (int)(draw() % 4));
+  text_length = strlen(path);
+  return path;
+}
+static const char *any_trace(void) {
+  static _Thread_local char path[1100];
+  if (!chance(100)) return any_path_that_is_none();
+  snprintf(path, sizeof path, "%s/trace", folder);
   text_length = strlen(path);
   return path;
 }

@@ -2905,6 +2905,19 @@ weft_status weft_op_rope(weft_graph *graph,
                          weft_error **err);
 
 /**
+ * Rotary embedding by tables that are given: x·cos + x′·sin, x′ = (−x₂, x₁) for the halves (x₁, x₂)
+ * of the last axis of x [.., d]; cos and sin [.., d] broadcast to x. It is what exporters write out
+ * with slices and a concatenation. Whether the tables are a rope's nobody needs to know: what they
+ * hold is taken as it comes.
+ */
+weft_status weft_op_rotary(weft_graph *graph,
+                           weft_value x,
+                           weft_value cos,
+                           weft_value sin,
+                           weft_value *out,
+                           weft_error **err);
+
+/**
  * x with elements set to 0 with probability p and the rest scaled by 1/(1−p); the u32 counter names
  * the step.
  * `p`: Share of elements that become 0.
