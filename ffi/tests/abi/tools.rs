@@ -17,18 +17,27 @@ pub fn folder(name: &str) -> PathBuf {
     at
 }
 
-/// The folder in which cargo has put the library that these tests were built with.
-pub fn built() -> PathBuf {
-    std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_path_buf()
+/// The folder in which cargo puts the libraries, built anew where need be: for tests cargo builds only libraries that Rust
+/// links to, which these are not.
+pub fn built() -> &'static Path {
+    static AT: OnceLock<PathBuf> = OnceLock::new();
+    AT.get_or_init(|| {
+        let at = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_path_buf();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "-p", "weft-ffi", "--locked", "--manifest-path"]).arg(root().join("Cargo.toml"));
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        run(cargo.arg("--target-dir").arg(at.parent().unwrap()));
+        at
+    })
 }
 
 /// A folder with the shared library under the names that programs are linked and loaded by.
 pub fn library() -> &'static Path {
     static AT: OnceLock<PathBuf> = OnceLock::new();
     AT.get_or_init(|| {
-        let at = folder("lib");
-        let shared = built().join("libweft.so");
-        assert!(shared.exists(), "{} is not there: cargo builds it with these tests", shared.display());
+        let (at, shared) = (folder("lib"), built().join("libweft.so"));
         for name in ["libweft.so", "libweft.so.0"] {
             std::os::unix::fs::symlink(&shared, at.join(name)).unwrap();
         }
