@@ -258,6 +258,11 @@ errors! {
         /// What was ended.
         what: String,
     } => "cancelled: {what}",
+    /// The device is suspended (see `Device::suspend`): resume it first.
+    605 Suspended {
+        /// The device.
+        device: String,
+    } => "device {device} is suspended: resume it first",
     /// A defect of Weft itself, caught before it could do harm.
     900 Internal {
         /// What happened.

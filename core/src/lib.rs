@@ -37,6 +37,7 @@ pub mod expr;
 pub mod file;
 pub mod graph;
 pub mod load;
+pub mod log;
 #[cfg(feature = "compiler")]
 pub mod models;
 #[cfg(feature = "compiler")]

@@ -4,7 +4,7 @@ use super::{Device, Inner, Optimizer, cpu, gpu};
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Plan};
 use crate::profile::Precision;
-use crate::tensor::{Tensor, TensorType};
+use crate::tensor::{Bytes, Tensor, TensorType};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -117,7 +117,11 @@ impl Prepared {
         progress: &gpu::Progress,
     ) -> Result<Prepared> {
         match device.inner() {
-            Inner::Cpu(_) => Ok(Prepared::Cpu),
+            Inner::Cpu(_) => {
+                progress.check("compiling")?;
+                progress.done(1, 1); // its kernels are part of the engine
+                Ok(Prepared::Cpu)
+            }
             Inner::Gpu(g) => Ok(Prepared::Gpu(Arc::new(gpu::Prepared::new(g, plan, precision, progress)?))),
         }
     }
@@ -205,7 +209,7 @@ pub enum Executor {
     /// On the CPU, with its pool and Adam's moments.
     Cpu(Box<OnCpu>),
     /// On a GPU.
-    Gpu(gpu::Executor),
+    Gpu(Box<gpu::Executor>),
 }
 
 /// The CPU's executor with what the optimizer keeps.
@@ -238,7 +242,7 @@ impl Executor {
             (Inner::Gpu(gpu), Prepared::Gpu(prepared), Store::Gpu(store))
                 if Arc::ptr_eq(gpu, store.gpu()) =>
             {
-                Ok(Executor::Gpu(gpu::Executor::new(plan, prepared, store, positions)?))
+                Ok(Executor::Gpu(Box::new(gpu::Executor::new(plan, prepared, store, positions)?)))
             }
             _ => Err(Error::argument(
                 "weights",
@@ -331,6 +335,29 @@ impl Executor {
         match self {
             Executor::Cpu(_) => Ok(()),
             Executor::Gpu(e) => e.wait(),
+        }
+    }
+
+    /// As [`wait`](Executor::wait), for so long at most: says whether the steps are done.
+    ///
+    /// # Errors
+    /// As [`wait`](Executor::wait).
+    pub fn wait_for(&mut self, time: std::time::Duration) -> Result<bool> {
+        match self {
+            Executor::Cpu(_) => Ok(true),
+            Executor::Gpu(e) => e.wait_for(time),
+        }
+    }
+
+    /// Reads an input where it lies in the host's memory from now on, until it is written. False where the device cannot:
+    /// it is then to be written before each step.
+    pub fn borrow(&mut self, buffer: BufferId, bytes: &Bytes<'static>) -> bool {
+        match self {
+            Executor::Cpu(e) => {
+                e.executor.borrow(buffer, bytes);
+                true
+            }
+            Executor::Gpu(_) => false,
         }
     }
 

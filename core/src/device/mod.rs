@@ -9,6 +9,7 @@ pub mod gpu;
 #[cfg(not(feature = "gpu"))]
 #[path = "no_gpu.rs"]
 pub mod gpu;
+mod life;
 mod optimizer;
 mod progress;
 pub mod trace;
@@ -19,6 +20,7 @@ pub use forecast::Memory;
 pub use optimizer::Optimizer;
 
 use crate::error::{Error, Result};
+use crate::log::{Level, tell};
 use crate::profile::{Costs, DeviceProfile};
 use gpu::{Adapter, Gpu};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -117,7 +119,10 @@ impl Device {
             }
             match Device::of_adapter(i + 1, adapter) {
                 Ok(device) => return Device { passed_over, ..device },
-                Err(e) => passed_over.push(e.to_string()),
+                Err(e) => {
+                    tell(Level::Warn, || format!("device not taken: {e}"));
+                    passed_over.push(e.to_string());
+                }
             }
         }
         Device { passed_over, ..Device::cpu(threads) }
@@ -126,6 +131,7 @@ impl Device {
     /// The CPU with a number of threads; 0 = as many as there are cores.
     pub fn cpu(threads: usize) -> Device {
         let pool = Arc::new(cpu::threads::ThreadPool::new(threads));
+        tell(Level::Info, || format!("device cpu: opened with {} threads", pool.threads()));
         Device { info: cpu::info(pool.threads()), passed_over: vec![], inner: Inner::Cpu(pool) }
     }
 
@@ -156,6 +162,7 @@ impl Device {
     }
 
     fn over(mut info: DeviceInfo, gpu: Arc<Gpu>) -> Device {
+        tell(Level::Info, || format!("device {}: opened ({})", info.name, info.detail));
         info.memory = gpu.memory().1;
         Device { info, passed_over: vec![], inner: Inner::Gpu(gpu) }
     }

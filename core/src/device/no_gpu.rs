@@ -56,6 +56,37 @@ impl Gpu {
     pub fn memory(&self) -> (u64, u64) {
         match *self {}
     }
+
+    /// Sets how many bytes this process may use there.
+    pub fn set_memory_budget(&self, _: u64) {
+        match *self {}
+    }
+
+    /// Waits for its work, and refuses more.
+    ///
+    /// # Errors
+    /// None: there is none.
+    pub fn suspend(&self) -> Result<()> {
+        match *self {}
+    }
+
+    /// Accepts work again.
+    pub fn resume(&self) {
+        match *self {}
+    }
+
+    /// Whether it is suspended.
+    pub fn is_suspended(&self) -> bool {
+        match *self {}
+    }
+
+    /// Gives back what can be made again.
+    ///
+    /// # Errors
+    /// None: there is none.
+    pub fn trim(&self) -> Result<()> {
+        match *self {}
+    }
 }
 
 /// A host application's buffer, of which there are none.
@@ -146,6 +177,10 @@ impl Executor {
     }
 
     pub fn wait(&self) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn wait_for(&mut self, _: std::time::Duration) -> Result<bool> {
         match self.none {}
     }
 

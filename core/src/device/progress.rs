@@ -1,20 +1,34 @@
 //! What a caller may follow of a GPU's work: how far compiling is, where its time goes.
 
+use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How far a compilation is, and whether it should go on.
 #[derive(Clone, Default)]
-#[cfg_attr(not(feature = "gpu"), allow(dead_code))] // only kernels are compiled
 pub struct Progress {
     report: Option<Arc<dyn Fn(usize, usize) + Send + Sync>>,
     cancelled: Arc<AtomicBool>,
 }
 
 impl Progress {
-    /// Calls `report(done, all)` after each kernel, on the thread that compiled it.
+    /// Calls `report(done, all)` after each kernel, on the thread that compiled it; the CPU device, whose kernels are
+    /// part of the engine, reports once.
     pub fn new(report: impl Fn(usize, usize) + Send + Sync + 'static) -> Progress {
         Progress { report: Some(Arc::new(report)), cancelled: Arc::default() }
+    }
+
+    /// The same wish to end, with another report.
+    pub fn reporting(&self, report: impl Fn(usize, usize) + Send + Sync + 'static) -> Progress {
+        Progress { report: Some(Arc::new(report)), cancelled: self.cancelled.clone() }
+    }
+
+    /// An error if [`cancel`](Progress::cancel) was called.
+    pub(crate) fn check(&self, what: &str) -> Result<()> {
+        match self.is_cancelled() {
+            true => Err(Error::Cancelled { what: what.into() }),
+            false => Ok(()),
+        }
     }
 
     /// Makes the compilation end with an error soon.
@@ -27,7 +41,6 @@ impl Progress {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    #[cfg_attr(not(feature = "gpu"), allow(dead_code))]
     pub(crate) fn done(&self, done: usize, all: usize) {
         if let Some(report) = &self.report {
             report(done, all);

@@ -8,6 +8,7 @@ use crate::device::gpu::Progress;
 use crate::device::{Device, trace};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeKind, Value};
+use crate::log::{Level, tell};
 use crate::optimise::{self, Group, Optimised, Report, optimise};
 use crate::plan::{Plan, PlanOptions, plan};
 use crate::profile::{DeviceProfile, Precision, TunedProduct, Tuning};
@@ -152,6 +153,9 @@ impl Compiler {
         drop(data);
         let found = cache.load(&key, self.device.as_ref(), &self.progress);
         if let Some(found) = found.filter(|c| *c.profile == *self.profile) {
+            tell(Level::Info, || {
+                format!("compiled earlier for {}: loaded from the cache", self.profile.name)
+            });
             return Ok(found.marked_cached());
         }
         let compiled = compile()?;
@@ -244,6 +248,7 @@ impl Compiler {
         groups: &[Group],
         training: bool,
     ) -> Result<Optimised> {
+        self.progress.check("compiling")?;
         let wanted = |g: &Group| !self.no_fusion && self.groups.contains(g);
         let groups: Vec<Group> = groups.iter().copied().filter(wanted).collect();
         if groups.is_empty() {
@@ -256,7 +261,9 @@ impl Compiler {
     }
 
     fn finish(&self, lowered: Lowered) -> Result<Compiled> {
+        self.progress.check("compiling")?;
         let plan = self.planned(&lowered)?;
+        tell(Level::Info, || format!("compiled for {}: {} steps", self.profile.name, plan.steps.len()));
         let compiled =
             Compiled::elsewhere(plan, self.precision, self.profile.clone()).reporting(lowered.report);
         match &self.device {

@@ -1,6 +1,7 @@
 //! Compile → init → run. Inputs, outputs, parameters by name; several sessions over one set of weights.
 
 mod artifact;
+mod bytes;
 #[cfg(feature = "compiler")]
 mod cache;
 mod compiled;
@@ -17,6 +18,7 @@ mod parameters;
 mod run;
 mod state;
 mod summary;
+mod train;
 #[cfg(all(feature = "compiler", feature = "gpu"))]
 mod tune;
 #[cfg(feature = "compiler")]
@@ -37,6 +39,7 @@ pub use inspect::{PartTime, StepTime, Tap, TapFormat};
 pub use parameters::Parameters;
 pub use run::{OutputKey, Session};
 pub use summary::MemorySummary;
+pub use train::Batches;
 #[cfg(all(feature = "compiler", feature = "gpu"))]
 pub use tune::{Measure, Measured, Wrong};
 

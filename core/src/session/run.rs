@@ -4,6 +4,7 @@ use super::{Compiled, MemorySummary, Parameters};
 use crate::device::Optimizer;
 use crate::device::executor::Executor;
 use crate::error::{Error, Result};
+use crate::log::{Level, tell};
 use crate::plan::Port;
 use crate::tensor::{DType, Element, Tensor, TensorType};
 
@@ -31,7 +32,7 @@ impl OutputKey for &str {
     }
 }
 
-fn find(kind: &str, name: &str, ports: &[Port]) -> Result<usize> {
+pub(super) fn find(kind: &str, name: &str, ports: &[Port]) -> Result<usize> {
     find_among(kind, name, ports.iter().map(|p| p.name.as_str()))
 }
 
@@ -71,18 +72,20 @@ pub struct Session {
     pub(super) parameters: Parameters,
     pub(super) positions: Vec<usize>,
     pub(super) executor: Executor,
-    given: Vec<bool>,
-    ran: bool,
+    pub(super) given: Vec<bool>,
+    pub(super) ran: bool,
     /// Steps since the optimizer was set.
     updates: u64,
     /// The buffer of `step_counter`, once the session feeds it.
-    counter: Option<usize>,
+    pub(super) counter: Option<usize>,
     warnings: Vec<String>,
+    pub(super) host: super::bytes::Host,
 }
 
 impl Session {
     pub(super) fn new(compiled: &Compiled, parameters: Parameters, warnings: Vec<String>) -> Result<Session> {
         let (device, prepared) = compiled.here()?;
+        warnings.iter().for_each(|w| tell(Level::Warn, || w.clone()));
         let positions = parameters.positions(&compiled.plan.parameters)?;
         let executor = Executor::new(device, &compiled.plan, prepared, &parameters.read(), &positions)?;
         Ok(Session {
@@ -95,12 +98,18 @@ impl Session {
             updates: 0,
             counter: None,
             warnings,
+            host: Default::default(),
         })
     }
 
     /// What was odd at init and did not matter: weights that the graph does not use.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// The compiled graph that it runs.
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
     }
 
     /// Inputs: name, dtype, shape.
@@ -157,21 +166,14 @@ impl Session {
         let at = find("input", name, self.inputs())?;
         let port = &self.inputs()[at];
         check_tensor(name, port.dtype, &port.shape, tensor)?;
-        let buffer = port.buffer;
-        self.executor.write(buffer, tensor.contiguous().bytes())?;
-        self.given[at] = true;
-        Ok(())
+        self.write_input(at, tensor.contiguous().bytes())
     }
 
     fn set<T: Element>(&mut self, name: &str, elements: &[T]) -> Result<()> {
         let at = find("input", name, self.inputs())?;
         let port = &self.inputs()[at];
         check(port, T::DTYPE, elements.len())?;
-        let buffer = port.buffer;
-        self.counter = self.counter.filter(|&counted| counted != buffer);
-        self.executor.write(buffer, bytemuck::cast_slice(elements))?;
-        self.given[at] = true;
-        Ok(())
+        self.write_input(at, bytemuck::cast_slice(elements))
     }
 
     /// Gives an f32 parameter new elements. Sessions that share the weights see the change.
@@ -222,6 +224,7 @@ impl Session {
     pub(super) fn begin(&mut self) -> Result<()> {
         self.ran = false;
         self.feed_counter()?;
+        self.send_borrowed()?;
         let missing = self.inputs().iter().zip(&self.given).filter(|(_, given)| !**given);
         let names: Vec<String> = missing.map(|(p, _)| format!("\"{}\"", p.name)).collect();
         if !names.is_empty() {
@@ -277,7 +280,7 @@ impl Session {
         outcome
     }
 
-    fn ready(&self, what: &str) -> Result<()> {
+    pub(super) fn ready(&self, what: &str) -> Result<()> {
         if !self.ran {
             return Err(Error::NotRun { what: what.into() });
         }
@@ -409,6 +412,6 @@ fn check(port: &Port, dtype: DType, elements: usize) -> Result<()> {
     Ok(())
 }
 
-fn wrong_dtype(name: &str, wanted: DType, came: DType) -> Error {
+pub(super) fn wrong_dtype(name: &str, wanted: DType, came: DType) -> Error {
     Error::DType { name: name.into(), wanted: wanted.to_string(), came: came.to_string() }
 }

@@ -18,6 +18,7 @@ pub struct Bytes<'a> {
 enum Owner<'a> {
     Borrowed(&'a [u8]),
     Shared(Arc<dyn AsRef<[u8]> + Send + Sync>),
+    Foreign(Arc<dyn Send + Sync>),
 }
 
 // SAFETY: the bytes are only read, and live as long as `owner`, which is itself Send + Sync.
@@ -41,6 +42,15 @@ impl<'a> Bytes<'a> {
             (bytes.as_ptr(), bytes.len())
         };
         Bytes { start, len, owner: Owner::Shared(owner) }
+    }
+
+    /// Bytes at an address, kept there by an owner: how other languages lend their memory.
+    ///
+    /// # Safety
+    /// The bytes can be read as long as `owner` lives, and nobody writes to them while the engine reads: during calls
+    /// on a session that was given them, and on a device that has work under way with them.
+    pub unsafe fn from_raw(start: *const u8, len: usize, owner: Arc<dyn Send + Sync>) -> Bytes<'static> {
+        Bytes { start, len, owner: Owner::Foreign(owner) }
     }
 
     /// Owned elements, seen as bytes.
@@ -295,6 +305,9 @@ impl<'a> Tensor<'a> {
         let bytes = match self.bytes.owner {
             Owner::Shared(ref owner) => {
                 Bytes { start: self.bytes.start, len: self.bytes.len, owner: Owner::Shared(owner.clone()) }
+            }
+            Owner::Foreign(ref owner) => {
+                Bytes { start: self.bytes.start, len: self.bytes.len, owner: Owner::Foreign(owner.clone()) }
             }
             Owner::Borrowed(_) => Bytes::from_vec(self.bytes.to_vec()),
         };

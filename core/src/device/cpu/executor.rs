@@ -15,6 +15,7 @@ use super::threads::ThreadPool;
 use crate::device::executor::Observer;
 use crate::error::{Error, Result};
 use crate::plan::{Operand, Place, Plan, Step, Work};
+use crate::tensor::Bytes;
 
 /// A plan with its memory, ready to run.
 pub struct Executor {
@@ -27,6 +28,8 @@ pub struct Executor {
     sizes: Vec<usize>,
     /// Buffers that are parameters: buffer, parameter of the plan.
     parameters: Vec<(usize, usize)>,
+    /// Inputs that lie in the host's memory: buffer, what its base was, what keeps the memory.
+    borrowed: Vec<(usize, *mut u8, Bytes<'static>)>,
     /// Keeps the memory behind `bases`.
     _memory: Vec<Buffer>,
     _constants: Vec<crate::tensor::Tensor<'static>>,
@@ -73,6 +76,7 @@ impl Executor {
             bases: vec![std::ptr::null_mut(); plan.buffers.len()],
             sizes: plan.buffers.iter().map(|b| b.bytes()).collect(),
             parameters: vec![],
+            borrowed: vec![],
             _memory: vec![],
             _constants: vec![],
             memory_sizes: vec![],
@@ -257,8 +261,24 @@ impl Executor {
         Ok(())
     }
 
+    /// Reads an input from the host's memory from now on; the caller has checked the number of bytes and that they are
+    /// aligned. Kernels never write to inputs.
+    pub fn borrow(&mut self, buffer: usize, bytes: &Bytes<'static>) {
+        self.give_back(buffer);
+        self.borrowed.push((buffer, self.bases[buffer], bytes.clone()));
+        self.bases[buffer] = bytes.as_ptr().cast_mut();
+    }
+
+    /// Lets go of the host's memory in the place of a buffer.
+    fn give_back(&mut self, buffer: usize) {
+        if let Some(at) = self.borrowed.iter().position(|b| b.0 == buffer) {
+            self.bases[buffer] = self.borrowed.swap_remove(at).1;
+        }
+    }
+
     /// Copies bytes into a buffer of the session's own; the caller has checked their number.
     pub fn write(&mut self, buffer: usize, bytes: &[u8]) {
+        self.give_back(buffer);
         let n = bytes.len().min(self.sizes[buffer]);
         // SAFETY: the buffer is the executor's own memory of that size, and `&mut self` excludes a run.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.bases[buffer], n) };

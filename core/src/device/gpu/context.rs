@@ -4,6 +4,7 @@
 use super::limits::Limits;
 use crate::device::lock;
 use crate::error::{Error, Result};
+use crate::log::{Level, tell};
 use blade_graphics as blade;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -118,7 +119,14 @@ impl Context {
             Error::DeviceLost { .. } => why.clone(),
             other => Error::DeviceLost { device: self.name.clone(), why: other.to_string() },
         };
-        lock(&self.lost).get_or_insert(error);
+        let first = {
+            let mut lost = lock(&self.lost);
+            lost.is_none().then(|| lost.insert(error).clone())
+        };
+        // without the lock: the hook may ask for the device
+        if let Some(error) = first {
+            tell(Level::Error, || error.to_string());
+        }
     }
 
     /// Makes the next call of a kind fail.

@@ -3,10 +3,11 @@
 use super::Gpu;
 use super::context::Context;
 use super::kernels::Precision;
+use super::pending::Pending;
 use super::pipelines::Pipeline;
 use super::program::{ALIGN, Program, program, program_apart};
 use super::run::{Heap, Ready, Run, SMALL};
-use super::start::{checked, narrowed, start, widened};
+use super::start::{narrowed, start, widened};
 use super::store::{Foreign, Store};
 use super::transfer::Transfer;
 use super::updates::{Batch, Update, arrange};
@@ -20,7 +21,9 @@ use crate::plan::{BufferId, Place, Plan};
 use crate::tensor::DType;
 use blade_graphics as blade;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+mod wait;
 
 /// Steps posted and not yet known to be accepted, beyond which the next one waits.
 const AHEAD: usize = 2;
@@ -115,6 +118,10 @@ pub struct Executor {
     updates: usize,
     /// The version of the weights that what runs once was computed from; `None` if it needs none.
     folded: Option<u64>,
+    /// The reply to a wait that was given up for a while.
+    pending: Option<Pending<()>>,
+    /// Whether no step was posted since one was last waited for.
+    settled: AtomicBool,
 }
 
 static RUNS: AtomicU64 = AtomicU64::new(0);
@@ -168,6 +175,8 @@ impl Executor {
             moments: 0,
             updates: 0,
             folded: plan.of_parameters().contains(&true).then(|| store.version()),
+            pending: None,
+            settled: AtomicBool::new(true),
         };
         let parameters = e.parameter_pieces(store, positions);
         let (plan, prepared) = (plan.clone(), prepared.clone());
@@ -242,6 +251,8 @@ impl Executor {
         if let Some(e) = self.gpu.context().lost() {
             return Err(e);
         }
+        // before anything is counted
+        drop(self.gpu.awake()?);
         self.renew(store)?;
         if let Some((optimizer, step)) = &mut self.optimizer {
             *step += 1;
@@ -254,7 +265,9 @@ impl Executor {
         }
         let (run, inputs, posted) = (self.run, self.inputs.clone(), self.posted.clone());
         posted.fetch_add(1, Ordering::AcqRel);
-        self.gpu.post(move |desk| {
+        self.pending = None;
+        self.settled.store(false, Ordering::Relaxed);
+        let accepted = self.gpu.post_work(move |desk| {
             posted.fetch_sub(1, Ordering::AcqRel);
             let context = desk.context.clone();
             let Some(r) = desk.runs.get_mut(&run) else { return Ok(()) };
@@ -262,26 +275,10 @@ impl Executor {
             r.submit(&context, &inputs)?;
             r.record(&context)
         });
-        Ok(())
-    }
-
-    /// Waits for all steps; tells of a bad index that one of them met.
-    ///
-    /// # Errors
-    /// [`Error::IndexOutOfRange`], [`Error::DeviceLost`].
-    pub fn wait(&self) -> Result<()> {
-        let (run, prepared) = (self.run, self.prepared.clone());
-        let _span = crate::device::trace::span("gpu", "wait");
-        self.gpu.call_later(move |desk, reply| {
-            let Some(point) = desk.runs.get(&run).and_then(Run::last) else {
-                reply.give(Ok(()));
-                return Ok(());
-            };
-            desk.after(point, move |desk, reached| {
-                reply.give(reached.and_then(|()| checked(desk, run, &prepared.program)));
-            });
-            Ok(())
-        })
+        if accepted.is_err() {
+            self.posted.fetch_sub(1, Ordering::AcqRel);
+        }
+        accepted
     }
 
     /// The bytes of a buffer, narrow elements packed. Waits for the steps under way.

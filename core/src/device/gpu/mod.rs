@@ -9,12 +9,14 @@ mod ending;
 mod executor;
 pub mod kernels;
 pub mod limits;
+mod pending;
 mod pipelines;
 pub mod program;
 mod run;
 mod selftest;
 mod start;
 mod store;
+mod suspend;
 mod transfer;
 mod updates;
 pub mod wgsl;
@@ -40,6 +42,7 @@ pub struct Gpu {
     worker: worker::Worker,
     pipelines: pipelines::Pipelines,
     context: Arc<Context>,
+    life: suspend::Life,
 }
 
 static OPEN: Mutex<Vec<(String, Weak<Gpu>)>> = Mutex::new(Vec::new());
@@ -95,7 +98,7 @@ impl Gpu {
     fn over(context: Arc<Context>) -> Result<Arc<Gpu>> {
         ending::listen();
         let worker = worker::Worker::start(context.clone())?;
-        let gpu = Arc::new(Gpu { worker, pipelines: Default::default(), context });
+        let gpu = Arc::new(Gpu { worker, pipelines: Default::default(), context, life: Default::default() });
         selftest::run(&gpu)?;
         ending::listen();
         Ok(gpu)
@@ -150,6 +153,7 @@ impl Gpu {
         &self,
         job: impl FnOnce(&mut worker::Desk) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let _awake = self.awake()?;
         self.worker.call(job)
     }
 
@@ -157,7 +161,27 @@ impl Gpu {
         &self,
         job: impl FnOnce(&mut worker::Desk, worker::Reply<T>) -> Result<()> + Send + 'static,
     ) -> Result<T> {
+        let _awake = self.awake()?;
         self.worker.call_later(job)
+    }
+
+    /// As `call_later`, without waiting for the reply.
+    pub(crate) fn begin<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut worker::Desk, worker::Reply<T>) -> Result<()> + Send + 'static,
+    ) -> Result<pending::Pending<T>> {
+        let _awake = self.awake()?;
+        Ok(self.worker.begin(job))
+    }
+
+    /// Posts work that the GPU must not begin while the device is suspended.
+    pub(crate) fn post_work(
+        &self,
+        job: impl FnOnce(&mut worker::Desk) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let _awake = self.awake()?;
+        self.worker.post(job);
+        Ok(())
     }
 
     pub(crate) fn post(&self, job: impl FnOnce(&mut worker::Desk) -> Result<()> + Send + 'static) {

@@ -3,6 +3,7 @@
 
 use super::context::Context;
 use super::ending;
+use super::pending::Pending;
 use crate::device::lock;
 use crate::error::{Error, Result};
 use blade_graphics as blade;
@@ -12,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long the worker and those who wait for it look for news before they sleep.
-const SPIN: Duration = Duration::from_micros(50);
+pub(super) const SPIN: Duration = Duration::from_micros(50);
 
 type Job = Box<dyn FnOnce(&mut Desk) + Send>;
 
@@ -144,6 +145,14 @@ impl Worker {
         &self,
         job: impl FnOnce(&mut Desk, Reply<T>) -> Result<()> + Send + 'static,
     ) -> Result<T> {
+        self.begin(job).0.wait()
+    }
+
+    /// As [`call_later`](Worker::call_later), without waiting.
+    pub fn begin<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Desk, Reply<T>) -> Result<()> + Send + 'static,
+    ) -> Pending<T> {
         let shared: Arc<Slot<T>> = Arc::default();
         let reply = Reply(shared.clone());
         self.send(Box::new(move |desk| {
@@ -156,7 +165,7 @@ impl Worker {
                 reply.give(Err(e));
             }
         }));
-        shared.wait()
+        Pending(shared)
     }
 }
 
@@ -259,10 +268,11 @@ pub fn translated(context: &Context, panic: &(dyn std::any::Any + Send)) -> Erro
     Error::Driver { device, why }
 }
 
-struct Slot<T> {
-    value: Mutex<Option<Result<T>>>,
-    ready: std::sync::atomic::AtomicBool,
-    given: Condvar,
+/// Where a reply is put.
+pub(super) struct Slot<T> {
+    pub(super) value: Mutex<Option<Result<T>>>,
+    pub(super) ready: std::sync::atomic::AtomicBool,
+    pub(super) given: Condvar,
 }
 
 impl<T> Default for Slot<T> {

@@ -1,0 +1,73 @@
+//! A GPU while its application is in the background: systems end applications that submit work then.
+//!
+//! Calls hold the gate open while they run, and steps while they are posted, so that `suspend` returns at the boundary of
+//! a step: all that was accepted is done, and nothing more is accepted.
+
+use super::Gpu;
+use super::worker::Desk;
+use crate::error::{Error, Result};
+use crate::log::{Level, tell};
+use std::sync::{RwLock, RwLockReadGuard};
+
+/// Whether a GPU is suspended.
+#[derive(Default)]
+pub struct Life {
+    suspended: RwLock<bool>,
+}
+
+impl Gpu {
+    /// Keeps the GPU from being suspended as long as what it returns lives.
+    ///
+    /// # Errors
+    /// [`Error::Suspended`].
+    pub(super) fn awake(&self) -> Result<RwLockReadGuard<'_, bool>> {
+        let state = self.life.suspended.read().unwrap_or_else(|e| e.into_inner());
+        match *state {
+            true => Err(Error::Suspended { device: self.context.name.clone() }),
+            false => Ok(state),
+        }
+    }
+
+    /// Waits for the steps that were accepted, gives back what can be made again, and refuses work from then on.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`]; it is suspended all the same.
+    pub fn suspend(&self) -> Result<()> {
+        *self.life.suspended.write().unwrap_or_else(|e| e.into_inner()) = true;
+        tell(Level::Info, || format!("{}: suspended", self.context.name));
+        self.worker.call(|desk| {
+            desk.settle()?;
+            desk.trim()
+        })
+    }
+
+    /// Accepts work again.
+    pub fn resume(&self) {
+        *self.life.suspended.write().unwrap_or_else(|e| e.into_inner()) = false;
+        tell(Level::Info, || format!("{}: resumed", self.context.name));
+    }
+
+    /// Whether it is suspended.
+    pub fn is_suspended(&self) -> bool {
+        *self.life.suspended.read().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Gives back what can be made again: memory for copies, recorded work. Also while it is suspended.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn trim(&self) -> Result<()> {
+        self.worker.call(Desk::trim)
+    }
+}
+
+impl Desk {
+    /// Gives back what can be made again; the next step or copy takes a little longer.
+    fn trim(&mut self) -> Result<()> {
+        let context = self.context.clone();
+        self.runs.values_mut().try_for_each(|r| r.forget(&context))?;
+        let fresh = super::transfer::Transfer::new(&context);
+        std::mem::replace(&mut self.transfer, fresh).close(&context);
+        Ok(())
+    }
+}

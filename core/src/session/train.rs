@@ -1,0 +1,64 @@
+//! The training loop over data that lies whole in memory.
+
+use super::{Progress, Session};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, TensorType};
+
+/// One input's elements of every batch, one batch after the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Batches<'a> {
+    /// The input.
+    pub name: &'a str,
+    /// Its dtype.
+    pub dtype: DType,
+    /// The bytes of all batches.
+    pub bytes: &'a [u8],
+}
+
+impl Session {
+    /// Steps through all batches, `epochs` times; needs an optimizer set before. After each step `see` gets the number of
+    /// steps done, of how many, and the loss. Inputs without batches keep what they were given.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for no data, or inputs with unlike numbers of batches; [`Error::Cancelled`] if the caller asked for
+    /// an end, between two steps: parameters are then as the steps so far left them; those of a step.
+    pub fn train(
+        &mut self,
+        data: &[Batches<'_>],
+        epochs: usize,
+        wish: &Progress,
+        see: &mut dyn FnMut(usize, usize, f32),
+    ) -> Result<()> {
+        let sizes = data.iter().map(|d| self.batch_bytes(d)).collect::<Result<Vec<usize>>>()?;
+        let batches = data.first().zip(sizes.first()).map_or(0, |(d, size)| d.bytes.len() / size);
+        let uneven = data.iter().zip(&sizes).find(|(d, size)| d.bytes.len() != batches * **size);
+        if batches == 0 || uneven.is_some() {
+            let came = match uneven {
+                Some((d, size)) => format!("{} bytes of \"{}\", {size} a batch", d.bytes.len(), d.name),
+                None => "none".into(),
+            };
+            return Err(Error::argument(
+                "data",
+                format!("whole batches, {} of each input", batches.max(1)),
+                came,
+            ));
+        }
+        let all = batches.saturating_mul(epochs);
+        for step in 0..all {
+            wish.check("training")?;
+            for (d, size) in data.iter().zip(&sizes) {
+                let from = step % batches * size;
+                self.set_input_bytes(d.name, d.dtype, &d.bytes[from..from + size])?;
+            }
+            self.step()?;
+            see(step + 1, all, self.loss()?);
+        }
+        Ok(())
+    }
+
+    fn batch_bytes(&self, data: &Batches<'_>) -> Result<usize> {
+        let port = super::run::port("input", data.name, self.inputs())?;
+        let bytes = TensorType::new(port.dtype, port.shape.clone()).bytes();
+        bytes.filter(|b| *b > 0).ok_or_else(|| Error::internal("an input without bytes"))
+    }
+}

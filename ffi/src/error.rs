@@ -1,0 +1,106 @@
+//! Statuses and error objects.
+
+use crate::given::{self, weft_str};
+use crate::guard::{Failure, guard, guard_value};
+use crate::handle::{self, object};
+use std::ffi::{CString, c_char};
+
+/// What every function that can fail returns: WEFT_STATUS_OK, or what went wrong. The numbers are stable.
+pub type weft_status = u32;
+
+/// All went well.
+pub const WEFT_STATUS_OK: weft_status = 0;
+/// A pointer that must not be NULL is NULL.
+pub const WEFT_STATUS_NULL: weft_status = 1;
+/// A handle that was freed, never was one, or is of another type.
+pub const WEFT_STATUS_HANDLE: weft_status = 2;
+/// Another call is using the object at this moment, and it cannot be shared.
+pub const WEFT_STATUS_BUSY: weft_status = 3;
+/// A text is not UTF-8.
+pub const WEFT_STATUS_UTF8: weft_status = 4;
+/// A structure of a size, or with fields, that this library does not know.
+pub const WEFT_STATUS_STRUCT: weft_status = 5;
+/// The library panicked: a defect of Weft. The process goes on; free what the call worked on and do not use it again.
+pub const WEFT_STATUS_PANIC: weft_status = 6;
+
+pub use crate::generated::*;
+
+/// What went wrong: status, message, and the function that failed. Immutable; threads may share it. Whoever gets one
+/// frees it with weft_error_free.
+pub struct weft_error {
+    _opaque: [u8; 0],
+}
+
+/// An error as C holds it.
+pub struct ErrorObject {
+    status: weft_status,
+    message: CString,
+    call: &'static str,
+}
+object!(ErrorObject, weft_error);
+
+impl ErrorObject {
+    /// The error of a call.
+    pub fn new(call: &'static str, failure: Failure) -> ErrorObject {
+        ErrorObject { status: failure.status, message: given::c_text(failure.message), call }
+    }
+
+    /// The message.
+    #[cfg(test)]
+    pub fn message(&self) -> &str {
+        self.message.to_str().unwrap_or("")
+    }
+}
+
+/// The status of an error; WEFT_STATUS_OK for NULL, WEFT_STATUS_HANDLE for a handle that is no error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_error_status(error: *const weft_error) -> weft_status {
+    guard_value("weft_error_status", WEFT_STATUS_PANIC, || {
+        if error.is_null() {
+            return WEFT_STATUS_OK;
+        }
+        handle::share::<ErrorObject>(error).map_or(WEFT_STATUS_HANDLE, |e| e.status)
+    })
+}
+
+/// The message: who failed, what was wanted, what came. It ends with NUL. Valid until the error is freed; empty for NULL and for a handle
+/// that is no error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_error_message(error: *const weft_error) -> weft_str {
+    guard_value("weft_error_message", weft_str::EMPTY, || {
+        handle::share::<ErrorObject>(error).map_or(weft_str::EMPTY, |e| weft_str::of(&e.message))
+    })
+}
+
+/// The name of the function that failed, as "weft_session_step"; empty for NULL and for a handle that is no error. The text
+/// is static.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_error_call(error: *const weft_error) -> weft_str {
+    guard_value("weft_error_call", weft_str::EMPTY, || {
+        handle::share::<ErrorObject>(error).map_or(weft_str::EMPTY, |e| weft_str::view(e.call))
+    })
+}
+
+/// Frees an error. NULL is allowed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_error_free(error: *mut weft_error) -> weft_status {
+    guard("weft_error_free", std::ptr::null_mut(), || handle::free::<ErrorObject>(error))
+}
+
+/// The name of a status, as "WEFT_STATUS_OK"; "unknown" for a number that is none. Static and NUL-terminated.
+#[unsafe(no_mangle)]
+pub extern "C" fn weft_status_name(status: weft_status) -> *const c_char {
+    guard_value("weft_status_name", c"unknown".as_ptr(), || {
+        let own = [
+            (WEFT_STATUS_OK, c"WEFT_STATUS_OK"),
+            (WEFT_STATUS_NULL, c"WEFT_STATUS_NULL"),
+            (WEFT_STATUS_HANDLE, c"WEFT_STATUS_HANDLE"),
+            (WEFT_STATUS_BUSY, c"WEFT_STATUS_BUSY"),
+            (WEFT_STATUS_UTF8, c"WEFT_STATUS_UTF8"),
+            (WEFT_STATUS_STRUCT, c"WEFT_STATUS_STRUCT"),
+            (WEFT_STATUS_PANIC, c"WEFT_STATUS_PANIC"),
+        ];
+        let found = own.iter().chain(STATUS_NAMES).find(|(s, _)| *s == status);
+        found.map_or(c"unknown", |(_, name)| *name).as_ptr()
+    })
+}

@@ -1,0 +1,325 @@
+//! Handles: what C holds in the place of an object. A handle is no address: it names a slot of a table and the generation
+//! of what is in it, so that one that was freed, forged, or of another type is found out without touching its memory.
+//!
+//! A slot counts who uses it. Objects that threads may share are pinned by any number of calls at once, the others by one;
+//! a second one is refused, in release builds too, since the count is needed anyway: to free an object is to pin it alone.
+
+use crate::guard::Failure;
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+/// An object that C holds by a handle of type `Self::C`.
+pub trait Object: Send + 'static {
+    /// The opaque type of the header.
+    type C;
+    /// Its name in the header.
+    const NAME: &'static str;
+}
+
+/// Ties an object to its opaque type in the header.
+macro_rules! object {
+    ($object:ty, $c:ident) => {
+        impl $crate::handle::Object for $object {
+            type C = $c;
+            const NAME: &'static str = stringify!($c);
+        }
+    };
+}
+pub(crate) use object;
+
+/// Bits of a handle that name the slot; the generation lies above them.
+const INDEX_BITS: u32 = if usize::BITS == 64 { 24 } else { 14 };
+const GENERATION: u32 = if usize::BITS == 64 { u32::MAX } else { (1 << 18) - 1 };
+/// Slots in the first chunk; each further one is twice as large.
+const FIRST: usize = 256;
+const CHUNKS: usize = 17;
+/// The pins of a slot that one call has alone.
+const ALONE: u32 = u32::MAX;
+
+struct Slot {
+    /// Generation (odd while there is an object) in the upper half, pins in the lower.
+    state: AtomicU64,
+    object: UnsafeCell<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `object` is only reached by who has pinned the slot: shared by `&T` of a `T: Sync` (`share`), or alone.
+unsafe impl Sync for Slot {}
+
+static TABLE: [OnceLock<Box<[Slot]>>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
+static VACANT: Mutex<Vacant> = Mutex::new(Vacant { freed: vec![], fresh: 0 });
+
+struct Vacant {
+    freed: Vec<u32>,
+    fresh: usize,
+}
+
+fn place(index: usize) -> (usize, usize) {
+    let chunk = (index / FIRST + 1).ilog2() as usize;
+    (chunk, index - FIRST * ((1 << chunk) - 1))
+}
+
+fn slot(index: usize) -> Option<&'static Slot> {
+    let (chunk, at) = place(index);
+    TABLE.get(chunk)?.get()?.get(at)
+}
+
+/// Puts an object into the table and gives its handle.
+pub fn put<T: Object>(object: T) -> Result<*mut T::C, Failure> {
+    let index = {
+        let mut vacant = VACANT.lock().unwrap_or_else(|e| e.into_inner());
+        match vacant.freed.pop() {
+            Some(index) => index as usize,
+            None => {
+                let index = vacant.fresh;
+                if index >> INDEX_BITS != 0 || place(index).0 >= CHUNKS {
+                    return Err(Failure::too_many_handles());
+                }
+                vacant.fresh += 1;
+                index
+            }
+        }
+    };
+    let (chunk, at) = place(index);
+    let empty = |_| Slot { state: AtomicU64::new(0), object: UnsafeCell::new(None) };
+    let slot = &TABLE[chunk].get_or_init(|| (0..FIRST << chunk).map(empty).collect())[at];
+    // SAFETY: the slot is vacant (even generation) and no longer in the list: nobody else may touch it.
+    unsafe { *slot.object.get() = Some(Box::new(object)) };
+    let generation = (slot.state.load(Ordering::Relaxed) >> 32) as u32 + 1;
+    slot.state.store(u64::from(generation) << 32, Ordering::Release);
+    let bits = (generation & GENERATION) as usize;
+    Ok(std::ptr::without_provenance_mut(bits << INDEX_BITS | index))
+}
+
+/// A pinned slot.
+struct Pin {
+    slot: &'static Slot,
+    index: usize,
+    alone: bool,
+}
+
+impl Pin {
+    fn new<C>(handle: *const C, name: &'static str, alone: bool) -> Result<Pin, Failure> {
+        let bits = handle.addr();
+        if bits == 0 {
+            return Err(Failure::null(name));
+        }
+        let (index, generation) = (bits & ((1 << INDEX_BITS) - 1), bits >> INDEX_BITS);
+        let stale = || Failure::handle(name);
+        let slot = slot(index).ok_or_else(stale)?;
+        let mut state = slot.state.load(Ordering::Relaxed);
+        loop {
+            let (now, pins) = ((state >> 32) as u32, state as u32);
+            if now % 2 == 0 || (now & GENERATION) as usize != generation {
+                return Err(stale());
+            }
+            let pinned = match (alone, pins) {
+                (_, ALONE) => return Err(Failure::busy(name)),
+                (true, 0) => ALONE,
+                (true, _) => return Err(Failure::busy(name)),
+                (false, n) if n == ALONE - 1 => return Err(Failure::busy(name)),
+                (false, n) => n + 1,
+            };
+            let next = u64::from(now) << 32 | u64::from(pinned);
+            match slot.state.compare_exchange_weak(state, next, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Ok(Pin { slot, index, alone }),
+                Err(seen) => state = seen,
+            }
+        }
+    }
+
+    fn object(&self) -> *mut Option<Box<dyn Any + Send>> {
+        self.slot.object.get()
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        // alone, the lower half is all ones
+        let pins = if self.alone { u64::from(ALONE) } else { 1 };
+        self.slot.state.fetch_sub(pins, Ordering::Release);
+    }
+}
+
+/// An object that other calls may use at the same time.
+pub struct Shared<T> {
+    pin: Pin,
+    of: PhantomData<T>,
+}
+
+/// The object of a handle, for reading.
+pub fn share<T: Object + Sync>(handle: *const T::C) -> Result<Shared<T>, Failure> {
+    let pin = Pin::new(handle, T::NAME, false)?;
+    // SAFETY: pinned, so nobody writes to the slot; whether the object is a T is asked before it is used as one.
+    let is = unsafe { &*pin.object() }.as_ref().is_some_and(|object| object.is::<T>());
+    if is { Ok(Shared { pin, of: PhantomData }) } else { Err(Failure::handle(T::NAME)) }
+}
+
+impl<T: Object + Sync> Deref for Shared<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: pinned, and a T, as `share` found; other calls have shared references at most.
+        let object = unsafe { &*self.pin.object() }.as_ref().and_then(|object| object.downcast_ref::<T>());
+        // SAFETY: `share` has asked.
+        unsafe { object.unwrap_unchecked() }
+    }
+}
+
+/// An object that no other call uses.
+pub struct Alone<T> {
+    pin: Pin,
+    of: PhantomData<T>,
+}
+
+/// The object of a handle, alone.
+pub fn alone<T: Object>(handle: *const T::C) -> Result<Alone<T>, Failure> {
+    let pin = Pin::new(handle, T::NAME, true)?;
+    // SAFETY: pinned alone.
+    let is = unsafe { &*pin.object() }.as_ref().is_some_and(|object| object.is::<T>());
+    if is { Ok(Alone { pin, of: PhantomData }) } else { Err(Failure::handle(T::NAME)) }
+}
+
+impl<T: Object> Deref for Alone<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: pinned alone, and a T, as `alone` found.
+        let object = unsafe { &*self.pin.object() }.as_ref().and_then(|object| object.downcast_ref::<T>());
+        // SAFETY: `alone` has asked.
+        unsafe { object.unwrap_unchecked() }
+    }
+}
+
+impl<T: Object> DerefMut for Alone<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and `&mut self`.
+        let object =
+            unsafe { &mut *self.pin.object() }.as_mut().and_then(|object| object.downcast_mut::<T>());
+        // SAFETY: `alone` has asked.
+        unsafe { object.unwrap_unchecked() }
+    }
+}
+
+/// Takes an object out of the table: its handle is then no longer one. NULL is nothing to do.
+pub fn free<T: Object>(handle: *mut T::C) -> Result<(), Failure> {
+    if handle.is_null() {
+        return Ok(());
+    }
+    let Alone { pin, .. } = alone::<T>(handle)?;
+    // SAFETY: pinned alone.
+    let object = unsafe { &mut *pin.object() }.take();
+    let (slot, index) = (pin.slot, pin.index);
+    // the slot is given back by the next generation, not by the end of the pin
+    std::mem::forget(pin);
+    let generation = (slot.state.load(Ordering::Relaxed) >> 32) as u32;
+    let next = generation.wrapping_add(1);
+    slot.state.store(u64::from(next) << 32, Ordering::Release);
+    // a slot whose generations are used up is left alone
+    if next & GENERATION != 0 {
+        VACANT.lock().unwrap_or_else(|e| e.into_inner()).freed.push(index as u32);
+    }
+    // outside of all locks: what goes with it may call the host's release functions
+    drop(object);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct c_number;
+    struct c_word;
+    #[derive(Debug, PartialEq)]
+    struct Number(u64);
+    struct Word(#[allow(dead_code)] String);
+    object!(Number, c_number);
+    object!(Word, c_word);
+
+    fn status<T>(outcome: Result<T, Failure>) -> u32 {
+        outcome.err().map_or(0, |f| f.status)
+    }
+
+    #[test]
+    fn a_handle_leads_to_its_object_until_it_is_freed() {
+        let handle = put(Number(7)).ok().unwrap();
+        assert_eq!(*share::<Number>(handle).ok().unwrap(), Number(7));
+        alone::<Number>(handle).ok().unwrap().0 = 8;
+        assert_eq!(share::<Number>(handle).ok().unwrap().0, 8);
+        assert_eq!(status(free::<Number>(handle)), 0);
+        assert_eq!(status(share::<Number>(handle)), crate::error::WEFT_STATUS_HANDLE);
+        assert_eq!(status(free::<Number>(handle)), crate::error::WEFT_STATUS_HANDLE);
+        // the slot is used again, the handle is not
+        let next = put(Number(9)).ok().unwrap();
+        assert_eq!(status(share::<Number>(handle)), crate::error::WEFT_STATUS_HANDLE);
+        assert_eq!(status(free::<Number>(next)), 0);
+        assert_eq!(status(free::<Number>(std::ptr::null_mut())), 0);
+    }
+
+    #[test]
+    fn a_handle_of_another_type_is_refused_and_stays_whole() {
+        let handle = put(Word("word".into())).ok().unwrap();
+        assert_eq!(status(share::<Number>(handle.cast())), crate::error::WEFT_STATUS_HANDLE);
+        assert_eq!(status(free::<Number>(handle.cast())), crate::error::WEFT_STATUS_HANDLE);
+        assert_eq!(status(free::<Word>(handle)), 0);
+    }
+
+    #[test]
+    fn objects_are_shared_by_many_or_had_alone_by_one() {
+        let handle = put(Number(1)).ok().unwrap();
+        let (a, b) = (share::<Number>(handle).ok().unwrap(), share::<Number>(handle).ok().unwrap());
+        assert_eq!(status(alone::<Number>(handle)), crate::error::WEFT_STATUS_BUSY);
+        assert_eq!(status(free::<Number>(handle)), crate::error::WEFT_STATUS_BUSY);
+        drop((a, b));
+        let one = alone::<Number>(handle).ok().unwrap();
+        assert_eq!(status(share::<Number>(handle)), crate::error::WEFT_STATUS_BUSY);
+        drop(one);
+        assert_eq!(status(free::<Number>(handle)), 0);
+    }
+
+    #[test]
+    fn forged_handles_are_refused() {
+        let handle = put(Number(3)).ok().unwrap();
+        for bits in [1usize, 2, 0xdead_beef, usize::MAX, usize::MAX - 1, handle.addr() ^ (1 << INDEX_BITS)] {
+            let forged = std::ptr::without_provenance_mut::<c_number>(bits);
+            assert_eq!(status(share::<Number>(forged)), crate::error::WEFT_STATUS_HANDLE, "{bits:#x}");
+        }
+        assert_eq!(status(free::<Number>(handle)), 0);
+    }
+
+    #[test]
+    fn places_fill_chunk_after_chunk_without_a_hole() {
+        let mut next = (0, 0);
+        for index in 0..FIRST * 31 {
+            assert_eq!(place(index), next);
+            next = if next.1 + 1 == FIRST << next.0 { (next.0 + 1, 0) } else { (next.0, next.1 + 1) };
+        }
+    }
+
+    #[test]
+    fn threads_that_use_and_free_one_handle_meet_statuses_only() {
+        let rounds = if cfg!(miri) { 20 } else { 2000 };
+        for _ in 0..rounds {
+            let handle = put(Number(5)).ok().unwrap().addr();
+            let freed: u32 = std::thread::scope(|s| {
+                let work = move || {
+                    let handle = std::ptr::without_provenance_mut::<c_number>(handle);
+                    for _ in 0..3 {
+                        if let Ok(n) = share::<Number>(handle) {
+                            assert_eq!(n.0, 5);
+                        }
+                    }
+                    u32::from(status(free::<Number>(handle)) == 0)
+                };
+                let threads: Vec<_> = (0..3).map(|_| s.spawn(work)).collect();
+                threads.into_iter().map(|t| t.join().unwrap()).sum()
+            });
+            assert!(freed <= 1, "freed {freed} times");
+            if freed == 0 {
+                // each met another's use
+                assert_eq!(status(free::<Number>(std::ptr::without_provenance_mut(handle))), 0);
+            }
+        }
+    }
+}

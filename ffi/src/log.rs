@@ -1,0 +1,74 @@
+//! The log hook.
+
+use crate::error::*;
+use crate::given::*;
+use crate::guard::*;
+use engine::log::{self, Level};
+use std::ffi::c_void;
+use std::sync::Arc;
+
+/// How much a line of the log matters: one of WEFT_LOG_….
+pub type weft_log_level = u32;
+
+/// Nothing is told.
+pub const WEFT_LOG_OFF: weft_log_level = 0;
+/// Something is lost: a device that no longer answers.
+pub const WEFT_LOG_ERROR: weft_log_level = 1;
+/// Something is odd and was got over: a device that failed its self-test, weights that nothing uses.
+pub const WEFT_LOG_WARN: weft_log_level = 2;
+/// What the library does at large: devices opened, graphs compiled.
+pub const WEFT_LOG_INFO: weft_log_level = 3;
+/// More than that.
+pub const WEFT_LOG_DEBUG: weft_log_level = 4;
+
+/// Gets a line of the log, on the thread where it happens: any. The line is valid during the call. It must return, and may
+/// call the library but for the object that the thread is just using.
+pub type weft_log_fn =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, level: weft_log_level, line: weft_str)>;
+
+/// Sends lines up to `level` to `hook` from now on, in the whole process; a NULL `hook` or WEFT_LOG_OFF ends it. `release` (may
+/// be NULL) is called with `user_data` once the hook is replaced and no longer running. If this fails, `release` is not called.
+/// Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_log_set(
+    level: weft_log_level,
+    hook: weft_log_fn,
+    user_data: *mut c_void,
+    release: weft_release_fn,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_log_set", err, || {
+        if level > WEFT_LOG_DEBUG {
+            return Err(Failure::argument("level", "one of WEFT_LOG_…", level));
+        }
+        let held = Held::new(release, user_data);
+        let level = match level {
+            WEFT_LOG_OFF => None,
+            WEFT_LOG_ERROR => Some(Level::Error),
+            WEFT_LOG_WARN => Some(Level::Warn),
+            WEFT_LOG_INFO => Some(Level::Info),
+            _ => Some(Level::Debug),
+        };
+        held.taken();
+        let (Some(hook), Some(level)) = (hook, level) else {
+            log::set(None);
+            return Ok(());
+        };
+        let tell = move |level: Level, line: &str| {
+            // SAFETY: the caller gave the function for this, with its data.
+            unsafe { hook(held.user_data(), number(level), weft_str::view(line)) }
+        };
+        log::set(Some((level, Arc::new(tell))));
+        Ok(())
+    })
+}
+
+/// The number of a level.
+fn number(level: Level) -> weft_log_level {
+    match level {
+        Level::Error => WEFT_LOG_ERROR,
+        Level::Warn => WEFT_LOG_WARN,
+        Level::Info => WEFT_LOG_INFO,
+        Level::Debug => WEFT_LOG_DEBUG,
+    }
+}

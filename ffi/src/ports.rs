@@ -1,0 +1,101 @@
+//! What tensors are called and how large they are: inputs, outputs, parameters, states, weights, values of a graph.
+
+use crate::given::*;
+use crate::guard::*;
+use engine::plan::Plan;
+use engine::tensor::{DType, TensorType};
+
+/// Axes of a tensor at most.
+pub const WEFT_MAX_RANK: usize = 8;
+
+/// A tensor's name and type. The name belongs to the object that was asked.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct weft_tensor_info {
+    /// Set it to sizeof before the call.
+    pub struct_size: usize,
+    /// Its name; empty where it has none.
+    pub name: weft_str,
+    /// Axes.
+    pub rank: usize,
+    /// Sizes of the axes; those beyond the rank are 0.
+    pub shape: [usize; WEFT_MAX_RANK],
+    /// Bytes of its elements.
+    pub bytes: usize,
+    /// Its element type.
+    pub dtype: weft_dtype,
+    /// 1 for a parameter that training changes.
+    pub trainable: u32,
+}
+// SAFETY: plain data, the size first.
+unsafe impl Versioned for weft_tensor_info {
+    const DEFAULT: Self = weft_tensor_info {
+        struct_size: size_of::<Self>(),
+        name: weft_str::EMPTY,
+        rank: 0,
+        shape: [0; WEFT_MAX_RANK],
+        bytes: 0,
+        dtype: 0,
+        trainable: 0,
+    };
+}
+
+/// Which of a graph's tensors: one of WEFT_PORT_….
+pub type weft_port_kind = u32;
+
+/// What is given before each step.
+pub const WEFT_PORT_INPUT: weft_port_kind = 0;
+/// What a step computes; the loss, if there is one, is the last.
+pub const WEFT_PORT_OUTPUT: weft_port_kind = 1;
+/// Weights.
+pub const WEFT_PORT_PARAMETER: weft_port_kind = 2;
+/// What stays from step to step.
+pub const WEFT_PORT_STATE: weft_port_kind = 3;
+
+/// A tensor for C.
+pub fn tensor_info(name: &str, dtype: DType, shape: &[usize], trainable: bool) -> Outcome<weft_tensor_info> {
+    let mut info = weft_tensor_info::DEFAULT;
+    if shape.len() > info.shape.len() {
+        return Err(Failure::argument(
+            "tensor",
+            "at most 8 axes",
+            format!("\"{name}\" with {}", shape.len()),
+        ));
+    }
+    info.name = weft_str::view(name);
+    info.rank = shape.len();
+    info.shape[..shape.len()].copy_from_slice(shape);
+    info.bytes = TensorType::new(dtype, shape).bytes().unwrap_or(0);
+    info.dtype = dtype_number(dtype);
+    info.trainable = u32::from(trainable);
+    Ok(info)
+}
+
+/// How many tensors of a kind a plan has.
+pub fn count(plan: &Plan, kind: weft_port_kind) -> Outcome<usize> {
+    match kind {
+        WEFT_PORT_INPUT => Ok(plan.inputs.len()),
+        WEFT_PORT_OUTPUT => Ok(plan.outputs.len()),
+        WEFT_PORT_PARAMETER => Ok(plan.parameters.len()),
+        WEFT_PORT_STATE => Ok(plan.states.len()),
+        other => Err(Failure::argument("kind", "one of WEFT_PORT_…", other)),
+    }
+}
+
+/// A tensor of a plan.
+pub fn port(plan: &Plan, kind: weft_port_kind, index: usize) -> Outcome<weft_tensor_info> {
+    let count = count(plan, kind)?;
+    if index >= count {
+        return Err(Failure::argument("index", format!("less than {count}"), index));
+    }
+    let p = match kind {
+        WEFT_PORT_INPUT => &plan.inputs[index],
+        WEFT_PORT_OUTPUT => &plan.outputs[index],
+        WEFT_PORT_PARAMETER => &plan.parameters[index],
+        _ => {
+            let s = &plan.states[index];
+            return tensor_info(&s.name, s.dtype, &s.shape, false);
+        }
+    };
+    tensor_info(&p.name, p.dtype, &p.shape, p.trainable && kind == WEFT_PORT_PARAMETER)
+}

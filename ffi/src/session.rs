@@ -1,0 +1,393 @@
+//! Sessions: inputs in, a step, outputs out.
+
+use crate::error::*;
+use crate::given::*;
+use crate::guard::*;
+use crate::handle::{self, object};
+use crate::inspect::{memory_summary, weft_memory_summary};
+use crate::ports::{self, weft_port_kind, weft_tensor_info};
+use crate::weights::weft_weights;
+use engine::session::{Parameters, Session};
+use engine::tensor::{Bytes, DType, Tensor};
+use std::ffi::{c_char, c_void};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A compiled graph with weights, ready to run. One thread at a time, any thread; a second call at the same time is
+/// WEFT_STATUS_BUSY and changes nothing. Different sessions may run at once, also over the same weights.
+pub struct weft_session {
+    _opaque: [u8; 0],
+}
+object!(Session, weft_session);
+
+/// A set of weights on a device, shared by sessions. Threads may share it.
+pub struct weft_parameters {
+    _opaque: [u8; 0],
+}
+object!(Parameters, weft_parameters);
+
+/// What was odd at init and did not matter, a line each: weights that the graph does not use. Empty if there was nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_warnings(
+    session: *const weft_session,
+    lines: *mut *mut weft_bytes,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_warnings", err, || {
+        let lines = out(lines, "lines")?;
+        let session = handle::alone::<Session>(session)?;
+        give(lines, BytesObject::new(session.warnings().join("\n")))
+    })
+}
+
+/// How many inputs, outputs, parameters or states a session has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_port_count(
+    session: *const weft_session,
+    kind: weft_port_kind,
+    count: *mut usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_port_count", err, || {
+        let place = out(count, "count")?;
+        let session = handle::alone::<Session>(session)?;
+        place.set(ports::count(session.compiled().plan(), kind)?);
+        Ok(())
+    })
+}
+
+/// One of them; the name is valid until the session is freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_port(
+    session: *const weft_session,
+    kind: weft_port_kind,
+    index: usize,
+    info: *mut weft_tensor_info,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_port", err, || {
+        let session = handle::alone::<Session>(session)?;
+        let described = ports::port(session.compiled().plan(), kind, index)?;
+        // SAFETY: the preamble's promise.
+        unsafe { fill(info, described, "info") }
+    })
+}
+
+/// Gives an input its elements, row-major; they are copied. It keeps them until it is given others.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_set_input(
+    session: *mut weft_session,
+    input_name: *const c_char,
+    name_length: usize,
+    dtype: weft_dtype,
+    data: *const c_void,
+    data_bytes: usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_set_input", err, || {
+        // SAFETY: the preamble's promise.
+        let (name, data) =
+            unsafe { (name(input_name, name_length, "name")?, bytes(data, data_bytes, "data")?) };
+        let dtype = crate::given::dtype(dtype)?;
+        Ok(handle::alone::<Session>(session)?.set_input_bytes(name, dtype, data)?)
+    })
+}
+
+/// Lets each step read an input where it lies in the caller's memory, aligned for its dtype, until the input is set or borrowed
+/// again or the session is freed: then `release` is called with `user_data`. The elements may be changed between steps: after
+/// weft_session_wait and before the next weft_session_step. The CPU device copies nothing; a GPU is sent the elements with each
+/// step. If this fails, `release` is not called.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_borrow_input(
+    session: *mut weft_session,
+    input_name: *const c_char,
+    name_length: usize,
+    dtype: weft_dtype,
+    data: *const c_void,
+    data_bytes: usize,
+    release: weft_release_fn,
+    user_data: *mut c_void,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_borrow_input", err, || {
+        let held = Arc::new(Held::new(release, user_data));
+        // SAFETY: the preamble's promise.
+        let (name, data) =
+            unsafe { (name(input_name, name_length, "name")?, lent(data, data_bytes, "data", &held)?) };
+        let dtype = crate::given::dtype(dtype)?;
+        handle::alone::<Session>(session)?.borrow_input(name, dtype, &data)?;
+        held.taken();
+        Ok(())
+    })
+}
+
+/// Runs the graph once; in a training session with an optimizer, then changes the parameters. The CPU device is done when this
+/// returns; a GPU has then only begun: see weft_session_wait. WEFT_STATUS_INPUT_NOT_SET if an input has no data.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_step(
+    session: *mut weft_session,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_step", err, || Ok(handle::alone::<Session>(session)?.step()?))
+}
+
+/// Returns when every step is done. A GPU tells here of indices outside their tables.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_wait(
+    session: *mut weft_session,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_wait", err, || Ok(handle::alone::<Session>(session)?.wait()?))
+}
+
+/// As weft_session_wait, for so many nanoseconds at most; `*done` says whether every step is done.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_wait_for(
+    session: *mut weft_session,
+    nanoseconds: u64,
+    done: *mut bool,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_wait_for", err, || {
+        let place = out(done, "done")?;
+        let time = Duration::from_nanos(nanoseconds);
+        place.set(handle::alone::<Session>(session)?.wait_for(time)?);
+        Ok(())
+    })
+}
+
+/// Asks whether every step is done, without waiting.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_poll(
+    session: *mut weft_session,
+    done: *mut bool,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_poll", err, || {
+        let place = out(done, "done")?;
+        place.set(handle::alone::<Session>(session)?.wait_for(Duration::ZERO)?);
+        Ok(())
+    })
+}
+
+/// Copies an output's elements into the caller's memory, of exactly its dtype and bytes. Waits for the step.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_read_output(
+    session: *const weft_session,
+    output_name: *const c_char,
+    name_length: usize,
+    dtype: weft_dtype,
+    data: *mut c_void,
+    data_bytes: usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_read_output", err, || {
+        // SAFETY: the preamble's promise.
+        let (name, data) = unsafe {
+            let data = array_mut(data.cast::<u8>(), data_bytes, "data")?;
+            (name(output_name, name_length, "name")?, data)
+        };
+        let dtype = crate::given::dtype(dtype)?;
+        Ok(handle::alone::<Session>(session)?.read_output_bytes(name, dtype, data)?)
+    })
+}
+
+/// As weft_session_read_output, by the output's index.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_read_output_at(
+    session: *const weft_session,
+    index: usize,
+    dtype: weft_dtype,
+    data: *mut c_void,
+    data_bytes: usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_read_output_at", err, || {
+        // SAFETY: the preamble's promise.
+        let data = unsafe { array_mut(data.cast::<u8>(), data_bytes, "data") }?;
+        let dtype = crate::given::dtype(dtype)?;
+        Ok(handle::alone::<Session>(session)?.read_output_bytes(index, dtype, data)?)
+    })
+}
+
+/// Shows an output's elements where they lie: without a copy on the CPU device; from a GPU they are fetched once after each step.
+/// Valid until the next step, or until the session is freed. Waits for the step.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_lend_output(
+    session: *mut weft_session,
+    output_name: *const c_char,
+    name_length: usize,
+    data: *mut *const c_void,
+    data_bytes: *mut usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_lend_output", err, || {
+        let (data, size) = (out(data, "data")?, out(data_bytes, "data_bytes")?);
+        // SAFETY: the preamble's promise.
+        let name = unsafe { name(output_name, name_length, "name") }?;
+        let mut session = handle::alone::<Session>(session)?;
+        let lent = session.lend_output(name)?;
+        data.set(lent.as_ptr().cast());
+        size.set(lent.len());
+        Ok(())
+    })
+}
+
+/// Gives an f32 parameter other elements. Sessions over the same weights see the change.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_set_parameter(
+    session: *mut weft_session,
+    parameter_name: *const c_char,
+    name_length: usize,
+    elements: *const f32,
+    count: usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_set_parameter", err, || {
+        // SAFETY: the preamble's promise.
+        let (name, elements) =
+            unsafe { (name(parameter_name, name_length, "name")?, array(elements, count, "elements")?) };
+        Ok(handle::alone::<Session>(session)?.set_parameter(name, elements)?)
+    })
+}
+
+/// Copies an f32 parameter's elements into the caller's memory, of exactly that many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_read_parameter(
+    session: *const weft_session,
+    parameter_name: *const c_char,
+    name_length: usize,
+    elements: *mut f32,
+    count: usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_read_parameter", err, || {
+        // SAFETY: the preamble's promise.
+        let (name, elements) =
+            unsafe { (name(parameter_name, name_length, "name")?, array_mut(elements, count, "elements")?) };
+        let found = handle::alone::<Session>(session)?.read_parameter(name)?;
+        copy(&found, elements, name)
+    })
+}
+
+/// Copies elements into the caller's memory, if there is exactly as much of it.
+pub fn copy(from: &[f32], into: &mut [f32], name: &str) -> Outcome {
+    if from.len() != into.len() {
+        let (wanted, came) = (format!("{} elements", from.len()), format!("{} elements", into.len()));
+        return Err(engine::error::Error::Length { name: name.into(), wanted, came }.into());
+    }
+    into.copy_from_slice(from);
+    Ok(())
+}
+
+/// The weights of a session, to share with another or to save.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_parameters(
+    session: *const weft_session,
+    parameters: *mut *mut weft_parameters,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_parameters", err, || {
+        let place = out(parameters, "parameters")?;
+        let parameters = handle::alone::<Session>(session)?.parameters();
+        give(place, parameters)
+    })
+}
+
+/// The weights as they are now, to look at or to save; those never changed are not copied.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_parameters_to_weights(
+    parameters: *const weft_parameters,
+    weights: *mut *mut weft_weights,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_parameters_to_weights", err, || {
+        let place = out(weights, "weights")?;
+        let weights = handle::share::<Parameters>(parameters)?.to_weights()?;
+        give(place, weights)
+    })
+}
+
+/// Frees the handle; sessions over the weights keep them. NULL is allowed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_parameters_free(parameters: *mut weft_parameters) -> weft_status {
+    guard("weft_parameters_free", std::ptr::null_mut(), || handle::free::<Parameters>(parameters))
+}
+
+/// Makes every state zeros, as after init.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_reset_state(
+    session: *mut weft_session,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_reset_state", err, || Ok(handle::alone::<Session>(session)?.reset_state()?))
+}
+
+/// Copies a state's elements into the caller's memory, of exactly its bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_read_state(
+    session: *const weft_session,
+    state_name: *const c_char,
+    name_length: usize,
+    data: *mut c_void,
+    data_bytes: usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_read_state", err, || {
+        // SAFETY: the preamble's promise.
+        let (name, data) = unsafe {
+            let data = array_mut(data.cast::<u8>(), data_bytes, "data")?;
+            (name(state_name, name_length, "name")?, data)
+        };
+        let state = handle::alone::<Session>(session)?.read_state(name)?;
+        if state.bytes().len() != data.len() {
+            let (wanted, came) = (state.ty().to_string(), format!("{} bytes", data.len()));
+            return Err(engine::error::Error::Length { name: name.into(), wanted, came }.into());
+        }
+        data.copy_from_slice(state.bytes());
+        Ok(())
+    })
+}
+
+/// Gives a state its elements: a cache kept from earlier.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_write_state(
+    session: *mut weft_session,
+    state_name: *const c_char,
+    name_length: usize,
+    data: *const c_void,
+    data_bytes: usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_write_state", err, || {
+        // SAFETY: the preamble's promise.
+        let (name, data) =
+            unsafe { (name(state_name, name_length, "name")?, bytes(data, data_bytes, "data")?) };
+        let mut session = handle::alone::<Session>(session)?;
+        let port = session.states().iter().find(|s| s.name == name);
+        // one that is not there is the engine's error
+        let (dtype, shape) = port.map_or((DType::U8, vec![data.len()]), |s| (s.dtype, s.shape.clone()));
+        let tensor = Tensor::from_bytes(dtype, shape, Bytes::borrowed(data))?;
+        Ok(session.write_state(name, &tensor)?)
+    })
+}
+
+/// What a session takes: weights, their packed forms, scratch, inputs, outputs, optimizer state.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_memory_summary(
+    session: *const weft_session,
+    summary: *mut weft_memory_summary,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_memory_summary", err, || {
+        let session = handle::alone::<Session>(session)?;
+        // SAFETY: the preamble's promise.
+        unsafe { fill(summary, memory_summary(&session.memory_summary()), "summary") }
+    })
+}
+
+/// Frees a session, and releases what it borrowed. NULL is allowed. Waits for nothing; a GPU's work under way comes to its end.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_free(session: *mut weft_session) -> weft_status {
+    guard("weft_session_free", std::ptr::null_mut(), || handle::free::<Session>(session))
+}
