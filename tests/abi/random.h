@@ -123,7 +123,7 @@ static const char *any_device(void) {
   return any_text_of(all, COUNT(all));
 }
 static const char *any_path_that_is_none(void) {
-  static const char *const bad[] = {"/nonexistent/file", "", "/", "/dev/null/x", "\xff"};
+  static const char *const bad[] = {"/dev/null/nonexistent/file", "", "/", "/dev/null/x/and/more", "\xff"};
   return any_text_of(bad, COUNT(bad));
 }
 static const char *any_path(void) {

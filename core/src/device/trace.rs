@@ -2,7 +2,8 @@
 //! (ui.perfetto.dev) opens. `WEFT_TRACE=FILE` traces the whole process; [`start`] and [`finish`] do so by hand.
 
 use crate::device::lock;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::file::write_atomically;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -92,7 +93,8 @@ fn write(path: &Path) -> Result<()> {
         serde_json::json!({"ph": "M", "pid": 1, "tid": 0, "name": "thread_name", "args": {"name": "GPU"}}),
     );
     let text = serde_json::json!({ "traceEvents": all, "displayTimeUnit": "ms" }).to_string();
-    std::fs::write(path, text).map_err(|e| Error::io(path, "write the trace to", &e))
+    // replaced whole: a file of that name may be mapped as weights
+    write_atomically(path, |out| out.write_all(text.as_bytes()))
 }
 
 /// Something that takes time, from its making to its drop.
