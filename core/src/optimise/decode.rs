@@ -7,7 +7,7 @@ use super::outline::is_leaf;
 use super::space::{Found, Ground};
 use crate::error::{Error, Result};
 use crate::graph::{Attrs, Graph, GraphData, NodeKind, Op, Value};
-use crate::tensor::{Tensor, TensorType};
+use crate::tensor::{Bytes, Tensor, TensorType};
 use std::collections::{HashMap, HashSet};
 
 /// What a template's node reads.
@@ -113,8 +113,13 @@ fn ground(all: &[&Ground], index: usize) -> Option<Grounded> {
     }
 }
 
+/// A tensor of one value: its bytes are repeated, since in f64 the gradient of a large table would take twice its memory.
 fn filled(v: f64, ty: TensorType) -> Option<Tensor<'static>> {
-    Tensor::from_f64(&ty, &vec![v; ty.elements()]).ok()
+    if ty.dtype.is_block() {
+        return Tensor::from_f64(&ty, &vec![v; ty.elements()]).ok();
+    }
+    let one = Tensor::from_f64(&TensorType::new(ty.dtype, [1]), &[v]).ok()?;
+    Tensor::from_bytes(ty.dtype, ty.shape.clone(), Bytes::from_vec(one.bytes().repeat(ty.elements()))).ok()
 }
 
 /// Which of the block's nodes each new one does the work of: from those that have its value down to what it reads.

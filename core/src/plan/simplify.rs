@@ -177,7 +177,8 @@ fn added(g: &Graph, a: Value, b: Value) -> Result<Option<Value>> {
 /// A constant 0, maybe repeated.
 fn is_zeros(data: &GraphData, v: Value) -> bool {
     match &data.node(v).kind {
-        NodeKind::Constant(t) => t.to_f64().iter().all(|&v| v == 0.0),
+        // −0 is another matter, and so are block formats: neither is looked for
+        NodeKind::Constant(t) => !t.dtype().is_block() && t.bytes().iter().all(|b| *b == 0),
         NodeKind::Op(op, _) if op.name() == "broadcast" => is_zeros(data, data.node(v).inputs[0]),
         _ => false,
     }
