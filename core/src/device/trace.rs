@@ -62,7 +62,7 @@ pub fn is_on() -> bool {
 /// Ends the trace and writes it.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Io`](crate::error::Error::Io).
 pub fn finish(path: &Path) -> Result<()> {
     ON.store(false, Ordering::Relaxed);
     write(path)
@@ -71,7 +71,7 @@ pub fn finish(path: &Path) -> Result<()> {
 /// Writes what was traced so far to the file that `WEFT_TRACE` names, if it names one.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Io`](crate::error::Error::Io).
 pub fn flush() -> Result<()> {
     match wanted() {
         Some(path) if is_on() => write(path),
