@@ -2,6 +2,7 @@
 //! is left alone on other devices, and what is measured is kept and used.
 
 mod devices;
+mod odd_cuts;
 
 use std::collections::BTreeMap;
 use weft::device::Device;
@@ -69,41 +70,6 @@ impl Case {
             assert!((a - b).abs() <= tolerance * largest, "{what}: element {at} is {a}, wanted {b}");
         }
     }
-}
-
-/// Cuts of odd numbers, which no search comes by but a file may bring.
-fn any(seed: usize) -> impl Iterator<Item = Cut> {
-    let mut state = seed as u64 + 3;
-    let mut roll = move |list: &[u32]| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        list[(state >> 33) as usize % list.len()]
-    };
-    let sides = [8, 12, 16, 20, 24, 32, 36, 40, 48, 56, 64, 72, 80, 96, 112, 128];
-    let small = [1, 2, 3, 4, 5, 6, 8, 12];
-    (0..20_000).map(move |i| match i % 3 {
-        0 => Cut::Tiled {
-            tile: [roll(&sides), roll(&sides), roll(&sides)],
-            block: [roll(&small), roll(&[4, 8, 12])],
-            slices: roll(&small),
-            split: roll(&small),
-            depth: roll(&[0, 1, 2, 3, 4]),
-        },
-        1 => Cut::Matrices {
-            tile: [roll(&sides), roll(&sides), roll(&sides)],
-            subgroups: [roll(&small), roll(&small), roll(&small)],
-            split: roll(&small),
-            depth: roll(&[0, 1, 2, 3]),
-        },
-        _ => Cut::Vector {
-            rows: roll(&small),
-            columns: roll(&small),
-            lanes: roll(&[1, 2, 4, 8, 16, 64]),
-            threads: roll(&[16, 48, 64, 96, 128]),
-            unroll: roll(&small),
-            split: roll(&small),
-            swap: roll(&[0, 1]),
-        },
-    })
 }
 
 /// The GPU as one that is no software: with kernels that share memory and split k, as real ones have.
@@ -203,7 +169,8 @@ fn every_sort_of_cut_computes_what_the_reference_does() {
         let mut tried = vec![];
         // some of each kernel, of all sizes
         let every = cuts.len().div_ceil(24);
-        let odd: Vec<Cut> = any(count).filter(|c| allowed(c, &class, &limits(&device))).take(6).collect();
+        let odd: Vec<Cut> =
+            odd_cuts::any(count).filter(|c| allowed(c, &class, &limits(&device))).take(6).collect();
         for cut in cuts.into_iter().skip(1).step_by(every).chain(odd) {
             if tried.contains(&cut) {
                 continue;

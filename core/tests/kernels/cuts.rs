@@ -1,12 +1,15 @@
 //! Every sort of cut that a tuning may bring, as kernels: valid on devices of every size, in both precisions.
 
+#[path = "../odd_cuts/mod.rs"]
+mod odd_cuts;
+
 use super::{check_plan, devices, everything, gated};
 use std::collections::HashSet;
 use weft::device::gpu::kernels::{allowed, neighbours, seeds};
 use weft::device::gpu::program::classes;
 use weft::graph::Graph;
 use weft::plan::{Plan, plan};
-use weft::profile::{Cut, Precision};
+use weft::profile::Precision;
 use weft::tensor::{DType, TensorType};
 
 fn planned(build: impl FnOnce(&Graph) -> weft::graph::Value) -> Plan {
@@ -44,41 +47,6 @@ fn products() -> Vec<(&'static str, Plan)> {
     ]
 }
 
-/// Cuts of odd numbers, which no search comes by but a file may bring.
-fn any(seed: usize) -> impl Iterator<Item = Cut> {
-    let mut state = seed as u64 + 3;
-    let mut roll = move |list: &[u32]| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        list[(state >> 33) as usize % list.len()]
-    };
-    let sides = [8, 12, 16, 20, 24, 32, 36, 40, 48, 56, 64, 72, 80, 96, 112, 128];
-    let small = [1, 2, 3, 4, 5, 6, 8, 12];
-    (0..20_000).map(move |i| match i % 3 {
-        0 => Cut::Tiled {
-            tile: [roll(&sides), roll(&sides), roll(&sides)],
-            block: [roll(&small), roll(&[4, 8, 12])],
-            slices: roll(&small),
-            split: roll(&small),
-            depth: roll(&[0, 1, 2, 3, 4]),
-        },
-        1 => Cut::Matrices {
-            tile: [roll(&sides), roll(&sides), roll(&sides)],
-            subgroups: [roll(&small), roll(&small), roll(&small)],
-            split: roll(&small),
-            depth: roll(&[0, 1, 2, 3]),
-        },
-        _ => Cut::Vector {
-            rows: roll(&small),
-            columns: roll(&small),
-            lanes: roll(&[1, 2, 4, 8, 16, 64]),
-            threads: roll(&[16, 48, 64, 96, 128]),
-            unroll: roll(&small),
-            split: roll(&small),
-            swap: roll(&[0, 1]),
-        },
-    })
-}
-
 #[test]
 fn every_sort_of_cut_is_a_valid_kernel_everywhere() {
     let (mut failures, mut checked) = (vec![], 0);
@@ -92,7 +60,7 @@ fn every_sort_of_cut_is_a_valid_kernel_everywhere() {
                     let more = neighbours(&cuts[at], &class, &device.1);
                     cuts.extend(more.into_iter().step_by(3));
                 }
-                cuts.extend(any(checked).filter(|c| allowed(c, &class, &device.1)).take(12));
+                cuts.extend(odd_cuts::any(checked).filter(|c| allowed(c, &class, &device.1)).take(12));
                 for cut in cuts {
                     let tuned = Plan { cuts: vec![(class, cut)], ..p.clone() };
                     let what = format!("{name}, {cut}");
