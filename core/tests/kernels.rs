@@ -6,10 +6,10 @@ mod cuts;
 #[path = "kernels/packed.rs"]
 mod packed;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use weft::device::gpu::limits::Limits;
 use weft::device::gpu::program::{Bound, Program, program};
-use weft::graph::Graph;
+use weft::graph::{Graph, Value};
 use weft::models::{Llama, LlamaConfig, Logits};
 use weft::plan::{Place, Plan, PlanOptions, plan};
 use weft::profile::Precision;
@@ -246,6 +246,36 @@ fn check_hazards(name: &str, p: &Plan, made: &Program) {
         }
         level.extend(own);
     }
+    check_order(name, p, made);
+}
+
+/// A step that reads what an earlier one writes, or writes what an earlier one reads, stands behind a barrier after it.
+fn check_order(name: &str, p: &Plan, made: &Program) {
+    let mut levels: Vec<Option<(usize, usize)>> = vec![None; p.steps.len()];
+    let mut level = 0;
+    for d in &made.steps {
+        level += usize::from(d.barrier);
+        for &s in &d.steps {
+            let known = levels[s].get_or_insert((level, level));
+            *known = (known.0.min(level), known.1.max(level));
+        }
+    }
+    // who wrote and who read each buffer last
+    let (mut wrote, mut read) = (HashMap::<usize, usize>::new(), HashMap::<usize, usize>::new());
+    for (i, s) in p.steps.iter().enumerate() {
+        let Some((first, last)) = levels[i] else { continue };
+        s.work.for_each_operand(|o, written| {
+            let before = wrote.get(&o.buffer).filter(|_| !written).into_iter();
+            for &l in before.chain(read.get(&o.buffer).filter(|_| written)) {
+                assert!(l < first, "{name}: step {i} ({}) on level {first}, not after {l}", s.label);
+            }
+        });
+        s.work.for_each_operand(|o, written| {
+            let of = if written { &mut wrote } else { &mut read };
+            let known = of.entry(o.buffer).or_insert(last);
+            *known = last.max(*known);
+        });
+    }
 }
 
 #[test]
@@ -294,14 +324,15 @@ fn everything() -> PlanOptions {
     }
 }
 
-/// A normed product whose two halves meet, of weights of a dtype, `[n, k]` or `[k, n]`.
-fn gated(g: &Graph, [m, n, k]: [usize; 3], dtype: DType, transposed: bool) -> weft::graph::Value {
+/// A normed product whose two halves meet, of weights of a dtype, `[n, k]` or `[k, n]`; and its halves.
+fn gated(g: &Graph, [m, n, k]: [usize; 3], dtype: DType, transposed: bool) -> [Value; 3] {
     let y = g.rms_norm(g.input("x", DType::F32, [m, k]), g.parameter("scale", [k]), 1e-5);
     let shape = if transposed { [n, k] } else { [k, n] };
     let weight = |name: &str| g.parameter_of(name, weft::tensor::TensorType::new(dtype, shape), false);
     let w = g.concat(&[weight("gate"), weight("up")], if transposed { 0 } else { 1 });
     let both = if transposed { g.linear(y, w, None) } else { g.matmul(y, w) };
-    g.mul(g.silu(g.narrow(both, 1, 0, n as i64)), g.narrow(both, 1, n as i64, n as i64))
+    let [gate, up] = [0, n as i64].map(|at| g.narrow(both, 1, at, n as i64));
+    [g.mul(g.silu(gate), up), gate, up]
 }
 
 #[test]
@@ -315,17 +346,20 @@ fn norms_and_halves_in_products_are_valid_everywhere() {
         let mut seen = HashSet::new();
         for &size in &sizes {
             for (dtype, transposed) in [(DType::F32, true), (DType::F32, false), (DType::F16, true)] {
-                let (both, norm) = (Graph::new(), Graph::new());
-                both.output("y", gated(&both, size, dtype, transposed));
+                let (both, norm, kept) = (Graph::new(), Graph::new(), Graph::new());
+                both.output("y", gated(&both, size, dtype, transposed)[0]);
+                let [y, gate, up] = gated(&kept, size, dtype, transposed);
+                kept.output("y", y);
+                kept.output("again", kept.mul(kept.mul(gate, up), kept.sum(y, &[1], true)));
                 let y = norm.rms_norm(
                     norm.input("x", DType::F32, [size[0], size[2]]),
                     norm.parameter("s", [size[2]]),
                     1e-5,
                 );
                 norm.output("y", norm.matmul_with(y, norm.parameter("w", [size[1], size[2]]), false, true));
-                for g in [both, norm] {
+                for (g, steps) in [(both, 1), (norm, 1), (kept, 2)] {
                     let p = plan(&g, &everything()).unwrap();
-                    assert_eq!(p.steps.len(), 1, "{size:?}");
+                    assert_eq!(p.steps.len(), steps, "{size:?}");
                     for precision in [Precision::Full, Precision::Fast] {
                         let name = format!("{size:?} of {dtype}, transposed {transposed}");
                         check_plan(&name, &p, &device, precision, &mut seen, &mut failures);
@@ -352,7 +386,7 @@ fn golden_texts_are_as_recorded() {
     let pointwise =
         |g: &Graph| g.silu(g.mul(g.input("x", DType::F32, [256, 256]), g.input("y", DType::F32, [256])));
     type Build<'a> = &'a dyn Fn(&Graph) -> weft::graph::Value;
-    let normed = |g: &Graph| gated(g, [64, 96, 64], DType::F32, true);
+    let normed = |g: &Graph| gated(g, [64, 96, 64], DType::F32, true)[0];
     // two rotations and the puts of what they give, as in a layer that decodes
     let puts = |g: &Graph| {
         let x = g.input("x", DType::F32, [2, 1, 64]);

@@ -1,12 +1,15 @@
-//! Norms and joined halves inside products: right for odd sizes on every device, planned only where they pay, and few
-//! steps for a layer of Llama whose weights are packed.
+//! Norms and joined halves inside products: right for odd sizes on every device, planned only where they pay. And small
+//! steps that share a dispatch with others, at once or later.
 
 mod devices;
 
 use std::collections::BTreeMap;
+use weft::device::gpu::limits::Limits;
+use weft::device::gpu::program::{Dispatch, program};
 use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Value};
-use weft::plan::{Plan, PlanOptions, Work, plan};
+use weft::plan::{Plan, PlanOptions, Step, Work, plan};
+use weft::profile::Precision;
 use weft::reference;
 use weft::tensor::{DType, TensorType, Weights};
 
@@ -151,14 +154,20 @@ fn a_layer_norm_is_no_factor_of_its_rows() {
     check(&g, "layer norm");
 }
 
-fn gated(g: &Graph, y: Value, [n, k]: [usize; 2], transposed: bool) -> Value {
+/// Two products in one, side by side.
+fn halves(g: &Graph, y: Value, [n, k]: [usize; 2], transposed: bool) -> [Value; 2] {
     let h = n as i64;
     let both = if transposed {
         g.linear(y, g.concat(&[g.parameter("gate", [n, k]), g.parameter("up", [n, k])], 0), None)
     } else {
         g.matmul(y, g.concat(&[g.parameter("gate", [k, n]), g.parameter("up", [k, n])], 1))
     };
-    g.mul(g.silu(g.narrow(both, -1, 0, h)), g.narrow(both, -1, h, h))
+    [g.narrow(both, -1, 0, h), g.narrow(both, -1, h, h)]
+}
+
+fn gated(g: &Graph, y: Value, [n, k]: [usize; 2], transposed: bool) -> Value {
+    let [gate, up] = halves(g, y, [n, k], transposed);
+    g.mul(g.silu(gate), up)
 }
 
 #[test]
@@ -169,6 +178,28 @@ fn halves_that_meet_are_right_in_every_size() {
             let y = gated(&g, g.input("x", DType::F32, [m, k]), [n, k], transposed);
             g.output("y", g.add(y, g.input("r", DType::F32, [m, n])));
             assert_eq!(joined(&on_gpu(&g)), 1, "{m} × {n} × {k}");
+            check(&g, &format!("{m} × {n} × {k}, transposed {transposed}"));
+        }
+    }
+}
+
+#[test]
+fn halves_that_are_read_again_are_stored_beside() {
+    for (m, n, k) in SIZES {
+        for transposed in [true, false] {
+            let g = Graph::new();
+            let [gate, up] = halves(&g, g.input("x", DType::F32, [m, k]), [n, k], transposed);
+            // in the second round only one of them is in the formula
+            let y = if transposed { g.mul(g.silu(gate), up) } else { g.silu(up) };
+            g.output("y", y);
+            let next = g.matmul(y, g.parameter("next", [n, 24]));
+            let back = g.matmul(next, g.parameter("back", [24, n]));
+            g.output("gate", g.mul(back, gate));
+            g.output("up", g.add(back, up));
+            let p = on_gpu(&g);
+            let kept = |s: &Step| matches!(&s.work, Work::Product(w) if w.epilogue.as_ref().is_some_and(|e| e.also.len() == 2));
+            let both = p.steps.iter().filter(|s| kept(s)).count();
+            assert_eq!((joined(&p), both), if transposed { (1, 1) } else { (0, 0) }, "{m} × {n} × {k}");
             check(&g, &format!("{m} × {n} × {k}, transposed {transposed}"));
         }
     }
@@ -220,4 +251,75 @@ fn parts_that_are_no_halves_or_that_others_read_stay_steps() {
         assert_eq!(joined(&on_gpu(&g)), count, "{what}");
         check(&g, what);
     }
+}
+
+/// Small reductions of all sorts, over rows and over columns, beside pointwise work of one level and before that of a
+/// later one.
+#[test]
+fn small_steps_that_share_dispatches_are_right() {
+    for [m, n] in [[33, 70], [128, 64], [5, 300], [64, 3]] {
+        let g = Graph::new();
+        let inputs = ["x", "y", "z"].map(|name| g.input(name, DType::F32, [m, n]));
+        for (name, x) in ["x", "y", "z"].into_iter().zip(inputs) {
+            for (axis, way) in [(0, "down"), (1, "across")] {
+                let part = |what: &str| format!("{name} {way} {what}");
+                g.output(&part("sum"), g.sum(g.mul(x, x), &[axis], false));
+                g.output(
+                    &part("product"),
+                    g.prod(g.exp(g.mul(x, g.scalar(0.1, DType::F32))), &[axis], false),
+                );
+                g.output(&part("largest"), g.max_over(g.tanh(x), &[axis], true));
+                g.output(&part("place"), g.argmin(x, axis, false));
+            }
+            g.output(&format!("{name} sine"), g.sin(x));
+        }
+        // behind a product, where a sum that nobody waits for can stand too
+        let h = g.matmul(inputs[0], g.parameter("w", [n, 40]));
+        g.output("sum apart", g.sum(g.input("v", DType::F32, [n, 40]), &[0], false));
+        let turned = g.permute(h, &[1, 0]);
+        g.output("turned", g.exp(g.mul(turned, g.scalar(0.1, DType::F32))));
+        check(&g, &format!("{m} × {n}"));
+        let p = Plan { shares_dispatches: true, ..on_gpu(&g) };
+        let made = program(&p, &Limits::large(), Precision::Full).unwrap();
+        let (shared, apart) = (made.steps.iter().map(|d| d.steps.len()).max().unwrap(), p.steps.len());
+        assert!(shared > 3 && made.steps.len() < apart, "{} dispatches of {apart} steps", made.steps.len());
+        let alone = |d: &Dispatch| d.steps.len() == 1 && d.label.contains("sum") && !d.label.contains("mul");
+        assert!(!made.steps.iter().any(alone), "{m} × {n}: the sum apart has a dispatch of its own");
+    }
+}
+
+/// A state is read by a small sum, which nobody waits for, before a put changes it in place.
+#[test]
+fn a_sum_of_a_state_stays_before_what_changes_it() {
+    let build = || {
+        let g = Graph::new();
+        let [x, at] = [g.input("x", DType::F32, [1, 48]), g.input("at", DType::U32, [1])];
+        let state = g.state("seen", DType::F32, [16, 48]);
+        g.output("sum", g.sum(state, &[0], false));
+        let row = g.matmul(x, g.parameter("w", [48, 48]));
+        let next = g.put(state, at, g.tanh(g.reshape(g.permute(row, &[1, 0]), &[1, 48])), 0);
+        g.set_state(state, next);
+        g
+    };
+    let mut all: Vec<Vec<f32>> = vec![];
+    for t in devices::all() {
+        let compiled = t.compiler().compile(&build()).unwrap();
+        let w = random(TensorType::new(DType::F32, [48, 48]), 5).to_tensor().unwrap();
+        let mut s = compiled.init(&[("w".to_string(), w)].into_iter().collect()).unwrap();
+        let mut came = vec![];
+        for step in 0..6u32 {
+            let x = random(TensorType::new(DType::F32, [1, 48]), 90 + u64::from(step));
+            s.set_input_tensor("x", &x.to_tensor().unwrap()).unwrap();
+            s.set_input_u32("at", &[(step * 5) % 16]).unwrap();
+            s.step().unwrap();
+            came.extend(s.read_output("sum").unwrap());
+        }
+        all.push(came);
+    }
+    for (other, t) in all[1..].iter().zip(&devices::all()[1..]) {
+        let near = |(a, b): (&f32, &f32)| f64::from((a - b).abs()) <= t.tolerance_behind(2, 1e-5);
+        assert!(all[0].iter().zip(other).all(near), "{}", t.name());
+    }
+    // zeros before the first step, one row more after each
+    assert!(all[0][..48].iter().all(|v| *v == 0.0) && all[0][5 * 48..].iter().any(|v| v.abs() > 0.5));
 }

@@ -1,10 +1,11 @@
 //! Products of which two halves of the columns meet: gate and up of a feed-forward block, multiplied as one, whose
-//! results join in one pointwise step. The product then does that step's work and stores half as many columns.
+//! results join in one pointwise step. The product then does that step's work and stores half as many columns; where
+//! gradients need the halves, it stores those, too.
 
 use super::prologue::{Uses, drop_steps};
 use super::step::FEW_COLUMNS;
-use super::{Epilogue, Operand, Plan, Product, Rowwise, Step, Work};
-use crate::expr::{Instr, Tape};
+use super::{Epilogue, Operand, Plan, Product, RowResult, Rowwise, Step, Work};
+use crate::expr::{Instr, Kind, Tape};
 use crate::tensor::DType;
 
 /// Joins such products with the step that reads their halves.
@@ -14,13 +15,14 @@ pub(super) fn join_halves(plan: &mut Plan) {
     for i in 0..plan.steps.len() {
         let Work::Product(p) = &plan.steps[i].work else { continue };
         let b = p.out.buffer;
-        let &[reader] = uses.readers[b].as_slice() else { continue };
+        // the first that reads it; for others it is stored too
+        let Some((&reader, others)) = uses.readers[b].split_first() else { continue };
         let Work::Rowwise(w) = &plan.steps[reader].work else { continue };
         let whole = plan.buffers[b].elements == p.m * p.n;
         if !uses.is_inner(plan, b) || !whole {
             continue;
         }
-        let Some(joined) = joined(p, w) else { continue };
+        let Some(joined) = joined(p, w, !others.is_empty()) else { continue };
         let label = format!("{}+{}", plan.steps[i].label, plan.steps[reader].label);
         // where the reader stood: all that it reads is there
         let nodes = [plan.steps[i].nodes.as_slice(), &plan.steps[reader].nodes].concat();
@@ -30,8 +32,9 @@ pub(super) fn join_halves(plan: &mut Plan) {
     drop_steps(plan, &gone);
 }
 
-/// The product that does the pointwise work on its halves, if that is what `w` is.
-fn joined(p: &Product, w: &Rowwise) -> Option<Product> {
+/// The product that does the pointwise work on its halves, if that is what `w` is. If the halves are `kept`, it stores
+/// them beside.
+fn joined(p: &Product, w: &Rowwise, kept: bool) -> Option<Product> {
     let n = p.n / 2;
     let plain =
         p.epilogue.is_none() && !p.halves && p.batch.is_empty() && p.n.is_multiple_of(2) && n > FEW_COLUMNS;
@@ -62,12 +65,15 @@ fn joined(p: &Product, w: &Rowwise) -> Option<Product> {
         _ if i == right => 1,
         _ => 2 + others.iter().position(|&o| o == i).unwrap_or(0),
     };
-    let epilogue = Epilogue {
-        domain: w.domain.clone(),
-        operands: others.iter().map(|&i| w.operands[i].clone()).collect(),
-        tape: renumbered(&w.tape, number),
-        result: w.result,
-    };
+    let mut tape = renumbered(&w.tape, number);
+    let mut also = vec![];
+    for (load, half) in [left, right].into_iter().enumerate().filter(|_| kept) {
+        let known = tape.code.iter().position(|(instr, _)| *instr == Instr::Load(load));
+        let result = known.unwrap_or_else(|| tape.push(Instr::Load(load), Kind::F));
+        also.push(RowResult { result, out: w.operands[half].clone() });
+    }
+    let operands = others.iter().map(|&i| w.operands[i].clone()).collect();
+    let epilogue = Epilogue { domain: w.domain.clone(), operands, tape, result: w.result, also };
     let out = Operand { strides: vec![row, 1], ..w.out.clone() };
     Some(Product { n, out, epilogue: Some(epilogue), halves: true, ..p.clone() })
 }

@@ -90,7 +90,7 @@ impl Emitter<'_> {
         let mut code = Code::new(domain.clone(), 1);
         self.write_code(g, &mut code, &vec![false; domain.len()])?;
         let result = code.regs[&g.output];
-        Ok(Some(Epilogue { domain, operands: code.operands, tape: code.tape, result }))
+        Ok(Some(Epilogue { domain, operands: code.operands, tape: code.tape, result, also: vec![] }))
     }
 
     fn product(&mut self, g: &Group, transpose_a: bool, transpose_b: bool) -> Result<Work> {

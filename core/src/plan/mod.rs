@@ -227,6 +227,7 @@ impl Work {
                 [&w.a, &w.b].into_iter().for_each(|o| f(o, false));
                 w.prologue.iter().flat_map(|p| &p.operands).for_each(|o| f(o, false));
                 epilogue(&w.epilogue, &mut f);
+                w.epilogue.iter().flat_map(|e| &e.also).for_each(|r| f(&r.out, true));
                 f(&w.out, true);
             }
             Work::Convolution(w) => {

@@ -200,7 +200,7 @@ pub struct RowResult {
 /// Pointwise work on a product's results before they are stored: `Instr::Load(0)` is the product's
 /// own f32 result, `Instr::Load(i)` reads `operands[i - 1]`. Where halves of a product meet
 /// ([`Product::halves`]), `Load(0)` and `Load(1)` are a result of each, and `Load(i)` reads `operands[i - 2]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Epilogue {
     /// Axes; the last are the columns, those before make up batch and row, row-major.
     pub domain: Vec<usize>,
@@ -210,6 +210,9 @@ pub struct Epilogue {
     pub tape: Tape,
     /// The register that is stored, an f32.
     pub result: Reg,
+    /// More of them, stored beside over the domain, in buffers that are not the product's own; on devices whose
+    /// products join halves ([`PlanOptions::halves_in_products`](super::PlanOptions)).
+    pub also: Vec<RowResult>,
 }
 
 /// A value computed from others.

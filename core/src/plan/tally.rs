@@ -59,6 +59,7 @@ impl Tally {
     fn epilogue(&mut self, e: &Option<Epilogue>) {
         if let Some(e) = e {
             e.operands.iter().for_each(|o| self.reads(o, &e.domain));
+            e.also.iter().for_each(|r| self.writes(&r.out, &e.domain));
             self.operations += product(&e.domain) * length(&e.tape);
         }
     }

@@ -4,7 +4,9 @@ use super::models::small;
 use weft::device::Device;
 use weft::expr::{Instr, Kind, Tape};
 use weft::graph::Graph;
-use weft::plan::{Formula, Operand, Place, Plan, PlanOptions, Product, Prologue, Rowwise, Work, verify};
+use weft::plan::{
+    Formula, Operand, Place, Plan, PlanOptions, Product, Prologue, RowResult, Rowwise, Work, verify,
+};
 use weft::session::Compiler;
 use weft::tensor::DType;
 
@@ -316,12 +318,17 @@ fn every_form_is_held_to_its_shapes() {
     );
 }
 
-/// A product of normed rows whose two halves meet.
-fn gated() -> Plan {
+/// A product of normed rows whose two halves meet, and are stored too if others read them.
+fn gated(kept: bool) -> Plan {
     let g = Graph::new();
     let y = g.rms_norm(g.input("x", DType::F32, [6, 16]), g.parameter("scale", [16]), 1e-5);
     let both = g.linear(y, g.parameter("w", [40, 16]), None);
-    g.output("y", g.mul(g.silu(g.narrow(both, 1, 0, 20)), g.narrow(both, 1, 20, 20)));
+    let [gate, up] = [0, 20].map(|at| g.narrow(both, 1, at, 20));
+    let y = g.mul(g.silu(gate), up);
+    g.output("y", y);
+    if kept {
+        g.output("again", g.mul(g.mul(gate, up), g.sum(y, &[1], true)));
+    }
     let options = PlanOptions { norms_in_products: true, halves_in_products: true, ..Default::default() };
     weft::plan::plan(&g, &options).unwrap()
 }
@@ -333,7 +340,7 @@ fn norms_and_halves_in_products_read_what_is_there() {
         f.result = f.tape.push(Instr::Load(number), Kind::F);
     };
     check(
-        gated,
+        || gated(false),
         &[
             ("a weight of one half", &|p| product(p).n = 21),
             ("few columns", &|p| product(p).n = 8),
@@ -357,6 +364,27 @@ fn norms_and_halves_in_products_read_what_is_there() {
                 })
             }),
             ("a result that is not there", &|p| norm(p, &|n| n.measured.result = 99)),
+        ],
+    );
+    let beside = |p: &mut Plan, change: &dyn Fn(&mut Vec<RowResult>, usize)| {
+        let product = product(p);
+        let reads = product.a.buffer;
+        change(&mut product.epilogue.as_mut().unwrap().also, reads);
+    };
+    check(
+        || gated(true),
+        &[
+            ("a half past its end", &|p| beside(p, &|also, _| also[1].out.offset += 1)),
+            ("halves in one place", &|p| beside(p, &|also, _| also[1].out.offset = 0)),
+            ("halves over each other", &|p| beside(p, &|also, _| also[0].out.offset = 1)),
+            ("a half in what is read", &|p| beside(p, &|also, a| also[0].out.buffer = a)),
+            ("a half of no register", &|p| beside(p, &|also, _| also[0].result = 99)),
+            ("a half of another type", &|p| beside(p, &|also, _| also[0].out.dtype = DType::U32)),
+            ("a half in the product's own result", &|p| {
+                let own = product(p).out.buffer;
+                beside(p, &|also, _| also[0].out.buffer = own)
+            }),
+            ("rows over each other", &|p| beside(p, &|also, _| also[0].out.strides[0] = 1)),
         ],
     );
 }

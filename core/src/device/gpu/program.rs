@@ -1,5 +1,7 @@
 //! A plan as kernels: which run side by side, where a barrier stands, where everything lies. Pure; no driver is asked.
 
+mod delay;
+
 use super::kernels::{self, Precision, shared};
 use super::limits::Limits;
 use super::wgsl::source::{Kernel, Layouts, Slot};
@@ -150,6 +152,10 @@ fn written(plan: &Plan, limits: &Limits, precision: Precision, layouts: Layouts)
             }));
         }
         levels(&mut nodes, steps, &layouts);
+        let sharing = if plan.shares_dispatches { sharing(&nodes, steps, limits) } else { vec![] };
+        delay::delay(&mut nodes, &sharing, steps, &layouts);
+        // of what runs side by side, what takes long begins first: begun last, it would run on alone
+        nodes.sort_by_key(|n| (n.level, std::cmp::Reverse(depth(&steps[n.step].work))));
         if plan.shares_dispatches {
             share(&mut nodes, steps, &reports, &layouts, limits);
         }
@@ -274,11 +280,9 @@ fn levels(nodes: &mut [Node], steps: &[Step], layouts: &Layouts) {
             }
         }
     }
-    nodes.sort_by_key(|n| (n.level, std::cmp::Reverse(depth(&steps[n.step].work))));
 }
 
-/// How much a thread does one after the other, roughly. Of what runs side by side, what takes long begins first: begun
-/// last, it would run on alone.
+/// How much a thread does one after the other, roughly.
 fn depth(work: &Work) -> usize {
     match work {
         Work::Product(w) => w.k,
@@ -292,35 +296,45 @@ fn depth(work: &Work) -> usize {
     }
 }
 
+/// Which kernels may share a dispatch with others.
+fn sharing(nodes: &[Node], steps: &[Step], limits: &Limits) -> Vec<bool> {
+    let mut counts = vec![0; steps.len()];
+    nodes.iter().for_each(|n| counts[n.step] += 1);
+    let shares = |n: &Node| counts[n.step] == 1 && shared::shares(&steps[n.step].work, &n.kernel, limits);
+    nodes.iter().map(shares).collect()
+}
+
 /// Joins kernels of a level that may share a dispatch.
 fn share(nodes: &mut Vec<Node>, steps: &[Step], reports: &[usize], layouts: &Layouts, limits: &Limits) {
     let mut all: Vec<Node> = Vec::with_capacity(nodes.len());
-    // where the level has a dispatch that more can join
-    let mut open: Option<usize> = None;
-    let alone: Vec<bool> = {
-        let mut counts = vec![0; steps.len()];
-        nodes.iter().for_each(|n| counts[n.step] += 1);
-        counts.into_iter().map(|c| c == 1).collect()
-    };
-    for n in nodes.drain(..) {
+    // the level's dispatches that more can join
+    let mut open: Vec<usize> = vec![];
+    let sharing = sharing(nodes, steps, limits);
+    for (n, shares) in nodes.drain(..).zip(sharing) {
         if all.last().is_some_and(|last| last.level != n.level) {
-            open = None;
+            open.clear();
         }
-        if !alone[n.step] || !shared::shares(&steps[n.step].work, &n.kernel) {
+        if !shares {
             all.push(n);
             continue;
         }
-        if let Some(at) = open {
-            let own: Vec<usize> = [&[all[at].step], all[at].others.as_slice(), &[n.step]].concat();
+        let joins = |at: &usize| {
+            let there = &all[*at];
+            let own: Vec<usize> = [&[there.step], there.others.as_slice(), &[n.step]].concat();
             let works: Vec<_> = own.iter().map(|&s| (&steps[s].work, reports[s])).collect();
-            if let Some(kernel) = shared::joined(&works, layouts, limits) {
+            let fits = shared::may_join(&there.kernel, &n.kernel);
+            Some((*at, fits.then(|| shared::joined(&works, layouts, limits)).flatten()?))
+        };
+        match open.iter().find_map(joins) {
+            Some((at, kernel)) => {
                 all[at].kernel = kernel;
                 all[at].others.push(n.step);
-                continue;
+            }
+            None => {
+                open.push(all.len());
+                all.push(n);
             }
         }
-        open = Some(all.len());
-        all.push(n);
     }
     *nodes = all;
 }

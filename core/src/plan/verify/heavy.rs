@@ -66,7 +66,9 @@ impl Checker<'_> {
         if *halves && epilogue.is_none() {
             return refuse("an epilogue that joins the halves", "none");
         }
-        self.epilogue(epilogue, out, count(&[batches, m])?, n, 1 + usize::from(*halves))
+        let given = prologue.iter().flat_map(|p| &p.operands);
+        let reads: Vec<&Operand> = [a, b].into_iter().chain(given).collect();
+        self.epilogue(epilogue, (&reads, out), [count(&[batches, m])?, n, 1 + usize::from(*halves)])
     }
 
     pub(super) fn convolution(&self, w: &Convolution) -> Checked<()> {
@@ -107,7 +109,10 @@ impl Checker<'_> {
         }
         bounded(&[elements, cg, kh, kw, 16])?;
         bounded(&[o, cg, kh, kw, 16])?;
-        self.epilogue(epilogue, out, count(&[n, o])?, count(&[oh, ow])?, 1)
+        if epilogue.as_ref().is_some_and(|e| !e.also.is_empty()) {
+            return refuse("one result of a convolution", "more of them");
+        }
+        self.epilogue(epilogue, (&[input, weight], out), [count(&[n, o])?, count(&[oh, ow])?, 1])
     }
 
     fn attention_inputs(&self, w: &AttentionInputs) -> Checked<()> {

@@ -174,16 +174,14 @@ impl Checker<'_> {
         if *per_row { of_row(*result, out) } else { self.writes(out, domain) }
     }
 
-    /// Of results `[rows, columns]`, in `out`.
+    /// Of `results` values at each of `[rows, columns]`, in `out`, of work that reads `reads` besides.
     pub(super) fn epilogue(
         &self,
         epilogue: &Option<Epilogue>,
-        out: &Operand,
-        rows: usize,
-        columns: usize,
-        results: usize,
+        (reads, out): (&[&Operand], &Operand),
+        [rows, columns, results]: [usize; 3],
     ) -> Checked<()> {
-        let Some(Epilogue { domain, operands, tape, result }) = epilogue else { return Ok(()) };
+        let Some(Epilogue { domain, operands, tape, result, also }) = epilogue else { return Ok(()) };
         let last = domain.last().copied();
         if domain.len() > MOST_AXES || last != Some(columns) || count(&domain[..domain.len() - 1])? != rows {
             return refuse(format!("an epilogue over {rows} rows of {columns}"), format!("{domain:?}"));
@@ -192,6 +190,14 @@ impl Checker<'_> {
         self.apart(out, operands)?;
         let reduced = vec![false; domain.len()];
         Around { domain, reduced: &reduced, operands, given: results, reductions: &[] }.check(tape)?;
+        for (i, RowResult { result, out: beside }) in also.iter().enumerate() {
+            match tape.code.get(*result) {
+                Some((_, Kind::F)) if beside.dtype == DType::F32 => self.writes(beside, domain)?,
+                other => return refuse("another result of f32", format!("{other:?} for {}", beside.dtype)),
+            }
+            self.apart(beside, operands.iter().chain([out]).chain(reads.iter().copied()))?;
+            also[..i].iter().try_for_each(|other| self.distinct(beside, &other.out, domain))?;
+        }
         match tape.code.get(*result) {
             Some((_, Kind::F)) => Ok(()),
             Some((_, kind)) => refuse("an epilogue's result for f32", format!("{kind:?}")),

@@ -146,7 +146,11 @@ impl Writer {
         self.size(*result);
         self.flag(*per_row);
         self.operand(out);
-        self.list(also, |w, RowResult { result, out }| {
+        self.results(also);
+    }
+
+    fn results(&mut self, all: &[RowResult]) {
+        self.list(all, |w, RowResult { result, out }| {
             w.size(*result);
             w.operand(out);
         });
@@ -154,11 +158,12 @@ impl Writer {
 
     fn epilogue(&mut self, epilogue: &Option<Epilogue>) {
         self.maybe(epilogue.as_ref(), |w, e| {
-            let Epilogue { domain, operands, tape, result } = e;
+            let Epilogue { domain, operands, tape, result, also } = e;
             w.sizes(domain);
             w.list(operands, Writer::operand);
             w.tape(tape);
             w.size(*result);
+            w.results(also);
         });
     }
 
@@ -322,8 +327,12 @@ impl Reader {
             result: self.size()?,
             per_row: self.flag()?,
             out: self.operand()?,
-            also: self.list(|r| Ok(RowResult { result: r.size()?, out: r.operand()? }))?,
+            also: self.results()?,
         })
+    }
+
+    fn results(&mut self) -> Read<Vec<RowResult>> {
+        self.list(|r| Ok(RowResult { result: r.size()?, out: r.operand()? }))
     }
 
     fn epilogue(&mut self) -> Read<Option<Epilogue>> {
@@ -333,6 +342,7 @@ impl Reader {
                 operands: r.list(Reader::operand)?,
                 tape: r.tape()?,
                 result: r.size()?,
+                also: r.results()?,
             })
         })
     }

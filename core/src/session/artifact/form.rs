@@ -152,10 +152,13 @@ fn contents(r: &mut Reader) -> std::result::Result<Artifact, Refusal> {
         }
         let on_gpu = |w: &Work| match w {
             Work::Attention(a) => a.kept.is_some(),
+            Work::Product(p) => {
+                p.prologue.is_some() || p.halves || p.epilogue.as_ref().is_some_and(|e| !e.also.is_empty())
+            }
             w => matches!(w, Work::AttentionGrad(_)),
         };
         if !profile.is_gpu() && plan.once.iter().chain(&plan.steps).any(|s| on_gpu(&s.work)) {
-            return refuse("plan", "steps that a CPU has", "the gradient of attention in one");
+            return refuse("plan", "steps that a CPU has", "one that only GPUs have");
         }
         artifact
             .add(name, &compiled)

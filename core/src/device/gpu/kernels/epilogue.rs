@@ -3,6 +3,7 @@
 use crate::device::gpu::wgsl::lanes::{Code, index_strides};
 use crate::device::gpu::wgsl::source::Source;
 use crate::device::gpu::wgsl::walk::{self, Merged};
+use crate::expr::Reg;
 use crate::plan::{Epilogue, Operand};
 
 /// Puts `fn finished(outer, col, at, v)` into the kernel, which does the pointwise work on result (outer, col) and
@@ -36,7 +37,8 @@ fn body(source: &mut Source<'_>, e: &Epilogue, out: &Operand, results: &[&str], 
     let indices = index_strides(&e.tape);
     let last = e.domain.len() - 1;
     let operands: Vec<&[isize]> = e.operands.iter().map(|o| o.strides.as_slice()).collect();
-    let all: Vec<&[isize]> = operands.iter().copied().chain(indices.iter().copied()).collect();
+    let beside = e.also.iter().map(|r| r.out.strides.as_slice());
+    let all: Vec<&[isize]> = operands.iter().copied().chain(indices.iter().copied()).chain(beside).collect();
     let outer: Vec<&[isize]> = all.iter().map(|s| &s[..last]).collect();
     let Merged { sizes, strides } = walk::merge(&e.domain[..last], &outer);
     let (mut text, mut coordinates) = walk::coordinates("e", "outer", &sizes);
@@ -44,11 +46,13 @@ fn body(source: &mut Source<'_>, e: &Epilogue, out: &Operand, results: &[&str], 
     // strides over the merged axes and the columns
     let full: Vec<Vec<isize>> =
         strides.iter().zip(&all).map(|(s, whole)| [s.as_slice(), &[whole[last]]].concat()).collect();
-    let (strides, index_strides) = full.split_at(e.operands.len());
+    let (strides, others) = full.split_at(e.operands.len());
+    let (index_strides, beside) = others.split_at(indices.len());
+    let also: Vec<Reg> = e.also.iter().map(|r| r.result).collect();
     let code = Code {
         tape: &e.tape,
         result: e.result,
-        also: &[],
+        also: &also,
         operands: &e.operands,
         strides,
         indices: &indices,
@@ -57,6 +61,15 @@ fn body(source: &mut Source<'_>, e: &Epilogue, out: &Operand, results: &[&str], 
     };
     let (lines, value) = code.print(source, &coordinates, lanes);
     text += &lines;
-    text += &if lanes == 4 { source.store4(out, "at", &value) } else { source.store(out, "at", &value) };
+    let mut store = |o: &Operand, at: &str, value: &str| match lanes {
+        4 => source.store4(o, at, value),
+        _ => source.store(o, at, value),
+    };
+    text += &store(out, "at", &value);
+    for (n, (r, strides)) in e.also.iter().zip(beside).enumerate() {
+        let at = format!("at{n}");
+        text += &format!("\nlet {at} = {};\n", walk::address(r.out.offset, &coordinates, strides));
+        text += &store(&r.out, &at, &code.also_value(n, lanes));
+    }
     text + "\n"
 }

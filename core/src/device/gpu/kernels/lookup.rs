@@ -10,7 +10,8 @@ use crate::expr::{Instr, Kind, Tape};
 use crate::plan::{IndexKind, IndexWork, Operand, Rowwise};
 use crate::tensor::{DType, contiguous_strides};
 
-const THREADS: usize = 64;
+/// Threads of a workgroup.
+pub const THREADS: usize = 64;
 /// Indices up to which a thread looks through all of them for those equal to its own.
 const SEARCH: usize = 2048;
 

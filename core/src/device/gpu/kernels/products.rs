@@ -3,7 +3,7 @@
 use super::product::{self, Along, Shape, Skeleton};
 use super::{Made, Precision, epilogue, rowwise};
 use crate::device::gpu::limits::Limits;
-use crate::device::gpu::wgsl::lanes::Code;
+use crate::device::gpu::wgsl::lanes::{Code, writes_four};
 use crate::device::gpu::wgsl::source::{Kernel, Layouts, Source};
 use crate::device::gpu::wgsl::walk::{self, Merged};
 use crate::plan::{Formula, Operand, Product, Prologue};
@@ -41,6 +41,7 @@ pub fn class(w: &Product, layouts: &Layouts, precision: Precision) -> ProductCla
         a_vec: along(&w.a, &merged.strides[0], 0, w.k, w.m),
         b_vec: along(&w.b, &merged.strides[1], 1, w.k, w.n),
         c_vec: w.n.is_multiple_of(4)
+            && w.epilogue.iter().flat_map(|e| &e.also).all(|r| writes_four(&r.out, &r.out.strides))
             && out.offset % 4 == 0
             && out.strides[axes] % 4 == 0
             && merged.strides[2].iter().all(|s| s % 4 == 0),

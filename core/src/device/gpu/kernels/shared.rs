@@ -3,7 +3,7 @@
 
 use super::{lookup, rowwise};
 use crate::device::gpu::limits::Limits;
-use crate::device::gpu::wgsl::source::{Kernel, Layouts, Source};
+use crate::device::gpu::wgsl::source::{Binding, Kernel, Layouts, Source};
 use crate::device::gpu::wgsl::walk;
 use crate::plan::{IndexKind, Work};
 
@@ -22,10 +22,11 @@ pub struct Share {
     pub grid: [u32; 3],
 }
 
-/// Whether a step's one kernel can stand beside others in a dispatch: pointwise work, and puts in place.
-pub fn shares(work: &Work, kernel: &Kernel) -> bool {
+/// Whether a step's one kernel can stand beside others in a dispatch: pointwise work, puts in place, and reductions that
+/// leave most of a device idle.
+pub fn shares(work: &Work, kernel: &Kernel, limits: &Limits) -> bool {
     let form = match work {
-        Work::Rowwise(w) => w.reductions.is_empty() && w.reduced.iter().all(|r| !r),
+        Work::Rowwise(w) => rowwise::is_pointwise(w) || (kernel.groups[0] as usize) < limits.units,
         Work::Index(w) => {
             let in_place = w.table.buffer == w.out.buffer && w.table.offset == w.out.offset;
             w.kind == IndexKind::TakePut && in_place
@@ -35,13 +36,39 @@ pub fn shares(work: &Work, kernel: &Kernel) -> bool {
     form && kernel.groups[1] == 1 && kernel.groups[0] <= SMALL
 }
 
+/// Whether two kernels bind few enough things to be one.
+pub fn may_join(a: &Kernel, b: &Kernel) -> bool {
+    let known = |x: &&Binding| a.bindings.iter().any(|y| (y.slot, y.view) == (x.slot, x.view));
+    a.bindings.len() + b.bindings.iter().filter(|x| !known(x)).count() <= BINDINGS
+}
+
+/// The threads of a workgroup that steps need, pointwise work any number; `None` if they need different ones.
+fn common<'a>(works: impl Iterator<Item = &'a Work>, limits: &Limits) -> Option<Option<usize>> {
+    let mut threads = None;
+    for work in works {
+        let needed = match work {
+            Work::Rowwise(w) if rowwise::is_pointwise(w) => continue,
+            Work::Rowwise(w) => rowwise::threads(w, limits),
+            _ => lookup::THREADS,
+        };
+        if *threads.get_or_insert(needed) != needed {
+            return None;
+        }
+    }
+    Some(threads)
+}
+
 /// One kernel for steps that share, each with the number of its look-up; `None` if they do not fit in one.
 pub fn joined(works: &[(&Work, usize)], layouts: &Layouts, limits: &Limits) -> Option<Kernel> {
     let mut source = Source::new(layouts);
-    let (mut text, mut first, mut threads) = (String::new(), 0u32, None);
+    let (mut text, mut first) = (String::new(), 0u32);
+    let mut threads = common(works.iter().map(|w| w.0), limits)?;
     for (i, (work, report)) in works.iter().enumerate() {
         let share = match work {
-            Work::Rowwise(w) => rowwise::elements(&mut source, w, limits),
+            Work::Rowwise(w) if rowwise::is_pointwise(w) => {
+                rowwise::elements(&mut source, w, limits, threads)
+            }
+            Work::Rowwise(w) => rowwise::reduction(&mut source, w, limits, &format!("_{i}")),
             Work::Index(w) => lookup::put(&mut source, w, *report, layouts, &i.to_string()),
             _ => return None,
         };

@@ -11,7 +11,7 @@ use crate::plan::Rowwise;
 impl Rows<'_> {
     /// Joins the threads' parts; `red{r}` is then known to every thread of the row.
     pub(super) fn join(&self, pass: &[usize], source: &mut Source<'_>, body: &mut String) {
-        let threads = self.threads;
+        let (threads, tag) = (self.threads, self.tag);
         let step = if self.across { self.group } else { 1 };
         let places = pass.iter().any(|&r| fold::is_place(self.w.reductions[r].0));
         if self.subgroup > 1 && self.parts > 1 && !places {
@@ -24,12 +24,12 @@ impl Rows<'_> {
                 *body += &format!("let red{r} = {result};\n");
                 continue;
             }
-            source.function(format!("var<workgroup> s{r}: array<{}, {threads}>;", shared_type(kind)));
+            source.function(format!("var<workgroup> s{r}{tag}: array<{}, {threads}>;", shared_type(kind)));
             let put = if kind == Kind::B { format!("u32(acc{r})") } else { format!("acc{r}") };
-            *body += &format!("s{r}[lid] = {put};\n");
+            *body += &format!("s{r}{tag}[lid] = {put};\n");
             if fold::is_place(f) {
-                source.function(format!("var<workgroup> p{r}: array<u32, {threads}>;"));
-                *body += &format!("p{r}[lid] = pos{r};\n");
+                source.function(format!("var<workgroup> p{r}{tag}: array<u32, {threads}>;"));
+                *body += &format!("p{r}{tag}[lid] = pos{r};\n");
             }
         }
         if self.parts == 1 {
@@ -45,19 +45,19 @@ impl Rows<'_> {
                 if fold::is_place(f) {
                     let better = fold::better(source, f, kind);
                     *body += &format!(
-                        "if ({better}(s{r}[lid], p{r}[lid], s{r}[lid + {other}u], p{r}[lid + {other}u])) \
-                         {{ s{r}[lid] = s{r}[lid + {other}u]; p{r}[lid] = p{r}[lid + {other}u]; }}\n"
+                        "if ({better}(s{r}{tag}[lid], p{r}{tag}[lid], s{r}{tag}[lid + {other}u], p{r}{tag}[lid + {other}u])) \
+                         {{ s{r}{tag}[lid] = s{r}{tag}[lid + {other}u]; p{r}{tag}[lid] = p{r}{tag}[lid + {other}u]; }}\n"
                     );
                     continue;
                 }
                 let read = |i: &str| match kind {
-                    Kind::B => format!("(s{r}[{i}] != 0u)"),
-                    _ => format!("s{r}[{i}]"),
+                    Kind::B => format!("(s{r}{tag}[{i}] != 0u)"),
+                    _ => format!("s{r}{tag}[{i}]"),
                 };
                 let (a, b) = (read("lid"), read(&format!("lid + {other}u")));
                 let joined = fold::join(source, f, kind, &a, &b);
                 let joined = if kind == Kind::B { format!("u32({joined})") } else { joined };
-                *body += &format!("s{r}[lid] = {joined};\n");
+                *body += &format!("s{r}{tag}[lid] = {joined};\n");
             }
             *body += "}\nworkgroupBarrier();\n";
             half /= 2;
@@ -66,9 +66,9 @@ impl Rows<'_> {
             let (f, kind) = (self.w.reductions[r].0, self.kind(r));
             let first = if self.group == 1 { "0u".to_string() } else { format!("lid - part * {step}u") };
             let result = match kind {
-                _ if fold::is_place(f) => format!("i32(p{r}[{first}])"),
-                Kind::B => format!("s{r}[{first}] != 0u"),
-                _ => format!("s{r}[{first}]"),
+                _ if fold::is_place(f) => format!("i32(p{r}{tag}[{first}])"),
+                Kind::B => format!("s{r}{tag}[{first}] != 0u"),
+                _ => format!("s{r}{tag}[{first}]"),
             };
             *body += &format!("let red{r} = {result};\n");
         }
@@ -76,7 +76,7 @@ impl Rows<'_> {
 
     /// As `join`, by exchange inside subgroups; where a row has several, their sums meet in shared memory.
     fn exchange(&self, pass: &[usize], source: &mut Source<'_>, body: &mut String) {
-        let width = self.parts.min(self.subgroup);
+        let (width, tag) = (self.parts.min(self.subgroup), self.tag);
         let groups = self.parts / width;
         for &r in pass {
             let (f, kind) = (self.w.reductions[r].0, self.kind(r));
@@ -90,9 +90,9 @@ impl Rows<'_> {
             }
             if groups > 1 {
                 let count = self.threads / width;
-                source.function(format!("var<workgroup> s{r}: array<{}, {count}>;", shared_type(kind)));
+                source.function(format!("var<workgroup> s{r}{tag}: array<{}, {count}>;", shared_type(kind)));
                 *body += &format!(
-                    "if (lid % {width}u == 0u) {{ s{r}[lid / {width}u] = {}; }}\n",
+                    "if (lid % {width}u == 0u) {{ s{r}{tag}[lid / {width}u] = {}; }}\n",
                     shared(&format!("acc{r}"))
                 );
             }
@@ -109,8 +109,8 @@ impl Rows<'_> {
             let first =
                 if self.group == 1 { "0u".into() } else { format!("lid / {}u * {groups}u", self.parts) };
             let read = |n: usize| match kind {
-                Kind::B => format!("(s{r}[{first} + {n}u] != 0u)"),
-                _ => format!("s{r}[{first} + {n}u]"),
+                Kind::B => format!("(s{r}{tag}[{first} + {n}u] != 0u)"),
+                _ => format!("s{r}{tag}[{first} + {n}u]"),
             };
             *body += &format!("var all{r} = {};\n", read(0));
             for n in 1..groups {

@@ -20,7 +20,7 @@ const VECTORS_FROM: usize = 16 * 1024;
 
 /// The kernels that carry out a rowwise step.
 pub fn kernels(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Made {
-    if w.reductions.is_empty() && w.reduced.iter().all(|r| !r) {
+    if is_pointwise(w) {
         return Made { kernels: vec![pointwise(w, layouts, limits)], scratch: vec![] };
     }
     let rows = Rows::new(w, limits);
@@ -36,12 +36,30 @@ pub fn kernels(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Made {
 
 fn pointwise(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Kernel {
     let mut source = Source::new(layouts);
-    let Share { body, threads, grid } = elements(&mut source, w, limits);
+    let Share { body, threads, grid } = elements(&mut source, w, limits, None);
     source.finish(&entry(threads, &body), grid)
 }
 
-/// Pointwise work in a kernel that it may share with other steps.
-pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits) -> Share {
+/// Whether no axis is reduced.
+pub fn is_pointwise(w: &Rowwise) -> bool {
+    w.reductions.is_empty() && w.reduced.iter().all(|r| !r)
+}
+
+/// Threads of a workgroup of a reduction that one kernel does.
+pub fn threads(w: &Rowwise, limits: &Limits) -> usize {
+    Rows::new(w, limits).threads
+}
+
+/// A reduction that one kernel does, in a kernel that it may share with other steps; the names of what its workgroups
+/// share end in `tag`.
+pub fn reduction(source: &mut Source<'_>, w: &Rowwise, limits: &Limits, tag: &str) -> Share {
+    let rows = Rows { tag, ..Rows::new(w, limits) };
+    let (body, grid) = rows.body(source, Part::Whole);
+    Share { body, threads: rows.threads, grid }
+}
+
+/// Pointwise work in a kernel that it may share with other steps, of so many threads a workgroup if they are given.
+pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits, threads: Option<usize>) -> Share {
     let indices = index_strides(&w.tape);
     let mut sets: Vec<&[isize]> = w.operands.iter().map(|o| o.strides.as_slice()).collect();
     sets.push(&w.out.strides);
@@ -59,7 +77,7 @@ pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits) -> Share 
         && w.also.iter().zip(others).all(four);
     let lanes = if wide { 4 } else { 1 };
     let work = elements / lanes;
-    let threads = if work >= 512 * limits.units { 256 } else { 64 };
+    let threads = threads.unwrap_or(if work >= 512 * limits.units { 256 } else { 64 });
 
     let (split, coordinates) = walk::coordinates("c", "i", &sizes);
     let (grid, mut body) = walk::each("t", work, threads);
@@ -135,6 +153,8 @@ struct Rows<'a> {
     of_row: Vec<bool>,
     /// Reductions that run in the same pass over the row.
     passes: Vec<Vec<usize>>,
+    /// What the names of workgroups' variables end in.
+    tag: &'a str,
 }
 
 impl<'a> Rows<'a> {
@@ -208,6 +228,7 @@ impl<'a> Rows<'a> {
             },
             of_row,
             passes,
+            tag: "",
         };
         rows.lanes = rows.lanes(limits);
         rows
@@ -239,7 +260,12 @@ impl<'a> Rows<'a> {
 
     fn kernel(&self, layouts: &Layouts, part: Part) -> Kernel {
         let mut source = Source::new(layouts);
-        let threads = self.parts * self.group;
+        let (body, grid) = self.body(&mut source, part);
+        source.finish(&entry(self.parts * self.group, &body), grid)
+    }
+
+    /// The body of a part, which knows `wid` and `lid`, and its workgroups.
+    fn body(&self, source: &mut Source<'_>, part: Part) -> (String, [u32; 3]) {
         let splits = if part == Part::Pieces { self.splits } else { 1 };
         let grid = walk::fold(self.rows.div_ceil(self.group) * splits);
         let mut body = walk::group_number(grid);
@@ -275,8 +301,8 @@ impl<'a> Rows<'a> {
         }
         let mut ready = vec![false; self.w.tape.code.len()];
         for pass in &self.passes {
-            self.accumulate(pass, part, &mut ready, &mut source, &mut body);
-            self.join(pass, &mut source, &mut body);
+            self.accumulate(pass, part, &mut ready, source, &mut body);
+            self.join(pass, source, &mut body);
             if part == Part::Pieces {
                 body += "if (live && part == 0u) {\n";
                 for &r in pass {
@@ -285,11 +311,11 @@ impl<'a> Rows<'a> {
                     body += &format!("{name}[row * {splits}u + piece] = {wrap}(red{r});\n");
                 }
                 body += "}\n";
-                return source.finish(&entry(threads, &body), grid);
+                return (body, grid);
             }
         }
         let rows: Vec<Reg> = self.w.also.iter().map(|r| r.result).chain([self.w.result]).collect();
-        self.hoist(&rows, &mut ready, &mut source, &mut body);
+        self.hoist(&rows, &mut ready, source, &mut body);
         for (i, also) in self.w.also.iter().enumerate() {
             let strides = &self.kept.strides[operands + 1 + self.indices.len() + i];
             body += &format!("let at{i} = {};\n", walk::address(also.out.offset, &coordinates, strides));
@@ -301,7 +327,7 @@ impl<'a> Rows<'a> {
             body += &format!("if (live && part == 0u) {{ {store} }}\n");
         } else {
             body += "if (live) {\n";
-            self.each(part, (&[self.w.result], true), &ready, &mut source, &mut body, |s, lane, text| {
+            self.each(part, (&[self.w.result], true), &ready, source, &mut body, |s, lane, text| {
                 let value = format!("r{}", self.w.result);
                 if self.lanes == 4 {
                     *text += &format!("y.{} = {value};\n", LANES[lane]);
@@ -312,7 +338,7 @@ impl<'a> Rows<'a> {
             });
             body += "}\n";
         }
-        source.finish(&entry(threads, &body), grid)
+        (body, grid)
     }
 
     /// The kind a reduction is kept in: places among bools are found among numbers.
