@@ -144,6 +144,7 @@ impl Emitter<'_> {
             epilogue,
             prologue: None,
             halves: false,
+            beside: false,
         };
         fold_batch(&mut work);
         Ok(Work::Product(work))

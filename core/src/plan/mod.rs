@@ -5,6 +5,8 @@
 //! (`memory`).
 
 #[cfg(feature = "compiler")]
+mod beside;
+#[cfg(feature = "compiler")]
 mod copy;
 #[cfg(feature = "compiler")]
 mod emit;
@@ -188,6 +190,9 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     }
     if options.halves_in_products && !options.no_fusion {
         halves::join_halves(&mut plan);
+    }
+    if options.side_by_side && !options.no_fusion {
+        beside::mark(&mut plan);
     }
     place_scratch(&mut plan);
     match verify(&plan) {

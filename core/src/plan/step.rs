@@ -266,6 +266,8 @@ pub struct Product {
     pub prologue: Option<Prologue>,
     /// B has 2·n columns, and the epilogue makes column j of C from the results of columns j and j + n.
     pub halves: bool,
+    /// Products of its size and more run at the same time, on a device that runs some.
+    pub beside: bool,
 }
 
 /// A convolution of contiguous f32 `[n, o, oh, ow]` output.

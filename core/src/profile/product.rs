@@ -49,6 +49,8 @@ pub struct Shape {
     pub norm: bool,
     /// Whether the two halves of the n columns meet in C, which has n / 2: k is not split.
     pub halves: bool,
+    /// Whether others of its size and more run at the same time: then the least work is best, not the shortest way.
+    pub beside: bool,
 }
 
 /// What of a product decides which kernel is best: products that are alike in it share one choice, as the layers of a
@@ -70,13 +72,19 @@ pub struct ProductClass {
 impl fmt::Display for ProductClass {
     /// `4096×384×384 (m×n×k), f32 · f32`, and what else there is to say.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { batch, m, n, k, a_vec, b_vec, norm, halves, .. } = self.shape;
+        let Shape { batch, m, n, k, a_vec, b_vec, norm, halves, beside, .. } = self.shape;
         if batch > 1 {
             write!(f, "{batch} of ")?;
         }
         write!(f, "{m}×{n}×{k}, {}", self.a)?;
         write!(f, " by {} · {} by {}", a_vec.name(), self.b, b_vec.name())?;
-        for (is, what) in [(norm, ", norm"), (halves, ", halves"), (self.windows, ", windows")] {
+        let forms = [
+            (norm, ", norm"),
+            (halves, ", halves"),
+            (beside, ", beside others"),
+            (self.windows, ", windows"),
+        ];
+        for (is, what) in forms {
             f.write_str(if is { what } else { "" })?;
         }
         write!(f, ", {}", self.precision)

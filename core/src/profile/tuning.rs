@@ -154,7 +154,7 @@ fn wrong(wanted: &str, came: &str) -> Error {
 }
 
 /// Forms of a product, by name.
-const FORMS: [&str; 4] = ["four", "norm", "halves", "windows"];
+const FORMS: [&str; 5] = ["four", "norm", "halves", "beside", "windows"];
 
 impl fmt::Display for Tuning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -176,9 +176,9 @@ impl fmt::Display for Line<'_> {
         // a new field is an error here
         let TunedProduct { class, turned, cut, rule_us, us } = self.0;
         let ProductClass { shape, a, b, windows, precision } = class;
-        let &Shape { batch, m, n, k, a_vec, b_vec, c_vec, norm, halves } = shape;
+        let &Shape { batch, m, n, k, a_vec, b_vec, c_vec, norm, halves, beside } = shape;
         write!(f, "{batch} {m} {n} {k} {}:{a} {}:{b}", a_vec.name(), b_vec.name())?;
-        for (name, is) in FORMS.iter().zip([c_vec, norm, halves, *windows]) {
+        for (name, is) in FORMS.iter().zip([c_vec, norm, halves, beside, *windows]) {
             if is {
                 write!(f, " {name}")?;
             }
@@ -253,7 +253,7 @@ fn product(text: &str) -> Option<TunedProduct> {
         Some((along, DType::from_name(dtype)?))
     };
     let ((a_vec, a), (b_vec, b)) = (operand()?, operand()?);
-    let [c_vec, norm, halves, windows] = FORMS.map(|name| words.next_if_eq(&name).is_some());
+    let [c_vec, norm, halves, beside, windows] = FORMS.map(|name| words.next_if_eq(&name).is_some());
     let precision = match words.next()? {
         "full" => Precision::Full,
         "fast" => Precision::Fast,
@@ -270,7 +270,7 @@ fn product(text: &str) -> Option<TunedProduct> {
         "rule" => None,
         kernel => Some(cut(kernel, &mut words)?),
     };
-    let shape = Shape { batch, m, n, k, a_vec, b_vec, c_vec, norm, halves };
+    let shape = Shape { batch, m, n, k, a_vec, b_vec, c_vec, norm, halves, beside };
     let class = ProductClass { shape, a, b, windows, precision };
     words.next().is_none().then_some(TunedProduct { class, turned, cut, rule_us, us })
 }

@@ -20,6 +20,7 @@ fn class(m: u32, form: usize) -> ProductClass {
         c_vec: form & 1 > 0,
         norm: form & 2 > 0,
         halves: form & 4 > 0,
+        beside: form % 3 == 1,
     };
     let precision = if form & 1 > 0 { Precision::Fast } else { Precision::Full };
     ProductClass { shape, a: DType::F32, b: DType::ALL[form % 10], windows: form & 8 > 0, precision }

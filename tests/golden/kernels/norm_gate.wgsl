@@ -179,31 +179,31 @@ let z0 = z;
 let at = row * 96u + col;
 finished4(z * 64u + row, col, at, v, u);
 }
-var<workgroup> tile: array<vec4<f32>, 576>;
+var<workgroup> tile: array<vec4<f32>, 952>;
 var<workgroup> factors: array<f32, 32>;
 fn fetch_a(z: u32, row: u32, k: u32) -> vec4<f32> {
 return load_a4(z, row, k);
 }
 fn fetch_b(z: u32, k: u32, col: u32) -> vec4<f32> {
-let c = col / 32u * 16u + col % 16u;
-let at = c + select(0u, 96u, col % 32u >= 16u);
+let c = col / 24u * 12u + col % 12u;
+let at = c + select(0u, 96u, col % 24u >= 12u);
 return load_b4(z, k, at);
 }
 fn put(z: u32, row: u32, col: u32, v: vec4<f32>, u: vec4<f32>) {
 store4(z, row, col, v, u);
 }
-@compute @workgroup_size(64)
+@compute @workgroup_size(48)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
 let id = wg.x;
 let out_z = 0u;
 let z = 0u;
 let k0 = 0u;
 let row0 = id % 2u * 32u;
-let col0 = id / 2u * 32u;
+let col0 = id / 2u * 24u;
 
-let slice = t / 32u;
-let tx = (t % 32u) % 8u;
-let ty = (t % 32u) / 8u;
+let slice = t / 24u;
+let tx = (t % 24u) % 6u;
+let ty = (t % 24u) / 6u;
 var c0_0 = vec4<f32>();
 var c1_0 = vec4<f32>();
 var c2_0 = vec4<f32>();
@@ -216,153 +216,181 @@ var q0 = 0.0;
 var q1 = 0.0;
 var q2 = 0.0;
 var q3 = 0.0;
+var q4 = 0.0;
+var q5 = 0.0;
+var q6 = 0.0;
+var q7 = 0.0;
+var q8 = 0.0;
+var q9 = 0.0;
+var q10 = 0.0;
 var a0_0: vec4<f32>;
 var a0_1: vec4<f32>;
 var a0_2: vec4<f32>;
 var a0_3: vec4<f32>;
+var a0_4: vec4<f32>;
+var a0_5: vec4<f32>;
+var a0_6: vec4<f32>;
+var a0_7: vec4<f32>;
+var a0_8: vec4<f32>;
+var a0_9: vec4<f32>;
+var a0_10: vec4<f32>;
 var a1_0: vec4<f32>;
 var a1_1: vec4<f32>;
 var a1_2: vec4<f32>;
 var a1_3: vec4<f32>;
+var a1_4: vec4<f32>;
+var a1_5: vec4<f32>;
+var a1_6: vec4<f32>;
+var a1_7: vec4<f32>;
+var a1_8: vec4<f32>;
+var a1_9: vec4<f32>;
+var a1_10: vec4<f32>;
+var a2_0: vec4<f32>;
+var a2_1: vec4<f32>;
+var a2_2: vec4<f32>;
+var a2_3: vec4<f32>;
+var a2_4: vec4<f32>;
+var a2_5: vec4<f32>;
+var a2_6: vec4<f32>;
+var a2_7: vec4<f32>;
+var a2_8: vec4<f32>;
+var a2_9: vec4<f32>;
+var a2_10: vec4<f32>;
 var b0_0: vec4<f32>;
 var b0_1: vec4<f32>;
 var b0_2: vec4<f32>;
 var b0_3: vec4<f32>;
+var b0_4: vec4<f32>;
+var b0_5: vec4<f32>;
+var b0_6: vec4<f32>;
+var b0_7: vec4<f32>;
 var b1_0: vec4<f32>;
 var b1_1: vec4<f32>;
 var b1_2: vec4<f32>;
 var b1_3: vec4<f32>;
-{ let e = t + 0u; a0_0 = fetch_a(z, row0 + e / 8u, k0 + 0u + e % 8u * 4u); }
-{ let e = t + 64u; a0_1 = fetch_a(z, row0 + e / 8u, k0 + 0u + e % 8u * 4u); }
-{ let e = t + 128u; a0_2 = fetch_a(z, row0 + e / 8u, k0 + 0u + e % 8u * 4u); }
-{ let e = t + 192u; a0_3 = fetch_a(z, row0 + e / 8u, k0 + 0u + e % 8u * 4u); }
-{ let e = t + 0u; b0_0 = fetch_b(z, k0 + 0u + e % 8u * 4u, col0 + e / 8u % 8u * 4u + e / 64u); }
-{ let e = t + 64u; b0_1 = fetch_b(z, k0 + 0u + e % 8u * 4u, col0 + e / 8u % 8u * 4u + e / 64u); }
-{ let e = t + 128u; b0_2 = fetch_b(z, k0 + 0u + e % 8u * 4u, col0 + e / 8u % 8u * 4u + e / 64u); }
-{ let e = t + 192u; b0_3 = fetch_b(z, k0 + 0u + e % 8u * 4u, col0 + e / 8u % 8u * 4u + e / 64u); }
-{ let e = t + 0u; a1_0 = fetch_a(z, row0 + e / 8u, k0 + 32u + e % 8u * 4u); }
-{ let e = t + 64u; a1_1 = fetch_a(z, row0 + e / 8u, k0 + 32u + e % 8u * 4u); }
-{ let e = t + 128u; a1_2 = fetch_a(z, row0 + e / 8u, k0 + 32u + e % 8u * 4u); }
-{ let e = t + 192u; a1_3 = fetch_a(z, row0 + e / 8u, k0 + 32u + e % 8u * 4u); }
-{ let e = t + 0u; b1_0 = fetch_b(z, k0 + 32u + e % 8u * 4u, col0 + e / 8u % 8u * 4u + e / 64u); }
-{ let e = t + 64u; b1_1 = fetch_b(z, k0 + 32u + e % 8u * 4u, col0 + e / 8u % 8u * 4u + e / 64u); }
-{ let e = t + 128u; b1_2 = fetch_b(z, k0 + 32u + e % 8u * 4u, col0 + e / 8u % 8u * 4u + e / 64u); }
-{ let e = t + 192u; b1_3 = fetch_b(z, k0 + 32u + e % 8u * 4u, col0 + e / 8u % 8u * 4u + e / 64u); }
+var b1_4: vec4<f32>;
+var b1_5: vec4<f32>;
+var b1_6: vec4<f32>;
+var b1_7: vec4<f32>;
+var b2_0: vec4<f32>;
+var b2_1: vec4<f32>;
+var b2_2: vec4<f32>;
+var b2_3: vec4<f32>;
+var b2_4: vec4<f32>;
+var b2_5: vec4<f32>;
+var b2_6: vec4<f32>;
+var b2_7: vec4<f32>;
+{ let e = t + 0u; a0_0 = fetch_a(z, row0 + e / 16u, k0 + 0u + e % 16u * 4u); }
+{ let e = t + 48u; a0_1 = fetch_a(z, row0 + e / 16u, k0 + 0u + e % 16u * 4u); }
+{ let e = t + 96u; a0_2 = fetch_a(z, row0 + e / 16u, k0 + 0u + e % 16u * 4u); }
+{ let e = t + 144u; a0_3 = fetch_a(z, row0 + e / 16u, k0 + 0u + e % 16u * 4u); }
+{ let e = t + 192u; a0_4 = fetch_a(z, row0 + e / 16u, k0 + 0u + e % 16u * 4u); }
+{ let e = t + 240u; a0_5 = fetch_a(z, row0 + e / 16u, k0 + 0u + e % 16u * 4u); }
+{ let e = t + 288u; a0_6 = fetch_a(z, row0 + e / 16u, k0 + 0u + e % 16u * 4u); }
+{ let e = t + 336u; a0_7 = fetch_a(z, row0 + e / 16u, k0 + 0u + e % 16u * 4u); }
+{ let e = t + 384u; a0_8 = fetch_a(z, row0 + e / 16u, k0 + 0u + e % 16u * 4u); }
+{ let e = t + 432u; a0_9 = fetch_a(z, row0 + e / 16u, k0 + 0u + e % 16u * 4u); }
+{ let e = t + 480u; if e < 512u { a0_10 = fetch_a(z, row0 + e / 16u, k0 + 0u + e % 16u * 4u); } }
+{ let e = t + 0u; b0_0 = fetch_b(z, k0 + 0u + e % 16u * 4u, col0 + e / 16u % 6u * 4u + e / 96u); }
+{ let e = t + 48u; b0_1 = fetch_b(z, k0 + 0u + e % 16u * 4u, col0 + e / 16u % 6u * 4u + e / 96u); }
+{ let e = t + 96u; b0_2 = fetch_b(z, k0 + 0u + e % 16u * 4u, col0 + e / 16u % 6u * 4u + e / 96u); }
+{ let e = t + 144u; b0_3 = fetch_b(z, k0 + 0u + e % 16u * 4u, col0 + e / 16u % 6u * 4u + e / 96u); }
+{ let e = t + 192u; b0_4 = fetch_b(z, k0 + 0u + e % 16u * 4u, col0 + e / 16u % 6u * 4u + e / 96u); }
+{ let e = t + 240u; b0_5 = fetch_b(z, k0 + 0u + e % 16u * 4u, col0 + e / 16u % 6u * 4u + e / 96u); }
+{ let e = t + 288u; b0_6 = fetch_b(z, k0 + 0u + e % 16u * 4u, col0 + e / 16u % 6u * 4u + e / 96u); }
+{ let e = t + 336u; b0_7 = fetch_b(z, k0 + 0u + e % 16u * 4u, col0 + e / 16u % 6u * 4u + e / 96u); }
 for (var i = 0u; i < 1u; i++) {
 {
-let n = i * 2u + 0u;
-let k = k0 + n * 32u;
-{ let e = t + 0u; let s = k + e % 8u * 4u; var y = vec4<f32>(); q0 += measured4(a0_0); y = element4(s, a0_0); tile[0u + e / 8u * 9u + e % 8u] = y; }
-{ let e = t + 64u; let s = k + e % 8u * 4u; var y = vec4<f32>(); q1 += measured4(a0_1); y = element4(s, a0_1); tile[0u + e / 8u * 9u + e % 8u] = y; }
-{ let e = t + 128u; let s = k + e % 8u * 4u; var y = vec4<f32>(); q2 += measured4(a0_2); y = element4(s, a0_2); tile[0u + e / 8u * 9u + e % 8u] = y; }
-{ let e = t + 192u; let s = k + e % 8u * 4u; var y = vec4<f32>(); q3 += measured4(a0_3); y = element4(s, a0_3); tile[0u + e / 8u * 9u + e % 8u] = y; }
-{ let e = t + 0u; tile[288u + e / 8u * 9u + e % 8u] = b0_0; }
-{ let e = t + 64u; tile[288u + e / 8u * 9u + e % 8u] = b0_1; }
-{ let e = t + 128u; tile[288u + e / 8u * 9u + e % 8u] = b0_2; }
-{ let e = t + 192u; tile[288u + e / 8u * 9u + e % 8u] = b0_3; }
+let n = i * 1u + 0u;
+let k = k0 + n * 64u;
+{ let e = t + 0u; let s = k + e % 16u * 4u; var y = vec4<f32>(); q0 += measured4(a0_0); y = element4(s, a0_0); tile[0u + e / 16u * 17u + e % 16u] = y; }
+{ let e = t + 48u; let s = k + e % 16u * 4u; var y = vec4<f32>(); q1 += measured4(a0_1); y = element4(s, a0_1); tile[0u + e / 16u * 17u + e % 16u] = y; }
+{ let e = t + 96u; let s = k + e % 16u * 4u; var y = vec4<f32>(); q2 += measured4(a0_2); y = element4(s, a0_2); tile[0u + e / 16u * 17u + e % 16u] = y; }
+{ let e = t + 144u; let s = k + e % 16u * 4u; var y = vec4<f32>(); q3 += measured4(a0_3); y = element4(s, a0_3); tile[0u + e / 16u * 17u + e % 16u] = y; }
+{ let e = t + 192u; let s = k + e % 16u * 4u; var y = vec4<f32>(); q4 += measured4(a0_4); y = element4(s, a0_4); tile[0u + e / 16u * 17u + e % 16u] = y; }
+{ let e = t + 240u; let s = k + e % 16u * 4u; var y = vec4<f32>(); q5 += measured4(a0_5); y = element4(s, a0_5); tile[0u + e / 16u * 17u + e % 16u] = y; }
+{ let e = t + 288u; let s = k + e % 16u * 4u; var y = vec4<f32>(); q6 += measured4(a0_6); y = element4(s, a0_6); tile[0u + e / 16u * 17u + e % 16u] = y; }
+{ let e = t + 336u; let s = k + e % 16u * 4u; var y = vec4<f32>(); q7 += measured4(a0_7); y = element4(s, a0_7); tile[0u + e / 16u * 17u + e % 16u] = y; }
+{ let e = t + 384u; let s = k + e % 16u * 4u; var y = vec4<f32>(); q8 += measured4(a0_8); y = element4(s, a0_8); tile[0u + e / 16u * 17u + e % 16u] = y; }
+{ let e = t + 432u; let s = k + e % 16u * 4u; var y = vec4<f32>(); q9 += measured4(a0_9); y = element4(s, a0_9); tile[0u + e / 16u * 17u + e % 16u] = y; }
+{ let e = t + 480u; if e < 512u { let s = k + e % 16u * 4u; var y = vec4<f32>(); q10 += measured4(a0_10); y = element4(s, a0_10); tile[0u + e / 16u * 17u + e % 16u] = y; } }
+{ let e = t + 0u; tile[544u + e / 16u * 17u + e % 16u] = b0_0; }
+{ let e = t + 48u; tile[544u + e / 16u * 17u + e % 16u] = b0_1; }
+{ let e = t + 96u; tile[544u + e / 16u * 17u + e % 16u] = b0_2; }
+{ let e = t + 144u; tile[544u + e / 16u * 17u + e % 16u] = b0_3; }
+{ let e = t + 192u; tile[544u + e / 16u * 17u + e % 16u] = b0_4; }
+{ let e = t + 240u; tile[544u + e / 16u * 17u + e % 16u] = b0_5; }
+{ let e = t + 288u; tile[544u + e / 16u * 17u + e % 16u] = b0_6; }
+{ let e = t + 336u; tile[544u + e / 16u * 17u + e % 16u] = b0_7; }
 workgroupBarrier();
-for (var s = 0u; s < 4u; s++) {
-let q = slice * 4u + s;
-let r0_0 = tile[288u + tx * 9u + q];
-let r0_1 = tile[360u + tx * 9u + q];
-let r0_2 = tile[432u + tx * 9u + q];
-let r0_3 = tile[504u + tx * 9u + q];
+for (var s = 0u; s < 8u; s++) {
+let q = slice * 8u + s;
+let r0_0 = tile[544u + tx * 17u + q];
+let r0_1 = tile[646u + tx * 17u + q];
+let r0_2 = tile[748u + tx * 17u + q];
+let r0_3 = tile[850u + tx * 17u + q];
 let s0_0 = vec4<f32>(r0_0.x, r0_1.x, r0_2.x, r0_3.x);
 let s0_1 = vec4<f32>(r0_0.y, r0_1.y, r0_2.y, r0_3.y);
 let s0_2 = vec4<f32>(r0_0.z, r0_1.z, r0_2.z, r0_3.z);
 let s0_3 = vec4<f32>(r0_0.w, r0_1.w, r0_2.w, r0_3.w);
-let a0 = tile[0u + ty * 9u + q];
+let a0 = tile[0u + ty * 17u + q];
 c0_0 = c0_0 + a0.x * s0_0 + a0.y * s0_1 + a0.z * s0_2 + a0.w * s0_3;
-let a1 = tile[36u + ty * 9u + q];
+let a1 = tile[68u + ty * 17u + q];
 c1_0 = c1_0 + a1.x * s0_0 + a1.y * s0_1 + a1.z * s0_2 + a1.w * s0_3;
-let a2 = tile[72u + ty * 9u + q];
+let a2 = tile[136u + ty * 17u + q];
 c2_0 = c2_0 + a2.x * s0_0 + a2.y * s0_1 + a2.z * s0_2 + a2.w * s0_3;
-let a3 = tile[108u + ty * 9u + q];
+let a3 = tile[204u + ty * 17u + q];
 c3_0 = c3_0 + a3.x * s0_0 + a3.y * s0_1 + a3.z * s0_2 + a3.w * s0_3;
-let a4 = tile[144u + ty * 9u + q];
+let a4 = tile[272u + ty * 17u + q];
 c4_0 = c4_0 + a4.x * s0_0 + a4.y * s0_1 + a4.z * s0_2 + a4.w * s0_3;
-let a5 = tile[180u + ty * 9u + q];
+let a5 = tile[340u + ty * 17u + q];
 c5_0 = c5_0 + a5.x * s0_0 + a5.y * s0_1 + a5.z * s0_2 + a5.w * s0_3;
-let a6 = tile[216u + ty * 9u + q];
+let a6 = tile[408u + ty * 17u + q];
 c6_0 = c6_0 + a6.x * s0_0 + a6.y * s0_1 + a6.z * s0_2 + a6.w * s0_3;
-let a7 = tile[252u + ty * 9u + q];
-c7_0 = c7_0 + a7.x * s0_0 + a7.y * s0_1 + a7.z * s0_2 + a7.w * s0_3;
-}
-workgroupBarrier();
-}
-{
-let n = i * 2u + 1u;
-let k = k0 + n * 32u;
-{ let e = t + 0u; let s = k + e % 8u * 4u; var y = vec4<f32>(); q0 += measured4(a1_0); y = element4(s, a1_0); tile[0u + e / 8u * 9u + e % 8u] = y; }
-{ let e = t + 64u; let s = k + e % 8u * 4u; var y = vec4<f32>(); q1 += measured4(a1_1); y = element4(s, a1_1); tile[0u + e / 8u * 9u + e % 8u] = y; }
-{ let e = t + 128u; let s = k + e % 8u * 4u; var y = vec4<f32>(); q2 += measured4(a1_2); y = element4(s, a1_2); tile[0u + e / 8u * 9u + e % 8u] = y; }
-{ let e = t + 192u; let s = k + e % 8u * 4u; var y = vec4<f32>(); q3 += measured4(a1_3); y = element4(s, a1_3); tile[0u + e / 8u * 9u + e % 8u] = y; }
-{ let e = t + 0u; tile[288u + e / 8u * 9u + e % 8u] = b1_0; }
-{ let e = t + 64u; tile[288u + e / 8u * 9u + e % 8u] = b1_1; }
-{ let e = t + 128u; tile[288u + e / 8u * 9u + e % 8u] = b1_2; }
-{ let e = t + 192u; tile[288u + e / 8u * 9u + e % 8u] = b1_3; }
-workgroupBarrier();
-for (var s = 0u; s < 4u; s++) {
-let q = slice * 4u + s;
-let r0_0 = tile[288u + tx * 9u + q];
-let r0_1 = tile[360u + tx * 9u + q];
-let r0_2 = tile[432u + tx * 9u + q];
-let r0_3 = tile[504u + tx * 9u + q];
-let s0_0 = vec4<f32>(r0_0.x, r0_1.x, r0_2.x, r0_3.x);
-let s0_1 = vec4<f32>(r0_0.y, r0_1.y, r0_2.y, r0_3.y);
-let s0_2 = vec4<f32>(r0_0.z, r0_1.z, r0_2.z, r0_3.z);
-let s0_3 = vec4<f32>(r0_0.w, r0_1.w, r0_2.w, r0_3.w);
-let a0 = tile[0u + ty * 9u + q];
-c0_0 = c0_0 + a0.x * s0_0 + a0.y * s0_1 + a0.z * s0_2 + a0.w * s0_3;
-let a1 = tile[36u + ty * 9u + q];
-c1_0 = c1_0 + a1.x * s0_0 + a1.y * s0_1 + a1.z * s0_2 + a1.w * s0_3;
-let a2 = tile[72u + ty * 9u + q];
-c2_0 = c2_0 + a2.x * s0_0 + a2.y * s0_1 + a2.z * s0_2 + a2.w * s0_3;
-let a3 = tile[108u + ty * 9u + q];
-c3_0 = c3_0 + a3.x * s0_0 + a3.y * s0_1 + a3.z * s0_2 + a3.w * s0_3;
-let a4 = tile[144u + ty * 9u + q];
-c4_0 = c4_0 + a4.x * s0_0 + a4.y * s0_1 + a4.z * s0_2 + a4.w * s0_3;
-let a5 = tile[180u + ty * 9u + q];
-c5_0 = c5_0 + a5.x * s0_0 + a5.y * s0_1 + a5.z * s0_2 + a5.w * s0_3;
-let a6 = tile[216u + ty * 9u + q];
-c6_0 = c6_0 + a6.x * s0_0 + a6.y * s0_1 + a6.z * s0_2 + a6.w * s0_3;
-let a7 = tile[252u + ty * 9u + q];
+let a7 = tile[476u + ty * 17u + q];
 c7_0 = c7_0 + a7.x * s0_0 + a7.y * s0_1 + a7.z * s0_2 + a7.w * s0_3;
 }
 workgroupBarrier();
 }
 }
 { let e = t + 0u; tile[e].x = q0; }
-{ let e = t + 64u; tile[e].x = q1; }
-{ let e = t + 128u; tile[e].x = q2; }
-{ let e = t + 192u; tile[e].x = q3; }
+{ let e = t + 48u; tile[e].x = q1; }
+{ let e = t + 96u; tile[e].x = q2; }
+{ let e = t + 144u; tile[e].x = q3; }
+{ let e = t + 192u; tile[e].x = q4; }
+{ let e = t + 240u; tile[e].x = q5; }
+{ let e = t + 288u; tile[e].x = q6; }
+{ let e = t + 336u; tile[e].x = q7; }
+{ let e = t + 384u; tile[e].x = q8; }
+{ let e = t + 432u; tile[e].x = q9; }
+{ let e = t + 480u; if e < 512u { tile[e].x = q10; } }
 workgroupBarrier();
-for (var r = t; r < 32u; r += 64u) {
+for (var r = t; r < 32u; r += 48u) {
 var sum = 0.0;
-for (var g = 0u; g < 8u; g++) { sum += tile[r * 8u + g].x; }
+for (var g = 0u; g < 16u; g++) { sum += tile[r * 16u + g].x; }
 factors[r] = factor(sum);
 }
 workgroupBarrier();
-let cell = slice * 256u + tx;
-tile[cell + (0u + ty) * 8u + 0u] = c0_0;
-tile[cell + (4u + ty) * 8u + 0u] = c1_0;
-tile[cell + (8u + ty) * 8u + 0u] = c2_0;
-tile[cell + (12u + ty) * 8u + 0u] = c3_0;
-tile[cell + (16u + ty) * 8u + 0u] = c4_0;
-tile[cell + (20u + ty) * 8u + 0u] = c5_0;
-tile[cell + (24u + ty) * 8u + 0u] = c6_0;
-tile[cell + (28u + ty) * 8u + 0u] = c7_0;
+let cell = slice * 192u + tx;
+tile[cell + (0u + ty) * 6u + 0u] = c0_0;
+tile[cell + (4u + ty) * 6u + 0u] = c1_0;
+tile[cell + (8u + ty) * 6u + 0u] = c2_0;
+tile[cell + (12u + ty) * 6u + 0u] = c3_0;
+tile[cell + (16u + ty) * 6u + 0u] = c4_0;
+tile[cell + (20u + ty) * 6u + 0u] = c5_0;
+tile[cell + (24u + ty) * 6u + 0u] = c6_0;
+tile[cell + (28u + ty) * 6u + 0u] = c7_0;
 workgroupBarrier();
-for (var e = t; e < 128u; e += 64u) {
-let r = e / 4u;
-let g = e % 4u;
-var at = r * 8u + g;
+for (var e = t; e < 96u; e += 48u) {
+let r = e / 3u;
+let g = e % 3u;
+var at = r * 6u + g;
 var sum = tile[at];
-var other = tile[at + 4u];
+var other = tile[at + 3u];
 for (var s = 1u; s < 2u; s++) {
-at += 256u;
+at += 192u;
 sum += tile[at];
-other += tile[at + 4u];
+other += tile[at + 3u];
 }
 put(out_z, row0 + r, col0 / 2u + g * 4u, sum * factors[r], other * factors[r]);
 }

@@ -82,6 +82,7 @@ fn plan(m: usize, n: usize, k: usize) -> Plan {
         epilogue: None,
         prologue: None,
         halves: false,
+        beside: false,
     };
     let mut tape = Tape::default();
     let load = tape.push(Instr::Load(0), Kind::F);

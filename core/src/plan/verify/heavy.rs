@@ -34,7 +34,7 @@ fn all_f32(operands: &[&Operand]) -> Checked<()> {
 
 impl Checker<'_> {
     pub(super) fn product(&self, w: &Product) -> Checked<()> {
-        let Product { batch, m, n, k, a, b, b_is_weight, out, epilogue, prologue, halves } = w;
+        let Product { batch, m, n, k, a, b, b_is_weight, out, epilogue, prologue, halves, beside: _ } = w;
         let (m, n, k) = (*m, *n, *k);
         let batches = count(batch)?;
         if batches > MOST_BATCHES {

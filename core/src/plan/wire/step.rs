@@ -168,7 +168,7 @@ impl Writer {
     }
 
     fn product(&mut self, w: &Product) {
-        let Product { batch, m, n, k, a, b, b_is_weight, out, epilogue, prologue, halves } = w;
+        let Product { batch, m, n, k, a, b, b_is_weight, out, epilogue, prologue, halves, beside } = w;
         self.sizes(batch);
         [m, n, k].into_iter().for_each(|v| self.size(*v));
         self.operand(a);
@@ -178,6 +178,7 @@ impl Writer {
         self.epilogue(epilogue);
         self.maybe(prologue.as_ref(), Writer::prologue);
         self.flag(*halves);
+        self.flag(*beside);
     }
 
     fn prologue(&mut self, p: &Prologue) {
@@ -360,6 +361,7 @@ impl Reader {
             epilogue: self.epilogue()?,
             prologue: self.maybe(Reader::prologue)?,
             halves: self.flag()?,
+            beside: self.flag()?,
         })
     }
 

@@ -4,7 +4,7 @@
 use crate::device::gpu::wgsl::source::Layouts;
 use crate::error::{Error, Result};
 use crate::expr::{Fold, Instr, Kind, Tape};
-use crate::plan::{Buffer, BufferId, Operand, Place, Plan, Port, Rowwise, Step, Work, verify};
+use crate::plan::{Buffer, BufferId, Operand, Place, Plan, Port, RowResult, Rowwise, Step, Work, verify};
 use crate::tensor::DType;
 use std::collections::HashMap;
 
@@ -49,6 +49,13 @@ pub(super) fn alone(plan: &Plan, step: usize, layouts: &Layouts) -> Result<Alone
         let (name, shape) = ("out".into(), vec![elements]);
         b.made.outputs.push(Port { name, buffer: made, dtype, shape, trainable: false });
         b.known.insert(out, made);
+    }
+    // what it stores beside is a product's cost too
+    for r in beside(work) {
+        if !b.known.contains_key(&r.out.buffer) {
+            let made = b.scratch(DType::F32, plan.buffers[r.out.buffer].elements);
+            b.known.insert(r.out.buffer, made);
+        }
     }
     let mut products = vec![];
     for _ in 0..copies {
@@ -99,8 +106,19 @@ fn operands(work: &mut Work) -> Vec<&mut Operand> {
         Work::Dequantise(from, to) => return vec![from, to],
         _ => return all,
     };
-    all.extend(epilogue.iter_mut().flat_map(|e| &mut e.operands));
+    all.extend(epilogue.iter_mut().flat_map(|e| {
+        let beside = e.also.iter_mut().map(|r| &mut r.out);
+        e.operands.iter_mut().chain(beside)
+    }));
     all
+}
+
+/// What a product stores beside its result.
+fn beside(work: &Work) -> &[RowResult] {
+    match work {
+        Work::Product(w) => w.epilogue.as_ref().map_or(&[], |e| &e.also),
+        _ => &[],
+    }
 }
 
 struct Builder<'a> {
@@ -287,7 +305,12 @@ mod tests {
         let g = graph(DType::F32);
         let (_, y) = g.data().unwrap().outputs[0].clone();
         g.set_loss(g.mean_all(g.mul(y, y)));
-        count += check(&Compiler::for_profile(&profile()).compile_training(&g).unwrap(), "training");
+        let training = Compiler::for_profile(&profile()).compile_training(&g).unwrap();
+        assert!(
+            training.plan().steps.iter().any(|s| !beside(&s.work).is_empty()),
+            "no gate stores its halves"
+        );
+        count += check(&training, "training");
         assert!(count > 100, "{count} products");
     }
 }

@@ -64,6 +64,10 @@ pub struct Wrong {
     pub why: String,
 }
 
+/// Why a product is not measured: what is best by itself takes room from what runs at the same time (on an H200, cuts
+/// found so made a step of training up to 5 % slower).
+const BESIDE: &str = "it runs beside others, of which its own time tells nothing; the rule's";
+
 impl Tuning {
     /// Measures the products of a graph that was compiled for an attached GPU and adds what it finds; `each` is told of
     /// every class of products once it is done, so that the table can be saved on the way. Products that were cut by a
@@ -90,11 +94,20 @@ impl Tuning {
         let all = distinct(classes(plan, limits, precision), if how.again { &[] } else { &known });
         for (done, (step, class, count)) in all.iter().enumerate() {
             how.progress.done(done, all.len());
+            let label = plan.steps[*step].label.clone();
+            let rule = TunedProduct { class: *class, turned: false, cut: None, rule_us: 0.0, us: 0.0 };
+            if class.shape.beside {
+                let failed = Some(BESIDE.to_string());
+                each(
+                    self,
+                    &Measured { product: rule, label, count: *count, tried: 0, wrong: vec![], failed },
+                );
+                continue;
+            }
             let found = alone::alone(plan, *step, &layouts).and_then(|alone| {
                 let bench = Bench::new(&device, (&profile, limits), precision, alone, *class)?;
                 measure(bench, limits, how)
             });
-            let label = plan.steps[*step].label.clone();
             let measured = match found {
                 Ok((product, tried, wrong)) => {
                     self.insert(&profile, product.clone());
@@ -102,10 +115,8 @@ impl Tuning {
                 }
                 Err(e) if is_the_end(&e) => return Err(e),
                 Err(e) => {
-                    let product =
-                        TunedProduct { class: *class, turned: false, cut: None, rule_us: 0.0, us: 0.0 };
                     let failed = Some(e.to_string());
-                    Measured { product, label, count: *count, tried: 0, wrong: vec![], failed }
+                    Measured { product: rule, label, count: *count, tried: 0, wrong: vec![], failed }
                 }
             };
             each(self, &measured);

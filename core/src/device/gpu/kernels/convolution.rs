@@ -35,6 +35,7 @@ pub fn class(w: &Convolution, layouts: &Layouts, precision: Precision) -> Option
         c_vec: plane.is_multiple_of(4) && w.out.offset % 4 == 0,
         norm: false,
         halves: false,
+        beside: false,
     };
     let (a, b) = (products::stored(&w.weight, layouts), products::stored(&w.input, layouts));
     Some(ProductClass { shape, a, b, windows: true, precision })

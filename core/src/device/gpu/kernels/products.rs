@@ -38,6 +38,7 @@ pub fn class(w: &Product, layouts: &Layouts, precision: Precision) -> ProductCla
         k: w.k as u32,
         norm: w.prologue.is_some(),
         halves: w.halves,
+        beside: w.beside,
         a_vec: along(&w.a, &merged.strides[0], 0, w.k, w.m),
         b_vec: along(&w.b, &merged.strides[1], 1, w.k, w.n),
         c_vec: w.n.is_multiple_of(4)

@@ -55,6 +55,8 @@ struct Rung<C> {
     price: f64,
     /// Workgroups that a multiprocessor needs to be busy.
     fill: u32,
+    /// For products that run alone: it is soon done, and takes more room than others for that.
+    alone: bool,
 }
 
 /// Picoseconds that a workgroup takes whatever its work.
@@ -64,6 +66,8 @@ const SECOND: f64 = 6e6;
 const SUM: f64 = 3.0;
 /// By how much a split must be reckoned the better: measured, small gains were none.
 const DOUBT: f64 = 1.3;
+/// Costs that are about the same.
+const ALIKE: f64 = 1.05;
 /// Parts of k at most, and steps that each has at least.
 const PARTS: u32 = 12;
 const STEPS: u32 = 4;
@@ -114,7 +118,7 @@ const fn staged([bm, bn, bk]: [u32; 3], [wm, wn, wk]: [u32; 3], depth: u32, pric
         packed: true,
         shared_limit: 0,
     };
-    Rung { cut, price, fill: 1 }
+    Rung { cut, price, fill: 1, alone: false }
 }
 
 /// Cuts of [`coop`], large to small: tile and longest step, subgroups, steps ahead, price.
@@ -166,16 +170,18 @@ const fn block(
     price: f64,
     fill: u32,
 ) -> Rung<Tiled> {
-    Rung { cut: Tiled { bm, bn, bk, rm, rn, slices, split: 1, depth }, price, fill }
+    Rung { cut: Tiled { bm, bn, bk, rm, rn, slices, split: 1, depth }, price, fill, alone: false }
 }
 
 /// Cuts of [`tiled`], large to small: tile and longest step, block of an invocation, slices, steps ahead, price, fill.
-const TILED: [Rung<Tiled>; 7] = [
+const TILED: [Rung<Tiled>; 9] = [
     block([128, 128, 16], [16, 8], 1, 1, 6.7, 2),
     block([64, 128, 16], [8, 8], 1, 1, 7.2, 2),
     block([64, 64, 16], [8, 4], 1, 1, 8.4, 2),
     block([32, 64, 64], [4, 8], 4, 1, 10.7, 1),
     block([32, 32, 64], [8, 4], 8, 2, 10.3, 1),
+    Rung { alone: true, ..block([32, 24, 64], [8, 4], 16, 3, 11.4, 1) },
+    Rung { alone: true, ..block([32, 16, 64], [4, 8], 8, 2, 9.5, 3) },
     block([16, 32, 64], [4, 8], 8, 1, 11.2, 2),
     block([16, 32, 96], [4, 4], 8, 2, 15.0, 1),
 ];
@@ -188,7 +194,7 @@ pub(super) const LARGE: u32 = 32;
 
 /// The cuts of [`tiled`] that fit, k in as many parts as is best, each with its cost.
 fn register_cuts(shape: &Shape, limits: &Limits) -> Vec<(Tiled, f64)> {
-    let fitted = TILED.iter().filter_map(|rung| {
+    let fitted = TILED.iter().filter(|rung| !(rung.alone && shape.beside)).filter_map(|rung| {
         let mut cut = rung.cut;
         // A short k is not worth adding up many slices.
         while cut.slices > 1 && shape.k < 32 * cut.slices {
@@ -210,8 +216,11 @@ fn register_cuts(shape: &Shape, limits: &Limits) -> Vec<(Tiled, f64)> {
 }
 
 fn in_registers(shape: &Shape, limits: &Limits) -> Option<Choice> {
-    let fitted = register_cuts(shape, limits).into_iter();
-    fitted.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(cut, _)| Choice::Tiled(cut))
+    let fitted = register_cuts(shape, limits);
+    let least = fitted.iter().map(|(_, cost)| *cost).min_by(f64::total_cmp)?;
+    // beside others, of those that cost about the same the largest: they are first in the ladder
+    let enough = if shape.beside { ALIKE * least } else { least };
+    fitted.into_iter().find(|(_, cost)| *cost <= enough).map(|(cut, _)| Choice::Tiled(cut))
 }
 
 /// Every rung that fits, of every kernel, each also with k in as many parts as the rule would make of it.

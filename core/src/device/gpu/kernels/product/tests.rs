@@ -50,6 +50,7 @@ fn shapes() -> impl Iterator<Item = Shape> {
                     c_vec: n.is_multiple_of(4),
                     norm: false,
                     halves: false,
+                    beside: false,
                 }
             })
         })
@@ -120,6 +121,7 @@ fn parts_of_k_cover_it_and_none_is_empty() {
                 c_vec: false,
                 norm: false,
                 halves: false,
+                beside: false,
             };
             let grid = Grid::new(&shape, [32, 32, 32], split);
             let part = grid.trips * 32;
@@ -140,6 +142,7 @@ fn thin_products_read_the_wide_operand_once() {
         c_vec: true,
         norm: false,
         halves: false,
+        beside: false,
     };
     for precision in [Precision::Full, Precision::Fast] {
         assert!(matches!(choose(&shape, &NVIDIA, precision), Choice::Vector(Vector { swap: false, .. })));
@@ -197,6 +200,7 @@ fn cuts_that_suit_no_shape_or_device_are_not_used() {
         c_vec: true,
         norm: false,
         halves: false,
+        beside: false,
     };
     let tiled = |tile, block, slices, split, depth| Cut::Tiled { tile, block, slices, split, depth };
     let coop = |tile, subgroups| Cut::Matrices { tile, subgroups, split: 1, depth: 1 };
@@ -263,6 +267,7 @@ fn a_search_begins_with_tiles_that_fill_the_device() {
         c_vec: true,
         norm: false,
         halves: false,
+        beside: false,
     };
     for (precision, most) in [(Precision::Full, 60), (Precision::Fast, 90)] {
         let all = seeds(&shape, &NVIDIA, precision);
@@ -318,4 +323,22 @@ fn cuts_from_anywhere_are_refused_or_stay_within_the_device() {
         taken += 1;
     }
     assert!(taken > 60 && refused > 1000, "{taken} taken, {refused} refused");
+}
+
+#[test]
+fn beside_others_a_product_is_cut_into_larger_tiles_or_as_it_is_alone() {
+    let mut larger = 0;
+    for (m, n, k) in [(128, 1536, 576), (128, 576, 3072), (576, 1536, 128), (512, 576, 576), (40, 300, 64)] {
+        let [a_vec, b_vec] = [Along::K, Along::Outer];
+        let (c_vec, norm, halves) = (true, false, false);
+        let alone = Shape { batch: 1, m, n, k, a_vec, b_vec, c_vec, norm, halves, beside: false };
+        let tile = |shape: &Shape| match choose(shape, &NVIDIA, Precision::Full) {
+            Choice::Tiled(cut) => cut.bm * cut.bn,
+            other => panic!("{other:?}"),
+        };
+        let (one, other) = (tile(&alone), tile(&Shape { beside: true, ..alone }));
+        assert!(other >= one, "{m}×{n}×{k}: {other} for {one}");
+        larger += usize::from(other > one);
+    }
+    assert!(larger >= 2, "{larger} of 5");
 }
