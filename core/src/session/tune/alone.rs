@@ -275,7 +275,7 @@ mod tests {
         g
     }
 
-    fn check(compiled: &Compiled, what: &str) -> usize {
+    fn check(compiled: &Compiled, what: &str, joined: &mut Vec<(usize, bool)>) -> usize {
         let (plan, limits, precision) = (compiled.plan(), Limits::large(), compiled.kernel_precision());
         let layouts = Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast);
         let all = classes(plan, &limits, precision);
@@ -284,6 +284,17 @@ mod tests {
             let last = *found.products.last().unwrap();
             let own = classes(&found.plan, &limits, precision).into_iter().find(|c| c.0 == last).unwrap().1;
             assert_eq!(own, *class, "{what}: {}", plan.steps[*step].label);
+            // joined weights lie as they do there
+            let run = |plan: &Plan, layouts: &Layouts, step: usize| match &plan.steps[step].work {
+                Work::Product(w) => {
+                    layouts.buffers[w.b.buffer].joined.as_ref().map(|j| (j.parts.len(), j.run))
+                }
+                _ => None,
+            };
+            let lies = Layouts::new(&found.plan, limits.binding, limits.f16, precision == Precision::Fast);
+            let (there, here) = (run(plan, &layouts, *step), run(&found.plan, &lies, last));
+            assert_eq!(here, there, "{what}: {}", plan.steps[*step].label);
+            joined.extend(there);
             // and it has kernels
             found.plan.cuts.push((own, *seeds(&own, &limits).last().unwrap()));
             assert!(!program(&found.plan, &limits, precision).unwrap().texts.is_empty());
@@ -293,13 +304,14 @@ mod tests {
 
     #[test]
     fn a_product_by_itself_is_of_the_class_that_it_is_of_in_its_plan() {
-        let mut count = 0;
+        let (mut count, mut joined) = (0, vec![]);
         for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8] {
             for precision in [Precision::Full, Precision::Fast] {
                 let compiler = Compiler::for_profile(&profile()).with_precision(precision);
                 let what = format!("{dtype}, {precision}");
-                count += check(&compiler.compile(&graph(dtype)).unwrap(), &what);
-                count += check(&compiler.without_fusion().compile(&graph(dtype)).unwrap(), &what);
+                count += check(&compiler.compile(&graph(dtype)).unwrap(), &what, &mut joined);
+                count +=
+                    check(&compiler.without_fusion().compile(&graph(dtype)).unwrap(), &what, &mut joined);
             }
         }
         let g = graph(DType::F32);
@@ -310,7 +322,10 @@ mod tests {
             training.plan().steps.iter().any(|s| !beside(&s.work).is_empty()),
             "no gate stores its halves"
         );
-        count += check(&training, "training");
-        assert!(count > 100, "{count} products");
+        count += check(&training, "training", &mut joined);
+        assert!(
+            count > 100 && joined.contains(&(3, true)),
+            "{count} products, of joined weights: {joined:?}"
+        );
     }
 }
