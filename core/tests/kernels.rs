@@ -3,6 +3,8 @@
 
 #[path = "kernels/cuts.rs"]
 mod cuts;
+#[path = "kernels/once.rs"]
+mod once;
 #[path = "kernels/packed.rs"]
 mod packed;
 

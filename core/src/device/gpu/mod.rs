@@ -21,6 +21,7 @@ mod transfer;
 mod updates;
 pub mod wgsl;
 mod worker;
+mod written;
 
 pub use crate::device::progress::{Profiling, Progress};
 pub use adapters::{Adapter, adapters};

@@ -5,6 +5,7 @@ mod delay;
 use super::kernels::{self, Precision, shared};
 use super::limits::Limits;
 use super::wgsl::source::{Kernel, Layouts, Slot};
+use super::written::{Setting, Texts, Written};
 use crate::error::{Error, Result};
 use crate::plan::memory::{self, Lifetime};
 use crate::plan::{Attention, AttentionGrad, BufferId, Place, Plan, Step, Work};
@@ -90,6 +91,8 @@ pub struct Program {
     pub own: usize,
     /// Look-ups that report bad indices, by their word of the errors.
     pub lookups: Vec<Lookup>,
+    /// How often kernels were written: equal steps share them.
+    pub writings: usize,
 }
 
 /// A kernel with what it waits for.
@@ -109,7 +112,16 @@ struct Node {
 /// # Errors
 /// Work that has no kernel on this device.
 pub fn program(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Program> {
-    written(plan, limits, precision, layouts(plan, limits, precision))
+    written(plan, limits, precision, layouts(plan, limits, precision), false)
+}
+
+/// As [`program`], where every step's kernels are written anew, though others have the same: for tests.
+///
+/// # Errors
+/// As [`program`].
+#[doc(hidden)]
+pub fn program_anew(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Program> {
+    written(plan, limits, precision, layouts(plan, limits, precision), true)
 }
 
 /// As [`program`], for weights whose places are given: none need lie beside another.
@@ -117,15 +129,24 @@ pub fn program(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Pro
 /// # Errors
 /// As [`program`].
 pub fn program_apart(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Program> {
-    written(plan, limits, precision, layouts(plan, limits, precision).apart())
+    written(plan, limits, precision, layouts(plan, limits, precision).apart(), false)
 }
 
-fn layouts(plan: &Plan, limits: &Limits, precision: Precision) -> Layouts {
+/// How a plan's buffers are held.
+pub(crate) fn layouts(plan: &Plan, limits: &Limits, precision: Precision) -> Layouts {
     Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast)
 }
 
-fn written(plan: &Plan, limits: &Limits, precision: Precision, layouts: Layouts) -> Result<Program> {
+fn written(
+    plan: &Plan,
+    limits: &Limits,
+    precision: Precision,
+    layouts: Layouts,
+    anew: bool,
+) -> Result<Program> {
     check_sizes(plan)?;
+    let setting = Setting { layouts: &layouts, limits, precision, cuts: &plan.cuts, anew };
+    let mut written = Written::new(setting);
     let mut lookups: Vec<Lookup> = vec![];
     let mut scratch_sizes: Vec<usize> = vec![];
     let mut lower = |steps: &[Step]| -> Result<Vec<Node>> {
@@ -138,7 +159,7 @@ fn written(plan: &Plan, limits: &Limits, precision: Precision, layouts: Layouts)
             }
             let report = lookups.len().saturating_sub(1);
             reports.push(report);
-            let made = kernels::kernels(&s.work, report, &layouts, limits, precision, &plan.cuts)?;
+            let made = written.kernels(&s.work, report)?;
             let first = scratch_sizes.len();
             scratch_sizes.extend(made.scratch);
             let count = made.kernels.len();
@@ -157,11 +178,12 @@ fn written(plan: &Plan, limits: &Limits, precision: Precision, layouts: Layouts)
         // of what runs side by side, what takes long begins first: begun last, it would run on alone
         nodes.sort_by_key(|n| (n.level, std::cmp::Reverse(depth(&steps[n.step].work))));
         if plan.shares_dispatches {
-            share(&mut nodes, steps, &reports, &layouts, limits);
+            share(&mut nodes, steps, &reports, limits, &mut written);
         }
         Ok(nodes)
     };
     let (once, steps) = (lower(&plan.once)?, lower(&plan.steps)?);
+    let writings = written.count;
     let mut texts = Texts::default();
     let mut p = Program {
         texts: vec![],
@@ -173,8 +195,9 @@ fn written(plan: &Plan, limits: &Limits, precision: Precision, layouts: Layouts)
         own: 0,
         lookups,
         layouts,
+        writings,
     };
-    p.texts = texts.all;
+    p.texts = texts.all();
     place(&mut p, plan, &once, &steps, &scratch_sizes, limits.binding);
     Ok(p)
 }
@@ -305,7 +328,13 @@ fn sharing(nodes: &[Node], steps: &[Step], limits: &Limits) -> Vec<bool> {
 }
 
 /// Joins kernels of a level that may share a dispatch.
-fn share(nodes: &mut Vec<Node>, steps: &[Step], reports: &[usize], layouts: &Layouts, limits: &Limits) {
+fn share(
+    nodes: &mut Vec<Node>,
+    steps: &[Step],
+    reports: &[usize],
+    limits: &Limits,
+    written: &mut Written<'_>,
+) {
     let mut all: Vec<Node> = Vec::with_capacity(nodes.len());
     // the level's dispatches that more can join
     let mut open: Vec<usize> = vec![];
@@ -323,7 +352,7 @@ fn share(nodes: &mut Vec<Node>, steps: &[Step], reports: &[usize], layouts: &Lay
             let own: Vec<usize> = [&[there.step], there.others.as_slice(), &[n.step]].concat();
             let works: Vec<_> = own.iter().map(|&s| (&steps[s].work, reports[s])).collect();
             let fits = shared::may_join(&there.kernel, &n.kernel);
-            Some((*at, fits.then(|| shared::joined(&works, layouts, limits)).flatten()?))
+            Some((*at, fits.then(|| written.joined(&works)).flatten()?))
         };
         match open.iter().find_map(joins) {
             Some((at, kernel)) => {
@@ -337,21 +366,6 @@ fn share(nodes: &mut Vec<Node>, steps: &[Step], reports: &[usize], layouts: &Lay
         }
     }
     *nodes = all;
-}
-
-#[derive(Default)]
-struct Texts {
-    known: HashMap<String, usize>,
-    all: Vec<String>,
-}
-
-impl Texts {
-    fn number(&mut self, text: &str) -> usize {
-        *self.known.entry(text.to_string()).or_insert_with(|| {
-            self.all.push(text.to_string());
-            self.all.len() - 1
-        })
-    }
 }
 
 fn dispatches(nodes: &[Node], steps: &[Step], texts: &mut Texts) -> Vec<Dispatch> {

@@ -14,6 +14,10 @@ impl Writer {
         // which nodes of a graph it came from means nothing without the graph
         let Step { work, label, nodes: _ } = step;
         self.text(label);
+        self.work(work);
+    }
+
+    pub(crate) fn work(&mut self, work: &Work) {
         match work {
             Work::Rowwise(w) => {
                 self.byte(0);
@@ -65,9 +69,9 @@ impl Writer {
         }
     }
 
-    fn operand(&mut self, operand: &Operand) {
+    pub(crate) fn operand(&mut self, operand: &Operand) {
         let Operand { buffer, dtype, offset, strides } = operand;
-        self.size(*buffer);
+        self.id(*buffer);
         self.code(*dtype);
         self.signed(*offset);
         self.list(strides, |w, s| w.signed(*s));
@@ -133,7 +137,7 @@ impl Writer {
         }
     }
 
-    fn rowwise(&mut self, w: &Rowwise) {
+    pub(crate) fn rowwise(&mut self, w: &Rowwise) {
         let Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, also } = w;
         self.sizes(domain);
         self.list(reduced, |w, r| w.flag(*r));

@@ -3,16 +3,41 @@
 use super::ALIGN;
 use super::codes::Coded;
 use crate::error::{Error, Result};
-use crate::plan::{Buffer, Gradient, Place, Plan, Port, StatePort};
+use crate::plan::{Buffer, BufferId, Gradient, Place, Plan, Port, StatePort};
 use crate::tensor::DType;
 
 /// Bytes that grow.
 #[derive(Default)]
 pub(crate) struct Writer {
     pub(crate) out: Vec<u8>,
+    /// Where buffers are written as the order in which they came up: which they are.
+    met: Option<Vec<BufferId>>,
 }
 
 impl Writer {
+    /// One that writes buffers by the order in which they come up: steps that do the same with others are the same bytes.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn by_order() -> Writer {
+        Writer { out: vec![], met: Some(vec![]) }
+    }
+
+    /// The buffers that came up, in order, of a writer [`by_order`](Writer::by_order).
+    #[cfg(feature = "gpu")]
+    pub(crate) fn met(&self) -> &[BufferId] {
+        self.met.as_deref().unwrap_or_default()
+    }
+
+    /// A buffer's number.
+    pub(crate) fn id(&mut self, buffer: BufferId) {
+        let number = self.met.as_mut().map_or(buffer, |met| {
+            met.iter().position(|b| *b == buffer).unwrap_or_else(|| {
+                met.push(buffer);
+                met.len() - 1
+            })
+        });
+        self.size(number);
+    }
+
     pub(crate) fn byte(&mut self, v: u8) {
         self.out.push(v);
     }

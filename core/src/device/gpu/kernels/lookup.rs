@@ -14,6 +14,8 @@ use crate::tensor::{DType, contiguous_strides};
 pub const THREADS: usize = 64;
 /// Indices up to which a thread looks through all of them for those equal to its own.
 const SEARCH: usize = 2048;
+/// What a report begins with; the errors' name and the word in brackets follow.
+const REPORTS: &str = "atomicMin(&";
 
 /// The kernels of a look-up; bad indices are reported in the `report`-th word of the errors.
 pub fn kernels(w: &IndexWork, report: usize, layouts: &Layouts, limits: &Limits) -> Vec<Kernel> {
@@ -34,6 +36,24 @@ pub fn kernels(w: &IndexWork, report: usize, layouts: &Layouts, limits: &Limits)
 /// A put in place in a kernel that it may share with other steps; the names of its functions end in `tag`.
 pub fn put(source: &mut Source<'_>, w: &IndexWork, report: usize, layouts: &Layouts, tag: &str) -> Share {
     Lookup::new(&halves(w), report, layouts, tag).write(source)
+}
+
+/// A kernel's text as it is where its look-ups report in other words of the errors: in place of `now[i]`, in `then[i]`.
+pub fn reporting(text: &str, now: &[usize], then: &[usize]) -> String {
+    let mut all = String::with_capacity(text.len() + 8);
+    let mut rest = text;
+    while let Some(at) = rest.find(REPORTS) {
+        let (before, after) = rest.split_at(at + REPORTS.len());
+        let opens = after.find('[').map_or(0, |i| i + 1);
+        let digits = after[opens..].find(']').map_or(opens, |i| opens + i);
+        let word = after[opens..digits].parse().ok();
+        let other = now.iter().position(|n| Some(*n) == word).and_then(|i| then.get(i));
+        all += before;
+        all += &after[..opens];
+        all += &other.map_or(after[opens..digits].to_string(), usize::to_string);
+        rest = &after[digits..];
+    }
+    all + rest
 }
 
 /// 64-bit elements move as two of 32.
@@ -110,7 +130,7 @@ impl<'a> Lookup<'a> {
         self.index_function(source);
         let errors = source.bind(Slot::Errors, View::Atomic, true);
         format!(
-            "var k = index{}({position});\nif (k >= {}u) {{ atomicMin(&{errors}[{}], {position}); k = 0u; }}\n",
+            "var k = index{}({position});\nif (k >= {}u) {{ {REPORTS}{errors}[{}], {position}); k = 0u; }}\n",
             self.tag, self.limit, self.report
         )
     }

@@ -6,7 +6,7 @@ mod convolution;
 mod dequantise;
 mod epilogue;
 mod fold;
-mod lookup;
+pub mod lookup;
 mod pool;
 pub mod product;
 mod products;

@@ -4,6 +4,7 @@ use super::joined::{self, Joined};
 use super::{inline, math};
 use crate::plan::{Buffer, BufferId, Operand, Place, Plan, Rowwise, Work};
 use crate::tensor::DType;
+use std::sync::Arc;
 
 /// How a plan's buffers lie in the device's memory.
 #[derive(Debug, Clone)]
@@ -227,8 +228,8 @@ pub struct Binding {
 /// A kernel: one dispatch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kernel {
-    /// WGSL with an entry point `main`.
-    pub text: String,
+    /// WGSL with an entry point `main`; equal steps share it.
+    pub text: Arc<str>,
     /// What it binds, in order.
     pub bindings: Vec<Binding>,
     /// Workgroups.
@@ -536,6 +537,6 @@ impl<'a> Source<'a> {
             all.push('\n');
         }
         all += text;
-        Kernel { text: all, bindings: self.bindings, groups }
+        Kernel { text: all.into(), bindings: self.bindings, groups }
     }
 }
