@@ -9,6 +9,7 @@ pub mod gpu;
 #[cfg(not(feature = "gpu"))]
 #[path = "no_gpu.rs"]
 pub mod gpu;
+pub(crate) mod holding;
 mod life;
 mod optimizer;
 mod progress;

@@ -5,6 +5,7 @@ use super::Compiler;
 use super::compiler::Lowered;
 use super::origins::{Origins, Source};
 use super::outline::outline;
+use super::treatment::{Treatment, treatment};
 use crate::device::Memory;
 use crate::device::forecast::{Forecast, Launch, forecast};
 use crate::error::Result;
@@ -28,6 +29,8 @@ pub struct Explanation {
     pub changes: Vec<Change>,
     /// What runs in a step, in order; what repeats is told once.
     pub segments: Vec<Segment>,
+    /// What becomes of the weights before the first step.
+    pub weights: Treatment,
     /// Why the optimiser left the graph as it came, if it did.
     pub problem: Option<String>,
 }
@@ -124,6 +127,7 @@ impl Compiler {
             after: figures(&lowered, &seen)?,
             changes: changes(&lowered.origins),
             segments: segments(&lowered, &plan, &seen)?,
+            weights: treatment(&plan, profile, kernels),
             problem: lowered.report.problem,
         })
     }

@@ -19,6 +19,7 @@ mod run;
 mod state;
 mod summary;
 mod train;
+mod treatment;
 #[cfg(all(feature = "compiler", feature = "gpu"))]
 mod tune;
 #[cfg(feature = "compiler")]
@@ -40,6 +41,7 @@ pub use parameters::Parameters;
 pub use run::{OutputKey, Session};
 pub use summary::MemorySummary;
 pub use train::Batches;
+pub use treatment::{Applied, Count, MadeOfWeights, Transformation, TreatedWeight, Treatment, WeightPart};
 #[cfg(all(feature = "compiler", feature = "gpu"))]
 pub use tune::{Measure, Measured, Wrong};
 

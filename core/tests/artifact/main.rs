@@ -9,3 +9,4 @@ mod hostile;
 mod models;
 mod refusals;
 mod round_trip;
+mod treatment;

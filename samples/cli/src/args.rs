@@ -238,6 +238,9 @@ pub struct Inspect {
     /// A safetensors file, an index of shards, a model folder, or an artifact
     #[arg(value_name = "FILE|DIR")]
     pub path: PathBuf,
+    /// Of an artifact: what becomes of each weight at init
+    #[arg(long)]
+    pub weights: bool,
 }
 
 #[derive(clap::Args)]

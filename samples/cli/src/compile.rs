@@ -3,6 +3,7 @@
 use crate::args::{Compile, Options};
 use crate::failure::{Failure, Result};
 use crate::output::{bytes, time};
+use crate::treatment;
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -65,6 +66,9 @@ pub fn compile(args: &Compile, options: &Options, out: &mut dyn Write) -> Result
         args.out.display(),
         bytes(size)
     )?;
+    for (name, found) in artifact.treatments() {
+        writeln!(out, "{name}: {}", treatment::summary(&found))?;
+    }
     Ok(())
 }
 

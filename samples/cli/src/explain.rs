@@ -4,6 +4,7 @@ use crate::args::{Compile, Explain, Options, leaving_out};
 use crate::compile::{Part as Compiling, parts, profile};
 use crate::failure::{Failure, Result};
 use crate::output::{bytes, grouped, note, table, time};
+use crate::treatment;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
@@ -116,7 +117,7 @@ fn print(part: &Compiling, e: &Explanation, out: &mut dyn Write) -> Result<()> {
         row("estimated time a step", &|f| microseconds(f.microseconds)),
     ];
     table(out, &rows, &[1, 2])?;
-    writeln!(out)?;
+    writeln!(out, "{}\n", treatment::summary(&e.weights))?;
     let change = |c: &weft::optimise::Change| {
         vec![
             format!("× {}", c.count),
@@ -192,6 +193,7 @@ fn as_json(part: &Compiling, e: &Explanation) -> Value {
         "before": figures(&e.before), "after": figures(&e.after),
         "changes": e.changes.iter().map(change).collect::<Vec<_>>(),
         "segments": e.segments.iter().map(segment).collect::<Vec<_>>(),
+        "weights": treatment::as_json(&e.weights),
         "problem": e.problem,
     })
 }

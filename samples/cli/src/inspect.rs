@@ -1,8 +1,9 @@
 //! `weft inspect`: what a weights file or model folder holds, from headers alone, and the memory it needs.
 
 use crate::args::{Inspect, Options, Place};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::{bytes, grouped, shortened, table};
+use crate::treatment;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
@@ -24,7 +25,10 @@ struct Architecture {
 
 pub fn inspect(args: &Inspect, options: &Options, out: &mut dyn Write) -> Result<()> {
     if crate::run::is_artifact(&args.path) {
-        return artifact(&args.path, options, out);
+        return artifact(&args.path, args.weights, options, out);
+    }
+    if args.weights {
+        return Err(Failure::Usage("--weights tells what an artifact does with its weights".into()));
     }
     let place = options.open()?;
     let found = weft::load::inspect(&args.path)?;
@@ -37,7 +41,7 @@ pub fn inspect(args: &Inspect, options: &Options, out: &mut dyn Write) -> Result
 }
 
 /// An artifact: its graphs, what they are for, the weights they want.
-fn artifact(path: &Path, options: &Options, out: &mut dyn Write) -> Result<()> {
+fn artifact(path: &Path, each_weight: bool, options: &Options, out: &mut dyn Write) -> Result<()> {
     let found = Artifact::inspect(path)?;
     let Some(profile) = found.profile() else { return Ok(()) };
     let weights = found.weights();
@@ -52,7 +56,7 @@ fn artifact(path: &Path, options: &Options, out: &mut dyn Write) -> Result<()> {
             Ok(json!({
                 "name": name, "inputs": ports(c.inputs()), "outputs": ports(c.outputs()),
                 "training": !c.plan().gradients.is_empty(), "precision": c.precision().to_string(),
-                "bytes": c.memory_summary().total_bytes,
+                "bytes": c.memory_summary().total_bytes, "at_init": treatment::as_json(&c.treatment()),
             }))
         };
         let graphs: Vec<Value> = found.names().map(graph).collect::<weft::error::Result<_>>()?;
@@ -78,8 +82,15 @@ fn artifact(path: &Path, options: &Options, out: &mut dyn Write) -> Result<()> {
     let elements: usize = weights.iter().map(|w| w.ty.elements()).sum();
     writeln!(out, "\nfor {} ({})", profile.name, profile.kind.name())?;
     writeln!(out, "wants {} weights, {} parameters", weights.len(), grouped(elements))?;
+    for (name, found) in found.treatments() {
+        writeln!(out, "{name}: {}", treatment::summary(&found))?;
+    }
     for (key, value) in found.metadata() {
         writeln!(out, "metadata {key}: {}", shortened(value, 90))?;
+    }
+    for (name, found) in found.treatments().filter(|_| each_weight) {
+        writeln!(out, "\nweights of {name}")?;
+        table(out, &treatment::rows(&found), &[3])?;
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod random;
 mod run;
 mod search;
 mod train_digits;
+mod treatment;
 mod tune;
 
 use args::{Args, Command};

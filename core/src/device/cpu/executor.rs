@@ -292,7 +292,7 @@ impl Executor {
 
     /// Sizes of the memory it allocated.
     pub fn sizes(&self) -> Vec<usize> {
-        let own = self.steps.iter().map(|s| match &s.kernel {
+        let own = self.once.iter().chain(&self.steps).map(|s| match &s.kernel {
             Kernel::Product(p) => p.own_bytes(),
             _ => 0,
         });

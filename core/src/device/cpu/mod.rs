@@ -19,7 +19,7 @@ mod update;
 pub mod vmath;
 
 pub(crate) use executor::Executor;
-pub(crate) use parameters::{Store, StoredParameter};
+pub(crate) use parameters::{Store, StoredParameter, packed_bytes};
 pub(crate) use update::{Moments, update};
 
 use super::{DeviceInfo, DeviceKind};

@@ -2,6 +2,7 @@
 
 use super::buffer::Buffer;
 use super::gemm::{BElements, BSource, Format, PackedB};
+use super::isa::isa;
 use super::threads::ThreadPool;
 use crate::device::lock;
 use crate::error::{Error, Result};
@@ -142,6 +143,16 @@ impl Store {
         let packed = known.values().map(|(_, p)| p.bytes());
         self.parameters.iter().map(|p| p.bytes().len()).chain(packed).collect()
     }
+}
+
+/// Bytes of the packed form of a weight of that dtype and size, on this processor.
+pub fn packed_bytes(dtype: DType, k: usize, n: usize) -> usize {
+    let format = match dtype {
+        DType::F16 => Format::F16,
+        DType::BF16 => Format::Bf16,
+        _ => Format::F32,
+    };
+    PackedB::size(isa(), k, n, format)
 }
 
 /// Packs a weight for products.

@@ -15,7 +15,7 @@
 
 mod form;
 
-use super::{Compiled, Parameters, Session};
+use super::{Compiled, Parameters, Session, Treatment};
 use crate::device::Device;
 use crate::device::gpu::Progress;
 use crate::error::{Error, Result};
@@ -38,7 +38,7 @@ pub struct Weight {
     /// Whether some graph trains it.
     pub trainable: bool,
     /// What is done to the tensor of the file before it is this weight, in order: names and what they take. None for
-    /// now.
+    /// now; what the graphs do with it then is their [`treatment`](Compiled::treatment).
     pub transformations: Vec<(String, String)>,
 }
 
@@ -123,6 +123,11 @@ impl Artifact {
             all[i].trainable |= port.trainable;
         }
         all
+    }
+
+    /// What becomes of the weights of each graph before its first step: see [`Compiled::treatment`].
+    pub fn treatments(&self) -> impl Iterator<Item = (&str, Treatment)> {
+        self.graphs.iter().map(|(name, compiled)| (name.as_str(), compiled.treatment()))
     }
 
     /// The caller's own texts.

@@ -107,6 +107,16 @@ fn a_llama_folder_compiles_to_its_graphs() {
     assert_eq!(names, ["prefill-1x4", "train-1x4", "prefill-1x7", "train-1x7", "decode-7"]);
     let told = weft(&["inspect", &artifact, "--json"]).json();
     assert_eq!(told["graphs"][1]["training"], true);
+    // what becomes of the weights: a line a graph, all of each with --weights and in JSON
+    let weights = told["graphs"][0]["at_init"]["weights"].as_array().unwrap();
+    let query = weights.iter().find(|w| w["name"] == "model.layers.0.self_attn.q_proj.weight").unwrap();
+    assert_eq!(query["at_init"][0]["how"], "packed");
+    assert!(query["at_init"][0]["bytes"].as_u64().unwrap() > 0);
+    let told = weft(&["inspect", &artifact, "--weights"]).out;
+    for part in ["prefill-1x4: of ", " packed", "weights of train-1x7", "model.norm.weight f32"] {
+        assert!(told.contains(part), "{part} is missing in\n{told}");
+    }
+    weft(&["inspect", &model, "--weights"]).says(2, &["--weights", "artifact"]);
     let timed =
         weft(&["bench", "--artifact", &artifact, "--seconds", "0", "--device", "cpu", "--json"]).json();
     assert!(timed["median_ms"].as_f64().unwrap() > 0.0 && timed["runs"].as_u64().unwrap() >= 20);

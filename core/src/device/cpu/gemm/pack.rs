@@ -64,7 +64,8 @@ impl PackedB {
         Ok(Self { buffer: Buffer::try_new(size).ok_or(size)?, isa, k, n, format })
     }
 
-    fn size(isa: Isa, k: usize, n: usize, format: Format) -> usize {
+    /// Bytes of a packed B[k, n].
+    pub fn size(isa: Isa, k: usize, n: usize, format: Format) -> usize {
         n.next_multiple_of(kernels(isa).nr) * k * format.bytes()
     }
 

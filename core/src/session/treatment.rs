@@ -1,0 +1,410 @@
+//! What becomes of each weight before the first step: which are read as they are, and what is made of the others. All of
+//! it is read off the plan and the device's profile, so that it is what a session does; artifacts store nothing of it.
+
+use super::Compiled;
+use crate::device::holding::{Holding, holding};
+use crate::expr::Instr;
+use crate::plan::{BufferId, Operand, Place, Plan, Rowwise, Step, Work};
+use crate::profile::{DeviceProfile, Precision};
+use crate::tensor::{DType, TensorType};
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// What is done with a weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transformation {
+    /// Steps read it as it is.
+    AsItIs,
+    /// It is laid in memory beside others, which are read with it as one.
+    Beside {
+        /// The others.
+        with: Vec<String>,
+    },
+    /// It is copied, or a part of it.
+    Copied,
+    /// It is stored by another axis.
+    Turned,
+    /// Its elements are stored as another type.
+    Converted {
+        /// The type in the file.
+        from: DType,
+        /// The type it is read as.
+        to: DType,
+    },
+    /// It becomes a part of a larger one.
+    Joined {
+        /// The other weights in it.
+        with: Vec<String>,
+        /// Which part.
+        part: WeightPart,
+    },
+    /// Something is computed from it that stands for it.
+    Folded {
+        /// The other weights that it is computed from.
+        with: Vec<String>,
+    },
+    /// It is laid out in the panels that a CPU's products read.
+    Packed,
+}
+
+/// A part of a joined weight, from up to before which of how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WeightPart {
+    /// What is counted.
+    pub of: Count,
+    /// The first.
+    pub from: usize,
+    /// One past the last.
+    pub to: usize,
+    /// How many the whole has.
+    pub all: usize,
+}
+
+/// What a [`WeightPart`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// Rows as they lie in memory.
+    Rows,
+    /// Columns as they lie in memory.
+    Columns,
+    /// Elements as they lie in memory.
+    Elements,
+}
+
+/// A transformation of a weight, with whose work it is and what it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// What is done.
+    pub how: Transformation,
+    /// The names of the graph's nodes that it is done for; none for what is read as it is.
+    pub by: String,
+    /// Bytes that a session holds of the result beside the weight: for a part of what is joined those of the part, for
+    /// what is computed from several weights those of the whole.
+    pub bytes: usize,
+}
+
+/// A weight with what is done with it, in order; nothing where no step reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreatedWeight {
+    /// Its name.
+    pub name: String,
+    /// Dtype and shape in the file.
+    pub ty: TensorType,
+    /// Whether training may change it.
+    pub trainable: bool,
+    /// What is done.
+    pub applied: Vec<Applied>,
+}
+
+/// A value that is made of weights at init and stays, packed forms among them. All are made anew when a weight changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeOfWeights {
+    /// The names of the graph's nodes whose work it is.
+    pub by: String,
+    /// The weights in it.
+    pub weights: Vec<String>,
+    /// Whether it is the panels of a CPU's products.
+    pub packed: bool,
+    /// Bytes that it takes, each value's once.
+    pub bytes: usize,
+}
+
+/// What becomes of a compiled graph's weights before the first step; see [`Compiled::treatment`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Treatment {
+    /// Every weight once, in the graph's order.
+    pub weights: Vec<TreatedWeight>,
+    /// What is made of them.
+    pub made: Vec<MadeOfWeights>,
+}
+
+impl Treatment {
+    /// Bytes that a session holds of weights beside the weights themselves.
+    pub fn bytes(&self) -> usize {
+        self.made.iter().map(|m| m.bytes).sum()
+    }
+}
+
+impl Compiled {
+    /// What becomes of each weight before the first step: whether it is read as it is, converted, joined with others,
+    /// folded into something else, turned or packed, for which nodes, and what that takes. It is told for the profile that
+    /// the graph was compiled for; packed forms are as large as they are on the processor that this runs on.
+    pub fn treatment(&self) -> Treatment {
+        treatment(&self.plan, &self.profile, self.kernel_precision())
+    }
+}
+
+pub(super) fn treatment(plan: &Plan, profile: &DeviceProfile, precision: Precision) -> Treatment {
+    let held = holding(plan, profile, precision);
+    let mut look = Look::new(plan, &held);
+    plan.once.iter().for_each(|step| look.at_init(step));
+    for panels in &held.panels {
+        for p in look.of[panels.buffer].clone() {
+            look.apply(p, Transformation::Packed, &panels.label, panels.bytes);
+        }
+    }
+    look.as_they_are();
+    Treatment { made: look.made(), weights: look.weights }
+}
+
+/// What is found while a plan is looked through.
+struct Look<'a> {
+    plan: &'a Plan,
+    held: &'a Holding,
+    /// The parameters that each buffer is made of.
+    of: Vec<BTreeSet<usize>>,
+    /// How many steps at init write each buffer.
+    writers: Vec<usize>,
+    weights: Vec<TreatedWeight>,
+}
+
+impl<'a> Look<'a> {
+    fn new(plan: &'a Plan, held: &'a Holding) -> Look<'a> {
+        let parameter = |place: &Place| match place {
+            Place::Parameter(p) => BTreeSet::from([*p]),
+            _ => BTreeSet::new(),
+        };
+        let mut of: Vec<BTreeSet<usize>> = plan.buffers.iter().map(|b| parameter(&b.place)).collect();
+        let mut writers = vec![0; plan.buffers.len()];
+        for step in &plan.once {
+            let mut from = BTreeSet::new();
+            step.work.for_each_operand(|o, written| match written {
+                true => {
+                    of[o.buffer].extend(&from);
+                    writers[o.buffer] += 1;
+                }
+                false => from.extend(of[o.buffer].iter().copied()),
+            });
+        }
+        let weight = |p: &crate::plan::Port| TreatedWeight {
+            name: p.name.clone(),
+            ty: TensorType::new(p.dtype, p.shape.clone()),
+            trainable: p.trainable,
+            applied: vec![],
+        };
+        Look { plan, held, of, writers, weights: plan.parameters.iter().map(weight).collect() }
+    }
+
+    fn apply(&mut self, parameter: usize, how: Transformation, by: &str, bytes: usize) {
+        self.weights[parameter].applied.push(Applied { how, by: by.into(), bytes });
+    }
+
+    /// The names of the parameters in a set but for some.
+    fn names(&self, all: &BTreeSet<usize>, but: &BTreeSet<usize>) -> Vec<String> {
+        all.difference(but).map(|&p| self.plan.parameters[p].name.clone()).collect()
+    }
+
+    /// What a step that runs once does with the weights that it reads, themselves or what is made of them.
+    fn at_init(&mut self, step: &Step) {
+        let mut read: BTreeSet<BufferId> = BTreeSet::new();
+        let mut out = None;
+        step.work.for_each_operand(|o, written| match written {
+            true => out = Some(o.clone()),
+            false => drop(read.insert(o.buffer)),
+        });
+        let Some(out) = out else { return };
+        let from: BTreeSet<usize> = read.iter().flat_map(|b| self.of[*b].iter().copied()).collect();
+        let (to, whole) = (self.plan.buffers[out.buffer].dtype, self.held.bytes[out.buffer]);
+        let joined = self.writers[out.buffer] > 1;
+        let part = joined.then(|| part(&step.work, &out, self.plan));
+        let elements = self.plan.buffers[out.buffer].elements.max(1);
+        let bytes = part.map_or(whole, |(_, n)| (whole as u128 * n as u128 / elements as u128) as usize);
+        let others = self.names(&self.of[out.buffer], &from);
+        for &p in &from {
+            let mut done: Vec<Transformation> = vec![];
+            match copied(&step.work) {
+                Some(source) => {
+                    let dtype = self.plan.buffers[source.buffer].dtype;
+                    if dtype != to {
+                        done.push(Transformation::Converted { from: dtype, to });
+                    }
+                    if turns(&step.work, source, &out) {
+                        done.push(Transformation::Turned);
+                    }
+                }
+                None => done.push(Transformation::Folded { with: self.names(&from, &BTreeSet::from([p])) }),
+            }
+            if let Some((part, _)) = part {
+                done.push(Transformation::Joined { with: others.clone(), part });
+            }
+            if done.is_empty() {
+                done.push(Transformation::Copied);
+            }
+            // all of these are one value
+            let last = done.len() - 1;
+            for (i, how) in done.into_iter().enumerate() {
+                self.apply(p, how, &step.label, if i == last { bytes } else { 0 });
+            }
+        }
+    }
+
+    /// Weights that steps read themselves.
+    fn as_they_are(&mut self) {
+        let mut read = BTreeSet::new();
+        for step in &self.plan.steps {
+            // a concatenation that is never made, since its parts lie beside each other
+            let mut adjoined = false;
+            step.work.for_each_operand(|o, written| adjoined |= written && self.held.adjoined[o.buffer]);
+            let packed = |o: &Operand| match &step.work {
+                Work::Product(p) => p.b_is_weight && p.b == *o && self.is_packed(o.buffer),
+                _ => false,
+            };
+            step.work.for_each_operand(|o, written| {
+                if let (false, false, Place::Parameter(p)) =
+                    (written, adjoined, &self.plan.buffers[o.buffer].place)
+                    && !packed(o)
+                {
+                    read.insert(*p);
+                }
+            });
+        }
+        for run in &self.held.together {
+            let all: BTreeSet<usize> = run.iter().copied().collect();
+            for &p in run {
+                let with = self.names(&all, &BTreeSet::from([p]));
+                self.apply(p, Transformation::Beside { with }, "", 0);
+            }
+        }
+        read.into_iter().for_each(|p| self.apply(p, Transformation::AsItIs, "", 0));
+    }
+
+    fn is_packed(&self, buffer: BufferId) -> bool {
+        self.held.panels.iter().any(|p| p.buffer == buffer)
+    }
+
+    /// What is made of weights: values of steps that run once, and packed forms.
+    fn made(&self) -> Vec<MadeOfWeights> {
+        let none = BTreeSet::new();
+        let mut labels: Vec<Vec<&str>> = vec![vec![]; self.plan.buffers.len()];
+        for step in &self.plan.once {
+            step.work.for_each_operand(|o, written| {
+                if written {
+                    labels[o.buffer].push(&step.label);
+                }
+            });
+        }
+        let value = |(id, labels): (usize, Vec<&str>)| {
+            let weights = self.names(&self.of[id], &none);
+            let made =
+                MadeOfWeights { by: labels.join(" & "), weights, packed: false, bytes: self.held.bytes[id] };
+            (!labels.is_empty() && !self.of[id].is_empty()).then_some(made)
+        };
+        let values = labels.into_iter().enumerate().filter_map(value);
+        let panels = self.held.panels.iter().filter(|p| !self.of[p.buffer].is_empty());
+        let panels = panels.map(|p| MadeOfWeights {
+            by: p.label.clone(),
+            weights: self.names(&self.of[p.buffer], &none),
+            packed: true,
+            bytes: p.bytes,
+        });
+        values.chain(panels).collect()
+    }
+}
+
+/// What a step reads that only copies it.
+fn copied(work: &Work) -> Option<&Operand> {
+    match work {
+        Work::Dequantise(from, _) => Some(from),
+        Work::Rowwise(Rowwise { operands, tape, reductions, also, .. }) => {
+            let moves = |(i, _): &(Instr, _)| matches!(i, Instr::Load(_) | Instr::Cast(..));
+            let copies = reductions.is_empty() && also.is_empty() && tape.code.iter().all(moves);
+            operands.first().filter(|_| copies && operands.len() == 1)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a copy's elements lie by other axes than its source's.
+fn turns(work: &Work, from: &Operand, to: &Operand) -> bool {
+    let Work::Rowwise(w) = work else { return false };
+    let walked = |a: &usize| w.domain[*a] != 1 && from.strides[*a] != 0;
+    let mut axes: Vec<usize> = (0..w.domain.len()).filter(walked).collect();
+    axes.sort_by_key(|&a| std::cmp::Reverse(to.strides[a]));
+    axes.windows(2).any(|pair| from.strides[pair[0]] < from.strides[pair[1]])
+}
+
+/// Which part of its buffer a step writes, and how many elements that are.
+fn part(work: &Work, out: &Operand, plan: &Plan) -> (WeightPart, usize) {
+    let whole = &plan.buffers[out.buffer];
+    let domain: Vec<usize> = match work {
+        Work::Rowwise(w) => {
+            let kept = |(n, reduced): (&usize, &bool)| if w.per_row && *reduced { 1 } else { *n };
+            w.domain.iter().zip(&w.reduced).map(kept).collect()
+        }
+        Work::Product(w) => [w.batch.as_slice(), &[w.m, w.n]].concat(),
+        _ => vec![whole.elements],
+    };
+    // copies move narrow elements two at a time, and the halves of wide ones
+    let scaled = |n: usize| match (out.dtype.bytes(n), whole.dtype.bytes(1)) {
+        (Some(bytes), Some(each)) if each > 0 => bytes / each,
+        _ => n,
+    };
+    let elements = domain.iter().product::<usize>();
+    let mut axes: Vec<(usize, usize)> = domain
+        .iter()
+        .zip(out.strides.iter().chain(std::iter::repeat(&1)))
+        .filter(|(n, _)| **n != 1)
+        .map(|(n, s)| (*n, s.unsigned_abs()))
+        .collect();
+    axes.sort_by_key(|a| std::cmp::Reverse(a.1));
+    let offset = out.offset.max(0) as usize;
+    let part = match axes.as_slice() {
+        [(rows, row), (columns, 1)] if columns == row => WeightPart {
+            of: Count::Rows,
+            from: offset / row,
+            to: offset / row + rows,
+            all: whole.elements / scaled(*row).max(1),
+        },
+        [(_, row), (columns, 1)] if *row > 0 => {
+            let from = offset % row;
+            WeightPart {
+                of: Count::Columns,
+                from: scaled(from),
+                to: scaled(from + columns),
+                all: scaled(*row),
+            }
+        }
+        _ => WeightPart {
+            of: Count::Elements,
+            from: scaled(offset),
+            to: scaled(offset + elements),
+            all: whole.elements,
+        },
+    };
+    (part, scaled(elements))
+}
+
+impl fmt::Display for Transformation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let and = |names: &[String]| match names.is_empty() {
+            true => String::new(),
+            false => format!(" with {}", names.join(", ")),
+        };
+        match self {
+            Transformation::AsItIs => write!(f, "read as it is"),
+            Transformation::Beside { with } => write!(f, "laid beside {}", with.join(", ")),
+            Transformation::Copied => write!(f, "copied"),
+            Transformation::Turned => write!(f, "turned"),
+            Transformation::Converted { from, to } => write!(f, "converted from {from} to {to}"),
+            Transformation::Joined { with, part } => write!(f, "joined{}: {part}", and(with)),
+            Transformation::Folded { with } => write!(f, "folded{}", and(with)),
+            Transformation::Packed => write!(f, "packed"),
+        }
+    }
+}
+
+impl fmt::Display for WeightPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WeightPart { of, from, to, all } = self;
+        let of = match of {
+            Count::Rows => "rows",
+            Count::Columns => "columns",
+            Count::Elements => "elements",
+        };
+        write!(f, "{of} {from} to {to} of {all}")
+    }
+}
+
+#[cfg(all(test, feature = "compiler"))]
+mod tests;
