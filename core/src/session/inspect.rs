@@ -13,7 +13,8 @@ use std::fmt;
 pub struct StepTime {
     /// Nanoseconds of the whole step.
     pub nanoseconds: u64,
-    /// Its parts, if profiling is on, in the order in which they ran.
+    /// Its parts, if profiling is on, in the order in which they ran. None before all were timed: the driver times some
+    /// 990 in a step, the next ones in the next step.
     pub parts: Vec<PartTime>,
 }
 

@@ -155,3 +155,31 @@ fn time_is_told_by_part() {
     assert!(parts.iter().any(|p| p.kind == "product" && p.label.contains("matmul")), "{parts:?}");
     assert!(s.dispatches() >= 2);
 }
+
+#[test]
+fn steps_of_more_dispatches_than_a_driver_times_are_told_by_part_over_several() {
+    use weft::session::Profiling;
+    let t = devices::gpu();
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [8]);
+    let mut y = x;
+    for i in 0..1200 {
+        y = g.name(g.add(y, x), &format!("sum{i}"));
+    }
+    g.output("y", y);
+    let compiled = Compiler::new(&t.device).without_fusion().compile(&g).unwrap();
+    let mut s = compiled.init_zeros().unwrap();
+    s.set_profiling(Profiling::Dispatch).unwrap();
+    for step in 0..5 {
+        let value = step as f32;
+        s.set_input("x", &[value; 8]).unwrap();
+        s.step().unwrap();
+        assert_eq!(s.read_output(0).unwrap(), vec![1201.0 * value; 8]);
+    }
+    let time = s.gpu_time().unwrap().unwrap();
+    let labels: Vec<&str> =
+        time.parts.iter().filter(|p| p.kind != "other").map(|p| p.label.as_str()).collect();
+    let wanted: Vec<String> = (0..1200).map(|i| format!("sum{i}")).collect();
+    assert_eq!(labels, wanted);
+    assert!(time.nanoseconds > 0 && time.parts.iter().any(|p| p.nanoseconds > 0));
+}

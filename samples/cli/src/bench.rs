@@ -55,12 +55,18 @@ fn told(session: &mut Session, profile: Option<&str>) -> Result<Told> {
             return Err(Failure::new("--profile tells where a GPU's time goes, and this device is none"));
         }
         session.set_profiling(if how == "pass" { Profiling::Pass } else { Profiling::Dispatch })?;
-        for _ in 0..8 {
+        // the first of them warm up, and a driver times some 990 dispatches in a step
+        for _ in 0..8 + dispatches / 500 {
             session.step()?;
             session.wait()?;
         }
         parts = session.gpu_time()?.unwrap_or_default().parts;
         session.set_profiling(Profiling::Off)?;
+        if parts.is_empty() {
+            let why =
+                format!("--profile wants the times of {dispatches} dispatches, and the driver gave none");
+            return Err(Failure::new(why));
+        }
     }
     let session_bytes = session.memory_summary().total_bytes;
     Ok(Told { dispatches: on_gpu.then_some(dispatches), session_bytes, parts })

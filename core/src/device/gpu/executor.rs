@@ -416,7 +416,7 @@ impl Executor {
     pub fn times(&self) -> Result<Times> {
         let (total, parts) = self.on_run(|r, _, context| {
             r.record(context)?;
-            Ok((r.gpu, r.times.clone()))
+            Ok((r.clock.total(), r.clock.parts()))
         })?;
         let nanos = |d: std::time::Duration| d.as_nanos() as u64;
         let named = |(step, time): (Option<usize>, std::time::Duration)| {

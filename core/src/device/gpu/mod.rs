@@ -4,6 +4,7 @@
 //! `worker`, `pipelines`, `run`, `store` and `executor` bring it to one.
 
 mod adapters;
+mod clock;
 mod context;
 mod ending;
 mod executor;

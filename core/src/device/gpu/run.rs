@@ -3,6 +3,7 @@
 //! Two command buffers take turns: while the GPU runs one, the next step is recorded into the other, so that a step
 //! costs the host one submission.
 
+use super::clock::Clock;
 use super::context::{Context, Fault, Memory};
 use super::pipelines::{Pieces, Pipeline};
 use super::program::{Bound, Program, Region};
@@ -13,7 +14,6 @@ use crate::plan::{BufferId, Place, Plan};
 use blade_graphics as blade;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Bytes up to which an input or output travels inside the step's own command buffer.
 pub const SMALL: usize = 64 << 10;
@@ -109,11 +109,8 @@ pub struct Run {
     /// Which one held the last finished step.
     landed: Option<usize>,
     pub profiling: Profiling,
-    /// Measured times of the last step that was: what, how long.
-    pub times: Vec<(Option<usize>, Duration)>,
-    pub gpu: Duration,
-    /// Labels of the passes of each command buffer.
-    passes: [Vec<Option<usize>>; 2],
+    /// What of a step is timed, and how long it took.
+    pub clock: Clock,
     /// Which of the plan's buffers lie in the arena.
     in_arena: Vec<bool>,
 }
@@ -140,9 +137,7 @@ impl Run {
             flying: VecDeque::new(),
             landed: None,
             profiling: Profiling::Off,
-            times: vec![],
-            gpu: Duration::ZERO,
-            passes: [vec![], vec![]],
+            clock: Clock::default(),
             in_arena: plan.buffers.iter().map(|b| matches!(b.place, Place::Arena(_))).collect(),
         }
     }
@@ -216,20 +211,13 @@ impl Run {
         });
         encoder.start();
         let turn = self.turn;
-        self.times.clear();
-        let timings: Vec<Duration> = encoder.timings().iter().map(|t| t.1).collect();
-        if timings.len() == self.passes[turn].len() && !timings.is_empty() {
-            self.gpu = timings.iter().sum();
-            self.times = self.passes[turn].iter().copied().zip(timings).collect();
-        }
-        self.passes[turn].clear();
+        self.clock.read(turn, encoder.timings().iter().map(|t| t.1));
         if let (Some(up), false) = (self.up[turn], self.uploads.is_empty()) {
             let mut transfer = encoder.transfer("inputs");
             for p in &self.uploads {
                 transfer.copy_buffer_to_buffer(up.buffer.at(p.at as u64), p.piece, p.bytes as u64);
             }
             drop(transfer);
-            self.passes[turn].push(None);
             encoder.barrier();
         }
         let all: Vec<&Ready> = self.steps.iter().chain(&self.updates).collect();
@@ -239,7 +227,12 @@ impl Run {
             Profiling::Pass => r.barrier,
             Profiling::Dispatch => true,
         };
-        for (i, part) in all.chunk_by(|_, next| !begins(next)).enumerate() {
+        let first = |(i, r): (usize, &&Ready)| (i == 0 || begins(r)).then_some((i, r.step));
+        let parts: Vec<_> = all.iter().enumerate().filter_map(first).collect();
+        let copies = [(self.up, &self.uploads), (self.down, &self.downloads)];
+        let copies = copies.map(|(memory, parcels)| memory[turn].is_some() && !parcels.is_empty());
+        for (i, pass) in self.clock.passes(turn, &parts, all.len(), copies).into_iter().enumerate() {
+            let part = &all[pass];
             if i > 0 {
                 encoder.barrier();
             }
@@ -253,7 +246,6 @@ impl Run {
                 pipeline.dispatch(r.groups);
             }
             drop(pass);
-            self.passes[turn].push(part[0].step);
         }
         if let (Some(down), false) = (self.down[turn], self.downloads.is_empty()) {
             encoder.barrier();
@@ -262,7 +254,6 @@ impl Run {
                 transfer.copy_buffer_to_buffer(p.piece, down.buffer.at(p.at as u64), p.bytes as u64);
             }
             drop(transfer);
-            self.passes[turn].push(None);
         }
         self.recorded = true;
         Ok(())
@@ -282,7 +273,7 @@ impl Run {
             context.blade.destroy_command_encoder(&mut encoder);
         }
         self.recorded = false;
-        self.passes = [vec![], vec![]];
+        self.clock.forget();
         Ok(())
     }
 
