@@ -1,0 +1,198 @@
+/* A part of `every_call`: weights, graphs, and what is compiled of them. */
+#ifndef WEFT_TESTS_CALLS_GRAPHS_H
+#define WEFT_TESTS_CALLS_GRAPHS_H
+
+#include "every_call.h"
+
+static weft_weights *weights(void) {
+  weft_weights *w = NULL, *again = NULL;
+  size_t count = 0;
+  OK(weft_weights_new(&w, &err));
+  OK(weft_weights_insert(w, "w", NUL, WEFT_DTYPE_F32, (size_t[]){3, 2}, 2, W, sizeof W, &err));
+  OK(weft_weights_insert_borrowed(w, "b", NUL, WEFT_DTYPE_F32, (size_t[]){3}, 1, B, sizeof B, release, &released, &err));
+  FAILS(WEFT_STATUS_LENGTH, weft_weights_insert(w, "c", NUL, WEFT_DTYPE_F32, (size_t[]){4}, 1, B, sizeof B, &err));
+  FAILS(WEFT_STATUS_ARGUMENT, weft_weights_insert(w, "c", NUL, 99, (size_t[]){3}, 1, B, sizeof B, &err));
+  /* what fails releases nothing */
+  FAILS(WEFT_STATUS_LENGTH, weft_weights_insert_borrowed(w, "c", NUL, WEFT_DTYPE_F32, (size_t[]){4}, 1, B, sizeof B, release, &released, &err));
+  CHECK(released == 0);
+  OK(weft_weights_count(w, &count, &err));
+  CHECK(count == 2);
+  weft_tensor_info info = {.struct_size = sizeof info};
+  const void *data = NULL;
+  OK(weft_weights_get(w, 0, &info, &data, &err));
+  CHECK(is(info.name, "b") && info.rank == 1 && info.shape[0] == 3 && info.bytes == 12 && data == (const void *)B);
+  OK(weft_weights_find(w, "w", NUL, &info, NULL, &err));
+  CHECK(info.rank == 2 && info.shape[0] == 3 && info.shape[1] == 2 && info.dtype == WEFT_DTYPE_F32);
+  FAILS(WEFT_STATUS_UNKNOWN_NAME, weft_weights_find(w, "x", NUL, &info, &data, &err));
+  OK(weft_weights_set_metadata(w, "made by", NUL, "every_call", NUL, &err));
+  weft_bytes *text = NULL;
+  OK(weft_weights_metadata(w, "made by", NUL, &text, &err));
+  CHECK(bytes_are(text, "every_call"));
+  FAILS(WEFT_STATUS_UNKNOWN_NAME, weft_weights_metadata(w, "kept by", NUL, &text, &err));
+  OK(weft_weights_save(w, path("w.safetensors"), NUL, &err));
+  OK(weft_weights_load(path("w.safetensors"), NUL, &again, &err));
+  OK(weft_weights_find(again, "w", NUL, &info, &data, &err));
+  CHECK(memcmp(data, W, sizeof W) == 0);
+  OK(weft_weights_free(again));
+  FAILS(WEFT_STATUS_IO, weft_weights_load(path("not there"), NUL, &again, &err));
+  weft_bytes *file = NULL;
+  const uint8_t *bytes = NULL;
+  size_t length = 0;
+  OK(weft_weights_to_bytes(w, &file, &err));
+  OK(weft_bytes_data(file, &bytes, &length, &err));
+  OK(weft_weights_from_memory(bytes, length, &again, &err));
+  OK(weft_weights_free(again));
+  FAILS(WEFT_STATUS_SAFETENSORS, weft_weights_from_memory(bytes, length - 1, &again, &err));
+  OK(weft_weights_from_buffer(bytes, length, release, &released, &again, &err));
+  OK(weft_weights_count(again, &count, &err));
+  CHECK(count == 2 && released == 0);
+  OK(weft_weights_free(again));
+  CHECK(released == 1);
+  released = 0;
+  OK(weft_bytes_free(file));
+  return w;
+}
+
+static weft_graph *graph(bool loss) {
+  weft_graph *g = NULL;
+  weft_value x = WEFT_VALUE_NONE, w = WEFT_VALUE_NONE, b = WEFT_VALUE_NONE, y = WEFT_VALUE_NONE;
+  OK(weft_graph_new(&g, &err));
+  OK(weft_graph_input(g, "x", NUL, WEFT_DTYPE_F32, (size_t[]){2, 2}, 2, &x, &err));
+  OK(weft_graph_parameter(g, "w", NUL, WEFT_DTYPE_F32, (size_t[]){3, 2}, 2, true, &w, &err));
+  OK(weft_graph_parameter(g, "b", NUL, WEFT_DTYPE_F32, (size_t[]){3}, 1, true, &b, &err));
+  OK(weft_op_linear(g, x, w, b, &y, &err));
+  OK(weft_graph_name(g, y, "linear", NUL, &err));
+  OK(weft_op_relu(g, y, &y, &err));
+  OK(weft_graph_output(g, "y", NUL, y, &err));
+  weft_tensor_info info = {.struct_size = sizeof info};
+  OK(weft_graph_value_info(g, y, &info, &err));
+  CHECK(info.rank == 2 && info.shape[0] == 2 && info.shape[1] == 3);
+  if (loss) {
+    int64_t axes[] = {0, 1};
+    weft_value l = WEFT_VALUE_NONE;
+    OK(weft_op_mean(g, y, axes, 2, false, &l, &err));
+    OK(weft_graph_set_loss(g, l, &err));
+  }
+  return g;
+}
+
+static void graphs(void) {
+  weft_graph *g = graph(false), *again = NULL;
+  weft_bytes *text = NULL, *text2 = NULL;
+  const uint8_t *data = NULL, *data2 = NULL;
+  size_t length = 0, length2 = 0;
+  OK(weft_graph_text(g, &text, &err));
+  OK(weft_bytes_data(text, &data, &length, &err));
+  OK(weft_graph_parse((const char *)data, length, &again, &err));
+  OK(weft_graph_text(again, &text2, &err));
+  OK(weft_bytes_data(text2, &data2, &length2, &err));
+  CHECK(length == length2 && memcmp(data, data2, length) == 0);
+  OK(weft_bytes_free(text));
+  OK(weft_bytes_free(text2));
+  OK(weft_graph_free(again));
+  FAILS(WEFT_STATUS_PARSE, weft_graph_parse("weft 1\nnonsense", NUL, &again, &err));
+  /* an error of the building stays: later calls and compile tell of it */
+  weft_value x = WEFT_VALUE_NONE, y = WEFT_VALUE_NONE;
+  OK(weft_graph_input(g, "x2", NUL, WEFT_DTYPE_F32, (size_t[]){5, 7}, 2, &x, &err));
+  FAILS(WEFT_STATUS_OP, weft_op_matmul(g, x, x, false, false, &y, &err));
+  CHECK(y == WEFT_VALUE_NONE);
+  FAILS(WEFT_STATUS_OP, weft_op_relu(g, y, &y, &err));
+  FAILS(WEFT_STATUS_OP, weft_graph_output(g, "z", NUL, y, &err));
+  weft_compiled *compiled = NULL;
+  FAILS(WEFT_STATUS_OP, weft_compile(device, g, NULL, &compiled, &err));
+  OK(weft_graph_free(g));
+
+  OK(weft_graph_new(&g, &err));
+  OK(weft_graph_input(g, "x", NUL, WEFT_DTYPE_F32, (size_t[]){1, 1, 8, 8}, 4, &x, &err));
+  OK(weft_graph_cnn(g, x, (size_t[]){2, 3}, 2, 4, &y, &err));
+  OK(weft_graph_mlp(g, y, (size_t[]){4, 5}, 2, &y, &err));
+  weft_tensor_info info = {.struct_size = sizeof info};
+  OK(weft_graph_value_info(g, y, &info, &err));
+  CHECK(info.rank == 2 && info.shape[1] == 5);
+  OK(weft_graph_free(g));
+}
+
+/* A state that counts by a constant of 2 and a scalar of 0.5, multiplied. */
+static void states(void) {
+  weft_graph *g = NULL;
+  weft_value s = WEFT_VALUE_NONE, two = WEFT_VALUE_NONE, half = WEFT_VALUE_NONE, sum = WEFT_VALUE_NONE;
+  const float twos[2] = {2, 2};
+  OK(weft_graph_new(&g, &err));
+  OK(weft_graph_state(g, "s", NUL, WEFT_DTYPE_F32, (size_t[]){2}, 1, &s, &err));
+  OK(weft_graph_constant(g, WEFT_DTYPE_F32, (size_t[]){2}, 1, twos, sizeof twos, &two, &err));
+  OK(weft_graph_scalar(g, 0.5, WEFT_DTYPE_F32, &half, &err));
+  OK(weft_op_mul(g, two, half, &two, &err));
+  OK(weft_op_add(g, s, two, &sum, &err));
+  OK(weft_graph_set_state(g, s, sum, &err));
+  OK(weft_graph_output(g, "sum", NUL, sum, &err));
+  weft_compiled *compiled = NULL;
+  weft_session *session = NULL;
+  OK(weft_compile(device, g, NULL, &compiled, &err));
+  OK(weft_compiled_init_zeros(compiled, &session, &err));
+  float now[2] = {0}, then[2] = {10, 20};
+  for (int i = 0; i < 3; i++) OK(weft_session_step(session, &err));
+  OK(weft_session_read_state(session, "s", NUL, now, sizeof now, &err));
+  CHECK(now[0] == 3 && now[1] == 3);
+  OK(weft_session_write_state(session, "s", NUL, then, sizeof then, &err));
+  OK(weft_session_step(session, &err));
+  OK(weft_session_read_output_at(session, 0, WEFT_DTYPE_F32, now, sizeof now, &err));
+  CHECK(now[0] == 11 && now[1] == 21);
+  OK(weft_session_reset_state(session, &err));
+  OK(weft_session_read_state(session, "s", NUL, now, sizeof now, &err));
+  CHECK(now[0] == 0 && now[1] == 0);
+  FAILS(WEFT_STATUS_UNKNOWN_NAME, weft_session_write_state(session, "t", NUL, then, sizeof then, &err));
+  FAILS(WEFT_STATUS_LENGTH, weft_session_read_state(session, "s", NUL, now, 4, &err));
+  OK(weft_session_free(session));
+  OK(weft_compiled_free(compiled));
+  OK(weft_graph_free(g));
+}
+
+static void count_kernels(void *user_data, size_t done, size_t all) {
+  CHECK(done <= all);
+  ++*(size_t *)user_data;
+}
+
+static weft_compiled *compile(void) {
+  weft_graph *g = graph(false);
+  weft_compiled *compiled = NULL;
+  weft_cancel *cancel = NULL;
+  size_t told = 0, count = 0;
+  bool cached = true;
+  weft_compile_options options = WEFT_COMPILE_OPTIONS_INIT;
+  options.progress = count_kernels;
+  options.progress_user_data = &told;
+  options.cache_folder = path("cache");
+  OK(weft_cancel_new(&cancel, &err));
+  options.cancel = cancel;
+  OK(weft_compile(device, g, &options, &compiled, &err));
+  CHECK(told > 0);
+  OK(weft_compiled_was_cached(compiled, &cached, &err));
+  CHECK(!cached);
+  OK(weft_compiled_free(compiled));
+  OK(weft_compile(device, g, &options, &compiled, &err));
+  OK(weft_compiled_was_cached(compiled, &cached, &err));
+  CHECK(cached);
+  OK(weft_cancel_request(cancel, &err));
+  options.cache_folder = NULL;
+  weft_compiled *none = NULL;
+  FAILS(WEFT_STATUS_CANCELLED, weft_compile(device, g, &options, &none, &err));
+  OK(weft_cancel_free(cancel));
+  options.cancel = NULL;
+  options.precision = 9;
+  FAILS(WEFT_STATUS_ARGUMENT, weft_compile(device, g, &options, &none, &err));
+  options.precision = WEFT_PRECISION_FULL;
+  options.struct_size = 0;
+  FAILS(WEFT_STATUS_STRUCT, weft_compile(device, g, &options, &none, &err));
+  OK(weft_compiled_port_count(compiled, WEFT_PORT_PARAMETER, &count, &err));
+  CHECK(count == 2);
+  weft_tensor_info info = {.struct_size = sizeof info};
+  OK(weft_compiled_port(compiled, WEFT_PORT_INPUT, 0, &info, &err));
+  CHECK(is(info.name, "x") && info.bytes == 16);
+  weft_memory_summary summary = {.struct_size = sizeof summary};
+  OK(weft_compiled_memory_summary(compiled, &summary, &err));
+  CHECK(summary.buffers > 0 && summary.total_bytes >= summary.largest_bytes);
+  OK(weft_graph_free(g));
+  return compiled;
+}
+
+#endif

@@ -1,0 +1,217 @@
+/* A part of `every_call`: sessions, how they are looked into, and how they train. */
+#ifndef WEFT_TESTS_CALLS_SESSIONS_H
+#define WEFT_TESTS_CALLS_SESSIONS_H
+
+#include "calls_graphs.h"
+
+static uint32_t taps;
+
+static uint32_t tap(void *user_data, const weft_tensor_info *info, const void *data) {
+  CHECK(user_data == &taps && info->bytes > 0 && data != NULL);
+  return ++taps > 100;
+}
+
+static uint32_t tap_once(void *user_data, const weft_tensor_info *info, const void *data) {
+  (void)info, (void)data;
+  /* the session is in use by the call that calls this */
+  CHECK(weft_session_step(user_data, NULL) == WEFT_STATUS_BUSY);
+  CHECK(weft_session_free(user_data) == WEFT_STATUS_BUSY);
+  return 1;
+}
+
+static void run(const weft_compiled *compiled, const weft_weights *w) {
+  weft_session *s = NULL, *other = NULL;
+  weft_bytes *lines = NULL;
+  float y[6], wanted[6];
+  expected(wanted);
+  OK(weft_compiled_init(compiled, w, &s, &err));
+  OK(weft_session_warnings(s, &lines, &err));
+  CHECK(bytes_are(lines, ""));
+  size_t count = 0;
+  weft_tensor_info info = {.struct_size = sizeof info};
+  OK(weft_session_port_count(s, WEFT_PORT_OUTPUT, &count, &err));
+  OK(weft_session_port(s, WEFT_PORT_OUTPUT, 0, &info, &err));
+  CHECK(count == 1 && is(info.name, "y") && info.bytes == sizeof y);
+  FAILS(WEFT_STATUS_ARGUMENT, weft_session_port(s, WEFT_PORT_OUTPUT, 1, &info, &err));
+  FAILS(WEFT_STATUS_ARGUMENT, weft_session_port_count(s, 4, &count, &err));
+
+  FAILS(WEFT_STATUS_INPUT_NOT_SET, weft_session_step(s, &err));
+  FAILS(WEFT_STATUS_NOT_RUN, weft_session_read_output(s, "y", NUL, WEFT_DTYPE_F32, y, sizeof y, &err));
+  FAILS(WEFT_STATUS_UNKNOWN_NAME, weft_session_set_input(s, "z", NUL, WEFT_DTYPE_F32, X, sizeof X, &err));
+  FAILS(WEFT_STATUS_LENGTH, weft_session_set_input(s, "x", NUL, WEFT_DTYPE_F32, X, 3, &err));
+  FAILS(WEFT_STATUS_DTYPE, weft_session_set_input(s, "x", NUL, WEFT_DTYPE_I32, X, sizeof X, &err));
+  OK(weft_session_set_input(s, "x", NUL, WEFT_DTYPE_F32, X, sizeof X, &err));
+  OK(weft_session_step(s, &err));
+  bool done = false;
+  OK(weft_session_poll(s, &done, &err));
+  OK(weft_session_wait_for(s, 10000000000, &done, &err));
+  CHECK(done);
+  OK(weft_session_wait(s, &err));
+  OK(weft_session_read_output(s, "y", NUL, WEFT_DTYPE_F32, y, sizeof y, &err));
+  CHECK(near(y, wanted, 6));
+
+  /* borrowed in, lent out */
+  float *mine = malloc(sizeof X);
+  CHECK(mine != NULL);
+  memset(mine, 0, sizeof X);
+  const void *lent = NULL;
+  size_t bytes = 0;
+  released = 0;
+  OK(weft_session_borrow_input(s, "x", NUL, WEFT_DTYPE_F32, mine, sizeof X, release, &released, &err));
+  memcpy(mine, X, sizeof X);
+  OK(weft_session_step(s, &err));
+  OK(weft_session_lend_output(s, "y", NUL, &lent, &bytes, &err));
+  CHECK(bytes == sizeof y && near(lent, wanted, 6) && released == 0);
+  memset(mine, 0, sizeof X); /* changed between steps */
+  OK(weft_session_step(s, &err));
+  OK(weft_session_lend_output(s, "y", NUL, &lent, &bytes, &err));
+  CHECK(near(lent, (float[]){0.5f, 0, 2, 0.5f, 0, 2}, 6));
+  FAILS(WEFT_STATUS_LENGTH, weft_session_borrow_input(s, "x", NUL, WEFT_DTYPE_F32, mine, 4, release, &released, &err));
+  CHECK(released == 0);
+  OK(weft_session_set_input(s, "x", NUL, WEFT_DTYPE_F32, X, sizeof X, &err));
+  CHECK(released == 1);
+  free(mine);
+  released = 0;
+
+  /* a second session over the same weights */
+  weft_parameters *parameters = NULL;
+  weft_weights *now = NULL;
+  OK(weft_session_parameters(s, &parameters, &err));
+  OK(weft_compiled_init_shared(compiled, parameters, &other, &err));
+  OK(weft_session_set_input(other, "x", NUL, WEFT_DTYPE_F32, X, sizeof X, &err));
+  const float zeros[3] = {0}, *data = NULL;
+  float b[3];
+  OK(weft_session_set_parameter(s, "b", NUL, zeros, 3, &err));
+  OK(weft_session_step(other, &err));
+  OK(weft_session_read_output(other, "y", NUL, WEFT_DTYPE_F32, y, sizeof y, &err));
+  CHECK(fabsf(y[2] - (wanted[2] - B[2] > 0 ? wanted[2] - B[2] : 0)) < 1e-5f);
+  OK(weft_session_read_parameter(other, "b", NUL, b, 3, &err));
+  CHECK(memcmp(b, zeros, sizeof b) == 0);
+  FAILS(WEFT_STATUS_LENGTH, weft_session_read_parameter(other, "b", NUL, b, 2, &err));
+  OK(weft_parameters_to_weights(parameters, &now, &err));
+  OK(weft_weights_find(now, "b", NUL, &info, (const void **)&data, &err));
+  CHECK(memcmp(data, zeros, sizeof b) == 0);
+  OK(weft_weights_free(now));
+  OK(weft_parameters_free(parameters));
+  OK(weft_session_free(other));
+  OK(weft_session_set_parameter(s, "b", NUL, B, 3, &err));
+
+  /* looking inside */
+  weft_memory_summary summary = {.struct_size = sizeof summary};
+  OK(weft_session_memory_summary(s, &summary, &err));
+  CHECK(summary.total_bytes >= sizeof W);
+  OK(weft_trace_start(&err));
+  OK(weft_session_set_profiling(s, WEFT_PROFILING_DISPATCH, &err));
+  for (int i = 0; i < 4; i++) OK(weft_session_step(s, &err));
+  weft_profile *profile = NULL;
+  uint64_t nanoseconds = 0;
+  size_t parts = 0;
+  OK(weft_session_profile(s, &profile, &err));
+  OK(weft_profile_total(profile, &nanoseconds, &parts, &err));
+  CHECK(gpu ? parts > 0 : parts == 0 && nanoseconds == 0);
+  weft_profile_part part = {.struct_size = sizeof part};
+  if (parts > 0) OK(weft_profile_get(profile, 0, &part, &err));
+  FAILS(WEFT_STATUS_ARGUMENT, weft_profile_get(profile, parts, &part, &err));
+  OK(weft_profile_free(profile));
+  OK(weft_trace_finish(path("trace.json"), NUL, &err));
+  OK(weft_session_observe(s, tap, &taps, &err));
+  CHECK(taps > 0);
+  FAILS(WEFT_STATUS_CANCELLED, weft_session_observe(s, tap_once, s, &err));
+  size_t bad = 1;
+  lines = (weft_bytes *)1;
+  OK(weft_session_first_not_finite(s, &lines, &bad, &err));
+  CHECK(lines == NULL && bad == 0);
+  const float infinite[4] = {INFINITY, 1, 1, 1};
+  OK(weft_session_set_input(s, "x", NUL, WEFT_DTYPE_F32, infinite, sizeof infinite, &err));
+  OK(weft_session_first_not_finite(s, &lines, &bad, &err));
+  CHECK(lines != NULL && bad >= 1);
+  OK(weft_bytes_free(lines));
+
+  /* in the background and back */
+  bool suspended = true;
+  OK(weft_session_set_input(s, "x", NUL, WEFT_DTYPE_F32, X, sizeof X, &err));
+  OK(weft_device_is_suspended(device, &suspended, &err));
+  CHECK(!suspended);
+  OK(weft_session_step(s, &err));
+  OK(weft_device_suspend(device, &err));
+  OK(weft_device_is_suspended(device, &suspended, &err));
+  CHECK(suspended == gpu);
+  if (gpu) {
+    FAILS(WEFT_STATUS_SUSPENDED, weft_session_step(s, &err));
+    FAILS(WEFT_STATUS_SUSPENDED, weft_session_wait(s, &err));
+  }
+  OK(weft_device_trim(device, &err));
+  OK(weft_device_resume(device, &err));
+  OK(weft_session_step(s, &err));
+  OK(weft_session_read_output(s, "y", NUL, WEFT_DTYPE_F32, y, sizeof y, &err));
+  CHECK(near(y, wanted, 6));
+
+  OK(weft_session_free(s));
+  CHECK(weft_session_free(s) == WEFT_STATUS_HANDLE);
+  FAILS(WEFT_STATUS_HANDLE, weft_session_step(s, &err));
+}
+
+static float last;
+
+static void follow(void *user_data, size_t done, size_t all, float loss) {
+  CHECK(done <= all);
+  last = loss;
+  if (user_data != NULL && done == 3) OK(weft_cancel_request(user_data, &err));
+}
+
+static void training(const weft_weights *w) {
+  weft_graph *g = graph(true);
+  weft_compiled *compiled = NULL;
+  weft_session *s = NULL;
+  weft_compile_options options = WEFT_COMPILE_OPTIONS_INIT;
+  options.training = 1;
+  OK(weft_compile(device, g, &options, &compiled, &err));
+  OK(weft_compiled_init(compiled, w, &s, &err));
+  OK(weft_session_set_input(s, "x", NUL, WEFT_DTYPE_F32, X, sizeof X, &err));
+  OK(weft_session_step(s, &err));
+  float loss = 0, y[6], sum = 0, gradient[3], wanted[3] = {0};
+  OK(weft_session_loss(s, &loss, &err));
+  expected(y);
+  for (int i = 0; i < 6; i++) sum += y[i], wanted[i % 3] += y[i] > 0 ? 1.0f / 6 : 0;
+  CHECK(fabsf(loss - sum / 6) < 1e-5f);
+  OK(weft_session_read_gradient(s, "b", NUL, gradient, 3, &err));
+  CHECK(near(gradient, wanted, 3));
+  FAILS(WEFT_STATUS_ARGUMENT, weft_session_set_learning_rate(s, 0.1f, &err));
+  weft_optimizer optimizer = WEFT_OPTIMIZER_INIT;
+  optimizer.kind = WEFT_OPTIMIZER_SGD;
+  optimizer.learning_rate = 1;
+  OK(weft_session_set_optimizer(s, &optimizer, &err));
+  OK(weft_session_set_learning_rate(s, 0.5f, &err));
+  OK(weft_session_step(s, &err));
+  float b[3];
+  OK(weft_session_read_parameter(s, "b", NUL, b, 3, &err));
+  for (int i = 0; i < 3; i++) CHECK(fabsf(b[i] - (B[i] - 0.5f * wanted[i])) < 1e-5f);
+  optimizer.kind = 7;
+  FAILS(WEFT_STATUS_ARGUMENT, weft_session_set_optimizer(s, &optimizer, &err));
+
+  weft_optimizer adam = WEFT_OPTIMIZER_INIT;
+  adam.learning_rate = 0.01f;
+  OK(weft_session_set_optimizer(s, &adam, &err));
+  float data[3 * 4];
+  for (int i = 0; i < 12; i++) data[i] = X[i % 4];
+  weft_batches batches[] = {{{"x", NUL}, data, sizeof data, WEFT_DTYPE_F32, 0}};
+  weft_train_options how = WEFT_TRAIN_OPTIONS_INIT;
+  how.epochs = 5;
+  how.progress = follow;
+  float before = loss;
+  OK(weft_session_train(s, batches, 1, &how, &err));
+  CHECK(last < before);
+  weft_cancel *cancel = NULL;
+  OK(weft_cancel_new(&cancel, &err));
+  how.cancel = cancel;
+  how.progress_user_data = cancel;
+  FAILS(WEFT_STATUS_CANCELLED, weft_session_train(s, batches, 1, &how, &err));
+  batches[0].data_bytes = 20;
+  FAILS(WEFT_STATUS_ARGUMENT, weft_session_train(s, batches, 1, NULL, &err));
+  OK(weft_cancel_free(cancel));
+  OK(weft_session_free(s));
+  OK(weft_compiled_free(compiled));
+  OK(weft_graph_free(g));
+}
+
+#endif
