@@ -158,7 +158,7 @@ pub trait Op: Sync + Send + 'static {
     fn lower(&self, call: &Call<'_>) -> Lowering;
     /// Its meaning in simpler operations; `None` for primitives.
     fn decompose(&self, g: &Graph, inputs: &[Value], attrs: &Attrs) -> Option<Value>;
-    /// Examples that tests run: ranks 0 to 5, sizes of 1, odd sizes.
+    /// Examples that tests run: ranks 0 to 5, sizes of 1, odd sizes. Without the feature `samples` there are none.
     fn samples(&self) -> Vec<Sample>;
 }
 
