@@ -111,15 +111,18 @@ fn print(all: &[Measured], out: &mut dyn Write) -> Result<()> {
     let row = |m: &Measured| {
         let p = &m.product;
         let choice = match (&m.failed, &p.cut) {
-            (Some(why), _) => format!("not measured: {why}"),
+            (Some(why), _) => format!("the rule's, not measured: {why}"),
             (None, None) => "the rule's".into(),
             (None, Some(cut)) => format!("{cut}{}", if p.turned { ", weight turned" } else { "" }),
         };
         let gain = if p.us > 0.0 { (1.0 - p.us / p.rule_us) * 100.0 } else { 0.0 };
-        let numbers = [p.rule_us, p.us].map(|us| format!("{us:.1}"));
-        let [rule, best] = numbers;
-        let counts = (m.count.to_string(), m.tried.to_string());
-        vec![p.class.to_string(), counts.0, rule, best, format!("{gain:.0} %"), counts.1, choice]
+        let [rule, best] = [p.rule_us, p.us].map(|us| format!("{us:.1}"));
+        let found = [rule, best, format!("{gain:.0} %"), m.tried.to_string()];
+        let found = if m.failed.is_some() { found.map(|_| "–".into()) } else { found };
+        let mut row = vec![p.class.to_string(), m.count.to_string()];
+        row.extend(found);
+        row.push(choice);
+        row
     };
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(all.iter().map(row)).collect();
     table(out, &rows, &[1, 2, 3, 4, 5])?;

@@ -66,7 +66,7 @@ pub struct Wrong {
 
 /// Why a product is not measured: what is best by itself takes room from what runs at the same time (on an H200, cuts
 /// found so made a step of training up to 5 % slower).
-const BESIDE: &str = "it runs beside others, of which its own time tells nothing; the rule's";
+const BESIDE: &str = "it runs beside others, of which its own time tells nothing";
 
 impl Tuning {
     /// Measures the products of a graph that was compiled for an attached GPU and adds what it finds; `each` is told of
