@@ -38,6 +38,5 @@ pub(super) fn mark(plan: &mut Plan) {
 
 /// Products of two elements.
 fn size(w: &Product) -> f64 {
-    let columns = if w.halves { 2 * w.n } else { w.n };
-    w.batch.iter().chain([&w.m, &columns, &w.k]).map(|&n| n as f64).product()
+    w.batch.iter().chain([&w.m, &w.b_columns(), &w.k]).map(|&n| n as f64).product()
 }

@@ -270,6 +270,19 @@ pub struct Product {
     pub beside: bool,
 }
 
+impl Product {
+    /// Columns of B.
+    pub(crate) fn b_columns(&self) -> usize {
+        if self.halves { 2 * self.n } else { self.n }
+    }
+
+    /// Whether it is of a form that only GPUs have.
+    pub(crate) fn is_for_gpus(&self) -> bool {
+        let beside = self.epilogue.as_ref().is_some_and(|e| !e.also.is_empty());
+        self.prologue.is_some() || self.halves || beside
+    }
+}
+
 /// A convolution of contiguous f32 `[n, o, oh, ow]` output.
 #[derive(Debug, Clone)]
 pub struct Convolution {

@@ -73,7 +73,7 @@ impl Tally {
 
     fn product(&mut self, w: &Product) {
         let over = |rows: usize, columns: usize| [w.batch.as_slice(), &[rows, columns]].concat();
-        let columns = if w.halves { 2 * w.n } else { w.n };
+        let columns = w.b_columns();
         self.reads(&w.a, &over(w.m, w.k));
         self.reads(&w.b, &over(w.k, columns));
         self.writes(&w.out, &over(w.m, w.n));

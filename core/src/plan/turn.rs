@@ -19,7 +19,7 @@ impl Turned {
         let axes = w.batch.len();
         let shared = w.batch.iter().zip(&w.b.strides).all(|(n, s)| *n == 1 || *s == 0);
         let written = w.b.dtype == DType::F32 || w.b.dtype == DType::F16 && narrow;
-        let sizes = [w.k, if w.halves { 2 * w.n } else { w.n }];
+        let sizes = [w.k, w.b_columns()];
         let strides = [w.b.strides[axes], w.b.strides[axes + 1]];
         let along_k = strides[0] == 1;
         let fits = w.b_is_weight && shared && written && (along_k || strides[1] == 1);

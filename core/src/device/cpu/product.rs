@@ -41,7 +41,7 @@ enum Weight {
 impl PreparedProduct {
     /// Prepares a product of a plan.
     pub fn new(p: &Product, plan: &Plan) -> Result<Self> {
-        if p.prologue.is_some() || p.halves || p.epilogue.as_ref().is_some_and(|e| !e.also.is_empty()) {
+        if p.is_for_gpus() {
             return Err(Error::internal(
                 "the CPU's products take no norms, join no halves and store one result",
             ));

@@ -105,6 +105,8 @@ struct Node {
     scratch: usize,
     level: usize,
     last: bool,
+    /// It may share a dispatch with others.
+    shares: bool,
 }
 
 /// Writes the kernels of a plan and places its buffers.
@@ -170,15 +172,18 @@ fn written(
                 scratch: first,
                 level: 0,
                 last: i + 1 == count,
+                shares: false,
             }));
         }
         levels(&mut nodes, steps, &layouts);
-        let sharing = if plan.shares_dispatches { sharing(&nodes, steps, limits) } else { vec![] };
-        delay::delay(&mut nodes, &sharing, steps, &layouts);
+        if plan.shares_dispatches {
+            mark_sharing(&mut nodes, steps, limits);
+            delay::delay(&mut nodes, steps, &layouts);
+        }
         // of what runs side by side, what takes long begins first: begun last, it would run on alone
         nodes.sort_by_key(|n| (n.level, std::cmp::Reverse(depth(&steps[n.step].work))));
         if plan.shares_dispatches {
-            share(&mut nodes, steps, &reports, limits, &mut written);
+            share(&mut nodes, steps, &reports, &mut written);
         }
         Ok(nodes)
     };
@@ -319,31 +324,25 @@ fn depth(work: &Work) -> usize {
     }
 }
 
-/// Which kernels may share a dispatch with others.
-fn sharing(nodes: &[Node], steps: &[Step], limits: &Limits) -> Vec<bool> {
+/// Marks the kernels that may share a dispatch with others.
+fn mark_sharing(nodes: &mut [Node], steps: &[Step], limits: &Limits) {
     let mut counts = vec![0; steps.len()];
     nodes.iter().for_each(|n| counts[n.step] += 1);
-    let shares = |n: &Node| counts[n.step] == 1 && shared::shares(&steps[n.step].work, &n.kernel, limits);
-    nodes.iter().map(shares).collect()
+    for n in nodes {
+        n.shares = counts[n.step] == 1 && shared::shares(&steps[n.step].work, &n.kernel, limits);
+    }
 }
 
 /// Joins kernels of a level that may share a dispatch.
-fn share(
-    nodes: &mut Vec<Node>,
-    steps: &[Step],
-    reports: &[usize],
-    limits: &Limits,
-    written: &mut Written<'_>,
-) {
+fn share(nodes: &mut Vec<Node>, steps: &[Step], reports: &[usize], written: &mut Written<'_>) {
     let mut all: Vec<Node> = Vec::with_capacity(nodes.len());
     // the level's dispatches that more can join
     let mut open: Vec<usize> = vec![];
-    let sharing = sharing(nodes, steps, limits);
-    for (n, shares) in nodes.drain(..).zip(sharing) {
+    for n in nodes.drain(..) {
         if all.last().is_some_and(|last| last.level != n.level) {
             open.clear();
         }
-        if !shares {
+        if !n.shares {
             all.push(n);
             continue;
         }

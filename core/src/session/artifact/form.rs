@@ -152,9 +152,7 @@ fn contents(r: &mut Reader) -> std::result::Result<Artifact, Refusal> {
         }
         let on_gpu = |w: &Work| match w {
             Work::Attention(a) => a.kept.is_some(),
-            Work::Product(p) => {
-                p.prologue.is_some() || p.halves || p.epilogue.as_ref().is_some_and(|e| !e.also.is_empty())
-            }
+            Work::Product(p) => p.is_for_gpus(),
             w => matches!(w, Work::AttentionGrad(_)),
         };
         if !profile.is_gpu() && plan.once.iter().chain(&plan.steps).any(|s| on_gpu(&s.work)) {

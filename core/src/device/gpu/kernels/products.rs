@@ -34,7 +34,7 @@ pub fn class(w: &Product, layouts: &Layouts, precision: Precision) -> ProductCla
     let shape = Shape {
         batch: merged.sizes.iter().product::<usize>() as u32,
         m: w.m as u32,
-        n: if w.halves { 2 * w.n } else { w.n } as u32,
+        n: w.b_columns() as u32,
         k: w.k as u32,
         norm: w.prologue.is_some(),
         halves: w.halves,

@@ -17,12 +17,11 @@ struct Later {
     whole: usize,
 }
 
-/// Moves kernels that may share, and are alone with that on their level, to one where others may. `sharing` is empty
-/// where none may.
-pub(super) fn delay(nodes: &mut [Node], sharing: &[bool], steps: &[Step], layouts: &Layouts) {
+/// Moves kernels that may share, and are alone with that on their level, to one where others may.
+pub(super) fn delay(nodes: &mut [Node], steps: &[Step], layouts: &Layouts) {
     let levels = nodes.iter().map(|n| n.level + 1).max().unwrap_or(0);
     let mut shared = vec![0usize; levels];
-    nodes.iter().zip(sharing).filter(|(_, s)| **s).for_each(|(n, _)| shared[n.level] += 1);
+    nodes.iter().filter(|n| n.shares).for_each(|n| shared[n.level] += 1);
     if shared.iter().all(|n| *n == 0) {
         return;
     }
@@ -31,7 +30,7 @@ pub(super) fn delay(nodes: &mut [Node], sharing: &[bool], steps: &[Step], layout
     for i in (0..nodes.len()).rev() {
         let (level, work) = (nodes[i].level, &steps[nodes[i].step].work);
         let last = latest(&nodes[i], steps, layouts, &later).unwrap_or(levels).min(levels);
-        if sharing[i] && shared[level] == 1 {
+        if nodes[i].shares && shared[level] == 1 {
             let to = (level + 1..last.min(level + 1 + REACH)).find(|&to| shared[to] > 0);
             if let Some(to) = to {
                 shared[level] -= 1;
