@@ -27,6 +27,7 @@ const ROOMS: &[&str] = &[
 
 /// The files that may say `unsafe` besides the CPU device's kernels.
 const UNSAFE: &[&str] = &[
+    "file/place.rs",
     "tensor/host.rs",
     "load/file.rs",
     "device/gpu/context.rs",

@@ -1,5 +1,5 @@
 //! A folder of compiled graphs: compile or load in one call. Entries are artifacts, named by a hash of all that they
-//! depend on; written beside and renamed, so that other processes see whole ones only; verified as any artifact is.
+//! depend on; written atomically, so that other processes see whole ones only; verified as any artifact is.
 //!
 //! What goes wrong with the folder is nobody's error: then the graph is compiled.
 
@@ -11,12 +11,10 @@ use crate::plan::FORMAT;
 use crate::profile::{DeviceProfile, Precision, TunedProduct};
 use std::fs::{File, read_dir, remove_file};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// How entries' names end.
 const ENDING: &str = "weftc";
-/// How old a half-written file is before it belongs to a process that has died.
-const STALE: Duration = Duration::from_secs(600);
 
 /// A cache in a folder.
 pub(super) struct Cache {
@@ -40,7 +38,6 @@ struct Entry {
     path: PathBuf,
     bytes: u64,
     used: SystemTime,
-    whole: bool,
 }
 
 impl Cache {
@@ -85,21 +82,13 @@ impl Cache {
         }
     }
 
-    /// Removes half-written files that nobody writes any more, then entries, those used longest ago first, until the
-    /// rest fits. The newest stays even alone too large: else each run would write it anew.
+    /// Removes entries, those used longest ago first, until the rest fits. The newest stays even alone too large: else each
+    /// run would write it anew.
     fn evict(&self, newest: &str) {
         let Ok(files) = read_dir(&self.dir) else { return };
         let mut entries: Vec<Entry> = files.filter_map(|f| entry(&f.ok()?)).collect();
-        let now = SystemTime::now();
-        entries.retain(|e| {
-            let stale = !e.whole && now.duration_since(e.used).is_ok_and(|age| age > STALE);
-            if stale {
-                let _ = remove_file(&e.path);
-            }
-            !stale
-        });
         let mut total: u64 = entries.iter().map(|e| e.bytes).sum();
-        entries.retain(|e| e.whole && e.path != self.path(newest));
+        entries.retain(|e| e.path != self.path(newest));
         entries.sort_by_key(|e| e.used);
         for e in entries {
             if total <= self.most {
@@ -115,13 +104,8 @@ impl Cache {
 /// A file that is the cache's own: by its name.
 fn entry(file: &std::fs::DirEntry) -> Option<Entry> {
     let path = file.path();
-    let name = path.file_name()?.to_str()?.to_string();
-    let stem = name.strip_prefix('.').unwrap_or(&name).split('.').next()?;
-    let ours = stem.len() == 64 && stem.bytes().all(|b| b.is_ascii_hexdigit());
-    let whole = name.ends_with(&format!(".{ENDING}")) && !name.starts_with('.');
-    if !ours || !(whole || name.ends_with(".tmp")) {
-        return None;
-    }
-    let about = file.metadata().ok()?;
-    Some(Entry { path, bytes: about.len(), used: about.modified().ok()?, whole })
+    let (stem, ending) = path.file_name()?.to_str()?.split_once('.')?;
+    let ours = stem.len() == 64 && stem.bytes().all(|b| b.is_ascii_hexdigit()) && ending == ENDING;
+    let about = file.metadata().ok().filter(|_| ours)?;
+    Some(Entry { bytes: about.len(), used: about.modified().ok()?, path })
 }

@@ -98,14 +98,13 @@ fn what_was_used_longest_ago_makes_room() {
     // one alone that is larger than all of the room is kept
     assert!(!compile(5, 10) && compile(5, 10));
     assert_eq!(folder.entries().len(), 1);
-    // what a dead process left half-written goes with time
-    let name = folder.entries()[0].file_name().unwrap().to_str().unwrap().to_string();
-    let half = folder.0.join(format!(".{name}.999999-0.tmp"));
-    std::fs::write(&half, b"half").unwrap();
-    assert!(!compile(7, u64::MAX) && half.exists());
-    let old = SystemTime::now() - Duration::from_secs(3600);
+    // what a dead process left half-written goes with time, and what is not the cache's own stays
+    let half = folder.0.join(".weft-00000000-0123456789abcdef.tmp");
+    let notes = folder.0.join("notes.weftc");
+    [&half, &notes].iter().for_each(|path| std::fs::write(path, b"half").unwrap());
+    let old = SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60);
     std::fs::File::options().append(true).open(&half).unwrap().set_modified(old).unwrap();
-    assert!(!compile(8, u64::MAX) && !half.exists());
+    assert!(!compile(8, 10) && !half.exists() && notes.exists());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The command line: every command and option, with its help.
 
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use weft::device::{Device, DeviceKind};
 use weft::optimise::Group;
 use weft::profile::{DeviceProfile, Precision, Tuning};
@@ -133,6 +133,22 @@ pub enum Command {
     Tune(Tune),
     /// Train the digit classifier that `weft demo` ships with
     TrainDigits(TrainDigits),
+}
+
+impl Command {
+    /// The file that a command writes.
+    pub fn writes(&self) -> Option<&Path> {
+        match self {
+            Command::Demo(args) => Some(&args.out),
+            Command::Compile(args) => Some(&args.out),
+            Command::Run(args) => Some(&args.outputs),
+            Command::Bench(args) => args.out.as_deref(),
+            Command::Tune(args) => Some(&args.out),
+            Command::TrainDigits(args) => Some(&args.out),
+            Command::Devices(_) | Command::Inspect(_) | Command::Embed(_) | Command::Search(_) => None,
+            Command::Explain(_) => None,
+        }
+    }
 }
 
 #[derive(clap::Args)]

@@ -45,8 +45,9 @@ pub fn compile(args: &Compile, options: &Options, out: &mut dyn Write) -> Result
         artifact.add(part.name.as_str(), &compiled)?;
     }
     artifact.metadata_mut().insert("model".into(), args.model.display().to_string());
-    artifact.save(&args.out)?;
-    let size = std::fs::metadata(&args.out).map_err(|e| Failure::reading(&args.out, &e))?.len();
+    let file = artifact.to_bytes()?;
+    load::write_atomically(&args.out, |out| out.write_all(&file))?;
+    let size = file.len() as u64;
     let device = artifact.profile().map_or("", |p| &p.name).to_string();
     let names: Vec<&str> = artifact.names().collect();
     if options.json {

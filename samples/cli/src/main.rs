@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut out = std::io::BufWriter::new(output::report(args.command.writes()));
     let done = command(&args, &mut out).and_then(|()| Ok(out.flush()?));
     // what WEFT_TRACE asks for, also of a command that failed
     let done = done.and(weft::device::trace::flush().map_err(Into::into));

@@ -2,7 +2,35 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
+
+/// Where a command says what it did: standard output, unless that is what it writes its file to (`--outputs
+/// /dev/stdout`); then standard error.
+pub fn report(file: Option<&Path>) -> Box<dyn Write> {
+    match file.is_some_and(is_standard_output) {
+        true => Box::new(std::io::stderr()),
+        false => Box::new(std::io::stdout().lock()),
+    }
+}
+
+#[cfg(unix)]
+fn is_standard_output(path: &Path) -> bool {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+    let same = || {
+        let out = std::io::stdout().as_fd().try_clone_to_owned().map(std::fs::File::from)?.metadata()?;
+        let file = std::fs::metadata(path)?;
+        let somebody_reads = !std::os::unix::fs::FileTypeExt::is_char_device(&file.file_type());
+        Ok::<bool, std::io::Error>(somebody_reads && (out.dev(), out.ino()) == (file.dev(), file.ino()))
+    };
+    same().unwrap_or(false)
+}
+
+#[cfg(not(unix))]
+fn is_standard_output(_: &Path) -> bool {
+    false
+}
 
 /// A number of bytes as people read it: `312.4 MB`.
 pub fn bytes(n: u64) -> String {

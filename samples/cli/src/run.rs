@@ -16,6 +16,11 @@ use weft::session::{Artifact, Compiled, Session, TapFormat};
 use weft::tensor::{DType, Tensor, TensorType, Weights};
 
 pub fn run(args: &Run, options: &Options, out: &mut dyn Write) -> Result<()> {
+    if args.tap.as_deref() == Some("safetensors") && args.outputs.exists() && !args.outputs.is_file() {
+        let what =
+            "--tap safetensors writes a file beside the outputs: give --outputs a file, no pipe or device";
+        return Err(Failure::Usage(what.into()));
+    }
     let place = options.open()?;
     let start = Instant::now();
     let compiled = match is_artifact(&args.graph) {

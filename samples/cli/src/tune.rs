@@ -19,8 +19,10 @@ pub fn tune(args: &Tune, options: &Options, out: &mut dyn Write) -> Result<()> {
         let what = "there is nothing to tune on the CPU: its kernels have one way of cutting a product";
         return Err(Failure::new(what).advise("`weft devices` lists the GPUs, --device NAME takes one."));
     }
-    let mut tuning =
-        if args.out.exists() { Tuning::load(&args.out).map_err(within(args))? } else { Tuning::default() };
+    // a pipe or device has nothing to be read, and gets the table once
+    let is_file = args.out.is_file();
+    let is_written_on_the_way = is_file || !args.out.exists();
+    let mut tuning = if is_file { Tuning::load(&args.out).map_err(within(args))? } else { Tuning::default() };
     let how = Measure { most: args.cuts, again: args.again, turn: !args.no_turn, ..Measure::default() };
     let start = Instant::now();
     let mut all: Vec<Measured> = vec![];
@@ -31,7 +33,7 @@ pub fn tune(args: &Tune, options: &Options, out: &mut dyn Write) -> Result<()> {
             m.wrong.iter().for_each(|w| warn(format_args!("dropped {}: {}", w.cut, w.why)));
             all.push(m.clone());
             // a driver that falls over takes this process along, but not what was found
-            if unsaved.is_ok() {
+            if unsaved.is_ok() && is_written_on_the_way {
                 unsaved = tuning.save(&args.out);
             }
         };

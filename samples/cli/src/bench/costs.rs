@@ -4,7 +4,7 @@
 
 use super::cases::Filler;
 use crate::args::Options;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::output::{ms, table};
 use serde_json::json;
 use std::io::Write;
@@ -38,8 +38,7 @@ pub fn bench(file: Option<&Path>, seconds: f64, options: &Options, out: &mut dyn
     let profile = DeviceProfile { costs, ..reckoned.clone() };
     profile.check()?;
     if let Some(file) = file {
-        std::fs::write(file, profile.to_string())
-            .map_err(|e| Failure::from(weft::error::Error::io(file, "write", &e)))?;
+        weft::load::write_atomically(file, |out| out.write_all(profile.to_string().as_bytes()))?;
     }
     if options.json {
         let c = &profile.costs;

@@ -5,6 +5,7 @@ mod demo;
 mod embed;
 mod errors;
 mod explain;
+mod files;
 mod run;
 mod show;
 mod tune;
