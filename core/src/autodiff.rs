@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::graph::{Grad, Graph, Node, NodeKind, Value, decomposed};
+use crate::ops::widen::is_half;
 use crate::tensor::{DType, Tensor, TensorType};
 use std::collections::HashMap;
 
@@ -29,19 +30,30 @@ fn walk(g: &Graph, of: Value, seed: Option<Value>, by: &[Value], independent: bo
             continue;
         }
         let Some(parts) = ups.get(&v) else { continue };
-        let up = parts.iter().copied().reduce(|a, b| g.add(a, b)).unwrap_or(Value::POISON);
+        let up = total(g, parts);
         ups.insert(v, vec![up]);
         backward(g, &nodes, v, up, &reaches, &mut ups)?;
         if let Some(e) = g.error() {
             return Err(e);
         }
     }
-    let total = |v: &Value| match ups.get(v) {
-        Some(parts) => parts.iter().copied().reduce(|a, b| g.add(a, b)).unwrap_or(Value::POISON),
+    let found = |v: &Value| match ups.get(v) {
+        Some(parts) => total(g, parts),
         None => constant_like(g, &g.ty(*v), 0.0),
     };
-    let all = by.iter().map(total).collect();
+    let all = by.iter().map(found).collect();
     g.data().map(|_| all)
+}
+
+/// The sum of what a value's users give back to it. Several terms of 16 bits are added in f32 and rounded once.
+fn total(g: &Graph, parts: &[Value]) -> Value {
+    let sum = |parts: &[Value]| parts.iter().copied().reduce(|a, b| g.add(a, b)).unwrap_or(Value::POISON);
+    let dtype = parts.first().map_or(DType::F32, |&v| g.ty(v).dtype);
+    if parts.len() < 3 || !is_half(dtype) {
+        return sum(parts);
+    }
+    let wide: Vec<Value> = parts.iter().map(|&v| g.cast(v, DType::F32)).collect();
+    g.cast(sum(&wide), dtype)
 }
 
 /// Which nodes depend on one of `by` through float values.

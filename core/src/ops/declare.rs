@@ -42,9 +42,7 @@ macro_rules! op {
             }
             fn grad(&self, g: &$crate::graph::Graph, node: $crate::graph::Value, up: $crate::graph::Value)
                 -> $crate::graph::Grad {
-                let f: fn(&$crate::graph::Graph, $crate::graph::Value, $crate::graph::Value)
-                    -> $crate::graph::Grad = $grad;
-                f(g, node, up)
+                $crate::ops::widen::gradient(&$Name, g, node, up, $grad)
             }
             fn lower(&self, call: &$crate::graph::Call<'_>) -> $crate::graph::Lowering {
                 let f: fn(&$crate::graph::Call<'_>) -> $crate::graph::Lowering = $lower;
@@ -53,12 +51,7 @@ macro_rules! op {
             #[allow(unused_variables)]
             fn decompose(&self, g: &$crate::graph::Graph, inputs: &[$crate::graph::Value], attrs: &$crate::graph::Attrs)
                 -> Option<$crate::graph::Value> {
-                $(
-                    #[allow(clippy::type_complexity)]
-                    let f: fn(&$crate::graph::Graph, &[$crate::graph::Value], &$crate::graph::Attrs)
-                        -> $crate::graph::Value = $decompose;
-                    return Some(f(g, inputs, attrs));
-                )?
+                $( return Some($crate::ops::widen::decompose(self, g, inputs, attrs, $decompose)); )?
                 #[allow(unreachable_code)]
                 None
             }

@@ -21,6 +21,7 @@ mod quantise;
 mod random;
 mod reduction;
 mod samples;
+pub(crate) mod widen;
 
 use crate::error::Result;
 use crate::graph::{Graph, Op, parse};

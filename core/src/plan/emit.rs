@@ -2,7 +2,7 @@
 
 use super::expand::Primitive;
 use super::fold::Ready;
-use super::fuse::{Group, is_literal};
+use super::fuse::{Group, is_literal, widened};
 use super::layout::{Layout, trailing_axes};
 use super::{Buffer, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
 use crate::error::{Error, Result};
@@ -312,6 +312,9 @@ impl<'a> Emitter<'a> {
         if let Some(v) = self.literal(input) {
             return Ok(code.tape.literal(v, Kind::of(self.dtype(input))));
         }
+        // what only widens is no step of its own: see `fuse`
+        let stored = self.places.contains_key(&input);
+        let input = widened(self.nodes, input).filter(|_| !stored).unwrap_or(input);
         let (buffer, layout) = self.place(input)?;
         let (shape, dtype) = (self.shape(input), self.dtype(input));
         // inputs broadcast to the member's shape aligned at its last axes
@@ -327,7 +330,8 @@ impl<'a> Emitter<'a> {
 
     /// The value of a one-element constant, seen through views.
     fn literal(&self, mut node: usize) -> Option<f64> {
-        while let Some(Lowering::View(_)) = &self.nodes[node].work {
+        while matches!(self.nodes[node].work, Some(Lowering::View(_))) || widened(self.nodes, node).is_some()
+        {
             node = self.nodes[node].inputs[0];
         }
         match &self.nodes[node].node.kind {

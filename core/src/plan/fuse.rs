@@ -2,7 +2,9 @@
 //! result they take, or the reduction or chain that takes theirs.
 
 use super::expand::Primitive;
+use crate::expr::Expr;
 use crate::graph::{Lowering, NodeKind, RowwiseForm};
+use crate::ops::widen::is_half;
 use crate::tensor::DType;
 
 /// Cost of a pointwise node that is computed anew wherever it is used, at most: that of silu.
@@ -58,6 +60,18 @@ pub fn is_literal(p: &Primitive) -> bool {
 /// Pointwise work that reads nothing (positions): repeated wherever it is used.
 fn is_free(p: &Primitive) -> bool {
     matches!(p.work, Some(Lowering::Pointwise(_))) && p.inputs.is_empty()
+}
+
+/// What a node reads that is stored in 16 bits in any case, if all it does is to widen it.
+pub fn widened(nodes: &[Primitive], i: usize) -> Option<usize> {
+    let Some(Lowering::Pointwise(Expr::Cast(DType::F32, of))) = &nodes[i].work else { return None };
+    let source = nodes[i].inputs.first().copied().filter(|_| matches!(**of, Expr::Input(0)))?;
+    let mut stored = source;
+    while let Some(Lowering::View(_)) = &nodes[stored].work {
+        stored = nodes[stored].inputs[0];
+    }
+    let computed = matches!(nodes[stored].work, Some(Lowering::Pointwise(_) | Lowering::Rowwise(_)));
+    (is_half(nodes[source].node.ty.dtype) && !computed).then_some(source)
 }
 
 /// Whether it costs less to compute a pointwise node wherever it is used than to store it: a few instructions that read
@@ -118,6 +132,11 @@ pub fn group(
         if of[i].is_some() || !matches!(nodes[i].work, Some(Lowering::Pointwise(_))) {
             continue;
         }
+        // what only widens is done by those that read it, as they load an element
+        let inline = |&u: &usize| takes_inline(nodes, of[u].map_or(u, |g| groups[g].anchor));
+        if fuse && !pinned[i] && widened(nodes, i).is_some() && users[i].iter().all(inline) {
+            continue;
+        }
         if fuse
             && !pinned[i]
             && let Some(into) = joins(nodes, &users[i], &of, &groups, i)
@@ -162,7 +181,7 @@ fn take_repeated(nodes: &[Primitive], of: &[Option<usize>], g: &mut Group) {
         }
         for &x in &nodes[m].inputs {
             let repeated = of[x].is_none() && matches!(nodes[x].work, Some(Lowering::Pointwise(_)));
-            if repeated && !g.members.contains(&x) {
+            if repeated && widened(nodes, x).is_none() && !g.members.contains(&x) {
                 g.members.push(x);
             }
         }

@@ -4,7 +4,7 @@
 //! [`fuse`](super::fuse) has grouped before, each reduction by itself; nothing here touches products.
 
 use super::expand::Primitive;
-use super::fuse::Group;
+use super::fuse::{Group, widened};
 use crate::graph::{Lowering, ViewForm};
 use crate::tensor::DType;
 
@@ -199,7 +199,7 @@ impl<'a> Merger<'a> {
         let mut reads: Vec<usize> = members
             .iter()
             .flat_map(|&m| &self.nodes[m].inputs)
-            .copied()
+            .map(|&i| widened(self.nodes, i).unwrap_or(i))
             .filter(|i| !members.contains(i))
             .collect();
         reads.sort_unstable();

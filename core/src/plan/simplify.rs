@@ -3,6 +3,7 @@
 
 use crate::error::Result;
 use crate::graph::{Attrs, Graph, GraphData, Node, NodeKind, Op, Value};
+use crate::ops::widen::is_half;
 use crate::tensor::DType;
 
 /// A node of the graph as its operation's name, with attributes and inputs.
@@ -51,6 +52,11 @@ fn view(g: &Graph, op: &dyn Op, input: Value, attrs: &Attrs) -> Result<Option<Va
             let (from, shape) = (below.inputs[0], attrs.ints("shape"));
             let same = g.shape(from).iter().map(|&n| n as i64).eq(shape.iter().copied());
             Some(if same { from } else { g.reshape(from, shape) })
+        }
+        // what is widened is reshaped as it is stored, and widened where it is read
+        ("reshape", "cast") if is_half(g.ty(below.inputs[0]).dtype) => {
+            let stored = g.reshape(below.inputs[0], attrs.ints("shape"));
+            Some(g.cast(stored, below.ty.dtype))
         }
         _ => None,
     })
