@@ -19,7 +19,12 @@ pub fn gradients(g: &Graph, of: Value, seed: Option<Value>, by: &[Value]) -> Res
 /// not followed.
 fn walk(g: &Graph, of: Value, seed: Option<Value>, by: &[Value], independent: bool) -> Result<Vec<Value>> {
     let nodes: Vec<Node> = g.data()?.nodes.clone();
-    let root = of.index().ok_or_else(|| Error::internal("gradient of a poisoned value"))?;
+    let root = of.index().filter(|&i| i < nodes.len()).ok_or_else(|| Error::Op {
+        op: "gradient".into(),
+        node: "".into(),
+        wanted: "a value of this graph".into(),
+        came: "a value of another graph, or none".into(),
+    })?;
     let reaches = reaching(&nodes[..=root], by);
     let ones = |g: &Graph, ty: &TensorType| constant_like(g, ty, 1.0);
     let mut ups: HashMap<Value, Vec<Value>> = HashMap::new();
@@ -104,8 +109,9 @@ fn backward(
         match parts.get(i).copied().flatten() {
             Some(part) => {
                 if g.error().is_none() && g.ty(part) != g.ty(input) {
-                    let what = format!("gradient of {}: {} for {}", op.name(), g.ty(part), g.ty(input));
-                    return Err(Error::internal(what));
+                    let wanted = format!("a gradient of {} for input {i}", g.ty(input));
+                    let (node, came) = (g.data()?.label(v), g.ty(part).to_string());
+                    return Err(Error::Op { op: op.name().into(), node, wanted, came });
                 }
                 ups.entry(input).or_default().push(part);
             }
@@ -157,7 +163,7 @@ pub fn differentiate(graph: &Graph, inputs: bool) -> Result<Graph> {
     let g = graph.clone();
     let (loss, by) = {
         let data = g.data()?;
-        let loss = data.loss.ok_or_else(|| Error::Graph { what: "no loss is set: call set_loss".into() })?;
+        let loss = data.loss.ok_or_else(|| Error::Graph { what: "no loss is set".into() })?;
         let trained =
             data.parameters().filter(|(_, n)| matches!(n.kind, NodeKind::Parameter { trainable: true }));
         let fed = data.inputs().filter(|(_, n)| inputs && n.ty.dtype == DType::F32);

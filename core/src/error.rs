@@ -151,7 +151,7 @@ errors! {
     306 NotRun {
         /// What was asked for.
         what: String,
-    } => "{what} is not there yet: call step first",
+    } => "{what} is not there yet: run a step first",
     /// An argument that no call can accept.
     307 Argument {
         /// The argument.

@@ -317,11 +317,14 @@ impl DeviceProfile {
                     pairs.map(|((name, x), _)| format!("{name} {x}")).collect::<Vec<_>>().join(", ")
                 };
                 Err((
-                    format!("{} with {}", self.kind.name(), differ(a, b)),
-                    format!("{} with {}", other.name, differ(b, a)),
+                    format!("one compiled for {} with {}", other.name, differ(b, a)),
+                    format!("one compiled for {} with {}", self.name, differ(a, b)),
                 ))
             }
-            _ => Err((self.kind.name().into(), format!("{} ({})", other.name, other.kind.name()))),
+            _ => {
+                let compiled = |p: &DeviceProfile| format!("one compiled for {} ({})", p.name, p.kind.name());
+                Err((compiled(other), compiled(self)))
+            }
         }
     }
 }
@@ -353,6 +356,7 @@ impl FromStr for DeviceProfile {
         // a name may have any sign in it
         let remark =
             |l: &'_ str| if l.starts_with("name ") { l.len() } else { l.find(" #").unwrap_or(l.len()) };
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let lines = text.lines().map(|l| l[..remark(l)].trim());
         let mut lines = lines.filter(|l| !l.is_empty() && !l.starts_with('#'));
         let first = lines.next().unwrap_or("");
@@ -492,7 +496,7 @@ mod tests {
         let (least, large) = (of(DeviceKind::Integrated, Some(Limits::least())), Limits::large());
         assert!(least.runs_on(&DeviceProfile { memory: 9, ..least.clone() }).is_ok());
         let (wanted, came) = least.runs_on(&of(DeviceKind::Discrete, Some(large))).unwrap_err();
-        assert!(wanted.contains("gpu.units 8") && came.contains("gpu.units 132"), "{wanted} {came}");
+        assert!(wanted.contains("gpu.units 132") && came.contains("gpu.units 8"), "{wanted} {came}");
         assert!(least.runs_on(&of(DeviceKind::Cpu, None)).is_err());
         assert!(of(DeviceKind::Cpu, None).runs_on(&of(DeviceKind::Cpu, None)).is_ok());
     }

@@ -79,15 +79,74 @@ fn inputs_and_outputs_are_checked() {
         message(s.set_parameter("w", &[0.0])),
         "\"w\" is f32[3, 4] (12 elements), but 1 elements came"
     );
-    assert_eq!(message(s.read_output(0)), "the output is not there yet: call step first");
+    assert_eq!(message(s.read_output(0)), "the output is not there yet: run a step first");
     assert_eq!(message(s.read_output(1)), "output 1 asked for, but the session has 1 (from 0)");
     assert_eq!(message(s.read_output_by_index(9)), "output 9 asked for, but the session has 1 (from 0)");
     assert_eq!(message(s.read_output("z")), "no output named \"z\"; there are: y");
     assert_eq!(
         message(s.set_optimizer(Optimizer::sgd(0.1))),
-        "graph: this session has no backward pass: use compile_training"
+        "graph: this session has no backward pass: compile its graph for training"
     );
     assert_eq!(message(s.loss()), "graph: it has no loss");
+}
+
+#[test]
+fn a_buffer_too_short_to_read_into_is_called_that() {
+    let mut s = session();
+    s.set_input("x", &[0.0; 6]).unwrap();
+    s.step().unwrap();
+    assert_eq!(
+        message(s.read_output_into(0, &mut [0.0; 2])),
+        "\"y\" is f32[2, 4] (8 elements), but a buffer of 2 elements to copy it into came"
+    );
+    assert_eq!(
+        message(s.read_output_bytes(0, DType::F32, &mut [0; 8])),
+        "\"y\" is f32[2, 4] (32 bytes), but a buffer of 8 bytes to copy it into came"
+    );
+}
+
+#[test]
+fn a_folder_with_pytorchs_own_weights_alone_is_told_how_to_convert_them() {
+    let folder = std::env::temp_dir().join(format!("weft it's {}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let said = |file: &str| {
+        std::fs::write(folder.join(file), b"PK").unwrap();
+        let said = message(weft::load::weights(&folder));
+        std::fs::remove_file(folder.join(file)).unwrap();
+        said
+    };
+    // quoted for a shell
+    let quoted = format!("'{}'", folder.display().to_string().replace('\'', "'\\''"));
+    for file in ["pytorch_model.bin", "pytorch_model.bin.index.json"] {
+        let said = said(file);
+        assert!(
+            said.contains(&format!("but {file}, which only Python reads; convert it once: python3 -c \"")),
+            "{said}"
+        );
+        assert!(said.ends_with(&quoted), "{said}");
+    }
+    assert!(
+        message(weft::load::weights(&folder))
+            .ends_with("neither model.safetensors nor model.safetensors.index.json")
+    );
+    std::fs::remove_dir(&folder).unwrap();
+}
+
+#[test]
+fn a_byte_order_mark_is_read_over() {
+    let g = Graph::parse("\u{feff}weft 1\ninput x: f32[2]\noutput y = x\n").unwrap();
+    assert_eq!(g.data().unwrap().outputs.len(), 1);
+    let profile = Device::cpu(1).profile();
+    assert_eq!(format!("\u{feff}{profile}").parse(), Ok(profile));
+    let folder = std::env::temp_dir().join(format!("weft-mark-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut weights = Weights::new();
+    weights.insert("w", f32s(&[3]));
+    weft::load::save(folder.join("a.safetensors"), &weights).unwrap();
+    let index = "\u{feff}{\"weight_map\": {\"w\": \"a.safetensors\"}}";
+    std::fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
+    assert_eq!(weft::load::weights(&folder).unwrap().len(), 1);
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
@@ -112,10 +171,23 @@ fn a_token_id_outside_the_table_is_an_error_and_the_session_goes_on() {
     s.set_input_u32("ids", &[1, 5, 0]).unwrap();
     let e = s.step().unwrap_err();
     assert_eq!(e.to_string(), "index 5 at position 1 is outside 0..5 (node \"words\")");
-    assert_eq!(message(s.read_output(0)), "the output is not there yet: call step first");
+    assert_eq!(message(s.read_output(0)), "the output is not there yet: run a step first");
     s.set_input_u32("ids", &[4, 0, 1]).unwrap();
     s.step().unwrap();
     assert_eq!(s.read_output(0).unwrap(), [8.0, 9.0, 0.0, 1.0, 2.0, 3.0]);
+}
+
+#[test]
+fn a_look_up_without_a_name_is_called_what_was_written() {
+    for device in [Device::cpu(1), Device::open("gpu", 0).unwrap()] {
+        let g = Graph::new();
+        let ids = g.input("ids", DType::U32, [3]);
+        g.output("rows", g.embedding(g.parameter("table", [5, 2]), ids));
+        let mut s = Compiler::new(&device).compile(&g).unwrap().init_zeros().unwrap();
+        s.set_input_u32("ids", &[1, 5, 0]).unwrap();
+        let said = message(s.step().and_then(|()| s.wait()));
+        assert_eq!(said, "index 5 at position 1 is outside 0..5 (node \"embedding\")");
+    }
 }
 
 #[test]
@@ -129,7 +201,105 @@ fn empty_sizes_and_doubled_names_are_refused() {
     assert_eq!(message(g.data().map(|_| ())), "parameter: a name not used before: \"x\" twice (node \"x\")");
     let g = Graph::new();
     g.input("x", DType::F32, [1 << 40, 1 << 30]);
-    assert!(message(g.data().map(|_| ())).contains("a tensor that can be addressed"));
+    assert!(
+        message(g.data().map(|_| ()))
+            .contains("at most 1099511627776 elements: f32[1099511627776, 1073741824] (node \"x\")")
+    );
+}
+
+/// What is wrong with a graph of one operation.
+fn refused(build: impl Fn(&Graph) -> weft::graph::Value) -> String {
+    let g = Graph::new();
+    g.output("y", build(&g));
+    let e = Compiler::new(&Device::cpu(1)).compile(&g).err().expect("an error");
+    assert_eq!(e.code(), 100, "{e}");
+    let parsed = g.error().is_some() || g.data().is_ok_and(|d| Graph::parse(&d.to_string()).is_ok());
+    assert!(parsed, "the text form differs");
+    e.to_string()
+}
+
+#[test]
+fn what_is_too_large_to_index_is_refused_by_name_and_size() {
+    const MOST: &str = "at most 1099511627776 elements: ";
+    let x = |g: &Graph, shape: &[usize]| g.input("x", DType::F32, shape);
+    let one: &[i64] = &[1, 1];
+    let cases = [
+        (
+            refused(|g| g.iota(&[1_000_000_000_000], 0)),
+            "iota: at most 2³² positions, which u32 counts: 1000000000000 (node \"%0 = iota()\")".to_string(),
+        ),
+        (
+            refused(|g| g.one_hot(g.input("x", DType::I32, [1 << 20]), 1 << 30)),
+            format!("one_hot: {MOST}f32[1048576, 1073741824] (node \"%1 = one_hot(x)\")"),
+        ),
+        (
+            refused(|g| g.broadcast(x(g, &[1]), &[1 << 21, 1 << 21])),
+            format!("broadcast: {MOST}f32[2097152, 2097152] (node \"%1 = broadcast(x)\")"),
+        ),
+        (
+            refused(|g| g.mul(x(g, &[1 << 21]), g.input("y", DType::F32, [1 << 21, 1]))),
+            format!("mul: {MOST}f32[2097152, 2097152] (node \"%2 = mul(x, y)\")"),
+        ),
+        (
+            refused(|g| g.matmul(x(g, &[1 << 21, 1]), g.input("y", DType::F32, [1, 1 << 21]))),
+            format!("matmul: {MOST}f32[2097152, 2097152] (node \"%2 = matmul(x, y)\")"),
+        ),
+        (
+            refused(|g| g.pad(x(g, &[2, 2]), &[1 << 30, 0], &[0, 1 << 30], 0.0)),
+            format!("pad: {MOST}f32[1073741826, 1073741826] (node \"%1 = pad(x)\")"),
+        ),
+        (
+            refused(|g| {
+                let x = x(g, &[1 << 39]);
+                g.concat(&[x, x, x], 0)
+            }),
+            format!("concat: {MOST}f32[1649267441664] (node \"%1 = concat(x, x, x)\")"),
+        ),
+        (
+            refused(|g| {
+                let (x, w) = (x(g, &[1 << 10, 1, 1 << 15, 1 << 15]), g.input("w", DType::F32, [1 << 5, 1, 1, 1]));
+                g.conv2d(x, w, None, one, &[0, 0], one, 1)
+            }),
+            format!("conv2d: {MOST}f32[1024, 32, 32768, 32768] (node \"%2 = conv2d(x, w)\")"),
+        ),
+        (
+            refused(|g| g.resize_nearest(x(g, &[1, 1, 1, 1]), &[1 << 24, 1 << 24])),
+            format!("resize_nearest: {MOST}f32[1, 1, 16777216, 16777216] (node \"%1 = resize_nearest(x)\")"),
+        ),
+        (
+            refused(|g| g.index_select(x(g, &[1 << 20, 1 << 20]), g.input("i", DType::I32, [1 << 21]), 0)),
+            format!("index_select: {MOST}f32[2097152, 1048576] (node \"%2 = index_select(x, i)\")"),
+        ),
+        (
+            refused(|g| g.random_uniform(g.input("x", DType::U32, []), &[1 << 33], 1)),
+            "random_uniform: at most 2³² elements: f32[8589934592] (node \"%1 = random_uniform(x)\")".into(),
+        ),
+        (
+            // each value can be indexed, what the step does cannot be counted
+            refused(|g| g.matmul(x(g, &[1 << 20, 1 << 20]), g.input("y", DType::F32, [1 << 20, 1 << 20]))),
+            "compile: a step of at most 2^60 operations: [1, 1048576, 1048576, 1048576, 16] (node \"step 0 (matmul)\")".into(),
+        ),
+    ];
+    for (came, wanted) in cases {
+        assert_eq!(came, wanted);
+    }
+}
+
+#[test]
+fn what_no_memory_has_room_for_is_out_of_memory_and_no_abort() {
+    let g = Graph::new();
+    g.output("y", g.broadcast(g.input("x", DType::F32, [1]), &[1 << 39]));
+    // 2 TiB: nothing is allocated before the session is made
+    let compiled = Compiler::new(&Device::cpu(1)).compile(&g).unwrap();
+    let e = compiled.init_zeros().err().unwrap();
+    assert!(matches!(e, Error::OutOfMemory { wanted, .. } if wanted >= 4 << 39), "{e}");
+    // a system that promises whatever is asked for would not tell
+    let promises = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|t| t.trim() == "1");
+    if !promises {
+        let x = weft::graph::Array::full(weft::tensor::TensorType::f32([1]), 1.0);
+        let e = weft::reference::run(&g, &[("x".to_string(), x)].into()).unwrap_err();
+        assert!(matches!(&e, Error::OutOfMemory { what, .. } if what.contains("f32[549755813888]")), "{e}");
+    }
 }
 
 #[test]
@@ -137,9 +307,9 @@ fn a_graph_without_results_or_loss_is_refused() {
     let g = Graph::new();
     g.input("x", DType::F32, [1]);
     let said = message(build_inference_session(&g).map(|_| ()));
-    assert_eq!(said, "graph: it has no outputs and no loss: call output or set_loss");
+    assert_eq!(said, "graph: it has no outputs and no loss: name an output, or set a loss");
     let g = linear();
-    assert_eq!(message(build_session(&g).map(|_| ())), "graph: no loss is set: call set_loss");
+    assert_eq!(message(build_session(&g).map(|_| ())), "graph: no loss is set");
 }
 
 #[test]

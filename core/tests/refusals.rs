@@ -64,7 +64,7 @@ fn wrong_calls_say_what_was_wanted_and_what_came() {
         (refused(|g, x| g.embedding(x(&[5, 2]), x(&[3]))), "embedding: indices of i32, u32 or i64: f32[3]"),
         (
             refused(|g, x| g.rope(x(&[4, 5]), None, 10000.0, 0, false)),
-            "rope: f32[…, seq, d] with an even d: f32[4, 5]",
+            "rope: f32[…, seq, d] with an even d, of at most 7 axes: f32[4, 5]",
         ),
         (
             refused(|g, x| g.dropout(x(&[4]), g.input("n", DType::U32, []), 1.0, 0)),

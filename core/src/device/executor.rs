@@ -291,6 +291,17 @@ impl Executor {
     pub fn update(&mut self, plan: &Plan, store: &mut Store, positions: &[usize]) -> Result<()> {
         let (Executor::Cpu(e), Store::Cpu(store)) = (self, store) else { return Ok(()) };
         let Some((optimizer, step)) = &mut e.optimizer else { return Ok(()) };
+        if let Optimizer::Adam { .. } = optimizer {
+            // before anything is changed
+            for (gradient, moments) in plan.gradients.iter().zip(&mut e.moments) {
+                let n = store.parameters[positions[gradient.parameter]].ty.elements();
+                if moments.first.len() != n {
+                    let what = "Adam's moments".into();
+                    let wanted = 8 * n as u64;
+                    *moments = cpu::Moments::zeros(n).ok_or(Error::OutOfMemory { wanted, what })?;
+                }
+            }
+        }
         *step += 1;
         for (gradient, moments) in plan.gradients.iter().zip(&mut e.moments) {
             let p = &mut store.parameters[positions[gradient.parameter]];

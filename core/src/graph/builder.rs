@@ -4,7 +4,7 @@
 use super::op::result_type;
 use super::{Attrs, Op, Refusal};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Dims, Tensor, TensorType};
+use crate::tensor::{DType, Dims, MOST_ELEMENTS, Tensor, TensorType};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -419,7 +419,8 @@ impl Graph {
     }
 }
 
-/// Sizes are at least 1, the byte count fits, blocks are whole.
+/// Sizes are at least 1 and not more than can be indexed, blocks are whole. Every value of a graph is checked so, as it is
+/// built and as it is verified.
 pub(super) fn check_type(ty: &TensorType) -> std::result::Result<(), Refusal> {
     if ty.shape.contains(&0) {
         return super::refuse("sizes of at least 1", ty);
@@ -430,8 +431,8 @@ pub(super) fn check_type(ty: &TensorType) -> std::result::Result<(), Refusal> {
     if ty.dtype.is_block() && !ty.shape.last().is_some_and(|n| n.is_multiple_of(crate::tensor::BLOCK)) {
         return super::refuse("a last axis of whole blocks of 32", ty);
     }
-    if ty.bytes().is_none_or(|b| b > isize::MAX as usize / 2) {
-        return super::refuse("a tensor that can be addressed", ty);
+    if ty.elements() > MOST_ELEMENTS {
+        return super::refuse(format!("at most {MOST_ELEMENTS} elements"), ty);
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::{Array, Attrs, Call, Graph, GraphData, Node, NodeKind, Op, Value};
 use crate::error::{Error, Result};
+use crate::tensor::TensorType;
 
 /// Values of all nodes, in order. `leaf` gives those of inputs, parameters and states.
 ///
@@ -17,6 +18,7 @@ pub fn interpret(
             NodeKind::Input | NodeKind::Parameter { .. } | NodeKind::State => leaf(Value::at(i), node)?,
             NodeKind::Constant(t) => Array::from_tensor(t),
             NodeKind::Op(op, attrs) => {
+                reserve(&node.ty, || data.label(Value::at(i)))?;
                 let inputs: Vec<&Array> = node.inputs.iter().filter_map(|v| values.get(v.index()?)).collect();
                 let types = data.input_types(node);
                 let found = op.evaluate(&Call { inputs: &types, attrs }, &inputs);
@@ -30,6 +32,17 @@ pub fn interpret(
         values.push(value);
     }
     Ok(values)
+}
+
+/// Whether there is memory for a value of that type, 8 bytes an element: evaluation takes it without asking.
+fn reserve(ty: &TensorType, label: impl FnOnce() -> String) -> Result<()> {
+    match Vec::<f64>::new().try_reserve_exact(ty.elements()) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Error::OutOfMemory {
+            wanted: ty.elements().saturating_mul(size_of::<f64>()) as u64,
+            what: format!("{ty} \"{}\" of the reference", label()),
+        }),
+    }
 }
 
 fn name_node(e: Error, label: &str) -> Error {

@@ -82,6 +82,7 @@ impl fmt::Display for Elements<'_> {
 /// # Errors
 /// [`Error::Parse`] with line and column, [`Error::Cycle`], or what the builder refuses.
 pub fn parse(text: &str, lookup: OpLookup) -> Result<Graph> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut statements = Vec::new();
     let mut version = false;
     for (number, line) in text.lines().enumerate() {

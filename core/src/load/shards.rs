@@ -3,6 +3,7 @@
 use super::file::{Inspection, Opened};
 use super::header::{Once, quoted};
 use crate::error::{Error, Result};
+use crate::file::without_mark;
 use crate::tensor::Weights;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -83,13 +84,42 @@ fn find(path: &Path) -> Result<Found> {
     match (single.exists(), index.exists()) {
         (true, _) => Ok(Found::File(single)),
         (_, true) => Ok(Found::Index(index)),
-        _ => Err(Error::Io {
-            path: path.into(),
-            doing: "find weights in".into(),
-            why: format!("there is neither {SINGLE} nor {INDEX}"),
-        }),
+        _ => Err(Error::Io { path: path.into(), doing: "find weights in".into(), why: nothing_in(path) }),
     }
 }
+
+/// Why a folder has no weights to read, and how it can come to have them.
+fn nothing_in(folder: &Path) -> String {
+    let neither = format!("there is neither {SINGLE} nor {INDEX}");
+    let has = |name: &str| folder.join(name).exists();
+    // a single quote ends a shell's quotation, so each is put between two others
+    let quoted = format!("'{}'", folder.display().to_string().replace('\'', "'\\''"));
+    if has(PICKLED) {
+        return format!(
+            "{neither}, but {PICKLED}, which only Python reads; convert it once: python3 -c \"{CONVERT}\" {quoted}"
+        );
+    }
+    if has(PICKLED_INDEX) {
+        return format!(
+            "{neither}, but {PICKLED_INDEX}, which only Python reads; convert it once: python3 -c \"{CONVERT_SHARDS}\" {quoted}"
+        );
+    }
+    neither
+}
+
+/// PyTorch's own format: a program for Python's unpickler.
+const PICKLED: &str = "pytorch_model.bin";
+const PICKLED_INDEX: &str = "pytorch_model.bin.index.json";
+
+/// Writes model.safetensors beside it: weights that share memory apart, what is no tensor left out.
+const CONVERT: &str = "import sys, torch, safetensors.torch as s; d = sys.argv[1]; \
+w = torch.load(d + '/pytorch_model.bin', map_location='cpu', weights_only=True); \
+s.save_file({k: v.clone().contiguous() for k, v in w.items() if isinstance(v, torch.Tensor)}, d + '/model.safetensors')";
+
+/// The same of weights in several files, into one.
+const CONVERT_SHARDS: &str = "import glob, sys, torch, safetensors.torch as s; d = sys.argv[1]; w = {}; \
+[w.update(torch.load(f, map_location='cpu', weights_only=True)) for f in glob.glob(glob.escape(d) + '/pytorch_model-*.bin')]; \
+s.save_file({k: v.clone().contiguous() for k, v in w.items() if isinstance(v, torch.Tensor)}, d + '/model.safetensors')";
 
 /// A checked index: `weight_map` from tensor names to file names in the index's own folder.
 struct Index {
@@ -104,7 +134,7 @@ impl Index {
             weight_map: Once<String>,
         }
         let text = std::fs::read(&path).map_err(|e| Error::io(&path, "read", &e))?;
-        let raw: Raw = serde_json::from_slice(&text)
+        let raw: Raw = serde_json::from_slice(without_mark(&text))
             .map_err(|e| config(&path, "a weight_map from tensors to files", e.to_string()))?;
         let index = Index { path, weight_map: raw.weight_map.0 };
         if index.weight_map.is_empty() {

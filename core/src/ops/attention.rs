@@ -49,6 +49,9 @@ fn checked(c: &Call<'_>, mask: usize) -> Checked<(Sizes, AttentionForm)> {
     if z.l.max(z.s) > 1 << 30 || window > 1 << 30 {
         return refuse("sequences and windows of at most 2³⁰", format!("{}, window {window}", came()));
     }
+    if !c.attrs.float("scale").is_finite() {
+        return refuse("a finite scale", c.attrs.float("scale"));
+    }
     let form = AttentionForm {
         scale: c.attrs.float("scale"),
         causal: c.attrs.bool("causal"),

@@ -23,6 +23,20 @@ pub(super) fn pair(c: &Call<'_>, name: &str, least: i64) -> Checked<[i64; 2]> {
 /// Beyond this no stride, padding or dilation means anything.
 const LIMIT: i64 = 1 << 31;
 
+/// What positions along an axis, padding and steps counted in, stay below: kernels count them in 31 bits.
+const MOST_POSITION: i128 = 1 << 31;
+
+/// Refuses windows that reach beyond what kernels count.
+pub(super) fn check_positions(axis: usize, reach: i128, came: impl ToString) -> Checked<()> {
+    if reach >= MOST_POSITION {
+        return refuse(
+            format!("fewer than 2³¹ positions along axis {axis}, steps and padding counted in"),
+            came,
+        );
+    }
+    Ok(())
+}
+
 /// How many windows of `reach` fit into `size`, `stride` apart; `None` if not one does.
 pub(super) fn window_count(size: i128, reach: i128, stride: i64) -> Option<usize> {
     if size < reach { None } else { usize::try_from((size - reach) / i128::from(stride) + 1).ok() }
@@ -80,6 +94,10 @@ impl Geometry {
                 let wanted = format!("a window no larger than the padded input along axis {}", 2 + a);
                 return refuse(wanted, format!("{reach} over {padded}, from {x} and {w}"));
             };
+            // kernels compute whole vectors of outputs, and look that far past the last
+            let seen = (count as i128 - 1 + 16 * a as i128) * form.stride[a] as i128 + reach;
+            let pad = [form.pad_before[a], self.pad_after[a]].map(|n| n.unsigned_abs() as i128);
+            check_positions(2 + a, seen + spread + pad[0].max(pad[1]), came())?;
             shape.push(count);
         }
         Ok(TensorType::f32(shape))
@@ -361,6 +379,8 @@ fn transposed_shape(c: &Call<'_>) -> Checked<TensorType> {
         if size < 1 {
             return refuse("padding that leaves at least one row and column", format!("a size of {size}"));
         }
+        let reach = (h - 1) * i128::from(stride[a]) + (k - 1) * i128::from(dilation[a]);
+        check_positions(2 + a, reach + size.abs(), format!("{x} and {w}"))?;
         shape.push(usize::try_from(size).unwrap_or(usize::MAX));
     }
     Ok(TensorType::f32(shape))

@@ -389,7 +389,10 @@ op! {
     "u32 positions along an axis: 0, 1, 2, …"
     infer: |c| {
         let shape = c.attrs.sizes("shape");
-        c.axis("axis", shape.len())?;
+        let axis = c.axis("axis", shape.len())?;
+        if shape[axis] as u64 > 1 << 32 {
+            return refuse("at most 2³² positions, which u32 counts", shape[axis]);
+        }
         Ok(TensorType::new(DType::U32, shape))
     };
     evaluate: |op, c, _| {

@@ -1,6 +1,6 @@
 //! Pooling and resizing of images [n, c, h, w].
 
-use super::convolution::{pair, window_count};
+use super::convolution::{check_positions, pair, window_count};
 use super::movement::{accepted, signed};
 use super::samples::{cycle, kinked, normal, random, sample};
 use crate::error::Error;
@@ -49,6 +49,8 @@ fn pooled(x: &[usize], form: &PoolForm) -> Checked<TensorType> {
     let mut shape = x.to_vec();
     for a in 0..2 {
         let padded = x[2 + a] as i128 + 2 * form.padding[a] as i128;
+        let far = padded + form.kernel[a] as i128 + form.stride[a] as i128;
+        check_positions(2 + a, far, format!("{form:?} over {x:?}"))?;
         let Some(count) = window_count(padded, form.kernel[a] as i128, form.stride[a] as i64) else {
             let wanted = format!("a window no larger than the padded input along axis {}", 2 + a);
             return refuse(wanted, format!("{} over {padded}, from {x:?}", form.kernel[a]));
@@ -152,6 +154,9 @@ op! {
     };
     grad: |g, node, up| {
         let x = g.inputs_of(node)[0];
+        if g.attrs_of(node).ints("kernel").iter().product::<i64>() > 1024 {
+            return Grad::None("windows of more than 1024 elements have no second derivative");
+        }
         let zero = g.broadcast(g.scalar(0.0, DType::F32), &signed(&g.shape(x)));
         Grad::of([zero, at_first_largest(g, node, up)])
     };
@@ -185,6 +190,16 @@ fn at_first_largest(g: &Graph, node: Value, v: Value) -> Value {
     result
 }
 
+/// The same of averages. How many elements each window covers is a table.
+fn averaged(c: &Call<'_>, x: &[usize], form: &PoolForm) -> Checked<TensorType> {
+    let ty = pooled(x, form)?;
+    let windows = ty.shape[2].saturating_mul(ty.shape[3]);
+    if !c.attrs.bool("count_include_pad") && windows > 1 << 26 {
+        return refuse("at most 2²⁶ windows where zeros do not count", format!("{windows} of {ty}"));
+    }
+    Ok(ty)
+}
+
 /// How many elements of the input each window covers, if they are not all as many.
 fn window_counts(shape: &[usize], form: &PoolForm) -> Option<Vec<f32>> {
     let ty = pooled(shape, form).ok()?;
@@ -202,7 +217,7 @@ op! {
         count_include_pad: Bool = "Whether the zeros count.",
     ]
     "Mean of each window of [n, c, h, w], as PyTorch's."
-    infer: |c| pooled(&image(c)?.shape, &pool_form(c)?);
+    infer: |c| averaged(c, &image(c)?.shape, &pool_form(c)?);
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |_, _, _| Grad::ByDecomposition;
     lower: |_| Lowering::Decompose;
@@ -213,7 +228,12 @@ op! {
         let Ok(form) = pool_form(&Call { inputs: &[], attrs }) else { return Value::POISON };
         let planes = g.reshape(x[0], &[shape[0] * shape[1], 1, shape[2], shape[3]]);
         let area = form.kernel[0] * form.kernel[1];
-        let ones = g.constant_f32(&[1, 1, form.kernel[0], form.kernel[1]], vec![1.0; area]);
+        let [h, w] = form.kernel;
+        // a large window is filled at init, not kept in the graph
+        let ones = match area {
+            0..=4096 => g.constant_f32(&[1, 1, h, w], vec![1.0; area]),
+            _ => g.broadcast(g.scalar(1.0, DType::F32), &[1, 1, h as i64, w as i64]),
+        };
         let sums = g.convolution(planes, ones, stride, padding, padding, &[1, 1], &[1, 1], 1);
         let out = g.shape(sums);
         let counts = (!attrs.bool("count_include_pad")).then(|| window_counts(&g.shape(x[0]), &form)).flatten();
@@ -239,12 +259,15 @@ fn flat_attrs(kernel: i64, stride: i64, padding: i64) -> Attrs {
 }
 
 /// [n, c, l] pooled as an image of one row.
-fn flat_pooled(c: &Call<'_>) -> Checked<TensorType> {
+fn flat_pooled(
+    c: &Call<'_>,
+    of: fn(&Call<'_>, &[usize], &PoolForm) -> Checked<TensorType>,
+) -> Checked<TensorType> {
     let [n, channels, length] = c.shape(0) else { return refuse("f32[n, c, l]", &c.inputs[0]) };
     if c.inputs[0].dtype != DType::F32 {
         return refuse("f32[n, c, l]", &c.inputs[0]);
     }
-    let ty = pooled(&[*n, *channels, 1, *length], &flat_form(c)?)?;
+    let ty = of(c, &[*n, *channels, 1, *length], &flat_form(c)?)?;
     Ok(TensorType::f32([ty.shape[0], ty.shape[1], ty.shape[3]]))
 }
 
@@ -255,7 +278,7 @@ op! {
         padding: Int = "Elements outside on each side, never the largest.",
     ]
     "Largest of each window of [n, c, l]; NaN if any is."
-    infer: flat_pooled;
+    infer: |c| flat_pooled(c, |_, x, form| pooled(x, form));
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |_, _, _| Grad::ByDecomposition;
     lower: |_| Lowering::Decompose;
@@ -278,7 +301,7 @@ op! {
         count_include_pad: Bool = "Whether the zeros count.",
     ]
     "Mean of each window of [n, c, l], as PyTorch's."
-    infer: flat_pooled;
+    infer: |c| flat_pooled(c, averaged);
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |_, _, _| Grad::ByDecomposition;
     lower: |_| Lowering::Decompose;
@@ -328,6 +351,10 @@ op! {
 
 fn resized(c: &Call<'_>) -> Checked<TensorType> {
     let (x, size) = (image(c)?, pair(c, "size", 1)?);
+    // each new row and column is looked up by a table
+    if size.iter().any(|&n| n > 1 << 24) {
+        return refuse("a size of at most 2²⁴ each way", format!("{size:?}"));
+    }
     Ok(TensorType::f32([x.shape[0], x.shape[1], size[0] as usize, size[1] as usize]))
 }
 

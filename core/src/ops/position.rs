@@ -8,6 +8,9 @@ use crate::graph::{
 use crate::tensor::{DType, TensorType, broadcast_shapes};
 use std::f64::consts::TAU;
 
+/// Axes of what is turned, at most: its pairs are one more.
+const MOST_AXES: usize = 7;
+
 /// Radians per position of pair `i` of `d` elements.
 fn frequency(theta: f64, i: usize, d: usize) -> f64 {
     theta.powf(-2.0 * i as f64 / d as f64)
@@ -16,8 +19,11 @@ fn frequency(theta: f64, i: usize, d: usize) -> f64 {
 fn rope_type(c: &Call<'_>) -> std::result::Result<TensorType, Refusal> {
     let x = &c.inputs[0];
     let [.., seq, d] = x.shape[..] else { return refuse("f32[…, seq, d]", x) };
-    if x.dtype != DType::F32 || d % 2 != 0 {
-        return refuse("f32[…, seq, d] with an even d", x);
+    if x.dtype != DType::F32 || d % 2 != 0 || x.rank() > MOST_AXES {
+        return refuse("f32[…, seq, d] with an even d, of at most 7 axes", x);
+    }
+    if c.inputs.len() == 1 && seq.saturating_mul(d / 2) > 1 << 26 {
+        return refuse("at most 2²⁶ angles, where positions are not given", x);
     }
     if let Some(p) = c.inputs.get(1)
         && (p.shape != [seq] || !matches!(p.dtype, DType::I32 | DType::U32 | DType::I64))
@@ -43,9 +49,9 @@ fn tables(g: &Graph, x: &[Value], attrs: &Attrs) -> [Value; 2] {
         return angles_of(g, positions, theta, offset, d);
     }
     // known now: exact angles, each entry rounded once
+    let frequencies: Vec<f64> = (0..d / 2).map(|i| frequency(theta, i, d)).collect();
     let table = |f: fn(f64) -> f64| {
-        let entry =
-            |n: usize| f((offset + (n / (d / 2)) as i64) as f64 * frequency(theta, n % (d / 2), d)) as f32;
+        let entry = |n: usize| f((offset + (n / (d / 2)) as i64) as f64 * frequencies[n % (d / 2)]) as f32;
         g.constant_f32(&[seq, d / 2], (0..seq * (d / 2)).map(entry).collect())
     };
     [table(f64::cos), table(f64::sin)]
@@ -129,8 +135,8 @@ op! {
 fn rotary_type(c: &Call<'_>) -> std::result::Result<TensorType, Refusal> {
     let x = &c.inputs[0];
     let Some(&d) = x.shape.last() else { return refuse("f32[…, d]", x) };
-    if x.dtype != DType::F32 || d % 2 != 0 {
-        return refuse("f32[…, d] with an even d", x);
+    if x.dtype != DType::F32 || d % 2 != 0 || x.rank() > MOST_AXES {
+        return refuse("f32[…, d] with an even d, of at most 7 axes", x);
     }
     for table in &c.inputs[1..] {
         let fits = broadcast_shapes(&x.shape, &table.shape).is_some_and(|s| s == x.shape);

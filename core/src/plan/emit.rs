@@ -7,7 +7,7 @@ use super::layout::{Layout, trailing_axes};
 use super::{Buffer, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
 use crate::error::{Error, Result};
 use crate::expr::{Bindings, Expr, Instr, Kind, Reg, Tape};
-use crate::graph::{Lowering, NodeKind};
+use crate::graph::{GraphData, Lowering, Node, NodeKind};
 use crate::tensor::{DType, element_count};
 use std::collections::HashMap;
 
@@ -43,13 +43,23 @@ pub struct Emitter<'a> {
     /// Whether the step being emitted goes to `plan.once`.
     pub(super) once: bool,
     pub(super) training: bool,
+    /// The operations of the planned graph's nodes.
+    written: Vec<Option<&'static str>>,
     /// Nodes of the planned graph whose work the step being emitted does.
     pub(super) carries: Vec<usize>,
 }
 
 impl<'a> Emitter<'a> {
-    pub fn new(nodes: &'a [Primitive], pinned: &'a [bool], training: bool, ready: Ready) -> Self {
+    pub fn new(
+        nodes: &'a [Primitive],
+        pinned: &'a [bool],
+        training: bool,
+        ready: Ready,
+        planned: &GraphData,
+    ) -> Self {
+        let operation = |n: &Node| if let NodeKind::Op(op, _) = &n.kind { Some(op.name()) } else { None };
         Emitter {
+            written: planned.nodes.iter().map(operation).collect(),
             nodes,
             users: super::fuse::users(nodes),
             pinned,
@@ -159,9 +169,23 @@ impl<'a> Emitter<'a> {
         let n = &self.nodes[node].node;
         match (&n.name, &n.kind) {
             (Some(name), _) => name.clone(),
+            // an error of its data names it as it was written: an embedding is a look-up
+            (None, NodeKind::Op(op, _)) if self.looks_up(node) => {
+                let written = self.nodes[node].from.first().and_then(|&n| self.written[n]);
+                written.unwrap_or(op.name()).to_string()
+            }
             (None, NodeKind::Op(op, _)) => op.name().to_string(),
             _ => format!("%{node}"),
         }
+    }
+
+    /// Whether a node's work follows indices that are data.
+    fn looks_up(&self, node: usize) -> bool {
+        use Lowering::{Gather, ScatterAdd, Take, TakeAdd, TakePut};
+        let work = self.nodes[node].work.as_ref();
+        work.is_some_and(|w| {
+            matches!(w, Take { .. } | TakeAdd { .. } | TakePut { .. } | Gather { .. } | ScatterAdd { .. })
+        })
     }
 
     /// Emits one group.

@@ -91,8 +91,8 @@ pub struct PlanOptions {
 /// Plans a graph.
 ///
 /// # Errors
-/// The graph's own first error, or [`Error::Graph`] if it has neither outputs nor a loss; [`Error::Internal`] for
-/// sizes that kernels cannot count.
+/// The graph's own first error, or [`Error::Graph`] if it has neither outputs nor a loss; [`Error::Op`] for sizes that
+/// kernels cannot count.
 #[cfg(feature = "compiler")]
 pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let data = graph.data()?;
@@ -102,7 +102,9 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
         results.push((name.into(), loss));
     }
     if results.is_empty() {
-        return Err(Error::Graph { what: "it has no outputs and no loss: call output or set_loss".into() });
+        return Err(Error::Graph {
+            what: "it has no outputs and no loss: name an output, or set a loss".into(),
+        });
     }
     if !options.gradients.is_empty()
         && let Some((v, _)) = data.states().next()
@@ -123,7 +125,7 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let groups =
         fuse::group(&nodes, &ends, &fold::known(&nodes, folds), !options.no_fusion, options.side_by_side);
 
-    let mut e = Emitter::new(&nodes, &pinned, training, fold::Ready::new(&nodes, folds));
+    let mut e = Emitter::new(&nodes, &pinned, training, fold::Ready::new(&nodes, folds), &data);
     for (i, n) in nodes.iter().enumerate() {
         let (dtype, shape, elements) = (n.node.ty.dtype, n.node.ty.shape.clone(), n.node.ty.elements());
         let name = n.node.name.clone().unwrap_or_default();
@@ -197,6 +199,9 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     place_scratch(&mut plan);
     match verify(&plan) {
         Ok(()) => Ok(plan),
+        Err(flaw) if flaw.too_large => {
+            Err(Error::Op { op: "compile".into(), node: flaw.part, wanted: flaw.wanted, came: flaw.came })
+        }
         Err(flaw) => Err(Error::internal(format!("a plan that keeps not to its buffers: {flaw}"))),
     }
 }

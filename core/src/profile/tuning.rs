@@ -199,7 +199,12 @@ impl FromStr for Tuning {
     /// # Errors
     /// [`Error::Config`] with the line that is wrong, [`Error::Argument`] for limits that no device has.
     fn from_str(text: &str) -> Result<Tuning> {
-        let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+        let mut lines = text
+            .strip_prefix('\u{feff}')
+            .unwrap_or(text)
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty() && !l.starts_with('#'));
         let first = lines.next().unwrap_or("");
         if first != OPENS {
             return Err(wrong(&format!("the first line {OPENS:?}"), first));

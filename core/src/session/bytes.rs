@@ -1,7 +1,7 @@
 //! Inputs and outputs as bytes: what other languages give and take. Also without a copy, and with an end to waiting.
 
 use super::Session;
-use super::run::{OutputKey, find, wrong_dtype};
+use super::run::{OutputKey, find, into_buffer, wrong_dtype};
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Port};
 use crate::tensor::{Bytes, DType, TensorType};
@@ -82,7 +82,7 @@ impl Session {
     /// As [`read_output`](Session::read_output); [`Error::Length`] if the slice is not its size.
     pub fn read_output_bytes(&self, key: impl OutputKey, dtype: DType, into: &mut [u8]) -> Result<()> {
         let port = &self.outputs()[key.find(self.outputs())?];
-        check(port, dtype, into.len())?;
+        check(port, dtype, into.len()).map_err(|e| into_buffer(e, "bytes", into.len()))?;
         self.ready("the output")?;
         into.copy_from_slice(&self.executor.read(port.buffer)?);
         Ok(())

@@ -299,7 +299,7 @@ pub(super) struct Lowered {
 fn trained(graph: &Graph) -> Result<Vec<String>> {
     let data = graph.data()?;
     if data.loss.is_none() {
-        return Err(Error::Graph { what: "no loss is set: call set_loss".into() });
+        return Err(Error::Graph { what: "no loss is set".into() });
     }
     let trained =
         data.parameters().filter(|(_, n)| matches!(n.kind, NodeKind::Parameter { trainable: true }));

@@ -313,7 +313,7 @@ impl Session {
     /// As [`read_output`](Session::read_output); [`Error::Length`] if the slice is not its size.
     pub fn read_output_into(&self, key: impl OutputKey, into: &mut [f32]) -> Result<()> {
         let port = &self.outputs()[key.find(self.outputs())?];
-        check(port, DType::F32, into.len())?;
+        check(port, DType::F32, into.len()).map_err(|e| into_buffer(e, "elements", into.len()))?;
         self.ready("the output")?;
         let bytes = self.executor.read(port.buffer)?;
         bytemuck::cast_slice_mut::<f32, u8>(into).copy_from_slice(&bytes);
@@ -370,7 +370,7 @@ impl Session {
     pub fn set_optimizer(&mut self, optimizer: Optimizer) -> Result<()> {
         if self.compiled.plan.gradients.is_empty() {
             return Err(Error::Graph {
-                what: "this session has no backward pass: use compile_training".into(),
+                what: "this session has no backward pass: compile its graph for training".into(),
             });
         }
         self.executor.set_optimizer(optimizer, &self.parameters.read(), &self.positions)?;
@@ -385,7 +385,7 @@ impl Session {
     pub fn set_learning_rate(&mut self, rate: f32) -> Result<()> {
         match self.executor.set_learning_rate(rate) {
             true => Ok(()),
-            false => Err(Error::argument("set_learning_rate", "an optimizer set before", "none")),
+            false => Err(Error::argument("learning rate", "an optimizer set before", "none")),
         }
     }
 
@@ -410,6 +410,16 @@ fn check(port: &Port, dtype: DType, elements: usize) -> Result<()> {
         return Err(Error::Length { name: port.name.clone(), wanted, came });
     }
     Ok(())
+}
+
+/// The error of data that does not fit a port, where it is the caller's memory that does not.
+pub(super) fn into_buffer(e: Error, unit: &str, room: usize) -> Error {
+    match e {
+        Error::Length { name, wanted, .. } => {
+            Error::Length { name, wanted, came: format!("a buffer of {room} {unit} to copy it into") }
+        }
+        other => other,
+    }
 }
 
 pub(super) fn wrong_dtype(name: &str, wanted: DType, came: DType) -> Error {

@@ -10,5 +10,5 @@ mod weights;
 pub use block::{dequantise_blocks, quantise_blocks};
 pub use dtype::{BLOCK, DType, Element};
 pub use host::{Bytes, Tensor, View};
-pub use shape::{Dims, TensorType, broadcast_shapes, contiguous_strides, element_count};
+pub use shape::{Dims, MOST_ELEMENTS, TensorType, broadcast_shapes, contiguous_strides, element_count};
 pub use weights::Weights;

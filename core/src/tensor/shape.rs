@@ -6,6 +6,9 @@ use std::fmt;
 /// Sizes of a tensor's axes, outermost first; empty for a scalar.
 pub type Dims = Vec<usize>;
 
+/// Most elements of a value: what can be indexed with room to count bytes.
+pub const MOST_ELEMENTS: usize = if usize::BITS > 40 { (1u64 << 40) as usize } else { usize::MAX >> 7 };
+
 /// Dtype and shape: all a graph knows of a value before it runs. Shown as `f32[4, 784]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TensorType {

@@ -80,7 +80,7 @@ impl Executor {
             _memory: vec![],
             _constants: vec![],
             memory_sizes: vec![],
-            scratch: Scratches { products: Scratch::new(0, 0), rows: RowScratch::new(0, 0) },
+            scratch: Scratches { products: Scratch::new(0, 0), rows: RowScratch::default() },
             version: None,
         };
         e.allocate(plan)?;
@@ -92,12 +92,10 @@ impl Executor {
         let (products, rows) = (most(&Kernel::product_scratch), most(&Kernel::row_scratch));
         let bytes = products.saturating_add(rows).saturating_mul(pool.threads());
         e.memory_sizes.push(bytes);
+        let short = || Error::OutOfMemory { wanted: bytes as u64, what: "scratch of the kernels".into() };
         e.scratch = Scratches {
-            products: Scratch::try_new(pool.threads(), products).ok_or_else(|| Error::OutOfMemory {
-                wanted: bytes as u64,
-                what: "scratch of the kernels".into(),
-            })?,
-            rows: RowScratch::new(pool.threads(), rows),
+            products: Scratch::try_new(pool.threads(), products).ok_or_else(short)?,
+            rows: RowScratch::try_new(pool.threads(), rows).ok_or_else(short)?,
         };
         e.steps = once;
         e.run_once(pool, store, positions)?;
@@ -110,6 +108,12 @@ impl Executor {
 
     /// One block for the arena and one for each buffer that lives as long as the session.
     fn allocate(&mut self, plan: &Plan) -> Result<()> {
+        let own = plan.buffers.iter().filter(|b| matches!(b.place, Place::Own));
+        let all = own.fold(plan.arena_bytes, |sum, b| sum.saturating_add(b.bytes())) as u64;
+        if let Some(most) = super::most_memory().filter(|most| all > *most) {
+            let what = format!("a session's values, where there are {most}");
+            return Err(Error::OutOfMemory { wanted: all, what });
+        }
         let arena = allocate(plan.arena_bytes, "the arena of intermediate values")?;
         let base = arena.pointer();
         self.memory_sizes.push(plan.arena_bytes);

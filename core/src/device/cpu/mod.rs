@@ -40,8 +40,21 @@ pub(super) fn info(threads: usize) -> DeviceInfo {
 
 /// Bytes of main memory; 0 where it is not known how to ask.
 pub(super) fn memory() -> u64 {
+    told("MemTotal:")
+}
+
+/// What a system can hold at most, on disk too. Some promise more than they have: asking for it would not fail, and
+/// writing to it would end the process.
+fn most_memory() -> Option<u64> {
+    static MOST: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    let most = *MOST.get_or_init(|| memory().saturating_add(told("SwapTotal:")));
+    (most > 0).then_some(most)
+}
+
+/// A number of bytes that Linux tells of its memory; 0 elsewhere.
+fn told(key: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    let line = text.lines().find_map(|l| l.strip_prefix(key));
     let kib: Option<u64> = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok());
-    kib.unwrap_or(0) * 1024
+    kib.unwrap_or(0).saturating_mul(1024)
 }

@@ -12,6 +12,19 @@ pub struct Moments {
     pub second: Vec<f32>,
 }
 
+impl Moments {
+    /// Zeros for a parameter of so many elements; `None` if there is not enough memory.
+    pub fn zeros(elements: usize) -> Option<Moments> {
+        let zeros = || {
+            let mut all = vec![];
+            all.try_reserve_exact(elements).ok()?;
+            all.resize(elements, 0.0);
+            Some(all)
+        };
+        Some(Moments { first: zeros()?, second: zeros()? })
+    }
+}
+
 const CHUNK: usize = 16 * 1024;
 
 #[derive(Clone, Copy)]

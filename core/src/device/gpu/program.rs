@@ -233,14 +233,31 @@ fn check_sizes(plan: &Plan) -> Result<()> {
     let steps = plan.once.iter().chain(&plan.steps).map(|s| (counted(s), s.label.as_str()));
     // 64-bit elements are seen as two of 32
     let halves = |dtype| if dtype == DType::I64 { 2 } else { 1 };
-    let buffers = plan.buffers.iter().map(|b| (b.elements.saturating_mul(halves(b.dtype)), "a value"));
-    match steps.chain(buffers).find(|(n, _)| *n > u32::MAX as usize) {
+    let buffers = plan
+        .buffers
+        .iter()
+        .enumerate()
+        .map(|(i, b)| (b.elements.saturating_mul(halves(b.dtype)), name(plan, i)));
+    match buffers.chain(steps).find(|(n, _)| *n > u32::MAX as usize) {
         Some((n, what)) => {
-            let why = format!("it takes values of up to 2³² − 1 elements, and {what} has {n}");
+            let why = format!("it takes values of up to 2³² − 1 elements, and \"{what}\" has {n}");
             Err(Error::Device { device: "gpu".into(), why })
         }
         None => Ok(()),
     }
+}
+
+/// What a buffer is to the graph: a port's name, or that of the step which fills it.
+fn name(plan: &Plan, buffer: BufferId) -> &str {
+    let port =
+        [&plan.inputs, &plan.parameters, &plan.outputs].into_iter().flatten().find(|p| p.buffer == buffer);
+    let fills = |s: &&Step| {
+        let mut found = false;
+        s.work.for_each_operand(|o, written| found |= written && o.buffer == buffer);
+        found
+    };
+    let step = || plan.once.iter().chain(&plan.steps).find(fills).map(|s| s.label.as_str());
+    port.map(|p| p.name.as_str()).or_else(step).unwrap_or("a constant")
 }
 
 /// What a kernel touches: the plan's buffers, then scratch.

@@ -1,7 +1,7 @@
 //! The forms of work with shapes of their own: what their kernels take for granted.
 
 use super::reach::{MOST, bounded, count};
-use super::{Checked, Checker, refuse};
+use super::{Checked, Checker, refuse, too_large};
 use crate::plan::step::FEW_COLUMNS;
 use crate::plan::{
     Attention, AttentionGrad, AttentionInputs, Convolution, IndexKind, IndexWork, Kept, Operand, Pool,
@@ -38,7 +38,7 @@ impl Checker<'_> {
         let (m, n, k) = (*m, *n, *k);
         let batches = count(batch)?;
         if batches > MOST_BATCHES {
-            return refuse(format!("at most {MOST_BATCHES} products"), batches);
+            return too_large(format!("at most {MOST_BATCHES} products"), batches);
         }
         let over = |outer: usize, inner: usize| [batch.as_slice(), &[outer, inner]].concat();
         bounded(&[batches, m, n, k, 16])?;
@@ -94,18 +94,18 @@ impl Checker<'_> {
             if [stride, dilation, spread].contains(&0)
                 || [stride, dilation, spread, pad].iter().any(|v| *v > MOST)
             {
-                return refuse("steps of 1 and more", format!("{form:?}"));
+                return too_large("steps of 1 and more", format!("{form:?}"));
             }
             let of = |n: usize, step: usize| n as u128 * step as u128;
             // outputs are computed by whole vectors: windows are read that far past the last
             let seen = of(out - 1, stride) + of(kernel - 1, dilation) + 1 + of(axis * 16, stride);
             if seen + pad as u128 + of(size - 1, spread) >= MOST_POSITION {
-                return refuse("positions of 31 bits", format!("{form:?} over {size}, {out} results"));
+                return too_large("positions of 31 bits", format!("{form:?} over {size}, {out} results"));
             }
             plane *= seen;
         }
         if plane > MOST_PLANE {
-            return refuse(format!("planes of at most {MOST_PLANE} elements with their padding"), plane);
+            return too_large(format!("planes of at most {MOST_PLANE} elements with their padding"), plane);
         }
         bounded(&[elements, cg, kh, kw, 16])?;
         bounded(&[o, cg, kh, kw, 16])?;
@@ -132,7 +132,7 @@ impl Checker<'_> {
             return refuse("a finite scale, and a mask where the form has one", format!("{form:?}"));
         }
         if [l, s, form.window].iter().any(|n| *n as u128 >= MOST_POSITION) {
-            return refuse("positions of 31 bits", format!("{l} queries, {s} keys, {form:?}"));
+            return too_large("positions of 31 bits", format!("{l} queries, {s} keys, {form:?}"));
         }
         bounded(&[b, h, l, s, d.max(d_v), 16])?;
         bounded(&[b, h, l.max(s), d.max(d_v), 64])
@@ -232,7 +232,10 @@ impl Checker<'_> {
             let fits = kernel > 0 && stride > 0 && padding <= kernel / 2 && padded >= kernel as u128;
             let count = if fits { (padded - kernel as u128) / stride as u128 + 1 } else { 0 };
             let far = padded + kernel as u128 + stride as u128;
-            if count != output[axis] as u128 || far >= MOST_POSITION {
+            if far >= MOST_POSITION {
+                return too_large("positions of 31 bits", format!("{form:?} over {}", input[axis]));
+            }
+            if count != output[axis] as u128 {
                 let came = format!("{form:?}: {} from {}", output[axis], input[axis]);
                 return refuse("as many windows as fit", came);
             }

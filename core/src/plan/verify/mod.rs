@@ -42,6 +42,8 @@ pub struct Flaw {
     pub wanted: String,
     /// What came.
     pub came: String,
+    /// Nothing is wrong but a size, which is more than kernels count.
+    pub too_large: bool,
 }
 
 impl fmt::Display for Flaw {
@@ -53,7 +55,12 @@ impl fmt::Display for Flaw {
 type Checked<T> = std::result::Result<T, Flaw>;
 
 fn refuse<T>(wanted: impl fmt::Display, came: impl fmt::Display) -> Checked<T> {
-    Err(Flaw { part: String::new(), wanted: wanted.to_string(), came: came.to_string() })
+    Err(Flaw { part: String::new(), wanted: wanted.to_string(), came: came.to_string(), too_large: false })
+}
+
+/// Refuses a size that is more than kernels count.
+fn too_large<T>(wanted: impl fmt::Display, came: impl fmt::Display) -> Checked<T> {
+    refuse(wanted, came).map_err(|flaw| Flaw { too_large: true, ..flaw })
 }
 
 /// Says where a flaw was found, if nothing nearer did.

@@ -1,7 +1,7 @@
 //! Buffers, ports, the order of steps, and who holds which bytes of the arena when.
 
 use super::reach::MOST;
-use super::{Checked, Checker, inside, refuse};
+use super::{Checked, Checker, inside, refuse, too_large};
 use crate::plan::memory::ALIGN;
 use crate::plan::{Gradient, Place, Port, Step, Work};
 use crate::tensor::{DType, element_count};
@@ -11,12 +11,14 @@ impl Checker<'_> {
     pub(super) fn buffers(&self) -> Checked<()> {
         let plan = self.plan;
         if plan.arena_bytes > MOST {
-            return inside(refuse(format!("at most {MOST} bytes"), plan.arena_bytes), || "arena".into());
+            return inside(too_large(format!("at most {MOST} bytes"), plan.arena_bytes), || {
+                "the arena of intermediate values".into()
+            });
         }
         for (id, b) in plan.buffers.iter().enumerate() {
             let checked = match (b.dtype.bytes(b.elements), &b.place) {
                 (Some(_), _) if b.elements == 0 || b.elements > MOST => {
-                    refuse(format!("1 to {MOST} elements"), b.elements)
+                    too_large(format!("1 to {MOST} elements"), b.elements)
                 }
                 (None, _) => refuse("elements that have a size", b.elements),
                 (_, Place::Parameter(p)) => match plan.parameters.get(*p) {

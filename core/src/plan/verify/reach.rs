@@ -1,12 +1,11 @@
 //! Sizes, and how far operands reach into their buffers.
 
-use super::{Checked, Checker, refuse};
+use super::{Checked, Checker, refuse, too_large};
 use crate::plan::{Buffer, Operand, Place};
-use crate::tensor::DType;
+use crate::tensor::{DType, MOST_ELEMENTS};
 
-/// Most elements of a buffer or domain, and the longest stride: where usize has 32 bits, what it holds with room to
-/// count bytes.
-pub(super) const MOST: usize = if usize::BITS > 40 { (1u64 << 40) as usize } else { usize::MAX >> 7 };
+/// Most elements of a buffer or domain, and the longest stride.
+pub(super) const MOST: usize = MOST_ELEMENTS;
 /// Most operations of a step.
 const WORK: u128 = 1 << 60;
 
@@ -17,7 +16,7 @@ pub(super) fn count(sizes: &[usize]) -> Checked<usize> {
         // sizes up to MOST cannot overflow 128 bits, two at a time
         match (size as u128) * (n as u128) {
             all if size > 0 && all <= MOST as u128 => n = all as usize,
-            _ => return refuse(format!("sizes from 1 on, {MOST} together at most"), format!("{sizes:?}")),
+            _ => return too_large(format!("sizes from 1 on, {MOST} together at most"), format!("{sizes:?}")),
         }
     }
     Ok(n)
@@ -26,7 +25,7 @@ pub(super) fn count(sizes: &[usize]) -> Checked<usize> {
 /// The product of some sizes is no more work than can be counted.
 pub(super) fn bounded(sizes: &[usize]) -> Checked<()> {
     let all = sizes.iter().try_fold(1u128, |n, &size| n.checked_mul(size as u128).filter(|n| *n <= WORK));
-    if all.is_some() { Ok(()) } else { refuse("a step of at most 2^60 operations", format!("{sizes:?}")) }
+    if all.is_some() { Ok(()) } else { too_large("a step of at most 2^60 operations", format!("{sizes:?}")) }
 }
 
 /// The operand, walked over a domain, stays among so many elements.
@@ -38,7 +37,7 @@ fn reach(o: &Operand, sizes: &[usize], elements: usize) -> Checked<()> {
     let (mut low, mut high) = (o.offset as i128, o.offset as i128);
     for (&n, &stride) in sizes.iter().zip(&o.strides) {
         if stride.unsigned_abs() > MOST {
-            return refuse(format!("strides up to {MOST}"), stride);
+            return too_large(format!("strides up to {MOST}"), stride);
         }
         let far = (n as i128 - 1) * stride as i128;
         if far < 0 { low += far } else { high += far }

@@ -52,7 +52,7 @@ fn an_artifact_that_cannot_be_loaded_says_why() {
     let run = |device: &str| weft(&["run", &artifact, "--outputs", &out, "--device", device]);
     run("cpu").says(1, &["g.weftc", "hash", "weft compile"]);
     std::fs::write(&artifact, good).unwrap();
-    run("gpu").says(1, &["g.weftc", "device", "wanted cpu"]);
+    run("gpu").says(1, &["g.weftc", "device: wanted one compiled for", "found one compiled for", "(cpu)"]);
 }
 
 #[test]

@@ -40,6 +40,7 @@ use schedule::Block;
 const INLINE: f64 = 40_000.0;
 
 /// Memory for workers, each its own part. Made once, for the most that any step needs.
+#[derive(Default)]
 pub struct RowScratch {
     memory: Vec<Block>,
     /// Blocks of a worker.
@@ -47,10 +48,13 @@ pub struct RowScratch {
 }
 
 impl RowScratch {
-    /// For so many workers, so many bytes each.
-    pub fn new(workers: usize, bytes_per_worker: usize) -> Self {
+    /// For so many workers, so many bytes each; `None` if there is not enough memory.
+    pub fn try_new(workers: usize, bytes_per_worker: usize) -> Option<Self> {
         let each = bytes_per_worker.div_ceil(size_of::<Block>());
-        Self { memory: vec![Block([0; 16]); each * workers], each }
+        let mut memory = vec![];
+        memory.try_reserve_exact(each.checked_mul(workers)?).ok()?;
+        memory.resize(each * workers, Block([0; 16]));
+        Some(Self { memory, each })
     }
 
     /// The address of every worker's part; workers are those of the pool's run.

@@ -385,7 +385,7 @@ fn check(seed: u64, most: usize, checked: &mut (usize, usize)) {
             // As if the work were worth many threads.
             prepared.program.cycles = if threads == 1 { 0.0 } else { 1e12 };
             let pool = ThreadPool::new(threads);
-            let mut scratch = RowScratch::new(threads, prepared.scratch_bytes_per_worker());
+            let mut scratch = RowScratch::try_new(threads, prepared.scratch_bytes_per_worker()).unwrap();
             let mut data = data.clone();
             let bases: Vec<*mut u8> = data.iter_mut().map(|b| b.as_mut_ptr()).collect();
             // SAFETY: `strides` counted the elements that every operand reaches.
@@ -472,7 +472,7 @@ fn random_epilogues_agree_with_the_reference() {
             .collect();
         for (isa, limits) in available().flat_map(|isa| [(isa, LIMITS), (isa, SMALL)]) {
             let prepared = PreparedEpilogue::on(&plan, isa, limits).unwrap();
-            let mut scratch = RowScratch::new(1, prepared.scratch_bytes_per_worker());
+            let mut scratch = RowScratch::try_new(1, prepared.scratch_bytes_per_worker()).unwrap();
             let mut c = product.clone();
             let mut inputs = data.clone();
             let bases: Vec<*mut u8> = inputs.iter_mut().map(|b| b.as_mut_ptr()).collect();

@@ -34,7 +34,7 @@ fn empty_rows_give_the_folds_starts_and_empty_domains_nothing() {
     for (domain, wanted) in [([3, 0], 3), ([0, 3], 0)] {
         let step = row_sums(domain.to_vec(), &[3, 1]);
         let prepared = PreparedRowwise::new(&step).unwrap();
-        let mut scratch = RowScratch::new(1, prepared.scratch_bytes_per_worker());
+        let mut scratch = RowScratch::try_new(1, prepared.scratch_bytes_per_worker()).unwrap();
         let (mut input, mut out) = ([1.0_f32; 9], [7.0_f32; 3]);
         let bases = [input.as_mut_ptr().cast(), out.as_mut_ptr().cast()];
         // SAFETY: three results at the most.
@@ -68,7 +68,7 @@ fn a_softmax_may_overwrite_its_operand() {
             also: vec![],
         };
         let prepared = PreparedRowwise::new(&step).unwrap();
-        let mut scratch = RowScratch::new(2, prepared.scratch_bytes_per_worker());
+        let mut scratch = RowScratch::try_new(2, prepared.scratch_bytes_per_worker()).unwrap();
         let mut data: Vec<f32> = (0..3 * columns).map(|i| ((i * 37) % 113) as f32 * 0.1).collect();
         let before = data.clone();
         let bases = [data.as_mut_ptr().cast()];
@@ -90,7 +90,7 @@ fn long_column_sums_stay_exact_enough() {
     let (rows, columns) = (1 << 17, 48);
     let step = row_sums(vec![columns, rows], &[1, 48]);
     let prepared = PreparedRowwise::new(&step).unwrap();
-    let mut scratch = RowScratch::new(1, prepared.scratch_bytes_per_worker());
+    let mut scratch = RowScratch::try_new(1, prepared.scratch_bytes_per_worker()).unwrap();
     let mut data = vec![1.001_f32; rows * columns];
     let mut out = [0.0_f32; 48];
     let bases = [data.as_mut_ptr().cast(), out.as_mut_ptr().cast()];
@@ -148,7 +148,7 @@ fn reduced(fold: Fold, columns: usize, product: bool) -> Rowwise {
 /// The step's three results, as bits.
 fn results(step: &Rowwise, isa: Isa, limits: Limits, a: &mut [f32], b: &mut [f32]) -> [u32; 3] {
     let prepared = PreparedRowwise::on(step, isa, limits).unwrap();
-    let mut scratch = RowScratch::new(1, prepared.scratch_bytes_per_worker());
+    let mut scratch = RowScratch::try_new(1, prepared.scratch_bytes_per_worker()).unwrap();
     let mut out = [0_u32; 3];
     let bases = [a.as_mut_ptr().cast(), b.as_mut_ptr().cast(), out.as_mut_ptr().cast()];
     // SAFETY: the slices hold the domain.

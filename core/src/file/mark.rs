@@ -1,0 +1,18 @@
+//! The byte order mark that some editors put before a text.
+
+/// A text's bytes without the byte order mark of UTF-8 (RFC 3629, section 6), if they begin with one.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_left_out_and_nothing_else() {
+        assert_eq!(without_mark("\u{feff}{}".as_bytes()), b"{}");
+        assert_eq!(without_mark(b"{}"), b"{}");
+        assert_eq!(without_mark(b"\xEF\xBB"), b"\xEF\xBB");
+    }
+}
