@@ -59,6 +59,9 @@ op! {
         if logits.dtype != DType::F32 || !whole || logits.rank() == 0 || labels.shape[..] != logits.shape[..logits.rank() - 1] {
             return refuse("f32 logits […, classes] and i32, u32 or i64 labels […]", format!("{logits} and {labels}"));
         }
+        if logits.shape.last().is_some_and(|n| *n > 1 << 31) {
+            return refuse("at most 2³¹ classes, which i32 counts", logits);
+        }
         let (smoothing, ignored) = (c.attrs.float("label_smoothing"), c.attrs.int("ignore_index"));
         if !(0.0..=1.0).contains(&smoothing) || i32::try_from(ignored).is_err() {
             let came = format!("label_smoothing={smoothing}, ignore_index={ignored}");

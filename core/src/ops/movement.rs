@@ -171,14 +171,18 @@ op! {
         let (attrs, shape) = (g.attrs_of(node), g.shape(g.inputs_of(node)[0]));
         let (start, step) = (attrs.ints("start"), attrs.ints("step"));
         let spread = step.iter().enumerate().fold(up, |v, (axis, &s)| g.interleave_zeros(v, axis, s));
-        let taken = signed(&g.shape(spread));
+        // where one was taken its step, which may be any, reaches nothing
+        let reach = |(n, &step): (&usize, &i64)| if *n == 1 { 1 } else { (*n as i64 - 1) * step + 1 };
+        let taken: Vec<i64> = g.shape(node).iter().zip(step).map(reach).collect();
         let after: Vec<i64> = (0..shape.len()).map(|a| shape[a] as i64 - start[a] - taken[a]).collect();
         Grad::of([g.pad(spread, start, &after, 0.0)])
     };
-    lower: |c| Lowering::View(ViewForm::Slice {
-        start: c.attrs.sizes("start"),
-        step: c.attrs.ints("step").iter().map(|&s| s as isize).collect(),
-    });
+    lower: |c| {
+        let taken = slice_shape(c).unwrap_or_default();
+        let step = |(n, &step): (&usize, &i64)| if *n == 1 { 1 } else { step as isize };
+        let step = taken.iter().zip(c.attrs.ints("step")).map(step).collect();
+        Lowering::View(ViewForm::Slice { start: c.attrs.sizes("start"), step })
+    };
     samples: || vec![
         sample([normal(&[], 1)], slice_attrs(&[], &[], &[])),
         sample([normal(&[7], 2)], slice_attrs(&[1], &[6], &[1])),

@@ -418,6 +418,9 @@ op! {
             return refuse("a counter of one u32", &c.inputs[0]);
         }
         let ty = TensorType::f32(c.attrs.sizes("shape"));
+        if c.inputs[0].rank() > ty.rank() {
+            return refuse("a counter of no more axes than the result", format!("{} for {ty}", c.inputs[0]));
+        }
         if ty.elements() > u32::MAX as usize {
             return refuse("at most 2³² elements", ty);
         }

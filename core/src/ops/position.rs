@@ -22,8 +22,10 @@ fn rope_type(c: &Call<'_>) -> std::result::Result<TensorType, Refusal> {
     if x.dtype != DType::F32 || d % 2 != 0 || x.rank() > MOST_AXES {
         return refuse("f32[…, seq, d] with an even d, of at most 7 axes", x);
     }
-    if c.inputs.len() == 1 && seq.saturating_mul(d / 2) > 1 << 26 {
-        return refuse("at most 2²⁶ angles, where positions are not given", x);
+    // angles, or their frequencies where positions are given, are tables
+    let table = if c.inputs.len() == 1 { seq.saturating_mul(d / 2) } else { d / 2 };
+    if table > 1 << 24 {
+        return refuse("a table of at most 2²⁴ angles", x);
     }
     if let Some(p) = c.inputs.get(1)
         && (p.shape != [seq] || !matches!(p.dtype, DType::I32 | DType::U32 | DType::I64))

@@ -23,7 +23,7 @@ op! {
     decompose: |g, x, attrs| {
         let shape: Vec<i64> = g.shape(x[0]).iter().map(|&n| n as i64).collect();
         let p = attrs.float("p");
-        let drawn = g.random_uniform(x[1], &shape, attrs.int("seed"));
+        let drawn = g.random_uniform(g.reshape(x[1], &[]), &shape, attrs.int("seed"));
         let keep = g.ge(drawn, g.scalar(p, DType::F32));
         let scaled = g.mul(x[0], g.scalar(1.0 / (1.0 - p), DType::F32));
         g.select(keep, scaled, g.scalar(0.0, DType::F32))

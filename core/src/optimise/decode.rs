@@ -6,7 +6,7 @@ use super::extract::{Choice, Classes, order};
 use super::outline::is_leaf;
 use super::space::{Found, Ground};
 use crate::error::{Error, Result};
-use crate::graph::{Attrs, Graph, GraphData, NodeKind, Op, Value};
+use crate::graph::{Attr, Attrs, Graph, GraphData, NodeKind, Op, Value};
 use crate::tensor::{Bytes, Tensor, TensorType};
 use std::collections::{HashMap, HashSet};
 
@@ -80,6 +80,14 @@ pub(super) fn template(
                     Part::Constant(t) => (Make::Constant(t.clone()), vec![]),
                     Part::Op(..) => return None,
                 },
+                Grounded::Full(v, ty) if ty.elements() > MOST_FILLED && !ty.dtype.is_block() => {
+                    let make = Make::Constant(filled(v, TensorType::new(ty.dtype, []))?);
+                    let one = Source::Made(nodes.len());
+                    nodes.push(Made { make, is: vec![], from: vec![], led: vec![], rules: vec![] });
+                    let shape = Attr::Ints(ty.shape.iter().map(|&n| n as i64).collect());
+                    let broadcast = crate::ops::find("broadcast")?;
+                    (Make::Op(broadcast, Attrs::none().with("shape", shape), vec![one]), vec![])
+                }
                 Grounded::Full(v, ty) => (Make::Constant(filled(v, ty)?), vec![]),
             },
         };
@@ -113,7 +121,11 @@ fn ground(all: &[&Ground], index: usize) -> Option<Grounded> {
     }
 }
 
-/// A tensor of one value: its bytes are repeated, since in f64 the gradient of a large table would take twice its memory.
+/// Elements of a value that is the same everywhere, at most, to be a constant as long as it is: a longer one is one
+/// element, repeated. Compiling for large sizes must not take their memory.
+const MOST_FILLED: usize = 4096;
+
+/// A tensor of one value.
 fn filled(v: f64, ty: TensorType) -> Option<Tensor<'static>> {
     if ty.dtype.is_block() {
         return Tensor::from_f64(&ty, &vec![v; ty.elements()]).ok();
