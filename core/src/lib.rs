@@ -31,6 +31,8 @@
 
 #[cfg(feature = "compiler")]
 pub mod autodiff;
+#[cfg(any(feature = "compiler", feature = "text"))]
+pub mod config;
 pub mod device;
 pub mod error;
 pub mod expr;

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 use weft::graph::{Graph, Value};
 use weft::load;
-use weft::models::{Llama, LlamaConfig, Logits};
+use weft::models::{Llama, LlamaConfig, Logits, RopeScaling};
 use weft::session::Session;
 use weft::tensor::{DType, Tensor, TensorType, Weights};
 
@@ -204,6 +204,37 @@ fn packed_weights_are_what_widened_ones_are() {
     }
 }
 
+/// Every scaling of the rotary embedding, as configurations say it now and said it: tests/golden/llama_rope.py.
+#[test]
+fn a_scaled_rotary_embedding_is_that_of_hugging_face() {
+    let golden = Golden::open();
+    let all: Json = serde_json::from_slice(&std::fs::read(self::golden("llama_rope.json")).unwrap()).unwrap();
+    let devices = devices::all();
+    for (name, case) in all.as_object().unwrap() {
+        let mut config = config_json();
+        for (key, value) in case["config"].as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        let scaled = Golden { config: LlamaConfig::from_json(&config).unwrap(), all: golden.all.clone() };
+        assert_ne!(scaled.config.rope_scaling, RopeScaling::None, "{name}");
+        let rows = case["last"].as_array().unwrap().iter().flat_map(|r| r.as_array().unwrap());
+        let wanted: Vec<f64> = rows.map(|v| v.as_f64().unwrap()).collect();
+        let ids = golden.ids();
+        for t in &devices {
+            let tolerance = t.tolerance_behind(DEPTH, 1e-5);
+            let came = forward(t, &scaled.config, &scaled.weights(), &ids, Logits::Last);
+            assert!(off(&came, &wanted) <= tolerance, "{name} on {}: {:.1e}", t.name(), off(&came, &wanted));
+            let plain = forward(t, &golden.config, &golden.weights(), &ids, Logits::Last);
+            assert!(off(&plain, &wanted) > 10.0 * tolerance, "{name} scales nothing");
+            // a token at a time, the second row's
+            let mut s = decoder(t, &scaled, SEQ + 2, true);
+            let last = decode(&mut s, &ids[SEQ..]).pop().unwrap();
+            let one = off(&last, &wanted[wanted.len() / 2..]);
+            assert!(one <= tolerance, "{name}, decoding on {}: {one:.1e}", t.name());
+        }
+    }
+}
+
 #[test]
 fn smollm2_has_its_published_number_of_parameters() {
     let g = Graph::new();
@@ -242,8 +273,9 @@ fn configurations_are_read_and_others_refused_by_name() {
         (json!({"mlp_bias": true}), "mlp_bias"),
         (json!({"rope_theta": -1.0}), "rope_theta"),
         (json!({"rms_norm_eps": "small"}), "rms_norm_eps"),
-        (json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "rope_scaling"),
-        (json!({"rope_parameters": {"rope_type": "llama3"}}), "rope_parameters.rope_type"),
+        (json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}), "rope_scaling"),
+        (json!({"rope_parameters": {"rope_type": "longrope"}}), "rope_parameters.rope_type"),
+        (json!({"rope_parameters": {"type": "dynamic", "factor": 2.0}}), "rope_parameters.type"),
     ] {
         let refused = read(change).expect_err(message).to_string();
         assert!(refused.contains("llama") && refused.contains(message), "{refused}");

@@ -231,7 +231,8 @@ fn what_would_be_computed_wrongly_is_refused_by_name() {
     };
     assert_eq!(
         with("model_type", json!("mamba")),
-        "architecture \"mamba\" is not supported; supported: bert"
+        "architecture \"mamba\" is not supported; supported: bert, roberta, xlm-roberta, camembert, distilbert, mpnet, \
+         modernbert"
     );
     assert_eq!(
         with("hidden_act", json!("mish")),
@@ -258,10 +259,11 @@ fn what_would_be_computed_wrongly_is_refused_by_name() {
 #[test]
 fn modules_and_pooling_that_are_not_known_are_refused_by_name() {
     let f = folder("modules", DType::F32);
-    with_pooling(&f, "mean_sqrt_len_tokens", true);
-    assert!(f.refusal().contains("pooling = pooling_mode_mean_sqrt_len_tokens"), "{}", f.refusal());
-    f.write("modules.json", &json!([{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]));
-    assert!(f.refusal().contains("modules.json = sentence_transformers.models.Dense"), "{}", f.refusal());
+    with_pooling(&f, "sum_tokens", true);
+    f.write("1_Pooling/config.json", &json!({"pooling_mode_sum_tokens": true}));
+    assert!(f.refusal().contains("pooling = pooling_mode_sum_tokens"), "{}", f.refusal());
+    f.write("modules.json", &json!([{"type": "sentence_transformers.models.CNN", "path": "2_CNN"}]));
+    assert!(f.refusal().contains("modules.json = sentence_transformers.models.CNN"), "{}", f.refusal());
     f.write("modules.json", &json!([{"type": "sentence_transformers.models.Pooling", "path": "../../etc"}]));
     assert!(f.refusal().contains("a folder inside the model's"), "{}", f.refusal());
     assert!(Encoder::open(Path::new("/nonexistent/model"), &Device::cpu(1)).is_err());

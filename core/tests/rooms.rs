@@ -8,6 +8,7 @@ const ROOMS: &[&str] = &[
     "error",
     "log",
     "file",
+    "config",
     "tensor",
     "expr",
     "profile",

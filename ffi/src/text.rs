@@ -9,7 +9,7 @@ use crate::guard::*;
 use crate::handle::{self, object};
 use crate::inspect::{memory_summary, weft_memory_summary};
 use engine::device::Device;
-use engine::models::Encoder;
+use engine::models::{Encoder, Prompt};
 use engine::session::Artifact;
 use engine::text::{Encoding, Tokenizer};
 use std::ffi::{c_char, c_void};
@@ -47,7 +47,7 @@ pub struct weft_encoder {
 }
 object!(Encoder, weft_encoder);
 
-/// Reads a tokenizer.json, or the one in a Hugging Face model's folder.
+/// Reads a tokenizer.json, or the tokenizer of a Hugging Face folder: its tokenizer.json, else what its vocabulary files make.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_tokenizer_load(
     path: *const c_char,
@@ -247,7 +247,8 @@ pub unsafe extern "C" fn weft_encoding_free(encoding: *mut weft_encoding) -> wef
     guard("weft_encoding_free", std::ptr::null_mut(), || handle::free::<Tokens>(encoding))
 }
 
-/// Opens a sentence encoder from a Hugging Face folder (BERT): maps its weights, packs them for the device, reads its tokenizer.
+/// Opens a sentence encoder from a folder as Hugging Face or sentence-transformers writes it (BERT, DistilBERT, RoBERTa, XLM-RoBERTa,
+/// CamemBERT, MPNet, ModernBERT): maps its weights, packs them for the device, reads its tokenizer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_encoder_open(
     device: *const weft_device,
@@ -281,6 +282,43 @@ pub unsafe extern "C" fn weft_encoder_sizes(
         components.set(encoder.hidden_size());
         tokens.set(encoder.max_tokens());
         Ok(())
+    })
+}
+
+/// Puts the model's prompt of a name before the texts that are embedded from now on; of NULL, its default prompt, which is the first.
+/// Every model has prompts named "query" and "document", which may be empty. WEFT_STATUS_UNKNOWN_NAME if there is none of that name.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_encoder_set_prompt_name(
+    encoder: *mut weft_encoder,
+    prompt_name: *const c_char,
+    prompt_name_length: usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_encoder_set_prompt_name", err, || {
+        let prompt = match prompt_name.is_null() {
+            true => Prompt::Default,
+            // SAFETY: the preamble's promise.
+            false => Prompt::Name(unsafe { name(prompt_name, prompt_name_length, "prompt_name") }?),
+        };
+        Ok(handle::alone::<Encoder>(encoder)?.set_prompt(prompt)?)
+    })
+}
+
+/// Puts a text before the texts that are embedded from now on, in place of the model's prompts; of NULL, nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_encoder_set_prompt(
+    encoder: *mut weft_encoder,
+    prompt: *const c_char,
+    prompt_length: usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_encoder_set_prompt", err, || {
+        let prompt = match prompt.is_null() {
+            true => Prompt::None,
+            // SAFETY: the preamble's promise.
+            false => Prompt::Text(unsafe { text(prompt, prompt_length, "prompt") }?),
+        };
+        Ok(handle::alone::<Encoder>(encoder)?.set_prompt(prompt)?)
     })
 }
 

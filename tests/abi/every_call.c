@@ -185,6 +185,8 @@ static void sentences(void) {
     FAILS(WEFT_STATUS_IO, weft_encoder_open(device, path("not there"), NUL, WEFT_PRECISION_FULL, &e, &err));
     FAILS(WEFT_STATUS_NULL, weft_encoder_sizes(e, (size_t[1]){0}, (size_t[1]){0}, &err));
     FAILS(WEFT_STATUS_NULL, weft_encoder_embed(e, NULL, 0, NULL, 0, NULL, NULL, &err));
+    FAILS(WEFT_STATUS_NULL, weft_encoder_set_prompt(e, "x", NUL, &err));
+    FAILS(WEFT_STATUS_NULL, weft_encoder_set_prompt_name(e, NULL, 0, &err));
     FAILS(WEFT_STATUS_NULL, weft_encoder_add_artifact(e, NULL, &err));
     FAILS(WEFT_STATUS_NULL, weft_encoder_memory_summary(e, &summary, &err));
     OK(weft_encoder_free(e));
@@ -203,6 +205,17 @@ static void sentences(void) {
     length += vectors[i] * vectors[i];
   }
   CHECK(told > 0 && fabsf(length - 1) < 1e-4f && cosine > 0.7f && cosine < 1);
+  /* a prompt changes vectors, none and a model's empty one do not */
+  const float first = vectors[0];
+  OK(weft_encoder_set_prompt(e, "query: ", NUL, &err));
+  OK(weft_encoder_embed(e, all, 2, vectors, 2 * components, NULL, NULL, &err));
+  CHECK(fabsf(vectors[0] - first) > 1e-5f);
+  OK(weft_encoder_set_prompt_name(e, "query", NUL, &err));
+  OK(weft_encoder_embed(e, all, 2, vectors, 2 * components, NULL, NULL, &err));
+  CHECK(fabsf(vectors[0] - first) < 1e-6f);
+  FAILS(WEFT_STATUS_UNKNOWN_NAME, weft_encoder_set_prompt_name(e, "no such prompt", NUL, &err));
+  OK(weft_encoder_set_prompt_name(e, NULL, 0, &err));
+  OK(weft_encoder_set_prompt(e, NULL, 0, &err));
   FAILS(WEFT_STATUS_ARGUMENT, weft_encoder_embed(e, all, 2, vectors, components, NULL, NULL, &err));
   weft_memory_summary summary = {.struct_size = sizeof summary};
   OK(weft_encoder_memory_summary(e, &summary, &err));

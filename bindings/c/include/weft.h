@@ -1817,7 +1817,7 @@ weft_status weft_artifact_metadata(const weft_artifact *artifact,
 weft_status weft_artifact_free(weft_artifact *artifact);
 
 /**
- * Reads a tokenizer.json, or the one in a Hugging Face model's folder.
+ * Reads a tokenizer.json, or the tokenizer of a Hugging Face folder: its tokenizer.json, else what its vocabulary files make.
  */
 weft_status weft_tokenizer_load(const char *path,
                                 size_t path_length,
@@ -1896,7 +1896,8 @@ weft_status weft_encoding_get(const weft_encoding *encoding, weft_tokens *tokens
 weft_status weft_encoding_free(weft_encoding *encoding);
 
 /**
- * Opens a sentence encoder from a Hugging Face folder (BERT): maps its weights, packs them for the device, reads its tokenizer.
+ * Opens a sentence encoder from a folder as Hugging Face or sentence-transformers writes it (BERT, DistilBERT, RoBERTa, XLM-RoBERTa,
+ * CamemBERT, MPNet, ModernBERT): maps its weights, packs them for the device, reads its tokenizer.
  */
 weft_status weft_encoder_open(const weft_device *device,
                               const char *folder,
@@ -1912,6 +1913,23 @@ weft_status weft_encoder_sizes(const weft_encoder *encoder,
                                size_t *components,
                                size_t *max_tokens,
                                weft_error **err);
+
+/**
+ * Puts the model's prompt of a name before the texts that are embedded from now on; of NULL, its default prompt, which is the first.
+ * Every model has prompts named "query" and "document", which may be empty. WEFT_STATUS_UNKNOWN_NAME if there is none of that name.
+ */
+weft_status weft_encoder_set_prompt_name(weft_encoder *encoder,
+                                         const char *prompt_name,
+                                         size_t prompt_name_length,
+                                         weft_error **err);
+
+/**
+ * Puts a text before the texts that are embedded from now on, in place of the model's prompts; of NULL, nothing.
+ */
+weft_status weft_encoder_set_prompt(weft_encoder *encoder,
+                                    const char *prompt,
+                                    size_t prompt_length,
+                                    weft_error **err);
 
 /**
  * Takes over the graphs of an artifact that are this encoder's, so that their sizes are not compiled again.

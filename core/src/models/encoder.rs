@@ -1,13 +1,10 @@
 //! Sentence embeddings from a model folder: text in, vectors out.
 
-use super::{Bert, BertConfig, SentenceConfig, architecture, config, sentence_config};
+use super::{EncoderConfig, SentenceConfig, SentenceModel, Similarity, transformer_folder};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::load;
 use crate::profile::{Precision, Tuning};
 use crate::session::{Artifact, Compiler, MemorySummary, Parameters, Session};
-use crate::tensor::{DType, Weights};
 use crate::text::{Buckets, Encoding, Tokenizer, pad};
 use std::path::Path;
 
@@ -25,14 +22,27 @@ pub struct Embedding {
     pub embedding: Vec<f32>,
 }
 
+/// What stands before the texts that are embedded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prompt<'a> {
+    /// What the model says for texts where nothing else is asked for; often nothing.
+    Default,
+    /// Nothing.
+    None,
+    /// The model's prompt of this name. Every model has "query" and "document", which may be empty.
+    Name(&'a str),
+    /// This text.
+    Text(&'a str),
+}
+
 /// A sentence encoder: a folder's model, compiled for the sizes that come, and its tokenizer.
 pub struct Encoder {
     device: Device,
     precision: Precision,
     tuning: Tuning,
-    bert: BertConfig,
-    sentence: SentenceConfig,
-    weights: Weights,
+    model: SentenceModel,
+    /// What stands before every text.
+    prompt: String,
     tokenizer: Tokenizer,
     buckets: Buckets,
     parameters: Parameters,
@@ -70,35 +80,64 @@ impl Encoder {
         tuning: &Tuning,
     ) -> Result<Encoder> {
         let folder = folder.as_ref();
+        let place = transformer_folder(folder)?;
         // the tokenizer's file takes longest to read: beside everything else
         std::thread::scope(|scope| {
-            let reader = scope.spawn(|| Tokenizer::from_file(folder));
-            let found = config(folder)?;
-            architecture(&found)?;
-            let bert = BertConfig::from_json(&found)?;
-            let sentence = sentence_config(folder)?;
-            let weights = load::weights(folder)?;
-            let first = compile(&bert, &sentence, &weights, (device, precision, tuning), [1, 8])?
-                .init(&used(&weights))?;
+            let reader = scope.spawn(|| Tokenizer::from_file(&place));
+            let model = SentenceModel::open(folder)?;
+            let first =
+                compile(&model, (device, precision, tuning), [1, model.config().max_tokens().min(8)])?
+                    .init(model.weights())?;
             let unused = first.warnings().iter();
             let warnings = unused.cloned().collect();
             let tokenizer =
                 reader.join().map_err(|_| Error::internal("the tokenizer's reader panicked"))??;
-            let most = sentence.max_tokens.unwrap_or(bert.positions).min(bert.positions);
-            Ok(Encoder {
+            let tokenizer =
+                if model.sentence_config().lower_case { tokenizer.lower_cased() } else { tokenizer };
+            let positions = model.config().max_tokens();
+            let most = model.max_tokens(tokenizer.max_tokens());
+            let mut encoder = Encoder {
                 device: device.clone(),
                 precision,
                 tuning: tuning.clone(),
                 buckets: Buckets::new(most),
                 parameters: first.parameters(),
-                sessions: vec![((1, 8), first)],
+                sessions: vec![((1, positions.min(8)), first)],
                 warnings,
-                bert,
-                sentence,
-                weights,
+                model,
+                prompt: String::new(),
                 tokenizer,
-            })
+            };
+            encoder.set_prompt(Prompt::Default)?;
+            Ok(encoder)
         })
+    }
+
+    /// Puts something before the texts that are embedded from now on; at first it is the model's default.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] for a name that the model has no prompt of.
+    pub fn set_prompt(&mut self, prompt: Prompt<'_>) -> Result<()> {
+        let sentence = self.model.sentence_config();
+        self.prompt = match prompt {
+            Prompt::Default => {
+                sentence.default_prompt.as_ref().map_or(Ok(""), |name| sentence.prompt(name))?.into()
+            }
+            Prompt::None => String::new(),
+            Prompt::Name(name) => sentence.prompt(name)?.into(),
+            Prompt::Text(text) => text.into(),
+        };
+        Ok(())
+    }
+
+    /// What stands before texts now.
+    pub fn prompt(&self) -> &str {
+        &self.prompt
+    }
+
+    /// How embeddings of this model are compared.
+    pub fn similarity(&self) -> Similarity {
+        self.model.sentence_config().similarity
     }
 
     /// The most tokens of a text; longer ones lose their end.
@@ -108,17 +147,17 @@ impl Encoder {
 
     /// Components of an embedding.
     pub fn hidden_size(&self) -> usize {
-        self.bert.hidden
+        self.model.size()
     }
 
-    /// The encoder's sizes.
-    pub fn config(&self) -> &BertConfig {
-        &self.bert
+    /// The transformer's sizes and options.
+    pub fn config(&self) -> &EncoderConfig {
+        self.model.config()
     }
 
-    /// How token vectors become one.
+    /// How token vectors become one, prompts and limits.
     pub fn sentence_config(&self) -> &SentenceConfig {
-        &self.sentence
+        self.model.sentence_config()
     }
 
     /// The tokenizer.
@@ -138,22 +177,19 @@ impl Encoder {
     }
 
     /// A session for one size, sharing the weights: inputs `input_ids` and `token_type_ids` u32 and
-    /// `attention_mask` f32, all `[batch, tokens]`; output `embedding` f32 `[batch, hidden]`.
+    /// `attention_mask` f32, all `[batch, tokens]`; output `embedding` f32 `[batch, components]`. Where the model's pooling
+    /// leaves prompts out, an input `prompt_tokens` u32 `[1]` says how many tokens that are.
     ///
     /// # Errors
     /// [`Error::Argument`] for no texts or more tokens than the model has positions.
     pub fn forward_session(&self, batch: usize, tokens: usize) -> Result<Session> {
-        if batch == 0 || tokens == 0 || tokens > self.bert.positions {
-            let wanted = format!("at least one text of 1 to {} tokens", self.bert.positions);
+        let most = self.model.config().max_tokens();
+        if batch == 0 || tokens == 0 || tokens > most {
+            let wanted = format!("at least one text of 1 to {most} tokens");
             return Err(Error::argument("batch", wanted, format!("{batch} × {tokens}")));
         }
-        let compiled = compile(
-            &self.bert,
-            &self.sentence,
-            &self.weights,
-            (&self.device, self.precision, &self.tuning),
-            [batch, tokens],
-        )?;
+        let place = (&self.device, self.precision, &self.tuning);
+        let compiled = compile(&self.model, place, [batch, tokens])?;
         compiled.init_shared(&self.parameters)
     }
 
@@ -172,8 +208,11 @@ impl Encoder {
             let hidden =
                 compiled.outputs().iter().find(|p| p.name == "embedding").and_then(|p| p.shape.last());
             let (Some(&[batch, tokens]), Some(&hidden)) = (ids, hidden) else { continue };
+            if shape("prompt_tokens").is_some() != self.sentence_config().excludes_prompt() {
+                continue;
+            }
             let same = [shape("token_type_ids"), shape("attention_mask")].iter().all(|s| *s == ids);
-            if !same || hidden != self.bert.hidden {
+            if !same || hidden != self.model.size() {
                 continue;
             }
             self.sessions.retain(|(size, _)| *size != (batch, tokens));
@@ -207,7 +246,8 @@ impl Encoder {
         texts: &[T],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Embedding>> {
-        let encodings = self.tokenizer.encode_batch(texts, self.max_tokens())?;
+        let encodings = self.encode(texts)?;
+        let prompt_tokens = self.prompt_tokens()?;
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&i| encodings[i].ids.len());
         let mut found: Vec<Option<Embedding>> = vec![None; texts.len()];
@@ -221,8 +261,8 @@ impl Encoder {
             let count = 1 << count.ilog2();
             let rows = &order[from..from + count];
             let group: Vec<Encoding> = rows.iter().map(|&i| encodings[i].clone()).collect();
-            let vectors = self.run(&group, length)?;
-            for (&i, vector) in rows.iter().zip(vectors.chunks_exact(self.bert.hidden)) {
+            let vectors = self.run(&group, length, prompt_tokens)?;
+            for (&i, vector) in rows.iter().zip(vectors.chunks_exact(self.model.size())) {
                 found[i] =
                     Some(Embedding { token_ids: encodings[i].ids.clone(), embedding: vector.to_vec() });
             }
@@ -232,9 +272,37 @@ impl Encoder {
         Ok(found.into_iter().flatten().collect())
     }
 
-    fn run(&mut self, encodings: &[Encoding], length: usize) -> Result<Vec<f32>> {
+    /// The tokens of texts with what stands before them.
+    fn encode<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Encoding>> {
+        match self.prompt.as_str() {
+            "" => self.tokenizer.encode_batch(texts, self.max_tokens()),
+            prompt => {
+                let texts: Vec<String> = texts.iter().map(|t| format!("{prompt}{}", t.as_ref())).collect();
+                self.tokenizer.encode_batch(&texts, self.max_tokens())
+            }
+        }
+    }
+
+    /// The tokens at a text's beginning that are the prompt's, where pooling leaves them out.
+    fn prompt_tokens(&self) -> Result<Option<u32>> {
+        if !self.sentence_config().excludes_prompt() {
+            return Ok(None);
+        }
+        if self.prompt.is_empty() {
+            return Ok(Some(0));
+        }
+        let alone = self.tokenizer.encode(&self.prompt, self.max_tokens())?;
+        // the token that ends a text ends the whole text
+        let end = usize::from(alone.special.last() == Some(&true));
+        Ok(Some((alone.ids.len() - end) as u32))
+    }
+
+    fn run(&mut self, encodings: &[Encoding], length: usize, prompt_tokens: Option<u32>) -> Result<Vec<f32>> {
         let size = (encodings.len(), length);
-        let batch = pad(encodings, length, self.tokenizer.pad_id())?;
+        // what pads is masked: any row of the table will do
+        let pad_id = self.tokenizer.pad_id();
+        let pad_id = if (pad_id as usize) < self.model.config().vocabulary { pad_id } else { 0 };
+        let batch = pad(encodings, length, pad_id)?;
         let at = match self.sessions.iter().position(|(s, _)| *s == size) {
             Some(at) => at,
             None => {
@@ -250,29 +318,20 @@ impl Encoder {
         session.set_input_u32("input_ids", &batch.ids)?;
         session.set_input_u32("token_type_ids", &batch.type_ids)?;
         session.set_input("attention_mask", &batch.mask)?;
+        if let Some(count) = prompt_tokens {
+            session.set_input_u32("prompt_tokens", &[count])?;
+        }
         session.step()?;
         session.wait()?;
         session.read_output("embedding")
     }
 }
 
-/// The weights without those that files have and encoders do not use.
-fn used(weights: &Weights) -> Weights {
-    weights.iter().filter(|(n, _)| !Bert::ignores(n)).map(|(n, t)| (n.to_string(), t.clone())).collect()
-}
-
 fn compile(
-    bert: &BertConfig,
-    sentence: &SentenceConfig,
-    weights: &Weights,
+    model: &SentenceModel,
     (device, precision, tuning): (&Device, Precision, &Tuning),
     [batch, tokens]: [usize; 2],
 ) -> Result<crate::session::Compiled> {
-    let g = Graph::new();
-    let ids = g.input("input_ids", DType::U32, [batch, tokens]);
-    let types = g.input("token_type_ids", DType::U32, [batch, tokens]);
-    let mask = g.input("attention_mask", DType::F32, [batch, tokens]);
-    let x = Bert::new(bert, weights).hidden_states(&g, ids, types, mask);
-    g.output("embedding", Bert::pool(&g, x, mask, sentence.pooling, sentence.normalised));
-    Compiler::new(device).with_precision(precision).with_tuning(tuning).compile(&g)
+    let compiler = Compiler::new(device).with_precision(precision).with_tuning(tuning);
+    compiler.compile(&model.graph(batch, tokens))
 }

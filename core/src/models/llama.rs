@@ -2,7 +2,9 @@
 //! arXiv:2305.13245). Names of weights as in Hugging Face files. A forward pass over whole sequences, a step of one token
 //! with a cache, and the loss of the next token.
 
-use super::config::Options;
+use super::options::Options;
+use super::rope::{Rope, RopeScaling, Turn};
+use super::transformer::wide;
 use crate::error::Result;
 use crate::graph::{Graph, Value};
 use crate::tensor::{DType, TensorType, Weights};
@@ -29,6 +31,8 @@ pub struct LlamaConfig {
     pub positions: usize,
     /// Base of the rotary embedding's frequencies.
     pub rope_theta: f64,
+    /// How those frequencies are scaled for longer texts.
+    pub rope_scaling: RopeScaling,
     /// Epsilon of the norms.
     pub rms_eps: f64,
     /// The embedding table is the output product's weight too.
@@ -48,6 +52,7 @@ impl LlamaConfig {
             vocabulary: 49_152,
             positions: 8192,
             rope_theta: 100_000.0,
+            rope_scaling: RopeScaling::None,
             rms_eps: 1e-5,
             tied: true,
         }
@@ -56,60 +61,56 @@ impl LlamaConfig {
     /// Reads a `config.json` of `model_type` "llama".
     ///
     /// # Errors
-    /// [`Error::ModelOption`](crate::error::Error::ModelOption) for a value that is missing, or that Weft would compute wrongly.
+    /// [`Error::Config`](crate::error::Error::Config) for a size that is missing or a value of the wrong type;
+    /// [`Error::ModelOption`](crate::error::Error::ModelOption) for one that Weft would compute wrongly.
     pub fn from_json(config: &Json) -> Result<LlamaConfig> {
-        let options = Options { architecture: "llama", json: config };
-        let there = |key: &str| options.get(key);
-        let size = |key: &str| options.size(key);
-        let must = |key: &str, fine: &[Json], wanted: &str| options.must(key, fine, wanted);
-        let size_or = |key: &str, or: usize| there(key).map_or(Ok(or), |_| size(key));
-        let positive = |key: &str, v: Option<&Json>, or: f64| match v.map(Json::as_f64) {
-            None => Ok(or),
-            Some(Some(n)) if n > 0.0 && n.is_finite() => Ok(n),
-            _ => Err(options.unfit(key, "a number above 0", v.unwrap_or(&Json::Null))),
-        };
-        must("model_type", &["llama".into()], "\"llama\"")?;
-        must("hidden_act", &["silu".into(), "swish".into()], "\"silu\"")?;
-        must("attention_bias", &[false.into()], "false")?;
-        must("mlp_bias", &[false.into()], "false")?;
-        must("pretraining_tp", &[1.into()], "1")?;
-        must("rope_scaling", &[], "none")?;
-        must("rope_interleaved", &[false.into()], "false")?;
-        must("partial_rotary_factor", &[1.into(), 1.0.into()], "1")?;
-        must("quantization_config", &[], "weights that are not quantised")?;
-        // newer files keep what belongs to the rotary embedding together
-        let rope = there("rope_parameters");
-        if let Some(kind) = rope.and_then(|r| r.get("rope_type")).filter(|k| k.as_str() != Some("default")) {
-            return Err(options.unfit("rope_parameters.rope_type", "\"default\"", kind));
+        let o = Options::from_json("llama", config)?;
+        o.must_say("model_type", &["llama"])?;
+        o.must_say("hidden_act", &["silu", "swish"])?;
+        for flag in [
+            "attention_bias",
+            "mlp_bias",
+            "rope_interleaved",
+            "use_bidirectional_attention",
+            "is_encoder_decoder",
+            "add_cross_attention",
+        ] {
+            o.must_be(flag, false)?;
         }
-        let theta = there("rope_theta").or(rope.and_then(|r| r.get("rope_theta")));
-        let (hidden, heads) = (size("hidden_size")?, size("num_attention_heads")?);
+        o.must_be("is_causal", true)?;
+        if let Some(other) = o.config().whole("pretraining_tp")?.filter(|&n| n != 1) {
+            return Err(o.unfit("pretraining_tp", 1, other));
+        }
+        o.must_lack("pruned_heads", "no pruned heads")?;
+        o.must_lack("quantization_config", "weights that are not quantised")?;
+        let (hidden, heads) = (o.size("hidden_size")?, o.size("num_attention_heads")?);
+        let head_dim = o.size_or("head_dim", hidden / heads)?;
+        let positions = o.size_or("max_position_embeddings", 2048)?;
+        let rope = Rope::read(&o, 10_000.0, positions, head_dim)?;
         let c = LlamaConfig {
             hidden,
-            intermediate: size("intermediate_size")?,
-            layers: size("num_hidden_layers")?,
+            intermediate: o.size("intermediate_size")?,
+            layers: o.size("num_hidden_layers")?,
             heads,
-            kv_heads: size_or("num_key_value_heads", heads)?,
-            head_dim: size_or("head_dim", hidden / heads)?,
-            vocabulary: size("vocab_size")?,
-            positions: size("max_position_embeddings")?,
-            rope_theta: positive("rope_theta", theta, 10_000.0)?,
-            rms_eps: positive("rms_norm_eps", there("rms_norm_eps"), 1e-6)?,
-            tied: there("tie_word_embeddings").and_then(Json::as_bool).unwrap_or(false),
+            kv_heads: o.size_or("num_key_value_heads", heads)?,
+            head_dim,
+            vocabulary: o.size("vocab_size")?,
+            positions,
+            rope_theta: rope.theta,
+            rope_scaling: rope.scaling,
+            rms_eps: o.positive_or("rms_norm_eps", 1e-6)?,
+            tied: o.flag_or("tie_word_embeddings", false)?,
         };
-        if there("head_dim").is_none() && !hidden.is_multiple_of(heads) {
-            return Err(options.unfit(
-                "num_attention_heads",
-                format!("a divisor of hidden_size {hidden}"),
-                heads,
-            ));
+        if o.config().get("head_dim").is_none() && !hidden.is_multiple_of(heads) {
+            let wanted = format!("a divisor of hidden_size {hidden}");
+            return Err(o.unfit("num_attention_heads", wanted, heads));
         }
         if !heads.is_multiple_of(c.kv_heads) {
             let wanted = format!("a divisor of num_attention_heads {heads}");
-            return Err(options.unfit("num_key_value_heads", wanted, c.kv_heads));
+            return Err(o.unfit("num_key_value_heads", wanted, c.kv_heads));
         }
         if !c.head_dim.is_multiple_of(2) || c.head_dim == 0 {
-            return Err(options.unfit("head_dim", "an even number", c.head_dim));
+            return Err(o.unfit("head_dim", "an even number", c.head_dim));
         }
         Ok(c)
     }
@@ -177,6 +178,7 @@ impl<'a> Llama<'a> {
         // 0 for tokens that have come, far below any score for the rest: their weight becomes exactly 0
         let came = g.le(g.iota(&[capacity as i64], 0), position);
         let mask = g.select(came, g.scalar(0.0, DType::F32), g.scalar(-1e9, DType::F32));
+        let turn = self.turn(g, 1, Some((position, capacity)));
         for layer in 0..c.layers {
             let kept = |which: &str, new: Value| {
                 let shape = [1, c.kv_heads, capacity, c.head_dim];
@@ -185,7 +187,7 @@ impl<'a> Llama<'a> {
                 g.set_state(cache, next);
                 next
             };
-            x = self.layer(g, x, layer, Some(position), |q, k, v| {
+            x = self.layer(g, x, layer, turn, |q, k, v| {
                 g.attention(q, kept("key", k), kept("value", v), Some(mask), false, 0, self.scale())
             });
         }
@@ -197,10 +199,16 @@ impl<'a> Llama<'a> {
     fn hidden_states(&self, g: &Graph, ids: Value) -> (Value, Value) {
         let table = self.table(g);
         let mut x = self.tokens(g, table, ids);
+        let turn = self.turn(g, g.shape(ids).get(1).copied().unwrap_or(1), None);
         for layer in 0..self.config.layers {
-            x = self.layer(g, x, layer, None, |q, k, v| g.attention(q, k, v, None, true, 0, self.scale()));
+            x = self.layer(g, x, layer, turn, |q, k, v| g.attention(q, k, v, None, true, 0, self.scale()));
         }
         (self.norm(g, x, "model.norm"), table)
+    }
+
+    fn turn(&self, g: &Graph, seq: usize, given: Option<(Value, usize)>) -> Turn {
+        let c = self.config;
+        Rope { theta: c.rope_theta, scaling: c.rope_scaling }.turn(g, seq, c.head_dim, given)
     }
 
     /// x and what attention and the feed-forward block of a layer add to it, `[batch, seq, hidden]`.
@@ -209,7 +217,7 @@ impl<'a> Llama<'a> {
         g: &Graph,
         x: Value,
         layer: usize,
-        positions: Option<Value>,
+        turn: Turn,
         attend: impl FnOnce(Value, Value, Value) -> Value,
     ) -> Value {
         let c = self.config;
@@ -222,8 +230,7 @@ impl<'a> Llama<'a> {
             let y = self.linear(g, y, &format!("{name}.self_attn.{which}_proj"), c.hidden, n * c.head_dim);
             g.permute(g.reshape(y, &[b, s, n as i64, c.head_dim as i64]), &[0, 2, 1, 3])
         };
-        let turned = |x: Value| g.rope(x, positions, c.rope_theta, 0, false);
-        let (q, k) = (turned(heads("q", c.heads)), turned(heads("k", c.kv_heads)));
+        let (q, k) = (turn.apply(g, heads("q", c.heads)), turn.apply(g, heads("k", c.kv_heads)));
         let seen = attend(q, k, heads("v", c.kv_heads));
         let joined = g.reshape(g.permute(seen, &[0, 2, 1, 3]), &[b, s, wide as i64]);
         let x = g.add(x, self.linear(g, joined, &format!("{name}.self_attn.o_proj"), wide, c.hidden));
@@ -268,8 +275,4 @@ impl<'a> Llama<'a> {
         let scale = self.parameter(g, &format!("{name}.weight"), &[self.config.hidden], DType::F32);
         g.rms_norm(x, wide(g, scale), self.config.rms_eps)
     }
-}
-
-fn wide(g: &Graph, v: Value) -> Value {
-    if g.ty(v).dtype == DType::F32 { v } else { g.cast(v, DType::F32) }
 }

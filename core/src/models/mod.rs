@@ -1,4 +1,4 @@
-//! Architectures, read from a Hugging Face folder (`config.json`, `model.safetensors`, `tokenizer.json`)
+//! Architectures, read from a Hugging Face folder (`config.json`, `model.safetensors`, a tokenizer's files)
 //! or built from sizes. One that Weft does not know, or whose options it would compute wrongly, is refused
 //! by name.
 
@@ -6,15 +6,36 @@ mod bert;
 mod config;
 #[cfg(feature = "text")]
 mod encoder;
+mod family;
 mod llama;
+mod modules;
+mod options;
+mod pooling;
+mod rope;
+mod sentence;
 mod small;
+mod transformer;
 
 pub use bert::{Activation, Bert, BertConfig};
-pub use config::{Pooling, SentenceConfig, architecture, config, sentence_config};
+pub use config::{architecture, config};
 #[cfg(feature = "text")]
-pub use encoder::{Embedding, Encoder};
+pub use encoder::{Embedding, Encoder, Prompt};
+pub use family::EncoderConfig;
 pub use llama::{Llama, LlamaConfig, Logits};
+pub use modules::{DenseActivation, Module};
+pub use pooling::Pooling;
+pub use rope::RopeScaling;
+pub use sentence::{SentenceConfig, SentenceModel, Similarity, sentence_config, transformer_folder};
 pub use small::{cnn, mlp};
+pub use transformer::Transformer;
 
-/// The `model_type`s that Weft reads.
-pub const KNOWN: &[&str] = &["bert"];
+/// The `model_type`s of text encoders that Weft reads.
+pub const KNOWN: &[&str] = &{
+    let mut names = [""; family::FAMILIES.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = family::FAMILIES[i].name;
+        i += 1;
+    }
+    names
+};

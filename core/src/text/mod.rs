@@ -1,9 +1,10 @@
 //! Text to token ids and back, and batches of them padded to a few lengths.
 //!
-//! Stands on `error`. Reads Hugging Face's `tokenizer.json` through the `tokenizers` crate; the caller sets the
-//! limit on tokens, never the file. Knows nothing of models.
+//! Stands on `error` and `config`. Reads Hugging Face's `tokenizer.json`, or vocabulary files, through the `tokenizers` crate;
+//! the caller sets the limit on tokens, never the file. Knows nothing of models.
 
 mod batch;
+mod folder;
 mod tokenizer;
 mod vocabulary;
 mod wordpiece;

@@ -1,13 +1,18 @@
-//! A tokenizer as `tokenizer.json` describes it, except for its truncation and padding, which are the caller's.
+//! A tokenizer as `tokenizer.json` and its folder describe it, except for how long texts may be and how they are padded,
+//! which is the caller's.
 
+use super::folder::{Folder, Settings, Special};
 use super::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
+use tokenizers::normalizers::{Lowercase, Sequence};
+use tokenizers::utils::truncation::{
+    TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+};
 use tokenizers::{
-    DecoderWrapper, Model, NormalizerWrapper, PostProcessor, PostProcessorWrapper, PreTokenizerWrapper,
-    TokenizerImpl,
+    AddedToken, DecoderWrapper, Model, NormalizerWrapper, PostProcessor, PostProcessorWrapper,
+    PreTokenizerWrapper, TokenizerImpl,
 };
 
 type Inner =
@@ -17,6 +22,8 @@ type Inner =
 pub struct Tokenizer {
     inner: Inner,
     pad_id: u32,
+    direction: TruncationDirection,
+    max_tokens: Option<usize>,
 }
 
 /// The tokens of one text, or of a pair.
@@ -39,17 +46,31 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, or the one in a Hugging Face model's folder.
+    /// Reads a `tokenizer.json`, or the tokenizer of a Hugging Face model's folder: its `tokenizer.json`, else what its
+    /// vocabulary files make (`vocab.txt` of BERT, DistilBERT and MPNet, `vocab.json` and `merges.txt` of RoBERTa), with what
+    /// `tokenizer_config.json` says of case, accents, limits and added tokens.
     ///
     /// # Errors
-    /// [`Error::Io`] where the system refuses the file; [`Error::Tokenizer`] where it is not a tokenizer.
+    /// [`Error::Io`] where the system refuses the file, or there is none; [`Error::Tokenizer`] where it is not a tokenizer,
+    /// or files are there that are not read; [`Error::Config`] for a setting of the wrong type.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Tokenizer> {
-        let mut path = path.as_ref().to_path_buf();
-        if path.is_dir() {
-            path.push("tokenizer.json");
+        let path = path.as_ref();
+        if !path.is_dir() {
+            let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", &e))?;
+            return read(&path.display().to_string(), &bytes);
         }
-        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, "read", &e))?;
-        read(&path.display().to_string(), &bytes)
+        let folder = Folder::read(path)?;
+        let settings = folder.settings()?;
+        let file = path.join("tokenizer.json");
+        let mut tokenizer = match std::fs::read(&file) {
+            Ok(bytes) => read(&file.display().to_string(), &bytes)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                read(&path.display().to_string(), folder.made_of_vocabulary()?.as_bytes())?
+            }
+            Err(e) => return Err(Error::io(&file, "read", &e)),
+        };
+        tokenizer.follow(settings)?;
+        Ok(tokenizer)
     }
 
     /// Reads the contents of a `tokenizer.json`.
@@ -96,7 +117,7 @@ impl Tokenizer {
             max_length: room,
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
-            direction: Default::default(),
+            direction: self.direction,
         };
         guarded(
             || shown(first),
@@ -146,6 +167,80 @@ impl Tokenizer {
         model.get_vocab_size() + added.keys().filter(|t| model.token_to_id(t).is_none()).count()
     }
 
+    /// The most tokens that the folder's `tokenizer_config.json` allows, if it says so.
+    pub fn max_tokens(&self) -> Option<usize> {
+        self.max_tokens
+    }
+
+    /// The same tokenizer, of texts in lower case.
+    pub(crate) fn lower_cased(mut self) -> Tokenizer {
+        let is_lower = |n: &NormalizerWrapper| matches!(n, NormalizerWrapper::Lowercase(_));
+        let first = NormalizerWrapper::from(Lowercase);
+        let all = match self.inner.get_normalizer().cloned() {
+            None => vec![first],
+            Some(one) if is_lower(&one) => return self,
+            Some(NormalizerWrapper::Sequence(all)) => {
+                if all.as_ref().iter().any(is_lower) {
+                    return self;
+                }
+                std::iter::once(first).chain(all.as_ref().iter().cloned()).collect()
+            }
+            Some(one) => vec![first, one],
+        };
+        self.inner.with_normalizer(Some(NormalizerWrapper::from(Sequence::new(all))));
+        self
+    }
+
+    /// Does what the folder says beside `tokenizer.json`.
+    fn follow(&mut self, settings: Settings) -> Result<()> {
+        self.max_tokens = settings.max_tokens;
+        match settings.keeps_end {
+            Some(true) => self.direction = TruncationDirection::Left,
+            Some(false) => self.direction = TruncationDirection::Right,
+            None => {}
+        }
+        if let Some(NormalizerWrapper::BertNormalizer(mut n)) = self.inner.get_normalizer().cloned() {
+            n.lowercase = settings.lower_case.unwrap_or(n.lowercase);
+            n.strip_accents = settings.strip_accents.unwrap_or(n.strip_accents);
+            n.handle_chinese_chars = settings.chinese.unwrap_or(n.handle_chinese_chars);
+            self.inner.with_normalizer(Some(NormalizerWrapper::from(n)));
+        }
+        if let Some(PreTokenizerWrapper::ByteLevel(mut bytes)) = self.inner.get_pre_tokenizer().cloned() {
+            bytes.add_prefix_space = settings.prefix_space.unwrap_or(bytes.add_prefix_space);
+            self.inner.with_pre_tokenizer(Some(PreTokenizerWrapper::from(bytes)));
+        }
+        for token in settings.added {
+            self.add(token)?;
+        }
+        if let Some(id) = settings.pad.and_then(|pad| self.inner.token_to_id(&pad)) {
+            self.pad_id = id;
+        }
+        Ok(())
+    }
+
+    /// Splits texts at a token from now on. One that the vocabulary lacks is added only where its id is said.
+    fn add(&mut self, token: Special) -> Result<()> {
+        let known = self.inner.get_added_vocabulary().get_vocab().contains_key(&token.content);
+        let id = self.inner.token_to_id(&token.content);
+        if known || token.content.is_empty() || (id.is_none() && token.id.is_none()) {
+            return Ok(());
+        }
+        let added = AddedToken::from(token.content.clone(), token.special)
+            .lstrip(token.lstrip)
+            .rstrip(token.rstrip)
+            .single_word(token.single_word)
+            .normalized(token.normalized);
+        self.inner.add_tokens(&[added]);
+        let came = self.inner.token_to_id(&token.content);
+        match token.id {
+            Some(id) if came != Some(id) => Err(Error::Tokenizer {
+                what: format!("token {:?}", token.content),
+                why: format!("tokenizer_config.json gives it id {id}, the vocabulary {}", came.unwrap_or(0)),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// The id to pad with: what the file pads with, else that of `[PAD]` or `<pad>`, else 0.
     pub fn pad_id(&self) -> u32 {
         self.pad_id
@@ -153,14 +248,16 @@ impl Tokenizer {
 }
 
 fn read(what: &str, bytes: &[u8]) -> Result<Tokenizer> {
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let mut inner: Inner = guarded(|| what.into(), || Ok(serde_json::from_slice(bytes)?))?;
     let padding = inner.get_padding().map(|p| p.pad_id);
+    let direction = inner.get_truncation().map_or_else(Default::default, |t| t.direction);
     inner.with_padding(None);
     // Only a truncation that is set can fail.
     let _ = inner.with_truncation(None);
     let pad_id =
         padding.or_else(|| inner.token_to_id("[PAD]")).or_else(|| inner.token_to_id("<pad>")).unwrap_or(0);
-    Ok(Tokenizer { inner, pad_id })
+    Ok(Tokenizer { inner, pad_id, direction, max_tokens: None })
 }
 
 /// Runs code of the `tokenizers` crate, which panics on some malformed files, and gives its errors our type.

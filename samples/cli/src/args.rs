@@ -261,12 +261,19 @@ pub struct Inspect {
 
 #[derive(clap::Args)]
 pub struct Embed {
-    /// A model folder with config.json, model.safetensors and tokenizer.json
+    /// A folder of a text encoder as Hugging Face or sentence-transformers writes it: BERT, DistilBERT, RoBERTa, XLM-RoBERTa,
+    /// CamemBERT, MPNet, ModernBERT
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// An artifact that `weft compile` made of the same folder: its sizes are not compiled again
     #[arg(long, value_name = "FILE")]
     pub artifact: Option<PathBuf>,
+    /// Put the model's prompt of this name before each text; without it, the model's default prompt, if it has one
+    #[arg(long, value_name = "NAME")]
+    pub prompt_name: Option<String>,
+    /// Put this before each text, in place of the model's prompts
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_name")]
+    pub prompt: Option<String>,
     /// Texts; without any, one a line is read from standard input
     #[arg(value_name = "TEXT")]
     pub texts: Vec<String>,
@@ -274,12 +281,20 @@ pub struct Embed {
 
 #[derive(clap::Args)]
 pub struct Search {
-    /// A model folder with config.json, model.safetensors and tokenizer.json
+    /// A folder of a text encoder as Hugging Face or sentence-transformers writes it: BERT, DistilBERT, RoBERTa, XLM-RoBERTa,
+    /// CamemBERT, MPNet, ModernBERT
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Text files to search
     #[arg(long, value_name = "FILES", num_args = 1.., required = true)]
     pub index: Vec<PathBuf>,
+    /// Put the model's prompt of this name before the query; without it, the one named "query", if the model has it
+    #[arg(long, value_name = "NAME")]
+    pub prompt_name: Option<String>,
+    /// Put the model's prompt of this name before each passage; without it, the one named "document", "passage" or "corpus",
+    /// if the model has one
+    #[arg(long, value_name = "NAME")]
+    pub passage_prompt_name: Option<String>,
     /// How many passages to show
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = above_zero)]
     pub top: usize,

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Instant;
 use weft::graph::{Graph, Value};
 use weft::load;
-use weft::models::{Bert, BertConfig, Llama, LlamaConfig, Logits, config, sentence_config};
+use weft::models::{Llama, LlamaConfig, Logits, SentenceModel, config, transformer_folder};
 use weft::profile::DeviceProfile;
 use weft::session::{Artifact, Compiled, Compiler};
 use weft::tensor::{DType, Weights};
@@ -95,24 +95,18 @@ fn graph(args: &Compile) -> Result<Part> {
 
 /// A model folder: a graph for each number of tokens.
 fn model(args: &Compile) -> Result<Vec<Part>> {
-    let found = config(&args.model)?;
+    let found = config(&transformer_folder(&args.model)?)?;
     if found.get("model_type").and_then(serde_json::Value::as_str) == Some("llama") {
         return llama(args, &LlamaConfig::from_json(&found)?);
     }
-    weft::models::architecture(&found)?;
     if args.training {
         return Err(Failure::Usage("--training is for graphs with a loss and for Llama folders".into()));
     }
-    let (bert, sentence) = (BertConfig::from_json(&found)?, sentence_config(&args.model)?);
-    let weights = load::weights(&args.model)?;
-    let part = |&tokens: &usize| {
-        let g = Graph::new();
-        let size = [args.batch, tokens];
-        let [ids, types] = ["input_ids", "token_type_ids"].map(|n| g.input(n, DType::U32, size));
-        let mask = g.input("attention_mask", DType::F32, size);
-        let x = Bert::new(&bert, &weights).hidden_states(&g, ids, types, mask);
-        g.output("embedding", Bert::pool(&g, x, mask, sentence.pooling, sentence.normalised));
-        Part { name: format!("embed-{}x{tokens}", args.batch), graph: g, training: false }
+    let model = SentenceModel::open(&args.model)?;
+    let part = |&tokens: &usize| Part {
+        name: format!("embed-{}x{tokens}", args.batch),
+        graph: model.graph(args.batch, tokens),
+        training: false,
     };
     Ok(args.tokens.iter().map(part).collect())
 }

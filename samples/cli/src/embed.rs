@@ -6,7 +6,7 @@ use crate::output::{Progress, note, shortened, table, warn};
 use serde_json::json;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
-use weft::models::{Embedding, Encoder};
+use weft::models::{Embedding, Encoder, Prompt, Similarity};
 use weft::session::Artifact;
 
 /// Lines of standard input embedded together.
@@ -28,13 +28,6 @@ pub fn open(folder: &Path, place: &Place) -> Result<Encoder> {
     Ok(encoder)
 }
 
-/// The cosine of the angle between two vectors: 1 for the same meaning.
-pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
-    let lengths = (dot(a, a) * dot(b, b)).sqrt();
-    if lengths > 0.0 { dot(a, b) / lengths } else { 0.0 }
-}
-
 pub fn embed(args: &Embed, options: &Options, out: &mut dyn Write) -> Result<()> {
     let place = options.open()?;
     let mut encoder = open(&args.model, &place)?;
@@ -42,13 +35,21 @@ pub fn embed(args: &Embed, options: &Options, out: &mut dyn Write) -> Result<()>
         let sizes = encoder.add_artifact(&Artifact::load(&place.device, path)?)?;
         note(format!("{} brings {sizes} compiled sizes.", path.display()));
     }
+    match (&args.prompt_name, &args.prompt) {
+        (Some(name), _) => encoder.set_prompt(Prompt::Name(name))?,
+        (None, Some(text)) => encoder.set_prompt(Prompt::Text(text))?,
+        (None, None) => {}
+    }
+    if !encoder.prompt().is_empty() {
+        note(format!("Before each text stands {:?}.", encoder.prompt()));
+    }
     note(format!("On {}.", place.in_words()));
     if !args.texts.is_empty() {
         let progress = Progress::new(args.texts.len(), "embedding");
         let found = encoder.embed_with(&args.texts, &mut |done, _| progress.at(done))?;
         drop(progress);
         print(&args.texts, &found, options, out)?;
-        return if options.json { Ok(()) } else { compare(&args.texts, &found, out) };
+        return if options.json { Ok(()) } else { compare(&args.texts, &found, encoder.similarity(), out) };
     }
     if std::io::stdin().is_terminal() {
         note("One text a line; end with Ctrl-D.");
@@ -115,14 +116,17 @@ fn print(texts: &[String], found: &[Embedding], options: &Options, out: &mut dyn
 }
 
 /// How alike each two of a few texts are.
-fn compare(texts: &[String], found: &[Embedding], out: &mut dyn Write) -> Result<()> {
+fn compare(texts: &[String], found: &[Embedding], by: Similarity, out: &mut dyn Write) -> Result<()> {
     if !(2..=COMPARED).contains(&texts.len()) {
         return Ok(());
     }
-    writeln!(out, "\nhow alike (1 is the same meaning):")?;
+    match by {
+        Similarity::Cosine => writeln!(out, "\nhow alike (1 is the same meaning):")?,
+        other => writeln!(out, "\nhow alike ({}, the more the larger):", other.name())?,
+    }
     let head = std::iter::once(String::new()).chain((1..=texts.len()).map(|n| n.to_string())).collect();
     let row = |(i, text): (usize, &String)| {
-        let alike = found.iter().map(|other| format!("{:.2}", cosine(&found[i].embedding, &other.embedding)));
+        let alike = found.iter().map(|other| format!("{:.2}", by.of(&found[i].embedding, &other.embedding)));
         std::iter::once(format!("{} {}", i + 1, shortened(text, 40))).chain(alike).collect()
     };
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(texts.iter().enumerate().map(row)).collect();
@@ -142,11 +146,5 @@ mod tests {
         assert!(lines.take(2).unwrap().is_empty());
         let broken = Lines { from: &b"fine\n\xff\n"[..], number: 0 }.take(9);
         assert!(format!("{broken:?}").contains("line 2"), "{broken:?}");
-    }
-
-    #[test]
-    fn the_cosine_is_that_of_the_angle() {
-        assert!((cosine(&[3.0, 0.0], &[2.0, 2.0]) - 0.5f32.sqrt()).abs() < 1e-6);
-        assert_eq!(cosine(&[0.0, 0.0], &[1.0, 2.0]), 0.0);
     }
 }

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
 use weft::load::{Inspection, TensorInfo};
-use weft::models::Encoder;
+use weft::models::{SentenceConfig, SentenceModel, transformer_folder};
+use weft::session::Compiler;
 use weft::session::{Artifact, MemorySummary};
 use weft::tensor::element_count;
 
@@ -19,8 +20,19 @@ const TOKENS: usize = 128;
 /// What a folder's `config.json` says the model is.
 struct Architecture {
     name: String,
+    /// The tokens that memory is told for: fewer where the model has not as many positions.
+    tokens: usize,
     /// What one session takes, or why that cannot be said.
     memory: weft::error::Result<MemorySummary>,
+    /// Of a sentence encoder: what its folder says.
+    sentence: Option<Sentence>,
+}
+
+/// What a sentence encoder's folder says of it.
+struct Sentence {
+    config: SentenceConfig,
+    dimensions: usize,
+    max_tokens: usize,
 }
 
 pub fn inspect(args: &Inspect, options: &Options, out: &mut dyn Write) -> Result<()> {
@@ -31,8 +43,11 @@ pub fn inspect(args: &Inspect, options: &Options, out: &mut dyn Write) -> Result
         return Err(Failure::Usage("--weights tells what an artifact does with its weights".into()));
     }
     let place = options.open()?;
-    let found = weft::load::inspect(&args.path)?;
-    let architecture = if args.path.is_dir() { architecture(&args.path, &place)? } else { None };
+    // what cannot be run can be looked at all the same
+    let folder = if args.path.is_dir() { transformer_folder(&args.path).ok() } else { None };
+    let folder = folder.unwrap_or_else(|| args.path.clone());
+    let found = weft::load::inspect(&folder)?;
+    let architecture = if args.path.is_dir() { architecture(&args.path, &folder, &place)? } else { None };
     if options.json {
         writeln!(out, "{}", as_json(&args.path, &found, architecture.as_ref()))?;
         return Ok(());
@@ -95,8 +110,8 @@ fn artifact(path: &Path, each_weight: bool, options: &Options, out: &mut dyn Wri
     Ok(())
 }
 
-/// `None` for a folder without a `config.json`.
-fn architecture(folder: &Path, place: &Place) -> Result<Option<Architecture>> {
+/// `None` for a folder without a `config.json`. The transformer's folder may be another than the model's.
+fn architecture(model: &Path, folder: &Path, place: &Place) -> Result<Option<Architecture>> {
     if !folder.join("config.json").exists() {
         return Ok(None);
     }
@@ -108,9 +123,26 @@ fn architecture(folder: &Path, place: &Place) -> Result<Option<Architecture>> {
         (Some(name), None) | (None, Some(name)) => name.into(),
         (None, None) => "not named in config.json".into(),
     };
-    let memory = Encoder::open_with(folder, &place.device, place.precision)
-        .and_then(|encoder| Ok(encoder.forward_session(BATCH, TOKENS)?.memory_summary()));
-    Ok(Some(Architecture { name, memory }))
+    let opened = SentenceModel::open(model).and_then(|model| Ok((sentence(&model)?, model)));
+    Ok(Some(match opened {
+        Ok((sentence, model)) => {
+            let tokens = TOKENS.min(model.config().max_tokens());
+            Architecture { name, tokens, memory: memory(&model, tokens, place), sentence: Some(sentence) }
+        }
+        Err(e) => Architecture { name, tokens: TOKENS, memory: Err(e), sentence: None },
+    }))
+}
+
+/// What a session for texts of so many tokens takes.
+fn memory(model: &SentenceModel, tokens: usize, place: &Place) -> weft::error::Result<MemorySummary> {
+    let compiler: Compiler = place.compiler();
+    Ok(compiler.compile(&model.graph(BATCH, tokens))?.init(model.weights())?.memory_summary())
+}
+
+fn sentence(model: &SentenceModel) -> weft::error::Result<Sentence> {
+    let config = model.sentence_config().clone();
+    let max_tokens = model.max_tokens(weft::text::Tokenizer::from_file(model.folder())?.max_tokens());
+    Ok(Sentence { dimensions: model.size(), max_tokens, config })
 }
 
 /// Elements of float and block tensors: what a model learnt. Tables of positions and the like are not.
@@ -130,9 +162,10 @@ fn as_json(path: &Path, found: &Inspection, architecture: Option<&Architecture>)
             "file": t.file.display().to_string(),
         })
     };
+    let tokens = architecture.map_or(TOKENS, |a| a.tokens);
     let memory = |m: &MemorySummary| {
         json!({
-            "batch": BATCH, "tokens": TOKENS, "summary": m.to_string(), "buffers": m.buffers,
+            "batch": BATCH, "tokens": tokens, "summary": m.to_string(), "buffers": m.buffers,
             "total_bytes": m.total_bytes, "largest_bytes": m.largest_bytes,
         })
     };
@@ -143,9 +176,30 @@ fn as_json(path: &Path, found: &Inspection, architecture: Option<&Architecture>)
         "parameters": parameters(found),
         "bytes": total(found),
         "architecture": architecture.map(|a| &a.name),
+        "sentence": architecture.and_then(|a| a.sentence.as_ref()).map(|s| json!({
+            "dimensions": s.dimensions, "max_tokens": s.max_tokens, "modules": s.config.in_words(),
+            "similarity": s.config.similarity.name(), "lower_case": s.config.lower_case,
+            "prompts": s.config.prompts.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            "default_prompt": s.config.default_prompt,
+        })),
         "memory": architecture.and_then(|a| a.memory.as_ref().ok()).map(memory),
         "memory_unknown": architecture.and_then(|a| a.memory.as_ref().err()).map(ToString::to_string),
     })
+}
+
+fn print_sentence(s: &Sentence, out: &mut dyn Write) -> Result<()> {
+    let (dimensions, tokens) = (s.dimensions, s.max_tokens);
+    writeln!(out, "embeddings: {dimensions} components of at most {tokens} tokens; {}", s.config.in_words())?;
+    writeln!(out, "compared by: {}", s.config.similarity.name())?;
+    if s.config.lower_case {
+        writeln!(out, "texts are lower-cased")?;
+    }
+    for (name, text) in s.config.prompts.iter().filter(|(_, text)| !text.is_empty()) {
+        let default = if s.config.default_prompt.as_ref() == Some(name) { " (default)" } else { "" };
+        let begin: String = text.chars().take(90).collect();
+        writeln!(out, "prompt {name}{default}: {begin:?}")?;
+    }
+    Ok(())
 }
 
 fn print(found: &Inspection, architecture: Option<&Architecture>, out: &mut dyn Write) -> Result<()> {
@@ -165,10 +219,13 @@ fn print(found: &Inspection, architecture: Option<&Architecture>, out: &mut dyn 
         None => {
             writeln!(out, "architecture: not said (no config.json)\nmemory needed: {size} for the weights")?
         }
-        Some(Architecture { name, memory }) => {
+        Some(Architecture { name, tokens, memory, sentence }) => {
             writeln!(out, "architecture: {name}")?;
+            if let Some(s) = sentence {
+                print_sentence(s, out)?;
+            }
             match memory {
-                Ok(m) => writeln!(out, "memory needed at {BATCH} × {TOKENS} tokens: {m}")?,
+                Ok(m) => writeln!(out, "memory needed at {BATCH} × {tokens} tokens: {m}")?,
                 Err(e) => writeln!(
                     out,
                     "memory needed: {size} for the weights; how much to run it is unknown: {e}"

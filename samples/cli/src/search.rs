@@ -1,7 +1,7 @@
 //! `weft search`: embeds the passages of text files, and shows those nearest to a question.
 
 use crate::args::{Options, Search};
-use crate::embed::{cosine, open};
+use crate::embed::open;
 use crate::failure::{Failure, Result};
 use crate::output::{Progress, grouped, shortened, time, warn};
 use crate::passages::{Passage, split};
@@ -9,6 +9,7 @@ use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use weft::models::{Encoder, Prompt};
 
 /// Passages embedded between two movements of the progress bar.
 const AT_ONCE: usize = 64;
@@ -28,13 +29,16 @@ pub fn search(args: &Search, options: &Options, out: &mut dyn Write) -> Result<(
     }
     let mut encoder = open(&args.model, &options.open()?)?;
     let start = Instant::now();
+    set_prompt(&mut encoder, args.prompt_name.as_deref(), &["query"])?;
     let asked = encoder.embed(&[&query])?.remove(0).embedding;
+    set_prompt(&mut encoder, args.passage_prompt_name.as_deref(), &["document", "passage", "corpus"])?;
+    let alike = encoder.similarity();
     let mut scored: Vec<(f32, usize)> = Vec::with_capacity(passages.len());
     let progress = Progress::new(passages.len(), "reading");
     for group in passages.chunks(AT_ONCE) {
         let texts: Vec<&str> = group.iter().map(|(_, p)| p.text.as_str()).collect();
         for found in encoder.embed(&texts)? {
-            scored.push((cosine(&asked, &found.embedding), scored.len()));
+            scored.push((alike.of(&asked, &found.embedding), scored.len()));
         }
         progress.at(scored.len());
     }
@@ -59,6 +63,13 @@ pub fn search(args: &Search, options: &Options, out: &mut dyn Write) -> Result<(
     let (count, took) = (grouped(passages.len()), time(start.elapsed()));
     writeln!(out, "{count} passages of {} files, {took}", files.len())?;
     Ok(())
+}
+
+/// The prompt that is asked for, else the first of some that the model has, else its default.
+fn set_prompt(encoder: &mut Encoder, asked: Option<&str>, usual: &[&str]) -> Result<()> {
+    let has = |name: &&&str| encoder.sentence_config().prompts.iter().any(|(n, _)| n == **name);
+    let name = asked.or_else(|| usual.iter().find(has).copied());
+    Ok(encoder.set_prompt(name.map_or(Prompt::Default, Prompt::Name))?)
 }
 
 /// `--index FILES… QUERY` takes the query for a file: the last of them is the query where none stands apart.

@@ -8,7 +8,7 @@ use crate::failure::Result;
 use crate::output::ms;
 use std::path::Path;
 use std::time::Instant;
-use weft::models::{BertConfig, Encoder};
+use weft::models::{Encoder, EncoderConfig};
 use weft::session::Session;
 
 /// Words that are one token each in English vocabularies.
@@ -67,12 +67,17 @@ fn set_inputs(session: &mut Session, encoder: &Encoder, batch: usize, tokens: us
     session.set_input_u32("input_ids", &ids)?;
     session.set_input_u32("token_type_ids", &vec![0; ids.len()])?;
     session.set_input("attention_mask", &vec![1.0; ids.len()])?;
+    if encoder.sentence_config().excludes_prompt() {
+        session.set_input_u32("prompt_tokens", &[0])?;
+    }
     Ok(())
 }
 
-/// A layer has four products of hidden × hidden, two of hidden × intermediate, and two with every other token.
-fn gflop(c: &BertConfig, batch: usize, tokens: usize) -> f64 {
+/// A layer has four products of hidden × hidden, two of hidden × intermediate (three, if one is gated), and two with every
+/// other token.
+fn gflop(c: &EncoderConfig, batch: usize, tokens: usize) -> f64 {
     let [hidden, wide, seq] = [c.hidden, c.intermediate, tokens].map(|n| n as f64);
-    let layer = 2.0 * seq * (4.0 * hidden * hidden + 2.0 * hidden * wide) + 4.0 * seq * seq * hidden;
+    let products = if c.is_gated() { 3.0 } else { 2.0 };
+    let layer = 2.0 * seq * (4.0 * hidden * hidden + products * hidden * wide) + 4.0 * seq * seq * hidden;
     (batch * c.layers) as f64 * layer / 1e9
 }

@@ -3,6 +3,7 @@
 mod compile;
 mod demo;
 mod embed;
+mod encoders;
 mod errors;
 mod explain;
 mod files;
