@@ -38,8 +38,13 @@ fn walk(g: &Graph, of: Value, seed: Option<Value>, by: &[Value], independent: bo
         let up = total(g, parts);
         ups.insert(v, vec![up]);
         backward(g, &nodes, v, up, &reaches, &mut ups)?;
-        if let Some(e) = g.error() {
-            return Err(e);
+        match (g.error(), &nodes[i].kind) {
+            (Some(Error::Op { op: inner, node, wanted, came }), NodeKind::Op(op, _)) => {
+                let op = format!("{inner} of the gradient of {}", op.name());
+                return Err(Error::Op { op, node, wanted, came });
+            }
+            (Some(e), _) => return Err(e),
+            _ => {}
         }
     }
     let found = |v: &Value| match ups.get(v) {

@@ -421,3 +421,77 @@ fn the_fuzzers_seeds_are_graphs_and_run() {
     }
     assert!(count >= 2);
 }
+
+/// An operation of the host's that keeps nothing of what it promises.
+struct Careless;
+
+impl weft::graph::Op for Careless {
+    fn name(&self) -> &'static str {
+        "careless"
+    }
+    fn about(&self) -> &'static str {
+        "Says that it gives what it takes."
+    }
+    fn inputs(&self) -> weft::graph::Inputs {
+        weft::graph::Inputs::Fixed(&["x"])
+    }
+    fn attributes(&self) -> &'static [weft::graph::AttrSpec] {
+        &[]
+    }
+    fn infer(&self, call: &weft::graph::Call<'_>) -> Result<weft::tensor::TensorType, weft::graph::Refusal> {
+        Ok(call.inputs[0].clone())
+    }
+    fn evaluate(
+        &self,
+        call: &weft::graph::Call<'_>,
+        _: &[&weft::graph::Array],
+    ) -> Result<weft::graph::Array, Error> {
+        Ok(weft::graph::Array { ty: call.inputs[0].clone(), data: vec![] })
+    }
+    fn grad(&self, g: &Graph, _: weft::graph::Value, _: weft::graph::Value) -> weft::graph::Grad {
+        weft::graph::Grad::of([g.scalar(1.0, DType::F16)])
+    }
+    fn lower(&self, _: &weft::graph::Call<'_>) -> weft::graph::Lowering {
+        weft::graph::Lowering::Decompose
+    }
+    fn decompose(
+        &self,
+        g: &Graph,
+        inputs: &[weft::graph::Value],
+        _: &weft::graph::Attrs,
+    ) -> Option<weft::graph::Value> {
+        (g.shape(inputs[0]).len() > 1).then(|| g.sum_all(inputs[0]))
+    }
+    fn samples(&self) -> Vec<weft::graph::Sample> {
+        vec![]
+    }
+}
+
+#[test]
+fn an_operation_of_the_hosts_that_is_wrong_is_named_and_no_internal_error() {
+    let of = |shape: &[usize]| {
+        let g = Graph::new();
+        let x = g.input("x", DType::F32, shape);
+        let y = g.apply(&Careless, &[x], weft::graph::Attrs::none());
+        g.output("y", y);
+        (g, x, y)
+    };
+    // planned as it came: the optimiser takes operations of the table only
+    let compiler = || Compiler::new(&Device::cpu(1)).with_rules(&[]);
+    let compile = |shape: &[usize]| message(compiler().compile(&of(shape).0).map(|_| ()));
+    assert_eq!(
+        compile(&[2]),
+        "careless: one, of an operation without work of its own: none (node \"its decomposition\")"
+    );
+    assert_eq!(compile(&[2, 2]), "careless: a value of f32[2, 2]: f32[] (node \"its decomposition\")");
+    let (g, x, y) = of(&[2]);
+    let ones = weft::graph::Array::full(weft::tensor::TensorType::f32([2]), 1.0);
+    assert_eq!(
+        message(weft::reference::run(&g, &[("x".to_string(), ones)].into()).map(|_| ())),
+        "careless: a value of f32[2] (2 elements): f32[2] (0 elements) (node \"%1\")"
+    );
+    assert_eq!(
+        message(weft::autodiff::gradients(&g, y, None, &[x]).map(|_| ())),
+        "careless: a gradient of f32[2] for input 0: f16[] (node \"%1\")"
+    );
+}

@@ -26,8 +26,10 @@ pub fn interpret(
             }
         };
         if value.ty != node.ty || value.data.len() != node.ty.elements() {
-            let label = data.label(Value::at(i));
-            return Err(Error::internal(format!("{label} is {}, evaluated as {}", node.ty, value.ty)));
+            let op = if let NodeKind::Op(op, _) = &node.kind { op.name() } else { "input" };
+            let wanted = format!("a value of {} ({} elements)", node.ty, node.ty.elements());
+            let came = format!("{} ({} elements)", value.ty, value.data.len());
+            return Err(Error::Op { op: op.into(), node: data.label(Value::at(i)), wanted, came });
         }
         values.push(value);
     }
@@ -71,18 +73,42 @@ pub fn evaluate_decomposed(op: &dyn Op, call: &Call<'_>, inputs: &[&Array]) -> R
         let at = leaves.iter().position(|&l| l == v).unwrap_or(0);
         Ok(inputs[at].clone())
     })?;
-    let at = result.index().ok_or_else(|| Error::internal("poisoned decomposition"))?;
-    values.into_iter().nth(at).ok_or_else(|| Error::internal("decomposition without a result"))
+    let none = || wrong_decomposition(op, "a value", "none");
+    values.into_iter().nth(result.index().ok_or_else(none)?).ok_or_else(none)
 }
 
 /// Adds a composite's decomposition to a graph.
 ///
 /// # Errors
-/// The builder's error if the decomposition is refused, or that the operation has none.
+/// The builder's error if the decomposition is refused; [`Error::Op`] if the operation has none, or one of another type
+/// than it infers.
 pub fn decomposed(op: &dyn Op, g: &Graph, inputs: &[Value], attrs: &Attrs) -> Result<Value> {
     let found = op.decompose(g, inputs, attrs);
-    if let Some(e) = g.error() {
-        return Err(e);
+    match g.error() {
+        // who was asked for is said beside who refused
+        Some(Error::Op { op: inner, node, wanted, came }) => {
+            return Err(Error::Op { op: format!("{inner} of {}", op.name()), node, wanted, came });
+        }
+        Some(e) => return Err(e),
+        None => {}
     }
-    found.ok_or_else(|| Error::internal(format!("{} has no decomposition", op.name())))
+    let Some(found) = found.filter(|v| v.index().is_some()) else {
+        return Err(wrong_decomposition(op, "one, of an operation without work of its own", "none"));
+    };
+    let types: Vec<TensorType> = inputs.iter().map(|&v| g.ty(v)).collect();
+    match op.infer(&Call { inputs: &types, attrs }) {
+        Ok(ty) if ty != g.ty(found) => {
+            Err(wrong_decomposition(op, &format!("a value of {ty}"), &g.ty(found).to_string()))
+        }
+        _ => Ok(found),
+    }
+}
+
+fn wrong_decomposition(op: &dyn Op, wanted: &str, came: &str) -> Error {
+    Error::Op {
+        op: op.name().into(),
+        node: "its decomposition".into(),
+        wanted: wanted.into(),
+        came: came.into(),
+    }
 }

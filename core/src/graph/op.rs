@@ -156,7 +156,9 @@ pub trait Op: Sync + Send + 'static {
     fn grad(&self, g: &Graph, node: Value, up: Value) -> Grad;
     /// The work it is.
     fn lower(&self, call: &Call<'_>) -> Lowering;
-    /// Its meaning in simpler operations; `None` for primitives.
+    /// Its meaning in simpler operations; `None` for primitives. What it squares, sums or compares with an epsilon should
+    /// be cast to f32 where the inputs have 16 bits, and the result back; for the table's operations the macro `op!` does
+    /// so, here and in [`grad`](Op::grad).
     fn decompose(&self, g: &Graph, inputs: &[Value], attrs: &Attrs) -> Option<Value>;
     /// Examples that tests run: ranks 0 to 5, sizes of 1, odd sizes. Without the feature `samples` there are none.
     fn samples(&self) -> Vec<Sample>;

@@ -315,7 +315,8 @@ impl Kernel {
             }
             Work::Attention(w) => Kernel::Attention(PreparedAttention::new(w)),
             Work::AttentionGrad(_) => {
-                return Err(Error::internal("the CPU runs attention's gradient as its decomposition"));
+                let why = "it runs attention's gradient as its decomposition: the plan is for a GPU";
+                return Err(Error::Device { device: "cpu".into(), why: why.into() });
             }
             Work::Index(w) => Kernel::Index(PreparedIndex::new(w)),
             Work::Scan(w) => Kernel::Scan(PreparedScan::new(w)),

@@ -42,9 +42,9 @@ impl PreparedProduct {
     /// Prepares a product of a plan.
     pub fn new(p: &Product, plan: &Plan) -> Result<Self> {
         if p.is_for_gpus() {
-            return Err(Error::internal(
-                "the CPU's products take no norms, join no halves and store one result",
-            ));
+            let why =
+                "its products take no norms, join no halves and store one result: the plan is for a GPU";
+            return Err(Error::Device { device: "cpu".into(), why: why.into() });
         }
         let axes = p.batch.len();
         let count: usize = p.batch.iter().product();
