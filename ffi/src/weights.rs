@@ -46,6 +46,43 @@ pub unsafe extern "C" fn weft_weights_load(
     })
 }
 
+/// As weft_weights_load, with the floats in one dtype: WEFT_DTYPE_F32, WEFT_DTYPE_F16 or WEFT_DTYPE_BF16. f32 to fine-tune a
+/// checkpoint of f16 or bf16. See weft_weights_to_dtype.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_weights_load_as(
+    path: *const c_char,
+    path_length: usize,
+    dtype: weft_dtype,
+    weights: *mut *mut weft_weights,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_weights_load_as", err, || {
+        let weights = out(weights, "weights")?;
+        // SAFETY: the preamble's promise.
+        let path = unsafe { name(path, path_length, "path") }?;
+        give(weights, load::weights_as(path, crate::given::dtype(dtype)?)?)
+    })
+}
+
+/// The same weights with their floats (f32, f16, bf16, and F64 of files) in one dtype: WEFT_DTYPE_F32, WEFT_DTYPE_F16 or
+/// WEFT_DTYPE_BF16. Each value is rounded once, to the nearest, ties to even; NaN and infinity stay; integers, booleans and
+/// block formats are left as they are. WEFT_STATUS_ARGUMENT for a tensor with finite values that the dtype cannot hold. What
+/// needs no conversion is shared with `weights`, which stay as they are and may be freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_weights_to_dtype(
+    weights: *const weft_weights,
+    dtype: weft_dtype,
+    converted: *mut *mut weft_weights,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_weights_to_dtype", err, || {
+        let converted = out(converted, "converted")?;
+        let dtype = crate::given::dtype(dtype)?;
+        let found = handle::share::<Weights>(weights)?.to_dtype(dtype)?;
+        give(converted, found)
+    })
+}
+
 /// Reads a safetensors file that lies in memory; the bytes are copied.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_from_memory(
@@ -167,7 +204,8 @@ pub unsafe extern "C" fn weft_weights_insert_borrowed(
     })
 }
 
-/// How many tensors there are.
+/// How many tensors there are. Those of a file that have a dtype which Weft neither computes with nor converts are not
+/// counted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_count(
     weights: *const weft_weights,
@@ -182,7 +220,8 @@ pub unsafe extern "C" fn weft_weights_count(
 }
 
 /// A tensor by index, in the order of names, and where its elements lie (NULL if that does not matter). Both are valid until
-/// the weights are changed or freed.
+/// the weights are changed or freed. A file's F64 is converted to f32, its I8, I16 and U16 to i32, its U64 to i64 when it is
+/// first asked for; WEFT_STATUS_WEIGHT_TYPE if it has values that the dtype cannot hold.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_get(
     weights: *const weft_weights,
@@ -193,14 +232,14 @@ pub unsafe extern "C" fn weft_weights_get(
 ) -> weft_status {
     guard("weft_weights_get", err, || {
         let weights = handle::share::<Weights>(weights)?;
-        let found = weights.iter().nth(index);
+        let found = weights.names().filter(|(_, dtype)| dtype.used_as().is_some()).nth(index);
         let wanted = || Failure::argument("index", format!("less than {}", weights.len()), index);
-        let (name, tensor) = found.ok_or_else(wanted)?;
-        show(name, tensor, info, data)
+        let (name, _) = found.ok_or_else(wanted)?;
+        show(name, usable(&weights, name)?, info, data)
     })
 }
 
-/// As weft_weights_get, by name.
+/// As weft_weights_get, by name. WEFT_STATUS_WEIGHT_TYPE also for a tensor of a dtype that Weft does not compute with.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_find(
     weights: *const weft_weights,
@@ -214,11 +253,19 @@ pub unsafe extern "C" fn weft_weights_find(
         // SAFETY: the preamble's promise.
         let wanted = unsafe { name(tensor_name, name_length, "name") }?;
         let weights = handle::share::<Weights>(weights)?;
-        let Some((name, tensor)) = weights.iter().find(|(n, _)| *n == wanted) else {
+        let Some((name, _)) = weights.names().find(|(n, _)| *n == wanted) else {
             let message = format!("no weight named \"{wanted}\" among {}", weights.len());
             return Err(Failure { status: WEFT_STATUS_UNKNOWN_NAME, message });
         };
-        show(name, tensor, info, data)
+        show(name, usable(&weights, name)?, info, data)
+    })
+}
+
+/// The tensor of a name that is there, or why it cannot be used.
+fn usable<'w>(weights: &'w Weights, name: &str) -> Outcome<&'w Tensor<'static>> {
+    weights.get(name).ok_or_else(|| {
+        let why = weights.unusable(name).unwrap_or("gone");
+        Failure { status: WEFT_STATUS_WEIGHT_TYPE, message: format!("weight \"{name}\" is {why}") }
     })
 }
 

@@ -35,6 +35,18 @@ static weft_weights *weights(void) {
   CHECK(memcmp(data, W, sizeof W) == 0);
   OK(weft_weights_free(again));
   FAILS(WEFT_STATUS_IO, weft_weights_load(path("not there"), NUL, &again, &err));
+  weft_weights *half = NULL;
+  OK(weft_weights_to_dtype(w, WEFT_DTYPE_F16, &half, &err));
+  OK(weft_weights_find(half, "w", NUL, &info, &data, &err));
+  CHECK(info.dtype == WEFT_DTYPE_F16 && info.bytes == sizeof W / 2);
+  OK(weft_weights_save(half, path("half.safetensors"), NUL, &err));
+  OK(weft_weights_free(half));
+  OK(weft_weights_load_as(path("half.safetensors"), NUL, WEFT_DTYPE_F32, &again, &err));
+  OK(weft_weights_find(again, "w", NUL, &info, &data, &err));
+  CHECK(info.dtype == WEFT_DTYPE_F32 && info.bytes == sizeof W);
+  FAILS(WEFT_STATUS_ARGUMENT, weft_weights_to_dtype(again, WEFT_DTYPE_I32, &half, &err));
+  FAILS(WEFT_STATUS_ARGUMENT, weft_weights_load_as(path("half.safetensors"), NUL, 99, &half, &err));
+  OK(weft_weights_free(again));
   weft_bytes *file = NULL;
   const uint8_t *bytes = NULL;
   size_t length = 0;

@@ -1059,6 +1059,27 @@ weft_status weft_weights_load(const char *path,
                               weft_error **err);
 
 /**
+ * As weft_weights_load, with the floats in one dtype: WEFT_DTYPE_F32, WEFT_DTYPE_F16 or WEFT_DTYPE_BF16. f32 to fine-tune a
+ * checkpoint of f16 or bf16. See weft_weights_to_dtype.
+ */
+weft_status weft_weights_load_as(const char *path,
+                                 size_t path_length,
+                                 weft_dtype dtype,
+                                 weft_weights **weights,
+                                 weft_error **err);
+
+/**
+ * The same weights with their floats (f32, f16, bf16, and F64 of files) in one dtype: WEFT_DTYPE_F32, WEFT_DTYPE_F16 or
+ * WEFT_DTYPE_BF16. Each value is rounded once, to the nearest, ties to even; NaN and infinity stay; integers, booleans and
+ * block formats are left as they are. WEFT_STATUS_ARGUMENT for a tensor with finite values that the dtype cannot hold. What
+ * needs no conversion is shared with `weights`, which stay as they are and may be freed.
+ */
+weft_status weft_weights_to_dtype(const weft_weights *weights,
+                                  weft_dtype dtype,
+                                  weft_weights **converted,
+                                  weft_error **err);
+
+/**
  * Reads a safetensors file that lies in memory; the bytes are copied.
  */
 weft_status weft_weights_from_memory(const void *data,
@@ -1108,13 +1129,17 @@ weft_status weft_weights_insert_borrowed(weft_weights *weights,
                                          weft_error **err);
 
 /**
- * How many tensors there are.
+ * How many tensors there are. Those of a file that have a dtype which Weft neither computes with nor converts are not
+ * counted.
  */
-weft_status weft_weights_count(const weft_weights *weights, size_t *count, weft_error **err);
+weft_status weft_weights_count(const weft_weights *weights,
+                               size_t *count,
+                               weft_error **err);
 
 /**
  * A tensor by index, in the order of names, and where its elements lie (NULL if that does not matter). Both are valid until
- * the weights are changed or freed.
+ * the weights are changed or freed. A file's F64 is converted to f32, its I8, I16 and U16 to i32, its U64 to i64 when it is
+ * first asked for; WEFT_STATUS_WEIGHT_TYPE if it has values that the dtype cannot hold.
  */
 weft_status weft_weights_get(const weft_weights *weights,
                              size_t index,
@@ -1123,7 +1148,7 @@ weft_status weft_weights_get(const weft_weights *weights,
                              weft_error **err);
 
 /**
- * As weft_weights_get, by name.
+ * As weft_weights_get, by name. WEFT_STATUS_WEIGHT_TYPE also for a tensor of a dtype that Weft does not compute with.
  */
 weft_status weft_weights_find(const weft_weights *weights,
                               const char *tensor_name,

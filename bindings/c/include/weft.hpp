@@ -91,6 +91,12 @@ class Weights : public Handle<weft_weights, weft_weights_free> {
   static Weights load(std::string_view path) {
     return made<Weights, weft_weights>(weft_weights_load, path.data(), path.size());
   }
+  /// As load, with the floats in one dtype of floats.
+  static Weights load_as(std::string_view path, weft_dtype dtype) {
+    return made<Weights, weft_weights>(weft_weights_load_as, path.data(), path.size(), dtype);
+  }
+  /// The same weights with their floats in one dtype of floats.
+  Weights to_dtype(weft_dtype dtype) const { return made<Weights, weft_weights>(weft_weights_to_dtype, get(), dtype); }
   /// Adds an f32 tensor; its elements are copied.
   void insert(std::string_view name, std::initializer_list<size_t> shape, const float *data, size_t count) {
     call(weft_weights_insert, get(), name.data(), name.size(), weft_dtype{WEFT_DTYPE_F32}, shape.begin(), shape.size(),

@@ -2,8 +2,8 @@
 
 use super::header::{self, Blame, Entry, Header, quoted};
 use crate::error::{Error, Result};
-use crate::tensor::{Bytes, DType, Dims, Tensor, Weights};
-use std::collections::BTreeMap;
+use crate::tensor::{Bytes, DType, Dims, Stored, StoredDType, Tensor, Weights};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,8 +22,8 @@ pub struct Inspection {
 pub struct TensorInfo {
     /// Name of the tensor.
     pub name: String,
-    /// Element type.
-    pub dtype: DType,
+    /// Element type, which may be one that Weft does not compute with.
+    pub dtype: StoredDType,
     /// Sizes of the axes; a size may be 0 here, unlike in [`Weights`].
     pub shape: Dims,
     /// Bytes of its elements.
@@ -73,12 +73,41 @@ impl Opened {
         self.header.entries.iter().map(|e| e.name.as_str())
     }
 
+    /// Forgets tensors, by name.
+    pub fn leave_out(&mut self, names: &HashSet<String>) {
+        self.header.entries.retain(|e| !names.contains(&e.name));
+    }
+
+    /// Whether its tensor of that name is the other file's, of the same type and bytes.
+    pub fn has_same(&self, other: &Opened, name: &str) -> bool {
+        let find = |file: &Opened| {
+            let e = file.header.entries.iter().find(|e| e.name == name)?;
+            Some((e.dtype, e.shape.clone(), file.bytes.part(e.bytes.start, e.bytes.end)?))
+        };
+        match (find(self), find(other)) {
+            (Some(a), Some(b)) => (a.0, a.1, &a.2[..]) == (b.0, b.1, &b.2[..]),
+            _ => false,
+        }
+    }
+
     /// Adds its tensors that have elements, and such metadata as is not there yet.
     pub fn add_to(self, weights: &mut Weights) -> Result<()> {
         let file = self.path.display().to_string();
         for entry in self.header.entries.into_iter().filter(|e| !e.bytes.is_empty()) {
-            let tensor = view(Blame(&file), &self.bytes, &entry)?;
-            weights.insert(entry.name, tensor);
+            let Some(bytes) = self.bytes.part(entry.bytes.start, entry.bytes.end) else {
+                return Err(unchecked(&entry));
+            };
+            match entry.dtype {
+                StoredDType::Known(dtype) => {
+                    let tensor = view(Blame(&file), dtype, &entry, bytes)?;
+                    weights.insert(entry.name, tensor);
+                }
+                StoredDType::Foreign(dtype) => {
+                    let stored = Stored::new(dtype, entry.shape.clone(), bytes);
+                    let stored = stored.ok_or_else(|| unchecked(&entry))?;
+                    weights.insert_stored(entry.name, stored);
+                }
+            }
         }
         for (key, value) in self.header.metadata {
             weights.metadata_mut().entry(key).or_insert(value);
@@ -91,8 +120,8 @@ impl Opened {
         all.tensors.extend(self.header.entries.into_iter().map(|e| TensorInfo {
             bytes: e.bytes.len(),
             name: e.name,
-            dtype: e.ty.dtype,
-            shape: e.ty.shape,
+            dtype: e.dtype,
+            shape: e.shape,
             file: self.path.clone(),
         }));
         for (key, value) in self.header.metadata {
@@ -120,11 +149,8 @@ fn map(path: &Path) -> Result<Bytes<'static>> {
 }
 
 /// The tensor as a view of the file, or as a copy where its bytes are not aligned for its dtype.
-fn view(blame: Blame, file: &Bytes<'static>, entry: &Entry) -> Result<Tensor<'static>> {
-    let Some(bytes) = file.part(entry.bytes.start, entry.bytes.end) else {
-        return Err(Error::internal(format!("tensor {} was not checked", quoted(&entry.name))));
-    };
-    if entry.ty.dtype == DType::Bool
+fn view(blame: Blame, dtype: DType, entry: &Entry, bytes: Bytes<'static>) -> Result<Tensor<'static>> {
+    if dtype == DType::Bool
         && let Some(at) = bytes.iter().position(|&b| b > 1)
     {
         return Err(blame.bad(
@@ -132,12 +158,17 @@ fn view(blame: Blame, file: &Bytes<'static>, entry: &Entry) -> Result<Tensor<'st
             format!("{} at position {at}", bytes[at]),
         ));
     }
-    let size = entry.ty.dtype.size().unwrap_or(1);
+    let size = dtype.size().unwrap_or(1);
     let bytes = match size {
         _ if bytes.as_ptr().addr().is_multiple_of(size) => bytes,
         2 => Bytes::from_vec(bytemuck::pod_collect_to_vec::<u8, half::f16>(&bytes)),
         4 => Bytes::from_vec(bytemuck::pod_collect_to_vec::<u8, u32>(&bytes)),
         _ => Bytes::from_vec(bytemuck::pod_collect_to_vec::<u8, i64>(&bytes)),
     };
-    Tensor::from_bytes(entry.ty.dtype, entry.ty.shape.clone(), bytes)
+    Tensor::from_bytes(dtype, entry.shape.clone(), bytes)
+}
+
+/// A place in a file that the header's reader should not have let through.
+fn unchecked(entry: &Entry) -> Error {
+    Error::internal(format!("tensor {} was not checked", quoted(&entry.name)))
 }

@@ -4,7 +4,7 @@
 //! shape and `data_offsets`; together the tensors cover the data without overlap, hole or rest.
 
 use crate::error::{Error, Result};
-use crate::tensor::{DType, TensorType};
+use crate::tensor::{DType, Dims, ForeignDType, StoredDType, TensorType, element_count};
 use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -19,7 +19,7 @@ pub(super) const BLOCK_KEY: &str = "weft.block.";
 /// The header's key for metadata, which no tensor may have as its name.
 pub(super) const METADATA_KEY: &str = "__metadata__";
 
-/// The format's names of the dtypes we read.
+/// The format's names of the dtypes that we compute with; the others are [`ForeignDType`].
 pub(super) const DTYPES: [(&str, DType); 8] = [
     ("F32", DType::F32),
     ("F16", DType::F16),
@@ -44,9 +44,17 @@ pub(super) struct Header {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub name: String,
-    pub ty: TensorType,
-    /// Positions in the file, checked to be inside it and `ty.bytes()` apart.
+    pub dtype: StoredDType,
+    pub shape: Dims,
+    /// Positions in the file, checked to be inside it and as far apart as the type's bytes are many.
     pub bytes: std::ops::Range<usize>,
+}
+
+impl Entry {
+    /// Dtype and shape, as messages show them.
+    fn ty(&self) -> String {
+        format!("{}{:?}", self.dtype, self.shape)
+    }
 }
 
 /// Makes the errors of one file.
@@ -131,8 +139,10 @@ pub(super) fn quoted(name: &str) -> String {
 
 fn entry(blame: Blame, name: String, raw: RawTensor, data_start: usize, file_len: usize) -> Result<Entry> {
     let tensor = || format!("tensor {}", quoted(&name));
-    let Some(dtype) = DTYPES.iter().find(|d| d.0 == raw.dtype).map(|d| d.1) else {
-        let known = DTYPES.map(|d| d.0).join(", ");
+    let known = DTYPES.iter().find(|d| d.0 == raw.dtype).map(|d| StoredDType::Known(d.1));
+    let Some(dtype) = known.or_else(|| ForeignDType::named(&raw.dtype).map(StoredDType::Foreign)) else {
+        let known: Vec<&str> = DTYPES.iter().map(|d| d.0).chain(ForeignDType::names()).collect();
+        let known = known.join(", ");
         return Err(blame.bad(
             format!("a dtype among {known}"),
             format!("{} of unknown dtype {}", tensor(), quoted(&raw.dtype)),
@@ -143,9 +153,11 @@ fn entry(blame: Blame, name: String, raw: RawTensor, data_start: usize, file_len
             blame.bad(format!("at most {MAX_RANK} axes"), format!("{} with {}", tensor(), raw.shape.len()))
         );
     }
-    let ty = TensorType::new(dtype, raw.shape);
-    let Some(size) = ty.bytes() else {
-        return Err(blame.bad("a size in bytes that can be counted", format!("{} {ty}", tensor())));
+    let ty = format!("{dtype}{:?}", raw.shape);
+    let Some(size) = element_count(&raw.shape).and_then(|n| dtype.bytes(n)) else {
+        let counted = element_count(&raw.shape).is_some_and(|n| n < usize::MAX / 64);
+        let wanted = if counted { "a size in whole bytes" } else { "a size in bytes that can be counted" };
+        return Err(blame.bad(wanted, format!("{} {ty}", tensor())));
     };
     let [from, to] = raw.data_offsets;
     let data_len = file_len - data_start;
@@ -159,7 +171,8 @@ fn entry(blame: Blame, name: String, raw: RawTensor, data_start: usize, file_len
         return Err(blame.bad(format!("{} {ty} in {size} bytes", tensor()), format!("{} bytes", to - from)));
     }
     // both are at most data_len, a usize
-    Ok(Entry { bytes: data_start + from as usize..data_start + to as usize, name, ty })
+    let bytes = data_start + from as usize..data_start + to as usize;
+    Ok(Entry { bytes, name, dtype, shape: raw.shape })
 }
 
 /// Entries in the order of their data must follow one another from the data's beginning to its end.
@@ -192,6 +205,7 @@ fn restore_blocks(
     entries: &mut [Entry],
     metadata: BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>> {
+    const U8: StoredDType = StoredDType::Known(DType::U8);
     if !metadata.keys().any(|k| k.starts_with(BLOCK_KEY)) {
         return Ok(metadata);
     }
@@ -207,8 +221,10 @@ fn restore_blocks(
             return Err(bad(format!("no tensor {}", quoted(name))));
         };
         match block_type(&value) {
-            Some(ty) if entry.ty.dtype == DType::U8 && ty.bytes() == Some(entry.bytes.len()) => entry.ty = ty,
-            Some(_) => return Err(bad(format!("{value} in {} ({} bytes)", entry.ty, entry.bytes.len()))),
+            Some(ty) if entry.dtype == U8 && ty.bytes() == Some(entry.bytes.len()) => {
+                (entry.dtype, entry.shape) = (StoredDType::Known(ty.dtype), ty.shape);
+            }
+            Some(_) => return Err(bad(format!("{value} in {} ({} bytes)", entry.ty(), entry.bytes.len()))),
             None => return Err(bad(quoted(&value))),
         }
     }

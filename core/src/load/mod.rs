@@ -10,6 +10,9 @@
 //! What is read beyond the safetensors format (<https://huggingface.co/docs/safetensors>):
 //! * Tensors without elements are left out of [`Weights`](crate::tensor::Weights), since no graph can use them;
 //!   [`inspect`] lists them.
+//! * Tensors of dtypes that Weft does not compute with ([`StoredDType`](crate::tensor::StoredDType)) are kept as they are:
+//!   f64 and small integers are converted where they are asked for, the others only written again by [`save()`]. Headers
+//!   are checked for them as for all.
 //! * Block formats are stored as bytes (`U8`), their type in the metadata: `"weft.block.<name>": "q8 [64, 32]"`.
 
 mod file;
@@ -19,10 +22,12 @@ mod shards;
 
 pub use crate::file::write_atomically;
 pub use file::{Inspection, TensorInfo, safetensors, safetensors_bytes};
-pub use save::{save, to_bytes};
-pub use shards::{inspect, weights};
+pub use save::{Conversion, convert, save, to_bytes};
+pub use shards::{inspect, weights, weights_as};
 
 #[cfg(test)]
 mod tests_bad;
 #[cfg(test)]
 mod tests_good;
+#[cfg(test)]
+mod tests_stored;

@@ -1,9 +1,10 @@
-//! Writes weights as safetensors.
+//! Writes weights as safetensors; converts whole files, a little of each tensor at a time.
 
 use super::header::{BLOCK_KEY, DTYPES, MAX_HEADER, MAX_RANK, METADATA_KEY, block_text, quoted};
+use super::shards::weights;
 use crate::error::{Error, Result};
 use crate::file::write_atomically;
-use crate::tensor::{DType, Tensor, Weights};
+use crate::tensor::{DType, Dims, Floats, Held, StoredDType, TensorType, Weights, element_count, float};
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::Path;
@@ -11,16 +12,15 @@ use std::path::Path;
 /// The data begins at a multiple of this, so that a map of the file gives aligned tensors.
 const ALIGN: usize = 64;
 
-type Named<'w> = (&'w str, &'w Tensor<'static>);
-
 /// Writes weights and their metadata to a safetensors file, crash-atomically (see
-/// [`write_atomically`]). Tensors that are mapped from the very file that is written stay whole.
+/// [`write_atomically`]). Tensors that are mapped from the very file that is written stay whole. Those of dtypes that
+/// Weft does not compute with are written as their file held them.
 ///
 /// # Errors
 /// [`Error::Io`] where the system refuses; [`Error::Argument`] for what the format cannot hold (see [`to_bytes`]).
 pub fn save(path: impl AsRef<Path>, weights: &Weights) -> Result<()> {
-    let (head, tensors) = lay_out(weights)?;
-    write_atomically(path, |out| write(&head, &tensors, out))
+    let (head, pieces) = lay_out(weights, None)?;
+    write_pieces(path.as_ref(), &head, &pieces, &mut |_| {})
 }
 
 /// The safetensors file as bytes.
@@ -30,23 +30,138 @@ pub fn save(path: impl AsRef<Path>, weights: &Weights) -> Result<()> {
 /// than 64 axes, or of booleans other than 0 and 1; metadata whose key begins with `weft.block.`; names of more
 /// than 100 MB together.
 pub fn to_bytes(weights: &Weights) -> Result<Vec<u8>> {
-    let (head, tensors) = lay_out(weights)?;
+    let (head, pieces) = lay_out(weights, None)?;
     let mut out = Vec::with_capacity(head.len() + weights.bytes());
-    write(&head, &tensors, &mut out).map_err(Error::internal)?;
+    out.extend(head);
+    pieces.iter().try_for_each(|p| p.write(&mut out, &mut |_| {})).map_err(Failed::into_error)?;
     Ok(out)
 }
 
-fn write(head: &[u8], tensors: &[Named], out: &mut dyn Write) -> std::io::Result<()> {
-    out.write_all(head)?;
-    tensors.iter().try_for_each(|(_, t)| out.write_all(t.contiguous().bytes()))
+/// What [`convert`] did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conversion {
+    /// Names of tensors whose floats have another dtype now.
+    pub converted: Vec<String>,
+    /// Names and dtypes of those that were left as they are, because they have the dtype or are no floats.
+    pub unchanged: Vec<(String, StoredDType)>,
+    /// Bytes of all elements before and after.
+    pub bytes: [u64; 2],
+}
+
+/// Writes the weights of a safetensors file, a folder or an index of shards to one file, their floats (f32, f16, bf16 and
+/// F64) in one dtype, as [`Weights::to_dtype`] converts them; all else, metadata too, as it is. The file is written
+/// atomically; memory for a few thousand elements is all that it takes. `progress` is told how many bytes are written, and
+/// how many there will be.
+///
+/// # Errors
+/// As [`weights`] and [`save`]; [`Error::Argument`] for a dtype that is not f32, f16 or bf16, and for a tensor with finite
+/// values that it cannot hold.
+pub fn convert(
+    from: impl AsRef<Path>,
+    to: impl AsRef<Path>,
+    dtype: DType,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Conversion> {
+    float(dtype)?;
+    let weights = weights(from)?;
+    let (head, pieces) = lay_out(&weights, Some(dtype))?;
+    let total = pieces.iter().map(|p| p.bytes as u64).sum();
+    let mut done = 0;
+    let mut told = |n: usize| {
+        done += n as u64;
+        progress(done, total);
+    };
+    write_pieces(to.as_ref(), &head, &pieces, &mut told)?;
+    let (converted, unchanged): (Vec<_>, Vec<_>) = pieces.iter().partition(|p| p.to.is_some());
+    let name = |p: &Piece| p.name.to_string();
+    Ok(Conversion {
+        converted: converted.into_iter().map(name).collect(),
+        unchanged: unchanged.into_iter().map(|p| (name(p), p.dtype)).collect(),
+        bytes: [weights.bytes() as u64, total],
+    })
+}
+
+/// A tensor to be written.
+struct Piece<'w> {
+    name: &'w str,
+    held: &'w Held,
+    /// Its floats and the dtype that they are converted to.
+    to: Option<(Floats, DType)>,
+    /// Its dtype in the file, and how many bytes it takes there.
+    dtype: StoredDType,
+    bytes: usize,
+}
+
+/// Why writing ended early.
+enum Failed {
+    /// The system refused.
+    Io(std::io::Error),
+    /// A tensor cannot be written.
+    Tensor(Error),
+}
+
+impl Failed {
+    fn into_error(self) -> Error {
+        match self {
+            Failed::Io(e) => Error::internal(e), // memory does not refuse
+            Failed::Tensor(e) => e,
+        }
+    }
+}
+
+impl Piece<'_> {
+    fn write(&self, out: &mut dyn Write, told: &mut dyn FnMut(usize)) -> std::result::Result<(), Failed> {
+        let mut give = |part: &[u8]| {
+            out.write_all(part).map_err(Failed::Io)?;
+            told(part.len());
+            Ok(())
+        };
+        let whole; // of a view that is transposed, say
+        let bytes = match self.held {
+            Held::Stored(stored) => &stored.bytes[..],
+            Held::Tensor(tensor) => {
+                whole = tensor.contiguous();
+                whole.bytes()
+            }
+        };
+        match self.to {
+            Some((floats, dtype)) => floats
+                .convert(bytes, dtype, give)?
+                .map_err(|beyond| Failed::Tensor(beyond.of(self.name, dtype))),
+            // parts, so that progress is told
+            None => bytes.chunks(PART).try_for_each(&mut give),
+        }
+    }
+}
+
+/// Bytes that are written at a time.
+const PART: usize = 1 << 20;
+
+fn write_pieces(path: &Path, head: &[u8], pieces: &[Piece], told: &mut dyn FnMut(usize)) -> Result<()> {
+    let mut failed = None;
+    let written = write_atomically(path, |out| {
+        out.write_all(head)?;
+        pieces.iter().try_for_each(|p| p.write(out, told)).map_err(|e| match e {
+            Failed::Io(e) => e,
+            Failed::Tensor(e) => {
+                let why = std::io::Error::other(e.to_string());
+                failed = Some(e);
+                why
+            }
+        })
+    });
+    match failed {
+        Some(e) => Err(e),
+        None => written,
+    }
 }
 
 /// The header with its length before it, and the tensors in the order of their data: wide elements first, so that
-/// every one is aligned.
-fn lay_out(weights: &Weights) -> Result<(Vec<u8>, Vec<Named<'_>>)> {
-    let mut tensors: Vec<_> = weights.iter().collect();
-    // Block formats hold f16 scales.
-    tensors.sort_by_key(|(_, t)| std::cmp::Reverse(t.dtype().size().unwrap_or(2)));
+/// every one is aligned. Floats are to be converted `to` a dtype, if any.
+fn lay_out(weights: &Weights, to: Option<DType>) -> Result<(Vec<u8>, Vec<Piece<'_>>)> {
+    let mut pieces: Vec<Piece> =
+        weights.held().map(|(name, held)| piece(name, held, to)).collect::<Result<_>>()?;
+    pieces.sort_by_key(|p| std::cmp::Reverse(width(p.dtype)));
 
     let mut metadata: Map<String, Value> = Map::new();
     for (key, value) in weights.metadata() {
@@ -61,14 +176,15 @@ fn lay_out(weights: &Weights) -> Result<(Vec<u8>, Vec<Named<'_>>)> {
     }
     let mut header: Map<String, Value> = Map::new();
     let mut end = 0;
-    for (name, tensor) in &tensors {
-        let ty = tensor.ty();
-        let bytes = storable(name, tensor)?;
-        let (dtype, shape) = match DTYPES.iter().find(|d| d.1 == ty.dtype) {
-            Some((dtype, _)) => (*dtype, ty.shape),
-            None => {
+    for Piece { name, held, dtype, bytes, .. } in &pieces {
+        let shape: Dims = held.shape().into();
+        let (dtype, shape) = match (dtype, DTYPES.iter().find(|d| StoredDType::Known(d.1) == *dtype)) {
+            (StoredDType::Foreign(foreign), _) => (foreign.name(), shape),
+            (_, Some((dtype, _))) => (*dtype, shape),
+            (StoredDType::Known(block), None) => {
+                let ty = TensorType::new(*block, shape);
                 metadata.insert(format!("{BLOCK_KEY}{name}"), json!(block_text(&ty)));
-                ("U8", vec![bytes])
+                ("U8", vec![*bytes])
             }
         };
         let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [end, end + bytes]});
@@ -85,24 +201,36 @@ fn lay_out(weights: &Weights) -> Result<(Vec<u8>, Vec<Named<'_>>)> {
     json.resize((8 + json.len()).next_multiple_of(ALIGN) - 8, b' ');
     let mut head = (json.len() as u64).to_le_bytes().to_vec();
     head.append(&mut json);
-    Ok((head, tensors))
+    Ok((head, pieces))
 }
 
-/// The tensor's size in bytes, if it can be read back.
-fn storable(name: &str, tensor: &Tensor) -> Result<usize> {
-    let ty = tensor.ty();
-    let refused = |wanted: String| Err(Error::argument("save", wanted, format!("{} {ty}", quoted(name))));
+/// Bytes that an element has to be aligned for.
+fn width(dtype: StoredDType) -> usize {
+    match dtype {
+        StoredDType::Known(dtype) => dtype.size().unwrap_or(2), // block formats hold f16 scales
+        StoredDType::Foreign(_) => dtype.bytes(1).unwrap_or(1),
+    }
+}
+
+/// A tensor as it is to be written, if it can be read back.
+fn piece<'w>(name: &'w str, held: &'w Held, to: Option<DType>) -> Result<Piece<'w>> {
+    let to = held.floats().zip(to).filter(|(_, to)| StoredDType::Known(*to) != held.dtype());
+    let dtype = to.map_or(held.dtype(), |(_, to)| StoredDType::Known(to));
+    let refused = |wanted: String| Err(Error::argument("save", wanted, format!("{} {held}", quoted(name))));
     if name == METADATA_KEY {
         return refused(format!("a name other than {METADATA_KEY}"));
     }
-    if ty.rank() > MAX_RANK {
+    if held.shape().len() > MAX_RANK {
         return refused(format!("at most {MAX_RANK} axes"));
     }
-    if ty.dtype == DType::Bool && tensor.bytes().iter().any(|&b| b > 1) {
+    if let Held::Tensor(tensor) = held
+        && tensor.dtype() == DType::Bool
+        && tensor.bytes().iter().any(|&b| b > 1)
+    {
         return refused("booleans of 0 and 1".into());
     }
-    match ty.bytes() {
-        Some(bytes) if bytes > 0 => Ok(bytes),
+    match element_count(held.shape()).and_then(|n| dtype.bytes(n)) {
+        Some(bytes) if bytes > 0 => Ok(Piece { name, held, to, dtype, bytes }),
         _ => refused("a tensor with elements".into()),
     }
 }

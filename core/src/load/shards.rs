@@ -4,9 +4,9 @@ use super::file::{Inspection, Opened};
 use super::header::{Once, quoted};
 use crate::error::{Error, Result};
 use crate::file::without_mark;
-use crate::tensor::Weights;
+use crate::tensor::{DType, Weights};
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 const SINGLE: &str = "model.safetensors";
@@ -25,6 +25,16 @@ pub fn weights(path: impl AsRef<Path>) -> Result<Weights> {
         file.add_to(&mut all)?;
     }
     Ok(all)
+}
+
+/// As [`weights`], with the floats in one dtype: f32 to fine-tune a checkpoint of f16 or bf16. See
+/// [`Weights::to_dtype`]; what has another dtype is converted in memory, and a little at a time only on disk by
+/// [`convert`](super::convert()).
+///
+/// # Errors
+/// As [`weights`] and [`Weights::to_dtype`].
+pub fn weights_as(path: impl AsRef<Path>, dtype: DType) -> Result<Weights> {
+    weights(path)?.to_dtype(dtype)
 }
 
 /// Lists the tensors of whatever [`weights`] opens, by name, reading headers alone.
@@ -47,24 +57,11 @@ fn open_all(path: &Path) -> Result<Vec<Opened>> {
         Found::Index(index) => Index::read(index)?,
     };
     let shards = index.shards();
-    let files: Vec<Opened> =
+    let mut files: Vec<Opened> =
         shards.iter().map(|s| Opened::file(&index.path.with_file_name(s))).collect::<Result<_>>()?;
-    let mut place: HashMap<&str, &str> = HashMap::new(); // tensor to shard
-    for (file, shard) in files.iter().zip(&shards) {
-        for name in file.names() {
-            if let Some(other) = place.insert(name, shard) {
-                let came = format!("tensor {} in {} and {}", quoted(name), quoted(other), quoted(shard));
-                return Err(index.bad("each tensor in one shard", came));
-            }
-        }
-    }
-    // What shards hold beyond the index is welcome.
-    for (name, shard) in &index.weight_map {
-        let found = place.get(name.as_str());
-        if found.copied() != Some(shard) {
-            let came = found.map_or("it in no shard".into(), |s| format!("it in {}", quoted(s)));
-            return Err(index.bad(&format!("tensor {} in {}", quoted(name), quoted(shard)), came));
-        }
+    let extra = index.agree(&shards, &files)?;
+    for (file, extra) in files.iter_mut().zip(extra) {
+        file.leave_out(&extra);
     }
     Ok(files)
 }
@@ -151,8 +148,44 @@ impl Index {
     }
 
     /// Every shard once, by name.
-    fn shards(&self) -> BTreeSet<&str> {
-        self.weight_map.values().map(String::as_str).collect()
+    fn shards(&self) -> Vec<&str> {
+        self.weight_map.values().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Finds each tensor of the index in its shard. What shards hold beyond the index is welcome; where several hold a
+    /// tensor, the index decides. Returns the names that each shard's file has to leave out.
+    fn agree(&self, shards: &[&str], files: &[Opened]) -> Result<Vec<HashSet<String>>> {
+        let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new(); // tensor to shards
+        for (i, file) in files.iter().enumerate() {
+            file.names().for_each(|name| places.entry(name).or_default().push(i));
+        }
+        for (name, shard) in &self.weight_map {
+            let found = places.get(name.as_str()).map_or(&[][..], Vec::as_slice);
+            if !found.iter().any(|i| shards[*i] == shard) {
+                let all: Vec<String> = found.iter().map(|i| quoted(shards[*i])).collect();
+                let came = if all.is_empty() {
+                    "it in no shard".into()
+                } else {
+                    format!("it in {}", all.join(" and "))
+                };
+                return Err(self.bad(&format!("tensor {} in {}", quoted(name), quoted(shard)), came));
+            }
+        }
+        let mut extra = vec![HashSet::new(); files.len()];
+        for (name, found) in places.into_iter().filter(|(_, found)| found.len() > 1) {
+            let named =
+                self.weight_map.get(name).and_then(|shard| found.iter().find(|i| shards[**i] == shard));
+            if named.is_none() && !found.iter().all(|i| files[*i].has_same(&files[found[0]], name)) {
+                let all: Vec<String> = found.iter().map(|i| quoted(shards[*i])).collect();
+                let came = format!("different ones in {}", all.join(" and "));
+                return Err(self.bad(&format!("the shard of tensor {}", quoted(name)), came));
+            }
+            let kept = *named.unwrap_or(&found[0]);
+            for i in found.into_iter().filter(|i| *i != kept) {
+                extra[i].insert(name.to_string());
+            }
+        }
+        Ok(extra)
     }
 
     fn bad(&self, wanted: &str, came: String) -> Error {

@@ -259,7 +259,7 @@ impl SentenceModel {
         let mut weights = load::weights(&place)?;
         let unused: Vec<String> = {
             let transformer = Transformer::new(&encoder, &weights);
-            weights.iter().map(|(n, _)| n).filter(|n| transformer.ignores(n)).map(Into::into).collect()
+            weights.names().map(|(n, _)| n).filter(|n| transformer.ignores(n)).map(Into::into).collect()
         };
         unused.iter().for_each(|name| drop(weights.remove(name)));
         for module in &sentence.modules {

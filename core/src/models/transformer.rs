@@ -38,7 +38,7 @@ impl<'a> Transformer<'a> {
     /// An encoder over weights; finds the prefix of their names by that of the table of words.
     pub fn new(config: &'a EncoderConfig, weights: &'a Weights) -> Transformer<'a> {
         let words = format!("{}.weight", config.family.names.words);
-        let prefixes = weights.iter().filter_map(|(name, _)| {
+        let prefixes = weights.names().filter_map(|(name, _)| {
             let prefix = name.strip_suffix(&words)?;
             (prefix.is_empty() || prefix.ends_with('.')).then_some(prefix)
         });

@@ -4,7 +4,7 @@ use crate::device::Device;
 use crate::device::executor::Store;
 use crate::error::{Error, Result};
 use crate::plan::Port;
-use crate::tensor::{TensorType, Weights};
+use crate::tensor::{StoredDType, TensorType, Weights};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A set of weights on a device. Clones share it; a change by one session is seen by all.
@@ -25,15 +25,18 @@ impl Parameters {
         for port in ports {
             let wanted = TensorType::new(port.dtype, port.shape.clone());
             let Some(tensor) = weights.get(&port.name) else {
-                return Err(Error::MissingWeight {
-                    name: port.name.clone(),
-                    wanted: wanted.to_string(),
-                    came: nearest(&port.name, weights),
+                let (name, wanted) = (port.name.clone(), wanted.to_string());
+                return Err(match weights.unusable(&port.name) {
+                    Some(came) => Error::WeightType { name, wanted, came: came.into() },
+                    None => Error::MissingWeight { came: nearest(&name, weights), name, wanted },
                 });
             };
             if tensor.ty() != wanted {
-                let (name, came) = (port.name.clone(), tensor.ty().to_string());
-                return Err(Error::WeightType { name, wanted: wanted.to_string(), came });
+                let mut came = tensor.ty().to_string();
+                if let Some(StoredDType::Foreign(stored)) = weights.stored_dtype(&port.name) {
+                    came += &format!(" ({} in the file)", stored.name());
+                }
+                return Err(Error::WeightType { name: port.name.clone(), wanted: wanted.to_string(), came });
             }
         }
         let mut stored = Vec::with_capacity(ports.len());
@@ -43,9 +46,8 @@ impl Parameters {
             }
         }
         let used = |name: &str| ports.iter().any(|p| p.name == name);
-        let extra = weights.iter().filter(|(name, _)| !used(name));
-        let warnings =
-            extra.map(|(n, t)| format!("weight \"{n}\" ({}) is not used by the graph", t.ty())).collect();
+        let extra = weights.held().filter(|(name, _)| !used(name));
+        let warnings = extra.map(|(n, t)| format!("weight \"{n}\" ({t}) is not used by the graph")).collect();
         Ok((Parameters { store: Arc::new(RwLock::new(Store::new(device, stored, together)?)) }, warnings))
     }
 
@@ -104,7 +106,7 @@ impl Parameters {
 /// What to say when a weight is missing: one that differs only by a prefix, or how many there are.
 fn nearest(name: &str, weights: &Weights) -> String {
     let last = name.rsplit('.').take(2).collect::<Vec<_>>();
-    let like = weights.iter().find(|(n, _)| {
+    let like = weights.names().find(|(n, _)| {
         n.ends_with(name) || name.ends_with(n) || n.rsplit('.').take(2).collect::<Vec<_>>() == last
     });
     match like {

@@ -21,6 +21,12 @@ enum Owner<'a> {
     Foreign(Arc<dyn Send + Sync>),
 }
 
+impl std::fmt::Debug for Bytes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bytes({})", self.len)
+    }
+}
+
 // SAFETY: the bytes are only read, and live as long as `owner`, which is itself Send + Sync.
 unsafe impl Send for Bytes<'_> {}
 // SAFETY: as above.
@@ -285,8 +291,9 @@ impl<'a> Tensor<'a> {
     pub fn from_f64(ty: &TensorType, values: &[f64]) -> Result<Tensor<'static>> {
         let bytes: Vec<u8> = match ty.dtype {
             DType::F32 => values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect(),
-            DType::F16 => values.iter().flat_map(|&v| half::f16::from_f64(v).to_le_bytes()).collect(),
-            DType::BF16 => values.iter().flat_map(|&v| half::bf16::from_f64(v).to_le_bytes()).collect(),
+            // rounded once: the crate's own conversions from f64 may go by way of f32's nearest
+            DType::F16 => narrow(values, |v| half::f16::from_f32(v).to_bits()),
+            DType::BF16 => narrow(values, |v| half::bf16::from_f32(v).to_bits()),
             DType::I32 => values.iter().flat_map(|&v| (v as i32).to_le_bytes()).collect(),
             DType::U32 => values.iter().flat_map(|&v| (v as u32).to_le_bytes()).collect(),
             DType::I64 => values.iter().flat_map(|&v| (v as i64).to_le_bytes()).collect(),
@@ -313,6 +320,10 @@ impl<'a> Tensor<'a> {
         };
         Tensor { dtype: self.dtype, view: self.view, bytes }
     }
+}
+
+fn narrow(values: &[f64], narrow: impl Fn(f32) -> u16) -> Vec<u8> {
+    values.iter().flat_map(|&v| narrow(super::convert::round_to_odd(v)).to_le_bytes()).collect()
 }
 
 #[cfg(test)]

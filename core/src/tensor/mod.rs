@@ -2,13 +2,23 @@
 //! Knows nothing of graphs or devices.
 
 mod block;
+mod convert;
 mod dtype;
 mod host;
 mod shape;
+mod stored;
 mod weights;
 
 pub use block::{dequantise_blocks, quantise_blocks};
 pub use dtype::{BLOCK, DType, Element};
 pub use host::{Bytes, Tensor, View};
 pub use shape::{Dims, MOST_ELEMENTS, TensorType, broadcast_shapes, contiguous_strides, element_count};
+pub use stored::{ForeignDType, StoredDType};
 pub use weights::Weights;
+
+pub(crate) use convert::Floats;
+pub(crate) use stored::Stored;
+pub(crate) use weights::{Held, float};
+
+#[cfg(test)]
+mod convert_tests;

@@ -6,6 +6,7 @@ use weft::device::{Device, DeviceKind};
 use weft::optimise::Group;
 use weft::profile::{DeviceProfile, Precision, Tuning};
 use weft::session::{Compiler, Saving};
+use weft::tensor::DType;
 
 /// On-device machine learning: run a model from safetensors weights, or fine-tune it.
 #[derive(Parser)]
@@ -101,6 +102,10 @@ fn threads(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("wanted a whole number of 0 to {MOST_THREADS}"))
 }
 
+fn float(text: &str) -> Result<DType, String> {
+    DType::from_name(text).filter(|d| d.is_float()).ok_or_else(|| "wanted f32, f16 or bf16".into())
+}
+
 fn above_zero(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "wanted a whole number above 0".into())
 }
@@ -117,6 +122,8 @@ pub enum Command {
     Devices(Devices),
     /// Show what a weights file or model folder holds, and the memory it needs
     Inspect(Inspect),
+    /// Convert the floats of weights to f32, f16 or bf16
+    Convert(Convert),
     /// Turn texts into sentence embeddings
     Embed(Embed),
     /// Find the passages of text files that are nearest in meaning to a question
@@ -141,6 +148,7 @@ impl Command {
         match self {
             Command::Demo(args) => Some(&args.out),
             Command::Compile(args) => Some(&args.out),
+            Command::Convert(args) => Some(&args.out),
             Command::Run(args) => Some(&args.outputs),
             Command::Bench(args) => args.out.as_deref(),
             Command::Tune(args) => Some(&args.out),
@@ -259,6 +267,21 @@ pub struct Inspect {
     pub weights: bool,
 }
 
+/// Convert the floats of weights (f32, f16, bf16, F64) to one dtype, each rounded once to the nearest; integers, block formats,
+/// other dtypes and metadata stay as they are. A value that the dtype cannot hold is an error, and nothing is written
+#[derive(clap::Args)]
+pub struct Convert {
+    /// A safetensors file, an index of shards, or a folder with model.safetensors or its shards
+    #[arg(value_name = "FILE|DIR")]
+    pub path: PathBuf,
+    /// Where to write the safetensors file; it may be the one that is read
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// What the floats become: f32 to train; f16 is finer than bf16 and ends at 65504
+    #[arg(long, value_name = "f32|f16|bf16", value_parser = float)]
+    pub dtype: DType,
+}
+
 #[derive(clap::Args)]
 pub struct Embed {
     /// A folder of a text encoder as Hugging Face or sentence-transformers writes it: BERT, DistilBERT, RoBERTa, XLM-RoBERTa,
@@ -314,6 +337,9 @@ pub struct Run {
     /// The graph's parameters, by name; not needed if it has none
     #[arg(long, value_name = "W.safetensors")]
     pub weights: Option<PathBuf>,
+    /// Convert the floats of the weights to this dtype as they are read: f32 trains a checkpoint of f16 or bf16
+    #[arg(long, value_name = "f32|f16|bf16", value_parser = float, requires = "weights")]
+    pub weights_dtype: Option<DType>,
     /// The graph's inputs, by name; not needed if it has none
     #[arg(long, value_name = "I.safetensors")]
     pub inputs: Option<PathBuf>,

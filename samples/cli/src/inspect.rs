@@ -5,13 +5,14 @@ use crate::failure::{Failure, Result};
 use crate::output::{bytes, grouped, shortened, table};
 use crate::treatment;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use weft::load::{Inspection, TensorInfo};
 use weft::models::{SentenceConfig, SentenceModel, transformer_folder};
 use weft::session::Compiler;
 use weft::session::{Artifact, MemorySummary};
-use weft::tensor::element_count;
+use weft::tensor::{StoredDType, element_count};
 
 /// The size that memory is told for.
 const BATCH: usize = 1;
@@ -145,9 +146,10 @@ fn sentence(model: &SentenceModel) -> weft::error::Result<Sentence> {
     Ok(Sentence { dimensions: model.size(), max_tokens, config })
 }
 
-/// Elements of float and block tensors: what a model learnt. Tables of positions and the like are not.
+/// Elements of float and block tensors: what a model learnt. Tables of positions and the like are not. What Weft does not
+/// compute with at all are floats of other sorts.
 fn parameters(found: &Inspection) -> usize {
-    let learnt = |t: &&TensorInfo| t.dtype.is_float() || t.dtype.is_block();
+    let learnt = |t: &&TensorInfo| t.dtype.used_as().is_none_or(|d| d.is_float() || d.is_block());
     found.tensors.iter().filter(learnt).filter_map(|t| element_count(&t.shape)).sum()
 }
 
@@ -159,7 +161,7 @@ fn as_json(path: &Path, found: &Inspection, architecture: Option<&Architecture>)
     let tensor = |t: &TensorInfo| {
         json!({
             "name": t.name, "dtype": t.dtype.name(), "shape": t.shape, "bytes": t.bytes,
-            "file": t.file.display().to_string(),
+            "used_as": t.dtype.used_as().map(|d| d.name()), "file": t.file.display().to_string(),
         })
     };
     let tokens = architecture.map_or(TOKENS, |a| a.tokens);
@@ -212,6 +214,21 @@ fn print(found: &Inspection, architecture: Option<&Architecture>, out: &mut dyn 
     table(out, &rows, &[3])?;
     let (count, learnt, size) = (found.tensors.len(), grouped(parameters(found)), bytes(total(found) as u64));
     writeln!(out, "\n{count} tensors, {learnt} parameters, {size}")?;
+    let foreign: Vec<_> =
+        found.tensors.iter().filter(|t| matches!(t.dtype, StoredDType::Foreign(_))).collect();
+    let dtypes: BTreeMap<&str, StoredDType> = foreign.iter().map(|t| (t.dtype.name(), t.dtype)).collect();
+    for (name, dtype) in dtypes {
+        let count = foreign.iter().filter(|t| t.dtype == dtype).count();
+        match dtype.used_as() {
+            Some(used) => {
+                writeln!(out, "{name}: {count} tensors, which are converted to {used} where they are needed")?
+            }
+            None => writeln!(
+                out,
+                "{name}: {count} tensors, which no graph can use: Weft does not compute with {name}"
+            )?,
+        }
+    }
     for (key, value) in &found.metadata {
         writeln!(out, "metadata {key}: {}", shortened(value, 90))?;
     }

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod classifier;
 mod compile;
+mod convert;
 mod demo;
 mod devices;
 mod digits;
@@ -47,6 +48,7 @@ fn command(args: &Args, out: &mut dyn Write) -> Result<()> {
         Command::Demo(demo) => demo::demo(demo, options, out),
         Command::Devices(devices) => devices::devices(devices, options, out),
         Command::Compile(compile) => compile::compile(compile, options, out),
+        Command::Convert(args) => convert::convert(args, options, out),
         Command::Inspect(inspect) => inspect::inspect(inspect, options, out),
         Command::Embed(embed) => embed::embed(embed, options, out),
         Command::Search(search) => search::search(search, options, out),

@@ -27,13 +27,22 @@ pub fn run(args: &Run, options: &Options, out: &mut dyn Write) -> Result<()> {
         true => ready_made(args, &place.device)?,
         false => compiled(args, &place)?,
     };
-    let weights = match &args.weights {
-        Some(path) => load::weights(path)?,
-        None => Weights::new(),
+    let weights = match (&args.weights, args.weights_dtype) {
+        (Some(path), Some(dtype)) => load::weights_as(path, dtype)?,
+        (Some(path), None) => load::weights(path)?,
+        (None, _) => Weights::new(),
     };
     let mut session = compiled.init(&weights).map_err(|e| match (&e, &args.weights) {
         (Error::MissingWeight { .. }, None) => {
             Failure::from(e).advise("Give the file that holds it with --weights.")
+        }
+        (Error::WeightType { name, wanted, .. }, Some(_)) if is_float(&weights, name) => {
+            let dtype = wanted.split('[').next().unwrap_or(wanted);
+            match DType::from_name(dtype).filter(|d| d.is_float() && args.weights_dtype != Some(*d)) {
+                Some(dtype) => Failure::from(e)
+                    .advise(format!("--weights-dtype {dtype} converts the weights as they are read.")),
+                None => e.into(),
+            }
         }
         _ => e.into(),
     })?;
@@ -133,6 +142,11 @@ fn compiled(args: &Run, place: &Place) -> Result<Compiled> {
     compiler.compile(&graph).map_err(|e| Failure::from(e).within(&args.graph))
 }
 
+/// Whether the tensor of that name has floats.
+fn is_float(weights: &Weights, name: &str) -> bool {
+    weights.get(name).is_some_and(|t| t.dtype().is_float())
+}
+
 /// Runs the step part by part, showing or keeping what is stored on the way.
 fn observe(
     session: &mut Session,
@@ -195,7 +209,13 @@ fn give_inputs(session: &mut Session, file: Option<&Path>) -> Result<()> {
         .iter()
         .map(|p| (p.name.clone(), TensorType::new(p.dtype, p.shape.clone())))
         .collect();
-    for (name, tensor) in load::weights(file)?.iter() {
+    let given = load::weights(file)?;
+    // a file may hold what Weft does not compute with: only a tensor that is asked for has to be another
+    if let Some((name, why)) = wanted.iter().find_map(|(n, _)| Some((n, given.unusable(n)?))) {
+        let (what, came) = (format!("input \"{name}\""), why);
+        return Err(Error::argument(what, "a dtype that Weft computes with", came).into());
+    }
+    for (name, tensor) in given.iter() {
         let Some((_, ty)) = wanted.iter().find(|(n, _)| n == name) else {
             let known: Vec<&str> = wanted.iter().map(|(n, _)| n.as_str()).collect();
             warn(format!(

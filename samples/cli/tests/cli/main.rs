@@ -1,6 +1,7 @@
 //! The built `weft` binary, run as users run it: what it prints, writes, and exits with.
 
 mod compile;
+mod convert;
 mod demo;
 mod embed;
 mod encoders;

@@ -6,9 +6,18 @@ use weft::tensor::Tensor;
 #[test]
 fn help_names_every_command_and_the_version_ends_its_line() {
     let help = weft(&["--help"]);
-    for command in
-        ["demo", "devices", "inspect", "embed", "search", "run", "explain", "bench", "train-digits"]
-    {
+    for command in [
+        "demo",
+        "devices",
+        "inspect",
+        "convert",
+        "embed",
+        "search",
+        "run",
+        "explain",
+        "bench",
+        "train-digits",
+    ] {
         assert!(help.out.contains(command), "no {command} in {}", help.out);
         let own = weft(&[command, "--help"]);
         assert!(
