@@ -1,7 +1,7 @@
 //! Walks a graph backwards, asking each operation for its gradient. Adds ordinary nodes; changes none.
 
 use crate::error::{Error, Result};
-use crate::graph::{Grad, Graph, Node, NodeKind, Value, decomposed};
+use crate::graph::{Attrs, Grad, Graph, GraphData, Node, NodeKind, Op, Value, decomposed};
 use crate::ops::widen::is_half;
 use crate::tensor::{DType, Tensor, TensorType};
 use std::collections::HashMap;
@@ -35,7 +35,7 @@ fn walk(g: &Graph, of: Value, seed: Option<Value>, by: &[Value], independent: bo
             continue;
         }
         let Some(parts) = ups.get(&v) else { continue };
-        let up = total(g, parts);
+        let up = total(g, parts)?;
         ups.insert(v, vec![up]);
         backward(g, &nodes, v, up, &reaches, &mut ups)?;
         match (g.error(), &nodes[i].kind) {
@@ -49,21 +49,69 @@ fn walk(g: &Graph, of: Value, seed: Option<Value>, by: &[Value], independent: bo
     }
     let found = |v: &Value| match ups.get(v) {
         Some(parts) => total(g, parts),
-        None => constant_like(g, &g.ty(*v), 0.0),
+        None => Ok(constant_like(g, &g.ty(*v), 0.0)),
     };
-    let all = by.iter().map(found).collect();
+    let all = by.iter().map(found).collect::<Result<Vec<_>>>()?;
     g.data().map(|_| all)
 }
 
 /// The sum of what a value's users give back to it. Several terms of 16 bits are added in f32 and rounded once.
-fn total(g: &Graph, parts: &[Value]) -> Value {
-    let sum = |parts: &[Value]| parts.iter().copied().reduce(|a, b| g.add(a, b)).unwrap_or(Value::POISON);
+fn total(g: &Graph, parts: &[Value]) -> Result<Value> {
     let dtype = parts.first().map_or(DType::F32, |&v| g.ty(v).dtype);
     if parts.len() < 3 || !is_half(dtype) {
-        return sum(parts);
+        return sum(g, parts);
     }
     let wide: Vec<Value> = parts.iter().map(|&v| g.cast(v, DType::F32)).collect();
-    g.cast(sum(&wide), dtype)
+    Ok(g.cast(sum(g, &wide)?, dtype))
+}
+
+/// A sum. What a look-up adds to zeros is added to the others instead, if there are: a table that is
+/// looked up and multiplied by has no zeros of its size. The order is nobody's but ours, so that this is no re-ordering.
+fn sum(g: &Graph, parts: &[Value]) -> Result<Value> {
+    let mut whole: Option<Value> = None;
+    let mut added = vec![];
+    for &part in parts {
+        match to_zeros(g, part)? {
+            Some(found) => added.push((part, found)),
+            None => whole = Some(whole.map_or(part, |w| g.add(w, part))),
+        }
+    }
+    for (part, (op, attrs, [indices, updates])) in added {
+        whole = Some(whole.map_or(part, |w| g.apply(op, &[w, indices, updates], attrs)));
+    }
+    Ok(whole.unwrap_or(Value::POISON))
+}
+
+/// An operation that adds elements to what it is given, its attributes, where and what it adds.
+type Adds = (&'static dyn Op, Attrs, [Value; 2]);
+
+/// A value as what is added to zeros of f32.
+fn to_zeros(g: &Graph, v: Value) -> Result<Option<Adds>> {
+    let data = g.data()?;
+    if v.index().is_none_or(|i| i >= data.nodes.len()) {
+        return Ok(None);
+    }
+    let node = data.node(v);
+    let found = match (&node.kind, node.inputs.as_slice()) {
+        (NodeKind::Op(op, attrs), &[base, indices, updates])
+            if matches!(op.name(), "index_add" | "scatter_add")
+                && node.ty.dtype == DType::F32
+                && is_zeros(&data, base) =>
+        {
+            Some((*op, attrs.clone(), [indices, updates]))
+        }
+        _ => None,
+    };
+    Ok(found)
+}
+
+/// A constant 0, maybe repeated. −0 is another matter, and so are block formats: neither is looked for.
+fn is_zeros(data: &GraphData, v: Value) -> bool {
+    match &data.node(v).kind {
+        NodeKind::Constant(t) => !t.dtype().is_block() && t.bytes().iter().all(|b| *b == 0),
+        NodeKind::Op(op, _) if op.name() == "broadcast" => is_zeros(data, data.node(v).inputs[0]),
+        _ => false,
+    }
 }
 
 /// Which nodes depend on one of `by` through float values.

@@ -272,3 +272,54 @@ fn each_saving_saves_dispatches_and_changes_no_result() {
         near(&came, &wanted, t.tolerance_behind(10, 2e-5), name);
     }
 }
+
+/// Products of one input with weights that are packed in blocks: q, k and v, gate and up.
+fn of_blocks(dtype: DType, biased: bool) -> Graph {
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [1, 64]);
+    let product = |name: &str| {
+        let w = g.dequantise(g.parameter_of(name, TensorType::new(dtype, [96, 64]), false));
+        g.linear(x, w, biased.then(|| g.parameter_of(&format!("{name}.bias"), TensorType::f32([96]), false)))
+    };
+    let [q, k, v] = ["q", "k", "v"].map(product);
+    g.output("y", g.add(g.mul(q, g.tanh(k)), v));
+    g
+}
+
+#[test]
+fn products_of_block_weights_are_not_packed_by_copying_what_was_widened() {
+    for (dtype, biased) in [(DType::Q8, false), (DType::Q4, false), (DType::Q4, true)] {
+        let g = of_blocks(dtype, biased);
+        let gpu = DeviceProfile {
+            gpu: Some(Limits::large()),
+            kind: weft::profile::DeviceKind::Discrete,
+            costs: Costs::gpu(132, true),
+            ..Device::cpu(1).profile()
+        };
+        for profile in [
+            Device::cpu(1).profile(),
+            DeviceProfile { costs: Costs::gpu(132, true), ..Device::cpu(1).profile() },
+            gpu,
+        ] {
+            let compiler = Compiler::for_profile(&profile);
+            let [packed, apart] = [
+                compiler.explain(&g, false),
+                Compiler::for_profile(&profile).with_rules(&[]).explain(&g, false),
+            ]
+            .map(|e| e.unwrap().after);
+            let moved = |f: &weft::session::Figures| f.read_bytes + f.written_bytes;
+            assert!(
+                moved(&packed) <= moved(&apart),
+                "{dtype}: {} bytes a step, {} as it came",
+                moved(&packed),
+                moved(&apart)
+            );
+            let done = optimise(&g, &[], &profile, &Options::default()).unwrap();
+            assert!(
+                !done.graph.data().unwrap().to_string().contains("concat"),
+                "{dtype}\n{}",
+                done.graph.data().unwrap()
+            );
+        }
+    }
+}

@@ -12,6 +12,7 @@ use crate::session::{weft_parameters, weft_session};
 use crate::weights::weft_weights;
 use engine::device::Device;
 use engine::graph::Graph;
+use engine::optimise::Group;
 use engine::profile::{DeviceProfile, Precision};
 use engine::session::{Compiled, Compiler, Parameters, Progress};
 use engine::tensor::Weights;
@@ -160,6 +161,13 @@ pub unsafe extern "C" fn weft_cancel_free(cancel: *mut weft_cancel) -> weft_stat
     guard("weft_cancel_free", std::ptr::null_mut(), || handle::free::<Wish>(cancel))
 }
 
+/// What weft_compile_allowing may do beyond what floating point allows: WEFT_ALLOW_…, joined by |.
+pub type weft_allow = u32;
+
+/// Rewrite the graph as if its numbers were exact: sums and factors are joined whatever is rounded between them, and values near
+/// the ends of a dtype may overflow or vanish.
+pub const WEFT_ALLOW_EXACT: weft_allow = 1;
+
 /// Compiles a graph for a device, without weights. `options` may be NULL. Takes long for large graphs; the device may be used by
 /// others meanwhile. Fails with the first error of the graph's building, if there was one.
 #[unsafe(no_mangle)]
@@ -170,42 +178,73 @@ pub unsafe extern "C" fn weft_compile(
     compiled: *mut *mut weft_compiled,
     err: *mut *mut weft_error,
 ) -> weft_status {
-    guard("weft_compile", err, || {
-        let place = out(compiled, "compiled")?;
-        // SAFETY: the preamble's promise.
-        let o = match options.is_null() {
-            true => weft_compile_options::DEFAULT,
-            false => unsafe { structure(options, "options") }?,
-        };
-        if o.reserved != 0 {
-            return Err(Failure::argument("reserved", 0, o.reserved));
-        }
-        let mut compiler = match (device.is_null(), o.profile.is_null()) {
-            (true, false) => {
-                // SAFETY: the preamble's promise.
-                let profile = unsafe { text(o.profile, o.profile_length, "profile") }?;
-                Compiler::for_profile(&profile.parse::<DeviceProfile>()?)
-            }
-            _ => Compiler::new(&*handle::share::<Device>(device)?),
-        };
-        compiler = compiler.with_precision(precision(o.precision)?);
-        compiler = compiler.with_progress(reporting(&wish(o.cancel)?, o.progress, o.progress_user_data));
-        if flag(o.without_fusion, "without_fusion")? {
-            compiler = compiler.without_fusion();
-        }
-        if !o.cache_folder.is_null() {
+    // SAFETY: the preamble's promise, handed on.
+    guard("weft_compile", err, || unsafe { compile(device, graph, options, 0, compiled) })
+}
+
+/// As weft_compile, and more freely: `allow` is of WEFT_ALLOW_…, or 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_compile_allowing(
+    device: *const weft_device,
+    graph: *const weft_graph,
+    options: *const weft_compile_options,
+    allow: weft_allow,
+    compiled: *mut *mut weft_compiled,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    // SAFETY: the preamble's promise, handed on.
+    guard("weft_compile_allowing", err, || unsafe { compile(device, graph, options, allow, compiled) })
+}
+
+/// # Safety
+/// The preamble's promise.
+unsafe fn compile(
+    device: *const weft_device,
+    graph: *const weft_graph,
+    options: *const weft_compile_options,
+    allow: weft_allow,
+    compiled: *mut *mut weft_compiled,
+) -> Outcome {
+    let place = out(compiled, "compiled")?;
+    if allow & !WEFT_ALLOW_EXACT != 0 {
+        return Err(Failure::argument("allow", "0 or WEFT_ALLOW_… joined by |", allow));
+    }
+    // SAFETY: the preamble's promise.
+    let o = match options.is_null() {
+        true => weft_compile_options::DEFAULT,
+        false => unsafe { structure(options, "options") }?,
+    };
+    if o.reserved != 0 {
+        return Err(Failure::argument("reserved", 0, o.reserved));
+    }
+    let mut compiler = match (device.is_null(), o.profile.is_null()) {
+        (true, false) => {
             // SAFETY: the preamble's promise.
-            let folder = unsafe { name(o.cache_folder, o.cache_folder_length, "cache_folder") }?;
-            compiler = compiler.with_cache(folder, o.cache_bytes);
+            let profile = unsafe { text(o.profile, o.profile_length, "profile") }?;
+            Compiler::for_profile(&profile.parse::<DeviceProfile>()?)
         }
-        // a copy shares the contents: others may use the graph while this takes its time
-        let graph = Graph::clone(&*handle::alone::<Graph>(graph)?);
-        let compiled = match flag(o.training, "training")? {
-            true => compiler.compile_training(&graph)?,
-            false => compiler.compile(&graph)?,
-        };
-        give(place, compiled)
-    })
+        _ => Compiler::new(&*handle::share::<Device>(device)?),
+    };
+    compiler = compiler.with_precision(precision(o.precision)?);
+    compiler = compiler.with_progress(reporting(&wish(o.cancel)?, o.progress, o.progress_user_data));
+    if allow & WEFT_ALLOW_EXACT != 0 {
+        compiler = compiler.allow(Group::Exact);
+    }
+    if flag(o.without_fusion, "without_fusion")? {
+        compiler = compiler.without_fusion();
+    }
+    if !o.cache_folder.is_null() {
+        // SAFETY: the preamble's promise.
+        let folder = unsafe { name(o.cache_folder, o.cache_folder_length, "cache_folder") }?;
+        compiler = compiler.with_cache(folder, o.cache_bytes);
+    }
+    // a copy shares the contents: others may use the graph while this takes its time
+    let graph = Graph::clone(&*handle::alone::<Graph>(graph)?);
+    let compiled = match flag(o.training, "training")? {
+        true => compiler.compile_training(&graph)?,
+        false => compiler.compile(&graph)?,
+    };
+    give(place, compiled)
 }
 
 /// How many inputs, outputs, parameters or states a compiled graph has.

@@ -184,6 +184,13 @@ static weft_compiled *compile(void) {
   OK(weft_compile(device, g, &options, &compiled, &err));
   OK(weft_compiled_was_cached(compiled, &cached, &err));
   CHECK(cached);
+  // more freedom is another entry of the cache
+  weft_compiled *exact = NULL;
+  FAILS(WEFT_STATUS_ARGUMENT, weft_compile_allowing(device, g, &options, 2, &exact, &err));
+  OK(weft_compile_allowing(device, g, &options, WEFT_ALLOW_EXACT, &exact, &err));
+  OK(weft_compiled_was_cached(exact, &cached, &err));
+  CHECK(!cached);
+  OK(weft_compiled_free(exact));
   OK(weft_cancel_request(cancel, &err));
   options.cache_folder = NULL;
   weft_compiled *none = NULL;

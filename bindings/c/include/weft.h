@@ -354,6 +354,11 @@ typedef struct {
 } weft_compile_options;
 
 /**
+ * What weft_compile_allowing may do beyond what floating point allows: WEFT_ALLOW_…, joined by |.
+ */
+typedef uint32_t weft_allow;
+
+/**
  * Which of a graph's tensors: one of WEFT_PORT_….
  */
 typedef uint32_t weft_port_kind;
@@ -713,6 +718,12 @@ typedef struct {
  * GPUs may use f16 matrix units with f32 sums. Training is always in full precision.
  */
 #define WEFT_PRECISION_FAST 1
+
+/**
+ * Rewrite the graph as if its numbers were exact: sums and factors are joined whatever is rounded between them, and values near
+ * the ends of a dtype may overflow or vanish.
+ */
+#define WEFT_ALLOW_EXACT 1
 
 /**
  * Stochastic gradient descent: p -= learning_rate * g.
@@ -1356,6 +1367,16 @@ weft_status weft_compile(const weft_device *device,
                          const weft_compile_options *options,
                          weft_compiled **compiled,
                          weft_error **err);
+
+/**
+ * As weft_compile, and more freely: `allow` is of WEFT_ALLOW_…, or 0.
+ */
+weft_status weft_compile_allowing(const weft_device *device,
+                                  const weft_graph *graph,
+                                  const weft_compile_options *options,
+                                  weft_allow allow,
+                                  weft_compiled **compiled,
+                                  weft_error **err);
 
 /**
  * How many inputs, outputs, parameters or states a compiled graph has.

@@ -3,6 +3,7 @@
 use super::{Array, Attr, AttrSpec, Attrs, Graph, Lowering, Value};
 use crate::error::Result;
 use crate::tensor::TensorType;
+use std::any::Any;
 
 /// The names of an operation's inputs.
 #[derive(Debug, Clone, Copy)]
@@ -132,10 +133,14 @@ pub struct Sample {
     pub smooth: bool,
 }
 
-/// An operation: declared once, as a unit struct.
-pub trait Op: Sync + Send + 'static {
+/// An operation: declared once, as a unit struct. The engine's own are in [`ops`](crate::ops); others are given to
+/// [`Graph::apply`] just so, and the optimiser carries them through as they are.
+pub trait Op: Any + Sync + Send {
     /// Its name in the text form, the builder and the tables.
     fn name(&self) -> &'static str;
+    /// Raised with every change of what it infers, computes or lowers to: graphs that were compiled with another version,
+    /// and kept in a cache, are compiled anew.
+    fn version(&self) -> u32;
     /// One sentence: what it computes, with shapes.
     fn about(&self) -> &'static str;
     /// Its inputs.
@@ -170,9 +175,13 @@ impl std::fmt::Debug for dyn Op {
     }
 }
 
+/// Operations are equal if they are one: not if two have the same name.
 impl PartialEq for dyn Op {
     fn eq(&self, other: &Self) -> bool {
-        self.name() == other.name()
+        let (a, b): (&dyn Any, &dyn Any) = (self, other);
+        // a struct with fields is another operation in another place; one without has no place of its own
+        let same_place = size_of_val(self) == 0 || std::ptr::addr_eq(self, other);
+        a.type_id() == b.type_id() && same_place && self.name() == other.name()
     }
 }
 

@@ -20,6 +20,8 @@ macro_rules! op {
 
         impl $crate::graph::Op for $Name {
             fn name(&self) -> &'static str { $name }
+            // the engine's own change with the engine, whose version is in every key
+            fn version(&self) -> u32 { 0 }
             fn about(&self) -> &'static str { $about }
             fn inputs(&self) -> $crate::graph::Inputs { op!(@inputs $inputs) }
             fn attributes(&self) -> &'static [$crate::graph::AttrSpec] {

@@ -53,6 +53,11 @@ pub fn find(name: &str) -> Option<&'static dyn Op> {
     all().find(|op| op.name() == name)
 }
 
+/// Whether an operation is one of the table: not if it only has the name of one.
+pub fn is_own(op: &dyn Op) -> bool {
+    find(op.name()).is_some_and(|own| own == op)
+}
+
 impl Graph {
     /// Parses a graph's text form (described in the module `graph::text` and in ARCHITECTURE.md).
     ///

@@ -1,7 +1,7 @@
 //! Distinct segments of a graph: nodes that refer to each other and to numbered values from outside.
 
 use super::outline::{Outline, is_leaf};
-use crate::graph::{Attrs, GraphData, Node, NodeKind, Op};
+use crate::graph::{Attrs, Call, GraphData, Lowering, Node, NodeKind, Op, Value};
 use crate::tensor::{Tensor, TensorType};
 use std::collections::HashMap;
 
@@ -58,7 +58,7 @@ impl Block {
     fn same(&self, other: &Block) -> bool {
         let part = |a: &Part, b: &Part| match (a, b) {
             (Part::Constant(a), Part::Constant(b)) => a.ty() == b.ty() && a.bytes() == b.bytes(),
-            (Part::Op(a, p), Part::Op(b, q)) => a.name() == b.name() && p == q,
+            (Part::Op(a, p), Part::Op(b, q)) => *a == *b && p == q,
             _ => false,
         };
         let node =
@@ -79,7 +79,13 @@ impl Block {
     }
 }
 
-/// Values that depend on constants, and on parameters that the plan's steps do not change.
+/// Whether the planner computes an operation on weights at init, and keeps its result. Not the widening of block formats: it is
+/// done as a product reads them, or in each step (`plan/fold.rs`), and so is what reads its result.
+pub(super) fn is_kept(op: &dyn Op, call: &Call<'_>) -> bool {
+    !matches!(op.lower(call), Lowering::Dequantise)
+}
+
+/// Values that are there before the first step: of constants, and of parameters that the plan's steps do not change.
 pub(super) fn weights(data: &GraphData, training: bool) -> Vec<bool> {
     let mut weight = vec![false; data.nodes.len()];
     for (i, node) in data.nodes.iter().enumerate() {
@@ -87,8 +93,10 @@ pub(super) fn weights(data: &GraphData, training: bool) -> Vec<bool> {
             NodeKind::Parameter { trainable } => !(training && trainable),
             NodeKind::Constant(_) => true,
             NodeKind::Input | NodeKind::State => false,
-            NodeKind::Op(..) => {
-                !node.inputs.is_empty() && node.inputs.iter().all(|v| v.index().is_some_and(|j| weight[j]))
+            NodeKind::Op(op, ref attrs) => {
+                let fixed = |v: &Value| v.index().is_some_and(|j| weight[j]);
+                let call = Call { inputs: &data.input_types(node), attrs };
+                !node.inputs.is_empty() && node.inputs.iter().all(fixed) && is_kept(op, &call)
             }
         };
     }

@@ -64,10 +64,7 @@ pub(super) fn template(
                     candidate.inputs.iter().map(|i| at.get(i).copied()).collect::<Option<_>>()?;
                 let changed = !found.inserted[index].contains(&Some(r));
                 let rules = found.origins.get(&row.class).filter(|_| changed).cloned().unwrap_or_default();
-                let by = |&i: &usize| {
-                    super::rules::all()[i].head.as_deref()
-                        == Some(super::language::Language::get().head(row.head).name.as_str())
-                };
+                let by = |&i: &usize| super::rules::all()[i].head.as_deref() == row.constructor();
                 let rules = rules.into_iter().filter(by).collect();
                 (Make::Op(row.op, row.attrs.clone(), inputs), rules)
             }

@@ -2,7 +2,8 @@
 //! attributes. Nothing here names an operation.
 //!
 //! Beside them there are `(Leaf i)`, a value that comes from outside; `(Full v dtype shape)`, a constant of equal elements;
-//! `(Absent)` in place of an optional input that is not there; `(Cons x rest)` and `(Nil)` for lists of inputs. Functions
+//! `(Absent)` in place of an optional input that is not there; `(Cons x rest)` and `(Nil)` for lists of inputs; `(Foreign i inputs)`
+//! for an operation that is not in the table, which no rule knows. Functions
 //! `shape` and `dtype` and the relation `weight` (known once the weights are) say what a class is; `place` is where among the
 //! leaves a weight stands, also one seen through operations on it alone; what is made of several has none.
 
@@ -51,9 +52,11 @@ const COMMON: &str = "(sort Node) (sort Nodes)
 (constructor Nil () Nodes) (constructor Cons (Node Nodes) Nodes)
 (function shape (Node) Ints :merge old) (function dtype (Node) String :merge old)
 (relation weight (Node)) (function place (Node) i64 :merge (min old new)) (relation origin (Node i64)) (ruleset weft)
+(constructor Foreign (i64 Nodes) Node) (ruleset facts) (relation scaled (Node Node f64)) (relation halved (Node Node Node))
+(relation cubed (Node Node f64)) (relation not-below-zero (Node))
 ";
 
-const COMMON_NAMES: [&str; 5] = ["Leaf", "Full", "Absent", "Nil", "Cons"];
+const COMMON_NAMES: [&str; 6] = ["Leaf", "Full", "Absent", "Nil", "Cons", "Foreign"];
 
 impl Language {
     pub fn get() -> &'static Language {
@@ -67,12 +70,17 @@ impl Language {
         })
     }
 
+    pub fn len(&self) -> usize {
+        self.heads.len()
+    }
+
     pub fn head(&self, index: usize) -> &Head {
         &self.heads[index]
     }
 
+    /// Its constructor; `None` for an operation that is not in the table, whatever its name.
     pub fn of(&self, op: &dyn Op) -> Option<usize> {
-        self.by_op.get(op.name()).copied()
+        self.by_op.get(op.name()).copied().filter(|&i| self.heads[i].op == op)
     }
 
     pub fn find(&self, name: &str) -> Option<usize> {
@@ -83,6 +91,12 @@ impl Language {
     #[cfg(test)]
     pub fn knows(&self, name: &str) -> bool {
         self.by_name.contains_key(name) || COMMON_NAMES.contains(&name)
+    }
+
+    /// Names of all constructors.
+    #[cfg(test)]
+    pub fn names(&self) -> BTreeSet<String> {
+        self.by_name.keys().cloned().chain(COMMON_NAMES.map(String::from)).collect()
     }
 
     /// Declarations of all constructors.

@@ -8,6 +8,7 @@ mod block;
 mod cost;
 mod decode;
 mod extract;
+mod float;
 mod language;
 mod outline;
 mod rules;
@@ -219,13 +220,16 @@ fn block_cost(block: &Block, model: &mut CostModel) -> f64 {
             block::Ref::External(e) => block.externals[e].1,
             block::Ref::Local(l) => weight[l],
         };
-        let constant = matches!(node.part, Part::Constant(_));
-        let own = constant || !node.inputs.is_empty() && node.inputs.iter().all(fixed);
+        let Part::Op(op, attrs) = &node.part else {
+            weight.push(true);
+            continue;
+        };
+        let types: Vec<TensorType> = node.inputs.iter().map(ty).collect();
+        let own = !node.inputs.is_empty()
+            && node.inputs.iter().all(fixed)
+            && block::is_kept(*op, &crate::graph::Call { inputs: &types, attrs });
         weight.push(own);
-        if let Part::Op(op, attrs) = &node.part {
-            let types: Vec<TensorType> = node.inputs.iter().map(ty).collect();
-            total += model.of(*op, attrs, &types, &node.ty, own);
-        }
+        total += model.of(*op, attrs, &types, &node.ty, own);
     }
     total
 }

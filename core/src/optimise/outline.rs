@@ -53,6 +53,7 @@ fn signature(data: &GraphData, node: &Node) -> u64 {
             let ends = bytes.len().min(ENDS);
             ("constant", &bytes[..ends], &bytes[bytes.len() - ends..]).hash(&mut h);
         }
+        // two operations of one name are told apart where blocks are compared
         NodeKind::Op(op, attrs) => (op.name(), format!("{attrs:?}")).hash(&mut h),
         _ => "leaf".hash(&mut h),
     }

@@ -1,6 +1,20 @@
 //! The rules: read from `rules/*.egg`, each with the operations it looks for and makes, so that only those are loaded
 //! that a graph can use. A rule's name is its test's.
 //!
+//! **The contract of every rule.** Floating point is no field of real numbers, and an author may mean its rounding.
+//!
+//! 1. A rewrite may change a result by rounding of the size that the original operations themselves make on those values.
+//! 2. It never removes a rounding that the author put there: `(x + a) + b` stays.
+//! 3. It never makes an overflow, an underflow to zero or a NaN that the original does not have, and keeps the sign of zero.
+//! 4. It takes a constant for a number (√½, 1/n) only within one unit in the last place of its dtype.
+//!
+//! Beyond that three things are allowed, and no others: products of f32 are re-ordered (adapters, chains, the factors of a
+//! batch norm); a recognised composite keeps in f32 what its f16 or bf16 longhand rounds at each step; and a *mild* scalar,
+//! between 2⁻¹⁰ and 2¹⁰ in size, is moved across a product or joined with another one, where what comes of it is normal.
+//!
+//! What holds of real numbers only is in the group [`Group::Exact`], which is left out unless asked for. `core/tests/rules.rs`
+//! holds each rule to the contract in f32, f16 and bf16, over all that they can hold.
+//!
 //! The files hold egglog's `rewrite` and `rule` commands. Each is given one more action: that the class it changed got an
 //! alternative from it, which [`explain`](super::Report) tells.
 
@@ -25,10 +39,12 @@ pub enum Group {
     Layout,
     /// Casts.
     Precision,
+    /// What holds of real numbers and not of floating point: in no default, see `Compiler::allow`.
+    Exact,
 }
 
 impl Group {
-    /// Every group.
+    /// All that are used unless told otherwise: they keep the contract of floating point.
     pub const ALL: [Group; 7] = [
         Group::Algebra,
         Group::Raise,
@@ -38,6 +54,13 @@ impl Group {
         Group::Layout,
         Group::Precision,
     ];
+    /// Those that do not keep it, and are used where asked for.
+    pub const OPTIONAL: [Group; 1] = [Group::Exact];
+
+    /// Both.
+    pub fn every() -> impl Iterator<Item = Group> {
+        Group::ALL.into_iter().chain(Group::OPTIONAL)
+    }
 
     /// Its name: that of its file of rules.
     pub fn name(self) -> &'static str {
@@ -49,6 +72,7 @@ impl Group {
             Group::Associate => "associate",
             Group::Layout => "layout",
             Group::Precision => "precision",
+            Group::Exact => "exact",
         }
     }
 
@@ -61,6 +85,7 @@ impl Group {
             Group::Associate => include_str!("rules/associate.egg"),
             Group::Layout => include_str!("rules/layout.egg"),
             Group::Precision => include_str!("rules/precision.egg"),
+            Group::Exact => include_str!("rules/exact.egg"),
         }
     }
 }
@@ -216,12 +241,29 @@ impl Rule {
     }
 }
 
+/// What is found out about nodes before each round, for rules to ask: relations beside the operations.
+const FACTS: &str = include_str!("rules/facts.egg");
+
+/// The commands that find facts about nodes of these constructors.
+pub(super) fn facts(there: &BTreeSet<String>) -> Vec<String> {
+    let usable = |command: &Sexp| {
+        let mut names = BTreeSet::new();
+        command.constructors(&mut names);
+        names.is_subset(there)
+    };
+    let text = |c: Sexp| {
+        let parts: Vec<String> = c.list().iter().map(Sexp::to_string).collect();
+        format!("({} :ruleset facts)", parts.join(" "))
+    };
+    Sexp::parse(FACTS).unwrap_or_default().into_iter().filter(usable).map(text).collect()
+}
+
 /// Every rule, in the order of the files; a rule's place is its number in the e-graph.
 pub fn all() -> &'static [Rule] {
     static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
     RULES.get_or_init(|| {
         let mut rules = Vec::new();
-        for group in Group::ALL {
+        for group in Group::every() {
             // the files are part of the library and a test reads them: what cannot be read is left out
             for command in Sexp::parse(group.text()).unwrap_or_default() {
                 rules.extend(Rule::read(group, rules.len(), &command).ok());
@@ -258,7 +300,7 @@ pub(super) fn usable(
 pub fn version() -> &'static str {
     static VERSION: OnceLock<String> = OnceLock::new();
     VERSION.get_or_init(|| {
-        let text: String = Group::ALL.iter().map(|g| g.text()).chain([Language::get().text()]).collect();
+        let text: String = Group::every().map(Group::text).chain([FACTS, Language::get().text()]).collect();
         // FNV-1a, 64 bits: http://www.isthe.com/chongo/tech/comp/fnv/
         let hash = text
             .bytes()
@@ -273,12 +315,18 @@ mod tests {
 
     #[test]
     fn every_file_is_read_to_its_end() {
-        for group in Group::ALL {
+        for group in Group::every() {
             let commands = Sexp::parse(group.text()).unwrap_or_else(|e| panic!("{}: {e}", group.name()));
             for (i, c) in commands.iter().enumerate() {
                 Rule::read(group, i, c).unwrap_or_else(|e| panic!("{}: {e}", group.name()));
             }
         }
+        let everything = Language::get().names();
+        assert_eq!(
+            facts(&everything).len(),
+            Sexp::parse(FACTS).unwrap().len(),
+            "a fact of a constructor that is not there"
+        );
         let mut names: Vec<&str> = all().iter().map(|r| r.name.as_str()).collect();
         let count = names.len();
         names.sort_unstable();

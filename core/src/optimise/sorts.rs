@@ -1,8 +1,11 @@
 //! What rules can look at beside nodes: lists of whole numbers (shapes, axes) and the questions rules ask of them.
 //! Knows no operation.
 
+use super::float::{is_mild, is_near, is_normal, rounded};
+use super::language::dtype_of;
+use crate::tensor::DType;
 use egglog::prelude::{BaseSort, add_base_sort, span};
-use egglog::sort::{BaseValues, F, OrderedFloat};
+use egglog::sort::{BaseValues, F, OrderedFloat, S};
 use egglog::{BaseValue, EGraph, TermDag, TermId, Value, add_primitive};
 use std::sync::Arc;
 
@@ -58,6 +61,20 @@ impl Ints {
     }
 }
 
+/// The dtype of a name; one that rules are not for where there is none.
+fn of(name: &S) -> DType {
+    dtype_of(name).unwrap_or(DType::Bool)
+}
+
+fn float(v: f64) -> F {
+    F::from(OrderedFloat(v))
+}
+
+/// A float as its dtype stores it, where it is finite. −0 is 0: the e-graph does not tell them apart.
+fn finite(v: f64, d: DType) -> Option<F> {
+    Some(rounded(v, d)).filter(|v| d.is_float() && v.is_finite()).map(|v| float(v + 0.0))
+}
+
 /// The sort `Ints` of the rules.
 #[derive(Debug)]
 struct IntsSort;
@@ -97,16 +114,31 @@ impl BaseSort for IntsSort {
             (axes.0.len() == 1 && axes.0[0].rem_euclid(rank.max(1)) == rank - 1).then_some(())
         });
         add_primitive!(eg, "is-single" = |axes: Ints| -?> i64 { (axes.0.len() == 1).then(|| axes.0[0]) });
-        // (near a b): equal to five digits, as constants that importers round are
-        add_primitive!(eg, "near" = |a: F, b: F| -?> () {
-            ((a.0.0 - b.0.0).abs() <= 1e-5 * b.0.0.abs().max(1e-30)).then_some(())
-        });
+        add_primitive!(eg, "is-float" = |d: S| -?> () { of(&d).is_float().then_some(()) });
+        add_primitive!(eg, "is-whole" = |d: S| -?> () { of(&d).is_integer().then_some(()) });
         add_primitive!(eg, "not-zero" = |a: F| -?> () { (a.0.0 != 0.0).then_some(()) });
-        // (finite-inverse c): 1/c where that is a number other than 0
-        add_primitive!(eg, "finite-inverse" = |c: F| -?> F { {
-            Some(1.0 / c.0.0).filter(|v| v.is_finite() && *v != 0.0).map(|v| F::from(OrderedFloat(v)))
-        } });
-        add_primitive!(eg, "is-float" = |d: egglog::sort::S| -?> () { matches!(d.as_str(), "f32" | "f16" | "bf16").then_some(()) });
+        // (near a b d): up to one unit in the last place of d
+        add_primitive!(eg, "near" = |a: F, b: F, d: S| -?> () { is_near(a.0.0, b.0.0, of(&d)).then_some(()) });
+        // (share c m n d): c is m/n up to one unit in the last place of d
+        add_primitive!(eg, "share" = |c: F, m: i64, n: i64, d: S| -?> () {
+            (n != 0 && is_normal(c.0.0, of(&d)) && is_near(c.0.0, m as f64 / n as f64, of(&d))).then_some(())
+        });
+        // (mild c): between 2⁻¹⁰ and 2¹⁰ in size; (is-normal c d): with all digits in d
+        add_primitive!(eg, "mild" = |c: F| -?> () { is_mild(c.0.0).then_some(()) });
+        add_primitive!(eg, "is-normal" = |c: F, d: S| -?> () { is_normal(c.0.0, of(&d)).then_some(()) });
+        // (rounded c d): as d stores it; (inverse c d): 1/c in full where it is normal in d; (exact-inverse c d): the same for
+        // powers of two
+        add_primitive!(eg, "rounded" = |c: F, d: S| -> F { float(rounded(c.0.0, of(&d))) });
+        add_primitive!(eg, "inverse" = |c: F, d: S| -?> F { Some(1.0 / c.0.0).filter(|v| is_normal(*v, of(&d))).map(float) });
+        add_primitive!(eg, "exact-inverse" = |c: F, d: S| -?> F {
+            Some(1.0 / c.0.0).filter(|v| is_normal(*v, of(&d)) && c.0.0.to_bits() << 12 == 0).map(float)
+        });
+        // (mild-product a b d): a·b in d, where both are mild and it is normal; (finite-product a b d), (finite-sum a b d)
+        add_primitive!(eg, "mild-product" = |a: F, b: F, d: S| -?> F {
+            Some(a.0.0 * b.0.0).filter(|v| is_mild(a.0.0) && is_mild(b.0.0) && is_normal(*v, of(&d))).map(|v| float(rounded(v, of(&d))))
+        });
+        add_primitive!(eg, "finite-product" = |a: F, b: F, d: S| -?> F { finite(a.0.0 * b.0.0, of(&d)).filter(|v| v.0.0 != 0.0) });
+        add_primitive!(eg, "finite-sum" = |a: F, b: F, d: S| -?> F { finite(a.0.0 + b.0.0, of(&d)) });
         // (less a b) for whole numbers, as a fact
         add_primitive!(eg, "less" = |a: i64, b: i64| -?> () { (a < b).then_some(()) });
         add_primitive!(eg, "other" = |a: i64, b: i64| -?> () { (a != b).then_some(()) });

@@ -1,10 +1,11 @@
 //! Equality saturation over distinct blocks, all in one e-graph: what is there, what type it has, what it equals.
 
 use super::block::{Block, Part, Ref};
+use super::float::rounded;
 use super::language::{Language, attr_value, attrs_of, dtype_of};
 use super::rules::{self, Rule};
 use super::sorts::Ints;
-use crate::graph::{Array, Attrs, Call, Lowering, Op};
+use crate::graph::{Array, Attr, Attrs, Call, Lowering, Op};
 use crate::tensor::{Tensor, TensorType};
 use egglog::sort::{F, OrderedFloat, S};
 use egglog::{Core, EGraph, RawValues, Read, Value, Write};
@@ -32,7 +33,7 @@ impl Default for Budget {
 /// An expression of the e-graph.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
-    /// Index of its constructor in the language.
+    /// Index of its constructor in the language, or behind all of these, of an operation that is not in it.
     pub head: usize,
     /// The operation.
     pub op: &'static dyn Op,
@@ -42,6 +43,14 @@ pub(super) struct Row {
     pub inputs: Vec<Value>,
     /// The class it belongs to.
     pub class: Value,
+}
+
+impl Row {
+    /// The name of its constructor; `None` for an operation that is not in the language.
+    pub fn constructor(&self) -> Option<&'static str> {
+        let language = Language::get();
+        (self.head < language.len()).then(|| language.head(self.head).name.as_str())
+    }
 }
 
 /// A constant of equal elements, or a value from outside.
@@ -76,6 +85,8 @@ struct Space {
     eg: EGraph,
     heads: Vec<usize>,
     leaves: Vec<(usize, Ref)>,
+    /// Operations that are not in the language, with their attributes: carried through as they are.
+    foreign: Vec<(&'static dyn Op, Attrs)>,
     types: HashMap<Value, TensorType>,
     weights: HashSet<Value>,
     places: HashMap<Value, i64>,
@@ -93,6 +104,7 @@ pub(super) fn saturate(blocks: &[Block], wanted: &dyn Fn(&Rule) -> bool, budget:
         eg: language.egraph(&names)?,
         heads: names.iter().filter_map(|n| language.find(n)).collect(),
         leaves: vec![],
+        foreign: vec![],
         types: HashMap::new(),
         weights: HashSet::new(),
         places: HashMap::new(),
@@ -100,6 +112,7 @@ pub(super) fn saturate(blocks: &[Block], wanted: &dyn Fn(&Rule) -> bool, budget:
     space.eg.parse_and_run_program(None, "(function mark (i64) Node :merge old)")?;
     let text: String = rules.iter().map(|&i| rules::all()[i].text.as_str()).collect::<Vec<_>>().join("\n");
     space.eg.parse_and_run_program(None, &text)?;
+    space.eg.parse_and_run_program(None, &rules::facts(&names).join("\n"))?;
     for (i, block) in blocks.iter().enumerate() {
         space.insert(i, block)?;
     }
@@ -107,6 +120,7 @@ pub(super) fn saturate(blocks: &[Block], wanted: &dyn Fn(&Rule) -> bool, budget:
     let mut rounds = 0;
     space.learn()?;
     while rounds < budget.rounds && space.eg.num_tuples() < budget.entries && begin.elapsed() < budget.time {
+        space.find_facts()?;
         let before = space.eg.num_tuples();
         let report = space.eg.step_rules("weft")?;
         rounds += 1;
@@ -121,23 +135,35 @@ pub(super) fn saturate(blocks: &[Block], wanted: &dyn Fn(&Rule) -> bool, budget:
 /// Names of the constructors that a block needs.
 fn constructors(block: &Block) -> Vec<String> {
     let language = Language::get();
-    let mut names = vec!["Leaf".to_string(), "Absent".into(), "Nil".into(), "Cons".into(), "Full".into()];
+    let mut names: Vec<String> = ["Leaf", "Absent", "Nil", "Cons", "Full"].map(String::from).into();
     for node in &block.nodes {
-        if let Part::Op(op, _) = &node.part {
-            names.extend(language.of(*op).map(|i| language.head(i).name.clone()));
+        if let Part::Op(op, attrs) = &node.part {
+            names.extend(spoken(*op, attrs).map(|i| language.head(i).name.clone()));
         }
     }
     names
 }
 
-/// The value that all elements of a constant have, for small ones.
+/// An operation's constructor. None where rules must not look into it: it is not in the language, or has an attribute −0, which
+/// the e-graph does not tell from 0.
+fn spoken(op: &dyn Op, attrs: &Attrs) -> Option<usize> {
+    let faithful = attrs.0.iter().all(|(_, a)| !matches!(a, Attr::Float(v) if is_minus_zero(*v)));
+    Language::get().of(op).filter(|_| faithful)
+}
+
+fn is_minus_zero(v: f64) -> bool {
+    v == 0.0 && v.is_sign_negative()
+}
+
+/// The value that all elements of a constant have, for small ones; not −0, which the e-graph does not tell from 0.
 fn uniform(t: &Tensor<'_>) -> Option<f64> {
     let float_or_int = t.dtype().is_float() || t.dtype() == crate::tensor::DType::I32;
     if !float_or_int || t.elements() > 64 {
         return None;
     }
     let all = t.to_f64();
-    all.iter().all(|v| v.to_bits() == all[0].to_bits()).then(|| all[0])
+    let same = all.iter().all(|v| v.to_bits() == all[0].to_bits());
+    all.first().copied().filter(|v| same && !is_minus_zero(*v))
 }
 
 fn ints(shape: &[usize]) -> Ints {
@@ -154,6 +180,12 @@ impl Space {
             .map(|(l, _)| {
                 self.leaves.push((index, Ref::Local(l)));
                 (l, self.leaves.len() - 1)
+            })
+            .collect();
+        let foreign: Vec<Option<i64>> = (block.nodes.iter())
+            .map(|n| match &n.part {
+                Part::Op(op, attrs) if spoken(*op, attrs).is_none() => Some(self.foreign(*op, attrs)),
+                _ => None,
             })
             .collect();
         let attrs: Vec<Vec<Value>> = (block.nodes.iter())
@@ -187,20 +219,30 @@ impl Space {
                             Ref::External(e) => leaves[e],
                             Ref::Local(l) => locals[l],
                         });
-                        let head = language.head(language.of(*op).unwrap_or(0));
                         let mut row: Vec<Value> = inputs.collect();
-                        match head.slots() {
-                            Some(n) => row.resize(n, absent),
-                            None => {
+                        let head = language.of(*op).map(|i| language.head(i));
+                        match head.filter(|_| foreign[l].is_none()).map(|h| (h, h.slots())) {
+                            Some((head, Some(n))) => {
+                                row.resize(n, absent);
+                                row.extend(&attrs[l]);
+                                fs.add(&head.name, RawValues(row))?
+                            }
+                            other => {
                                 let mut list = nil;
                                 for &x in row.iter().rev() {
                                     list = fs.add("Cons", RawValues(vec![x, list]))?;
                                 }
-                                row = vec![list];
+                                match other {
+                                    Some((head, _)) => {
+                                        fs.add(&head.name, RawValues([&[list], &attrs[l][..]].concat()))?
+                                    }
+                                    None => {
+                                        let number = fs.base_to_value(foreign[l].unwrap_or_default());
+                                        fs.add("Foreign", RawValues(vec![number, list]))?
+                                    }
+                                }
                             }
                         }
-                        row.extend(&attrs[l]);
-                        fs.add(&head.name, RawValues(row))?
                     }
                 };
                 let mark = fs.base_to_value(((index as i64) << 32) | l as i64);
@@ -219,6 +261,22 @@ impl Space {
             leaves.iter().enumerate().map(|(e, &v)| (v, (first + e) as i64)).collect();
         self.tell(&known)?;
         self.place(&placed)
+    }
+
+    /// The number of an operation that is not in the language: one for each operation and its attributes.
+    fn foreign(&mut self, op: &'static dyn Op, attrs: &Attrs) -> i64 {
+        let same = |(o, a): &(&'static dyn Op, Attrs)| *o == op && format!("{a:?}") == format!("{attrs:?}");
+        let found = self.foreign.iter().position(same).unwrap_or_else(|| {
+            self.foreign.push((op, attrs.clone()));
+            self.foreign.len() - 1
+        });
+        found as i64
+    }
+
+    /// What rules ask of nodes, of all that is there now.
+    fn find_facts(&mut self) -> Fallible<()> {
+        while self.eg.step_rules("facts")?.updated {}
+        Ok(())
     }
 
     /// Writes into the e-graph what classes are.
@@ -244,7 +302,7 @@ impl Space {
     /// Every expression of the e-graph whose inputs are all there.
     fn rows(&self) -> Fallible<(Vec<Row>, Grounds)> {
         let (mut raw, mut lists, mut nil, mut absent) = (vec![], HashMap::new(), None, None);
-        let (mut full, mut leaf) = (vec![], vec![]);
+        let (mut full, mut leaf, mut foreign) = (vec![], vec![], vec![]);
         let language = Language::get();
         self.eg.read(|rs| {
             for &h in &self.heads {
@@ -258,7 +316,8 @@ impl Space {
             rs.constructor_enodes("Nil", |e| nil = Some(e.eclass))?;
             rs.constructor_enodes("Absent", |e| absent = Some(e.eclass))?;
             rs.constructor_enodes("Full", |e| full.push((e.children.to_vec(), e.eclass)))?;
-            rs.constructor_enodes("Leaf", |e| leaf.push((e.children[0], e.eclass)))
+            rs.constructor_enodes("Leaf", |e| leaf.push((e.children[0], e.eclass)))?;
+            rs.constructor_enodes("Foreign", |e| foreign.push((e.children.to_vec(), e.eclass)))
         })?;
         let list = |mut at: Value| {
             let mut all = vec![];
@@ -278,6 +337,11 @@ impl Space {
             };
             Some(Row { head: h, op: head.op, attrs: attrs_of(&self.eg, head.op, attrs)?, inputs, class })
         };
+        let strange = |(children, class): (Vec<Value>, Value)| {
+            let number = usize::try_from(self.eg.value_to_base::<i64>(children[0])).ok()?;
+            let (op, attrs) = self.foreign.get(number)?.clone();
+            Some(Row { head: language.len() + number, op, attrs, inputs: list(children[1])?, class })
+        };
         let ground = |(c, class): (Vec<Value>, Value)| {
             let shape: Vec<usize> =
                 self.eg.value_to_base::<Ints>(c[2]).0.iter().map(|&n| n.max(0) as usize).collect();
@@ -289,7 +353,8 @@ impl Space {
             Some((class, Ground::Leaf(block, r)))
         });
         let grounds = full.into_iter().filter_map(ground).chain(leaves).collect();
-        Ok((raw.into_iter().filter_map(row).collect(), grounds))
+        let known = raw.into_iter().filter_map(row);
+        Ok((known.chain(foreign.into_iter().filter_map(strange)).collect(), grounds))
     }
 
     /// Types and weights of classes that rules made, and constants that operations on constants are.
@@ -310,7 +375,9 @@ impl Space {
             let (mut folded, mut placed) = (vec![], vec![]);
             for row in &rows {
                 let Some(types) = self.input_types(row) else { continue };
-                let weight = !row.inputs.is_empty() && row.inputs.iter().all(|v| self.weights.contains(v));
+                let fixed = !row.inputs.is_empty() && row.inputs.iter().all(|v| self.weights.contains(v));
+                let call = Call { inputs: &types, attrs: &row.attrs };
+                let weight = fixed && super::block::is_kept(row.op, &call);
                 let new = !self.types.contains_key(&row.class);
                 if new || weight && !self.weights.contains(&row.class) {
                     let ty = super::result_type(row.op, &types, &row.attrs);
@@ -437,7 +504,7 @@ impl Found {
             let inputs: Vec<Value> = node.inputs.iter().map(class).collect::<Option<_>>()?;
             let same = |&&r: &&usize| {
                 let row = &self.rows[r];
-                row.op.name() == op.name() && row.attrs == *attrs && row.inputs == inputs
+                row.op == *op && row.attrs == *attrs && row.inputs == inputs
             };
             by_class.get(&marks[l])?.iter().find(same).copied()
         };
@@ -445,7 +512,7 @@ impl Found {
     }
 }
 
-/// The value of an expression of constants of equal elements.
+/// The value of an expression of constants of equal elements, rounded as each of its operations rounds it.
 fn fold(row: &Row, types: &[TensorType], ty: &TensorType, full: &HashMap<Value, f64>) -> Option<f64> {
     let values: Vec<f64> = row.inputs.iter().map(|v| full.get(v).copied()).collect::<Option<_>>()?;
     let first = *values.first()?;
@@ -457,7 +524,8 @@ fn fold(row: &Row, types: &[TensorType], ty: &TensorType, full: &HashMap<Value, 
                 scalars.iter().zip(&values).map(|(t, &v)| Array::full(t.clone(), v)).collect();
             let call = Call { inputs: &scalars, attrs: &row.attrs };
             let found = row.op.evaluate(&call, &arrays.iter().collect::<Vec<_>>()).ok()?;
-            found.data.first().copied().filter(|v| v.is_finite())
+            let stored = found.data.first().map(|&v| rounded(v, ty.dtype));
+            stored.filter(|v| v.is_finite() && !is_minus_zero(*v))
         }
         _ => None,
     }

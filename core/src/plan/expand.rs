@@ -151,10 +151,12 @@ fn key(node: &Node, inputs: &[usize]) -> Option<Key> {
     }
 }
 
-/// Whether two nodes of one key are the same also where they are constants, whose keys are only digests.
+/// Whether two nodes of one key are the same also where they are constants, whose keys are only digests, or operations, of which
+/// two may have one name.
 fn equal_data(a: &Node, b: &Node) -> bool {
     match (&a.kind, &b.kind) {
         (NodeKind::Constant(a), NodeKind::Constant(b)) => a.bytes() == b.bytes(),
+        (NodeKind::Op(a, _), NodeKind::Op(b, _)) => a == b,
         _ => true,
     }
 }

@@ -1,10 +1,10 @@
-//! Simpler forms of what gradients and decompositions leave behind: views of views, sums of padded parts, what is added
-//! to zeros and then to something.
+//! Simpler forms of what gradients and decompositions leave behind: views of views, sums of padded parts. No rounding is
+//! another: what is added to the padding's zeros is what it was (but −0, which stays −0).
 
 use crate::error::Result;
 use crate::graph::{Attrs, Graph, GraphData, Node, NodeKind, Op, Value};
+use crate::ops::is_own;
 use crate::ops::widen::is_half;
-use crate::tensor::DType;
 
 /// A node of the graph as its operation's name, with attributes and inputs.
 struct Made {
@@ -16,7 +16,7 @@ struct Made {
 fn made(data: &GraphData, v: Value) -> Option<Made> {
     let node = data.node(v);
     match &node.kind {
-        NodeKind::Op(op, attrs) => {
+        NodeKind::Op(op, attrs) if is_own(*op) => {
             Some(Made { name: op.name(), attrs: attrs.clone(), inputs: node.inputs.clone() })
         }
         _ => None,
@@ -25,13 +25,16 @@ fn made(data: &GraphData, v: Value) -> Option<Made> {
 
 /// An operation on inputs that are in the graph, done by less: a slice of one part of a concatenation as (a slice of)
 /// that part; a reshape of a reshape as one, or none; concatenations of concatenations; what pads and adds parts as
-/// their concatenation; what adds slices to zeros and the rest to these as adding them to the rest.
+/// their concatenation. Operations that only have the name of one of these stay as they are.
 pub(super) fn simpler(g: &Graph, op: &dyn Op, inputs: &[Value], attrs: &Attrs) -> Result<Option<Value>> {
+    if !is_own(op) {
+        return Ok(None);
+    }
     match (op.name(), inputs) {
         ("slice" | "reshape", &[input]) => view(g, op, input, attrs),
         ("concat", _) => flat(g, inputs, attrs.int("axis")),
         ("add", &[a, b]) if g.shape(a) == g.shape(b) => {
-            for attempt in [joined, rejoined, added] {
+            for attempt in [joined, rejoined] {
                 if let Some(v) = attempt(g, a, b)? {
                     return Ok(Some(v));
                 }
@@ -46,6 +49,9 @@ fn view(g: &Graph, op: &dyn Op, input: Value, attrs: &Attrs) -> Result<Option<Va
     // the data is let go of before the graph grows: it would be copied
     let below = g.data()?.node(input).clone();
     let NodeKind::Op(inner, inner_attrs) = &below.kind else { return Ok(None) };
+    if !is_own(*inner) {
+        return Ok(None);
+    }
     Ok(match (op.name(), inner.name()) {
         ("slice", "concat") => slice_of_part(g, &below, inner_attrs.int("axis"), attrs),
         ("reshape", "reshape") => {
@@ -156,36 +162,4 @@ fn rejoined(g: &Graph, a: Value, b: Value) -> Result<Option<Value>> {
         }
     }
     Ok(None)
-}
-
-/// x + (zeros with slices or elements added) as x with these added.
-fn added(g: &Graph, a: Value, b: Value) -> Result<Option<Value>> {
-    let found = {
-        let data = g.data()?;
-        let to_zeros = |v: Value| {
-            let m = made(&data, v).filter(|m| matches!(m.name, "index_add" | "scatter_add"))?;
-            (data.node(v).ty.dtype == DType::F32 && is_zeros(&data, m.inputs[0])).then_some(m)
-        };
-        match (to_zeros(b), to_zeros(a)) {
-            (Some(m), _) => Some((a, m)),
-            (_, Some(m)) => Some((b, m)),
-            _ => None,
-        }
-    };
-    let Some((x, m)) = found else { return Ok(None) };
-    let (indices, updates, axis) = (m.inputs[1], m.inputs[2], m.attrs.int("axis"));
-    Ok(Some(match m.name {
-        "index_add" => g.index_add(x, indices, updates, axis),
-        _ => g.scatter_add(x, indices, updates, axis),
-    }))
-}
-
-/// A constant 0, maybe repeated.
-fn is_zeros(data: &GraphData, v: Value) -> bool {
-    match &data.node(v).kind {
-        // −0 is another matter, and so are block formats: neither is looked for
-        NodeKind::Constant(t) => !t.dtype().is_block() && t.bytes().iter().all(|b| *b == 0),
-        NodeKind::Op(op, _) if op.name() == "broadcast" => is_zeros(data, data.node(v).inputs[0]),
-        _ => false,
-    }
 }

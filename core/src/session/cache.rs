@@ -31,6 +31,8 @@ pub(super) struct Options<'a> {
     pub(super) without: &'a [Saving],
     pub(super) tuned: &'a [TunedProduct],
     pub(super) training: bool,
+    /// Operations that are not the engine's own, and their versions.
+    pub(super) foreign: &'a [(&'static str, u32)],
 }
 
 /// A file of the cache.
@@ -48,15 +50,15 @@ impl Cache {
     /// The name of a graph's entry: of its text (constants included), all options, the device and the engine.
     pub(super) fn key(&self, graph: &str, options: &Options<'_>) -> String {
         // a new option is an error here
-        let Options { profile, precision, no_fusion, groups, without, tuned, training } = options;
+        let Options { profile, precision, no_fusion, groups, without, tuned, training, foreign } = options;
         let groups: Vec<&str> = groups.iter().map(|g| g.name()).collect();
         // times are no part of what is compiled
         let tuned: Vec<_> = tuned.iter().map(|p| (p.class, p.turned, p.cut)).collect();
         let options = format!(
-            "{precision} no_fusion={no_fusion} training={training} without={without:?} rules={} tuned={tuned:?}",
+            "{precision} no_fusion={no_fusion} training={training} without={without:?} rules={} tuned={tuned:?} foreign={foreign:?}",
             groups.join(",")
         );
-        let engine = concat!(env!("CARGO_PKG_VERSION"), " cache 2");
+        let engine = concat!(env!("CARGO_PKG_VERSION"), " cache 3");
         let format = FORMAT.to_string();
         let parts = [engine, &format, crate::optimise::version(), &profile.to_string(), &options, graph];
         let hash = super::artifact::hash(parts.map(str::as_bytes));

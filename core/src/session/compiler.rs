@@ -7,8 +7,9 @@ use crate::autodiff::gradients;
 use crate::device::gpu::Progress;
 use crate::device::{Device, trace};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeKind, Value};
+use crate::graph::{Graph, GraphData, NodeKind, Value};
 use crate::log::{Level, tell};
+use crate::ops;
 use crate::optimise::{self, Group, Optimised, Report, optimise};
 use crate::plan::{Plan, PlanOptions, plan};
 use crate::profile::{DeviceProfile, Precision, TunedProduct, Tuning};
@@ -83,9 +84,20 @@ impl Compiler {
         self
     }
 
-    /// Which groups of rules the optimiser uses; all unless told otherwise, and with none the graph is planned as it came.
+    /// Which groups of rules the optimiser uses; those of [`Group::ALL`] unless told otherwise, and with none the graph is
+    /// planned as it came.
     pub fn with_rules(mut self, groups: &[Group]) -> Compiler {
         self.groups = groups.to_vec();
+        self
+    }
+
+    /// Adds a group of rules that is left out otherwise. With [`Group::Exact`] a graph is rewritten as if its numbers were real
+    /// ones: sums and factors are joined whatever an author meant by rounding between them, and values near the ends of a dtype
+    /// may overflow or vanish.
+    pub fn allow(mut self, group: Group) -> Compiler {
+        if !self.groups.contains(&group) {
+            self.groups.push(group);
+        }
         self
     }
 
@@ -148,6 +160,7 @@ impl Compiler {
             without: &self.without,
             tuned: &self.tuned,
             training,
+            foreign: &foreign(&data),
         };
         let key = cache.key(&data.to_string(), &options);
         drop(data);
@@ -192,7 +205,7 @@ impl Compiler {
         self.profile.check()?;
         let _span = trace::span("compile", "optimise");
         if !training {
-            let done = self.optimised(graph, &[], &Group::ALL, false)?;
+            let done = self.optimised(graph, &[], &self.groups, false)?;
             let origins = Origins::new(graph)?.then(&done.report);
             return Ok(Lowered { graph: done.graph, gradients: vec![], report: done.report, origins });
         }
@@ -217,7 +230,7 @@ impl Compiler {
         let origins = origins.with_backward(&g)?;
         let keep: Vec<Value> =
             by.iter().zip(&grads).flat_map(|(&parameter, &gradient)| [parameter, gradient]).collect();
-        let done = self.optimised(&g, &keep, &Group::ALL, true)?;
+        let done = self.optimised(&g, &keep, &self.groups, true)?;
         let gradients = done.kept.chunks(2).map(|pair| (pair[0], pair[1])).collect();
         let origins = origins.then(&done.report);
         Ok(Lowered { graph: done.graph, gradients, report: done.report, origins })
@@ -295,6 +308,19 @@ pub(super) struct Lowered {
     pub origins: Origins,
 }
 
+/// Operations of a graph that are not the engine's own, with their versions.
+fn foreign(data: &GraphData) -> Vec<(&'static str, u32)> {
+    let mut all: Vec<_> = (data.nodes.iter())
+        .filter_map(|n| match n.kind {
+            NodeKind::Op(op, _) if !ops::is_own(op) => Some((op.name(), op.version())),
+            _ => None,
+        })
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 /// The names of a graph's trainable parameters.
 fn trained(graph: &Graph) -> Result<Vec<String>> {
     let data = graph.data()?;
@@ -315,4 +341,4 @@ fn trained(graph: &Graph) -> Result<Vec<String>> {
 }
 
 /// The rules that find out what a graph means.
-const RECOGNISE: [Group; 4] = [Group::Algebra, Group::Raise, Group::Layout, Group::Precision];
+const RECOGNISE: [Group; 5] = [Group::Algebra, Group::Raise, Group::Layout, Group::Precision, Group::Exact];

@@ -193,6 +193,9 @@ pub struct Compile {
     /// For training: the graph with its backward pass; of a Llama folder one more graph for each number of tokens
     #[arg(long)]
     pub training: bool,
+    /// Also use rules that are left out otherwise: "exact" rewrites as if numbers were exact, whatever is rounded between them
+    #[arg(long, value_name = "RULES", value_parser = clap::builder::PossibleValuesParser::new(optional()))]
+    pub allow: Vec<String>,
 }
 
 /// What compiling makes of a graph, before and after: operations, what is fused and by which rules, launches, bytes
@@ -223,6 +226,9 @@ pub struct Explain {
     /// several times
     #[arg(long, value_name = "SAVING", value_parser = clap::builder::PossibleValuesParser::new(savings()))]
     pub without: Vec<String>,
+    /// Also use rules that are left out otherwise: "exact" rewrites as if numbers were exact, whatever is rounded between them
+    #[arg(long, value_name = "RULES", value_parser = clap::builder::PossibleValuesParser::new(optional()))]
+    pub allow: Vec<String>,
 }
 
 #[derive(clap::Args)]
@@ -359,6 +365,9 @@ pub struct Run {
     /// Also write grad.NAME, the gradient of the loss, for each trainable parameter and f32 input
     #[arg(long)]
     pub backward: bool,
+    /// Also use rules that are left out otherwise: "exact" rewrites as if numbers were exact, whatever is rounded between them
+    #[arg(long, value_name = "RULES", value_parser = clap::builder::PossibleValuesParser::new(optional()))]
+    pub allow: Vec<String>,
 }
 
 #[derive(clap::Args)]
@@ -432,6 +441,17 @@ pub fn leaving_out(compiler: Compiler, without: &[String]) -> Compiler {
         Group::ALL.into_iter().filter(|g| !left_out("rules") && !left_out(g.name())).collect();
     let savings = Saving::ALL.iter().filter(|s| left_out(s.0));
     savings.fold(compiler.with_rules(&groups), |c, s| c.without(s.1))
+}
+
+/// A compiler that also uses the rules that `--allow` names.
+pub fn allowing(compiler: Compiler, allow: &[String]) -> Compiler {
+    let wanted = Group::OPTIONAL.into_iter().filter(|g| allow.iter().any(|a| a == g.name()));
+    wanted.fold(compiler, Compiler::allow)
+}
+
+/// What `--allow` takes.
+fn optional() -> Vec<&'static str> {
+    Group::OPTIONAL.iter().map(|g| g.name()).collect()
 }
 
 /// What `--without` takes.

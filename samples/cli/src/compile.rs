@@ -38,6 +38,7 @@ pub fn compile(args: &Compile, options: &Options, out: &mut dyn Write) -> Result
         }
         None => options.open()?.compiler(),
     };
+    let compiler = crate::args::allowing(compiler, &args.allow);
     let parts = parts(args)?;
     let mut artifact = Artifact::new();
     for part in &parts {

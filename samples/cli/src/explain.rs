@@ -1,6 +1,6 @@
 //! `weft explain`: what compiling makes of a graph, for devices that are here or only described. Runs nothing.
 
-use crate::args::{Compile, Explain, Options, leaving_out};
+use crate::args::{Compile, Explain, Options, allowing, leaving_out};
 use crate::compile::{Part as Compiling, parts, profile};
 use crate::failure::{Failure, Result};
 use crate::output::{bytes, grouped, note, table, time};
@@ -20,7 +20,7 @@ pub fn explain(args: &Explain, options: &Options, out: &mut dyn Write) -> Result
     for part in &parts {
         for profile in &profiles {
             let compiler = Compiler::for_profile(profile).with_precision(options.precision);
-            let compiler = leaving_out(compiler, &args.without);
+            let compiler = allowing(leaving_out(compiler, &args.without), &args.allow);
             let found = compiler.explain(&part.graph, part.training);
             let within = |e| match &args.model {
                 Some(model) => Failure::from(e).within(model),
@@ -49,6 +49,7 @@ fn graphs(args: &Explain) -> Result<Vec<Compiling>> {
             tokens: args.tokens.clone(),
             batch: args.batch,
             training: args.training,
+            allow: args.allow.clone(),
         }),
         (None, Some(name)) => {
             let (graph, training) = crate::bench::cases::find(name)?.graph();

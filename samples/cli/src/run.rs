@@ -113,9 +113,8 @@ pub fn is_artifact(path: &Path) -> bool {
 
 /// The graph of an artifact that was asked for.
 fn ready_made(args: &Run, device: &Device) -> Result<Compiled> {
-    if args.backward || args.check_finite {
-        let what =
-            "--backward and --check-finite compile the graph anew: give its text form, not an artifact";
+    if args.backward || args.check_finite || !args.allow.is_empty() {
+        let what = "--backward, --check-finite and --allow compile the graph anew: give its text form, not an artifact";
         return Err(Failure::Usage(what.into()));
     }
     let artifact = Artifact::load(device, &args.graph)?;
@@ -139,6 +138,7 @@ fn compiled(args: &Run, place: &Place) -> Result<Compiled> {
     let text = std::fs::read_to_string(&args.graph).map_err(|e| Failure::reading(&args.graph, &e))?;
     let graph = read_graph(&text, args.backward).map_err(|e| e.within(&args.graph))?;
     let compiler = if args.check_finite { place.compiler().without_fusion() } else { place.compiler() };
+    let compiler = crate::args::allowing(compiler, &args.allow);
     compiler.compile(&graph).map_err(|e| Failure::from(e).within(&args.graph))
 }
 

@@ -83,6 +83,7 @@ fn compiled(args: &Tune, place: &Place) -> Result<Vec<Compiled>> {
         tokens,
         batch: args.batch,
         training,
+        allow: vec![],
     };
     let compiler = place.compiler();
     let parts = crate::compile::parts(&what)?;

@@ -1,5 +1,6 @@
 //! Prints tapes as WGSL: straight-line `let`s over registers of f32, i32, u32 and bool.
 
+use super::hidden::hidden;
 use super::source::Source;
 use crate::expr::{Binary, Compare, Instr, Kind, Reg, Tape, Unary};
 use crate::tensor::DType;
@@ -35,10 +36,14 @@ pub fn print(
     names: &mut Names<'_>,
 ) -> String {
     let mut text = String::new();
-    let needed = needed(tape, wanted);
+    let (needed, hidden) = (needed(tape, wanted), hidden(tape));
     for (r, (instr, kind)) in tape.code.iter().enumerate() {
         if needed[r] && !ready.get(r).copied().unwrap_or(false) {
-            let value = value(source, tape, instr, *kind, names);
+            let mut value = value(source, tape, instr, *kind, names);
+            if hidden[r] {
+                source.helper("as_stored");
+                value = format!("as_stored({value})");
+            }
             text.push_str(&format!("let r{r} = {value};\n"));
         }
     }

@@ -28,6 +28,10 @@ macro_rules! helpers {
 helpers! {
 "bits" [] "fn bits(b: u32) -> f32 { return bitcast<f32>(b); }"
 "is_nan" [] "fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }"
+// x: a NaN stays one, so that its bits are nobody's guess
+"as_stored" ["is_nan"] "fn as_stored(x: f32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(x) | select(0u, 0x400000u, is_nan(x)));
+}"
 // a half in the low or high part of a word: exponent and mantissa moved, scaled by 2¹¹²; 31 is infinity or NaN
 "half_of" ["bits"] "fn half_of(h: u32) -> f32 {
     let m = (h & 0x7fffu) << 13u;
