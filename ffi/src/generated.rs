@@ -117,7 +117,7 @@ pub unsafe extern "C" fn weft_op_neg(
 }
 
 
-/// Absolute value: |x|.
+/// Absolute value: |x|; gradient 0 at 0, NaN at NaN (PyTorch: 0).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_abs(
     graph: *mut weft_graph,
@@ -147,6 +147,21 @@ pub unsafe extern "C" fn weft_op_exp(
 }
 
 
+/// eˣ − 1, which keeps its relative accuracy next to 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_op_expm1(
+    graph: *mut weft_graph,
+    x: weft_value,
+    out: *mut weft_value,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_op_expm1", err, || {
+        let given = [];
+        apply(graph, out, "expm1", &[x], 0, &given)
+    })
+}
+
+
 /// Natural logarithm.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_log(
@@ -158,6 +173,21 @@ pub unsafe extern "C" fn weft_op_log(
     guard("weft_op_log", err, || {
         let given = [];
         apply(graph, out, "log", &[x], 0, &given)
+    })
+}
+
+
+/// ln(1 + x), which keeps its relative accuracy next to 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_op_log1p(
+    graph: *mut weft_graph,
+    x: weft_value,
+    out: *mut weft_value,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_op_log1p", err, || {
+        let given = [];
+        apply(graph, out, "log1p", &[x], 0, &given)
     })
 }
 
@@ -267,6 +297,21 @@ pub unsafe extern "C" fn weft_op_erf(
 }
 
 
+/// Standard normal distribution function: Φ(x) = ½·erfc(−x/√2) (PyTorch's special.ndtr).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_op_ndtr(
+    graph: *mut weft_graph,
+    x: weft_value,
+    out: *mut weft_value,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_op_ndtr", err, || {
+        let given = [];
+        apply(graph, out, "ndtr", &[x], 0, &given)
+    })
+}
+
+
 /// Largest integer not above x; gradient 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_floor(
@@ -297,7 +342,7 @@ pub unsafe extern "C" fn weft_op_round(
 }
 
 
-/// −1, 0 or 1; gradient 0.
+/// −1, 0 or 1; NaN stays NaN (PyTorch: 0); gradient 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_sign(
     graph: *mut weft_graph,
@@ -327,7 +372,7 @@ pub unsafe extern "C" fn weft_op_not(
 }
 
 
-/// max(x, 0); gradient 0 at 0.
+/// max(x, 0), NaN stays NaN; gradient 0 at 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_relu(
     graph: *mut weft_graph,
@@ -451,7 +496,7 @@ pub unsafe extern "C" fn weft_op_leaky_relu(
 }
 
 
-/// x held within min..max.
+/// x held within min..max: max where min is above it; NaN stays NaN. Gradient 0 outside and at the bounds.
 /// `min`: Lower bound.
 /// `max`: Upper bound.
 #[unsafe(no_mangle)]
@@ -759,7 +804,7 @@ pub unsafe extern "C" fn weft_op_select(
 }
 
 
-/// Elements converted to another dtype: floats to integers truncate and saturate, to bool is ≠ 0.
+/// Elements converted to another dtype: floats to integers truncate and saturate, NaN to 0 (PyTorch leaves both open); integers to narrower ones keep their low bits; to bool is ≠ 0.
 /// `dtype`: To which element type.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_cast(
@@ -1376,7 +1421,7 @@ pub unsafe extern "C" fn weft_op_mse_loss(
 }
 
 
-/// Mean of |x − target|; gradient 0 where they are equal.
+/// Mean of |x − target|; gradient 0 where they are equal, NaN where one is NaN (PyTorch: 0).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_l1_loss(
     graph: *mut weft_graph,
@@ -1554,7 +1599,7 @@ pub unsafe extern "C" fn weft_op_conv_transpose2d(
 }
 
 
-/// Largest of each window of [n, c, h, w]; NaN if any is. The first of equals has the gradient.
+/// Largest of each window of [n, c, h, w]; NaN if any is. The first of equals has the gradient, of NaNs too (PyTorch: the last NaN).
 /// `kernel`: The window, [y, x].
 /// `stride`: Its steps.
 /// `padding`: Rows and columns outside on each side, never the largest.

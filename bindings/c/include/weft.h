@@ -2013,7 +2013,7 @@ weft_status weft_encoder_free(weft_encoder *encoder);
 weft_status weft_op_neg(weft_graph *graph, weft_value x, weft_value *out, weft_error **err);
 
 /**
- * Absolute value: |x|.
+ * Absolute value: |x|; gradient 0 at 0, NaN at NaN (PyTorch: 0).
  */
 weft_status weft_op_abs(weft_graph *graph, weft_value x, weft_value *out, weft_error **err);
 
@@ -2023,9 +2023,19 @@ weft_status weft_op_abs(weft_graph *graph, weft_value x, weft_value *out, weft_e
 weft_status weft_op_exp(weft_graph *graph, weft_value x, weft_value *out, weft_error **err);
 
 /**
+ * eˣ − 1, which keeps its relative accuracy next to 0.
+ */
+weft_status weft_op_expm1(weft_graph *graph, weft_value x, weft_value *out, weft_error **err);
+
+/**
  * Natural logarithm.
  */
 weft_status weft_op_log(weft_graph *graph, weft_value x, weft_value *out, weft_error **err);
+
+/**
+ * ln(1 + x), which keeps its relative accuracy next to 0.
+ */
+weft_status weft_op_log1p(weft_graph *graph, weft_value x, weft_value *out, weft_error **err);
 
 /**
  * Square root.
@@ -2063,6 +2073,11 @@ weft_status weft_op_tanh(weft_graph *graph, weft_value x, weft_value *out, weft_
 weft_status weft_op_erf(weft_graph *graph, weft_value x, weft_value *out, weft_error **err);
 
 /**
+ * Standard normal distribution function: Φ(x) = ½·erfc(−x/√2) (PyTorch's special.ndtr).
+ */
+weft_status weft_op_ndtr(weft_graph *graph, weft_value x, weft_value *out, weft_error **err);
+
+/**
  * Largest integer not above x; gradient 0.
  */
 weft_status weft_op_floor(weft_graph *graph, weft_value x, weft_value *out, weft_error **err);
@@ -2073,7 +2088,7 @@ weft_status weft_op_floor(weft_graph *graph, weft_value x, weft_value *out, weft
 weft_status weft_op_round(weft_graph *graph, weft_value x, weft_value *out, weft_error **err);
 
 /**
- * −1, 0 or 1; gradient 0.
+ * −1, 0 or 1; NaN stays NaN (PyTorch: 0); gradient 0.
  */
 weft_status weft_op_sign(weft_graph *graph, weft_value x, weft_value *out, weft_error **err);
 
@@ -2083,7 +2098,7 @@ weft_status weft_op_sign(weft_graph *graph, weft_value x, weft_value *out, weft_
 weft_status weft_op_not(weft_graph *graph, weft_value x, weft_value *out, weft_error **err);
 
 /**
- * max(x, 0); gradient 0 at 0.
+ * max(x, 0), NaN stays NaN; gradient 0 at 0.
  */
 weft_status weft_op_relu(weft_graph *graph, weft_value x, weft_value *out, weft_error **err);
 
@@ -2129,7 +2144,7 @@ weft_status weft_op_leaky_relu(weft_graph *graph,
                                weft_error **err);
 
 /**
- * x held within min..max.
+ * x held within min..max: max where min is above it; NaN stays NaN. Gradient 0 outside and at the bounds.
  * `min`: Lower bound.
  * `max`: Upper bound.
  */
@@ -2236,7 +2251,7 @@ weft_status weft_op_select(weft_graph *graph,
                            weft_error **err);
 
 /**
- * Elements converted to another dtype: floats to integers truncate and saturate, to bool is ≠ 0.
+ * Elements converted to another dtype: floats to integers truncate and saturate, NaN to 0 (PyTorch leaves both open); integers to narrower ones keep their low bits; to bool is ≠ 0.
  * `dtype`: To which element type.
  */
 weft_status weft_op_cast(weft_graph *graph,
@@ -2599,7 +2614,7 @@ weft_status weft_op_mse_loss(weft_graph *graph,
                              weft_error **err);
 
 /**
- * Mean of |x − target|; gradient 0 where they are equal.
+ * Mean of |x − target|; gradient 0 where they are equal, NaN where one is NaN (PyTorch: 0).
  */
 weft_status weft_op_l1_loss(weft_graph *graph,
                             weft_value x,
@@ -2711,7 +2726,7 @@ weft_status weft_op_conv_transpose2d(weft_graph *graph,
                                      weft_error **err);
 
 /**
- * Largest of each window of [n, c, h, w]; NaN if any is. The first of equals has the gradient.
+ * Largest of each window of [n, c, h, w]; NaN if any is. The first of equals has the gradient, of NaNs too (PyTorch: the last NaN).
  * `kernel`: The window, [y, x].
  * `stride`: Its steps.
  * `padding`: Rows and columns outside on each side, never the largest.

@@ -21,7 +21,8 @@ fn unary(op: Unary) -> usize {
     match op {
         Unary::Neg | Unary::Abs | Unary::Not | Unary::Floor | Unary::Round | Unary::Sign => 1,
         Unary::Exp | Unary::Sigmoid | Unary::Sqrt | Unary::Rsqrt | Unary::Recip => 2,
-        Unary::Log | Unary::Sin | Unary::Cos | Unary::Tanh | Unary::Erf => 8,
+        Unary::Log | Unary::Log1p | Unary::Expm1 | Unary::Sin | Unary::Cos | Unary::Tanh | Unary::Erf => 8,
+        Unary::Ndtr => 12,
     }
 }
 

@@ -9,7 +9,7 @@ const ONE: Expr = Expr::Const(1.0);
 
 impl Expr {
     /// ∂self/∂Input(input). Piecewise functions take the convention PyTorch does: 0 for floor,
-    /// round and sign; ½ to each side where min or max meet equal values.
+    /// round and sign; ½ to each side where min or max meet equal values, 1 to each where one is NaN.
     pub fn derivative(&self, input: usize) -> Expr {
         match self {
             Expr::Input(i) if *i == input => ONE,
@@ -45,15 +45,19 @@ fn unary_derivative(op: Unary, a: &Arc<Expr>, whole: &Expr) -> Expr {
         Unary::Neg => Expr::Const(-1.0),
         Unary::Abs => x().sign(),
         Unary::Exp => y(),
+        Unary::Expm1 => x().exp(),
         Unary::Log => x().recip(),
+        Unary::Log1p => (1.0 + x()).recip(),
         Unary::Sqrt => 0.5 / y(),
-        Unary::Rsqrt => -0.5 * (y() / x()),
+        Unary::Rsqrt => -0.5 * (y() * y() * y()),
         Unary::Recip => -(y() * y()),
         Unary::Sin => x().cos(),
         Unary::Cos => -x().sin(),
-        Unary::Tanh => 1.0 - y() * y(),
+        // 1 − tanh² and σ·(1 − σ) as products, which keep their relative accuracy where they are small
+        Unary::Tanh => 4.0 * ((x() * 2.0).sigmoid() * (x() * -2.0).sigmoid()),
         Unary::Erf => (2.0 / PI.sqrt()) * (-(x() * x())).exp(),
-        Unary::Sigmoid => y() * (1.0 - y()),
+        Unary::Sigmoid => y() * (-x()).sigmoid(),
+        Unary::Ndtr => normal_density(x()),
         Unary::Floor | Unary::Round | Unary::Sign | Unary::Not => ZERO,
     }
 }
@@ -69,23 +73,42 @@ fn binary_derivative(op: Binary, a: &Arc<Expr>, b: &Arc<Expr>, da: Expr, db: Exp
         Binary::Mul => plus(times(da, y()), times(db, x())),
         Binary::Div => plus(over(da, y()), times(db, -(z() / y()))),
         Binary::Pow => {
-            // d aᵇ = b·aᵇ⁻¹ da + ln(a)·aᵇ db, where the second term is 0 at a = 0 (its limit for b > 0).
-            let base = times(da, y() * x().pow(y() - 1.0));
+            // d aᵇ = b·aᵇ⁻¹ da + ln(a)·aᵇ db, where the first factor is 0 at b = 0 (a⁰ is 1 everywhere), and the
+            // second at a = 0 ≤ b (its limit for b > 0)
+            let of_base = |factor: Expr| match **b {
+                Expr::Const(0.0) => ZERO,
+                Expr::Const(_) => factor * x().pow(y() - 1.0),
+                _ => y().equal(0.0).select(0.0, factor * x().pow(y() - 1.0)),
+            };
+            let base = if da == ZERO { ZERO } else { times(da, of_base(y())) };
             if db == ZERO {
                 return base;
             }
-            let log = x().equal(0.0).select(0.0, z() * x().log());
-            plus(base, times(db, log))
+            let limit = x().equal(0.0).binary(Binary::And, y().greater_equal(0.0));
+            plus(base, times(db, limit.select(0.0, z() * x().log())))
         }
         Binary::Min | Binary::Max => {
-            let first = if op == Binary::Min { Compare::Lt } else { Compare::Gt };
-            let tie = times(plus(da.clone(), db.clone()), Expr::Const(0.5));
-            x().equal(y()).select(tie, x().compare(first, y()).select(da, db))
+            let (first, second) = match op {
+                Binary::Min => (Compare::Lt, Compare::Gt),
+                _ => (Compare::Gt, Compare::Lt),
+            };
+            let both = plus(da.clone(), db.clone());
+            let tie = x().equal(y()).select(times(both.clone(), Expr::Const(0.5)), both);
+            x().compare(first, y()).select(da, x().compare(second, y()).select(db, tie))
         }
-        // a rem b = a − trunc(a/b)·b, so trunc(a/b) = (a − a rem b)/b
-        Binary::Rem => plus(da, times(db, -((x() - z()) / y()))),
+        // a rem b = a − trunc(a/b)·b, so trunc(a/b) = (a − a rem b)/b, where a/b is not infinite
+        Binary::Rem => {
+            let quotient = || x() / y();
+            let infinite = quotient().abs().equal(f64::INFINITY);
+            plus(da, times(db, -infinite.select(quotient(), (x() - z()) / y())))
+        }
         Binary::And | Binary::Or | Binary::Xor => ZERO,
     }
+}
+
+/// φ(x) = e^(−x²/2)/√(2π).
+fn normal_density(x: Expr) -> Expr {
+    (x.clone() * x * -0.5).exp() * (1.0 / (2.0 * PI).sqrt())
 }
 
 fn plus(a: Expr, b: Expr) -> Expr {
@@ -125,6 +148,7 @@ mod tests {
             (x() * 0.7).erf() * y().sqrt().recip() - x().abs().rsqrt(),
             x().greater(0.2).select(x().sin() * y(), x().cos()),
             -(x().log() + y().cos()).sigmoid().sqrt(),
+            (x() * y()).log1p() - (x() - y()).expm1() * (x() * 1.5 - y()).ndtr(),
         ];
         for e in cases {
             for i in 0..2 {

@@ -2,6 +2,7 @@
 
 use super::{Binary, Compare, Expr, Unary};
 use crate::tensor::DType;
+use std::f64::consts::FRAC_1_SQRT_2;
 
 /// One value, of one of the four kinds that kernels compute in.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,7 +55,8 @@ impl Scalar {
             }),
             DType::U8 => Scalar::U(match self {
                 Scalar::I(i) => i as u32 & 255,
-                _ => v as u32 & 255,
+                Scalar::U(u) => u & 255,
+                _ => u32::from(v as u8),
             }),
             DType::Bool => Scalar::B(v != 0.0),
             _ => Scalar::F(v),
@@ -139,7 +141,9 @@ fn real(op: Unary, x: f64) -> f64 {
         Unary::Neg => -x,
         Unary::Abs => x.abs(),
         Unary::Exp => x.exp(),
+        Unary::Expm1 => x.exp_m1(),
         Unary::Log => x.ln(),
+        Unary::Log1p => x.ln_1p(),
         Unary::Sqrt => x.sqrt(),
         Unary::Rsqrt => 1.0 / x.sqrt(),
         Unary::Recip => 1.0 / x,
@@ -147,6 +151,7 @@ fn real(op: Unary, x: f64) -> f64 {
         Unary::Cos => x.cos(),
         Unary::Tanh => x.tanh(),
         Unary::Erf => libm::erf(x),
+        Unary::Ndtr => 0.5 * libm::erfc(-x * FRAC_1_SQRT_2),
         Unary::Floor => x.floor(),
         Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Unary::Round => x.round_ties_even(),

@@ -23,8 +23,12 @@ pub enum Unary {
     Abs,
     /// eˣ
     Exp,
+    /// eˣ−1, with its relative accuracy at 0 too
+    Expm1,
     /// ln x
     Log,
+    /// ln(1+x), with its relative accuracy at 0 too
+    Log1p,
     /// √x
     Sqrt,
     /// 1/√x
@@ -39,6 +43,8 @@ pub enum Unary {
     Tanh,
     /// erf x = 2/√π ∫₀ˣ e^(−t²) dt
     Erf,
+    /// Φ(x) = ½·erfc(−x/√2), the standard normal distribution function, with its relative accuracy far below 0 too
+    Ndtr,
     /// the largest integer ≤ x
     Floor,
     /// 1/(1+e⁻ˣ)
@@ -208,7 +214,7 @@ macro_rules! functions {
     )* } };
 }
 functions!(
-    abs Abs, exp Exp, log Log, sqrt Sqrt, rsqrt Rsqrt, recip Recip, sin Sin, cos Cos, tanh Tanh, erf Erf,
+    abs Abs, exp Exp, expm1 Expm1, log Log, log1p Log1p, ndtr Ndtr, sqrt Sqrt, rsqrt Rsqrt, recip Recip, sin Sin, cos Cos, tanh Tanh, erf Erf,
     floor Floor, sigmoid Sigmoid, round Round, sign Sign, negated Not,
 );
 

@@ -161,7 +161,7 @@ op! {
 
 op! {
     L1Loss: "l1_loss" as l1_loss(x, target) []
-    "Mean of |x − target|; gradient 0 where they are equal."
+    "Mean of |x − target|; gradient 0 where they are equal, NaN where one is NaN (PyTorch: 0)."
     infer: alike;
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |g, node, up| {
@@ -180,14 +180,19 @@ op! {
     infer: alike;
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |g, node, up| {
-        // by x: σ(x) − target; by target: −x
+        // by x: σ(x) − target = (1 − target)·σ(x) − target·σ(−x), which does not cancel; by target: −x
         let [x, target] = [0, 1].map(|i| g.inputs_of(node)[i]);
         let share = share(g, x, up);
-        Grad::of([g.mul(g.sub(g.sigmoid(x), target), share), g.neg(g.mul(x, share))])
+        let above = g.mul(g.sub(g.scalar(1.0, DType::F32), target), g.sigmoid(x));
+        let off = g.sub(above, g.mul(target, g.sigmoid(g.neg(x))));
+        Grad::of([g.mul(off, share), g.neg(g.mul(x, share))])
     };
     lower: |_| Lowering::Decompose;
-    // max(x, 0) − x·target + ln(1 + e^−|x|) = softplus(x) − x·target
-    decompose: |g, x, _| g.mean_all(g.sub(g.softplus(x[0]), g.mul(x[0], x[1])));
+    // (max(x, 0) − x·target) + ln(1 + e^−|x|): softplus(x) − x·target would cancel where x is far on the target's side
+    decompose: |g, x, _| {
+        let tail = g.softplus(g.neg(g.abs(x[0])));
+        g.mean_all(g.add(g.sub(g.relu(x[0]), g.mul(x[0], x[1])), tail))
+    };
     samples: || {
         let mut all = pair_samples([0.0, 1.0]);
         all.push(sample([random(&[3, 5], -90.0, 90.0, 5), cycle(DType::F32, &[3, 5], &[0.0, 1.0, 1.0])], Attrs::none()));

@@ -2,8 +2,9 @@
 //! Inputs broadcast as NumPy's do.
 
 use super::emit::emit;
+use super::movement::signed;
 use super::samples::{as_dtype, cycle, kinked, random, sample};
-use crate::expr::{Binary, Compare, Context, Expr, Scalar};
+use crate::expr::{Binary, Compare, Context, Expr, Scalar, Unary};
 use crate::graph::{Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Sample, Value, refuse};
 use crate::tensor::{DType, TensorType, broadcast_shapes, contiguous_strides};
 
@@ -74,22 +75,42 @@ pub(super) fn evaluate_expr(e: &Expr, ty: TensorType, inputs: &[&Array]) -> Arra
     })
 }
 
+/// The derivatives of an expression by its inputs.
+fn derivatives(e: &Expr, inputs: usize) -> Vec<Expr> {
+    (0..inputs).map(|i| e.derivative(i)).collect()
+}
+
 /// Upstream times the partial derivative by each float input, summed back to the input's shape.
-fn chain_rule(e: &Expr, g: &Graph, node: Value, up: Value) -> Grad {
+fn chain_rule(partials: &[Expr], g: &Graph, node: Value, up: Value) -> Grad {
+    let dtype = g.ty(node).dtype;
+    if !dtype.is_float() {
+        return Grad::Of(vec![None; partials.len()]);
+    }
     let inputs = g.inputs_of(node);
-    let partial = |(i, &v): (usize, &Value)| {
-        let ty = g.ty(v);
-        if !ty.dtype.is_float() {
-            return None;
-        }
-        let full = match e.derivative(i) {
-            Expr::Const(0.0) => g.mul(up, g.scalar(0.0, ty.dtype)),
+    let partial = |(d, &v): (&Expr, &Value)| {
+        let full = match d {
+            Expr::Const(0.0) => return Some(g.broadcast(g.scalar(0.0, dtype), &signed(&g.shape(v)))),
             Expr::Const(1.0) => up,
-            d => g.mul(up, emit(g, &d, &inputs, ty.dtype)),
+            d => chain(g, d, &inputs, up),
         };
-        Some(g.sum_to(full, &ty.shape))
+        Some(g.sum_to(full, &g.shape(v)))
     };
-    Grad::Of(inputs.iter().enumerate().map(partial).collect())
+    Grad::Of(partials.iter().zip(&inputs).map(partial).collect())
+}
+
+/// `up` times a derivative. Where the derivative chooses, what it makes of `up` is chosen – an infinite one is cut off,
+/// not multiplied by 0 – and where it divides, `up` is divided, in one rounding.
+fn chain(g: &Graph, d: &Expr, inputs: &[Value], up: Value) -> Value {
+    let dtype = g.ty(up).dtype;
+    let of = |e: &Expr| emit(g, e, inputs, dtype);
+    match d {
+        Expr::Const(0.0) => g.scalar(0.0, dtype),
+        Expr::Const(1.0) => up,
+        Expr::Unary(Unary::Recip, a) => g.div(up, of(a)),
+        Expr::Binary(Binary::Div, a, b) => g.div(chain(g, a, inputs, up), of(b)),
+        Expr::Select(c, a, b) => g.select(of(c), chain(g, a, inputs, up), chain(g, b, inputs, up)),
+        d => g.mul(up, of(d)),
+    }
 }
 
 /// Samples of one input: the values in shapes of rank 0 to 5, and in f16 or i32 where taken.
@@ -144,15 +165,26 @@ fn binary_samples(takes: Takes, a: [f64; 2], b: [f64; 2]) -> Vec<Sample> {
     all
 }
 
-/// Functions of one input: name, what it takes, formula, sample values.
+/// The derivative of a formula, or the one that is given in its place: where the formula has a kink and the function has
+/// none, where the formula's derivative loses digits, or where a convention says what it is.
+macro_rules! slope {
+    ($e:expr, $slope:expr) => {
+        $slope
+    };
+    ($e:expr) => {
+        $e.derivative(0)
+    };
+}
+
+/// Functions of one input: name, what it takes, formula, sample values, and maybe the derivative.
 macro_rules! unary {
-    ($( $Name:ident: $name:literal as $method:ident ($x:ident : $takes:ident) = $e:expr, $about:literal, $values:expr; )*) => { $(
+    ($( $Name:ident: $name:literal as $method:ident ($x:ident : $takes:ident) = $e:expr, $about:literal, $values:expr $(, slope = $slope:expr)?; )*) => { $(
         op! {
             $Name: $name as $method(x) []
             $about
             infer: |c| Ok(TensorType::new(joint_dtype(c, 0, Takes::$takes)?, c.shape(0)));
             evaluate: |_, c, x| { let $x = Expr::Input(0); Ok(evaluate_expr(&$e, c.inputs[0].clone(), x)) };
-            grad: |g, node, up| { let $x = Expr::Input(0); chain_rule(&$e, g, node, up) };
+            grad: |g, node, up| { let $x = Expr::Input(0); chain_rule(&[slope!($e $(, $slope)?)], g, node, up) };
             lower: |_| { let $x = Expr::Input(0); Lowering::Pointwise($e) };
             samples: || unary_samples(Takes::$takes, &$values, Attrs::none());
         }
@@ -161,7 +193,7 @@ macro_rules! unary {
 
 /// Functions of one input and constants.
 macro_rules! unary_with {
-    ($( $Name:ident: $name:literal as $method:ident ($x:ident) [$($attr:ident = $default:literal : $meaning:literal),*] = $e:expr, $about:literal, $values:expr; )*) => { $(
+    ($( $Name:ident: $name:literal as $method:ident ($x:ident) [$($attr:ident = $default:literal : $meaning:literal),*] = $e:expr, $about:literal, $values:expr $(, slope = $slope:expr)?; )*) => { $(
         op! {
             $Name: $name as $method(x) [$($attr: Float = $meaning),*]
             $about
@@ -174,7 +206,7 @@ macro_rules! unary_with {
             grad: |g, node, up| {
                 let ($x, attrs) = (Expr::Input(0), g.attrs_of(node));
                 $( let $attr = attrs.float(stringify!($attr)); )*
-                chain_rule(&$e, g, node, up)
+                chain_rule(&[slope!($e $(, $slope)?)], g, node, up)
             };
             lower: |c| {
                 let $x = Expr::Input(0);
@@ -200,7 +232,10 @@ macro_rules! binary {
                 let ty = op.infer(c).map_err(|e| crate::error::Error::internal(e.wanted))?;
                 Ok(evaluate_expr(&Expr::Input(0).binary(Binary::$op, Expr::Input(1)), ty, x))
             };
-            grad: |g, node, up| chain_rule(&Expr::Input(0).binary(Binary::$op, Expr::Input(1)), g, node, up);
+            grad: |g, node, up| {
+                let e = Expr::Input(0).binary(Binary::$op, Expr::Input(1));
+                chain_rule(&derivatives(&e, 2), g, node, up)
+            };
             lower: |_| Lowering::Pointwise(Expr::Input(0).binary(Binary::$op, Expr::Input(1)));
             samples: || binary_samples(Takes::$takes, $a, $b);
         }
@@ -241,9 +276,12 @@ const NONZERO: [f64; 6] = [-4.0, -1.5, -0.2, 0.4, 1.0, 7.0];
 
 unary! {
     Neg: "neg" as neg(x: Numbers) = -x, "Negation: −x.", REAL;
-    Abs: "abs" as abs(x: Numbers) = x.abs(), "Absolute value: |x|.", NONZERO;
+    Abs: "abs" as abs(x: Numbers) = x.abs(), "Absolute value: |x|; gradient 0 at 0, NaN at NaN (PyTorch: 0).", NONZERO;
     Exp: "exp" as exp(x: Floats) = x.exp(), "Exponential: eˣ.", [-9.0, -1.0, -0.1, 0.2, 1.5, 3.0];
+    Expm1: "expm1" as expm1(x: Floats) = x.expm1(), "eˣ − 1, which keeps its relative accuracy next to 0.", REAL;
     Log: "log" as log(x: Floats) = x.log(), "Natural logarithm.", POSITIVE;
+    Log1p: "log1p" as log1p(x: Floats) = x.log1p(), "ln(1 + x), which keeps its relative accuracy next to 0.",
+        [0.05, -0.9, -0.3, 0.001, -0.002, 1.7, 4.0, 300.0];
     Sqrt: "sqrt" as sqrt(x: Floats) = x.sqrt(), "Square root.", POSITIVE;
     Rsqrt: "rsqrt" as rsqrt(x: Floats) = x.rsqrt(), "Reciprocal square root: 1/√x.", POSITIVE;
     Recip: "recip" as recip(x: Floats) = x.recip(), "Reciprocal: 1/x.", NONZERO;
@@ -251,40 +289,48 @@ unary! {
     Cos: "cos" as cos(x: Floats) = x.cos(), "Cosine of radians.", WIDE;
     Tanh: "tanh" as tanh(x: Floats) = x.tanh(), "Hyperbolic tangent.", REAL;
     Erf: "erf" as erf(x: Floats) = x.erf(), "Error function.", REAL;
+    Ndtr: "ndtr" as ndtr(x: Floats) = x.ndtr(),
+        "Standard normal distribution function: Φ(x) = ½·erfc(−x/√2) (PyTorch's special.ndtr).", REAL;
     Floor: "floor" as floor(x: Floats) = x.floor(), "Largest integer not above x; gradient 0.", BETWEEN;
     Round: "round" as round(x: Floats) = x.round(), "Nearest integer, ties to even; gradient 0.", BETWEEN;
-    Sign: "sign" as sign(x: Floats) = x.sign(), "−1, 0 or 1; gradient 0.", NONZERO;
+    Sign: "sign" as sign(x: Floats) = x.sign(), "−1, 0 or 1; NaN stays NaN (PyTorch: 0); gradient 0.", NONZERO;
     Not: "not" as not(x: Bits) = x.negated(), "Logical not of bools, bitwise of integers.", [0.0, 1.0, 1.0];
-    Relu: "relu" as relu(x: Floats) = x.clone().greater(0.0).select(x, 0.0), "max(x, 0); gradient 0 at 0.", NONZERO;
+    Relu: "relu" as relu(x: Floats) = x.max(0.0), "max(x, 0), NaN stays NaN; gradient 0 at 0.", NONZERO,
+        slope = x.less_equal(0.0).select(0.0, 1.0);
     Sigmoid: "sigmoid" as sigmoid(x: Floats) = x.sigmoid(), "1/(1+e⁻ˣ).", WIDE;
-    Silu: "silu" as silu(x: Floats) = x.clone() * x.sigmoid(), "x·sigmoid(x).", REAL;
-    // x/2·(1+erf(x/√2)): Hendrycks & Gimpel 2016, arXiv:1606.08415
-    Gelu: "gelu" as gelu(x: Floats) = x.clone() * 0.5 * (1.0 + (x * std::f64::consts::FRAC_1_SQRT_2).erf()),
-        "GELU with the error function: x·Φ(x).", REAL;
-    GeluTanh: "gelu_tanh" as gelu_tanh(x: Floats) = gelu_tanh(x), "GELU by its tanh approximation.", REAL;
-    // max(x,0) + ln(1+e^−|x|) does not overflow
-    Softplus: "softplus" as softplus(x: Floats) = softplus(x), "ln(1+eˣ).", WIDE;
+    Silu: "silu" as silu(x: Floats) = x.clone() * x.sigmoid(), "x·sigmoid(x).", REAL,
+        slope = x.clone().sigmoid() * (1.0 + x.clone() * (1.0 - x.sigmoid()));
+    // x/2·(1+erf(x/√2)) = x·Φ(x): Hendrycks & Gimpel 2016, arXiv:1606.08415
+    Gelu: "gelu" as gelu(x: Floats) = x.clone() * x.ndtr(), "GELU with the error function: x·Φ(x).", REAL;
+    GeluTanh: "gelu_tanh" as gelu_tanh(x: Floats) = x.clone() * gelu_gate(x).sigmoid(),
+        "GELU by its tanh approximation.", REAL, slope = gelu_tanh_slope(x);
+    // max(x,0) + ln(1+e^−|x|) does not overflow, and keeps its digits far below 0
+    Softplus: "softplus" as softplus(x: Floats) = x.clone().max(0.0) + (-x.abs()).exp().log1p(), "ln(1+eˣ).", WIDE,
+        slope = x.sigmoid();
 }
 
-/// x/2·(1+tanh(u)) = x·sigmoid(2u), which does not cancel for x far below 0.
-fn gelu_tanh(x: Expr) -> Expr {
-    let cubic = x.clone() * (1.0 + x.clone() * x.clone() * 0.044715);
-    x * (cubic * (8.0 / std::f64::consts::PI).sqrt()).sigmoid()
+/// 2u of x/2·(1+tanh(u)) = x·sigmoid(2u), which does not cancel for x far below 0.
+fn gelu_gate(x: Expr) -> Expr {
+    x.clone() * (1.0 + x.clone() * x * 0.044715) * (8.0 / std::f64::consts::PI).sqrt()
 }
 
-fn softplus(x: Expr) -> Expr {
-    let tail = (1.0 + (-x.clone().abs()).exp()).log();
-    x.clone().greater(0.0).select(x, 0.0) + tail
+/// s + x·s·(1−s)·(2u)′ with s = sigmoid(2u). From |x| = 16 on s·(1−s) is 0, and (2u)′ must not be infinite.
+fn gelu_tanh_slope(x: Expr) -> Expr {
+    let gate = || gelu_gate(x.clone()).sigmoid();
+    let near = x.clone().max(-16.0).min(16.0);
+    let steepness = (1.0 + near.clone() * near * (3.0 * 0.044715)) * (8.0 / std::f64::consts::PI).sqrt();
+    gate() + x.clone() * (gate() * (1.0 - gate())) * steepness
 }
 
 unary_with! {
     Elu: "elu" as elu(x) [alpha = 0.8: "Value far below 0, negated."] =
-        x.clone().greater(0.0).select(x.clone(), (x.min(0.0).exp() - 1.0) * alpha),
-        "x above 0, alpha·(eˣ−1) below.", NONZERO;
+        x.clone().less_equal(0.0).select(x.clone().expm1() * alpha, x),
+        "x above 0, alpha·(eˣ−1) below.", NONZERO, slope = x.clone().greater(0.0).select(1.0, x.exp() * alpha);
     LeakyRelu: "leaky_relu" as leaky_relu(x) [slope = 0.2: "Slope below 0."] =
         x.clone().greater(0.0).select(x.clone(), x * slope), "x above 0, slope·x below.", NONZERO;
     Clamp: "clamp" as clamp(x) [min = -0.6: "Lower bound.", max = 1.1: "Upper bound."] =
-        x.clone().less(min).select(min, x.clone().greater(max).select(max, x)), "x held within min..max.", REAL;
+        x.max(min).min(max), "x held within min..max: max where min is above it; NaN stays NaN. Gradient 0 outside and at the bounds.", REAL,
+        slope = x.clone().greater(min).binary(Binary::And, x.less(max)).select(1.0, 0.0);
 }
 
 binary! {
@@ -350,7 +396,7 @@ op! {
 
 op! {
     Cast: "cast" as cast(x) [dtype: DType = "To which element type."]
-    "Elements converted to another dtype: floats to integers truncate and saturate, to bool is ≠ 0."
+    "Elements converted to another dtype: floats to integers truncate and saturate, NaN to 0 (PyTorch leaves both open); integers to narrower ones keep their low bits; to bool is ≠ 0."
     infer: |c| {
         let to = c.attrs.dtype("dtype");
         if to.is_block() || c.inputs[0].dtype.is_block() {
@@ -454,7 +500,9 @@ pub(super) const FAMILY: &[&dyn Op] = &[
     &Neg,
     &Abs,
     &Exp,
+    &Expm1,
     &Log,
+    &Log1p,
     &Sqrt,
     &Rsqrt,
     &Recip,
@@ -462,6 +510,7 @@ pub(super) const FAMILY: &[&dyn Op] = &[
     &Cos,
     &Tanh,
     &Erf,
+    &Ndtr,
     &Floor,
     &Round,
     &Sign,

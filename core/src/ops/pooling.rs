@@ -118,7 +118,7 @@ op! {
         stride: Ints = "Its steps.",
         padding: Ints = "Rows and columns outside on each side, never the largest.",
     ]
-    "Largest of each window of [n, c, h, w]; NaN if any is. The first of equals has the gradient."
+    "Largest of each window of [n, c, h, w]; NaN if any is. The first of equals has the gradient, of NaNs too (PyTorch: the last NaN)."
     infer: |c| pooled(&image(c)?.shape, &pool_form(c)?);
     evaluate: |op, c, x| {
         let form = form_of(c)?;

@@ -162,7 +162,8 @@ fn extreme(row: &[f64], better: fn(f64, f64) -> bool) -> f64 {
     row.iter().copied().reduce(|a, b| if a.is_nan() || better(a, b) { a } else { b }).unwrap_or(f64::NAN)
 }
 
-/// Gradient of max and min: to the elements that are the extreme, in equal shares (PyTorch's amax).
+/// Gradient of max and min: to the elements that are the extreme, in equal shares; NaN to all where none is, for the extreme
+/// is NaN (PyTorch's amax).
 fn extreme_grad(g: &Graph, node: Value, up: Value) -> Grad {
     let (x, dtype) = (g.inputs_of(node)[0], g.ty(node).dtype);
     let (axes, kept) = kept_axes(g, node);
@@ -170,7 +171,9 @@ fn extreme_grad(g: &Graph, node: Value, up: Value) -> Grad {
     let chosen = g.eq(x, g.reshape(node, &kept));
     let winners = g.sum(g.cast(chosen, dtype), &axes, true);
     let share = g.div(g.reshape(up, &kept), winners);
-    Grad::of([g.select(chosen, share, g.scalar(0.0, dtype))])
+    // 0 / 0 where nothing equals a NaN
+    let rest = g.div(g.scalar(0.0, dtype), winners);
+    Grad::of([g.select(chosen, share, rest)])
 }
 
 fn extreme_samples() -> Vec<Sample> {

@@ -82,7 +82,9 @@ pub(super) fn extract(
     roots: &[usize],
 ) -> (Choice, f64) {
     let mut before = alone.clone();
-    for &(class, row) in there {
+    let mut met = HashSet::new();
+    // the first of a class's nodes: it reads earlier ones alone, so that what was there is never a circle
+    for &(class, row) in there.iter().filter(|(class, _)| met.insert(*class)) {
         let at = classes.candidates[class].iter().position(|c| c.row == Some(row));
         // a class that needs no work needs none
         if classes.candidates[class].iter().all(|c| c.row.is_some()) && at.is_some() {

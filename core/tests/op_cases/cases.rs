@@ -1,5 +1,6 @@
 //! Reads recorded cases, and says what each means in our operations.
 
+use half::f16;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value as Json};
 use std::path::Path;
@@ -10,8 +11,8 @@ use weft::tensor::{DType, TensorType};
 /// One recorded case.
 pub struct Case {
     pub name: String,
-    op: String,
-    attrs: Map<String, Json>,
+    pub op: String,
+    pub attrs: Map<String, Json>,
     pub inputs: Vec<Array>,
     pub outputs: Vec<Array>,
     pub upstream: Vec<Array>,
@@ -54,8 +55,10 @@ fn array(tensors: &SafeTensors<'_>, name: &str) -> Array {
     }
     let (dtype, data) = match t.dtype() {
         Dtype::F32 => (DType::F32, each(bytes, |b| f64::from(f32::from_le_bytes(b)))),
+        Dtype::F16 => (DType::F16, each(bytes, |b| f16::from_le_bytes(b).to_f64())),
         Dtype::F64 => (DType::F32, each(bytes, f64::from_le_bytes)),
         Dtype::I32 => (DType::I32, each(bytes, |b| f64::from(i32::from_le_bytes(b)))),
+        Dtype::U32 => (DType::U32, each(bytes, |b| f64::from(u32::from_le_bytes(b)))),
         Dtype::I64 => (DType::I64, each(bytes, |b| i64::from_le_bytes(b) as f64)),
         Dtype::U8 => (DType::U8, each(bytes, |b: [u8; 1]| f64::from(b[0]))),
         Dtype::BOOL => (DType::Bool, each(bytes, |b: [u8; 1]| f64::from(b[0]))),
@@ -137,7 +140,7 @@ fn attribute(spec: &AttrSpec, case: &Case) -> Result<Attr, String> {
         AttrKind::Ints => Attr::Ints(ints(given).ok_or_else(wrong)?),
         AttrKind::Float if given.is_null() && spec.name == "alpha" => Attr::Float(1.0),
         AttrKind::Float => Attr::Float(given.as_f64().ok_or_else(wrong)?),
-        AttrKind::DType => return Err(wrong()),
+        AttrKind::DType => Attr::DType(given.as_str().and_then(DType::from_name).ok_or_else(wrong)?),
     })
 }
 

@@ -6,17 +6,31 @@ var<storage, read> b4: array<f32>;
 var<storage, read_write> b5: array<f32>;
 var<storage, read> b6: array<vec4<f32>>;
 var<storage, read_write> b7: array<vec4<f32>>;
-fn erf_of(x: f32) -> f32 {
-    let a = abs(x);
-    let z = x * x;
-    if (a < 0.5f) {
-        return 1.12837917f * x * (1.0f + z * (-0.333333333f + z * (0.1f + z * (-0.0238095238f
-            + z * (0.00462962963f - z * 0.000757575758f)))));
-    }
-    let t = 1.0f / (1.0f + 0.3275911f * a);
-    let p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
-    let e = 1.0f - p * exp(-z);
-    return select(e, -e, x < 0.0f);
+fn bits(b: u32) -> f32 { return bitcast<f32>(b); }
+fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
+fn exp_of(x: f32) -> f32 {
+    if (is_nan(x)) { return x; }
+    let t = clamp(x, -104.0f, 89.0f);
+    let n = round(t * 1.44269504f);
+    let r = (t - n * 0.693359375f) + n * 2.12194440e-4f;
+    let p = 1.0f + r * (1.0f + r * (0.5f + r * (0.166666667f + r * (0.0416666667f
+        + r * (0.00833333333f + r * (0.00138888889f + r * 0.000198412698f))))));
+    let i = i32(n);
+    let h = i / 2;
+    return p * bits(bitcast<u32>((h + 127) << 23u)) * bits(bitcast<u32>((i - h + 127) << 23u));
+}
+fn ndtr_of(x: f32) -> f32 {
+    if (is_nan(x)) { return x; }
+    let a = min(abs(x), 14.5f);
+    let square = a * a;
+    let high = bits(bitcast<u32>(a) & 0xfffff000u);
+    let low = a - high;
+    let lost = ((high * high - square) + 2.0f * high * low) + low * low;
+    let density = exp_of(-0.5f * square) * (1.0f - 0.5f * lost);
+    let p = 0.6714501f + a * (0.5885854f + a * (0.2460656f + a * (0.054566015f + a * 0.0055277264f)));
+    let q = 1.3429002f + a * (2.2486506f + a * (1.6148384f + a * (0.6304498f + a * (0.13678537f + a * 0.013855794f))));
+    let tail = density * (p / q);
+    return select(tail, 1.0f - tail, x > 0.0f);
 }
 fn load_a(z: u32, row: u32, k: u32) -> f32 {
 let z0 = z;
@@ -45,15 +59,9 @@ let x0 = b4[a0];
 let r0 = v;
 let r1 = x0;
 let r2 = r0 + r1;
-let r3 = 0.5f;
+let r3 = ndtr_of(r2);
 let r4 = r2 * r3;
-let r5 = 0.70710677f;
-let r6 = r2 * r5;
-let r7 = erf_of(r6);
-let r8 = 1.0f;
-let r9 = r8 + r7;
-let r10 = r4 * r9;
-b5[at] = r10;
+b5[at] = r4;
 }
 fn finished4(outer: u32, col: u32, at: u32, v: vec4<f32>) {
 let e0 = outer;
@@ -64,57 +72,33 @@ var y: vec4<f32>;
 let r0 = v.x;
 let r1 = x0.x;
 let r2 = r0 + r1;
-let r3 = 0.5f;
+let r3 = ndtr_of(r2);
 let r4 = r2 * r3;
-let r5 = 0.70710677f;
-let r6 = r2 * r5;
-let r7 = erf_of(r6);
-let r8 = 1.0f;
-let r9 = r8 + r7;
-let r10 = r4 * r9;
-y.x = r10;
+y.x = r4;
 }
 {
 let r0 = v.y;
 let r1 = x0.y;
 let r2 = r0 + r1;
-let r3 = 0.5f;
+let r3 = ndtr_of(r2);
 let r4 = r2 * r3;
-let r5 = 0.70710677f;
-let r6 = r2 * r5;
-let r7 = erf_of(r6);
-let r8 = 1.0f;
-let r9 = r8 + r7;
-let r10 = r4 * r9;
-y.y = r10;
+y.y = r4;
 }
 {
 let r0 = v.z;
 let r1 = x0.z;
 let r2 = r0 + r1;
-let r3 = 0.5f;
+let r3 = ndtr_of(r2);
 let r4 = r2 * r3;
-let r5 = 0.70710677f;
-let r6 = r2 * r5;
-let r7 = erf_of(r6);
-let r8 = 1.0f;
-let r9 = r8 + r7;
-let r10 = r4 * r9;
-y.z = r10;
+y.z = r4;
 }
 {
 let r0 = v.w;
 let r1 = x0.w;
 let r2 = r0 + r1;
-let r3 = 0.5f;
+let r3 = ndtr_of(r2);
 let r4 = r2 * r3;
-let r5 = 0.70710677f;
-let r6 = r2 * r5;
-let r7 = erf_of(r6);
-let r8 = 1.0f;
-let r9 = r8 + r7;
-let r10 = r4 * r9;
-y.w = r10;
+y.w = r4;
 }
 b7[(at) >> 2u] = y;
 }

@@ -34,7 +34,8 @@ coded! {
     "a kind of register" Kind { F = 0, I = 1, U = 2, B = 3 }
     "a function" Unary {
         Neg = 0, Abs = 1, Exp = 2, Log = 3, Sqrt = 4, Rsqrt = 5, Recip = 6, Sin = 7, Cos = 8, Tanh = 9, Erf = 10,
-        Floor = 11, Sigmoid = 12, Round = 13, Sign = 14, Not = 15,
+        Floor = 11, Sigmoid = 12, Round = 13, Sign = 14, Not = 15, Log1p = 16, Expm1 = 17,
+        Ndtr = 18,
     }
     "an operation" Binary {
         Add = 0, Sub = 1, Mul = 2, Div = 3, Pow = 4, Min = 5, Max = 6, Rem = 7, And = 8, Or = 9, Xor = 10,

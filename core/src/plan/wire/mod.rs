@@ -18,7 +18,7 @@ pub(crate) use read::{Damage, Reader};
 pub(crate) use write::Writer;
 
 /// Number of the format; grows with every change.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// Where the bytes of constants begin.
 pub const ALIGN: usize = 64;

@@ -158,3 +158,37 @@ fn values_on_the_way_are_shown_and_the_first_nan_is_named() {
         assert!((values(&taps, "root")[1] - 2f64.ln()).abs() < 1e-6);
     }
 }
+
+/// A broken model shows: what activations, bounds and extremes make of a NaN is NaN.
+#[test]
+fn a_nan_does_not_hide_behind_an_activation() {
+    let folder = Folder::new();
+    let nan = folder.tensors(
+        "i.safetensors",
+        [("x", Tensor::from_vec([1, 4], vec![1f32, f32::NAN, -4.0, 8.0]).unwrap())],
+    );
+    let out = folder.at("o.safetensors");
+    let one = "const w: f32[4, 2] = [1, 1, 1, 1, 1, 1, 1, 1]\nh = matmul(x, w, transpose_a=false, transpose_b=false)\n";
+    for (text, named) in [
+        (format!("{one}hidden = relu(h)\noutput y = hidden\n"), "h"),
+        ("hidden = relu(x)\noutput y = hidden\n".into(), "hidden"),
+        ("hidden = clamp(x, min=-1, max=1)\noutput y = hidden\n".into(), "hidden"),
+        ("hidden = reduce_max(x, axes=[1], keepdim=false)\noutput y = hidden\n".into(), "hidden"),
+    ] {
+        let graph = folder.file("g.weft", &format!("weft 1\ninput x: f32[1, 4]\n{text}"));
+        for device in ["cpu", "gpu"] {
+            let args =
+                ["run", &graph, "--inputs", &nan, "--outputs", &out, "--device", device, "--check-finite"];
+            let ran = weft(&args);
+            let wanted = format!("the first NaN or infinity is in \"{named}\"");
+            assert!(
+                ran.status == 0 && ran.out.contains(&wanted),
+                "{wanted} on {device}: {}{}",
+                ran.out,
+                ran.err
+            );
+            let found = weft::load::safetensors(&out).unwrap();
+            assert!(values(&found, "y").iter().any(|v| v.is_nan()), "{text} on {device}");
+        }
+    }
+}

@@ -240,6 +240,7 @@ impl Nodes {
         Ok(match dtype {
             DType::F16 => self.map(Map::Unary(UnaryOp::RoundF16), &[v], Kind::F),
             DType::BF16 => self.map(Map::Unary(UnaryOp::RoundBf16), &[v], Kind::F),
+            DType::U8 if self.kind(a) == Kind::F => self.bits(IntBinaryOp::Min, v, 255),
             DType::U8 => self.bits(IntBinaryOp::And, v, 255),
             _ => v,
         })
@@ -278,8 +279,10 @@ impl Nodes {
                 }
             };
         }
-        let op =
-            same!(Neg, Abs, Exp, Log, Sqrt, Rsqrt, Recip, Sin, Cos, Tanh, Erf, Floor, Sigmoid, Round, Sign);
+        let op = same!(
+            Neg, Abs, Exp, Expm1, Log, Log1p, Ndtr, Sqrt, Rsqrt, Recip, Sin, Cos, Tanh, Erf, Floor, Sigmoid,
+            Round, Sign
+        );
         self.map(Map::Unary(op), &[a], Kind::F)
     }
 

@@ -99,7 +99,12 @@ impl Program {
         let (mut nodes, places) = lower(draft.tape, &roots, draft.load, &mut cursors)?;
         let place = |reg: Reg| places[reg].unwrap_or(0);
         let dtype = draft.out.dtype.unwrap_or(DType::F32);
-        let result = nodes.convert(Kind::of(dtype), place(draft.result));
+        let value = place(draft.result);
+        // a float saturates; what is whole keeps its low bits, which is what storing does
+        let result = match (dtype, nodes.kind(value)) {
+            (DType::U8, Kind::F) => nodes.cast(dtype, value)?,
+            _ => nodes.convert(Kind::of(dtype), value),
+        };
         cursors.extend(draft.also.iter().map(|r| r.1.clone()));
         cursors.push(draft.out.clone());
         let rank = draft.domain.len();

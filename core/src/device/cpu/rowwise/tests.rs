@@ -172,13 +172,13 @@ impl Maker<'_> {
         match self.noise.below(12) {
             0..3 => {
                 use Unary::{
-                    Abs, Cos, Erf, Exp, Floor, Log, Neg, Not, Recip, Round, Rsqrt, Sigmoid, Sign, Sin, Sqrt,
-                    Tanh,
+                    Abs, Cos, Erf, Exp, Expm1, Floor, Log, Log1p, Ndtr, Neg, Not, Recip, Round, Rsqrt,
+                    Sigmoid, Sign, Sin, Sqrt, Tanh,
                 };
                 let op = match kind {
                     Kind::F => self.noise.pick(&[
-                        Neg, Abs, Exp, Log, Sqrt, Rsqrt, Recip, Sin, Cos, Tanh, Erf, Floor, Sigmoid, Round,
-                        Sign, Not,
+                        Neg, Abs, Exp, Expm1, Log, Log1p, Ndtr, Sqrt, Rsqrt, Recip, Sin, Cos, Tanh, Erf,
+                        Floor, Sigmoid, Round, Sign, Not,
                     ]),
                     Kind::I | Kind::U => self.noise.pick(&[Neg, Abs, Not]),
                     Kind::B => Not,

@@ -44,8 +44,14 @@ pub enum UnaryOp {
     Abs,
     /// eˣ, 1 ulp.
     Exp,
+    /// eˣ-1, 2 ulp, relative at 0 too.
+    Expm1,
     /// ln x, 1 ulp; -∞ at 0, NaN below.
     Log,
+    /// ln(1+x), 2.5 ulp, relative at 0 too; -∞ at -1, NaN below.
+    Log1p,
+    /// Φ(x), the standard normal distribution function, 3 ulp, relative far below 0 too.
+    Ndtr,
     /// √x, correctly rounded.
     Sqrt,
     /// 1/√x, two roundings.
@@ -203,7 +209,8 @@ pub unsafe fn unary(isa: Isa, op: UnaryOp, dst: *mut f32, a: *const f32, n: usiz
     }
     // SAFETY: the caller's promise.
     unsafe {
-        run!(Neg => real::Neg, Abs => real::Abs, Exp => real::Exp, Log => real::Log, Sqrt => real::Sqrt,
+        run!(Neg => real::Neg, Abs => real::Abs, Exp => real::Exp, Expm1 => real::Expm1, Log => real::Log,
+            Log1p => real::Log1p, Ndtr => real::Ndtr, Sqrt => real::Sqrt,
             Rsqrt => real::Rsqrt, Recip => real::Recip, Sin => double::Sin, Cos => double::Cos, Tanh => real::Tanh,
             Erf => real::Erf, Floor => real::Floor, Sigmoid => real::Sigmoid, Round => real::Round,
             Sign => real::Sign, RoundF16 => real::RoundF16, RoundBf16 => real::RoundBf16)

@@ -20,13 +20,16 @@ pub trait Number: Copy + Default + PartialOrd + Send + Sync + 'static {
     /// The larger; NaN if either is, as PyTorch.
     #[inline(always)]
     fn greatest(self, b: Self) -> Self {
-        if (self > b) | self.is_nan() { self } else { b }
+        // x86's max gives the second operand where either is NaN: `beyond` is right but where `self` alone is
+        let beyond = if self > b { self } else { b };
+        if self.is_nan() { self } else { beyond }
     }
 
     /// The smaller; NaN if either is, as PyTorch.
     #[inline(always)]
     fn least(self, b: Self) -> Self {
-        if (self < b) | self.is_nan() { self } else { b }
+        let beyond = if self < b { self } else { b };
+        if self.is_nan() { self } else { beyond }
     }
 }
 

@@ -50,6 +50,18 @@ fn erf(x: f64) -> f64 {
     y.copysign(x)
 }
 
+/// Φ by erfc's continued fraction (A&S 7.1.14) from 3 on, by erf before.
+fn ndtr(x: f64) -> f64 {
+    let a = x.abs() * std::f64::consts::FRAC_1_SQRT_2;
+    let half_tail = if a < 3.0 {
+        0.5 * (1.0 - erf(a))
+    } else {
+        let fraction = (1..60).rev().fold(a, |f, k| a + f64::from(k) / 2.0 / f);
+        0.5 * (-a * a).exp() / std::f64::consts::PI.sqrt() / fraction
+    };
+    if x > 0.0 { 1.0 - half_tail } else { half_tail }
+}
+
 /// Every `step`-th f32 of either sign with `lo ≤ |x| ≤ hi`: all magnitudes alike.
 fn sweep(lo: f32, hi: f32, step: usize) -> Vec<f32> {
     let positive = (lo.to_bits()..=hi.to_bits()).step_by(step).map(f32::from_bits);
@@ -61,8 +73,13 @@ fn sweep(lo: f32, hi: f32, step: usize) -> Vec<f32> {
 #[test]
 fn functions_stay_within_their_ulps_over_the_whole_range() {
     type Row = (UnaryOp, fn(f64) -> f64, f32, f32, f64);
-    let rows: [Row; 14] = [
+    let rows: [Row; 19] = [
         (UnaryOp::Exp, f64::exp, 1e-30, 110.0, 1.1),
+        (UnaryOp::Expm1, f64::exp_m1, 1e-38, 110.0, 2.0),
+        (UnaryOp::Log1p, f64::ln_1p, 1e-38, f32::MAX, 2.5),
+        (UnaryOp::Log1p, f64::ln_1p, 0.1, 1.0, 2.5),
+        (UnaryOp::Ndtr, ndtr, 1e-30, 15.0, 3.0),
+        (UnaryOp::Ndtr, ndtr, 0.1, 15.0, 3.0),
         (UnaryOp::Log, f64::ln, 1e-45, f32::MAX, 1.1),
         (UnaryOp::Log, f64::ln, 0.5, 2.0, 1.1),
         (UnaryOp::Tanh, f64::tanh, 1e-38, 20.0, 2.5),
@@ -108,7 +125,7 @@ fn sine_keeps_its_relative_accuracy_next_to_multiples_of_half_pi() {
 
 #[test]
 fn special_values_are_exact() {
-    use UnaryOp::{Cos, Erf, Exp, Log, Recip, Rsqrt, Sigmoid, Sign, Sin, Sqrt, Tanh};
+    use UnaryOp::{Cos, Erf, Exp, Expm1, Log, Log1p, Ndtr, Recip, Rsqrt, Sigmoid, Sign, Sin, Sqrt, Tanh};
     let (inf, nan) = (f32::INFINITY, f32::NAN);
     let rows = [
         (Exp, -inf, 0.0),
@@ -123,6 +140,16 @@ fn special_values_are_exact() {
         (Log, -inf, nan),
         (Log, inf, inf),
         (Log, 1.0, 0.0),
+        (Expm1, -0.0, -0.0),
+        (Expm1, -inf, -1.0),
+        (Expm1, inf, inf),
+        (Log1p, -0.0, -0.0),
+        (Log1p, -1.0, -inf),
+        (Log1p, -1.5, nan),
+        (Log1p, inf, inf),
+        (Ndtr, 0.0, 0.5),
+        (Ndtr, -inf, 0.0),
+        (Ndtr, inf, 1.0),
         (Tanh, inf, 1.0),
         (Tanh, -inf, -1.0),
         (Tanh, 12.0, 1.0),
@@ -153,9 +180,24 @@ fn special_values_are_exact() {
             let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
             assert!(same, "{op:?} {x} on {isa:?}: {got}, want {want}");
         }
-        for op in
-            [Exp, Log, Tanh, Erf, Sigmoid, Sin, Cos, Sqrt, Rsqrt, Recip, Sign, UnaryOp::Floor, UnaryOp::Round]
-        {
+        for op in [
+            Exp,
+            Expm1,
+            Log,
+            Log1p,
+            Ndtr,
+            Tanh,
+            Erf,
+            Sigmoid,
+            Sin,
+            Cos,
+            Sqrt,
+            Rsqrt,
+            Recip,
+            Sign,
+            UnaryOp::Floor,
+            UnaryOp::Round,
+        ] {
             for x in [nan, -nan, f32::from_bits(0x7f80_0001), f32::from_bits(0xffff_ffff)] {
                 assert!(apply(isa, op, &[x])[0].is_nan(), "{op:?} of NaN {:#x} on {isa:?}", x.to_bits());
             }

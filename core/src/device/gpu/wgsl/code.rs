@@ -76,11 +76,17 @@ fn value(source: &mut Source<'_>, tape: &Tape, instr: &Instr, kind: Kind, names:
         Instr::Const(bits) => literal(source, *bits, kind),
         Instr::Index(strides) => (names.index)(strides),
         Instr::Unary(op, a) => unary(source, *op, tape.kind(*a), *a),
-        Instr::Binary(op, a, b) => binary(source, *op, kind, &format!("r{a}"), &format!("r{b}")),
-        Instr::Compare(op, a, b) => compare(*op, tape.kind(*a), *a, *b),
+        Instr::Binary(op, a, b) => match known(source, tape, *op, *a, *b) {
+            Some(value) => value,
+            None => binary(source, *op, kind, &format!("r{a}"), &format!("r{b}")),
+        },
+        Instr::Compare(op, a, b) => compare(source, *op, tape.kind(*a), *a, *b),
         Instr::Select(c, a, b) => match tape.kind(*c) {
             Kind::B => format!("select(r{b}, r{a}, r{c})"),
-            Kind::F => format!("select(r{a}, r{b}, r{c} == 0.0f)"),
+            Kind::F => {
+                source.helper("is_set");
+                format!("select(r{b}, r{a}, is_set(r{c}))")
+            }
             Kind::I => format!("select(r{b}, r{a}, r{c} != 0i)"),
             Kind::U => format!("select(r{b}, r{a}, r{c} != 0u)"),
         },
@@ -109,12 +115,15 @@ fn unary(source: &mut Source<'_>, op: Unary, kind: Kind, a: Reg) -> String {
         (Unary::Abs, Kind::U) | (Unary::Neg | Unary::Abs, Kind::B) => format!("r{a}"),
         (Unary::Abs, _) => format!("abs(r{a})"),
         (Unary::Not, Kind::B) => format!("!r{a}"),
-        (Unary::Not, Kind::F) => format!("select(0.0f, 1.0f, r{a} == 0.0f)"),
+        (Unary::Not, Kind::F) => format!("select(1.0f, 0.0f, {})", call(source, "is_set")),
         (Unary::Not, _) => format!("~r{a}"),
         (Unary::Sign, Kind::F) => call(source, "sign_of"),
         (Unary::Sign, Kind::I) => format!("sign(r{a})"),
         (Unary::Exp, _) => call(source, "exp_of"),
-        (Unary::Log, _) => format!("log(r{a})"),
+        (Unary::Expm1, _) => call(source, "expm1_of"),
+        (Unary::Log, _) => call(source, "log_of"),
+        (Unary::Log1p, _) => call(source, "log1p_of"),
+        (Unary::Ndtr, _) => call(source, "ndtr_of"),
         (Unary::Sqrt, _) => format!("sqrt(r{a})"),
         (Unary::Rsqrt, _) => format!("inverseSqrt(r{a})"),
         (Unary::Recip, _) => format!("1.0f / r{a}"),
@@ -129,6 +138,35 @@ fn unary(source: &mut Source<'_>, op: Unary, kind: Kind, a: Reg) -> String {
     }
 }
 
+/// Products with a literal 0, quotients of one, and powers with small whole exponents as the processor makes them, by multiplication.
+fn known(source: &mut Source<'_>, tape: &Tape, op: Binary, a: Reg, b: Reg) -> Option<String> {
+    let literal = |r: Reg| match tape.code[r] {
+        (Instr::Const(bits), Kind::F) => Some(f32::from_bits(bits)),
+        _ => None,
+    };
+    match op {
+        Binary::Mul => {
+            let x = if literal(b) == Some(0.0) { a } else { b };
+            (literal(a) == Some(0.0) || literal(b) == Some(0.0)).then(|| {
+                source.helper("zero_times");
+                format!("zero_times(r{x})")
+            })
+        }
+        Binary::Div if literal(a) == Some(0.0) => {
+            source.helper("zero_over");
+            Some(format!("zero_over(r{b})"))
+        }
+        Binary::Pow => match literal(b)? {
+            1.0 => Some(format!("r{a}")),
+            2.0 => Some(format!("r{a} * r{a}")),
+            3.0 => Some(format!("r{a} * r{a} * r{a}")),
+            -1.0 => Some(format!("1.0f / r{a}")),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// Two values of one kind joined.
 pub fn binary(source: &mut Source<'_>, op: Binary, kind: Kind, a: &str, b: &str) -> String {
     let mut call = |name: &'static str| {
@@ -139,9 +177,15 @@ pub fn binary(source: &mut Source<'_>, op: Binary, kind: Kind, a: &str, b: &str)
         (Binary::And | Binary::Mul | Binary::Min, Kind::B) => format!("{a} && {b}"),
         (Binary::Xor | Binary::Sub, Kind::B) => format!("{a} != {b}"),
         (_, Kind::B) => format!("{a} || {b}"),
-        (Binary::And, Kind::F) => format!("select(0.0f, 1.0f, {a} != 0.0f && {b} != 0.0f)"),
-        (Binary::Or, Kind::F) => format!("select(0.0f, 1.0f, {a} != 0.0f || {b} != 0.0f)"),
-        (Binary::Xor, Kind::F) => format!("select(0.0f, 1.0f, ({a} != 0.0f) != ({b} != 0.0f))"),
+        (Binary::And | Binary::Or | Binary::Xor, Kind::F) => {
+            let sign = match op {
+                Binary::And => "&&",
+                Binary::Or => "||",
+                _ => "!=",
+            };
+            source.helper("is_set");
+            format!("select(0.0f, 1.0f, is_set({a}) {sign} is_set({b}))")
+        }
         (Binary::Add, Kind::I) => format!("bitcast<i32>(bitcast<u32>({a}) + bitcast<u32>({b}))"),
         (Binary::Sub, Kind::I) => format!("bitcast<i32>(bitcast<u32>({a}) - bitcast<u32>({b}))"),
         (Binary::Mul, Kind::I) => format!("bitcast<i32>(bitcast<u32>({a}) * bitcast<u32>({b}))"),
@@ -151,7 +195,7 @@ pub fn binary(source: &mut Source<'_>, op: Binary, kind: Kind, a: &str, b: &str)
         (Binary::Div, Kind::F) => format!("{a} / {b}"),
         (Binary::Div, Kind::I) => call("div_i"),
         (Binary::Div, Kind::U) => call("div_u"),
-        (Binary::Rem, Kind::F) => format!("{a} % {b}"),
+        (Binary::Rem, Kind::F) => call("rem_f"),
         (Binary::Rem, Kind::I) => call("rem_i"),
         (Binary::Rem, Kind::U) => call("rem_u"),
         (Binary::Pow, Kind::F) => call("pow_of"),
@@ -175,7 +219,20 @@ pub fn binary(source: &mut Source<'_>, op: Binary, kind: Kind, a: &str, b: &str)
     }
 }
 
-fn compare(op: Compare, kind: Kind, a: Reg, b: Reg) -> String {
+fn compare(source: &mut Source<'_>, op: Compare, kind: Kind, a: Reg, b: Reg) -> String {
+    if kind == Kind::F {
+        // by bits where a NaN is involved: drivers may assume that there are none
+        let (name, a, b) = match op {
+            Compare::Lt => ("less", a, b),
+            Compare::Le => ("less_equal", a, b),
+            Compare::Gt => ("less", b, a),
+            Compare::Ge => ("less_equal", b, a),
+            Compare::Eq | Compare::Ne => ("equal", a, b),
+        };
+        source.helper(name);
+        let not = if op == Compare::Ne { "!" } else { "" };
+        return format!("{not}{name}(r{a}, r{b})");
+    }
     let sign = match op {
         Compare::Lt => "<",
         Compare::Le => "<=",
@@ -185,8 +242,6 @@ fn compare(op: Compare, kind: Kind, a: Reg, b: Reg) -> String {
         Compare::Ne => "!=",
     };
     match kind {
-        // naga's != is false where either is NaN
-        Kind::F if op == Compare::Ne => format!("!(r{a} == r{b})"),
         Kind::B => format!("u32(r{a}) {sign} u32(r{b})"),
         _ => format!("r{a} {sign} r{b}"),
     }
@@ -213,11 +268,11 @@ pub fn cast(source: &mut Source<'_>, dtype: DType, from: Kind, a: &str) -> Strin
         (DType::U32, Kind::I) => format!("bitcast<u32>({a})"),
         (DType::U32, Kind::B) => format!("u32({a})"),
         (DType::U32, Kind::U) => a.to_string(),
-        (DType::U8, Kind::F) => format!("{} & 255u", call("uint_of", a)),
+        (DType::U8, Kind::F) => format!("min({}, 255u)", call("uint_of", a)),
         (DType::U8, Kind::I) => format!("bitcast<u32>({a}) & 255u"),
         (DType::U8, Kind::B) => format!("u32({a})"),
         (DType::U8, Kind::U) => format!("{a} & 255u"),
-        (DType::Bool, Kind::F) => format!("!({a} == 0.0f)"),
+        (DType::Bool, Kind::F) => call("is_set", a),
         (DType::Bool, Kind::I) => format!("{a} != 0i"),
         (DType::Bool, Kind::U) => format!("{a} != 0u"),
         (DType::Bool, Kind::B) => a.to_string(),

@@ -72,6 +72,19 @@ helpers! {
     if (is_nan(a)) { return a; }
     return select(select(a, b, b > a), b, is_nan(b));
 }"
+// 0·x where the zero is a literal: drivers fold it to 0, of infinities and NaN too
+"zero_times" ["bits"] "fn zero_times(x: f32) -> f32 {
+    return bits(select(0u, 0x7fc00000u, (bitcast<u32>(x) & 0x7fffffffu) >= 0x7f800000u));
+}"
+// 0/x, the same
+"zero_over" ["bits"] "fn zero_over(x: f32) -> f32 {
+    let b = bitcast<u32>(x) & 0x7fffffffu;
+    return bits(select(0u, 0x7fc00000u, b == 0u || b > 0x7f800000u));
+}"
+"less" ["is_nan"] "fn less(a: f32, b: f32) -> bool { return a < b && !is_nan(a) && !is_nan(b); }"
+"less_equal" ["is_nan"] "fn less_equal(a: f32, b: f32) -> bool { return a <= b && !is_nan(a) && !is_nan(b); }"
+"equal" ["is_nan"] "fn equal(a: f32, b: f32) -> bool { return a == b && !is_nan(a) && !is_nan(b); }"
+"is_set" [] "fn is_set(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) != 0u; }"
 "sign_of" ["is_nan"] "fn sign_of(x: f32) -> f32 {
     return select(select(0.0f, 1.0f, x > 0.0f) - select(0.0f, 1.0f, x < 0.0f), x, is_nan(x));
 }"
@@ -88,6 +101,58 @@ helpers! {
     let h = i / 2;
     return p * bits(bitcast<u32>((h + 127) << 23u)) * bits(bitcast<u32>((i - h + 127) << 23u));
 }"
+// eˣ − 1 = 2·(2ⁿ⁻¹·(eʳ − 1) + (2ⁿ⁻¹ − ½)), eʳ − 1 by its series; where n is 0 the second term is too
+"expm1_of" ["bits", "is_nan"] "fn expm1_of(x: f32) -> f32 {
+    if (is_nan(x)) { return x; }
+    let t = clamp(x, -18.0f, 89.0f);
+    let n = round(t * 1.44269504f);
+    let r = (t - n * 0.693359375f) + n * 2.12194440e-4f;
+    let p = r + r * r * (0.5f + r * (0.166666667f + r * (0.0416666667f
+        + r * (0.00833333333f + r * (0.00138888889f + r * 0.000198412698f)))));
+    let half = bits(bitcast<u32>((i32(n) + 126) << 23u));
+    let y = 2.0f * (half * p + (half - 0.5f));
+    return select(y, x, abs(x) < 1e-7f);
+}"
+// e·ln 2 + ln(1 + f) for f in [√½ − 1, √2 − 1): the polynomial of the processor's kernel (device/cpu/vmath/real.rs)
+"join_log" [] "fn join_log(e: f32, f: f32) -> f32 {
+    let z = f * f;
+    let p = 0.3333333f + f * (-0.2500082f + f * (0.20001227f + f * (-0.16623357f + f * (0.14201757f
+        + f * (-0.1316018f + f * (0.12761576f - f * 0.07634501f))))));
+    return e * 0.693359375f + (f + (f * z * p - e * 2.12194440e-4f - 0.5f * z));
+}"
+// x = 2ᵉ·(1 + f) by the bits; a subnormal's bits are its multiple of 2⁻¹⁴⁹
+"log_of" ["bits", "is_nan", "join_log"] "fn log_of(x: f32) -> f32 {
+    let b = bitcast<u32>(x);
+    if (is_nan(x) || b == 0x7f800000u) { return x; }
+    if ((b & 0x7fffffffu) == 0u) { return bits(0xff800000u); }
+    if (b >= 0x80000000u) { return bits(0x7fc00000u); }
+    let tiny = b < 0x00800000u;
+    let m = select(b, bitcast<u32>(f32(b)), tiny);
+    let e = bitcast<i32>(m - 0x3f3504f3u) >> 23u;
+    let f = bits(m - (bitcast<u32>(e) << 23u)) - 1.0f;
+    return join_log(f32(select(e, e - 149, tiny)), f);
+}"
+// where 1 + x lies in [√½, √2), x itself stands for f
+"log1p_of" ["log_of", "join_log"] "fn log1p_of(x: f32) -> f32 {
+    let u = 1.0f + x;
+    if (abs(x) < 1e-7f) { return x; }
+    if (u >= 0.70710678f && u < 1.41421356f) { return join_log(0.0f, x); }
+    return log_of(u);
+}"
+// Φ(x): e^(−x²/2)·R(|x|) below 0, 1 − that above, as in the processor's kernel; the low part of x² by Dekker's product
+"ndtr_of" ["bits", "is_nan", "exp_of"] "fn ndtr_of(x: f32) -> f32 {
+    if (is_nan(x)) { return x; }
+    let a = min(abs(x), 14.5f);
+    let square = a * a;
+    let high = bits(bitcast<u32>(a) & 0xfffff000u);
+    let low = a - high;
+    let lost = ((high * high - square) + 2.0f * high * low) + low * low;
+    let density = exp_of(-0.5f * square) * (1.0f - 0.5f * lost);
+    let p = 0.6714501f + a * (0.5885854f + a * (0.2460656f + a * (0.054566015f + a * 0.0055277264f)));
+    let q = 1.3429002f + a * (2.2486506f + a * (1.6148384f + a * (0.6304498f + a * (0.13678537f + a * 0.013855794f))));
+    let tail = density * (p / q);
+    return select(tail, 1.0f - tail, x > 0.0f);
+}"
 // where eˣ is one term of a sum near 1, or small, the driver's own exp is good enough
 "sigmoid" [] "fn sigmoid(x: f32) -> f32 { return 1.0f / (1.0f + exp(-x)); }"
 // its series below a quarter, so that small results keep their digits
@@ -100,17 +165,14 @@ helpers! {
     let t = 1.0f - 2.0f / (exp(2.0f * a) + 1.0f);
     return select(t, -t, x < 0.0f);
 }"
-// Abramowitz and Stegun 1964, 7.1.26 (error 1.5e-7); its series below a half
-"erf_of" [] "fn erf_of(x: f32) -> f32 {
-    let a = abs(x);
-    let z = x * x;
-    if (a < 0.5f) {
-        return 1.12837917f * x * (1.0f + z * (-0.333333333f + z * (0.1f + z * (-0.0238095238f
-            + z * (0.00462962963f - z * 0.000757575758f)))));
-    }
-    let t = 1.0f / (1.0f + 0.3275911f * a);
-    let p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
-    let e = 1.0f - p * exp(-z);
+// x·P(x²)/Q(x²) as in the processor's kernel; 1 from 3.92 on
+"erf_of" ["is_nan"] "fn erf_of(x: f32) -> f32 {
+    if (is_nan(x)) { return x; }
+    let a = min(abs(x), 3.925f);
+    let z = a * a;
+    let p = 1.6627085f + z * (0.28084853f + z * (0.07775773f + z * (0.0055590617f + z * (4.197295e-4f + z * 3.0148915e-6f))));
+    let q = 1.4735371f + z * (0.7400737f + z * (0.16825312f + z * (0.022078436f + z * (0.0017150051f + z * 5.606485e-5f))));
+    let e = select(min(a * p / q, 1.0f), 1.0f, a > 3.92f);
     return select(e, -e, x < 0.0f);
 }"
 // quarter turns taken off in three parts, then the polynomials of Moshier's Cephes library (sinf, cosf)
@@ -127,14 +189,19 @@ helpers! {
 }"
 "sin_of" ["quarter", "sine", "int_of"] "fn sin_of(x: f32) -> f32 { let q = quarter(x); return sine(q.x, int_of(q.y)); }"
 "cos_of" ["quarter", "sine", "int_of"] "fn cos_of(x: f32) -> f32 { let q = quarter(x); return sine(q.x, int_of(q.y) + 1); }"
-"pow_of" ["is_nan", "bits"] "fn pow_of(a: f32, b: f32) -> f32 {
-    if (b == 0.0f || a == 1.0f) { return 1.0f; }
-    if (is_nan(a) || is_nan(b)) { return a + b; }
+"pow_of" ["is_nan", "bits", "exp_of", "log_of"] "fn pow_of(a: f32, b: f32) -> f32 {
+    if ((bitcast<u32>(b) & 0x7fffffffu) == 0u || bitcast<u32>(a) == 0x3f800000u) { return 1.0f; }
+    if (is_nan(a) || is_nan(b)) { return bits(0x7fc00000u); }
+    if (bitcast<u32>(a) == 0xbf800000u && (bitcast<u32>(b) & 0x7fffffffu) == 0x7f800000u) { return 1.0f; }
     let whole = floor(b) == b;
     let odd = whole && abs(b) < 16777216.0f && (i32(clamp(b, -16777216.0f, 16777216.0f)) & 1) != 0;
     if (a == 0.0f) { return select(0.0f, bits(select(0x7f800000u, bitcast<u32>(a) | 0x7f800000u, odd)), b < 0.0f); }
+    if ((bitcast<u32>(a) & 0x7fffffffu) == 0x7f800000u) {
+        let m = bits(select(0u, 0x7f800000u, b > 0.0f));
+        return select(m, -m, a < 0.0f && odd);
+    }
     if (a < 0.0f && !whole && abs(b) < 16777216.0f) { return bits(0x7fc00000u); }
-    let m = exp2(b * log2(abs(a)));
+    let m = exp_of(b * log_of(abs(a)));
     return select(m, -m, a < 0.0f && odd);
 }"
 "int_of" ["is_nan"] "fn int_of(x: f32) -> i32 {
@@ -147,6 +214,30 @@ helpers! {
     if (is_nan(x) || x <= 0.0f) { return 0u; }
     if (x >= 4294967296.0f) { return 0xffffffffu; }
     return u32(x);
+}"
+// the remainder of mantissas, eight bits of the quotient at a time: exact, as C's fmod
+"rem_f" ["is_nan", "bits"] "fn rem_f(x: f32, y: f32) -> f32 {
+    let a = bitcast<u32>(x) & 0x7fffffffu;
+    let b = bitcast<u32>(y) & 0x7fffffffu;
+    if (a >= 0x7f800000u || b > 0x7f800000u || b == 0u) { return bits(0x7fc00000u); }
+    if (a < b) { return x; }
+    let ea = max(a >> 23u, 1u);
+    let eb = max(b >> 23u, 1u);
+    var r = (a & 0x7fffffu) | select(0u, 0x800000u, (a >> 23u) != 0u);
+    let m = (b & 0x7fffffu) | select(0u, 0x800000u, (b >> 23u) != 0u);
+    var left = ea - eb;
+    r = r % m;
+    for (var i = 0; i < 32; i++) {
+        if (left == 0u || r == 0u) { break; }
+        let step = min(left, 8u);
+        r = (r << step) % m;
+        left -= step;
+    }
+    // r·2^(eb − 150): r is below 2²⁴, the scale in two factors, for it may lie below the normal numbers
+    let high = bits(max(eb / 2u, 1u) << 23u);
+    let low = bits((eb - max(eb / 2u, 1u) + 104u) << 23u);
+    let v = f32(r) * low * high;
+    return select(v, -v, (bitcast<u32>(x) & 0x80000000u) != 0u);
 }"
 "div_i" [] "fn div_i(a: i32, b: i32) -> i32 {
     if (b == 0) { return 0; }

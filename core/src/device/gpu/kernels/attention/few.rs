@@ -92,7 +92,9 @@ pub(super) fn forward(p: &Problem) -> Kernel {
         for n in turns {
             let w = format!("weights[j{n}]");
             let own = format!("row_of + {}u < {}u", n * parts, p.s);
-            values += &format!("value += select(v{n} * {w}, vec4<f32>(0.0f), {w} == 0.0f || !({own}));\n");
+            values += &format!(
+                "value += select(v{n} * {w}, vec4<f32>(0.0f), bitcast<u32>({w}) == 0u || !({own}));\n"
+            );
         }
         values += "}\n";
     }
