@@ -6,7 +6,7 @@ use weft::graph::{Array, Graph, Value};
 use weft::tensor::{DType, TensorType};
 
 fn array(dtype: DType, shape: &[usize], data: &[f64]) -> Array {
-    Array { ty: TensorType::new(dtype, shape), data: data.to_vec() }
+    Array::new(TensorType::new(dtype, shape), data.to_vec())
 }
 
 /// The result of `build` on the arrays, and its gradient by the first under an upstream of 2.5.
@@ -116,28 +116,34 @@ fn a_product_with_zeros_has_the_product_of_the_others_as_its_gradient() {
 }
 
 #[test]
-fn a_label_outside_the_classes_gives_nan_in_its_row_alone() {
-    let logits = array(DType::F32, &[3, 2], &[1.0, 0.0, 2.0, 2.0, -1.0, 1.0]);
-    for (wrong, dtype) in [(2.0, DType::I32), (-1.0, DType::I32), (2.0, DType::I64), (7.0, DType::U32)] {
-        let labels = array(dtype, &[3], &[0.0, wrong, 1.0]);
-        let (loss, grad) = evaluate(&[logits.clone(), labels], |g, x| g.cross_entropy(x[0], x[1], -100, 0.1));
-        assert!(loss[0].is_nan(), "label {wrong} as {dtype}");
-        assert_eq!(
-            grad.iter().map(|v| v.is_nan()).collect::<Vec<_>>(),
-            [false, false, true, true, false, false]
-        );
+fn a_label_outside_the_classes_is_an_error() {
+    let logits = Array::new(TensorType::f32([3, 2]), vec![1.0, 0.0, 2.0, 2.0, -1.0, 1.0]);
+    for (wrong, dtype) in [(2, DType::I32), (-1, DType::I32), (4294967297, DType::I64), (7, DType::U32)] {
+        let g = Graph::new();
+        let x = g.input("x", DType::F32, [3, 2]);
+        let labels = g.input("labels", dtype, [3]);
+        g.set_loss(g.name(g.cross_entropy(x, labels, -100, 0.1), "ce"));
+        let labels = Array::from_whole(TensorType::new(dtype, [3]), vec![0, wrong, 1]);
+        let given = BTreeMap::from([("x".to_string(), logits.clone()), ("labels".to_string(), labels)]);
+        let e = weft::reference::run(&g, &given).expect_err("a wrong label");
+        let wanted =
+            weft::error::Error::IndexOutOfRange { node: "ce".into(), index: wrong, position: 1, limit: 2 };
+        assert_eq!(e, wanted);
     }
 }
 
 #[test]
-fn ignored_labels_do_not_count_and_if_none_counts_the_loss_is_nan() {
+fn ignored_labels_do_not_count_and_if_none_counts_the_loss_is_nan_and_its_gradient_0() {
     let ce = |g: &Graph, x: &[Value]| g.cross_entropy(x[0], x[1], -100, 0.0);
     let logits = array(DType::F32, &[2, 2], &[0.0, 0.0, f64::INFINITY, 3.0]);
     let (loss, grad) = evaluate(&[logits.clone(), array(DType::I32, &[2], &[1.0, -100.0])], ce);
     assert!((loss[0] - 2f64.ln()).abs() < 1e-12, "an infinite logit under an ignored label: {loss:?}");
-    assert_eq!(grad[..2], [1.25, -1.25]);
-    let (loss, _) = evaluate(&[logits, array(DType::I32, &[2], &[-100.0, -100.0])], ce);
-    assert!(loss[0].is_nan());
+    assert_eq!(grad, [1.25, -1.25, 0.0, 0.0]);
+    for labels in [DType::I32, DType::I64] {
+        let (loss, grad) = evaluate(&[logits.clone(), array(labels, &[2], &[-100.0, -100.0])], ce);
+        assert!(loss[0].is_nan());
+        assert_eq!(grad, [0.0; 4]);
+    }
 }
 
 #[test]

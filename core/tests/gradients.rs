@@ -35,7 +35,7 @@ fn around(op: &'static dyn Op, sample: &Sample) -> Option<(Graph, Given)> {
             any = true;
             let data = array.data.iter().map(|v| v / BEFORE).collect();
             let parameter = g.parameter(&name, ty.shape.clone());
-            given.insert(name, Array { ty, data });
+            given.insert(name, Array::new(ty, data));
             g.mul(parameter, g.scalar(BEFORE, DType::F32))
         })
         .collect();

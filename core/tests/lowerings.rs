@@ -54,7 +54,7 @@ fn each(shape: &[usize], mut f: impl FnMut(&[usize], usize) -> f64) -> Vec<f64> 
 
 /// An expression's value at an index of the domain, inputs broadcast to it.
 fn value(e: &Expr, x: &[&Array], index: &[usize], flat: usize, reduced: &[Scalar]) -> Scalar {
-    let inputs: Vec<Scalar> = x.iter().map(|a| Scalar::of(a.ty.dtype, a.at_broadcast(index))).collect();
+    let inputs: Vec<Scalar> = x.iter().map(|a| a.element_at_broadcast(index)).collect();
     e.evaluate(&Context { inputs: &inputs, reduced, coords: index, flat })
 }
 
@@ -120,7 +120,7 @@ fn rowwise(form: &RowwiseForm, ty: &TensorType, x: &[&Array]) -> Vec<f64> {
         for_each_index(&row_shape, |row| indices.push(row.to_vec()));
         return rows.iter().zip(indices).map(output).map(|v| v.cast(ty.dtype).number()).collect();
     }
-    let numbers = Array { data: (0..rows.len()).map(|i| i as f64).collect(), ty: TensorType::f32(row_shape) };
+    let numbers = Array::new(TensorType::f32(row_shape), (0..rows.len()).map(|i| i as f64).collect());
     each(&form.domain, |index, flat| {
         let row = &rows[numbers.at_broadcast(index) as usize];
         value(&form.output, x, index, flat, row).cast(ty.dtype).number()

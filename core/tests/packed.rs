@@ -221,7 +221,7 @@ fn packed_weights_give_the_logits_of_the_model() {
         let arrays = weights(&plain);
         let mut given = arrays.clone();
         let ty = TensorType::new(DType::U32, [1, seq]);
-        given.insert("ids".into(), Array { ty, data: ids.iter().map(|&v| f64::from(v)).collect() });
+        given.insert("ids".into(), Array::new(ty, ids.iter().map(|&v| f64::from(v)).collect()));
         let wanted = reference::run(&plain, &given).unwrap()["logits"].data.clone();
         let tensors: Weights = arrays.iter().map(|(n, a)| (n.clone(), a.to_tensor().unwrap())).collect();
         for t in devices::all() {

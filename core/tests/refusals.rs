@@ -84,7 +84,7 @@ fn an_index_outside_names_its_node_place_and_limit() {
         let table = g.input("table", DType::F32, [5, 2]);
         let which = g.input("which", dtype, [2, 2]);
         g.output("y", g.name(g.embedding(table, which), "words"));
-        let indices = Array { ty: TensorType::new(dtype, [2, 2]), data: vec![0.0, 4.0, index, 1.0] };
+        let indices = Array::new(TensorType::new(dtype, [2, 2]), vec![0.0, 4.0, index, 1.0]);
         let table = Array::full(TensorType::f32([5, 2]), 1.0);
         let given = BTreeMap::from([("table".to_string(), table), ("which".to_string(), indices)]);
         let wanted =

@@ -62,8 +62,7 @@ fn whole(q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
     let [q2, k2, v2] = ["q", "k", "v"].map(|n| g.input(n, DType::F32, shape));
     let two = g.scalar(2.0, DType::F32);
     g.output("seen", g.attention(q2, g.mul(k2, two), g.mul(v2, two), None, true, 0, 0.5));
-    let array =
-        |x: &[f32]| Array { ty: TensorType::f32(shape), data: x.iter().map(|&v| f64::from(v)).collect() };
+    let array = |x: &[f32]| Array::new(TensorType::f32(shape), x.iter().map(|&v| f64::from(v)).collect());
     let given = [("q", q), ("k", k), ("v", v)].map(|(n, x)| (n.to_string(), array(x)));
     reference::run(&g, &BTreeMap::from(given)).unwrap()["seen"].data.clone()
 }
@@ -309,7 +308,7 @@ fn the_reference_takes_a_state_as_an_input_that_is_zeros_unless_given() {
     g.set_state(s, g.neg(s));
     g.output("y", g.add(s, g.scalar(1.0, DType::F32)));
     assert_eq!(reference::run(&g, &BTreeMap::new()).unwrap()["y"].data, [1.0, 1.0]);
-    let given = Array { ty: TensorType::f32([2]), data: vec![3.0, 4.0] };
+    let given = Array::new(TensorType::f32([2]), vec![3.0, 4.0]);
     let given = BTreeMap::from([("s".to_string(), given)]);
     assert_eq!(reference::run(&g, &given).unwrap()["y"].data, [4.0, 5.0]);
 }

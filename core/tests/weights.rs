@@ -228,7 +228,7 @@ fn frozen_f16_weights_that_are_packed_train_what_is_above_them() {
     // what f16 holds, f32 holds: the same numbers
     let widened: Arrays = given
         .iter()
-        .map(|(n, v)| (n.clone(), Array { ty: TensorType::f32(v.ty.shape.clone()), data: v.data.clone() }))
+        .map(|(n, v)| (n.clone(), Array::new(TensorType::f32(v.ty.shape.clone()), v.data.clone())))
         .collect();
     for t in devices::all() {
         let after = |g: &Graph, given: &Arrays| {

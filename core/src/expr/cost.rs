@@ -1,6 +1,7 @@
 //! What an expression costs, roughly: whether to compute a value again is cheaper than to store it.
 
 use super::{Binary, Expr, Unary};
+use crate::tensor::DType;
 
 impl Expr {
     /// Its operations, in additions.
@@ -11,6 +12,8 @@ impl Expr {
             Expr::Binary(op, a, b) => a.cost() + b.cost() + binary(*op),
             Expr::Compare(_, a, b) => a.cost() + b.cost() + 1,
             Expr::Select(c, a, b) => c.cost() + a.cost() + b.cost() + 1,
+            // two words, from whatever it is
+            Expr::Cast(DType::I64, a) => a.cost() + 20,
             Expr::Cast(_, a) => a.cost() + 1,
             Expr::Random { counter, index, .. } => counter.cost() + index.cost() + 40,
         }

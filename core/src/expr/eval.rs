@@ -4,13 +4,15 @@ use super::{Binary, Compare, Expr, Unary};
 use crate::tensor::DType;
 use std::f64::consts::FRAC_1_SQRT_2;
 
-/// One value, of one of the four kinds that kernels compute in.
+/// One value, of one of the four kinds that kernels compute in, or an i64, which they have as two words.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar {
     /// f32, f16, bf16: held in f64.
     F(f64),
-    /// i32 (and i64's low 32 bits).
+    /// i32.
     I(i32),
+    /// i64.
+    L(i64),
     /// u32, u8.
     U(u32),
     /// bool.
@@ -22,18 +24,19 @@ impl Scalar {
     pub fn of(dtype: DType, v: f64) -> Scalar {
         match dtype {
             DType::I32 => Scalar::I(v as i32),
-            DType::I64 => Scalar::I(v as i64 as i32),
+            DType::I64 => Scalar::L(v as i64),
             DType::U32 | DType::U8 => Scalar::U(v as u32),
             DType::Bool => Scalar::B(v != 0.0),
             _ => Scalar::F(v),
         }
     }
 
-    /// As a number.
+    /// As a number; an i64 beyond 2⁵³ is rounded.
     pub fn number(self) -> f64 {
         match self {
             Scalar::F(v) => v,
             Scalar::I(v) => v as f64,
+            Scalar::L(v) => v as f64,
             Scalar::U(v) => v as f64,
             Scalar::B(v) => f64::from(v),
         }
@@ -41,11 +44,15 @@ impl Scalar {
 
     /// Converted with the rounding that storing in that dtype does; f32 stays in f64.
     pub fn cast(self, dtype: DType) -> Scalar {
+        if let Scalar::L(v) = self {
+            return Scalar::narrowed(v, dtype);
+        }
         let v = self.number();
         match dtype {
             DType::F16 => Scalar::F(half::f16::from_f64(v).to_f64()),
             DType::BF16 => Scalar::F(half::bf16::from_f64(v).to_f64()),
-            DType::I32 | DType::I64 => Scalar::I(match self {
+            DType::I64 => Scalar::L(v as i64),
+            DType::I32 => Scalar::I(match self {
                 Scalar::U(u) => u as i32,
                 _ => v as i32,
             }),
@@ -54,12 +61,25 @@ impl Scalar {
                 _ => v as u32,
             }),
             DType::U8 => Scalar::U(match self {
+                Scalar::F(v) => u32::from(v as u8),
                 Scalar::I(i) => i as u32 & 255,
                 Scalar::U(u) => u & 255,
                 _ => u32::from(v as u8),
             }),
             DType::Bool => Scalar::B(v != 0.0),
             _ => Scalar::F(v),
+        }
+    }
+
+    /// An i64 converted: integers keep the low bits, floats are rounded to f32 once (and from there to their own).
+    fn narrowed(v: i64, dtype: DType) -> Scalar {
+        match dtype {
+            DType::I64 => Scalar::L(v),
+            DType::I32 => Scalar::I(v as i32),
+            DType::U32 => Scalar::U(v as u32),
+            DType::U8 => Scalar::U(v as u32 & 255),
+            DType::Bool => Scalar::B(v != 0),
+            _ => Scalar::F(f64::from(v as f32)).cast(dtype),
         }
     }
 }
@@ -93,7 +113,10 @@ impl Expr {
             }
             Expr::Compare(op, a, b) => {
                 let (a, b) = meet(a, a.evaluate(at), b, b.evaluate(at));
-                Scalar::B(compare(*op, a.number(), b.number()))
+                Scalar::B(match (a, b) {
+                    (Scalar::L(a), Scalar::L(b)) => compare(*op, a, b),
+                    _ => compare(*op, a.number(), b.number()),
+                })
             }
             Expr::Select(c, a, b) => {
                 let (x, y) = meet(a, a.evaluate(at), b, b.evaluate(at));
@@ -112,6 +135,7 @@ impl Expr {
 fn meet(a: &Expr, x: Scalar, b: &Expr, y: Scalar) -> (Scalar, Scalar) {
     let like = |other: Scalar, v: Scalar| match other {
         Scalar::I(_) => Scalar::I(v.number() as i32),
+        Scalar::L(_) => Scalar::L(v.number() as i64),
         Scalar::U(_) => Scalar::U(v.number() as u32),
         Scalar::B(_) => Scalar::B(v.number() != 0.0),
         Scalar::F(_) => v,
@@ -218,7 +242,7 @@ fn real_binary(op: Binary, a: f64, b: f64) -> f64 {
     }
 }
 
-fn compare(op: Compare, a: f64, b: f64) -> bool {
+fn compare<T: PartialOrd>(op: Compare, a: T, b: T) -> bool {
     match op {
         Compare::Lt => a < b,
         Compare::Le => a <= b,

@@ -6,9 +6,11 @@ mod cost;
 mod diff;
 mod eval;
 mod tape;
+mod words;
 
 pub use eval::{Context, Scalar, philox_word, uniform};
 pub use tape::{Bindings, Instr, Kind, Reg, Tape};
+pub use words::Words;
 
 use crate::tensor::DType;
 use std::ops;

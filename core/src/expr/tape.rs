@@ -1,7 +1,7 @@
 //! An expression flattened to straight-line code over typed registers, equal parts computed once:
 //! what kernels run or print. One tape holds all of a fused group.
 
-use super::{Binary, Compare, Expr, Unary};
+use super::{Binary, Compare, Expr, Unary, Words};
 use crate::tensor::DType;
 use std::collections::HashMap;
 
@@ -19,11 +19,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind a dtype computes in.
+    /// The kind a dtype computes in; of i64 that of its [`Words`].
     pub fn of(dtype: DType) -> Kind {
         match dtype {
-            DType::I32 | DType::I64 => Kind::I,
-            DType::U32 | DType::U8 => Kind::U,
+            DType::I32 => Kind::I,
+            DType::U32 | DType::U8 | DType::I64 => Kind::U,
             DType::Bool => Kind::B,
             _ => Kind::F,
         }
@@ -83,8 +83,8 @@ pub struct Tape {
 
 /// What the free names of an expression stand for while it is flattened.
 pub struct Bindings<'a> {
-    /// Registers of the inputs.
-    pub inputs: &'a [Reg],
+    /// Where the inputs are.
+    pub inputs: &'a [Words],
     /// Reduction numbers on the tape, and their kinds, of the expression's `Reduced`.
     pub reduced: &'a [(usize, Kind)],
     /// Strides over the domain that give each coordinate of the expression's own domain.
@@ -138,46 +138,48 @@ impl Tape {
         self.push(Instr::Const(bits), kind)
     }
 
-    /// Appends an expression and returns the register of its value.
-    pub fn add(&mut self, e: &Expr, with: &Bindings<'_>) -> Reg {
-        match e {
-            Expr::Input(i) => with.inputs[*i],
+    /// Appends an expression and returns where its value is; `None` for one that computes with i64, which can only be
+    /// compared, chosen and converted.
+    pub fn add(&mut self, e: &Expr, with: &Bindings<'_>) -> Option<Words> {
+        let reg = match e {
+            Expr::Input(i) => return Some(with.inputs[*i]),
             Expr::Reduced(i) => self.push(Instr::Reduced(with.reduced[*i].0), with.reduced[*i].1),
             Expr::Const(v) => self.literal(*v, Kind::F),
             Expr::Coord(axis) => self.push(Instr::Index(with.coords[*axis].clone()), Kind::U),
             Expr::Flat => self.push(Instr::Index(with.flat.to_vec()), Kind::U),
             Expr::Unary(op, a) => {
-                let a = self.add(a, with);
+                let a = self.add(a, with)?.one()?;
                 let kind = self.kind(a);
                 self.push(Instr::Unary(*op, a), kind)
             }
             Expr::Binary(op, a, b) => {
-                let (a, b) = self.pair(a, b, with);
+                let (a, b) = self.pair(a, b, with)?;
+                let (a, b) = (a.one()?, b.one()?);
                 let kind = self.kind(a);
                 self.push(Instr::Binary(*op, a, b), kind)
             }
             Expr::Compare(op, a, b) => {
-                let (a, b) = self.pair(a, b, with);
-                self.push(Instr::Compare(*op, a, b), Kind::B)
+                let (a, b) = self.pair(a, b, with)?;
+                self.compared(*op, a, b)?
             }
             Expr::Select(c, a, b) => {
-                let c = self.add(c, with);
-                let (a, b) = self.pair(a, b, with);
-                let kind = self.kind(a);
-                self.push(Instr::Select(c, a, b), kind)
+                let c = self.add(c, with)?.one()?;
+                let (a, b) = self.pair(a, b, with)?;
+                return self.chosen(c, a, b);
             }
             Expr::Cast(dtype, a) => {
-                let a = self.add(a, with);
-                self.cast(*dtype, a)
+                let a = self.add(a, with)?;
+                return Some(self.convert(*dtype, a));
             }
             Expr::Random { seed, counter, index } => {
-                let (c, i) = (self.add(counter, with), self.add(index, with));
+                let (c, i) = (self.add(counter, with)?.one()?, self.add(index, with)?.one()?);
                 self.push(Instr::Random(*seed, c, i), Kind::F)
             }
-        }
+        };
+        Some(Words::One(reg))
     }
 
-    /// Converts a register to a dtype; nothing where that changes nothing.
+    /// Converts a register to a dtype, not i64 ([`convert`](Tape::convert)); nothing where that changes nothing.
     pub fn cast(&mut self, dtype: DType, a: Reg) -> Reg {
         let (from, to) = (self.kind(a), Kind::of(dtype));
         let rounds = matches!(dtype, DType::F16 | DType::BF16 | DType::U8);
@@ -185,19 +187,25 @@ impl Tape {
     }
 
     /// Two operands of one kind; a literal takes the kind of the other.
-    fn pair(&mut self, a: &Expr, b: &Expr, with: &Bindings<'_>) -> (Reg, Reg) {
+    fn pair(&mut self, a: &Expr, b: &Expr, with: &Bindings<'_>) -> Option<(Words, Words)> {
         match (a, b) {
             (Expr::Const(v), b) if !matches!(b, Expr::Const(_)) => {
-                let b = self.add(b, with);
-                let kind = self.kind(b);
-                (self.literal(*v, kind), b)
+                let b = self.add(b, with)?;
+                Some((self.literal_like(*v, b), b))
             }
             (a, Expr::Const(v)) => {
-                let a = self.add(a, with);
-                let kind = self.kind(a);
-                (a, self.literal(*v, kind))
+                let a = self.add(a, with)?;
+                Some((a, self.literal_like(*v, a)))
             }
-            (a, b) => (self.add(a, with), self.add(b, with)),
+            (a, b) => Some((self.add(a, with)?, self.add(b, with)?)),
+        }
+    }
+
+    /// A literal of the kind of another value.
+    fn literal_like(&mut self, v: f64, other: Words) -> Words {
+        match other {
+            Words::One(reg) => Words::One(self.literal(v, self.kind(reg))),
+            Words::Two(..) => self.wide_literal(v as i64),
         }
     }
 }
@@ -211,7 +219,7 @@ mod tests {
         let e = Expr::Input(0).exp() * (1.0 + Expr::Input(0).exp());
         let mut tape = Tape::default();
         let x = tape.push(Instr::Load(0), Kind::F);
-        tape.add(&e, &Bindings { inputs: &[x], reduced: &[], coords: &[], flat: &[] });
+        tape.add(&e, &Bindings { inputs: &[Words::One(x)], reduced: &[], coords: &[], flat: &[] });
         assert_eq!(tape.code.len(), 5, "{:?}", tape.code);
     }
 }

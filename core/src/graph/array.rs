@@ -1,28 +1,71 @@
-//! Tensors of the reference evaluation: every element an f64, rounded as its dtype stores it.
+//! Tensors of the reference evaluation: every element an f64, rounded as its dtype stores it, or an i64.
 
 use crate::error::Result;
-use crate::tensor::{Tensor, TensorType, contiguous_strides};
+use crate::expr::Scalar;
+use crate::tensor::{DType, Tensor, TensorType, contiguous_strides};
 
-/// A contiguous tensor of f64 values of some type.
+/// A contiguous tensor of values of some type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Array {
     /// Dtype and shape.
     pub ty: TensorType,
-    /// The elements, row-major.
+    /// The elements, row-major; of i64 the nearest f64.
     pub data: Vec<f64>,
+    /// The elements of i64, exactly; otherwise empty.
+    whole: Vec<i64>,
 }
 
 impl Array {
+    /// An array of those elements, row-major; of i64 they are whole numbers.
+    pub fn new(ty: TensorType, data: Vec<f64>) -> Array {
+        let whole = if ty.dtype == DType::I64 { data.iter().map(|&v| v as i64).collect() } else { vec![] };
+        Array { ty, data, whole }
+    }
+
+    /// An array of integers, exactly as they are.
+    pub fn from_whole(ty: TensorType, elements: Vec<i64>) -> Array {
+        let data = elements.iter().map(|&v| v as f64).collect();
+        let whole = if ty.dtype == DType::I64 { elements } else { vec![] };
+        Array { ty, data, whole }
+    }
+
+    /// An array of values that its dtype holds, row-major.
+    pub fn of(ty: TensorType, elements: impl IntoIterator<Item = Scalar>) -> Array {
+        if ty.dtype != DType::I64 {
+            return Array::new(ty, elements.into_iter().map(Scalar::number).collect());
+        }
+        let exact = |v: Scalar| if let Scalar::L(v) = v { v } else { v.number() as i64 };
+        Array::from_whole(ty, elements.into_iter().map(exact).collect())
+    }
+
     /// An array whose element at each index is what `f` says.
     pub fn from_fn(ty: TensorType, mut f: impl FnMut(&[usize]) -> f64) -> Array {
         let mut data = Vec::with_capacity(ty.elements());
         for_each_index(&ty.shape, |index| data.push(f(index)));
-        Array { ty, data }
+        Array::new(ty, data)
+    }
+
+    /// An array whose element at each index is the value that `f` gives.
+    pub fn of_each(ty: TensorType, mut f: impl FnMut(&[usize]) -> Scalar) -> Array {
+        let mut all = Vec::with_capacity(ty.elements());
+        for_each_index(&ty.shape, |index| all.push(f(index)));
+        Array::of(ty, all)
     }
 
     /// An array of one value everywhere.
     pub fn full(ty: TensorType, v: f64) -> Array {
-        Array { data: vec![v; ty.elements()], ty }
+        Array::new(ty.clone(), vec![v; ty.elements()])
+    }
+
+    /// The same elements in another shape.
+    pub fn reshaped(&self, ty: TensorType) -> Array {
+        Array { ty, ..self.clone() }
+    }
+
+    /// Whether it has an element for each position of its shape.
+    pub fn is_complete(&self) -> bool {
+        let n = self.ty.elements();
+        self.data.len() == n && self.whole.len() == if self.ty.dtype == DType::I64 { n } else { 0 }
     }
 
     /// Row-major position of an index.
@@ -30,22 +73,67 @@ impl Array {
         index.iter().zip(contiguous_strides(&self.ty.shape)).map(|(&i, s)| i * s as usize).sum()
     }
 
+    /// The element at a row-major position, as a value of its dtype.
+    pub fn element(&self, position: usize) -> Scalar {
+        match self.ty.dtype {
+            DType::I64 => Scalar::L(self.whole[position]),
+            dtype => Scalar::of(dtype, self.data[position]),
+        }
+    }
+
+    /// All elements, in order, as values of their dtype.
+    pub fn elements(&self) -> impl Iterator<Item = Scalar> + '_ {
+        (0..self.data.len()).map(|i| self.element(i))
+    }
+
+    /// Every element of integers and bools, exactly.
+    pub fn whole(&self) -> Vec<i64> {
+        match self.ty.dtype {
+            DType::I64 => self.whole.clone(),
+            _ => self.data.iter().map(|&v| v as i64).collect(),
+        }
+    }
+
+    /// Puts a value in place of the element at a position.
+    pub fn set(&mut self, position: usize, v: Scalar) {
+        self.data[position] = v.number();
+        if let (DType::I64, Scalar::L(v)) = (self.ty.dtype, v) {
+            self.whole[position] = v;
+        }
+    }
+
+    /// The element at an index, as a value of its dtype.
+    pub fn element_at(&self, index: &[usize]) -> Scalar {
+        self.element(self.position(index))
+    }
+
     /// The element at an index.
     pub fn at(&self, index: &[usize]) -> f64 {
         self.data[self.position(index)]
     }
 
+    /// The index of the element that broadcasts to an index of a larger shape (aligned at the last axes).
+    fn broadcast_from(&self, index: &[usize]) -> Vec<usize> {
+        let skip = index.len() - self.ty.shape.len();
+        index[skip..].iter().zip(&self.ty.shape).map(|(&i, &n)| if n == 1 { 0 } else { i }).collect()
+    }
+
     /// The element that broadcasts to an index of a larger shape (aligned at the last axes).
     pub fn at_broadcast(&self, index: &[usize]) -> f64 {
-        let skip = index.len() - self.ty.shape.len();
-        let own: Vec<usize> =
-            index[skip..].iter().zip(&self.ty.shape).map(|(&i, &n)| if n == 1 { 0 } else { i }).collect();
-        self.at(&own)
+        self.at(&self.broadcast_from(index))
+    }
+
+    /// As [`at_broadcast`](Array::at_broadcast), as a value of its dtype.
+    pub fn element_at_broadcast(&self, index: &[usize]) -> Scalar {
+        self.element_at(&self.broadcast_from(index))
     }
 
     /// From a host tensor.
     pub fn from_tensor(t: &Tensor<'_>) -> Array {
-        Array { ty: t.ty(), data: t.to_f64() }
+        match t.to_whole() {
+            Some(elements) => Array::from_whole(t.ty(), elements),
+            None => Array::new(t.ty(), t.to_f64()),
+        }
     }
 
     /// As a host tensor, rounded to its dtype.
@@ -53,7 +141,10 @@ impl Array {
     /// # Errors
     /// As [`Tensor::from_f64`].
     pub fn to_tensor(&self) -> Result<Tensor<'static>> {
-        Tensor::from_f64(&self.ty, &self.data)
+        match self.ty.dtype {
+            DType::I64 => Tensor::from_whole(&self.ty, &self.whole),
+            _ => Tensor::from_f64(&self.ty, &self.data),
+        }
     }
 }
 

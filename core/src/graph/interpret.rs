@@ -25,10 +25,10 @@ pub fn interpret(
                 found.map_err(|e| name_node(e, &data.label(Value::at(i))))?
             }
         };
-        if value.ty != node.ty || value.data.len() != node.ty.elements() {
+        if value.ty != node.ty || !value.is_complete() {
             let op = if let NodeKind::Op(op, _) = &node.kind { op.name() } else { "input" };
             let wanted = format!("a value of {} ({} elements)", node.ty, node.ty.elements());
-            let came = format!("{} ({} elements)", value.ty, value.data.len());
+            let came = format!("{} ({} elements)", value.ty, value.len());
             return Err(Error::Op { op: op.into(), node: data.label(Value::at(i)), wanted, came });
         }
         values.push(value);

@@ -65,6 +65,13 @@ pub enum Lowering {
         /// The axis.
         axis: usize,
     },
+    /// Input 0, labels, as i32: one that is ignored becomes −1, any other outside the classes is an error.
+    CheckLabels {
+        /// How many classes.
+        classes: usize,
+        /// The label that does not count.
+        ignored: Option<i64>,
+    },
     /// The largest of each window of `[n, c, h, w]`.
     MaxPool(PoolForm),
     /// Gradient of the former from its input and the upstream gradient: to each window's first largest.

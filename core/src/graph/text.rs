@@ -13,7 +13,8 @@
 //! loss l                           # one f32 element
 //! ```
 //!
-//! Attributes are all written out. Statements may come in any order that has no circle. Printing
+//! Numbers of a constant are those of its dtype: others (300 as u8, 1.5 as i32, 1e39 as f32) are refused. Attributes are
+//! all written out. Statements may come in any order that has no circle. Printing
 //! and parsing give the same graph back.
 
 use super::{Attr, AttrKind, Attrs, Graph, GraphData, NodeKind, Op, Value};
@@ -21,6 +22,9 @@ use crate::error::{Error, Result};
 use crate::tensor::{Bytes, DType, Tensor, TensorType, element_count};
 use std::collections::HashMap;
 use std::fmt;
+
+/// Whole numbers below are those that were written: 2⁵³.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Finds an operation by name.
 pub type OpLookup = fn(&str) -> Option<&'static dyn Op>;
@@ -66,11 +70,17 @@ impl fmt::Display for Elements<'_> {
             return self.0.bytes().iter().try_for_each(|b| write!(f, "{b:02x}"));
         }
         f.write_str("[")?;
+        let comma = |i: usize| if i == 0 { "" } else { ", " };
+        if let Some(whole) = self.0.to_whole() {
+            for (i, v) in whole.into_iter().enumerate() {
+                write!(f, "{}{v}", comma(i))?;
+            }
+            return f.write_str("]");
+        }
         for (i, v) in self.0.to_f64().into_iter().enumerate() {
-            let comma = if i == 0 { "" } else { ", " };
             match self.0.dtype() {
-                DType::F32 => write!(f, "{comma}{:?}", v as f32)?,
-                _ => write!(f, "{comma}{v}")?,
+                DType::F32 => write!(f, "{}{:?}", comma(i), v as f32)?,
+                _ => write!(f, "{}{v}", comma(i))?,
             }
         }
         f.write_str("]")
@@ -379,7 +389,7 @@ impl<'a> Line<'a> {
         self.spaces();
         match kind {
             AttrKind::Int => Ok(Attr::Int(self.number("a whole number")?)),
-            AttrKind::Float => Ok(Attr::Float(self.number("a number")?)),
+            AttrKind::Float => Ok(Attr::Float(self.float()?)),
             AttrKind::Ints => Ok(Attr::Ints(self.list("a whole number")?)),
             AttrKind::Bool if self.take("true") => Ok(Attr::Bool(true)),
             AttrKind::Bool if self.take("false") => Ok(Attr::Bool(false)),
@@ -403,29 +413,53 @@ impl<'a> Line<'a> {
         Ok(TensorType::new(dtype, self.list::<usize>("a size")?))
     }
 
-    fn number<T: std::str::FromStr>(&mut self, what: &str) -> Result<T> {
+    /// The next number, read in some way.
+    fn literal<T>(&mut self, what: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<T> {
         self.spaces();
         let start = self.at;
         let text = self.run(|c| c.is_ascii_alphanumeric() || "+-.".contains(c), what)?;
-        text.parse().map_err(|_| {
+        read(text).ok_or_else(|| {
             self.at = start;
             self.wanted(what)
         })
     }
 
-    fn list<T: std::str::FromStr>(&mut self, what: &str) -> Result<Vec<T>> {
+    fn number<T: std::str::FromStr>(&mut self, what: &str) -> Result<T> {
+        self.literal(what, |text| text.parse().ok())
+    }
+
+    /// An attribute that is a real number: as written, or the f64 next to it; one without a point must be one.
+    fn float(&mut self) -> Result<f64> {
+        self.literal("a number that an f64 holds", |text| {
+            let v: f64 = text.parse().ok()?;
+            let digits = text.trim_start_matches(['+', '-']);
+            let whole = digits.bytes().all(|b| b.is_ascii_digit());
+            (!whole || format!("{:.0}", v.abs()) == digits.trim_start_matches('0') || v == 0.0).then_some(v)
+        })
+    }
+
+    /// The items of a list in brackets.
+    fn each(&mut self, mut item: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         self.expect("[")?;
-        let mut items = Vec::new();
         if self.take("]") {
-            return Ok(items);
+            return Ok(());
         }
         loop {
-            items.push(self.number(what)?);
+            item(self)?;
             if self.take("]") {
-                return Ok(items);
+                return Ok(());
             }
             self.expect(",")?;
         }
+    }
+
+    fn list<T: std::str::FromStr>(&mut self, what: &str) -> Result<Vec<T>> {
+        let mut items = Vec::new();
+        self.each(|p| {
+            items.push(p.number(what)?);
+            Ok(())
+        })?;
+        Ok(items)
     }
 
     fn elements(&mut self, ty: &TensorType) -> Result<Tensor<'static>> {
@@ -439,10 +473,44 @@ impl<'a> Line<'a> {
             let bytes: Vec<u8> = digits.as_bytes().chunks(2).map(byte).collect();
             return Tensor::from_bytes(ty.dtype, ty.shape.clone(), Bytes::from_vec(bytes));
         }
-        let values: Vec<f64> = self.list("a number")?;
-        if element_count(&ty.shape) != Some(values.len()) {
-            return Err(self.wanted(&format!("the elements of {ty}, not {}", values.len())));
+        let (mut reals, mut whole) = (vec![], vec![]);
+        let floats = ty.dtype.is_float();
+        let of = |p: &mut Self| {
+            match floats {
+                true => reals.push(p.real(ty.dtype)?),
+                false => whole.push(p.whole(ty.dtype)?),
+            }
+            Ok(())
+        };
+        self.each(of)?;
+        let count = reals.len().max(whole.len());
+        if element_count(&ty.shape) != Some(count) {
+            return Err(self.wanted(&format!("the elements of {ty}, not {count}")));
         }
-        Tensor::from_f64(ty, &values)
+        if floats { Tensor::from_f64(ty, &reals) } else { Tensor::from_whole(ty, &whole) }
+    }
+
+    /// A number that an integer dtype (or bool) holds, exactly.
+    fn whole(&mut self, dtype: DType) -> Result<i64> {
+        self.literal(&format!("a number that {dtype} holds"), |text| {
+            if let Ok(v) = text.parse::<i64>() {
+                return (dtype == DType::I64 || v.unsigned_abs() <= 1 << 32 && dtype.holds(v as f64))
+                    .then_some(v);
+            }
+            // 1e3, 2.0: as an f64 holds it
+            let v = text.parse::<f64>().ok().filter(|_| text.contains(['.', 'e', 'E']))?;
+            (dtype.holds(v) && v.abs() < EXACT).then_some(v as i64)
+        })
+    }
+
+    /// A number that a float dtype holds, rounded to nearest: infinite only where it is written so.
+    fn real(&mut self, dtype: DType) -> Result<f64> {
+        self.literal(&format!("a number that {dtype} holds"), |text| {
+            let wide: f64 = text.parse().ok()?;
+            // an f32 is rounded once, from what is written
+            let v = if dtype == DType::F32 { f64::from(text.parse::<f32>().ok()?) } else { wide };
+            let written = text.trim_start_matches(['+', '-']).starts_with(['i', 'I']);
+            (written || dtype.holds(v) && !v.is_infinite()).then_some(v)
+        })
     }
 }

@@ -299,7 +299,7 @@ op! {
         for row in 0..z.b * z.h * z.l {
             add_row(&z, &form, x, [row / z.l / z.h, row / z.l % z.h, row % z.l], &mut all);
         }
-        Ok(Array { ty: accepted(op, c)?, data: all.map(|a| a.data).concat() })
+        Ok(Array::new(accepted(op, c)?, all.map(|a| a.data).concat()))
     };
     grad: |_, _, _| Grad::ByDecomposition;
     lower: |c| checked_grad(c).map_or(Lowering::Decompose, |(_, form)| Lowering::AttentionGrad(form));

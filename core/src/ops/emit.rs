@@ -11,17 +11,17 @@ pub(crate) fn emit(g: &Graph, e: &Expr, inputs: &[Value], dtype: DType) -> Value
     let pair = |a: &Expr, b: &Expr| match (a, b) {
         (Expr::Const(v), b) if !matches!(b, Expr::Const(_)) => {
             let b = again(b);
-            (g.scalar(*v, g.ty(b).dtype), b)
+            (g.literal(*v, g.ty(b).dtype), b)
         }
         (a, Expr::Const(v)) => {
             let a = again(a);
-            (a, g.scalar(*v, g.ty(a).dtype))
+            (a, g.literal(*v, g.ty(a).dtype))
         }
         (a, b) => (again(a), again(b)),
     };
     match e {
         Expr::Input(i) => inputs[*i],
-        Expr::Const(v) => g.scalar(*v, dtype),
+        Expr::Const(v) => g.literal(*v, dtype),
         Expr::Unary(op, a) => unary(g, *op, again(a)),
         Expr::Binary(op, a, b) => {
             let (a, b) = pair(a, b);
@@ -95,8 +95,21 @@ fn compare(g: &Graph, op: Compare, a: Value, b: Value) -> Value {
 }
 
 impl Graph {
-    /// A constant of one element, of rank 0.
+    /// A constant of one element, of rank 0: a number of that dtype, which may be rounded as floats are.
     pub fn scalar(&self, v: f64, dtype: DType) -> Value {
+        if !dtype.holds(v) {
+            return self.fail("scalar", "", &format!("a number that {dtype} holds"), &v.to_string());
+        }
+        self.literal(v, dtype)
+    }
+
+    /// A constant of one 64-bit integer, of rank 0.
+    pub fn scalar_i64(&self, v: i64) -> Value {
+        self.constant(Tensor::scalar(v))
+    }
+
+    /// A literal of an expression: as kernels do, of a dtype that does not hold it the nearest.
+    fn literal(&self, v: f64, dtype: DType) -> Value {
         match Tensor::from_f64(&TensorType::new(dtype, []), &[v]) {
             Ok(t) => self.constant(t),
             Err(e) => self.fail("scalar", "", "a dtype of single elements", &e.to_string()),

@@ -1,7 +1,7 @@
 //! Reading, writing and adding at places that data names. An index outside is an error, never a wrong element.
 
 use super::movement::{accepted, signed};
-use super::samples::{as_dtype, cycle, indices, kinked, normal, sample};
+use super::samples::{as_dtype, cycle, indices, kinked, normal, sample, whole};
 use crate::error::{Error, Result};
 use crate::graph::{
     Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, evaluate_decomposed, refuse,
@@ -14,8 +14,10 @@ type Checked<T> = std::result::Result<T, Refusal>;
 fn check_dtypes(c: &Call<'_>, adds: bool) -> Checked<()> {
     let (x, indices) = (&c.inputs[0], &c.inputs[1]);
     let packed = matches!(x.dtype, DType::F16 | DType::BF16);
-    if !(matches!(x.dtype, DType::F32 | DType::I32 | DType::U32) || packed && !adds) {
-        return refuse(if adds { "f32, i32 or u32" } else { "f32, f16, bf16, i32 or u32" }, x);
+    if !(matches!(x.dtype, DType::F32 | DType::I32 | DType::U32)
+        || (packed || x.dtype == DType::I64) && !adds)
+    {
+        return refuse(if adds { "f32, i32 or u32" } else { "f32, f16, bf16, i32, u32 or i64" }, x);
     }
     check_index_dtype(indices)?;
     match c.inputs.get(2) {
@@ -31,12 +33,11 @@ fn check_index_dtype(indices: &TensorType) -> Checked<()> {
 
 /// The indices, all within `0..limit`.
 fn checked_indices(indices: &Array, limit: usize) -> Result<Vec<usize>> {
-    let check = |(position, &v): (usize, &f64)| {
-        let fits = v >= 0.0 && v < limit as f64;
-        let wrong = || Error::IndexOutOfRange { node: String::new(), index: v as i64, position, limit };
-        if fits { Ok(v as usize) } else { Err(wrong()) }
+    let check = |(position, v): (usize, i64)| {
+        let wrong = || Error::IndexOutOfRange { node: String::new(), index: v, position, limit };
+        usize::try_from(v).ok().filter(|&i| i < limit).ok_or_else(wrong)
     };
-    indices.data.iter().enumerate().map(check).collect()
+    indices.whole().into_iter().enumerate().map(check).collect()
 }
 
 fn axis_attr(axis: i64) -> Attrs {
@@ -89,9 +90,9 @@ op! {
     evaluate: |op, c, x| {
         let (outer, size, inner) = around(c);
         let which = checked_indices(x[1], size)?;
-        let slice = |o: usize, i: usize| &x[0].data[(o * size + i) * inner..][..inner];
-        let data = (0..outer).flat_map(|o| which.iter().flat_map(move |&i| slice(o, i))).copied().collect();
-        Ok(Array { ty: accepted(op, c)?, data })
+        let places = (0..outer).flat_map(|o| which.iter().map(move |i| (o * size + i) * inner));
+        let elements = places.flat_map(|at| at..at + inner).map(|at| x[0].element(at));
+        Ok(Array::of(accepted(op, c)?, elements))
     };
     grad: |g, node, up| {
         let [x, which] = [0, 1].map(|i| g.inputs_of(node)[i]);
@@ -109,6 +110,7 @@ op! {
         kinked([as_dtype(normal(&[7, 3], 92), DType::BF16), cycle(DType::I64, &[4], &[2.0, 0.0, 1.0])], axis_attr(1)),
         kinked([cycle(DType::I32, &[3, 3], &[5.0, -2.0]), indices(&[2], 3, 7)], axis_attr(1)),
         kinked([cycle(DType::U32, &[4], &[4e9, 1.0, 2.0]), indices(&[2, 2], 4, 8)], axis_attr(0)),
+        kinked([cycle(DType::I64, &[3, 2], &[5e12, -2.0]), as_dtype(indices(&[4], 3, 9), DType::I64)], axis_attr(0)),
     ];
 }
 
@@ -146,7 +148,7 @@ op! {
     evaluate: |op, c, x| {
         let (outer, size, inner) = around(c);
         let which = checked_indices(x[1], size)?;
-        let mut result = Array { ty: accepted(op, c)?, data: x[0].data.clone() };
+        let mut result = x[0].reshaped(accepted(op, c)?);
         for o in 0..outer {
             for (k, &i) in which.iter().enumerate() {
                 for e in 0..inner {
@@ -191,11 +193,11 @@ op! {
     evaluate: |op, c, x| {
         let (outer, size, inner) = around(c);
         let which = checked_indices(x[1], size)?;
-        let mut result = Array { ty: accepted(op, c)?, data: x[0].data.clone() };
+        let mut result = x[0].reshaped(accepted(op, c)?);
         for o in 0..outer {
             for (k, &i) in which.iter().enumerate() {
-                let update = &x[2].data[(o * which.len() + k) * inner..][..inner];
-                result.data[(o * size + i) * inner..][..inner].copy_from_slice(update);
+                let (to, from) = ((o * size + i) * inner, (o * which.len() + k) * inner);
+                (0..inner).for_each(|e| result.set(to + e, x[2].element(from + e)));
             }
         }
         Ok(result)
@@ -269,10 +271,10 @@ op! {
     evaluate: |op, c, x| {
         let axis = lowered_axis(c);
         let mut which = checked_indices(x[1], c.shape(0)[axis])?.into_iter();
-        Ok(Array::from_fn(accepted(op, c)?, |index| {
+        Ok(Array::of_each(accepted(op, c)?, |index| {
             let mut at = index.to_vec();
             at[axis] = which.next().unwrap_or(0);
-            x[0].at(&at)
+            x[0].element_at(&at)
         }))
     };
     grad: |g, node, up| {
@@ -290,6 +292,7 @@ op! {
         sample([normal(&[2, 1, 2, 3], 96), indices(&[2, 1, 1, 5], 3, 6)], axis_attr(3)),
         kinked([as_dtype(normal(&[3, 3], 96), DType::F16), as_dtype(indices(&[2, 3], 3, 7), DType::I64)], axis_attr(0)),
         kinked([cycle(DType::U32, &[4], &[4e9, 1.0, 2.0]), as_dtype(indices(&[3], 4, 8), DType::U32)], axis_attr(0)),
+        kinked([cycle(DType::I64, &[3, 3], &[5e12, -2.0]), as_dtype(indices(&[2, 3], 3, 7), DType::I64)], axis_attr(0)),
     ];
 }
 
@@ -307,7 +310,7 @@ op! {
     evaluate: |op, c, x| {
         let axis = lowered_axis(c);
         let which = checked_indices(x[1], c.shape(0)[axis])?;
-        let mut result = Array { ty: accepted(op, c)?, data: x[0].data.clone() };
+        let mut result = x[0].reshaped(accepted(op, c)?);
         let mut k = 0;
         crate::graph::for_each_index(c.shape(1), |index| {
             let mut at = index.to_vec();
@@ -351,9 +354,9 @@ op! {
     grad: |_, _, _| Grad::Of(vec![None]);
     lower: |_| Lowering::Decompose;
     decompose: |g, x, attrs| {
-        let labels = if g.ty(x[0]).dtype == DType::U32 { x[0] } else { g.cast(x[0], DType::U32) };
-        let classes = g.iota(&[attrs.int("classes")], 0);
-        g.cast(g.eq(g.unsqueeze(labels, -1), classes), DType::F32)
+        // in the labels' own dtype: what is below 0 or beyond 32 bits equals no class
+        let classes = g.cast(g.iota(&[attrs.int("classes")], 0), g.ty(x[0]).dtype);
+        g.cast(g.eq(g.unsqueeze(x[0], -1), classes), DType::F32)
     };
     samples: || {
         let classes = |n| Attrs::none().with("classes", Attr::Int(n));
@@ -363,9 +366,56 @@ op! {
             sample([as_dtype(indices(&[2, 1, 3], 4, 3), DType::I64)], classes(4)),
             sample([as_dtype(indices(&[1, 2, 1, 3], 6, 4), DType::U32)], classes(6)),
             sample([cycle(DType::I32, &[5], &[0.0, -1.0, 3.0, 2.0])], classes(3)),
+            sample([cycle(DType::I64, &[5], &[0.0, -1.0, 4294967296.0, 2.0])], classes(3)),
+        ]
+    };
+}
+
+/// An ignored label that no label is: none is ignored.
+pub(super) const NONE_IGNORED: i64 = i64::MIN;
+
+op! {
+    CheckLabels: "check_labels" as check_labels(labels) [
+        classes: Int = "How many classes.",
+        ignore_index: Int = "The label that does not count; the least i64 for none.",
+    ]
+    "Labels of classes as i32, −1 for those that do not count: […] → […]. Any other label outside 0..classes is an error, as an index outside its table is."
+    infer: |c| {
+        check_index_dtype(&c.inputs[0])?;
+        let classes = c.attrs.int("classes");
+        if !(1..1 << 31).contains(&classes) {
+            return refuse("at least one class", classes);
+        }
+        Ok(TensorType::new(DType::I32, c.shape(0)))
+    };
+    evaluate: |op, c, x| {
+        let (classes, ignored) = (c.attrs.int("classes"), c.attrs.int("ignore_index"));
+        let check = |(position, v): (usize, i64)| match v {
+            v if v == ignored && ignored != NONE_IGNORED => Ok(-1),
+            v if (0..classes).contains(&v) => Ok(v),
+            index => Err(Error::IndexOutOfRange { node: String::new(), index, position, limit: classes as usize }),
+        };
+        let checked: Result<Vec<i64>> = x[0].whole().into_iter().enumerate().map(check).collect();
+        Ok(Array::from_whole(accepted(op, c)?, checked?))
+    };
+    grad: |_, _, _| Grad::Of(vec![None]);
+    lower: |c| {
+        let ignored = Some(c.attrs.int("ignore_index")).filter(|&i| i != NONE_IGNORED);
+        Lowering::CheckLabels { classes: c.attrs.int("classes") as usize, ignored }
+    };
+    samples: || {
+        let attrs = |classes, ignore| Attrs::none().with("classes", Attr::Int(classes)).with("ignore_index", Attr::Int(ignore));
+        let far = |values: &[i64]| whole(&[values.len()], values);
+        vec![
+            sample([indices(&[], 1, 1)], attrs(1, -100)),
+            sample([cycle(DType::I32, &[7], &[0.0, -100.0, 4.0])], attrs(5, -100)),
+            sample([as_dtype(indices(&[2, 1, 3], 4, 3), DType::U32)], attrs(4, 2)),
+            sample([far(&[3, -1, 0, 2, -1])], attrs(4, -1)),
+            sample([far(&[3, 4294967297, 1, 0, 4294967297])], attrs(4, 4294967297)),
+            sample([indices(&[1, 2, 1, 3, 2], 6, 4)], attrs(6, NONE_IGNORED)),
         ]
     };
 }
 
 pub(super) const FAMILY: &[&dyn Op] =
-    &[&IndexSelect, &Embedding, &IndexAdd, &Put, &Gather, &ScatterAdd, &OneHot];
+    &[&IndexSelect, &Embedding, &IndexAdd, &Put, &Gather, &ScatterAdd, &OneHot, &CheckLabels];

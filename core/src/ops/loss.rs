@@ -10,30 +10,24 @@ type Inferred = std::result::Result<TensorType, Refusal>;
 
 /// What both the loss and its gradient are made of, for logits `[…, classes]` and labels `[…]`.
 struct Labelled {
-    /// i32 labels as `[…, 1]`.
+    /// Labels as i32 `[…, 1]`, all of them classes but for −1, which is ignored.
     labels: Value,
     /// Positions along the class axis, i32 `[classes]`.
     classes: Value,
-    /// 1 where the label counts, 0 where it is ignored, f32 `[…, 1]`; NaN where there is no such class,
-    /// so that a wrong label is seen and not trained on.
-    weight: Value,
+    /// Whether the label counts, bool `[…, 1]`.
+    counts: Value,
     /// How many labels count, f32 of rank 0.
     count: Value,
 }
 
 fn labelled(g: &Graph, logits: Value, labels: Value, attrs: &Attrs) -> Labelled {
     let shape = g.shape(logits);
-    let classes = shape[shape.len() - 1];
-    let column = g.unsqueeze(labels, -1);
-    let column = if g.ty(labels).dtype == DType::I32 { column } else { g.cast(column, DType::I32) };
-    let int = |v: i64| g.scalar(v as f64, DType::I32);
-    let ignored = g.eq(column, int(attrs.int("ignore_index")));
-    let exists = g.and(g.ge(column, int(0)), g.lt(column, int(classes as i64)));
-    let real = |v: f64| g.scalar(v, DType::F32);
-    let weight = g.select(ignored, real(0.0), g.select(exists, real(1.0), real(f64::NAN)));
-    let count = g.sum_all(g.select(ignored, real(0.0), real(1.0)));
-    let positions = g.cast(g.iota(&[classes as i64], 0), DType::I32);
-    Labelled { labels: column, classes: positions, weight, count }
+    let classes = shape[shape.len() - 1] as i64;
+    let labels = g.unsqueeze(g.check_labels(labels, classes, attrs.int("ignore_index")), -1);
+    let counts = g.ge(labels, g.scalar(0.0, DType::I32));
+    let count = g.sum_all(g.cast(counts, DType::F32));
+    let positions = g.cast(g.iota(&[classes], 0), DType::I32);
+    Labelled { labels, classes: positions, counts, count }
 }
 
 impl Labelled {
@@ -49,35 +43,35 @@ impl Labelled {
 
 op! {
     CrossEntropy: "cross_entropy" as cross_entropy(logits, labels) [
-        ignore_index: Int = "Labels of this value do not count.",
+        ignore_index: Int = "Labels of this value do not count; the least i64 for none.",
         label_smoothing: Float = "Share ε of the target spread over all classes (Szegedy et al. 2016).",
     ]
-    "Mean of −Σ target·log softmax(logits) over the labels that count: logits […, classes], integer labels […]. NaN for a label outside the classes, and if none counts."
+    "Mean of −Σ target·log softmax(logits) over the labels that count: logits […, classes], integer labels […]. NaN if none counts (its gradient is 0); any other label outside the classes is an error, as an index outside its table is."
     infer: |c| {
         let (logits, labels) = (&c.inputs[0], &c.inputs[1]);
         let whole = matches!(labels.dtype, DType::I32 | DType::U32 | DType::I64);
         if logits.dtype != DType::F32 || !whole || logits.rank() == 0 || labels.shape[..] != logits.shape[..logits.rank() - 1] {
             return refuse("f32 logits […, classes] and i32, u32 or i64 labels […]", format!("{logits} and {labels}"));
         }
-        if logits.shape.last().is_some_and(|n| *n > 1 << 31) {
-            return refuse("at most 2³¹ classes, which i32 counts", logits);
+        if logits.shape.last().is_some_and(|n| *n >= 1 << 31) {
+            return refuse("fewer than 2³¹ classes, which i32 counts", logits);
         }
-        let (smoothing, ignored) = (c.attrs.float("label_smoothing"), c.attrs.int("ignore_index"));
-        if !(0.0..=1.0).contains(&smoothing) || i32::try_from(ignored).is_err() {
-            let came = format!("label_smoothing={smoothing}, ignore_index={ignored}");
-            return refuse("a smoothing in 0..=1 and an ignored index of 32 bits", came);
+        let smoothing = c.attrs.float("label_smoothing");
+        if !(0.0..=1.0).contains(&smoothing) {
+            return refuse("a smoothing in 0..=1", format!("label_smoothing={smoothing}"));
         }
         Ok(TensorType::f32([]))
     };
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |g, node, up| {
-        // (softmax − target)·weight/count·up
+        // (softmax − target)·up/count; selected, not multiplied by 0: logits that do not count may be infinite, and
+        // the count 0
         let [logits, labels] = [0, 1].map(|i| g.inputs_of(node)[i]);
         let attrs = g.attrs_of(node);
         let of = labelled(g, logits, labels, &attrs);
         let off = g.sub(g.softmax(logits, -1), of.target(g, attrs.float("label_smoothing")));
-        let counts = g.mul(of.weight, g.div(up, of.count));
-        Grad::Of(vec![Some(g.mul(off, counts)), None])
+        let all = g.mul(off, g.div(up, of.count));
+        Grad::Of(vec![Some(g.select(of.counts, all, g.scalar(0.0, DType::F32))), None])
     };
     lower: |_| Lowering::Decompose;
     decompose: |g, x, attrs| {
@@ -91,7 +85,7 @@ op! {
             let even = g.mul(g.mean(logs, &[-1], true), g.scalar(smoothing, DType::F32));
             found = g.add(g.mul(found, g.scalar(1.0 - smoothing, DType::F32)), even);
         }
-        let counted = g.select(g.eq(of.weight, g.scalar(0.0, DType::F32)), g.scalar(0.0, DType::F32), g.mul(found, of.weight));
+        let counted = g.select(of.counts, found, g.scalar(0.0, DType::F32));
         g.neg(g.div(g.sum_all(counted), of.count))
     };
     samples: cross_entropy_samples;
@@ -115,7 +109,7 @@ fn cross_entropy_samples() -> Vec<Sample> {
             attrs(1, 0.0),
         ),
         sample([normal(&[3, 4], 8), as_dtype(indices(&[3], 4, 9), DType::U32)], attrs(-100, 0.0)),
-        kinked([normal(&[3, 4], 8), label(&[3], &[1.0, 4.0, 2.0])], attrs(-100, 0.0)),
+        sample([normal(&[3, 4], 8), label(&[3], &[1.0, 3.0, 2.0])], attrs(i64::MIN, 0.1)),
         kinked([normal(&[3, 4], 8), label(&[3], &[-100.0])], attrs(-100, 0.0)),
     ]
 }

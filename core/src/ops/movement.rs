@@ -47,7 +47,7 @@ op! {
     Reshape: "reshape" as reshape(x) [shape: Ints = "The new shape; one size may be -1, worked out from the rest."]
     "The same elements, row-major, in another shape."
     infer: |c| Ok(TensorType::new(plain(c)?, resolve_shape(c)?));
-    evaluate: |op, c, x| Ok(Array { ty: accepted(op, c)?, data: x[0].data.clone() });
+    evaluate: |op, c, x| Ok(x[0].reshaped(accepted(op, c)?));
     grad: |g, node, up| Grad::of([g.reshape(up, &signed(&g.shape(g.inputs_of(node)[0])))]);
     lower: |_| Lowering::View(ViewForm::Reshape);
     samples: || vec![
@@ -81,9 +81,9 @@ op! {
     evaluate: |op, c, x| {
         let order = resolve_order(c).map_err(|e| Error::internal(e.wanted))?;
         let mut at = vec![0; order.len()];
-        Ok(Array::from_fn(accepted(op, c)?, |index| {
+        Ok(Array::of_each(accepted(op, c)?, |index| {
             order.iter().zip(index).for_each(|(&a, &i)| at[a] = i);
-            x[0].at(&at)
+            x[0].element_at(&at)
         }))
     };
     grad: |g, node, up| {
@@ -117,7 +117,7 @@ op! {
         }
         Ok(TensorType::new(dtype, shape))
     };
-    evaluate: |op, c, x| Ok(Array::from_fn(accepted(op, c)?, |index| x[0].at_broadcast(index)));
+    evaluate: |op, c, x| Ok(Array::of_each(accepted(op, c)?, |index| x[0].element_at_broadcast(index)));
     grad: |g, node, up| Grad::of([g.sum_to(up, &g.shape(g.inputs_of(node)[0]))]);
     lower: |_| Lowering::View(ViewForm::Broadcast);
     samples: || vec![
@@ -161,9 +161,9 @@ op! {
     evaluate: |op, c, x| {
         let (start, step) = (c.attrs.sizes("start"), c.attrs.sizes("step"));
         let mut at = vec![0; start.len()];
-        Ok(Array::from_fn(accepted(op, c)?, |index| {
+        Ok(Array::of_each(accepted(op, c)?, |index| {
             (0..index.len()).for_each(|a| at[a] = start[a] + index[a] * step[a]);
-            x[0].at(&at)
+            x[0].element_at(&at)
         }))
     };
     grad: |g, node, up| {
@@ -205,10 +205,10 @@ op! {
     };
     evaluate: |op, c, x| {
         let axes = c.axes("axes", c.inputs[0].rank()).map_err(|e| Error::internal(e.wanted))?;
-        Ok(Array::from_fn(accepted(op, c)?, |index| {
+        Ok(Array::of_each(accepted(op, c)?, |index| {
             let mut at = index.to_vec();
             axes.iter().for_each(|&a| at[a] = c.shape(0)[a] - 1 - at[a]);
-            x[0].at(&at)
+            x[0].element_at(&at)
         }))
     };
     grad: |g, node, up| Grad::of([g.flip(up, g.attrs_of(node).ints("axes"))]);
@@ -250,15 +250,19 @@ op! {
             let wanted = format!("counts of at least 0 for each axis of {}", c.inputs[0]);
             return refuse(wanted, format!("before={before:?}, after={after:?}"));
         }
+        let value = c.attrs.float("value");
+        if !dtype.holds(value) {
+            return refuse(format!("a value that {dtype} holds"), format!("value={value}"));
+        }
         let size = |a: usize| shape[a].saturating_add((before[a] + after[a]) as usize);
         Ok(TensorType::new(dtype, (0..shape.len()).map(size).collect::<Vec<_>>()))
     };
     evaluate: |op, c, x| {
         let (before, ty) = (c.attrs.sizes("before"), accepted(op, c)?);
-        let border = Scalar::F(c.attrs.float("value")).cast(ty.dtype).number();
-        Ok(Array::from_fn(ty, |index| {
+        let border = Scalar::F(c.attrs.float("value")).cast(ty.dtype);
+        Ok(Array::of_each(ty, |index| {
             let inside = (0..index.len()).map(|a| index[a].checked_sub(before[a]).filter(|&i| i < c.shape(0)[a]));
-            inside.collect::<Option<Vec<usize>>>().map_or(border, |at| x[0].at(&at))
+            inside.collect::<Option<Vec<usize>>>().map_or(border, |at| x[0].element_at(&at))
         }))
     };
     grad: |g, node, up| {
@@ -277,6 +281,8 @@ op! {
         kinked([normal(&[3, 2], 5)], pad_attrs(&[1, 0], &[0, 3], f64::NEG_INFINITY)),
         sample([normal(&[2, 1, 2, 1, 3], 6)], pad_attrs(&[0, 1, 0, 1, 0], &[1, 0, 0, 1, 2], 7.0)),
         sample([cycle(DType::I32, &[3], &[1.0, -2.0])], pad_attrs(&[1], &[2], -9.0)),
+        kinked([cycle(DType::I64, &[2, 3], &[7e12, -3.0])], pad_attrs(&[1, 0], &[0, 2], -5e9)),
+        kinked([cycle(DType::I64, &[2], &[7e12, -3.0])], pad_attrs(&[1], &[2], 9007199254740991.0)),
     ];
 }
 
@@ -307,14 +313,14 @@ op! {
     evaluate: |op, c, x| {
         let ty = accepted(op, c)?;
         let axis = c.axis("axis", ty.rank()).unwrap_or(0);
-        Ok(Array::from_fn(ty, |index| {
+        Ok(Array::of_each(ty, |index| {
             let mut at = index.to_vec();
             let mut part = 0;
             while at[axis] >= x[part].ty.shape[axis] {
                 at[axis] -= x[part].ty.shape[axis];
                 part += 1;
             }
-            x[part].at(&at)
+            x[part].element_at(&at)
         }))
     };
     grad: |g, node, up| {

@@ -30,7 +30,7 @@ fn evaluate_lines(op: &dyn Op, c: &Call<'_>, x: &Array, f: fn(&[f64]) -> Vec<f64
         let line: Vec<f64> = (0..n).map(|i| x.data[start + i * stride]).collect();
         f(&line).into_iter().enumerate().for_each(|(i, v)| data[start + i * stride] = v);
     }
-    Ok(as_dtype(Array { ty: ty.clone(), data }, ty.dtype))
+    Ok(as_dtype(Array::new(ty.clone(), data), ty.dtype))
 }
 
 fn softmax_line(line: &[f64]) -> Vec<f64> {
@@ -123,7 +123,7 @@ fn evaluate_affine(c: &Call<'_>, x: &[&Array], f: fn(&[f64], f64) -> Vec<f64>) -
     let line =
         |l: &[f64]| f(l, c.attrs.float("eps")).into_iter().enumerate().map(affine).collect::<Vec<f64>>();
     let data = x[0].data.chunks(width).flat_map(line).collect();
-    as_dtype(Array { ty: c.inputs[0].clone(), data }, c.inputs[0].dtype)
+    as_dtype(Array::new(c.inputs[0].clone(), data), c.inputs[0].dtype)
 }
 
 fn standardised(line: &[f64], eps: f64) -> Vec<f64> {

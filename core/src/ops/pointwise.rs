@@ -3,7 +3,7 @@
 
 use super::emit::emit;
 use super::movement::signed;
-use super::samples::{as_dtype, cycle, kinked, random, sample};
+use super::samples::{WHOLE, as_dtype, cycle, kinked, random, sample, whole};
 use crate::expr::{Binary, Compare, Context, Expr, Scalar, Unary};
 use crate::graph::{Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Sample, Value, refuse};
 use crate::tensor::{DType, TensorType, broadcast_shapes, contiguous_strides};
@@ -19,8 +19,8 @@ enum Takes {
 
 impl Takes {
     fn accepts(self, d: DType) -> bool {
-        let computable = !d.is_block() && d != DType::I64;
-        computable
+        let taken = !d.is_block() && (d != DType::I64 || self == Takes::Any);
+        taken
             && match self {
                 Takes::Floats => d.is_float(),
                 Takes::Numbers => d != DType::Bool,
@@ -34,7 +34,7 @@ impl Takes {
             Takes::Floats => "inputs of one float dtype",
             Takes::Numbers => "inputs of one number dtype (not bool, i64 or blocks)",
             Takes::Bits => "inputs of one integer dtype or bool",
-            Takes::Any => "inputs of one dtype (not i64 or blocks)",
+            Takes::Any => "inputs of one dtype (not blocks)",
         }
     }
 }
@@ -66,12 +66,11 @@ fn joint_dtype(call: &Call<'_>, first: usize, takes: Takes) -> std::result::Resu
 pub(super) fn evaluate_expr(e: &Expr, ty: TensorType, inputs: &[&Array]) -> Array {
     let strides = contiguous_strides(&ty.shape);
     let dtype = ty.dtype;
-    Array::from_fn(ty, |index| {
-        let values: Vec<Scalar> =
-            inputs.iter().map(|a| Scalar::of(a.ty.dtype, a.at_broadcast(index))).collect();
+    Array::of_each(ty, |index| {
+        let values: Vec<Scalar> = inputs.iter().map(|a| a.element_at_broadcast(index)).collect();
         let flat = index.iter().zip(&strides).map(|(&i, &s)| i * s as usize).sum();
         let at = Context { inputs: &values, reduced: &[], coords: index, flat };
-        e.evaluate(&at).cast(dtype).number()
+        e.evaluate(&at).cast(dtype)
     })
 }
 
@@ -160,6 +159,10 @@ fn binary_samples(takes: Takes, a: [f64; 2], b: [f64; 2]) -> Vec<Sample> {
     }
     if matches!(takes, Takes::Bits | Takes::Any) {
         let (x, y) = (cycle(DType::Bool, &[2, 4], &[0.0, 1.0]), cycle(DType::Bool, &[2, 1], &[1.0, 0.0]));
+        all.push(kinked([x, y], Attrs::none()));
+    }
+    if takes.accepts(DType::I64) {
+        let (x, y) = (whole(&[7, 9], &WHOLE), whole(&[7, 1], &WHOLE[2..]));
         all.push(kinked([x, y], Attrs::none()));
     }
     all
@@ -356,6 +359,22 @@ comparison! {
     Ne: "ne" as ne = Ne, "a ≠ b, as bool.";
 }
 
+/// Beyond the range of some integers, or of all.
+const FAR: [f64; 12] = [
+    1e10,
+    -3e9,
+    -0.9,
+    300.7,
+    -1.5,
+    4294967296.0,
+    -4294967040.0,
+    1.5e19,
+    -1e20,
+    9.2e18,
+    f64::INFINITY,
+    f64::NAN,
+];
+
 fn select_expr() -> Expr {
     Expr::Input(0).select(Expr::Input(1), Expr::Input(2))
 }
@@ -390,13 +409,14 @@ op! {
             sample([flags(&[3, 5]), random(&[3, 5], -1.0, 1.0, 1), random(&[3, 5], -1.0, 1.0, 2)], Attrs::none()),
             sample([flags(&[4, 1]), random(&[], -1.0, 1.0, 3), random(&[2, 1, 3], -1.0, 1.0, 4)], Attrs::none()),
             kinked([flags(&[7]), cycle(DType::I32, &[7], &[1.0, -2.0]), cycle(DType::I32, &[1], &[9.0])], Attrs::none()),
+            kinked([flags(&[3, 1]), whole(&[3, 4], &WHOLE), whole(&[4], &WHOLE[5..])], Attrs::none()),
         ]
     };
 }
 
 op! {
     Cast: "cast" as cast(x) [dtype: DType = "To which element type."]
-    "Elements converted to another dtype: floats to integers truncate and saturate, NaN to 0 (PyTorch leaves both open); integers to narrower ones keep their low bits; to bool is ≠ 0."
+    "Elements converted to another dtype: floats to integers truncate and saturate, NaN to 0 (PyTorch leaves both open); integers to narrower ones keep their low bits; to bool is ≠ 0. i64 to a float is rounded to f32 once, and from there to f16 or bf16."
     infer: |c| {
         let to = c.attrs.dtype("dtype");
         if to.is_block() || c.inputs[0].dtype.is_block() {
@@ -424,7 +444,11 @@ op! {
             all.push(of([cycle(DType::F32, &[2, 1, 5], &small)], attrs.clone()));
             all.push(kinked([cycle(DType::I32, &[5, 3], &[3.0, 0.0, 1.0, 77.0])], attrs.clone()));
             all.push(kinked([cycle(DType::Bool, &[3], &[1.0, 0.0])], attrs.clone()));
-            all.push(kinked([cycle(DType::I64, &[4], &[3.0, 0.0, 90.0])], attrs));
+            all.push(kinked([cycle(DType::I64, &[4], &[3.0, 0.0, 90.0])], attrs.clone()));
+            all.push(kinked([whole(&[3, 9], &WHOLE)], attrs.clone()));
+            all.push(kinked([cycle(DType::F32, &[12], &FAR)], attrs.clone()));
+            all.push(kinked([cycle(DType::U32, &[4], &[4294967295.0, 256.0, 2147483648.0])], attrs.clone()));
+            all.push(kinked([cycle(DType::I32, &[4], &[-1.0, -2147483648.0, 2147483647.0, -256.0])], attrs));
         }
         all
     };
@@ -474,7 +498,7 @@ op! {
     };
     evaluate: |op, c, x| {
         let ty = op.infer(c).map_err(|e| crate::error::Error::internal(e.wanted))?;
-        let flat = Array { ty: TensorType::new(DType::U32, []), data: x[0].data.clone() };
+        let flat = Array::new(TensorType::new(DType::U32, []), x[0].data.clone());
         Ok(evaluate_expr(&random_expr(c), ty, &[&flat]))
     };
     grad: |_, _, _| Grad::Of(vec![None]);

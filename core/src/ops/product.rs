@@ -114,7 +114,7 @@ op! {
     "x·weightᵀ + bias: […, in] with a weight [out, in] as PyTorch stores it."
     infer: |c| {
         let (x, w) = (c.shape(0), c.shape(1));
-        let fits = !x.is_empty() && w.len() == 2 && x[x.len() - 1] == w[1] && c.inputs.get(2).is_none_or(|b| b.shape == [w[0]]);
+        let fits = !x.is_empty() && w.len() == 2 && x[x.len() - 1] == w[1] && c.inputs.get(2).is_none_or(|b| *b == TensorType::f32([w[0]]));
         if !fits || c.inputs[0].dtype != DType::F32 || !c.inputs[1].dtype.is_float() {
             let came: Vec<String> = c.inputs.iter().map(ToString::to_string).collect();
             return refuse("f32[…, in], float [out, in] and optionally f32[out]", came.join(", "));

@@ -15,7 +15,7 @@ op! {
         Ok(TensorType::f32(c.shape(0)))
     };
     // an array of a block dtype holds the values its blocks stand for
-    evaluate: |op, c, x| Ok(Array { ty: accepted(op, c)?, data: x[0].data.clone() });
+    evaluate: |op, c, x| Ok(Array::new(accepted(op, c)?, x[0].data.clone()));
     grad: |_, _, _| Grad::None("quantised weights are not trained");
     lower: |_| Lowering::Dequantise;
     samples: || {

@@ -51,7 +51,7 @@ fn rows(x: &Array, axes: &[usize]) -> Vec<Vec<f64>> {
 /// Rows joined in f64 (integers: exactly, wrapping), rounded to the output's dtype.
 fn evaluate_rows(ty: TensorType, x: &Array, axes: &[usize], join: fn(&[f64]) -> f64) -> Array {
     let data = rows(x, axes).iter().map(|row| wrap(ty.dtype, join(row))).collect();
-    Array { data, ty }
+    Array::new(ty, data)
 }
 
 /// Stores a whole number or a real as a dtype does: integers wrap around, halves round.
@@ -323,7 +323,7 @@ fn evaluate_positions(
         }
         best as f64
     };
-    Ok(Array { ty: accepted(op, c)?, data: rows(x, &[axis]).iter().map(place).collect() })
+    Ok(Array::new(accepted(op, c)?, rows(x, &[axis]).iter().map(place).collect()))
 }
 
 fn lower_positions(c: &Call<'_>, fold: Fold) -> Lowering {

@@ -1,6 +1,6 @@
 //! Inputs for the operations' samples: reproducible, varied, never all zero.
 
-use crate::expr::{philox_word, uniform};
+use crate::expr::{Scalar, philox_word, uniform};
 use crate::graph::{Array, Attrs, Sample};
 use crate::tensor::{DType, TensorType};
 
@@ -28,6 +28,26 @@ pub fn cycle(dtype: DType, shape: &[usize], values: &[f64]) -> Array {
     })
 }
 
+/// 64-bit integers taken from a list in turn, exactly.
+pub fn whole(shape: &[usize], values: &[i64]) -> Array {
+    let ty = TensorType::new(DType::I64, shape);
+    let elements = values.iter().copied().cycle().take(ty.elements()).collect();
+    Array::from_whole(ty, elements)
+}
+
+/// i64s that differ in their high words, in their low ones alone, and by what an f64 does not hold.
+pub const WHOLE: [i64; 9] = [
+    3,
+    -1,
+    4_294_967_296,
+    9_007_199_254_740_993,
+    9_007_199_254_740_992,
+    i64::MIN,
+    -4_294_967_295,
+    i64::MAX,
+    2_147_483_648,
+];
+
 /// Random indices in `0..limit`.
 pub fn indices(shape: &[usize], limit: usize, seed: u64) -> Array {
     let mut i = 0;
@@ -39,8 +59,8 @@ pub fn indices(shape: &[usize], limit: usize, seed: u64) -> Array {
 
 /// The same elements as another dtype, rounded to it.
 pub fn as_dtype(a: Array, dtype: DType) -> Array {
-    let data = a.data.iter().map(|&v| crate::expr::Scalar::F(v).cast(dtype).number()).collect();
-    Array { ty: TensorType::new(dtype, a.ty.shape), data }
+    let elements: Vec<Scalar> = a.data.iter().map(|&v| Scalar::F(v).cast(dtype)).collect();
+    Array::of(TensorType::new(dtype, a.ty.shape), elements)
 }
 
 /// A sample of smooth inputs.

@@ -47,8 +47,8 @@ impl Copy {
     fn move_halves(&mut self) {
         self.shape.push(2);
         for o in [&mut self.from, &mut self.to] {
-            (o.dtype, o.offset) = (DType::U32, o.offset * 2);
-            o.strides.iter_mut().for_each(|s| *s *= 2);
+            let [low, _] = o.words();
+            *o = low;
             o.strides.push(1);
         }
     }

@@ -6,7 +6,7 @@ use super::fuse::{Group, is_literal, widened};
 use super::layout::{Layout, trailing_axes};
 use super::{Buffer, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
 use crate::error::{Error, Result};
-use crate::expr::{Bindings, Expr, Instr, Kind, Reg, Tape};
+use crate::expr::{Bindings, Expr, Instr, Kind, Reg, Tape, Words};
 use crate::graph::{GraphData, Lowering, Node, NodeKind};
 use crate::tensor::{DType, element_count};
 use std::collections::HashMap;
@@ -245,7 +245,8 @@ impl<'a> Emitter<'a> {
         };
         let mut code = Code::new(domain.clone(), 0);
         self.write_code(g, &mut code, &reduced)?;
-        let also = g.extras.iter().map(|&x| self.row_result(x, &code, &reduced)).collect();
+        let also = g.extras.iter().map(|&x| self.row_result(x, &code, &reduced));
+        let mut also: Vec<RowResult> = also.collect::<Result<_>>()?;
         let (buffer, layout) = self.result(g.output, Store::Anywhere);
         let shape = self.shape(g.output);
         let axes = if g.per_row {
@@ -254,22 +255,31 @@ impl<'a> Emitter<'a> {
             trailing_axes(shape.len(), domain.len())
         };
         let strides = layout.over(shape, &axes, domain.len());
-        let out = Operand { buffer, dtype: self.dtype(g.output), offset: layout.offset, strides };
+        let mut out = Operand { buffer, dtype: self.dtype(g.output), offset: layout.offset, strides };
         let Code { tape, operands, reductions, regs, .. } = code;
-        let (result, per_row) = (regs[&g.output], g.per_row);
+        let result = match regs[&g.output] {
+            Words::One(result) => result,
+            Words::Two(low, high) => {
+                let [first, second] = out.words();
+                out = first;
+                also.push(RowResult { result: high, out: second });
+                low
+            }
+        };
+        let per_row = g.per_row;
         let work = Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, also };
         self.push(Work::Rowwise(work), label);
         Ok(())
     }
 
     /// A row's (or, where nothing is reduced, an element's) result that is stored beside the step's own.
-    fn row_result(&mut self, node: usize, code: &Code, reduced: &[bool]) -> RowResult {
+    fn row_result(&mut self, node: usize, code: &Code, reduced: &[bool]) -> Result<RowResult> {
         let how = if reduced.contains(&true) { Store::Contiguous } else { Store::Anywhere };
         let (buffer, layout) = self.result(node, how);
         let shape = self.shape(node);
         let strides = layout.over(shape, &row_axes(shape.len(), reduced), code.domain.len());
         let out = Operand { buffer, dtype: self.dtype(node), offset: layout.offset, strides };
-        RowResult { result: code.regs[&node], out }
+        Ok(RowResult { result: one(code.regs[&node])?, out })
     }
 
     /// Writes the code of a group's members (past the anchor's own product, if it has one).
@@ -289,7 +299,7 @@ impl<'a> Emitter<'a> {
             let reg = match &node.work {
                 Some(Lowering::Pointwise(e)) => {
                     let inputs = self.registers(&node.inputs, g, code, &axes)?;
-                    code.pointwise(e, &inputs, shape, &axes)
+                    code.add(e, &inputs, &[], shape, &axes)?
                 }
                 Some(Lowering::Rowwise(form)) => {
                     let all = trailing_axes(form.domain.len(), form.domain.len());
@@ -297,16 +307,19 @@ impl<'a> Emitter<'a> {
                     let first = code.reductions.len();
                     let mut kinds = Vec::new();
                     for r in &form.reductions {
-                        let reg = code.add(&r.of, &inputs, &kinds, &form.domain, &all);
+                        let reg = one(code.add(&r.of, &inputs, &kinds, &form.domain, &all)?)?;
                         let arg = matches!(r.fold, crate::expr::Fold::ArgMax | crate::expr::Fold::ArgMin);
                         kinds.push((first + kinds.len(), if arg { Kind::I } else { code.tape.kind(reg) }));
                         code.reductions.push((r.fold, reg));
                     }
-                    code.add(&form.output, &inputs, &kinds, &form.domain, &all)
+                    code.add(&form.output, &inputs, &kinds, &form.domain, &all)?
                 }
-                _ => code.product.ok_or_else(|| Error::internal("work that has no code in a group"))?,
+                _ => {
+                    let product = code.product.map(Words::One);
+                    product.ok_or_else(|| Error::internal("work that has no code in a group"))?
+                }
             };
-            let reg = code.tape.cast(node.node.ty.dtype, reg);
+            let reg = code.tape.convert(node.node.ty.dtype, reg);
             code.regs.insert(m, reg);
         }
         Ok(())
@@ -319,7 +332,7 @@ impl<'a> Emitter<'a> {
         g: &Group,
         code: &mut Code,
         axes: &[usize],
-    ) -> Result<Vec<Reg>> {
+    ) -> Result<Vec<Words>> {
         let mut regs = Vec::with_capacity(inputs.len());
         for &input in inputs {
             regs.push(self.register(input, g, code, axes)?);
@@ -327,14 +340,14 @@ impl<'a> Emitter<'a> {
         Ok(regs)
     }
 
-    fn register(&mut self, input: usize, g: &Group, code: &mut Code, axes: &[usize]) -> Result<Reg> {
+    fn register(&mut self, input: usize, g: &Group, code: &mut Code, axes: &[usize]) -> Result<Words> {
         if g.members.contains(&input)
             && let Some(&reg) = code.regs.get(&input)
         {
             return Ok(reg);
         }
         if let Some(v) = self.literal(input) {
-            return Ok(code.tape.literal(v, Kind::of(self.dtype(input))));
+            return Ok(Words::One(code.tape.literal(v, Kind::of(self.dtype(input)))));
         }
         // what only widens is no step of its own: see `fuse`
         let stored = self.places.contains_key(&input);
@@ -345,11 +358,11 @@ impl<'a> Emitter<'a> {
         let own = &axes[axes.len() - shape.len()..];
         let strides = layout.over(shape, own, code.domain.len());
         let operand = Operand { buffer, dtype, offset: layout.offset, strides };
-        let at = code.operands.iter().position(|o| *o == operand).unwrap_or_else(|| {
-            code.operands.push(operand);
-            code.operands.len() - 1
-        });
-        Ok(code.tape.push(Instr::Load(at + code.first_load), Kind::of(dtype)))
+        if dtype == DType::I64 {
+            let [low, high] = operand.words();
+            return Ok(Words::Two(code.load(low), code.load(high)));
+        }
+        Ok(Words::One(code.load(operand)))
     }
 
     /// The value of a one-element constant, seen through views.
@@ -363,6 +376,11 @@ impl<'a> Emitter<'a> {
             _ => None,
         }
     }
+}
+
+/// The register of a value of 32 bits.
+pub(super) fn one(v: Words) -> Result<Reg> {
+    v.one().ok_or_else(|| Error::internal("an i64 where a step has 32 bits"))
 }
 
 /// Domain axes of a row's result: its axes are the kept ones, the reduced ones dropped or of size 1.
@@ -380,7 +398,7 @@ pub(super) struct Code {
     pub tape: Tape,
     pub operands: Vec<Operand>,
     pub reductions: Vec<(crate::expr::Fold, Reg)>,
-    pub regs: HashMap<usize, Reg>,
+    pub regs: HashMap<usize, Words>,
     /// The register of the product whose epilogue this is.
     pub product: Option<Reg>,
     /// Number of `Load`s that are not operands (1 for an epilogue).
@@ -394,19 +412,25 @@ impl Code {
         Code { domain, tape, operands: vec![], reductions: vec![], regs: HashMap::new(), product, first_load }
     }
 
-    fn pointwise(&mut self, e: &Expr, inputs: &[Reg], shape: &[usize], axes: &[usize]) -> Reg {
-        self.add(e, inputs, &[], shape, axes)
+    /// The register of an operand's element.
+    fn load(&mut self, operand: Operand) -> Reg {
+        let kind = Kind::of(operand.dtype);
+        let at = self.operands.iter().position(|o| *o == operand).unwrap_or_else(|| {
+            self.operands.push(operand);
+            self.operands.len() - 1
+        });
+        self.tape.push(Instr::Load(at + self.first_load), kind)
     }
 
     /// Adds an expression over a value of `shape` whose axes are the domain's `axes`.
     fn add(
         &mut self,
         e: &Expr,
-        inputs: &[Reg],
+        inputs: &[Words],
         reduced: &[(usize, Kind)],
         shape: &[usize],
         axes: &[usize],
-    ) -> Reg {
+    ) -> Result<Words> {
         let rank = self.domain.len();
         let unit = |axis: usize| {
             let mut s = vec![0isize; rank];
@@ -415,6 +439,7 @@ impl Code {
         };
         let coords: Vec<Vec<isize>> = (0..shape.len()).map(unit).collect();
         let flat = Layout::contiguous(shape).over(shape, axes, rank);
-        self.tape.add(e, &Bindings { inputs, reduced, coords: &coords, flat: &flat })
+        let found = self.tape.add(e, &Bindings { inputs, reduced, coords: &coords, flat: &flat });
+        found.ok_or_else(|| Error::internal("a step that computes with i64"))
     }
 }

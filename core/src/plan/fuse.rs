@@ -274,6 +274,7 @@ fn epilogue(
         && of[next].is_none()
         && !pinned[g.output]
         && a.shape == b.shape
+        && b.dtype != DType::I64
         && (!f32_only || (a.dtype == DType::F32 && b.dtype == DType::F32));
     fits.then_some(next)
 }

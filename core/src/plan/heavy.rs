@@ -1,6 +1,6 @@
 //! Steps of the archetypes with work of their own: products, convolutions, attention, look-ups, and the rest.
 
-use super::emit::{Code, Emitter, Store};
+use super::emit::{Code, Emitter, Store, one};
 use super::fold::below_views;
 use super::fuse::Group;
 use super::layout::{Layout, trailing_axes};
@@ -29,6 +29,7 @@ impl Emitter<'_> {
             Some(Lowering::TakePut { axis }) => self.lookup(i, IndexKind::TakePut, axis)?,
             Some(Lowering::Gather { axis }) => self.lookup(i, IndexKind::Gather, axis)?,
             Some(Lowering::ScatterAdd { axis }) => self.lookup(i, IndexKind::ScatterAdd, axis)?,
+            Some(Lowering::CheckLabels { classes, ignored }) => self.check(i, classes, ignored)?,
             Some(Lowering::Scan { axis }) => {
                 let shape = self.shape(i);
                 let product = |s: &[usize]| s.iter().product::<usize>();
@@ -89,7 +90,7 @@ impl Emitter<'_> {
         }
         let mut code = Code::new(domain.clone(), 1);
         self.write_code(g, &mut code, &vec![false; domain.len()])?;
-        let result = code.regs[&g.output];
+        let result = one(code.regs[&g.output])?;
         Ok(Some(Epilogue { domain, operands: code.operands, tape: code.tape, result, also: vec![] }))
     }
 
@@ -289,7 +290,34 @@ impl Emitter<'_> {
         } else {
             self.whole_result(i)
         };
-        Ok(Work::Index(IndexWork { kind, table, indices, updates, out, table_shape, indices_shape, axis }))
+        Ok(Work::Index(IndexWork {
+            kind,
+            table,
+            indices,
+            updates,
+            out,
+            table_shape,
+            indices_shape,
+            axis,
+            ignored: None,
+        }))
+    }
+
+    fn check(&mut self, i: usize, classes: usize, ignored: Option<i64>) -> Result<Work> {
+        let labels = self.nodes[i].inputs[0];
+        let indices = self.contiguous(labels)?;
+        let out = self.whole_result(i);
+        Ok(Work::Index(IndexWork {
+            kind: IndexKind::Check,
+            table: indices.clone(),
+            indices,
+            updates: None,
+            out,
+            table_shape: vec![classes],
+            indices_shape: self.shape(labels).to_vec(),
+            axis: 0,
+            ignored,
+        }))
     }
 
     /// Whether a look-up that changes a table may change it where it is: a step has computed it, for this alone.

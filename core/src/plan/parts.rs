@@ -3,10 +3,11 @@
 
 use super::copy::Copy;
 use super::emit::Emitter;
-use super::{Operand, Rowwise, Work};
+use super::{Operand, RowResult, Rowwise, Work};
 use crate::error::Result;
-use crate::expr::{Kind, Tape};
+use crate::expr::{Instr, Kind, Tape};
 use crate::graph::Lowering;
+use crate::tensor::DType;
 
 /// A box: first element and sizes.
 type Region = (Vec<usize>, Vec<usize>);
@@ -71,7 +72,14 @@ impl Emitter<'_> {
 /// A step that stores one value all over a domain.
 fn fill_with(value: f64, domain: Vec<usize>, out: Operand) -> Work {
     let mut tape = Tape::default();
-    let result = tape.literal(value, Kind::of(out.dtype));
+    let (result, out, also) = if out.dtype == DType::I64 {
+        let v = value as i64;
+        let [low, high] = [v as u32, (v >> 32) as u32].map(|bits| tape.push(Instr::Const(bits), Kind::U));
+        let [first, second] = out.words();
+        (low, first, vec![RowResult { result: high, out: second }])
+    } else {
+        (tape.literal(value, Kind::of(out.dtype)), out, vec![])
+    };
     Work::Rowwise(Rowwise {
         reduced: vec![false; domain.len()],
         domain,
@@ -81,6 +89,6 @@ fn fill_with(value: f64, domain: Vec<usize>, out: Operand) -> Work {
         result,
         per_row: false,
         out,
-        also: vec![],
+        also,
     })
 }

@@ -127,6 +127,18 @@ pub struct Operand {
     pub strides: Vec<isize>,
 }
 
+impl Operand {
+    /// Its 64-bit elements as two of 32: their low words and their high ones.
+    pub(crate) fn words(&self) -> [Operand; 2] {
+        [0, 1].map(|word| Operand {
+            buffer: self.buffer,
+            dtype: DType::U32,
+            offset: self.offset * 2 + word,
+            strides: self.strides.iter().map(|s| s * 2).collect(),
+        })
+    }
+}
+
 /// One unit of work.
 #[derive(Debug, Clone)]
 pub struct Step {
@@ -184,7 +196,8 @@ pub struct Rowwise {
     pub per_row: bool,
     /// Where results go; converted from the register's kind to its dtype.
     pub out: Operand,
-    /// More f32 results of rows, stored beside: see `per_row`. Where no axis is reduced, a row is an element.
+    /// More results of rows, stored beside: see `per_row`. Where no axis is reduced, a row is an element. They are f32,
+    /// or the high words of results that are i64.
     pub also: Vec<RowResult>,
 }
 
@@ -395,6 +408,8 @@ pub struct IndexWork {
     pub indices_shape: Dims,
     /// The axis of the table.
     pub axis: usize,
+    /// Of Check: the index that may stand outside, and becomes −1.
+    pub ignored: Option<i64>,
 }
 
 /// Which look-up.
@@ -409,6 +424,9 @@ pub enum IndexKind {
     /// Single elements, as PyTorch's gather: `out[…, j, …] = table[…, indices[…, j, …], …]`; the
     /// indices' other axes may be shorter than the table's.
     Gather,
+    /// The indices themselves, checked, as i32: `out[j] = indices[j]`. The table is the numbers below its one size and
+    /// is not stored; its operand is the indices'.
+    Check,
     /// As PyTorch's scatter_add: `out = table; out[…, indices[…, j, …], …] += updates[…, j, …]`.
     ScatterAdd,
 }

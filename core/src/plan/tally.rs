@@ -105,11 +105,16 @@ impl Tally {
 
     fn index(&mut self, w: &IndexWork) {
         let count = product(&w.indices_shape);
+        if w.kind == IndexKind::Check {
+            Self::add(&mut self.read, &w.indices, count);
+            Self::add(&mut self.written, &w.out, count);
+            return;
+        }
         let beside: f64 =
             w.table_shape.iter().enumerate().filter(|a| a.0 != w.axis).map(|a| *a.1 as f64).product();
         let touched = match w.kind {
             IndexKind::Take | IndexKind::TakeAdd | IndexKind::TakePut => count * beside,
-            IndexKind::Gather | IndexKind::ScatterAdd => count,
+            _ => count,
         };
         Self::add(&mut self.read, &w.indices, count);
         w.updates.iter().for_each(|u| Self::add(&mut self.read, u, touched));

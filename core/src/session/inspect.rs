@@ -68,6 +68,10 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (v, tap) = (self.tap.value.to_f64(), self.tap);
         write!(f, "{}: {}", tap.label, tap.value.ty())?;
+        let whole = tap.value.to_whole();
+        if let (TapFormat::Full, Some(whole)) = (self.format, &whole) {
+            return whole.iter().try_for_each(|x| write!(f, "\n{x}"));
+        }
         if self.format == TapFormat::Full {
             return v.iter().try_for_each(|x| match tap.value.dtype() {
                 DType::F32 => write!(f, "\n{:.9e}", *x as f32),

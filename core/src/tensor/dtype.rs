@@ -18,7 +18,7 @@ pub enum DType {
     I32,
     /// Unsigned 32-bit integer.
     U32,
-    /// Signed 64-bit integer: can be read and cast, not computed with.
+    /// Signed 64-bit integer: can be moved, compared, chosen, cast and counted by, not computed with.
     I64,
     /// Unsigned 8-bit integer.
     U8,
@@ -98,6 +98,25 @@ impl DType {
     /// i32, u32, i64 or u8.
     pub fn is_integer(self) -> bool {
         matches!(self, DType::I32 | DType::U32 | DType::I64 | DType::U8)
+    }
+
+    /// Whether a number is one of this dtype's: whole and in range for integers, 0 or 1 for bool; for floats any that
+    /// rounding does not make infinite. Infinities and NaN are floats.
+    pub fn holds(self, v: f64) -> bool {
+        let whole = |low: f64, high: f64| v.fract() == 0.0 && low <= v && v <= high;
+        let finite = |rounded: f64| rounded.is_finite() || !v.is_finite();
+        match self {
+            DType::F32 => finite(f64::from(v as f32)),
+            DType::F16 => finite(half::f16::from_f64(v).to_f64()),
+            DType::BF16 => finite(half::bf16::from_f64(v).to_f64()),
+            DType::I32 => whole(f64::from(i32::MIN), f64::from(i32::MAX)),
+            DType::U32 => whole(0.0, f64::from(u32::MAX)),
+            // 2⁶³ itself is none
+            DType::I64 => whole(i64::MIN as f64, i64::MAX as f64) && v < i64::MAX as f64,
+            DType::U8 => whole(0.0, 255.0),
+            DType::Bool => v == 0.0 || v == 1.0,
+            DType::Q8 | DType::Q4 => v.is_finite(),
+        }
     }
 
     /// A block-quantised storage format.

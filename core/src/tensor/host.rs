@@ -283,6 +283,40 @@ impl<'a> Tensor<'a> {
         }
     }
 
+    /// Every element of a tensor of integers or bools, exactly, row-major; `None` for other dtypes.
+    pub fn to_whole(&self) -> Option<Vec<i64>> {
+        match self.dtype {
+            DType::I64 => self.to_vec::<i64>().ok(),
+            // 32 bits and fewer fit an f64
+            DType::I32 | DType::U32 | DType::U8 | DType::Bool => {
+                Some(self.to_f64().into_iter().map(|v| v as i64).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// A tensor of integers (or bools) of the given type, each exactly as it is.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a dtype of other numbers, or a number that it does not hold, with its position;
+    /// [`Error::Length`] if there are more or fewer values than elements.
+    pub fn from_whole(ty: &TensorType, values: &[i64]) -> Result<Tensor<'static>> {
+        let dtype = ty.dtype;
+        if dtype == DType::I64 {
+            return Tensor::from_vec(ty.shape.clone(), values.to_vec());
+        }
+        if dtype.is_float() || dtype.is_block() {
+            return Err(Error::argument("from_whole", "a dtype of integers", ty));
+        }
+        let outside =
+            |v: &i64| !(i64::from(i32::MIN)..=i64::from(u32::MAX)).contains(v) || !dtype.holds(*v as f64);
+        if let Some(at) = values.iter().position(outside) {
+            let came = format!("{} at position {at}", values[at]);
+            return Err(Error::argument("from_whole", format!("numbers that fit {dtype}"), came));
+        }
+        Tensor::from_f64(ty, &values.iter().map(|&v| v as f64).collect::<Vec<_>>())
+    }
+
     /// A tensor of the given type from f64 values, rounded to nearest (integers truncate and saturate).
     ///
     /// # Errors

@@ -55,7 +55,7 @@ fn every_operation_comes_back_bit_for_bit() {
             let result = |c: &Compiled| {
                 let mut s = c.init_zeros().unwrap();
                 for (i, a) in sample.inputs.iter().enumerate() {
-                    let t = weft::tensor::Tensor::from_f64(&a.ty, &a.data).unwrap();
+                    let t = a.to_tensor().unwrap();
                     s.set_input_tensor(&format!("in{i}"), &t).unwrap();
                 }
                 s.step().map(|()| s.output_tensor("y").unwrap().bytes().to_vec())

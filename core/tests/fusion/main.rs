@@ -23,7 +23,7 @@ fn noise(shape: &[usize], seed: u64) -> Array {
     };
     let ty = TensorType::f32(shape);
     let data = (0..ty.elements()).map(|_| next()).collect();
-    Array { ty, data }
+    Array::new(ty, data)
 }
 
 /// Numbers for every input and parameter.

@@ -64,7 +64,7 @@ fn array(tensors: &SafeTensors<'_>, name: &str) -> Array {
         Dtype::BOOL => (DType::Bool, each(bytes, |b: [u8; 1]| f64::from(b[0]))),
         other => panic!("{name} is {other:?}, which no case uses"),
     };
-    Array { ty: TensorType::new(dtype, t.shape()), data }
+    Array::new(TensorType::new(dtype, t.shape()), data)
 }
 
 /// Names of operations that differ from ours.

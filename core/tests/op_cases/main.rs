@@ -161,7 +161,7 @@ fn add_gradients<'a>(
     for (o, (&out, upstream)) in outputs.iter().zip(&case.upstream).enumerate() {
         let ty = g.ty(out);
         let seed = g.input(&format!("up{o}"), ty.dtype, ty.shape.clone());
-        given.insert(format!("up{o}"), Array { data: upstream.data.clone(), ty });
+        given.insert(format!("up{o}"), Array::new(ty, upstream.data.clone()));
         let parts = gradients(g, out, Some(seed), &by).map_err(|e| e.to_string())?;
         for (total, part) in totals.iter_mut().zip(parts) {
             *total = Some(total.map_or(part, |t| g.add(t, part)));

@@ -230,7 +230,7 @@ fn arrays(g: &Graph, seed: u64) -> Arrays {
             _ => values.map(|v| v * 0.5).collect(),
         };
         if matches!(node.kind, NodeKind::Input | NodeKind::Parameter { .. }) {
-            all.insert(name.clone(), Array { ty: node.ty.clone(), data });
+            all.insert(name.clone(), Array::new(node.ty.clone(), data));
         }
     }
     all

@@ -12,7 +12,7 @@ use std::process::Command;
 const EACH: usize = 3;
 
 fn tensors(sample: &Sample) -> Vec<Tensor<'static>> {
-    sample.inputs.iter().map(|a| Tensor::from_f64(&a.ty, &a.data).unwrap()).collect()
+    sample.inputs.iter().map(|a| a.to_tensor().unwrap()).collect()
 }
 
 /// The result through the engine's own interface.

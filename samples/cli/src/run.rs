@@ -236,20 +236,16 @@ fn converted(name: &str, tensor: &Tensor<'static>, dtype: DType) -> weft::error:
     if from == dtype || !(widens || from.is_integer() && dtype.is_integer()) {
         return Ok(tensor.clone()); // the session says what is wrong, if anything is
     }
-    let values = tensor.to_f64();
-    let (low, high) = match dtype {
-        DType::I32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
-        DType::U32 => (0.0, f64::from(u32::MAX)),
-        DType::U8 => (0.0, f64::from(u8::MAX)),
-        _ => (f64::NEG_INFINITY, f64::INFINITY),
-    };
-    if dtype.is_integer()
-        && let Some(at) = values.iter().position(|v| !(low..=high).contains(v))
-    {
-        let came = format!("{} at position {at}", values[at]);
-        return Err(Error::argument(format!("input \"{name}\""), format!("numbers that fit {dtype}"), came));
+    let ty = TensorType::new(dtype, tensor.shape());
+    match tensor.to_whole() {
+        Some(whole) => Tensor::from_whole(&ty, &whole).map_err(|e| match e {
+            Error::Argument { wanted, came, .. } => {
+                Error::argument(format!("input \"{name}\""), wanted, came)
+            }
+            other => other,
+        }),
+        None => Tensor::from_f64(&ty, &tensor.to_f64()),
     }
-    Tensor::from_f64(&TensorType::new(dtype, tensor.shape()), &values)
 }
 
 /// The first few elements.
@@ -257,8 +253,8 @@ fn glimpse(tensor: &Tensor) -> String {
     const SHOWN: usize = 6;
     let values = tensor.to_f64();
     let mut shown: Vec<String> = values.iter().take(SHOWN).map(|v| format!("{v:.6}")).collect();
-    if !tensor.dtype().is_float() {
-        shown = values.iter().take(SHOWN).map(ToString::to_string).collect();
+    if let Some(whole) = tensor.to_whole() {
+        shown = whole.iter().take(SHOWN).map(ToString::to_string).collect();
     }
     let more = if values.len() > SHOWN { " …" } else { "" };
     format!("{}{more}", shown.join(" "))

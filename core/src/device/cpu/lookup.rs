@@ -131,9 +131,17 @@ impl PreparedIndex {
     unsafe fn run_by<I: Index>(&self, pool: &ThreadPool, bases: Bases) -> Result<(), LookupError> {
         // SAFETY: `count` indices, by the caller.
         let indices = unsafe { std::slice::from_raw_parts(bases.at::<I>(&self.plan.indices), self.count) };
-        let outside = |i: &I| !(0..self.limit as i64).contains(&i.wide());
+        let ignored = self.plan.ignored;
+        let outside = |i: &I| !(0..self.limit as i64).contains(&i.wide()) && Some(i.wide()) != ignored;
         if let Some(position) = indices.iter().position(outside) {
             return Err(LookupError { index: indices[position].wide(), position, limit: self.limit });
+        }
+        if self.plan.kind == IndexKind::Check {
+            // SAFETY: an i32 for each index, by the caller.
+            let out = unsafe { std::slice::from_raw_parts_mut(bases.at::<i32>(&self.plan.out), self.count) };
+            let number = |i: &I| if Some(i.wide()) == ignored { -1 } else { i.wide() as i32 };
+            out.iter_mut().zip(indices).for_each(|(o, i)| *o = number(i));
+            return Ok(());
         }
         let dtype = self.plan.table.dtype;
         // SAFETY: passed on; a type of the same size moves the same bytes, and i32 sums are u32 sums.
@@ -357,6 +365,7 @@ mod tests {
                 table_shape: self.table_shape.to_vec(),
                 indices_shape: self.indices_shape.to_vec(),
                 axis: self.axis,
+                ignored: None,
             };
             // SAFETY: the buffers have the plan's sizes.
             unsafe { PreparedIndex::new(&plan).run(&ThreadPool::new(threads), Bases(&bases)) }.map(|()| out)

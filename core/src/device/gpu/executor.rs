@@ -109,7 +109,10 @@ pub struct Executor {
     small_inputs: Vec<Small>,
     small_outputs: Vec<Small>,
     posted: Arc<AtomicUsize>,
+    /// The optimizer, and how many steps were posted with it.
     optimizer: Option<(Optimizer, u64)>,
+    /// How many of these changed nothing, since a look-up met a bad index.
+    held_back: Arc<AtomicU64>,
     /// Where the optimizer's rates lie among the inputs.
     rates: usize,
     sizes: Vec<usize>,
@@ -151,7 +154,8 @@ impl Executor {
         let rates = inputs;
         inputs += if plan.gradients.is_empty() { 0 } else { 32 };
         let words = p.lookups.len();
-        let mut down = (words * 4).next_multiple_of(16);
+        // and a count behind them
+        let mut down = if words == 0 { 0 } else { (words * 4 + 4).next_multiple_of(16) };
         for port in &plan.outputs {
             let bytes = p.layouts.buffers[port.buffer].bytes();
             if bytes <= SMALL && p.layouts.pieces(port.buffer) == 1 {
@@ -170,6 +174,7 @@ impl Executor {
             small_outputs,
             posted: Arc::default(),
             optimizer: None,
+            held_back: Arc::default(),
             rates,
             sizes: vec![p.arena, p.own],
             moments: 0,
@@ -257,7 +262,9 @@ impl Executor {
         if let Some((optimizer, step)) = &mut self.optimizer {
             *step += 1;
             store.changed();
-            let rates = rates(*optimizer, *step);
+            // a step that was held back was none
+            let made = step.saturating_sub(self.held_back.load(Ordering::Acquire));
+            let rates = rates(*optimizer, made);
             self.inputs[self.rates..self.rates + 20].copy_from_slice(bytemuck::cast_slice(&rates));
         }
         if self.posted.load(Ordering::Acquire) >= AHEAD {
@@ -328,15 +335,21 @@ impl Executor {
         let (updates, moments) = self.planned(store, positions, adam);
         let batches = arrange(&updates, chunk);
         let words = self.prepared.program.lookups.len();
-        let (texts, grids): (Vec<String>, Vec<[u32; 3]>) =
-            batches.iter().map(|b| super::kernels::update::kernel(adam, b.table.len(), words)).unzip();
+        let (texts, grids): (Vec<String>, Vec<[u32; 3]>) = batches
+            .iter()
+            .enumerate()
+            .map(|(i, b)| super::kernels::update::kernel(adam, b.table.len(), words, i == 0))
+            .unzip();
         let bindings = vec![if adam { 7 } else { 5 }; texts.len()];
         let pipelines =
             self.gpu.pipelines().get(self.gpu.context(), &texts, &bindings, &Progress::default())?;
         let weights: Vec<_> = batches.iter().filter_map(|b| store.at(b.parameters)).collect();
         self.updates = batches.len();
+        self.held_back = Arc::default();
+        let held_back = self.held_back.clone();
         self.on_run(move |r, transfer, context| {
             r.forget(context)?;
+            r.count_updates(transfer, held_back)?;
             let made = memory_of(context, transfer, (&batches, &grids), (moments, chunk))?;
             r.kept.drain(..).for_each(|mut h| h.free(context));
             // the rates are the last of what goes up

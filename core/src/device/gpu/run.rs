@@ -14,6 +14,7 @@ use crate::plan::{BufferId, Place, Plan};
 use blade_graphics as blade;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes up to which an input or output travels inside the step's own command buffer.
 pub const SMALL: usize = 64 << 10;
@@ -90,6 +91,9 @@ pub struct Run {
     pub own: Heap,
     pub errors: Memory,
     pub words: usize,
+    /// Steps since the errors were last set back, and where those are added up that changed nothing.
+    submitted: u64,
+    held_back: Arc<AtomicU64>,
     /// What ran once, to run again when weights change.
     pub once: Vec<Ready>,
     pub steps: Vec<Ready>,
@@ -123,6 +127,8 @@ impl Run {
             own,
             errors,
             words,
+            submitted: 0,
+            held_back: Arc::default(),
             once: vec![],
             steps: vec![],
             updates: vec![],
@@ -299,6 +305,7 @@ impl Run {
         context.fail_if(Fault::Lost);
         let point = context.blade.submit(encoder);
         self.flying.push_back((point, self.turn));
+        self.submitted += 1;
         self.turn = 1 - self.turn;
         self.recorded = false;
         Ok(())
@@ -398,6 +405,18 @@ impl Run {
         host.chain([self.errors]).for_each(|m| context.free(m));
     }
 
+    /// From now on steps that are held back are added up there.
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub fn count_updates(&mut self, transfer: &mut Transfer, held_back: Arc<AtomicU64>) -> Result<()> {
+        (self.submitted, self.held_back) = (0, held_back);
+        match self.words {
+            0 => Ok(()),
+            words => transfer.fill(&[(self.errors.buffer.at(words as u64 * 4), 4)], 0xff),
+        }
+    }
+
     /// Reads the words of the errors; sets them back if one is set.
     ///
     /// # Errors
@@ -412,7 +431,7 @@ impl Run {
         }
         let at = self.downloads.first().map_or(0, |p| p.at);
         let words: Vec<u32> = {
-            let count = self.words;
+            let count = self.words + 1;
             let bytes = self.results(context)?;
             bytes[at..]
                 .chunks_exact(4)
@@ -420,8 +439,14 @@ impl Run {
                 .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                 .collect()
         };
-        let Some(word) = words.iter().position(|&w| w != u32::MAX) else { return Ok(None) };
+        let Some(word) = words[..self.words].iter().position(|&w| w != u32::MAX) else { return Ok(None) };
         transfer.fill(&[(self.errors.buffer.at(0), self.errors.bytes)], 0xff)?;
+        // the count begins at 2³² − 1
+        let made = u64::from(words[self.words].wrapping_add(1));
+        let posted = std::mem::take(&mut self.submitted);
+        if !self.updates.is_empty() {
+            self.held_back.fetch_add(posted.saturating_sub(made), Ordering::AcqRel);
+        }
         Ok(Some((word, words[word])))
     }
 }

@@ -62,7 +62,7 @@ pub fn start(
         }
     };
     let words = p.lookups.len();
-    let errors = match context.allocate(words.max(4) * 4, blade::Memory::DeviceTransient, "errors") {
+    let errors = match context.allocate((words + 1).max(4) * 4, blade::Memory::DeviceTransient, "errors") {
         Ok(errors) => errors,
         Err(e) => {
             arena.free(&context);
@@ -121,7 +121,7 @@ fn fill(
     }
     let mut downloads = vec![];
     if r.words > 0 {
-        downloads.push(Parcel { piece: r.errors.buffer.at(0), at: 0, bytes: r.words * 4 });
+        downloads.push(Parcel { piece: r.errors.buffer.at(0), at: 0, bytes: r.words * 4 + 4 });
     }
     downloads.extend(outputs.iter().map(parcel));
     (r.uploads, r.downloads) = (uploads, downloads);

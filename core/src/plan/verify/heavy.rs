@@ -172,15 +172,33 @@ impl Checker<'_> {
         })
     }
 
+    /// Indices as i32, with no table that is stored.
+    fn checked_indices(&self, w: &IndexWork, limit: usize, indexed: usize) -> Checked<()> {
+        let IndexWork { kind, table, indices, updates, out, table_shape, axis, .. } = w;
+        counts(indices)?;
+        let alone = table == indices && updates.is_none();
+        if !alone || *axis != 0 || table_shape.len() != 1 || limit > i32::MAX as usize {
+            let wanted = "indices below one size of 31 bits, and nothing else that is read";
+            return refuse(wanted, format!("{kind:?} of {table_shape:?}"));
+        }
+        self.reads_run(indices, indexed)?;
+        self.writes_run_as(out, DType::I32, indexed)?;
+        self.apart(out, [indices])
+    }
+
     pub(super) fn index(&self, w: &IndexWork) -> Checked<()> {
-        let IndexWork { kind, table, indices, updates, out, table_shape, indices_shape, axis } = w;
+        let IndexWork { kind, table, indices, updates, out, table_shape, indices_shape, axis, ignored } = w;
         let (elements, indexed) = (count(table_shape)?, count(indices_shape)?);
+        if *kind == IndexKind::Check {
+            return self.checked_indices(w, elements, indexed);
+        }
+        if ignored.is_some() {
+            return refuse("an index that is ignored in checks alone", format!("{kind:?}"));
+        }
         if *axis >= table_shape.len() {
             return refuse(format!("one of {} axes", table_shape.len()), axis);
         }
-        if !matches!(indices.dtype, DType::I32 | DType::U32 | DType::I64) {
-            return refuse("indices of i32, u32 or i64", indices.dtype);
-        }
+        counts(indices)?;
         let adds = matches!(kind, IndexKind::TakeAdd | IndexKind::ScatterAdd);
         if adds && !matches!(table.dtype, DType::F32 | DType::I32 | DType::U32) {
             return refuse("sums of f32, i32 or u32", table.dtype);
@@ -256,5 +274,13 @@ impl Checker<'_> {
             return refuse("a whole buffer of a block format, and as many f32", came);
         }
         self.writes_run_as(to, DType::F32, result.elements)
+    }
+}
+
+/// Indices of a dtype that look-ups count by.
+fn counts(indices: &Operand) -> Checked<()> {
+    match indices.dtype {
+        DType::I32 | DType::U32 | DType::I64 => Ok(()),
+        other => refuse("indices of i32, u32 or i64", other),
     }
 }

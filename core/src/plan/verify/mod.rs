@@ -5,7 +5,7 @@
 //!
 //! * **Sizes** (`reach`): every axis has 1 to 2⁴⁰ positions, every domain and buffer at most 2⁴⁰ elements, a step at
 //!   most 2⁶⁰ operations, so that no product of sizes overflows where it is not looked for.
-//! * **Operands** (`reach`): the buffer is there and of the operand's dtype (a fused step may see i64, and two f16 or
+//! * **Operands** (`reach`): the buffer is there and of the operand's dtype (a fused step sees i64, and may see two f16 or
 //!   bf16, as u32); offset and strides, over all of the domain, stay inside it. What executors take as contiguous fits
 //!   from its offset on, whatever its strides say.
 //! * **Results** (`reach`): lie in the arena or in memory of the session, never in a constant or parameter (which

@@ -71,10 +71,11 @@ impl Checker<'_> {
         reach(o, sizes, self.own(o)?.elements)
     }
 
-    /// As [`reads`](Self::reads), of a fused step: it moves 64-bit elements as halves of 32, and 16-bit ones as words
+    /// As [`reads`](Self::reads), of a fused step: it sees 64-bit elements as words of 32, and 16-bit ones as words
     /// of two.
     pub(super) fn reads_lanes(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
         match self.buffer(o.buffer)? {
+            _ if o.dtype == DType::I64 => refuse("words of 64-bit elements", o.dtype),
             b if o.dtype == DType::U32 => match b.dtype {
                 DType::I64 => reach(o, sizes, 2 * b.elements),
                 DType::F16 | DType::BF16 => reach(o, sizes, b.elements / 2),

@@ -130,7 +130,9 @@ impl Around<'_> {
                 same(a, b)?;
                 Kind::B
             }
-            Instr::Cast(dtype, _) if dtype.is_block() => return refuse("a cast to single elements", dtype),
+            Instr::Cast(dtype, _) if dtype.is_block() || *dtype == DType::I64 => {
+                return refuse("a cast to single elements of 32 bits and fewer", dtype);
+            }
             Instr::Cast(dtype, _) => Kind::of(*dtype),
             Instr::Random(..) => Kind::F,
         }))
@@ -164,7 +166,12 @@ impl Checker<'_> {
         for (i, RowResult { result, out: beside }) in also.iter().enumerate() {
             match tape.code.get(*result) {
                 Some((_, Kind::F)) if beside.dtype == DType::F32 => of_row(*result, beside)?,
-                other => return refuse("another result of f32", format!("{other:?} for {}", beside.dtype)),
+                // the high word of a 64-bit result
+                Some((_, Kind::U)) if beside.dtype == DType::U32 => of_row(*result, beside)?,
+                other => {
+                    let came = format!("{other:?} for {}", beside.dtype);
+                    return refuse("another result of f32 or u32", came);
+                }
             }
             self.apart(beside, operands)?;
             // results may be parts of one buffer

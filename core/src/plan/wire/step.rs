@@ -222,7 +222,7 @@ impl Writer {
     }
 
     fn index(&mut self, w: &IndexWork) {
-        let IndexWork { kind, table, indices, updates, out, table_shape, indices_shape, axis } = w;
+        let IndexWork { kind, table, indices, updates, out, table_shape, indices_shape, axis, ignored } = w;
         self.code(*kind);
         self.operand(table);
         self.operand(indices);
@@ -231,6 +231,7 @@ impl Writer {
         self.sizes(table_shape);
         self.sizes(indices_shape);
         self.size(*axis);
+        self.maybe(*ignored, |w, v| w.word(v as u64));
     }
 
     fn pool(&mut self, w: &Pool) {
@@ -416,6 +417,7 @@ impl Reader {
             table_shape: self.sizes()?,
             indices_shape: self.sizes()?,
             axis: self.size()?,
+            ignored: self.maybe(Reader::word)?.map(|v| v as i64),
         })
     }
 

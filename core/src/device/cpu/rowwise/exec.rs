@@ -263,8 +263,7 @@ impl Env {
             let near = self.transit;
             match size {
                 1 => vmath::load_strided::<u8>(near, src, stride, n),
-                2 => vmath::load_strided::<u16>(near.cast(), src.cast(), stride / 2, n),
-                _ => vmath::load_strided::<u64>(near.cast(), src.cast(), stride / 8, n),
+                _ => vmath::load_strided::<u16>(near.cast(), src.cast(), stride / 2, n),
             }
             vmath::load_packed(self.isa, packed, dst, near, n);
         }
@@ -300,8 +299,7 @@ impl Env {
             vmath::store_packed(self.isa, packed, near, src, n);
             match size {
                 1 => vmath::store_strided::<u8>(dst, near, stride, n),
-                2 => vmath::store_strided::<u16>(dst.cast(), near.cast(), stride / 2, n),
-                _ => vmath::store_strided::<u64>(dst.cast(), near.cast(), stride / 8, n),
+                _ => vmath::store_strided::<u16>(dst.cast(), near.cast(), stride / 2, n),
             }
         }
     }
@@ -313,7 +311,6 @@ pub(super) fn packing(dtype: DType) -> Option<Packed> {
         DType::F16 => Some(Packed::F16),
         DType::BF16 => Some(Packed::Bf16),
         DType::U8 | DType::Bool => Some(Packed::U8),
-        DType::I64 => Some(Packed::I64),
         _ => None,
     }
 }
@@ -322,7 +319,6 @@ fn width(packed: Packed) -> isize {
     match packed {
         Packed::F16 | Packed::Bf16 => 2,
         Packed::U8 => 1,
-        Packed::I64 => 8,
     }
 }
 

@@ -233,15 +233,16 @@ impl Nodes {
 
     /// To a dtype, with its rounding.
     pub(super) fn cast(&mut self, dtype: DType, a: Id) -> Result<Id> {
-        if dtype.is_block() {
+        if dtype.is_block() || dtype == DType::I64 {
             return Err(broken(format!("a cast to {dtype}")));
         }
+        // floats saturate, integers keep their low bits
+        let narrow = if self.kind(a) == Kind::F { IntBinaryOp::Min } else { IntBinaryOp::And };
         let v = self.convert(Kind::of(dtype), a);
         Ok(match dtype {
             DType::F16 => self.map(Map::Unary(UnaryOp::RoundF16), &[v], Kind::F),
             DType::BF16 => self.map(Map::Unary(UnaryOp::RoundBf16), &[v], Kind::F),
-            DType::U8 if self.kind(a) == Kind::F => self.bits(IntBinaryOp::Min, v, 255),
-            DType::U8 => self.bits(IntBinaryOp::And, v, 255),
+            DType::U8 => self.bits(narrow, v, 255),
             _ => v,
         })
     }

@@ -264,7 +264,6 @@ pub(super) fn read(bytes: &[u8], dtype: DType, element: usize) -> Scalar {
         DType::F16 => Scalar::F(half::f16::from_bits(number!(u16)).to_f64()),
         DType::BF16 => Scalar::F(half::bf16::from_bits(number!(u16)).to_f64()),
         DType::I32 => Scalar::I(number!(i32)),
-        DType::I64 => Scalar::I(number!(i64) as i32),
         DType::U32 => Scalar::U(number!(u32)),
         DType::U8 => Scalar::U(u32::from(bytes[element])),
         DType::Bool => Scalar::B(bytes[element] != 0),

@@ -65,11 +65,3 @@ lanes! { u32 = (u8):
 lanes! { u8 = (u32):
     StoreU8(x) = x as u8;
 }
-
-lanes! { u32 = (i64):
-    LoadI64(x) = x as u32;
-}
-
-lanes! { i64 = (u32):
-    StoreI64(x) = i64::from(x as i32);
-}

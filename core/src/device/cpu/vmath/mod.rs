@@ -159,8 +159,6 @@ pub enum Packed {
     Bf16,
     /// ↔ u32; stores keep the low 8 bits.
     U8,
-    /// ↔ i32; loads keep the low 32 bits (wrapping), stores extend the sign.
-    I64,
 }
 
 /// How many lanes become one.
@@ -337,7 +335,7 @@ pub unsafe fn cast(isa: Isa, op: Cast, dst: *mut u32, a: *const u32, n: usize) {
     }
 }
 
-/// `dst[i]` = element `i` of `src`, widened (or from I64 narrowed) to a lane's bits.
+/// `dst[i]` = element `i` of `src`, widened to a lane's bits.
 ///
 /// # Safety
 /// As the module says; `src` holds `n` elements of `from`, of any alignment, disjoint from `dst`.
@@ -348,12 +346,11 @@ pub unsafe fn load_packed(isa: Isa, from: Packed, dst: *mut u32, src: *const u8,
             Packed::F16 => map1::<u16, u32, half::LoadF16>(isa, dst, src.cast(), n),
             Packed::Bf16 => map1::<u16, u32, half::LoadBf16>(isa, dst, src.cast(), n),
             Packed::U8 => map1::<u8, u32, half::LoadU8>(isa, dst, src, n),
-            Packed::I64 => map1::<i64, u32, half::LoadI64>(isa, dst, src.cast(), n),
         }
     }
 }
 
-/// Element `i` of `dst` = the lane `src[i]`, narrowed (or to I64 widened).
+/// Element `i` of `dst` = the lane `src[i]`, narrowed.
 ///
 /// # Safety
 /// As the module says; `dst` holds `n` elements of `to`, of any alignment, disjoint from `src`.
@@ -364,7 +361,6 @@ pub unsafe fn store_packed(isa: Isa, to: Packed, dst: *mut u8, src: *const u32, 
             Packed::F16 => map1::<u32, u16, half::StoreF16>(isa, dst.cast(), src, n),
             Packed::Bf16 => map1::<u32, u16, half::StoreBf16>(isa, dst.cast(), src, n),
             Packed::U8 => map1::<u32, u8, half::StoreU8>(isa, dst, src, n),
-            Packed::I64 => map1::<u32, i64, half::StoreI64>(isa, dst.cast(), src, n),
         }
     }
 }

@@ -319,24 +319,15 @@ fn sixteen_bit_floats_round_trip_and_round_to_nearest_even() {
 }
 
 #[test]
-fn bytes_and_wide_integers_load_and_store_at_any_alignment() {
-    let bytes: Vec<u8> = noise(8).take(400).map(|w| w as u8).collect();
+fn bytes_load_and_store_at_any_alignment() {
+    let bytes: Vec<u8> = noise(8).take(40).map(|w| w as u8).collect();
     for isa in available() {
-        let (mut lanes, mut back) = (vec![0; 37], vec![0_u8; 400]);
-        // SAFETY: 37 elements, of 8 bytes at most, from byte 1 on.
+        let (mut lanes, mut back) = (vec![0; 37], vec![0_u8; 40]);
+        // SAFETY: 37 elements from byte 1 on.
         unsafe {
             load_packed(isa, Packed::U8, lanes.as_mut_ptr(), bytes.as_ptr().add(1), 37);
             store_packed(isa, Packed::U8, back.as_mut_ptr().add(1), lanes.as_ptr(), 37);
         }
         assert!((0..37).all(|i| lanes[i] == u32::from(bytes[i + 1])) && back[1..38] == bytes[1..38]);
-        // SAFETY: as above.
-        unsafe {
-            load_packed(isa, Packed::I64, lanes.as_mut_ptr(), bytes.as_ptr().add(1), 37);
-            store_packed(isa, Packed::I64, back.as_mut_ptr().add(1), lanes.as_ptr(), 37);
-        }
-        for i in 0..37 {
-            let at = |b: &[u8]| i64::from_le_bytes(b[1 + 8 * i..9 + 8 * i].try_into().unwrap());
-            assert_eq!((lanes[i], at(&back)), (at(&bytes) as u32, i64::from(at(&bytes) as i32)));
-        }
     }
 }

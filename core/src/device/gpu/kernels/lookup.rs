@@ -23,6 +23,11 @@ pub fn kernels(w: &IndexWork, report: usize, layouts: &Layouts, limits: &Limits)
     let look = Lookup::new(w, report, layouts, "");
     match w.kind {
         IndexKind::Take | IndexKind::Gather => vec![look.read()],
+        IndexKind::Check => {
+            let mut source = Source::new(layouts);
+            let Share { body, threads, grid } = look.check(&mut source);
+            vec![source.finish(&entry(threads, &body), grid)]
+        }
         _ => {
             let mut all = look.copy(limits);
             let mut source = Source::new(layouts);
@@ -33,9 +38,12 @@ pub fn kernels(w: &IndexWork, report: usize, layouts: &Layouts, limits: &Limits)
     }
 }
 
-/// A put in place in a kernel that it may share with other steps; the names of its functions end in `tag`.
-pub fn put(source: &mut Source<'_>, w: &IndexWork, report: usize, layouts: &Layouts, tag: &str) -> Share {
-    Lookup::new(&halves(w), report, layouts, tag).write(source)
+/// A check of indices, or a put in place, in a kernel that it may share with other steps; the names of its functions end
+/// in `tag`.
+pub fn part(source: &mut Source<'_>, w: &IndexWork, report: usize, layouts: &Layouts, tag: &str) -> Share {
+    let w = &halves(w);
+    let look = Lookup::new(w, report, layouts, tag);
+    if w.kind == IndexKind::Check { look.check(source) } else { look.write(source) }
 }
 
 /// A kernel's text as it is where its look-ups report in other words of the errors: in place of `now[i]`, in `then[i]`.
@@ -59,7 +67,7 @@ pub fn reporting(text: &str, now: &[usize], then: &[usize]) -> String {
 /// 64-bit elements move as two of 32.
 fn halves(w: &IndexWork) -> IndexWork {
     let mut w = w.clone();
-    if w.table.dtype == DType::I64 {
+    if w.table.dtype == DType::I64 && w.kind != IndexKind::Check {
         let double = |o: &mut Operand| {
             o.dtype = DType::U32;
             o.offset *= 2;
@@ -104,23 +112,54 @@ impl<'a> Lookup<'a> {
             outer: shape[..axis].iter().product(),
             limit: shape[axis],
             inner: shape[axis + 1..].iter().product(),
-            count: if whole { w.indices_shape.iter().product() } else { w.indices_shape[axis] },
+            // a check's are counted by themselves
+            count: if whole || w.kind == IndexKind::Check {
+                w.indices_shape.iter().product()
+            } else {
+                w.indices_shape[axis]
+            },
         }
+    }
+
+    /// The words of the i-th index; indices of 32 bits have no high one.
+    fn words(&self, source: &mut Source<'_>) -> (String, Option<String>) {
+        let o = &self.w.indices;
+        match o.dtype {
+            DType::I64 => {
+                let [low, high] = o.words().map(|at| source.load(&at, &format!("(i * 2u + {}u)", at.offset)));
+                (low, Some(high))
+            }
+            DType::I32 => {
+                (format!("bitcast<u32>({})", source.load(o, &format!("(i + {}u)", o.offset))), None)
+            }
+            _ => (source.load(o, &format!("(i + {}u)", o.offset)), None),
+        }
+    }
+
+    /// Indices as i32: the ignored one as −1, without a check.
+    fn check(&self, source: &mut Source<'_>) -> Share {
+        let (o, w) = (&self.w.out, self.w);
+        let (grid, mut body) = walk::each("i", self.count, THREADS);
+        let (low, high) = self.words(source);
+        let same = |v: i64| match (&high, w.indices.dtype) {
+            (Some(high), _) => Some(format!("{low} == {}u && {high} == {}u", v as u32, (v >> 32) as u32)),
+            (None, DType::I32) => i32::try_from(v).ok().map(|v| format!("{low} == {}u", v as u32)),
+            (None, _) => u32::try_from(v).ok().map(|v| format!("{low} == {v}u")),
+        };
+        let to = format!("(i + {}u)", o.offset);
+        if let Some(ignored) = w.ignored.and_then(same) {
+            body += &format!("if ({ignored}) {{ {} return; }}\n", source.store(o, &to, "-1i"));
+        }
+        body += &self.checked(source, "i");
+        body += &source.store(o, &to, "bitcast<i32>(k)");
+        Share { body, threads: THREADS, grid }
     }
 
     /// Puts `fn index(i: u32) -> u32` into the kernel: the i-th index, 2³² − 1 if it is none.
     fn index_function(&self, source: &mut Source<'_>) {
-        let o = &self.w.indices;
-        let mut at = o.clone();
-        let value = match o.dtype {
-            DType::I64 => {
-                at.dtype = DType::U32;
-                let low = source.load(&at, &format!("(i + {}u) * 2u", o.offset));
-                let high = source.load(&at, &format!("(i + {}u) * 2u + 1u", o.offset));
-                format!("select(0xffffffffu, {low}, {high} == 0u)")
-            }
-            DType::I32 => format!("bitcast<u32>({})", source.load(&at, &format!("(i + {}u)", o.offset))),
-            _ => source.load(&at, &format!("(i + {}u)", o.offset)),
+        let value = match self.words(source) {
+            (low, Some(high)) => format!("select(0xffffffffu, {low}, {high} == 0u)"),
+            (low, None) => low,
         };
         source.function(format!("fn index{}(i: u32) -> u32 {{ return {value}; }}", self.tag));
     }

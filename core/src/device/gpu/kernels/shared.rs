@@ -22,14 +22,14 @@ pub struct Share {
     pub grid: [u32; 3],
 }
 
-/// Whether a step's one kernel can stand beside others in a dispatch: pointwise work, puts in place, and reductions that
+/// Whether a step's one kernel can stand beside others in a dispatch: pointwise work, puts in place, checks of labels, and reductions that
 /// leave most of a device idle.
 pub fn shares(work: &Work, kernel: &Kernel, limits: &Limits) -> bool {
     let form = match work {
         Work::Rowwise(w) => rowwise::is_pointwise(w) || (kernel.groups[0] as usize) < limits.units,
         Work::Index(w) => {
             let in_place = w.table.buffer == w.out.buffer && w.table.offset == w.out.offset;
-            w.kind == IndexKind::TakePut && in_place
+            w.kind == IndexKind::Check || w.kind == IndexKind::TakePut && in_place
         }
         _ => false,
     };
@@ -69,7 +69,7 @@ pub fn joined(works: &[(&Work, usize)], layouts: &Layouts, limits: &Limits) -> O
                 rowwise::elements(&mut source, w, limits, threads)
             }
             Work::Rowwise(w) => rowwise::reduction(&mut source, w, limits, &format!("_{i}")),
-            Work::Index(w) => lookup::put(&mut source, w, *report, layouts, &i.to_string()),
+            Work::Index(w) => lookup::part(&mut source, w, *report, layouts, &i.to_string()),
             _ => return None,
         };
         if *threads.get_or_insert(share.threads) != share.threads {

@@ -364,8 +364,8 @@ impl<'a> Source<'a> {
         match o.dtype {
             DType::F32 => self.element(b, View::F32, index),
             DType::I32 => self.element(b, View::I32, index),
-            DType::U32 => self.element(b, View::U32, index),
-            DType::I64 => format!("bitcast<i32>({})", self.element(b, View::U32, &format!("({index}) * 2u"))),
+            // of i64 only its words are read
+            DType::U32 | DType::I64 => self.element(b, View::U32, index),
             DType::F16 | DType::BF16 if wide => self.element(b, View::F32, index),
             DType::F16 if self.native(b, DType::F16) => {
                 format!("f32({})", self.element(b, View::F16, index))
@@ -491,13 +491,6 @@ impl<'a> Source<'a> {
             DType::F32 | DType::F16 | DType::BF16 => self.assign(b, View::F32, index, value),
             DType::I32 => self.assign(b, View::I32, index, value),
             DType::Bool => self.assign(b, View::U32, index, &format!("u32({value})")),
-            DType::I64 => {
-                let low =
-                    self.assign(b, View::U32, &format!("({index}) * 2u"), &format!("bitcast<u32>({value})"));
-                let sign = format!("bitcast<u32>(({value}) >> 31u)");
-                let high = self.assign(b, View::U32, &format!("({index}) * 2u + 1u"), &sign);
-                format!("{low} {high}")
-            }
             _ => self.assign(b, View::U32, index, value),
         }
     }
