@@ -142,7 +142,8 @@ fn every_gradient_matches_finite_differences_mid_graph() {
     }
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
     // what takes or gives no floats has nothing to differentiate
-    let expected = BTreeSet::from(["and", "iota", "not", "one_hot", "or", "random_uniform", "xor"]);
+    let expected =
+        BTreeSet::from(["and", "check_labels", "iota", "not", "one_hot", "or", "random_uniform", "xor"]);
     assert_eq!(unchecked, expected, "operations with a gradient that no smooth sample checks");
 }
 

@@ -230,7 +230,8 @@ fn casts_are_those_of_the_language() {
 #[test]
 fn all_64_bits_are_compared_chosen_and_moved_inside_fused_steps() {
     let a = numbers();
-    let b: Vec<i64> = a.iter().enumerate().map(|(i, &v)| [v, v ^ 1, v ^ (1 << 32), v.wrapping_neg()][i % 4]).collect();
+    let b: Vec<i64> =
+        a.iter().enumerate().map(|(i, &v)| [v, v ^ 1, v ^ (1 << 32), v.wrapping_neg()][i % 4]).collect();
     let n = a.len();
     let g = Graph::new();
     let (x, y) = (g.input("x", DType::I64, [n]), g.input("y", DType::I64, [n]));
@@ -246,7 +247,10 @@ fn all_64_bits_are_compared_chosen_and_moved_inside_fused_steps() {
     g.output("best", best);
     g.output("right", g.mean_all(g.cast(g.eq(best, g.input("labels", DType::I64, [5])), DType::F32)));
     g.output("parts", g.cast(g.mul(g.softmax(rows, -1), g.scalar(1e12, DType::F32)), DType::I64));
-    g.output("sum", g.cast(g.mul(g.sum(rows, &[1], false), g.scalar(1e10, DType::F32)), DType::I64));
+    g.output(
+        "sum",
+        g.cast(g.mul(g.sum(rows, &[1], false), g.scalar(8_589_934_592.0, DType::F32)), DType::I64),
+    );
     g.output("padded", g.pad(g.reshape(x, &[1, -1]), &[1, 2], &[0, 1], -4_294_967_295.0));
     let given = Arrays::from([
         ("x".into(), i64s(&[n], &a)),
@@ -270,6 +274,40 @@ fn all_64_bits_are_compared_chosen_and_moved_inside_fused_steps() {
         }
         let exact: Arrays = wanted.clone().into_iter().filter(|(n, _)| n != "parts").collect();
         agree(&came, &exact, &t.name());
+    }
+}
+
+#[test]
+fn i64_parameters_constants_and_states_keep_all_bits() {
+    let big = 9_007_199_254_740_993;
+    for t in devices::all() {
+        let g = Graph::new();
+        let w = g.parameter_of("w", TensorType::new(DType::I64, [2, 3]), false);
+        let seen = g.state("seen", DType::I64, [2, 3]);
+        let c = g.constant(Tensor::from_vec([1, 3], vec![big, -big, i64::MIN]).unwrap());
+        let all = g.concat(&[g.flip(w, &[1]), c, g.narrow(g.transpose(g.permute(w, &[1, 0])), 0, 1, 1)], 0);
+        g.output("all", all);
+        g.output("columns", g.permute(all, &[1, 0]));
+        g.output("wide", g.broadcast(g.slice(w, &[1, 0], &[2, 3], &[1, 2]), &[2, 2, 2]));
+        g.output("parameter", w);
+        g.output("before", seen);
+        g.set_state(seen, g.put(seen, g.input("row", DType::I64, [1]), g.narrow(w, 0, 1, 1), 0));
+        let w = [big, 2, -big, i64::MAX, i64::MIN, -1];
+        let mut weights = Weights::new();
+        weights.insert("w", Tensor::from_vec([2, 3], w.to_vec()).unwrap());
+        let mut s = t.compiler().compile(&g).unwrap().init(&weights).unwrap();
+        s.set_input_tensor("row", &Tensor::from_vec([1], vec![0i64]).unwrap()).unwrap();
+        s.step().unwrap();
+        s.step().unwrap();
+        let came = |n: &str| s.output_tensor(n).unwrap().to_vec::<i64>().unwrap();
+        let rows =
+            [[-big, 2, big], [-1, i64::MIN, i64::MAX], [big, -big, i64::MIN], [i64::MAX, i64::MIN, -1]];
+        assert_eq!(came("all"), rows.concat(), "on {}", t.name());
+        let columns: Vec<i64> = (0..3).flat_map(|c| rows.map(|r| r[c])).collect();
+        assert_eq!(came("columns"), columns, "on {}", t.name());
+        assert_eq!(came("wide"), [i64::MAX, -1].repeat(4), "on {}", t.name());
+        assert_eq!(came("parameter"), w);
+        assert_eq!(came("before"), [i64::MAX, i64::MIN, -1, 0, 0, 0], "on {}", t.name());
     }
 }
 

@@ -245,7 +245,8 @@ pub unsafe extern "C" fn weft_graph_constant(
     })
 }
 
-/// A constant of one element, of rank 0.
+/// A constant of one element, of rank 0: a number that the dtype holds (300 is no u8). Integers beyond 2⁵³, which a
+/// double does not hold, are given by weft_graph_constant.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_graph_scalar(
     graph: *mut weft_graph,

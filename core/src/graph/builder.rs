@@ -204,6 +204,9 @@ impl Graph {
         if let Err(e) = check_type(&ty) {
             return self.fail_with("constant", "", e);
         }
+        if let (DType::Bool, Some(b)) = (ty.dtype, tensor.bytes().iter().find(|b| **b > 1)) {
+            return self.fail("constant", "", "a bool of 0 or 1", &b.to_string());
+        }
         self.push(Node { kind: NodeKind::Constant(tensor), inputs: vec![], ty, name: None })
     }
 

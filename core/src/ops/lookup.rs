@@ -1,8 +1,9 @@
 //! Reading, writing and adding at places that data names. An index outside is an error, never a wrong element.
 
 use super::movement::{accepted, signed};
-use super::samples::{as_dtype, cycle, indices, kinked, normal, sample, whole};
+use super::samples::{WHOLE, as_dtype, cycle, indices, kinked, normal, sample, whole};
 use crate::error::{Error, Result};
+use crate::expr::Scalar;
 use crate::graph::{
     Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Value, evaluate_decomposed, refuse,
 };
@@ -14,10 +15,9 @@ type Checked<T> = std::result::Result<T, Refusal>;
 fn check_dtypes(c: &Call<'_>, adds: bool) -> Checked<()> {
     let (x, indices) = (&c.inputs[0], &c.inputs[1]);
     let packed = matches!(x.dtype, DType::F16 | DType::BF16);
-    if !(matches!(x.dtype, DType::F32 | DType::I32 | DType::U32)
-        || (packed || x.dtype == DType::I64) && !adds)
-    {
-        return refuse(if adds { "f32, i32 or u32" } else { "f32, f16, bf16, i32, u32 or i64" }, x);
+    let whole = matches!(x.dtype, DType::F32 | DType::I32 | DType::U32 | DType::I64);
+    if !(whole || packed && !adds) {
+        return refuse(if adds { "f32, i32, u32 or i64" } else { "f32, f16, bf16, i32, u32 or i64" }, x);
     }
     check_index_dtype(indices)?;
     match c.inputs.get(2) {
@@ -69,6 +69,15 @@ fn added_to_zeros(g: &Graph, x: Value, up: Value, add: impl FnOnce(Value, Value)
         return add(zeros, up);
     }
     g.cast(add(zeros, g.cast(up, DType::F32)), ty.dtype)
+}
+
+/// Adds a value to an element; i64 wraps around.
+fn add(to: &mut Array, position: usize, v: Scalar) {
+    let sum = match (to.element(position), v) {
+        (Scalar::L(a), Scalar::L(b)) => Scalar::L(a.wrapping_add(b)),
+        (_, v) => return to.data[position] += v.number(),
+    };
+    to.set(position, sum);
 }
 
 /// Integers wrap around as the devices' do.
@@ -152,7 +161,7 @@ op! {
         for o in 0..outer {
             for (k, &i) in which.iter().enumerate() {
                 for e in 0..inner {
-                    result.data[(o * size + i) * inner + e] += x[2].data[(o * which.len() + k) * inner + e];
+                    add(&mut result, (o * size + i) * inner + e, x[2].element((o * which.len() + k) * inner + e));
                 }
             }
         }
@@ -172,6 +181,7 @@ op! {
         sample([normal(&[2, 1, 2, 3], 94), indices(&[2, 1], 3, 5), normal(&[2, 1, 2, 2, 1], 95)], axis_attr(3)),
         kinked([cycle(DType::I32, &[3], &[5.0, -2.0]), indices(&[4], 3, 6), cycle(DType::I32, &[4], &[2e9, 7.0])], axis_attr(0)),
         kinked([cycle(DType::U32, &[3], &[5.0, 4e9]), cycle(DType::I64, &[4], &[1.0, 2.0]), cycle(DType::U32, &[4], &[3e9, 7.0])], axis_attr(0)),
+        kinked([whole(&[3, 2], &WHOLE), cycle(DType::I64, &[3], &[1.0, 2.0]), whole(&[3, 2], &WHOLE[3..])], axis_attr(0)),
     ];
 }
 
@@ -316,7 +326,7 @@ op! {
             let mut at = index.to_vec();
             at[axis] = which[k];
             let position = result.position(&at);
-            result.data[position] += x[2].data[k];
+            add(&mut result, position, x[2].element(k));
             k += 1;
         });
         result.data.iter_mut().for_each(|v| *v = stored(result.ty.dtype, *v));
@@ -336,6 +346,7 @@ op! {
         sample([normal(&[2, 1, 2, 3], 97), indices(&[2, 1, 1, 5], 3, 6), normal(&[2, 1, 1, 5], 98)], axis_attr(3)),
         kinked([cycle(DType::I32, &[3], &[5.0, -2.0]), indices(&[4], 3, 6), cycle(DType::I32, &[4], &[2e9, 7.0])], axis_attr(0)),
         kinked([cycle(DType::U32, &[3], &[5.0, 4e9]), cycle(DType::I64, &[4], &[1.0, 2.0]), cycle(DType::U32, &[4], &[3e9, 7.0])], axis_attr(0)),
+        kinked([whole(&[3, 2], &WHOLE), cycle(DType::I64, &[3, 2], &[1.0, 0.0, 1.0]), whole(&[3, 2], &WHOLE[3..])], axis_attr(1)),
     ];
 }
 

@@ -81,10 +81,17 @@ impl Addend for f32 {
     }
 }
 
-/// Of i32 and u32: wrapping sums have the same bits.
+/// Of i32 and u32 (and below of i64): wrapping sums have the same bits.
 impl Addend for u32 {
     #[inline(always)]
     fn plus(self, b: u32) -> u32 {
+        self.wrapping_add(b)
+    }
+}
+
+impl Addend for u64 {
+    #[inline(always)]
+    fn plus(self, b: u64) -> u64 {
         self.wrapping_add(b)
     }
 }
@@ -115,7 +122,7 @@ impl PreparedIndex {
     /// be given the table itself.
     ///
     /// # Panics
-    /// If a dtype is not supported: indices i32, u32, i64; sums f32, i32, u32; the rest anything of 1, 2, 4, 8 bytes.
+    /// If a dtype is not supported: indices i32, u32, i64; sums f32, i32, u32, i64; the rest anything of 1, 2, 4, 8 bytes.
     pub unsafe fn run(&self, pool: &ThreadPool, bases: Bases) -> Result<(), LookupError> {
         // SAFETY: passed on.
         unsafe {
@@ -159,6 +166,7 @@ impl PreparedIndex {
                     self.take_add::<I, f32>(pool, bases, indices)
                 }
                 (IndexKind::TakeAdd, Some(4)) => self.take_add::<I, u32>(pool, bases, indices),
+                (IndexKind::TakeAdd, Some(8)) => self.take_add::<I, u64>(pool, bases, indices),
                 (IndexKind::TakePut, Some(1)) => self.take_put::<I, u8>(pool, bases, indices),
                 (IndexKind::TakePut, Some(2)) => self.take_put::<I, u16>(pool, bases, indices),
                 (IndexKind::TakePut, Some(4)) => self.take_put::<I, u32>(pool, bases, indices),
@@ -167,6 +175,7 @@ impl PreparedIndex {
                     self.scatter_add::<I, f32>(pool, bases, indices)
                 }
                 (IndexKind::ScatterAdd, Some(4)) => self.scatter_add::<I, u32>(pool, bases, indices),
+                (IndexKind::ScatterAdd, Some(8)) => self.scatter_add::<I, u64>(pool, bases, indices),
                 (kind, _) => panic!("look-up: {kind:?} of {dtype}"),
             }
         }

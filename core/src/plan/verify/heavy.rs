@@ -200,8 +200,8 @@ impl Checker<'_> {
         }
         counts(indices)?;
         let adds = matches!(kind, IndexKind::TakeAdd | IndexKind::ScatterAdd);
-        if adds && !matches!(table.dtype, DType::F32 | DType::I32 | DType::U32) {
-            return refuse("sums of f32, i32 or u32", table.dtype);
+        if adds && !matches!(table.dtype, DType::F32 | DType::I32 | DType::U32 | DType::I64) {
+            return refuse("sums of f32, i32, u32 or i64", table.dtype);
         }
         let whole = matches!(kind, IndexKind::Take | IndexKind::TakeAdd | IndexKind::TakePut);
         let smaller = |(a, (i, t)): (usize, (&usize, &usize))| a == *axis || i <= t;

@@ -64,10 +64,11 @@ pub fn reporting(text: &str, now: &[usize], then: &[usize]) -> String {
     all + rest
 }
 
-/// 64-bit elements move as two of 32.
+/// 64-bit elements move as two of 32; those that are added up stay together.
 fn halves(w: &IndexWork) -> IndexWork {
     let mut w = w.clone();
-    if w.table.dtype == DType::I64 && w.kind != IndexKind::Check {
+    let moves = matches!(w.kind, IndexKind::Take | IndexKind::Gather | IndexKind::TakePut);
+    if w.table.dtype == DType::I64 && moves {
         let double = |o: &mut Operand| {
             o.dtype = DType::U32;
             o.offset *= 2;
@@ -76,7 +77,7 @@ fn halves(w: &IndexWork) -> IndexWork {
         double(&mut w.out);
         w.updates.iter_mut().for_each(double);
         w.table_shape.push(2);
-        if matches!(w.kind, IndexKind::Gather | IndexKind::ScatterAdd) {
+        if w.kind == IndexKind::Gather {
             w.indices_shape.push(2);
         }
     }
@@ -102,7 +103,7 @@ impl<'a> Lookup<'a> {
     fn new(w: &'a IndexWork, report: usize, layouts: &'a Layouts, tag: &'a str) -> Self {
         let (shape, axis) = (&w.table_shape, w.axis);
         let whole = matches!(w.kind, IndexKind::Take | IndexKind::TakeAdd | IndexKind::TakePut);
-        let twice = !whole && layouts.buffers[w.table.buffer].dtype == DType::I64;
+        let twice = w.kind == IndexKind::Gather && layouts.buffers[w.table.buffer].dtype == DType::I64;
         Lookup {
             w,
             twice,
@@ -229,10 +230,14 @@ impl<'a> Lookup<'a> {
         if w.table.buffer == w.out.buffer && w.table.offset == w.out.offset {
             return vec![];
         }
-        let elements: usize = w.table_shape.iter().product();
+        let wide = w.table.dtype == DType::I64;
+        let elements = w.table_shape.iter().product::<usize>() * if wide { 2 } else { 1 };
         let mut tape = Tape::default();
         let result = tape.push(Instr::Load(0), Kind::of(w.table.dtype));
-        let line = |o: &Operand| Operand { strides: vec![1], ..o.clone() };
+        let line = |o: &Operand| {
+            let [low, _] = o.words();
+            Operand { strides: vec![1], ..if wide { low } else { o.clone() } }
+        };
         let copy = Rowwise {
             domain: vec![elements],
             reduced: vec![false],
@@ -291,16 +296,44 @@ impl<'a> Lookup<'a> {
             format!("{line}{split}let to = {};\n", walk::address(w.out.offset, &names, &strides))
         };
         let Some(updates) = &w.updates else { return Share { body, threads: THREADS, grid } };
+        let wide = w.table.dtype == DType::I64;
+        let load = |source: &mut Source<'_>, o: &Operand, at: &str| match wide {
+            true => {
+                let [low, high] = [0, 1].map(|word| source.load(o, &format!("({at} * 2u + {word}u)")));
+                format!("vec2<u32>({low}, {high})")
+            }
+            false => source.load(o, at),
+        };
+        let plus = |source: &mut Source<'_>, a: &str, b: &str| match wide {
+            true => {
+                source.function(
+                    "fn add_wide(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {\nlet low = a.x + b.x;\n\
+                     return vec2<u32>(low, a.y + b.y + select(0u, 1u, low < a.x));\n}",
+                );
+                format!("add_wide({a}, {b})")
+            }
+            false => format!("{a} + {b}"),
+        };
+        let store = |source: &mut Source<'_>, value: &str| match wide {
+            true => {
+                let [low, high] = ["x", "y"].map(|word| format!("stored.{word}"));
+                let low = source.store(&w.out, "(to * 2u)", &low);
+                let high = source.store(&w.out, "(to * 2u + 1u)", &high);
+                format!("let stored = {value};\n{low}\n{high}\n")
+            }
+            false => source.store(&w.out, "to", value),
+        };
         let update = |source: &mut Source<'_>, j: &str| {
-            source.load(updates, &format!("(update_at{tag}(o, {j}, i) + {}u)", updates.offset))
+            load(source, updates, &format!("(update_at{tag}(o, {j}, i) + {}u)", updates.offset))
         };
         if serial {
             body += &format!("for (var s = 0u; s < {n}u; s++) {{\n{}", at(source, "s"));
             let mut value = update(source, "s");
             if !puts {
-                value = format!("{} + {value}", source.load(&w.out, "to"));
+                let now = load(source, &w.out, "to");
+                value = plus(source, &now, &value);
             }
-            body += &source.store(&w.out, "to", &value);
+            body += &store(source, &value);
             body += "}\n";
             return Share { body, threads: THREADS, grid };
         }
@@ -309,14 +342,14 @@ impl<'a> Lookup<'a> {
         if puts {
             body += &format!("for (var s = j + 1u; s < {n}u; s++) {{ if ({equal}) {{ return; }} }}\n");
             let value = update(source, "j");
-            body += &source.store(&w.out, "to", &value);
+            body += &store(source, &value);
         } else {
             body += &format!("for (var s = 0u; s < j; s++) {{ if ({equal}) {{ return; }} }}\n");
-            let (first, value) = (source.load(&w.out, "to"), update(source, "s"));
-            body += &format!("var sum = {first} + {};\n", update(source, "j"));
-            body +=
-                &format!("for (var s = j + 1u; s < {n}u; s++) {{ if ({equal}) {{ sum += {value}; }} }}\n");
-            body += &source.store(&w.out, "to", "sum");
+            let (first, own, value) = (load(source, &w.out, "to"), update(source, "j"), update(source, "s"));
+            body += &format!("var sum = {};\n", plus(source, &first, &own));
+            let sum = plus(source, "sum", &value);
+            body += &format!("for (var s = j + 1u; s < {n}u; s++) {{ if ({equal}) {{ sum = {sum}; }} }}\n");
+            body += &store(source, "sum");
         }
         Share { body, threads: THREADS, grid }
     }
