@@ -804,7 +804,9 @@ pub unsafe extern "C" fn weft_op_select(
 }
 
 
-/// Elements converted to another dtype: floats to integers truncate and saturate, NaN to 0 (PyTorch leaves both open); integers to narrower ones keep their low bits; to bool is ≠ 0.
+/// Elements converted to another dtype: floats to integers truncate and saturate (NaN becomes 0),
+/// integers to narrower ones keep the low bits, to bool is ≠ 0. i64 to a float is rounded to f32
+/// once, and from there to f16 or bf16.
 /// `dtype`: To which element type.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_cast(
@@ -1385,8 +1387,9 @@ pub unsafe extern "C" fn weft_op_batch_norm_train(
 
 
 /// Mean of −Σ target·log softmax(logits) over the labels that count: logits […, classes], integer
-/// labels […]. NaN for a label outside the classes, and if none counts.
-/// `ignore_index`: Labels of this value do not count.
+/// labels […]. NaN if none counts (its gradient is 0); any other label outside the classes is an
+/// error, as an index outside its table is.
+/// `ignore_index`: Labels of this value do not count; the least i64 for none.
 /// `label_smoothing`: Share ε of the target spread over all classes (Szegedy et al. 2016).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_cross_entropy(
@@ -1989,6 +1992,26 @@ pub unsafe extern "C" fn weft_op_one_hot(
     guard("weft_op_one_hot", err, || {
         let given = [Given::Int(classes)];
         apply(graph, out, "one_hot", &[indices], 0, &given)
+    })
+}
+
+
+/// Labels of classes as i32, −1 for those that do not count: […] → […]. Any other label outside
+/// 0..classes is an error, as an index outside its table is.
+/// `classes`: How many classes.
+/// `ignore_index`: The label that does not count; the least i64 for none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_op_check_labels(
+    graph: *mut weft_graph,
+    labels: weft_value,
+    classes: i64,
+    ignore_index: i64,
+    out: *mut weft_value,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_op_check_labels", err, || {
+        let given = [Given::Int(classes), Given::Int(ignore_index)];
+        apply(graph, out, "check_labels", &[labels], 0, &given)
     })
 }
 

@@ -1275,7 +1275,8 @@ weft_status weft_graph_constant(weft_graph *graph,
                                 weft_error **err);
 
 /**
- * A constant of one element, of rank 0.
+ * A constant of one element, of rank 0: a number that the dtype holds (300 is no u8). Integers beyond 2⁵³, which a
+ * double does not hold, are given by weft_graph_constant.
  */
 weft_status weft_graph_scalar(weft_graph *graph,
                               double number,
@@ -2251,7 +2252,9 @@ weft_status weft_op_select(weft_graph *graph,
                            weft_error **err);
 
 /**
- * Elements converted to another dtype: floats to integers truncate and saturate, NaN to 0 (PyTorch leaves both open); integers to narrower ones keep their low bits; to bool is ≠ 0.
+ * Elements converted to another dtype: floats to integers truncate and saturate (NaN becomes 0),
+ * integers to narrower ones keep the low bits, to bool is ≠ 0. i64 to a float is rounded to f32
+ * once, and from there to f16 or bf16.
  * `dtype`: To which element type.
  */
 weft_status weft_op_cast(weft_graph *graph,
@@ -2592,8 +2595,9 @@ weft_status weft_op_batch_norm_train(weft_graph *graph,
 
 /**
  * Mean of −Σ target·log softmax(logits) over the labels that count: logits […, classes], integer
- * labels […]. NaN for a label outside the classes, and if none counts.
- * `ignore_index`: Labels of this value do not count.
+ * labels […]. NaN if none counts (its gradient is 0); any other label outside the classes is an
+ * error, as an index outside its table is.
+ * `ignore_index`: Labels of this value do not count; the least i64 for none.
  * `label_smoothing`: Share ε of the target spread over all classes (Szegedy et al. 2016).
  */
 weft_status weft_op_cross_entropy(weft_graph *graph,
@@ -2964,6 +2968,19 @@ weft_status weft_op_one_hot(weft_graph *graph,
                             int64_t classes,
                             weft_value *out,
                             weft_error **err);
+
+/**
+ * Labels of classes as i32, −1 for those that do not count: […] → […]. Any other label outside
+ * 0..classes is an error, as an index outside its table is.
+ * `classes`: How many classes.
+ * `ignore_index`: The label that does not count; the least i64 for none.
+ */
+weft_status weft_op_check_labels(weft_graph *graph,
+                                 weft_value labels,
+                                 int64_t classes,
+                                 int64_t ignore_index,
+                                 weft_value *out,
+                                 weft_error **err);
 
 /**
  * Rotary embedding: pairs of x [.., seq, d] turned by (offset + position)·theta^(−2i/d); positions
