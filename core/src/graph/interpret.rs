@@ -28,7 +28,7 @@ pub fn interpret(
         if value.ty != node.ty || !value.is_complete() {
             let op = if let NodeKind::Op(op, _) = &node.kind { op.name() } else { "input" };
             let wanted = format!("a value of {} ({} elements)", node.ty, node.ty.elements());
-            let came = format!("{} ({} elements)", value.ty, value.len());
+            let came = format!("{} ({} elements)", value.ty, value.data.len());
             return Err(Error::Op { op: op.into(), node: data.label(Value::at(i)), wanted, came });
         }
         values.push(value);
