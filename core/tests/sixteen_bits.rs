@@ -78,7 +78,7 @@ impl Values {
             Values::Constant => a.data[i / row * row],
         };
         let data = (0..a.data.len()).map(|i| rounded(dtype, value(i))).collect();
-        Array { ty: TensorType::new(dtype, a.ty.shape.clone()), data }
+        Array::new(TensorType::new(dtype, a.ty.shape.clone()), data)
     }
 }
 
@@ -102,7 +102,7 @@ fn given(sample: &Sample, y: &TensorType, values: Values, dtype: DType) -> Array
 /// The same numbers as f32, which the reference holds in f64.
 fn as_f32(arrays: &Arrays) -> Arrays {
     let wide = |a: &Array| match a.ty.dtype {
-        DType::F16 | DType::BF16 => Array { ty: TensorType::f32(a.ty.shape.clone()), data: a.data.clone() },
+        DType::F16 | DType::BF16 => Array::new(TensorType::f32(a.ty.shape.clone()), a.data.clone()),
         _ => a.clone(),
     };
     arrays.iter().map(|(n, a)| (n.clone(), wide(a))).collect()
