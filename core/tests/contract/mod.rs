@@ -77,7 +77,7 @@ fn run(g: &Graph, given: &Arrays, mode: Mode) -> Arrays {
     let mut values: Vec<Array> = vec![];
     // computed in f32 whatever they are stored as
     let widened = |a: Array| match mode == Mode::Wide && a.ty.dtype.is_float() {
-        true => Array { ty: TensorType::new(DType::F32, a.ty.shape), data: a.data },
+        true => Array::new(TensorType::new(DType::F32, a.ty.shape), a.data),
         false => a,
     };
     for (i, node) in data.nodes.iter().enumerate() {
@@ -97,7 +97,7 @@ fn run(g: &Graph, given: &Arrays, mode: Mode) -> Arrays {
     let stored = |v: &Value| {
         let ty = data.node(*v).ty.clone();
         let data = values[v.index().unwrap()].data.iter().map(|&x| rounded(x, ty.dtype)).collect();
-        Array { ty, data }
+        Array::new(ty, data)
     };
     data.outputs.iter().map(|(name, v)| (name.clone(), stored(v))).collect()
 }
