@@ -155,9 +155,17 @@ fn every_rule_that_is_on_by_default_keeps_the_contract_in_every_dtype() {
 #[test]
 fn every_rule_of_exact_algebra_breaks_the_contract_somewhere() {
     for rule in all_rules().iter().filter(|r| r.group == Group::Exact) {
-        // a rounding that is gone moves a result no further than the rounding did: that sums stay is a case of its own. And 49·(1/49)
-        // is one unit from 49/49, where the original rounds nothing: that is kept for whole numbers' sake
-        if ["exact-add-add", "exact-div-constant"].contains(&rule.name.as_str()) {
+        // a rounding that is gone moves a result no further than the rounding did: that sums stay is a case of its own. 49·(1/49) is
+        // one unit from 49/49, where the original rounds nothing. And a composite is computed exactly here: where its kernels
+        // would overflow or lose a factor on the way is not seen
+        let unseen = [
+            "add-add",
+            "div-constant",
+            "attention-of-scaled-queries",
+            "attention-of-scaled-keys",
+            "layer-norm-weight-first",
+        ];
+        if unseen.iter().any(|u| rule.name == format!("exact-{u}")) {
             continue;
         }
         let breaks = |dtype: DType, variant: usize| {
