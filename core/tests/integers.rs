@@ -311,10 +311,13 @@ fn i64_parameters_constants_and_states_keep_all_bits() {
     }
 }
 
+/// A look-up of data by indices.
+type Form = fn(&Graph, Value, Value) -> Value;
+
 #[test]
 fn an_index_is_outside_by_all_of_its_bits() {
-    let last: fn(&Graph, Value, Value) -> Value = |g, x, i| g.put(x, i, g.narrow(x, 0, 0, 3), 0);
-    let forms: [(&str, fn(&Graph, Value, Value) -> Value); 5] = [
+    let last: Form = |g, x, i| g.put(x, i, g.narrow(x, 0, 0, 3), 0);
+    let forms: [(&str, Form); 5] = [
         ("index_select", |g, x, i| g.index_select(x, i, 0)),
         ("gather", |g, x, i| g.gather(x, i, 0)),
         ("index_add", |g, x, i| g.index_add(x, i, g.narrow(x, 0, 0, 3), 0)),
