@@ -429,6 +429,9 @@ impl weft::graph::Op for Careless {
     fn name(&self) -> &'static str {
         "careless"
     }
+    fn version(&self) -> u32 {
+        1
+    }
     fn about(&self) -> &'static str {
         "Says that it gives what it takes."
     }
@@ -446,7 +449,7 @@ impl weft::graph::Op for Careless {
         call: &weft::graph::Call<'_>,
         _: &[&weft::graph::Array],
     ) -> Result<weft::graph::Array, Error> {
-        Ok(weft::graph::Array { ty: call.inputs[0].clone(), data: vec![] })
+        Ok(weft::graph::Array::new(call.inputs[0].clone(), vec![]))
     }
     fn grad(&self, g: &Graph, _: weft::graph::Value, _: weft::graph::Value) -> weft::graph::Grad {
         weft::graph::Grad::of([g.scalar(1.0, DType::F16)])

@@ -44,7 +44,7 @@ impl<const NAMED: usize, const VERSION: u32> Op for Times<NAMED, VERSION> {
     fn evaluate(&self, call: &Call<'_>, inputs: &[&Array]) -> Result<Array> {
         let by = call.attrs.float("by") * f64::from(VERSION);
         let data = inputs[0].data.iter().map(|v| v * by + 0.5).collect();
-        Ok(Array { ty: call.inputs[0].clone(), data })
+        Ok(Array::new(call.inputs[0].clone(), data))
     }
     fn grad(&self, g: &Graph, node: Value, up: Value) -> Grad {
         let by = g.attrs_of(node).float("by") * f64::from(VERSION);

@@ -54,7 +54,7 @@ fn graph(case: &Case) -> Result<(Graph, Arrays), String> {
     if let Some(up) = case.upstream.first().filter(|_| !by.is_empty()) {
         let ty = g.ty(out);
         let seed = g.input("up", ty.dtype, ty.shape.clone());
-        given.insert("up".into(), Array { ty, data: up.data.clone() });
+        given.insert("up".into(), Array::new(ty, up.data.clone()));
         let leaves: Vec<Value> = by.iter().map(|&i| inputs[i]).collect();
         let found = gradients(&g, out, Some(seed), &leaves).map_err(|e| e.to_string())?;
         by.iter().zip(found).for_each(|(i, v)| g.output(&format!("grad{i}"), v));
@@ -72,7 +72,7 @@ fn inside_products(case: &Case) -> Result<(Graph, Arrays), String> {
     given.insert("ones".into(), Array::full(TensorType::f32([1, COLUMNS]), 1.0));
     let column = |(i, a): (usize, &Array)| {
         let rows = a.data.len();
-        given.insert(format!("in{i}"), Array { ty: TensorType::f32([rows, 1]), data: a.data.clone() });
+        given.insert(format!("in{i}"), Array::new(TensorType::f32([rows, 1]), a.data.clone()));
         g.input(&format!("in{i}"), DType::F32, [rows, 1])
     };
     let columns: Vec<Value> = case.inputs.iter().enumerate().map(column).collect();
@@ -297,7 +297,7 @@ fn functions_far_below_zero_keep_their_digits() {
             g.output("value", y);
             let seed = g.input("up", DType::F32, [x.len()]);
             g.output("slope", gradients(&g, y, Some(seed), &[v]).unwrap()[0]);
-            let array = |data: &[f64]| Array { ty: TensorType::f32([data.len()]), data: data.to_vec() };
+            let array = |data: &[f64]| Array::new(TensorType::f32([data.len()]), data.to_vec());
             let given = Arrays::from([("x".into(), array(&x)), ("up".into(), array(&ones))]);
             let found = run(&t.compiler(), &g, &given).unwrap();
             for (which, of) in [("value", value), ("slope", slope)] {

@@ -73,12 +73,12 @@ fn literal(tape: &Tape, r: Reg) -> Option<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::expr::{Bindings, Expr};
+    use crate::expr::{Bindings, Expr, Words};
 
     /// How many values of an expression of two inputs are hidden.
     fn count(e: &Expr) -> usize {
         let mut tape = Tape::default();
-        let inputs = [0, 1].map(|i| tape.push(Instr::Load(i), Kind::F));
+        let inputs = [0, 1].map(|i| Words::One(tape.push(Instr::Load(i), Kind::F)));
         tape.add(e, &Bindings { inputs: &inputs, reduced: &[], coords: &[], flat: &[] });
         hidden(&tape).into_iter().filter(|h| *h).count()
     }
