@@ -141,7 +141,7 @@ fn cases(op: &dyn Op, choices: &mut Choices) -> Vec<Case> {
         .map(|s| Case { types: s.inputs.into_iter().map(|a| a.ty).collect(), attrs: s.attrs })
         .collect();
     // a few of them, of different ranks
-    let few: Vec<&Case> = samples.iter().step_by(samples.len().div_ceil(4)).collect();
+    let few: Vec<&Case> = samples.iter().step_by(samples.len().div_ceil(2)).collect();
     let mut all = vec![];
     for case in &few {
         for at in 0..case.attrs.0.len() {

@@ -133,6 +133,17 @@ fn a_folder_with_pytorchs_own_weights_alone_is_told_how_to_convert_them() {
 }
 
 #[test]
+fn a_configuration_without_a_model_type_says_which_there_may_be() {
+    let said = |json: &str| message(weft::models::architecture(&serde_json::from_str(json).unwrap()));
+    let wanted = "config.json: wanted a model_type, one of ";
+    let came = said(r#"{"hidden_size": 8}"#);
+    assert!(came.starts_with(wanted) && came.contains("bert"), "{came}");
+    assert!(came.ends_with(", found no model_type"), "{came}");
+    let came = said(r#"{"model_type": "t5"}"#);
+    assert!(came.starts_with("architecture \"t5\" is not supported; supported: "), "{came}");
+}
+
+#[test]
 fn a_byte_order_mark_is_read_over() {
     let g = Graph::parse("\u{feff}weft 1\ninput x: f32[2]\noutput y = x\n").unwrap();
     assert_eq!(g.data().unwrap().outputs.len(), 1);

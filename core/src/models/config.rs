@@ -26,19 +26,15 @@ pub(super) fn read(folder: &Path) -> Result<Config> {
 /// The architecture's `model_type`, if Weft embeds text with it.
 ///
 /// # Errors
-/// [`Error::Architecture`] with the name it has.
+/// [`Error::Architecture`] with the name it has, [`Error::Config`] if it has none.
 pub fn architecture(config: &Json) -> Result<&'static str> {
     known(&Config::new("config.json", config.clone())?)
 }
 
 pub(super) fn known(config: &Config) -> Result<&'static str> {
-    let name = config.text("model_type")?;
-    let listed = || config.texts("architectures").ok().flatten().and_then(|a| a.first().copied());
-    match KNOWN.iter().find(|known| Some(**known) == name) {
-        Some(known) => Ok(known),
-        None => Err(Error::Architecture {
-            name: name.or_else(listed).unwrap_or("(config.json has no model_type)").into(),
-            known: KNOWN.join(", "),
-        }),
-    }
+    let Some(name) = config.text("model_type")? else {
+        return Err(config.wrong("model_type", &format!("a model_type, one of {}", KNOWN.join(", "))));
+    };
+    let known = KNOWN.iter().find(|known| **known == name);
+    known.copied().ok_or_else(|| Error::Architecture { name: name.into(), known: KNOWN.join(", ") })
 }
