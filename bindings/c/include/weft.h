@@ -2145,7 +2145,8 @@ weft_status weft_op_leaky_relu(weft_graph *graph,
                                weft_error **err);
 
 /**
- * x held within min..max: max where min is above it; NaN stays NaN. Gradient 0 outside and at the bounds.
+ * x held within min..max: max where min is above it; NaN stays NaN. Gradient 0 outside and at the
+ * bounds.
  * `min`: Lower bound.
  * `max`: Upper bound.
  */
@@ -2252,9 +2253,9 @@ weft_status weft_op_select(weft_graph *graph,
                            weft_error **err);
 
 /**
- * Elements converted to another dtype: floats to integers truncate and saturate (NaN becomes 0),
- * integers to narrower ones keep the low bits, to bool is ≠ 0. i64 to a float is rounded to f32
- * once, and from there to f16 or bf16.
+ * Elements converted to another dtype: floats to integers truncate and saturate, NaN to 0 (PyTorch
+ * leaves both open); integers to narrower ones keep their low bits; to bool is ≠ 0. i64 to a float
+ * is rounded to f32 once, and from there to f16 or bf16.
  * `dtype`: To which element type.
  */
 weft_status weft_op_cast(weft_graph *graph,
@@ -2730,7 +2731,8 @@ weft_status weft_op_conv_transpose2d(weft_graph *graph,
                                      weft_error **err);
 
 /**
- * Largest of each window of [n, c, h, w]; NaN if any is. The first of equals has the gradient, of NaNs too (PyTorch: the last NaN).
+ * Largest of each window of [n, c, h, w]; NaN if any is. The first of equals has the gradient, of
+ * NaNs too (PyTorch: the last NaN).
  * `kernel`: The window, [y, x].
  * `stride`: Its steps.
  * `padding`: Rows and columns outside on each side, never the largest.

@@ -117,7 +117,8 @@ fn compute(data: &GraphData, i: usize, values: &[Array], noise: &mut Option<Nois
     if let (Some(noise), true) = (noise.as_mut(), many) {
         // each term of a sum is rounded
         for a in inputs.iter_mut().filter(|a| a.ty.dtype.is_float()) {
-            a.data.iter_mut().for_each(|v| *v += *v * noise.next() * 2f64.powi(-23));
+            let finite = a.data.iter_mut().filter(|v| v.is_finite());
+            finite.for_each(|v| *v += *v * noise.next() * 2f64.powi(-23));
         }
     }
     let refs: Vec<&Array> = inputs.iter().collect();

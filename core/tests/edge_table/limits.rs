@@ -13,6 +13,7 @@ pub const WITHOUT: &[(&str, &str)] = &[
     ("max_pool2d_grad", "met as max_pool2d's gradient"),
     ("convolution", "what conv2d and its gradients are made of"),
     ("rotary", "what rope becomes"),
+    ("check_labels", "the labels themselves, or a typed error: `integers` has its edges"),
 ];
 
 /// A result, or the gradient of an input.

@@ -31,6 +31,13 @@ const CONSTANTS: [f64; 18] = [
     -2.0,
 ];
 
+/// A constant that the dtype holds.
+fn constant(g: &Graph, dice: &mut Dice, dtype: DType) -> Value {
+    let held = CONSTANTS.into_iter().filter(|c| dtype != DType::F16 || c.abs() <= 65_504.0);
+    let held: Vec<f64> = held.collect();
+    g.scalar(held[dice.below(held.len())], dtype)
+}
+
 /// A graph of two inputs and up to nine operations.
 fn graph(seed: u64, dtype: DType) -> Graph {
     let mut dice = Dice { seed: seed + 900_000, at: 0 };
@@ -40,7 +47,7 @@ fn graph(seed: u64, dtype: DType) -> Graph {
     for _ in 0..2 + dice.below(7) {
         let x = values[dice.below(values.len())];
         let y = values[dice.below(values.len())];
-        let c = g.scalar(CONSTANTS[dice.below(CONSTANTS.len())], dtype);
+        let c = constant(&g, &mut dice, dtype);
         values.push(step(&g, &mut dice, [x, y, c], dtype));
     }
     for (i, v) in values.iter().enumerate().skip(2) {
@@ -81,8 +88,8 @@ fn step(g: &Graph, dice: &mut Dice, [x, y, c]: [Value; 3], dtype: DType) -> Valu
             let n = *g.shape(x).last().unwrap() as f64;
             g.add(g.mul(g.sum(x, &[-1], true), g.scalar(1.0 / n, dtype)), y)
         }
-        17 => g.mul(g.mul(x, c), g.scalar(CONSTANTS[dice.below(CONSTANTS.len())], dtype)),
-        18 => g.add(g.add(x, c), g.scalar(CONSTANTS[dice.below(CONSTANTS.len())], dtype)),
+        17 => g.mul(g.mul(x, c), constant(g, dice, dtype)),
+        18 => g.add(g.add(x, c), constant(g, dice, dtype)),
         _ => g.tanh(x),
     }
 }

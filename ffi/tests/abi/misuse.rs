@@ -171,6 +171,7 @@ const HANDLES: &[&str] = &[
 ];
 const NUMBERS: &[&str] = &[
     "weft_status",
+    "weft_allow",
     "weft_log_level",
     "weft_port_kind",
     "weft_precision",

@@ -63,6 +63,8 @@ pub(super) fn alone(plan: &Plan, step: usize, layouts: &Layouts) -> Result<Alone
             b.known.remove(&weights);
             layouts.buffers[weights].blocks.and_then(|from| b.known.remove(&from));
         }
+        // what is computed where it is read has few readers: each copy has its own
+        b.known.retain(|&id, _| layouts.buffers[id].inline.is_none());
         let mut work = work.clone();
         operands(&mut work).into_iter().for_each(|o| o.buffer = b.take(o.buffer));
         products.push(b.made.steps.len());
