@@ -79,9 +79,9 @@ fn functions_stay_within_their_ulps_over_the_whole_range() {
         (UnaryOp::Log1p, f64::ln_1p, 1e-38, f32::MAX, 2.5),
         (UnaryOp::Log1p, f64::ln_1p, 0.1, 1.0, 2.5),
         // eˣ (1.1) and its correction (½), polynomials of 4 and 5 steps of ½ whose terms weigh alike where |x| is large (1.8 and
-        // 2.2), their quotient and the product with it (½ each)
-        (UnaryOp::Ndtr, ndtr, 1e-30, 15.0, 6.6),
-        (UnaryOp::Ndtr, ndtr, 0.1, 15.0, 6.6),
+        // 2.2), their quotient and the product with it (½ each); without a fused multiply-add the polynomials' steps round twice
+        (UnaryOp::Ndtr, ndtr, 1e-30, 15.0, 6.7),
+        (UnaryOp::Ndtr, ndtr, 0.1, 15.0, 6.7),
         (UnaryOp::Log, f64::ln, 1e-45, f32::MAX, 1.1),
         (UnaryOp::Log, f64::ln, 0.5, 2.0, 1.1),
         (UnaryOp::Tanh, f64::tanh, 1e-38, 20.0, 2.5),
