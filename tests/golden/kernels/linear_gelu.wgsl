@@ -8,17 +8,6 @@ var<storage, read> b6: array<vec4<f32>>;
 var<storage, read_write> b7: array<vec4<f32>>;
 fn bits(b: u32) -> f32 { return bitcast<f32>(b); }
 fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
-fn exp_of(x: f32) -> f32 {
-    if (is_nan(x)) { return x; }
-    let t = clamp(x, -104.0f, 89.0f);
-    let n = round(t * 1.44269504f);
-    let r = (t - n * 0.693359375f) + n * 2.12194440e-4f;
-    let p = 1.0f + r * (1.0f + r * (0.5f + r * (0.166666667f + r * (0.0416666667f
-        + r * (0.00833333333f + r * (0.00138888889f + r * 0.000198412698f))))));
-    let i = i32(n);
-    let h = i / 2;
-    return p * bits(bitcast<u32>((h + 127) << 23u)) * bits(bitcast<u32>((i - h + 127) << 23u));
-}
 fn ndtr_of(x: f32) -> f32 {
     if (is_nan(x)) { return x; }
     let a = min(abs(x), 14.5f);
@@ -26,10 +15,16 @@ fn ndtr_of(x: f32) -> f32 {
     let high = bits(bitcast<u32>(a) & 0xfffff000u);
     let low = a - high;
     let lost = ((high * high - square) + 2.0f * high * low) + low * low;
-    let density = exp_of(-0.5f * square) * (1.0f - 0.5f * lost);
+    let n = round(square * -0.72134752f);
+    let r = (-0.5f * square - n * 0.693359375f) + n * 2.12194440e-4f;
+    let i = i32(n);
+    let h = i / 2;
+    let scale = bits(bitcast<u32>((h + 127) << 23u));
+    let density = exp(r) * (1.0f - 0.5f * lost) * scale;
+    let rest = bits(bitcast<u32>((i - h + 127) << 23u));
     let p = 0.6714501f + a * (0.5885854f + a * (0.2460656f + a * (0.054566015f + a * 0.0055277264f)));
     let q = 1.3429002f + a * (2.2486506f + a * (1.6148384f + a * (0.6304498f + a * (0.13678537f + a * 0.013855794f))));
-    let tail = density * (p / q);
+    let tail = density * (p / q) * rest;
     return select(tail, 1.0f - tail, x > 0.0f);
 }
 fn load_a(z: u32, row: u32, k: u32) -> f32 {

@@ -139,18 +139,25 @@ helpers! {
     if (u >= 0.70710678f && u < 1.41421356f) { return join_log(0.0f, x); }
     return log_of(u);
 }"
-// Φ(x): e^(−x²/2)·R(|x|) below 0, 1 − that above, as in the processor's kernel; the low part of x² by Dekker's product
-"ndtr_of" ["bits", "is_nan", "exp_of"] "fn ndtr_of(x: f32) -> f32 {
+// Φ(x): e^(−x²/2)·R(|x|) below 0, 1 − that above, as in the processor's kernel; the low part of x² by Dekker's product. Of
+// e^(−x²/2) = 2ⁿ·eʳ the driver's own exp computes eʳ, |r| ≤ ½ ln 2, where it is good
+"ndtr_of" ["bits", "is_nan"] "fn ndtr_of(x: f32) -> f32 {
     if (is_nan(x)) { return x; }
     let a = min(abs(x), 14.5f);
     let square = a * a;
     let high = bits(bitcast<u32>(a) & 0xfffff000u);
     let low = a - high;
     let lost = ((high * high - square) + 2.0f * high * low) + low * low;
-    let density = exp_of(-0.5f * square) * (1.0f - 0.5f * lost);
+    let n = round(square * -0.72134752f);
+    let r = (-0.5f * square - n * 0.693359375f) + n * 2.12194440e-4f;
+    let i = i32(n);
+    let h = i / 2;
+    let scale = bits(bitcast<u32>((h + 127) << 23u));
+    let density = exp(r) * (1.0f - 0.5f * lost) * scale;
+    let rest = bits(bitcast<u32>((i - h + 127) << 23u));
     let p = 0.6714501f + a * (0.5885854f + a * (0.2460656f + a * (0.054566015f + a * 0.0055277264f)));
     let q = 1.3429002f + a * (2.2486506f + a * (1.6148384f + a * (0.6304498f + a * (0.13678537f + a * 0.013855794f))));
-    let tail = density * (p / q);
+    let tail = density * (p / q) * rest;
     return select(tail, 1.0f - tail, x > 0.0f);
 }"
 // where eˣ is one term of a sum near 1, or small, the driver's own exp is good enough
