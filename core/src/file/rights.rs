@@ -11,9 +11,15 @@ mod unix {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
     use std::path::Path;
 
+    // An app of Android has a user of its own: there is no other one to ask for, and no flag to ask with.
+    #[cfg(not(target_os = "android"))]
+    const EFFECTIVE: AtFlags = AtFlags::EACCESS;
+    #[cfg(target_os = "android")]
+    const EFFECTIVE: AtFlags = AtFlags::empty();
+
     /// Whether this process may write the file: replacing it would ask for the folder's rights alone.
     pub fn may_write(path: &Path) -> Result<()> {
-        match accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS) {
+        match accessat(CWD, path, Access::WRITE_OK, EFFECTIVE) {
             Ok(()) | Err(rustix::io::Errno::NOSYS) => Ok(()),
             Err(e) => Err(e.into()),
         }

@@ -129,6 +129,7 @@ pub struct Operand {
 
 impl Operand {
     /// Its 64-bit elements as two of 32: their low words and their high ones.
+    #[cfg(any(feature = "compiler", feature = "gpu"))]
     pub(crate) fn words(&self) -> [Operand; 2] {
         [0, 1].map(|word| Operand {
             buffer: self.buffer,

@@ -6,6 +6,7 @@ use super::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+#[cfg(feature = "compiler")]
 use tokenizers::normalizers::{Lowercase, Sequence};
 use tokenizers::utils::truncation::{
     TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
@@ -173,6 +174,7 @@ impl Tokenizer {
     }
 
     /// The same tokenizer, of texts in lower case.
+    #[cfg(feature = "compiler")]
     pub(crate) fn lower_cased(mut self) -> Tokenizer {
         let is_lower = |n: &NormalizerWrapper| matches!(n, NormalizerWrapper::Lowercase(_));
         let first = NormalizerWrapper::from(Lowercase);
