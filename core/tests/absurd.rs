@@ -56,18 +56,6 @@ const INTS: [i64; 16] = [
 ];
 const FLOATS: [f64; 11] =
     [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, -1.0, 1.0, 1e300, -1e300, 1e-320, 1e39];
-const DTYPES: [DType; 10] = [
-    DType::F32,
-    DType::F16,
-    DType::BF16,
-    DType::I32,
-    DType::U32,
-    DType::I64,
-    DType::U8,
-    DType::Bool,
-    DType::Q8,
-    DType::Q4,
-];
 
 /// Choices that are the same in every run.
 struct Choices(u64);
@@ -97,7 +85,7 @@ fn with_attr(attrs: &Attrs, at: usize) -> Vec<Attrs> {
         Attr::Int(_) => INTS.map(Attr::Int).into(),
         Attr::Float(_) => FLOATS.map(Attr::Float).into(),
         Attr::Bool(v) => vec![Attr::Bool(!v)],
-        Attr::DType(_) => DTYPES.map(Attr::DType).into(),
+        Attr::DType(_) => DType::ALL.map(Attr::DType).into(),
         Attr::Ints(list) => {
             let mut all = vec![vec![], vec![0; 9], vec![1; 70], list.iter().rev().copied().collect()];
             for v in INTS {
@@ -159,7 +147,7 @@ fn cases(op: &dyn Op, choices: &mut Choices) -> Vec<Case> {
         };
         let dtype = case.types[i].dtype;
         all.extend(shapes().into_iter().map(|shape| with(TensorType::new(dtype, shape))));
-        all.extend(DTYPES.map(|dtype| with(TensorType::new(dtype, case.types[i].shape.clone()))));
+        all.extend(DType::ALL.map(|dtype| with(TensorType::new(dtype, case.types[i].shape.clone()))));
         // and of all inputs at once
         all.extend(shapes().into_iter().map(|shape| {
             let types = case.types.iter().map(|ty| TensorType::new(ty.dtype, shape.clone())).collect();

@@ -3,18 +3,16 @@
 
 #[path = "devices/mod.rs"]
 mod devices;
+mod model_folders;
 
+use model_folders::{copy, golden};
 use serde_json::{Value as Json, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use weft::device::Device;
 use weft::load;
 use weft::models::{Encoder, Prompt, Similarity};
 use weft::tensor::Weights;
 use weft::text::Tokenizer;
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/encoders").join(name)
-}
 
 /// What was recorded of a folder.
 struct Recorded(Json);
@@ -89,19 +87,6 @@ impl Folder {
     }
     fn refusal(&self) -> String {
         Encoder::open(&self.0, &Device::cpu(1)).err().expect("refused").to_string()
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).unwrap();
-        }
     }
 }
 

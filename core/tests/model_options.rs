@@ -1,6 +1,9 @@
 //! Every option of a model's folder: a value of the wrong type names file, key, what was wanted and what came; one that would
 //! be computed wrongly is refused by name; one that changes nothing is let through.
 
+mod model_folders;
+
+use model_folders::{copy, golden};
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 use weft::device::Device;
@@ -17,22 +20,9 @@ impl Drop for Folder {
 
 /// A copy of one of the folders of tests/golden/encoders.
 fn folder(name: &str) -> Folder {
-    fn copy(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let path = entry.unwrap().path();
-            let target = to.join(path.file_name().unwrap());
-            if path.is_dir() {
-                copy(&path, &target);
-            } else {
-                std::fs::copy(&path, &target).unwrap();
-            }
-        }
-    }
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/encoders").join(name);
     let id = format!("{}-{:?}-{name}", std::process::id(), std::thread::current().id());
     let to = std::env::temp_dir().join(format!("weft-options-{}", id.replace(['(', ')'], "")));
-    copy(&from, &to);
+    copy(&golden(name), &to);
     Folder(to)
 }
 
