@@ -136,8 +136,11 @@ errors! {
         /// How many outputs there are.
         count: usize,
     } => "output {index} asked for, but the session has {count} (from 0)",
-    /// An index in the data (a token id, a label) is outside the table it points into.
+    /// An index in the data (a token id, a label, a position in a cache) is outside the table it points into. The step that
+    /// met it was refused: it has changed nothing.
     305 IndexOutOfRange {
+        /// The session's step that was refused, from 1 in the order in which they were asked for; `None` outside of steps.
+        step: Option<u64>,
         /// Name of the node that looked it up.
         node: String,
         /// The index.
@@ -146,10 +149,10 @@ errors! {
         position: usize,
         /// The number of entries of the table.
         limit: usize,
-    } => "index {index} at position {position} is outside 0..{limit} (node \"{node}\")",
-    /// An output was read before a step had filled it.
+    } => "index {index} at position {position} is outside 0..{limit} (node \"{node}\"{step})",
+    /// An output was read before a step had filled it, or after one that was refused.
     306 NotRun {
-        /// What was asked for.
+        /// What was asked for; after a refused step also why.
         what: String,
     } => "{what} is not there yet: run a step first",
     /// An argument that no call can accept.
@@ -283,6 +286,14 @@ impl Error {
         Error::Argument { what: what.to_string(), wanted: wanted.to_string(), came: came.to_string() }
     }
 
+    /// The same, of that step of a session, if it is one that refuses a step.
+    pub(crate) fn of_step(mut self, number: u64) -> Self {
+        if let Error::IndexOutOfRange { step, .. } = &mut self {
+            *step = Some(number);
+        }
+        self
+    }
+
     /// An [`Error::Internal`].
     pub fn internal(what: impl fmt::Display) -> Self {
         Error::Internal { what: what.to_string() }
@@ -301,6 +312,12 @@ impl fmt::Display for Shown<'_, String> {
 impl fmt::Display for Shown<'_, PathBuf> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.display())
+    }
+}
+
+impl fmt::Display for Shown<'_, Option<u64>> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |step| write!(f, ", step {step}"))
     }
 }
 

@@ -181,8 +181,12 @@ fn a_token_id_outside_the_table_is_an_error_and_the_session_goes_on() {
     s.set_parameter("table", &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]).unwrap();
     s.set_input_u32("ids", &[1, 5, 0]).unwrap();
     let e = s.step().unwrap_err();
-    assert_eq!(e.to_string(), "index 5 at position 1 is outside 0..5 (node \"words\")");
-    assert_eq!(message(s.read_output(0)), "the output is not there yet: run a step first");
+    assert_eq!(e.to_string(), "index 5 at position 1 is outside 0..5 (node \"words\", step 1)");
+    assert_eq!(
+        message(s.read_output(0)),
+        "the output (step 1 was refused: index 5 at position 1 is outside 0..5 (node \"words\", step 1)) \
+         is not there yet: run a step first"
+    );
     s.set_input_u32("ids", &[4, 0, 1]).unwrap();
     s.step().unwrap();
     assert_eq!(s.read_output(0).unwrap(), [8.0, 9.0, 0.0, 1.0, 2.0, 3.0]);
@@ -197,7 +201,7 @@ fn a_look_up_without_a_name_is_called_what_was_written() {
         let mut s = Compiler::new(&device).compile(&g).unwrap().init_zeros().unwrap();
         s.set_input_u32("ids", &[1, 5, 0]).unwrap();
         let said = message(s.step().and_then(|()| s.wait()));
-        assert_eq!(said, "index 5 at position 1 is outside 0..5 (node \"embedding\")");
+        assert_eq!(said, "index 5 at position 1 is outside 0..5 (node \"embedding\", step 1)");
     }
 }
 

@@ -126,8 +126,13 @@ fn a_label_outside_the_classes_is_an_error() {
         let labels = Array::from_whole(TensorType::new(dtype, [3]), vec![0, wrong, 1]);
         let given = BTreeMap::from([("x".to_string(), logits.clone()), ("labels".to_string(), labels)]);
         let e = weft::reference::run(&g, &given).expect_err("a wrong label");
-        let wanted =
-            weft::error::Error::IndexOutOfRange { node: "ce".into(), index: wrong, position: 1, limit: 2 };
+        let wanted = weft::error::Error::IndexOutOfRange {
+            step: None,
+            node: "ce".into(),
+            index: wrong,
+            position: 1,
+            limit: 2,
+        };
         assert_eq!(e, wanted);
     }
 }

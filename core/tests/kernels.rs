@@ -150,7 +150,7 @@ fn every_operation_s_kernels_are_valid_everywhere() {
 fn update_kernels_are_valid_for_few_parts_and_many() {
     use weft::device::gpu::kernels::update::kernel;
     for (adam, parts, words) in [(false, 1, 0), (false, 70_000, 1), (true, 3, 2), (true, 200_000, 0)] {
-        let (text, [x, y, _]) = kernel(adam, parts, words, parts == 3);
+        let (text, [x, y, _]) = kernel(adam, parts, words);
         check(&text, &Limits::least(), &mut HashSet::new()).unwrap_or_else(|e| panic!("{e}\n{text}"));
         assert!(x <= 65_535 && x as usize * y as usize >= parts, "{x} × {y} for {parts}");
     }

@@ -87,8 +87,13 @@ fn an_index_outside_names_its_node_place_and_limit() {
         let indices = Array::new(TensorType::new(dtype, [2, 2]), vec![0.0, 4.0, index, 1.0]);
         let table = Array::full(TensorType::f32([5, 2]), 1.0);
         let given = BTreeMap::from([("table".to_string(), table), ("which".to_string(), indices)]);
-        let wanted =
-            Error::IndexOutOfRange { node: "words".into(), index: index as i64, position: 2, limit: 5 };
+        let wanted = Error::IndexOutOfRange {
+            step: None,
+            node: "words".into(),
+            index: index as i64,
+            position: 2,
+            limit: 5,
+        };
         assert_eq!(run(&g, &given), Err(wanted));
     }
 }

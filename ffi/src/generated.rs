@@ -32,9 +32,10 @@ pub const WEFT_STATUS_DTYPE: weft_status = 302;
 pub const WEFT_STATUS_INPUT_NOT_SET: weft_status = 303;
 /// An output index beyond the last.
 pub const WEFT_STATUS_OUTPUT_INDEX: weft_status = 304;
-/// An index in the data (a token id, a label) is outside the table it points into.
+/// An index in the data (a token id, a label, a position in a cache) is outside the table it points into. The step that
+/// met it was refused: it has changed nothing.
 pub const WEFT_STATUS_INDEX_OUT_OF_RANGE: weft_status = 305;
-/// An output was read before a step had filled it.
+/// An output was read before a step had filled it, or after one that was refused.
 pub const WEFT_STATUS_NOT_RUN: weft_status = 306;
 /// An argument that no call can accept.
 pub const WEFT_STATUS_ARGUMENT: weft_status = 307;

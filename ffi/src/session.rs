@@ -123,6 +123,13 @@ pub unsafe extern "C" fn weft_session_borrow_input(
 
 /// Runs the graph once; in a training session with an optimizer, then changes the parameters. The CPU device is done when this
 /// returns; a GPU has then only begun: see weft_session_wait. WEFT_STATUS_INPUT_NOT_SET if an input has no data.
+///
+/// A step may be refused, with WEFT_STATUS_INDEX_OUT_OF_RANGE: for a token id outside its table, a label outside its classes, a put
+/// outside its state. It then leaves nothing behind on any device. It changes no parameter, no state, no count or moment of an
+/// optimizer, and its outputs cannot be read: WEFT_STATUS_NOT_RUN, until a step is not refused. The steps after it count as if it
+/// had not been, also those that were begun before anybody heard of it. The message names the number of its own step (from 1), the
+/// node, the index and its position. The CPU device returns it here, a GPU where it is next waited for or an output is read: each
+/// refused step once, the earliest first (of more than 64 untold ones, the first 64).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_step(
     session: *mut weft_session,
@@ -131,7 +138,7 @@ pub unsafe extern "C" fn weft_session_step(
     guard("weft_session_step", err, || Ok(handle::alone::<Session>(session)?.step()?))
 }
 
-/// Returns when every step is done. A GPU tells here of indices outside their tables.
+/// Returns when every step is done. A GPU tells here of a step that was refused, the earliest untold: see weft_session_step.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_wait(
     session: *mut weft_session,

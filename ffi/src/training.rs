@@ -25,13 +25,13 @@ pub struct weft_optimizer {
     pub struct_size: usize,
     /// The rule.
     pub kind: weft_optimizer_kind,
-    /// Learning rate.
+    /// Learning rate, 0 or more.
     pub learning_rate: f32,
-    /// Adam: decay of the mean of gradients.
+    /// Adam: decay of the mean of gradients, 0 or more and below 1.
     pub beta1: f32,
-    /// Adam: decay of the mean of squared gradients.
+    /// Adam: decay of the mean of squared gradients, 0 or more and below 1.
     pub beta2: f32,
-    /// Adam: added to the denominator.
+    /// Adam: added to the denominator, 0 or more.
     pub epsilon: f32,
     /// 0.
     pub reserved: u32,
@@ -49,7 +49,8 @@ unsafe impl Versioned for weft_optimizer {
     };
 }
 
-/// Makes every later step change the parameters. Adam begins anew.
+/// Makes every later step change the parameters. Adam begins anew. WEFT_STATUS_ARGUMENT for settings that are no finite numbers
+/// or outside their range: the optimizer is then what it was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_set_optimizer(
     session: *mut weft_session,
@@ -72,7 +73,7 @@ pub unsafe extern "C" fn weft_session_set_optimizer(
     })
 }
 
-/// Changes the learning rate and nothing else.
+/// Changes the learning rate and nothing else. WEFT_STATUS_ARGUMENT for one that is not finite or below 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_set_learning_rate(
     session: *mut weft_session,
@@ -166,6 +167,7 @@ unsafe impl Versioned for weft_train_options {
 }
 
 /// Steps through batches of some inputs; the others keep what they were given. Set an optimizer before. `options` may be NULL.
+/// Ends at a batch that is refused (see weft_session_step): parameters are then as the steps before left them.
 /// Save the result with weft_session_parameters, weft_parameters_to_weights and weft_weights_save.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_train(

@@ -189,6 +189,27 @@ static void training(const weft_weights *w) {
   optimizer.kind = 7;
   FAILS(WEFT_STATUS_ARGUMENT, weft_session_set_optimizer(s, &optimizer, &err));
 
+  /* settings that would ruin weights, one at a time */
+  const float rates[] = {NAN, INFINITY, -1}, decays[] = {NAN, 1, 2, -0.5f}, epsilons[] = {NAN, INFINITY, -1e-8f};
+  for (int i = 0; i < 3; i++) {
+    weft_optimizer wrong = WEFT_OPTIMIZER_INIT;
+    wrong.learning_rate = rates[i];
+    FAILS(WEFT_STATUS_ARGUMENT, weft_session_set_optimizer(s, &wrong, &err));
+    wrong.kind = WEFT_OPTIMIZER_SGD;
+    FAILS(WEFT_STATUS_ARGUMENT, weft_session_set_optimizer(s, &wrong, &err));
+    FAILS(WEFT_STATUS_ARGUMENT, weft_session_set_learning_rate(s, rates[i], &err));
+  }
+  for (int i = 0; i < 8; i++) {
+    weft_optimizer wrong = WEFT_OPTIMIZER_INIT;
+    *(i % 2 ? &wrong.beta1 : &wrong.beta2) = decays[i / 2];
+    FAILS(WEFT_STATUS_ARGUMENT, weft_session_set_optimizer(s, &wrong, &err));
+  }
+  for (int i = 0; i < 3; i++) {
+    weft_optimizer wrong = WEFT_OPTIMIZER_INIT;
+    wrong.epsilon = epsilons[i];
+    FAILS(WEFT_STATUS_ARGUMENT, weft_session_set_optimizer(s, &wrong, &err));
+  }
+
   weft_optimizer adam = WEFT_OPTIMIZER_INIT;
   adam.learning_rate = 0.01f;
   OK(weft_session_set_optimizer(s, &adam, &err));

@@ -407,19 +407,19 @@ typedef struct {
    */
   weft_optimizer_kind kind;
   /**
-   * Learning rate.
+   * Learning rate, 0 or more.
    */
   float learning_rate;
   /**
-   * Adam: decay of the mean of gradients.
+   * Adam: decay of the mean of gradients, 0 or more and below 1.
    */
   float beta1;
   /**
-   * Adam: decay of the mean of squared gradients.
+   * Adam: decay of the mean of squared gradients, 0 or more and below 1.
    */
   float beta2;
   /**
-   * Adam: added to the denominator.
+   * Adam: added to the denominator, 0 or more.
    */
   float epsilon;
   /**
@@ -811,12 +811,13 @@ typedef struct {
 #define WEFT_STATUS_OUTPUT_INDEX 304
 
 /**
- * An index in the data (a token id, a label) is outside the table it points into.
+ * An index in the data (a token id, a label, a position in a cache) is outside the table it points into. The step that
+ * met it was refused: it has changed nothing.
  */
 #define WEFT_STATUS_INDEX_OUT_OF_RANGE 305
 
 /**
- * An output was read before a step had filled it.
+ * An output was read before a step had filled it, or after one that was refused.
  */
 #define WEFT_STATUS_NOT_RUN 306
 
@@ -1488,14 +1489,22 @@ weft_status weft_session_borrow_input(weft_session *session,
 /**
  * Runs the graph once; in a training session with an optimizer, then changes the parameters. The CPU device is done when this
  * returns; a GPU has then only begun: see weft_session_wait. WEFT_STATUS_INPUT_NOT_SET if an input has no data.
+ *
+ * A step may be refused, with WEFT_STATUS_INDEX_OUT_OF_RANGE: for a token id outside its table, a label outside its classes, a put
+ * outside its state. It then leaves nothing behind on any device. It changes no parameter, no state, no count or moment of an
+ * optimizer, and its outputs cannot be read: WEFT_STATUS_NOT_RUN, until a step is not refused. The steps after it count as if it
+ * had not been, also those that were begun before anybody heard of it. The message names the number of its own step (from 1), the
+ * node, the index and its position. The CPU device returns it here, a GPU where it is next waited for or an output is read: each
+ * refused step once, the earliest first (of more than 64 untold ones, the first 64).
  */
 weft_status weft_session_step(weft_session *session,
                               weft_error **err);
 
 /**
- * Returns when every step is done. A GPU tells here of indices outside their tables.
+ * Returns when every step is done. A GPU tells here of a step that was refused, the earliest untold: see weft_session_step.
  */
-weft_status weft_session_wait(weft_session *session, weft_error **err);
+weft_status weft_session_wait(weft_session *session,
+                              weft_error **err);
 
 /**
  * As weft_session_wait, for so many nanoseconds at most; `*done` says whether every step is done.
@@ -1616,14 +1625,15 @@ weft_status weft_session_memory_summary(const weft_session *session,
 weft_status weft_session_free(weft_session *session);
 
 /**
- * Makes every later step change the parameters. Adam begins anew.
+ * Makes every later step change the parameters. Adam begins anew. WEFT_STATUS_ARGUMENT for settings that are no finite numbers
+ * or outside their range: the optimizer is then what it was.
  */
 weft_status weft_session_set_optimizer(weft_session *session,
                                        const weft_optimizer *optimizer,
                                        weft_error **err);
 
 /**
- * Changes the learning rate and nothing else.
+ * Changes the learning rate and nothing else. WEFT_STATUS_ARGUMENT for one that is not finite or below 0.
  */
 weft_status weft_session_set_learning_rate(weft_session *session, float learning_rate, weft_error **err);
 
@@ -1645,6 +1655,7 @@ weft_status weft_session_read_gradient(const weft_session *session,
 
 /**
  * Steps through batches of some inputs; the others keep what they were given. Set an optimizer before. `options` may be NULL.
+ * Ends at a batch that is refused (see weft_session_step): parameters are then as the steps before left them.
  * Save the result with weft_session_parameters, weft_parameters_to_weights and weft_weights_save.
  */
 weft_status weft_session_train(weft_session *session,

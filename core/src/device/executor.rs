@@ -1,5 +1,6 @@
 //! One face for both devices: weights, compiled plans and their runs.
 
+use super::optimizer::check_rate;
 use super::{Device, Inner, Optimizer, cpu, gpu};
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Plan};
@@ -266,16 +267,38 @@ impl Executor {
         }
     }
 
-    /// Runs the plan: on the CPU to the end, on a GPU without waiting. The optimizer, if one is set, then changes
-    /// the parameters: see [`update`](Executor::update).
+    /// Runs the plan as the session's step of that number: on the CPU to the end, on a GPU without waiting. The optimizer, if
+    /// one is set, then changes the parameters: see [`update`](Executor::update). False for a step that a GPU refuses for
+    /// what it was given: [`wait`](Executor::wait) tells of it.
     ///
     /// # Errors
     /// [`Error::IndexOutOfRange`] on the CPU, [`Error::DeviceLost`] on a GPU.
-    pub fn step(&mut self, store: &Store, positions: &[usize]) -> Result<()> {
+    pub fn step(&mut self, store: &Store, positions: &[usize], number: u64) -> Result<bool> {
         match (self, store) {
-            (Executor::Cpu(e), Store::Cpu(store)) => e.executor.run(&e.pool, store, positions),
-            (Executor::Gpu(e), Store::Gpu(store)) => e.step(store),
+            (Executor::Cpu(e), Store::Cpu(store)) => {
+                e.executor.run(&e.pool, store, positions).map(|()| true).map_err(|e| e.of_step(number))
+            }
+            (Executor::Gpu(e), Store::Gpu(store)) => e.step(store, number),
             _ => Err(Error::internal("weights of another device")),
+        }
+    }
+
+    /// Gives an input the number of steps that have counted so far.
+    ///
+    /// # Errors
+    /// As [`write`](Executor::write).
+    pub fn count(&mut self, buffer: BufferId, steps: u32) -> Result<()> {
+        match self {
+            Executor::Cpu(_) => self.write(buffer, &steps.to_le_bytes()),
+            Executor::Gpu(e) => e.count(buffer, steps),
+        }
+    }
+
+    /// Why the last step was refused, if it was and a GPU found it so.
+    pub fn refused(&self) -> Option<Error> {
+        match self {
+            Executor::Cpu(_) => None,
+            Executor::Gpu(e) => e.refused(),
         }
     }
 
@@ -302,6 +325,9 @@ impl Executor {
                 }
             }
         }
+        for gradient in &plan.gradients {
+            store.parameters[positions[gradient.parameter]].bytes_mut()?;
+        }
         *step += 1;
         for (gradient, moments) in plan.gradients.iter().zip(&mut e.moments) {
             let p = &mut store.parameters[positions[gradient.parameter]];
@@ -316,8 +342,10 @@ impl Executor {
     /// Makes later steps change the parameters. Adam begins anew.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    /// [`Error::Argument`] for settings that ruin weights, before anything is done; [`Error::OutOfMemory`],
+    /// [`Error::DeviceLost`].
     pub fn set_optimizer(&mut self, optimizer: Optimizer, store: &Store, positions: &[usize]) -> Result<()> {
+        optimizer.check()?;
         match (self, store) {
             (Executor::Cpu(e), _) => {
                 e.moments.iter_mut().for_each(|m| *m = Default::default());
@@ -330,12 +358,16 @@ impl Executor {
     }
 
     /// Changes the learning rate, if an optimizer was set; says whether one was.
-    pub fn set_learning_rate(&mut self, rate: f32) -> bool {
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for one that is no number or below 0.
+    pub fn set_learning_rate(&mut self, rate: f32) -> Result<bool> {
+        check_rate(rate)?;
         let optimizer = match self {
             Executor::Cpu(e) => &mut e.optimizer,
             Executor::Gpu(e) => e.optimizer_mut(),
         };
-        optimizer.as_mut().map(|(o, _)| o.set_learning_rate(rate)).is_some()
+        Ok(optimizer.as_mut().map(|(o, _)| o.set_learning_rate(rate)).is_some())
     }
 
     /// Waits for the steps under way.
@@ -383,16 +415,23 @@ impl Executor {
         }
     }
 
-    /// Runs one step, part by part; `see` gets each value as it is stored: names, buffer, bytes.
+    /// Runs the step of that number, part by part; `see` gets each value as it is stored: names, buffer, bytes.
     ///
     /// # Errors
-    /// Those of a step, or what `see` returns.
-    pub fn observe(&mut self, store: &Store, positions: &[usize], see: &mut Observer<'_>) -> Result<()> {
-        match (self, store) {
+    /// Those of a step, at once on every device, or what `see` returns.
+    pub fn observe(
+        &mut self,
+        store: &Store,
+        positions: &[usize],
+        number: u64,
+        see: &mut Observer<'_>,
+    ) -> Result<()> {
+        let observed = match (self, store) {
             (Executor::Cpu(e), Store::Cpu(store)) => e.executor.observe(&e.pool, store, positions, see),
-            (Executor::Gpu(e), Store::Gpu(store)) => e.observe(store, see),
+            (Executor::Gpu(e), Store::Gpu(store)) => e.observe(store, number, see),
             _ => Err(Error::internal("weights of another device")),
-        }
+        };
+        observed.map_err(|e| e.of_step(number))
     }
 
     /// Sizes of the memory it allocated.

@@ -172,7 +172,15 @@ impl Executor {
         match self.none {}
     }
 
-    pub fn step(&mut self, _: &Store) -> Result<()> {
+    pub fn step(&mut self, _: &Store, _: u64) -> Result<bool> {
+        match self.none {}
+    }
+
+    pub fn count(&mut self, _: BufferId, _: u32) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn refused(&self) -> Option<crate::error::Error> {
         match self.none {}
     }
 
@@ -208,7 +216,7 @@ impl Executor {
         match self.none {}
     }
 
-    pub fn observe(&mut self, _: &Store, _: &mut Observer<'_>) -> Result<()> {
+    pub fn observe(&mut self, _: &Store, _: u64, _: &mut Observer<'_>) -> Result<()> {
         match self.none {}
     }
 

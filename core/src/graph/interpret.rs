@@ -50,7 +50,7 @@ fn reserve(ty: &TensorType, label: impl FnOnce() -> String) -> Result<()> {
 fn name_node(e: Error, label: &str) -> Error {
     match e {
         Error::IndexOutOfRange { index, position, limit, .. } => {
-            Error::IndexOutOfRange { node: label.into(), index, position, limit }
+            Error::IndexOutOfRange { step: None, node: label.into(), index, position, limit }
         }
         other => other,
     }

@@ -34,7 +34,7 @@ fn check_index_dtype(indices: &TensorType) -> Checked<()> {
 /// The indices, all within `0..limit`.
 fn checked_indices(indices: &Array, limit: usize) -> Result<Vec<usize>> {
     let check = |(position, v): (usize, i64)| {
-        let wrong = || Error::IndexOutOfRange { node: String::new(), index: v, position, limit };
+        let wrong = || Error::IndexOutOfRange { step: None, node: String::new(), index: v, position, limit };
         usize::try_from(v).ok().filter(|&i| i < limit).ok_or_else(wrong)
     };
     indices.whole().into_iter().enumerate().map(check).collect()
@@ -404,7 +404,7 @@ op! {
         let check = |(position, v): (usize, i64)| match v {
             v if v == ignored && ignored != NONE_IGNORED => Ok(-1),
             v if (0..classes).contains(&v) => Ok(v),
-            index => Err(Error::IndexOutOfRange { node: String::new(), index, position, limit: classes as usize }),
+            index => Err(Error::IndexOutOfRange { step: None, node: String::new(), index, position, limit: classes as usize }),
         };
         let checked: Result<Vec<i64>> = x[0].whole().into_iter().enumerate().map(check).collect();
         Ok(Array::from_whole(accepted(op, c)?, checked?))

@@ -24,11 +24,11 @@ impl Emitter<'_> {
             Some(Lowering::Convolution(form)) => self.convolution(g, form)?,
             Some(Lowering::Attention(form)) => self.attention(i, form)?,
             Some(Lowering::AttentionGrad(form)) => self.attention_grad(i, form)?,
-            Some(Lowering::Take { axis }) => self.lookup(i, IndexKind::Take, axis)?,
-            Some(Lowering::TakeAdd { axis }) => self.lookup(i, IndexKind::TakeAdd, axis)?,
-            Some(Lowering::TakePut { axis }) => self.lookup(i, IndexKind::TakePut, axis)?,
-            Some(Lowering::Gather { axis }) => self.lookup(i, IndexKind::Gather, axis)?,
-            Some(Lowering::ScatterAdd { axis }) => self.lookup(i, IndexKind::ScatterAdd, axis)?,
+            Some(Lowering::Take { axis }) => self.lookup(i, IndexKind::Take, axis, &label)?,
+            Some(Lowering::TakeAdd { axis }) => self.lookup(i, IndexKind::TakeAdd, axis, &label)?,
+            Some(Lowering::TakePut { axis }) => self.lookup(i, IndexKind::TakePut, axis, &label)?,
+            Some(Lowering::Gather { axis }) => self.lookup(i, IndexKind::Gather, axis, &label)?,
+            Some(Lowering::ScatterAdd { axis }) => self.lookup(i, IndexKind::ScatterAdd, axis, &label)?,
             Some(Lowering::CheckLabels { classes, ignored }) => self.check(i, classes, ignored)?,
             Some(Lowering::Scan { axis }) => {
                 let shape = self.shape(i);
@@ -275,10 +275,18 @@ impl Emitter<'_> {
         Ok(AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask })
     }
 
-    fn lookup(&mut self, i: usize, kind: IndexKind, axis: usize) -> Result<Work> {
+    fn lookup(&mut self, i: usize, kind: IndexKind, axis: usize, label: &str) -> Result<Work> {
         let inputs = self.nodes[i].inputs.clone();
         let table = self.contiguous(inputs[0])?;
-        let indices = self.contiguous(inputs[1])?;
+        let mut indices = self.contiguous(inputs[1])?;
+        // a state that is changed in place: by indices that were all looked at before
+        if self.stored_in.contains_key(&i) && !self.plan.known()[indices.buffer] {
+            let out = self.scratch(DType::I32, element_count(self.shape(inputs[1])).unwrap_or(0));
+            let out = Operand { buffer: out, dtype: DType::I32, offset: 0, strides: indices.strides.clone() };
+            let (limit, shape) = (self.shape(inputs[0])[axis], self.shape(inputs[1]).to_vec());
+            self.push(Work::Index(checked(indices, out.clone(), limit, shape, None)), label.into());
+            indices = out;
+        }
         let updates = inputs.get(2).map(|&u| self.contiguous(u)).transpose()?;
         let (table_shape, indices_shape) = (self.shape(inputs[0]).to_vec(), self.shape(inputs[1]).to_vec());
         let out = if inputs.len() > 2 && self.may_change(i, &table) {
@@ -307,17 +315,7 @@ impl Emitter<'_> {
         let labels = self.nodes[i].inputs[0];
         let indices = self.contiguous(labels)?;
         let out = self.whole_result(i);
-        Ok(Work::Index(IndexWork {
-            kind: IndexKind::Check,
-            table: indices.clone(),
-            indices,
-            updates: None,
-            out,
-            table_shape: vec![classes],
-            indices_shape: self.shape(labels).to_vec(),
-            axis: 0,
-            ignored,
-        }))
+        Ok(Work::Index(checked(indices, out, classes, self.shape(labels).to_vec(), ignored)))
     }
 
     /// Whether a look-up that changes a table may change it where it is: a step has computed it, for this alone.
@@ -375,5 +373,26 @@ fn fold_batch(p: &mut Product) {
         p.b.strides.remove(axis);
         p.m *= last;
         p.batch.pop();
+    }
+}
+
+/// The indices below a limit, as i32: a check of all of them.
+fn checked(
+    indices: Operand,
+    out: Operand,
+    limit: usize,
+    shape: Vec<usize>,
+    ignored: Option<i64>,
+) -> IndexWork {
+    IndexWork {
+        kind: IndexKind::Check,
+        table: indices.clone(),
+        indices,
+        updates: None,
+        out,
+        table_shape: vec![limit],
+        indices_shape: shape,
+        axis: 0,
+        ignored,
     }
 }

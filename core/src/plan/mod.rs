@@ -29,6 +29,7 @@ pub mod memory;
 mod parts;
 #[cfg(feature = "compiler")]
 mod prologue;
+mod refusal;
 #[cfg(feature = "compiler")]
 mod reverse;
 #[cfg(feature = "compiler")]
@@ -95,6 +96,24 @@ pub struct PlanOptions {
 /// kernels cannot count.
 #[cfg(feature = "compiler")]
 pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
+    let mut copied: Vec<String> = vec![];
+    loop {
+        let mut plan = steps(graph, options, &copied)?;
+        // what needs a state as it has become, and may yet refuse the step, keeps it from being changed in place
+        let Err(state) = refusal::refuse_first(&mut plan) else {
+            return placed(plan);
+        };
+        let port = plan.states.iter().find(|s| s.buffer == state && !copied.contains(&s.name));
+        match port {
+            Some(port) => copied.push(port.name.clone()),
+            None => return Err(Error::internal("a copied state that a look-up waits for")),
+        }
+    }
+}
+
+/// The steps of a graph, but for their order and where scratch lies; the states named are not changed in place.
+#[cfg(feature = "compiler")]
+fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan> {
     let data = graph.data()?;
     let mut results: Vec<(String, Value)> = data.outputs.clone();
     if let Some(loss) = data.loss {
@@ -149,7 +168,7 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let becomes = &roots[results.len() + options.gradients.len()..];
     let next: Vec<(usize, usize)> =
         data.next.iter().zip(becomes).filter_map(|((state, _), &to)| Some((named(state)?, to))).collect();
-    e.begin_states(&next);
+    e.begin_states(&next, copied);
     for g in &groups {
         e.group(g)?;
     }
@@ -196,6 +215,12 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     if options.side_by_side && !options.no_fusion {
         beside::mark(&mut plan);
     }
+    Ok(plan)
+}
+
+/// The plan with its scratch placed.
+#[cfg(feature = "compiler")]
+fn placed(mut plan: Plan) -> Result<Plan> {
     place_scratch(&mut plan);
     match verify(&plan) {
         Ok(()) => Ok(plan),

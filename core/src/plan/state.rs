@@ -7,8 +7,9 @@ use crate::graph::{Lowering, NodeKind};
 use crate::tensor::contiguous_strides;
 
 impl Emitter<'_> {
-    /// Gives every state its buffer, before anything is emitted. `next` pairs states with what they become.
-    pub(super) fn begin_states(&mut self, next: &[(usize, usize)]) {
+    /// Gives every state its buffer, before anything is emitted. `next` pairs states with what they become; those named are
+    /// not changed in place.
+    pub(super) fn begin_states(&mut self, next: &[(usize, usize)], copied: &[String]) {
         let nodes = self.nodes;
         for (i, n) in nodes.iter().enumerate() {
             if !matches!(n.node.kind, NodeKind::State) {
@@ -18,12 +19,13 @@ impl Emitter<'_> {
             let buffer = self.buffer(ty.dtype, ty.elements(), Place::Own);
             self.set_place(i, buffer);
             let becomes = next.iter().find(|(state, _)| *state == i).map(|(_, to)| *to);
-            let in_place = becomes.filter(|&to| self.changes_in_place(i, to));
+            let name = n.node.name.clone().unwrap_or_default();
+            let in_place = becomes.filter(|&to| self.changes_in_place(i, to) && !copied.contains(&name));
             if let Some(to) = in_place {
                 self.stored_in.insert(to, buffer);
             }
             self.plan.states.push(StatePort {
-                name: n.node.name.clone().unwrap_or_default(),
+                name,
                 buffer,
                 dtype: ty.dtype,
                 shape: ty.shape.clone(),
@@ -36,7 +38,9 @@ impl Emitter<'_> {
     /// other state's next value.
     fn changes_in_place(&self, state: usize, next: usize) -> bool {
         let n = &self.nodes[next];
-        matches!(n.work, Some(Lowering::TakePut { .. }))
+        // its indices may have to be checked first, as i32
+        let counts = |axis: usize| self.shape(state)[axis] <= i32::MAX as usize;
+        matches!(n.work, Some(Lowering::TakePut { axis }) if counts(axis))
             && n.inputs[0] == state
             && !n.inputs[1..].contains(&state)
             && self.users[state] == [next]

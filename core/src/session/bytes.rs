@@ -115,7 +115,7 @@ impl Session {
     /// As [`wait`](Session::wait).
     pub fn wait_for(&mut self, time: Duration) -> Result<bool> {
         let outcome = self.executor.wait_for(time);
-        self.ran &= outcome.is_ok();
+        self.heard(&outcome);
         outcome
     }
 }

@@ -130,22 +130,18 @@ impl Session {
     /// is not stored: compile without fusion to see every node. Optimizers are not run.
     ///
     /// # Errors
-    /// Those of [`step`](Session::step), and what `see` returns.
+    /// Those of [`step`](Session::step), that of a refused one at once, and what `see` returns.
     pub fn observe(&mut self, mut see: impl FnMut(&Tap) -> Result<()>) -> Result<()> {
-        self.begin()?;
         let plan = self.compiled.plan.clone();
         let shape_of = |buffer: BufferId| {
             let port = plan.outputs.iter().find(|p| p.buffer == buffer);
             port.map_or_else(|| vec![plan.buffers[buffer].elements], |p| p.shape.clone())
         };
-        let store = self.parameters.read();
-        self.executor.observe(&store, &self.positions, &mut |label, buffer, bytes| {
+        self.step_observed(&mut |label, buffer, bytes| {
             let dtype = plan.buffers[buffer].dtype;
             let value = Tensor::from_bytes(dtype, shape_of(buffer), Bytes::from_vec(bytes.to_vec()))?;
             see(&Tap { label: label.to_string(), value })
-        })?;
-        drop(store);
-        self.finish_observed()
+        })
     }
 
     /// Runs one step part by part and names the first node whose value has NaN or infinite elements, with their

@@ -2,7 +2,7 @@
 
 use super::{Compiled, MemorySummary, Parameters};
 use crate::device::Optimizer;
-use crate::device::executor::Executor;
+use crate::device::executor::{Executor, Observer};
 use crate::error::{Error, Result};
 use crate::log::{Level, tell};
 use crate::plan::Port;
@@ -74,7 +74,11 @@ pub struct Session {
     pub(super) executor: Executor,
     pub(super) given: Vec<bool>,
     pub(super) ran: bool,
-    /// Steps since the optimizer was set.
+    /// Steps that were asked for, refused ones too.
+    number: u64,
+    /// Why the last of them was refused, where it was told at once.
+    refused: Option<Error>,
+    /// Steps since the optimizer was set, without those refused.
     updates: u64,
     /// The buffer of `step_counter`, once the session feeds it.
     pub(super) counter: Option<usize>,
@@ -95,6 +99,8 @@ impl Session {
             positions,
             executor,
             ran: false,
+            number: 0,
+            refused: None,
             updates: 0,
             counter: None,
             warnings,
@@ -208,21 +214,38 @@ impl Session {
     /// done when it returns; a GPU has then only begun (see [`wait`](Session::wait)). An input named `step_counter` of
     /// one u32 that was never set counts the steps (for dropout).
     ///
+    /// **A step may be refused** for an index in the data: a token id outside its table, a label outside its classes, a `put`
+    /// outside its state. On every device a refused step leaves nothing behind. It changes no parameter, no state, no count
+    /// or moment of an optimizer, and its outputs cannot be read: until a step is not refused, reading says which one was and
+    /// why. Those after it count as if it had not been, also those that were asked for before anybody heard of it. The
+    /// error names the number of its own step (from 1, in the order in which steps were asked for), the node, the index, and
+    /// where it stands. The CPU device returns it here. A GPU tells of it where it is next waited for or an output is read:
+    /// each refused step once, the earliest first (of more than 64 untold ones, the first 64).
+    ///
+    /// A buffer of the host application that a session writes an output to ([`adopt_buffer`](Session::adopt_buffer)) is no
+    /// part of this: it may hold anything after a refused step.
+    ///
     /// # Errors
-    /// [`Error::InputNotSet`]; [`Error::IndexOutOfRange`] for a token id or label outside its table (a GPU tells of it
-    /// when it is waited for or read; the parameters stay as they were). The outputs are then those of no step.
+    /// [`Error::InputNotSet`]; [`Error::IndexOutOfRange`] for a refused step, see above; [`Error::DeviceLost`].
     pub fn step(&mut self) -> Result<()> {
         self.begin()?;
-        {
+        let counts = {
             let store = self.parameters.read();
-            self.executor.step(&store, &self.positions)?;
+            let done = self.executor.step(&store, &self.positions, self.number);
+            self.refused = done.as_ref().err().cloned();
+            done?
+        };
+        if counts {
+            self.end()?;
         }
-        self.end()
+        self.ran = true;
+        Ok(())
     }
 
     /// What comes before a step: every input must have data.
-    pub(super) fn begin(&mut self) -> Result<()> {
+    fn begin(&mut self) -> Result<()> {
         self.ran = false;
+        self.refused = None;
         self.feed_counter()?;
         self.send_borrowed()?;
         let missing = self.inputs().iter().zip(&self.given).filter(|(_, given)| !**given);
@@ -230,13 +253,19 @@ impl Session {
         if !names.is_empty() {
             return Err(Error::InputNotSet { names: names.join(", ") });
         }
+        self.number += 1;
         Ok(())
     }
 
-    /// After a step that was observed: the outputs are there, and no optimizer runs.
-    pub(super) fn finish_observed(&mut self) -> Result<()> {
-        self.ran = true;
-        Ok(())
+    /// Runs one step part by part, without an optimizer: see [`observe`](Session::observe).
+    pub(super) fn step_observed(&mut self, see: &mut Observer<'_>) -> Result<()> {
+        self.begin()?;
+        let store = self.parameters.read();
+        let done = self.executor.observe(&store, &self.positions, self.number, see);
+        drop(store);
+        self.refused = done.as_ref().err().cloned();
+        self.ran = done.is_ok();
+        done
     }
 
     /// An input whose elements come from elsewhere.
@@ -245,13 +274,12 @@ impl Session {
     }
 
     /// What comes after a step: the optimizer's work, where it is not part of the step.
-    pub(super) fn end(&mut self) -> Result<()> {
-        self.updates += 1;
+    fn end(&mut self) -> Result<()> {
         if self.executor.updates() {
             let mut store = self.parameters.write();
             self.executor.update(&self.compiled.plan, &mut store, &self.positions)?;
         }
-        self.ran = true;
+        self.updates += 1;
         Ok(())
     }
 
@@ -264,7 +292,7 @@ impl Session {
             self.given[at] = true;
         }
         if let Some(buffer) = self.counter {
-            self.executor.write(buffer, &(self.updates as u32).to_le_bytes())?;
+            self.executor.count(buffer, self.updates as u32)?;
         }
         Ok(())
     }
@@ -272,25 +300,39 @@ impl Session {
     /// Returns when every step is done.
     ///
     /// # Errors
-    /// [`Error::IndexOutOfRange`] of a step that a GPU ran meanwhile; the outputs are then those of no step.
-    /// [`Error::DeviceLost`].
+    /// [`Error::IndexOutOfRange`] of a step that a GPU refused and has not told of yet, the earliest; the next call tells of
+    /// the next (see [`step`](Session::step)). [`Error::DeviceLost`].
     pub fn wait(&mut self) -> Result<()> {
         let outcome = self.executor.wait();
-        self.ran &= outcome.is_ok();
+        self.heard(&outcome);
         outcome
     }
 
+    /// What a wait has said: a refused step's own outputs are not there, those of a later one may be.
+    pub(super) fn heard<T>(&mut self, outcome: &Result<T>) {
+        self.ran &= matches!(outcome, Ok(_) | Err(Error::IndexOutOfRange { .. }));
+    }
+
+    /// Whether the last step's results can be read. Waits for it.
     pub(super) fn ready(&self, what: &str) -> Result<()> {
+        let why = |refused: Option<&Error>| match refused {
+            Some(e @ Error::IndexOutOfRange { step: Some(step), .. }) => {
+                Error::NotRun { what: format!("{what} (step {step} was refused: {e})") }
+            }
+            _ => Error::NotRun { what: what.into() },
+        };
         if !self.ran {
-            return Err(Error::NotRun { what: what.into() });
+            return Err(why(self.refused.as_ref()));
         }
-        self.executor.wait()
+        self.executor.wait()?;
+        self.executor.refused().map_or(Ok(()), |e| Err(why(Some(&e))))
     }
 
     /// The elements of an f32 output, by name or index.
     ///
     /// # Errors
-    /// [`Error::UnknownName`] or [`Error::OutputIndex`]; [`Error::NotRun`] before the first step;
+    /// [`Error::UnknownName`] or [`Error::OutputIndex`]; [`Error::NotRun`] before the first step and after one that was
+    /// refused; [`Error::IndexOutOfRange`] of a step that was not told of yet, as from [`wait`](Session::wait);
     /// [`Error::DType`] if it is not f32 (see [`output_tensor`](Session::output_tensor)).
     pub fn read_output(&self, key: impl OutputKey) -> Result<Vec<f32>> {
         let port = &self.outputs()[key.find(self.outputs())?];
@@ -366,7 +408,8 @@ impl Session {
     /// Makes every later step change the parameters. Adam begins anew.
     ///
     /// # Errors
-    /// [`Error::Graph`] if the session was not compiled for training.
+    /// [`Error::Graph`] if the session was not compiled for training; [`Error::Argument`] for a learning rate or epsilon that
+    /// is not finite or below 0, or a beta that is not in 0 ≤ β < 1: the optimizer is then what it was.
     pub fn set_optimizer(&mut self, optimizer: Optimizer) -> Result<()> {
         if self.compiled.plan.gradients.is_empty() {
             return Err(Error::Graph {
@@ -381,9 +424,9 @@ impl Session {
     /// Changes the learning rate and nothing else.
     ///
     /// # Errors
-    /// [`Error::Argument`] if no optimizer was set.
+    /// [`Error::Argument`] if no optimizer was set, or for a rate that is not finite or below 0.
     pub fn set_learning_rate(&mut self, rate: f32) -> Result<()> {
-        match self.executor.set_learning_rate(rate) {
+        match self.executor.set_learning_rate(rate)? {
             true => Ok(()),
             false => Err(Error::argument("learning rate", "an optimizer set before", "none")),
         }

@@ -25,8 +25,7 @@ impl Session {
         Ok(())
     }
 
-    /// What a state is now: zeros before the first step. After a step that returned an error it may hold parts
-    /// of that step.
+    /// What a state is now: zeros before the first step, what it was before a step that was refused.
     ///
     /// # Errors
     /// [`Error::UnknownName`](crate::error::Error::UnknownName).

@@ -21,7 +21,8 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Argument`] for no data, or inputs with unlike numbers of batches; [`Error::Cancelled`] if the caller asked for
-    /// an end, between two steps: parameters are then as the steps so far left them; those of a step.
+    /// an end, between two steps; [`Error::IndexOutOfRange`] of a batch that was refused. Parameters are then as the steps
+    /// before left them, and training can go on.
     pub fn train(
         &mut self,
         data: &[Batches<'_>],

@@ -5,7 +5,8 @@ use weft::device::Device;
 use weft::expr::{Instr, Kind, Tape};
 use weft::graph::Graph;
 use weft::plan::{
-    Formula, Operand, Place, Plan, PlanOptions, Product, Prologue, RowResult, Rowwise, Work, verify,
+    Formula, IndexKind, Operand, Place, Plan, PlanOptions, Product, Prologue, RowResult, Rowwise, Work,
+    verify,
 };
 use weft::session::Compiler;
 use weft::tensor::DType;
@@ -250,6 +251,49 @@ fn buffers_ports_and_order_hold_together() {
 }
 
 /// The plans of all small models, whose forms the changes below are of.
+/// A cache filled where a state says, and a look-up by what is computed.
+fn cached() -> Plan {
+    let g = Graph::new();
+    let (at, cache) = (g.state("at", DType::I32, [1]), g.state("cache", DType::F32, [4, 2]));
+    let next = g.put(cache, at, g.input("row", DType::F32, [1, 2]), 0);
+    g.set_state(cache, next);
+    g.set_state(at, g.add(at, g.scalar(1.0, DType::I32)));
+    let id = g.cast(g.input("id", DType::F32, [1]), DType::I32);
+    g.output("y", g.embedding(g.constant_f32(&[3, 2], vec![0.5; 6]), id));
+    plan(&g)
+}
+
+fn look_up(plan: &Plan, kind: IndexKind) -> usize {
+    let found = plan.steps.iter().position(|s| matches!(&s.work, Work::Index(w) if w.kind == kind));
+    found.expect("a look-up")
+}
+
+#[test]
+fn states_change_after_all_that_may_refuse_the_step() {
+    let unchecked = |p: &mut Plan| {
+        let (check, put) = (look_up(p, IndexKind::Check), look_up(p, IndexKind::TakePut));
+        let Work::Index(check) = p.steps[check].work.clone() else { panic!("no check") };
+        let Work::Index(put) = &mut p.steps[put].work else { panic!("no put") };
+        put.indices = check.indices;
+    };
+    let last = |p: &mut Plan| {
+        let step = p.steps.remove(look_up(p, IndexKind::Take));
+        p.steps.push(step);
+    };
+    check(
+        cached,
+        &[
+            ("a put by indices that nobody has checked", &unchecked),
+            ("a look-up at the end", &last),
+            ("a check of a wider limit", &|p| {
+                let at = look_up(p, IndexKind::Check);
+                let Work::Index(check) = &mut p.steps[at].work else { panic!("no check") };
+                check.table_shape = vec![5];
+            }),
+        ],
+    );
+}
+
 fn of_form(pick: impl Fn(&Work) -> bool) -> Plan {
     let cpu = Compiler::new(&Device::cpu(1));
     let mut plans = small().into_iter().map(|m| m.compile(&cpu).plan().clone());

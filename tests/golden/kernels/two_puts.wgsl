@@ -32,7 +32,7 @@ let j = t / 64u % 1u;
 let i = t % 64u;
 let position = j;
 var k = index0(position);
-if (k >= 16u) { atomicMin(&b1[0], position); k = 0u; }
+if (k >= 16u) { atomicMin(&b1[0], position); return; }
 let to = (o * 16u + k) * 64u + i + 0u;
 for (var s = j + 1u; s < 1u; s++) { if (index0(s) == index0(position)) { return; } }
 b3[to] = inline_0((update_at0(o, j, i) + 0u));
@@ -56,7 +56,7 @@ let j = t / 64u % 1u;
 let i = t % 64u;
 let position = j;
 var k = index1(position);
-if (k >= 16u) { atomicMin(&b1[1], position); k = 0u; }
+if (k >= 16u) { atomicMin(&b1[1], position); return; }
 let to = (o * 16u + k) * 64u + i + 0u;
 for (var s = j + 1u; s < 1u; s++) { if (index1(s) == index1(position)) { return; } }
 b4[to] = inline_1((update_at1(o, j, i) + 0u));

@@ -36,6 +36,8 @@ pub struct Executor {
     memory_sizes: Vec<usize>,
     scratch: Scratches,
     version: Option<u64>,
+    /// Look-ups that come after the first step that changes a state: their indices are looked at before any step runs.
+    looked_at: Vec<usize>,
 }
 
 // SAFETY: the addresses point into memory the executor owns, into constants it keeps, or into parameters
@@ -82,6 +84,7 @@ impl Executor {
             memory_sizes: vec![],
             scratch: Scratches { products: Scratch::new(0, 0), rows: RowScratch::default() },
             version: None,
+            looked_at: vec![],
         };
         e.allocate(plan)?;
         e.bind(store, positions);
@@ -103,6 +106,10 @@ impl Executor {
         e.once = once.into_iter().filter(|p| e.renewed[p.result]).collect();
         e.pack(0..e.steps.len(), pool, store, positions)?;
         e.version = Some(store.version);
+        let (known, changed) = (plan.known(), plan.changed_states());
+        let later = changed.iter().position(Option::is_some).map_or(e.steps.len(), |first| first + 1);
+        let looks = |at: &usize| matches!(&plan.steps[*at].work, Work::Index(w) if known[w.indices.buffer]);
+        e.looked_at = (later..e.steps.len()).filter(looks).collect();
         Ok(e)
     }
 
@@ -226,7 +233,19 @@ impl Executor {
     }
 
     fn run_steps(&mut self, pool: &ThreadPool) -> Result<()> {
+        self.look()?;
         self.run_range(pool, 0..self.steps.len())
+    }
+
+    /// Refuses the step for indices that are there before it, where a state would be changed before they are used.
+    fn look(&self) -> Result<()> {
+        for step in self.looked_at.iter().map(|&at| &self.steps[at]) {
+            if let Kernel::Index(k) = &step.kernel {
+                // SAFETY: as for a run; the indices are inputs, constants, or what ran once.
+                unsafe { k.check(Bases(&self.bases)) }.map_err(|e| step.refused(e))?;
+            }
+        }
+        Ok(())
     }
 
     fn run_range(&mut self, pool: &ThreadPool, steps: std::ops::Range<usize>) -> Result<()> {
@@ -235,12 +254,7 @@ impl Executor {
             // SAFETY: the plan's operands lie inside its buffers and buffers alive together do not overlap
             // (`plan::verify` passed it, or the planner made it), and the parameters are locked by the caller.
             let done = unsafe { step.kernel.run(pool, bases, &mut self.scratch) };
-            done.map_err(|e| Error::IndexOutOfRange {
-                node: step.label.clone(),
-                index: e.index,
-                position: e.position,
-                limit: e.limit,
-            })?;
+            done.map_err(|e| step.refused(e))?;
         }
         Ok(())
     }
@@ -257,6 +271,7 @@ impl Executor {
         see: &mut Observer<'_>,
     ) -> Result<()> {
         self.renew(pool, store, positions)?;
+        self.look()?;
         for at in 0..self.steps.len() {
             self.run_range(pool, at..at + 1)?;
             let step = &self.steps[at];
@@ -301,6 +316,13 @@ impl Executor {
             _ => 0,
         });
         self.memory_sizes.iter().copied().chain(own).collect()
+    }
+}
+
+impl Prepared {
+    fn refused(&self, e: super::lookup::LookupError) -> Error {
+        let super::lookup::LookupError { index, position, limit } = e;
+        Error::IndexOutOfRange { step: None, node: self.label.clone(), index, position, limit }
     }
 }
 

@@ -135,14 +135,41 @@ impl PreparedIndex {
         }
     }
 
-    unsafe fn run_by<I: Index>(&self, pool: &ThreadPool, bases: Bases) -> Result<(), LookupError> {
+    /// Says which index is out of range, and does nothing else.
+    ///
+    /// # Safety
+    /// `bases` has the indices.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub unsafe fn check(&self, bases: Bases) -> Result<(), LookupError> {
+        // SAFETY: passed on.
+        unsafe {
+            match self.plan.indices.dtype {
+                DType::I32 => self.checked::<i32>(bases).map(|_| ()),
+                DType::U32 => self.checked::<u32>(bases).map(|_| ()),
+                DType::I64 => self.checked::<i64>(bases).map(|_| ()),
+                other => panic!("look-up: wanted indices of i32, u32 or i64: {other}"),
+            }
+        }
+    }
+
+    /// The indices, if all are in range.
+    unsafe fn checked<I: Index>(&self, bases: Bases<'_>) -> Result<&[I], LookupError> {
         // SAFETY: `count` indices, by the caller.
         let indices = unsafe { std::slice::from_raw_parts(bases.at::<I>(&self.plan.indices), self.count) };
         let ignored = self.plan.ignored;
         let outside = |i: &I| !(0..self.limit as i64).contains(&i.wide()) && Some(i.wide()) != ignored;
-        if let Some(position) = indices.iter().position(outside) {
-            return Err(LookupError { index: indices[position].wide(), position, limit: self.limit });
+        match indices.iter().position(outside) {
+            Some(at) => Err(LookupError { index: indices[at].wide(), position: at, limit: self.limit }),
+            None => Ok(indices),
         }
+    }
+
+    unsafe fn run_by<I: Index>(&self, pool: &ThreadPool, bases: Bases) -> Result<(), LookupError> {
+        // SAFETY: passed on.
+        let indices = unsafe { self.checked::<I>(bases) }?;
+        let ignored = self.plan.ignored;
         if self.plan.kind == IndexKind::Check {
             // SAFETY: an i32 for each index, by the caller.
             let out = unsafe { std::slice::from_raw_parts_mut(bases.at::<i32>(&self.plan.out), self.count) };

@@ -1,28 +1,33 @@
-//! Runs a program: a session's handle of its run on the worker. Steps are posted and return at once.
+//! Runs a program: a session's handle of its run on the worker. Steps are posted and return at once; those that the host sees
+//! to be refused are not posted.
 
 use super::Gpu;
 use super::context::Context;
 use super::kernels::Precision;
 use super::pending::Pending;
 use super::pipelines::Pipeline;
-use super::program::{ALIGN, Program, program, program_apart};
-use super::run::{Heap, Ready, Run, SMALL};
+use super::program::{Program, program, program_apart};
+use super::refusal::{Bad, Refusals};
+use super::run::{Run, SMALL};
 use super::start::{narrowed, start, widened};
 use super::store::{Foreign, Store};
 use super::transfer::Transfer;
-use super::updates::{Batch, Update, arrange};
 use super::wgsl::source::is_narrow;
-use crate::device::executor::Observer;
+use super::worker::Desk;
+use crate::device::lock;
 use crate::device::optimizer::Optimizer;
 use crate::device::progress::{Profiling, Progress};
 use crate::error::{Error, Result};
-use crate::plan::memory::{self, Lifetime};
-use crate::plan::{BufferId, Place, Plan};
+use crate::plan::{BufferId, Plan};
 use crate::tensor::DType;
 use blade_graphics as blade;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use training::Counts;
 
+mod look;
+mod observe;
+mod training;
 mod wait;
 
 /// Steps posted and not yet known to be accepted, beyond which the next one waits.
@@ -111,8 +116,16 @@ pub struct Executor {
     posted: Arc<AtomicUsize>,
     /// The optimizer, and how many steps were posted with it.
     optimizer: Option<(Optimizer, u64)>,
-    /// How many of these changed nothing, since a look-up met a bad index.
-    held_back: Arc<AtomicU64>,
+    /// What steps were refused for.
+    log: Arc<Mutex<Refusals>>,
+    /// What is bad in what the host has given or seen, by look-up.
+    bad: Vec<Option<Bad>>,
+    /// Look-ups by indices in a buffer of the host application that are looked at before each step.
+    adopted: Vec<usize>,
+    /// Where the number of steps so far lies among the inputs, if one is given it.
+    counter: Option<usize>,
+    /// The session's number of the last step.
+    number: u64,
     /// Where the optimizer's rates lie among the inputs.
     rates: usize,
     sizes: Vec<usize>,
@@ -153,9 +166,7 @@ impl Executor {
         }
         let rates = inputs;
         inputs += if plan.gradients.is_empty() { 0 } else { 32 };
-        let words = p.lookups.len();
-        // and a count behind them
-        let mut down = if words == 0 { 0 } else { (words * 4 + 4).next_multiple_of(16) };
+        let mut down = (p.lookups.len() * 4).next_multiple_of(16);
         for port in &plan.outputs {
             let bytes = p.layouts.buffers[port.buffer].bytes();
             if bytes <= SMALL && p.layouts.pieces(port.buffer) == 1 {
@@ -174,7 +185,11 @@ impl Executor {
             small_outputs,
             posted: Arc::default(),
             optimizer: None,
-            held_back: Arc::default(),
+            log: Arc::default(),
+            bad: vec![None; p.lookups.len()],
+            adopted: vec![],
+            counter: None,
+            number: 0,
             rates,
             sizes: vec![p.arena, p.own],
             moments: 0,
@@ -186,13 +201,18 @@ impl Executor {
         let parameters = e.parameter_pieces(store, positions);
         let (plan, prepared) = (plan.clone(), prepared.clone());
         let (small_in, small_out) = (e.small_inputs.clone(), e.small_outputs.clone());
+        let log = e.log.clone();
         gpu.call(move |desk| {
-            let made = start(desk, &plan, &prepared, &parameters, (&small_in, rates), &small_out)?;
+            let made = start(desk, &plan, &prepared, &parameters, (&small_in, rates), &small_out, &log)?;
             desk.runs.insert(run, made);
             Ok(())
         })?;
         e.sizes.retain(|&s| s > 0);
-        Ok(e)
+        e.look_at_constants();
+        match e.look_at_once()? {
+            Some(e) => Err(e),
+            None => Ok(e),
+        }
     }
 
     fn parameter_pieces(&self, store: &Store, positions: &[usize]) -> Vec<Vec<blade::BufferPiece>> {
@@ -204,6 +224,7 @@ impl Executor {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn write(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<()> {
+        self.look_at(buffer, bytes);
         let held = &self.prepared.program.layouts.buffers[buffer];
         let wide;
         let bytes = if held.wide {
@@ -213,12 +234,23 @@ impl Executor {
             bytes
         };
         if let Some(small) = self.small_inputs.iter().find(|s| s.buffer == buffer) {
+            self.counter = self.counter.filter(|&at| at != small.at);
             self.inputs[small.at..small.at + bytes.len()].copy_from_slice(bytes);
             return Ok(());
         }
         let (prepared, bytes) = (self.prepared.clone(), bytes.to_vec());
         let _span = crate::device::trace::span("upload", "input");
         self.on_run(move |r, transfer, _| transfer.upload_pieces(r.pieces(&prepared.program, buffer), &bytes))
+    }
+
+    /// Gives an input the number of steps so far; those that are found to be refused later are taken off it.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn count(&mut self, buffer: BufferId, steps: u32) -> Result<()> {
+        self.write(buffer, &steps.to_le_bytes())?;
+        self.counter = self.small_inputs.iter().find(|s| s.buffer == buffer).map(|s| s.at);
+        Ok(())
     }
 
     /// Does something with the run on the worker, and waits for it.
@@ -245,47 +277,63 @@ impl Executor {
             Run::run_now(context, &r.once)
         })?;
         self.folded = Some(version);
+        // what is bad there refuses each step until the weights change again
+        self.look_at_once()?;
         Ok(())
     }
 
-    /// Posts a step. Returns at once unless too many are under way.
+    /// Posts the session's step of that number. Returns at once unless too many are under way. False for a step that is
+    /// refused for what the host can see: it is not posted, and [`wait`](Executor::wait) tells of it.
     ///
     /// # Errors
     /// [`Error::DeviceLost`]; what a step meets later is told by [`wait`](Executor::wait).
-    pub fn step(&mut self, store: &Store) -> Result<()> {
+    pub fn step(&mut self, store: &Store, number: u64) -> Result<bool> {
+        if let Some((look, bad)) = self.begin(store, number)? {
+            lock(&self.log).add(number, &self.prepared.program.lookups[look], bad);
+            return Ok(false);
+        }
+        if let Some((_, step)) = &mut self.optimizer {
+            *step += 1;
+            store.changed();
+        }
+        if self.posted.load(Ordering::Acquire) >= AHEAD {
+            self.gpu.call(|_| Ok(()))?;
+        }
+        let (run, mut inputs, posted) = (self.run, self.inputs.clone(), self.posted.clone());
+        let counts = Counts { optimizer: self.optimizer, rates: self.rates, counter: self.counter };
+        posted.fetch_add(1, Ordering::AcqRel);
+        let accepted = self.gpu.post_work(move |desk| {
+            posted.fetch_sub(1, Ordering::AcqRel);
+            let Desk { context, runs, transfer, .. } = desk;
+            let Some(r) = runs.get_mut(&run) else { return Ok(()) };
+            let _span = crate::device::trace::span("gpu", "submit and record");
+            if r.watch.waits() || r.watch.is_needed() && counts.matter() {
+                r.told(context, transfer)?;
+            }
+            counts.write(&mut inputs, r.watch.counted());
+            r.submit(context, &inputs, number)?;
+            r.record(context)
+        });
+        if accepted.is_err() {
+            self.posted.fetch_sub(1, Ordering::AcqRel);
+            self.optimizer.iter_mut().for_each(|(_, step)| *step -= 1);
+        }
+        accepted.map(|()| true)
+    }
+
+    /// What comes before a step: weights are folded, and what the host can see is looked at. Gives what refuses the step: a
+    /// look-up and its bad index.
+    fn begin(&mut self, store: &Store, number: u64) -> Result<Option<(usize, Bad)>> {
         if let Some(e) = self.gpu.context().lost() {
             return Err(e);
         }
         // before anything is counted
         drop(self.gpu.awake()?);
         self.renew(store)?;
-        if let Some((optimizer, step)) = &mut self.optimizer {
-            *step += 1;
-            store.changed();
-            // a step that was held back was none
-            let made = step.saturating_sub(self.held_back.load(Ordering::Acquire));
-            let rates = rates(*optimizer, made);
-            self.inputs[self.rates..self.rates + 20].copy_from_slice(bytemuck::cast_slice(&rates));
-        }
-        if self.posted.load(Ordering::Acquire) >= AHEAD {
-            self.gpu.call(|_| Ok(()))?;
-        }
-        let (run, inputs, posted) = (self.run, self.inputs.clone(), self.posted.clone());
-        posted.fetch_add(1, Ordering::AcqRel);
-        self.pending = None;
+        (self.number, self.pending) = (number, None);
         self.settled.store(false, Ordering::Relaxed);
-        let accepted = self.gpu.post_work(move |desk| {
-            posted.fetch_sub(1, Ordering::AcqRel);
-            let context = desk.context.clone();
-            let Some(r) = desk.runs.get_mut(&run) else { return Ok(()) };
-            let _span = crate::device::trace::span("gpu", "submit and record");
-            r.submit(&context, &inputs)?;
-            r.record(&context)
-        });
-        if accepted.is_err() {
-            self.posted.fetch_sub(1, Ordering::AcqRel);
-        }
-        accepted
+        self.look_at_adopted()?;
+        Ok(self.seen())
     }
 
     /// The bytes of a buffer, narrow elements packed. Waits for the steps under way.
@@ -325,91 +373,6 @@ impl Executor {
         })
     }
 
-    /// Makes steps change the parameters, or no longer.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`] for Adam's moments, [`Error::DeviceLost`], [`Error::Driver`].
-    pub fn set_optimizer(&mut self, optimizer: Optimizer, store: &Store, positions: &[usize]) -> Result<()> {
-        let adam = matches!(optimizer, Optimizer::Adam { .. });
-        let chunk = self.gpu.limits().binding;
-        let (updates, moments) = self.planned(store, positions, adam);
-        let batches = arrange(&updates, chunk);
-        let words = self.prepared.program.lookups.len();
-        let (texts, grids): (Vec<String>, Vec<[u32; 3]>) = batches
-            .iter()
-            .enumerate()
-            .map(|(i, b)| super::kernels::update::kernel(adam, b.table.len(), words, i == 0))
-            .unzip();
-        let bindings = vec![if adam { 7 } else { 5 }; texts.len()];
-        let pipelines =
-            self.gpu.pipelines().get(self.gpu.context(), &texts, &bindings, &Progress::default())?;
-        let weights: Vec<_> = batches.iter().filter_map(|b| store.at(b.parameters)).collect();
-        self.updates = batches.len();
-        self.held_back = Arc::default();
-        let held_back = self.held_back.clone();
-        self.on_run(move |r, transfer, context| {
-            r.forget(context)?;
-            r.count_updates(transfer, held_back)?;
-            let made = memory_of(context, transfer, (&batches, &grids), (moments, chunk))?;
-            r.kept.drain(..).for_each(|mut h| h.free(context));
-            // the rates are the last of what goes up
-            let rates = r.uploads.last().map_or(r.errors.buffer.at(0), |p| p.piece);
-            let mut updates = vec![];
-            for (i, (b, weights)) in batches.iter().zip(weights).enumerate() {
-                let heap = if b.own { &r.own } else { &r.arena };
-                let table = Batch::piece(&made[i], 0);
-                let mut pieces =
-                    vec![weights, Batch::piece(heap, b.gradients), r.errors.buffer.at(0), rates, table];
-                pieces.extend(made[batches.len()..].iter().map(|heap| Batch::piece(heap, b.moments)));
-                let (pipeline, groups) = (pipelines[i].clone(), grids[i]);
-                updates.push(Ready { pipeline, pieces, groups, barrier: i == 0, step: None });
-            }
-            (r.updates, r.kept) = (updates, made);
-            Ok(())
-        })?;
-        self.moments = 2 * moments;
-        self.optimizer = Some((optimizer, 0));
-        Ok(())
-    }
-
-    /// What the optimizer changes, and the bytes of each of Adam's moments.
-    fn planned(&self, store: &Store, positions: &[usize], adam: bool) -> (Vec<Update>, usize) {
-        let (p, plan) = (&self.prepared.program, &self.plan);
-        let chunk = self.gpu.limits().binding;
-        let mut lives: Vec<Lifetime> = vec![];
-        let mut updates: Vec<Update> = vec![];
-        for g in &plan.gradients {
-            let elements: usize = plan.parameters[g.parameter].shape.iter().product();
-            let parameter = store.places(positions[g.parameter]);
-            let left = |n: usize| (elements * 4 - n * chunk).min(chunk);
-            let piece = |n: usize| Lifetime { bytes: left(n).next_multiple_of(16), from: 0, to: 0 };
-            lives.extend((0..parameter.len()).map(piece));
-            updates.push(Update {
-                elements,
-                parameter,
-                gradient: p.places[g.buffer].iter().map(|r| r.at).collect(),
-                offset: g.offset,
-                own: !matches!(plan.buffers[g.buffer].place, Place::Arena(_)),
-                alone: plan.outputs.iter().any(|o| o.buffer == g.buffer),
-                moments: vec![],
-            });
-        }
-        if !adam {
-            return (updates, 0);
-        }
-        let (places, total) = memory::place(&lives, ALIGN, chunk);
-        let mut places = places.into_iter();
-        for u in &mut updates {
-            u.moments = places.by_ref().take(u.parameter.len()).collect();
-        }
-        (updates, total)
-    }
-
-    /// The optimizer and how many steps it has made.
-    pub fn optimizer_mut(&mut self) -> &mut Option<(Optimizer, u64)> {
-        &mut self.optimizer
-    }
-
     /// What the GPU's time is measured for from now on.
     ///
     /// # Errors
@@ -447,32 +410,6 @@ impl Executor {
         self.prepared.program.steps.len() + self.updates
     }
 
-    /// Runs one step dispatch by dispatch; calls `see` with each value as it is stored: names, buffer, bytes.
-    ///
-    /// # Errors
-    /// [`Error::DeviceLost`], or what `see` returns.
-    pub fn observe(&mut self, store: &Store, see: &mut Observer<'_>) -> Result<()> {
-        self.renew(store)?;
-        let (inputs, small) = (self.inputs.clone(), self.small_inputs.clone());
-        let prepared = self.prepared.clone();
-        self.on_run(move |r, transfer, context| {
-            r.settle(context)?;
-            let p = &prepared.program;
-            small.iter().try_for_each(|s| {
-                let bytes = &inputs[s.at..s.at + p.layouts.buffers[s.buffer].bytes()];
-                transfer.upload(r.own.at(p.places[s.buffer][0]), bytes)
-            })
-        })?;
-        for step in 0..self.prepared.program.steps.len() {
-            self.on_run(move |r, _, context| Run::run_now(context, std::slice::from_ref(&r.steps[step])))?;
-            let d = &self.prepared.program.steps[step];
-            for (buffer, label) in &d.results {
-                see(label, *buffer, &self.read_memory(*buffer)?)?;
-            }
-        }
-        Ok(())
-    }
-
     /// The driver's buffer in which an output lies, and its bytes, for a renderer in the same process.
     ///
     /// # Errors
@@ -499,13 +436,17 @@ impl Executor {
             let came = format!("a buffer of {} bytes", foreign.bytes);
             return Err(Error::Length { name: name.into(), wanted: format!("{wanted} bytes"), came });
         }
+        let own = self.shared(buffer)?;
         self.small_inputs.retain(|s| s.buffer != buffer);
         self.small_outputs.retain(|s| s.buffer != buffer);
-        let own = self.shared(buffer)?;
-        self.on_run(move |r, _, context| {
+        let watched = self.adopt_indices(buffer);
+        self.on_run(move |r, transfer, context| {
+            r.told(context, transfer)?;
             r.forget(context)?;
             r.replace(own.piece, foreign.piece);
-            Ok(())
+            watched.iter().for_each(|&look| r.watch(look));
+            r.outputs_stay();
+            r.prepare(context)
         })
     }
 
@@ -529,45 +470,5 @@ impl Drop for Executor {
             }
             Ok(())
         });
-    }
-}
-
-/// Memory of an optimizer: a table for each batch, then, if they have bytes, the two moments, zeros.
-fn memory_of(
-    context: &Context,
-    transfer: &mut Transfer,
-    (batches, grids): (&[Batch], &[[u32; 3]]),
-    (moments, chunk): (usize, usize),
-) -> Result<Vec<Heap>> {
-    let mut made: Vec<Heap> = vec![];
-    let mut make = |made: &mut Vec<Heap>| -> Result<()> {
-        for (batch, &groups) in batches.iter().zip(grids) {
-            let table = batch.bytes(groups);
-            made.push(Heap::new(context, table.len(), table.len(), "optimizer tables")?);
-            transfer.upload(Batch::piece(&made[made.len() - 1], 0), &table)?;
-        }
-        for _ in 0..if moments > 0 { 2 } else { 0 } {
-            made.push(Heap::new(context, moments, chunk, "adam state")?);
-        }
-        let pieces: Vec<_> = made[batches.len()..].iter().flat_map(Heap::pieces).collect();
-        transfer.fill(&pieces, 0)
-    };
-    match make(&mut made) {
-        Ok(()) => Ok(made),
-        Err(e) => {
-            made.iter_mut().for_each(|h| h.free(context));
-            Err(e)
-        }
-    }
-}
-
-/// What the update kernels take: see [`super::kernels::update`].
-fn rates(optimizer: Optimizer, step: u64) -> [f32; 5] {
-    match optimizer {
-        Optimizer::Sgd { lr } => [lr, 0.0, 0.0, 0.0, 0.0],
-        Optimizer::Adam { lr, beta1, beta2, eps } => {
-            let correct = |b: f32| (1.0 - f64::from(b).powf(step as f64)) as f32;
-            [lr / correct(beta1), beta1, beta2, eps, correct(beta2).sqrt().recip()]
-        }
     }
 }

@@ -13,6 +13,7 @@ pub mod limits;
 mod pending;
 mod pipelines;
 pub mod program;
+mod refusal;
 mod run;
 mod selftest;
 mod start;

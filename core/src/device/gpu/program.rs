@@ -1,6 +1,7 @@
 //! A plan as kernels: which run side by side, where a barrier stands, where everything lies. Pure; no driver is asked.
 
 mod delay;
+mod guard;
 
 use super::kernels::{self, Precision, shared};
 use super::limits::Limits;
@@ -59,6 +60,14 @@ pub struct Lookup {
     pub indices: crate::plan::Operand,
     /// What they must be below.
     pub limit: usize,
+    /// How many they are.
+    pub count: usize,
+    /// One that may stand outside.
+    pub ignored: Option<i64>,
+    /// It runs once.
+    pub once: bool,
+    /// Its indices are computed in the step: only the GPU can check them.
+    pub computed: bool,
 }
 
 /// A run of bytes in one of the heaps.
@@ -107,6 +116,10 @@ struct Node {
     last: bool,
     /// It may share a dispatch with others.
     shares: bool,
+    /// It may find that the step is to be refused.
+    refuses: bool,
+    /// It does nothing in a step that was refused.
+    guarded: bool,
 }
 
 /// Writes the kernels of a plan and places its buffers.
@@ -151,13 +164,22 @@ fn written(
     let mut written = Written::new(setting);
     let mut lookups: Vec<Lookup> = vec![];
     let mut scratch_sizes: Vec<usize> = vec![];
-    let mut lower = |steps: &[Step]| -> Result<Vec<Node>> {
+    let marks = guard::Marks::new(plan);
+    let mut lower = |steps: &[Step], once: bool| -> Result<Vec<Node>> {
         let mut nodes: Vec<Node> = vec![];
         let mut reports = Vec::with_capacity(steps.len());
         for (step, s) in steps.iter().enumerate() {
+            let refuses = !once && marks.refuses(step);
             if let Work::Index(w) = &s.work {
-                let limit = w.table_shape[w.axis];
-                lookups.push(Lookup { label: s.label.clone(), indices: w.indices.clone(), limit });
+                lookups.push(Lookup {
+                    label: s.label.clone(),
+                    indices: w.indices.clone(),
+                    limit: w.table_shape[w.axis],
+                    count: w.indices_shape.iter().product(),
+                    ignored: w.ignored,
+                    once,
+                    computed: refuses,
+                });
             }
             let report = lookups.len().saturating_sub(1);
             reports.push(report);
@@ -173,6 +195,8 @@ fn written(
                 level: 0,
                 last: i + 1 == count,
                 shares: false,
+                refuses,
+                guarded: !once && marks.guarded(step),
             }));
         }
         levels(&mut nodes, steps, &layouts);
@@ -187,7 +211,9 @@ fn written(
         }
         Ok(nodes)
     };
-    let (once, steps) = (lower(&plan.once)?, lower(&plan.steps)?);
+    let (once, mut steps) = (lower(&plan.once, true)?, lower(&plan.steps, false)?);
+    let words: Vec<usize> = (0..lookups.len()).filter(|&i| lookups[i].computed).collect();
+    steps.iter_mut().filter(|n| n.guarded).for_each(|n| n.kernel = guard::guarded(&n.kernel, &words));
     let writings = written.count;
     let mut texts = Texts::default();
     let mut p = Program {
@@ -265,19 +291,27 @@ fn name(plan: &Plan, buffer: BufferId) -> &str {
 enum Thing {
     Buffer(BufferId),
     Scratch(usize),
+    /// Whether the step is refused: written in parts, by each look-up its own.
+    Refusal,
 }
 
 fn touches(n: &Node) -> impl Iterator<Item = (Thing, bool)> + '_ {
-    n.kernel.bindings.iter().filter_map(|b| match b.slot {
+    let bound = n.kernel.bindings.iter().filter_map(|b| match b.slot {
         Slot::Buffer(id, _) => Some((Thing::Buffer(id), b.written)),
         Slot::Scratch(i) => Some((Thing::Scratch(n.scratch + i), b.written)),
         Slot::Errors => None,
-    })
+    });
+    let refusal = [n.guarded.then_some((Thing::Refusal, false)), n.refuses.then_some((Thing::Refusal, true))];
+    bound.chain(refusal.into_iter().flatten())
 }
 
 /// Whether a step writes only a part of a buffer: other steps write the rest.
 fn is_partial(work: &Work, thing: Thing, layouts: &Layouts) -> bool {
-    let Thing::Buffer(buffer) = thing else { return false };
+    let buffer = match thing {
+        Thing::Buffer(buffer) => buffer,
+        Thing::Scratch(_) => return false,
+        Thing::Refusal => return true,
+    };
     let written = match work {
         Work::Rowwise(w) if w.out.buffer == buffer => {
             let kept = w.domain.iter().zip(&w.reduced).filter(|(_, r)| !w.per_row || !**r);
@@ -346,7 +380,8 @@ fn mark_sharing(nodes: &mut [Node], steps: &[Step], limits: &Limits) {
     let mut counts = vec![0; steps.len()];
     nodes.iter().for_each(|n| counts[n.step] += 1);
     for n in nodes {
-        n.shares = counts[n.step] == 1 && shared::shares(&steps[n.step].work, &n.kernel, limits);
+        n.shares =
+            counts[n.step] == 1 && !n.guarded && shared::shares(&steps[n.step].work, &n.kernel, limits);
     }
 }
 

@@ -7,14 +7,15 @@ use super::clock::Clock;
 use super::context::{Context, Fault, Memory};
 use super::pipelines::{Pieces, Pipeline};
 use super::program::{Bound, Program, Region};
+use super::refusal::Watch;
 use super::transfer::Transfer;
+use crate::device::lock;
 use crate::device::progress::Profiling;
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Place, Plan};
 use blade_graphics as blade;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes up to which an input or output travels inside the step's own command buffer.
 pub const SMALL: usize = 64 << 10;
@@ -85,15 +86,20 @@ pub struct Parcel {
     pub bytes: usize,
 }
 
+/// A step under way: when it is done, which command buffer holds it, the session's number of it.
+struct Flying {
+    point: blade::SyncPoint,
+    turn: usize,
+    number: u64,
+}
+
 /// A session on the worker.
 pub struct Run {
     pub arena: Heap,
     pub own: Heap,
     pub errors: Memory,
-    pub words: usize,
-    /// Steps since the errors were last set back, and where those are added up that changed nothing.
-    submitted: u64,
-    held_back: Arc<AtomicU64>,
+    /// What the GPU checks of its look-ups, a word of the errors each.
+    pub watch: Watch,
     /// What ran once, to run again when weights change.
     pub once: Vec<Ready>,
     pub steps: Vec<Ready>,
@@ -109,7 +115,7 @@ pub struct Run {
     recorded: bool,
     /// Which command buffer is recorded next, or has been.
     turn: usize,
-    flying: VecDeque<(blade::SyncPoint, usize)>,
+    flying: VecDeque<Flying>,
     /// Which one held the last finished step.
     landed: Option<usize>,
     pub profiling: Profiling,
@@ -121,14 +127,12 @@ pub struct Run {
 
 impl Run {
     /// A run of a plan over that memory; nothing recorded yet.
-    pub fn new(plan: &Plan, arena: Heap, own: Heap, errors: Memory, words: usize) -> Run {
+    pub fn new(plan: &Plan, arena: Heap, own: Heap, errors: Memory) -> Run {
         Run {
             arena,
             own,
             errors,
-            words,
-            submitted: 0,
-            held_back: Arc::default(),
+            watch: Watch::default(),
             once: vec![],
             steps: vec![],
             updates: vec![],
@@ -166,39 +170,112 @@ impl Run {
     pub fn replace(&mut self, own: blade::BufferPiece, other: blade::BufferPiece) {
         let same = |p: &blade::BufferPiece| p.buffer == own.buffer && p.offset == own.offset;
         let bound = self.steps.iter_mut().chain(&mut self.updates).flat_map(|r| &mut r.pieces);
-        bound.filter(|p| same(p)).for_each(|p| *p = other);
+        let looked_at = self.watch.indices.iter_mut().flatten();
+        bound.chain(looked_at).filter(|p| same(p)).for_each(|p| *p = other);
         self.uploads.retain(|p| !same(&p.piece));
         self.downloads.retain(|p| !same(&p.piece));
     }
 
-    /// Host memory for the parcels.
+    /// Host memory for the parcels; nothing is recorded or under way.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn prepare(&mut self, context: &Context) -> Result<()> {
-        let size = |p: &[Parcel]| p.iter().map(|p| p.at + p.bytes).max().unwrap_or(0);
-        let (up, down) = (size(&self.uploads), size(&self.downloads));
+        let (up, down) = (end(&self.uploads), end(&self.downloads));
         for i in 0..2 {
-            if up > 0 {
-                self.up[i] = Some(context.allocate(up, blade::Memory::Upload, "inputs")?);
-            }
-            if down > 0 {
-                self.down[i] = Some(context.allocate(down, blade::Memory::Download, "outputs")?);
+            let kinds = [
+                (&mut self.up[i], up, blade::Memory::Upload, "inputs"),
+                (&mut self.down[i], down, blade::Memory::Download, "outputs"),
+            ];
+            for (memory, bytes, kind, what) in kinds {
+                if memory.is_some_and(|m| m.bytes >= bytes as u64) || bytes == 0 {
+                    continue;
+                }
+                let larger = context.allocate(bytes, kind, what)?;
+                if let Some(old) = memory.replace(larger) {
+                    context.free(old);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Has the GPU check another look-up from now on: its indices come down with each step if they are few.
+    pub fn watch(&mut self, look: usize) {
+        if self.watch.computed.contains(&look) {
+            return;
+        }
+        let bytes = self.watch.lookups[look].bytes();
+        if let ([piece], true) = (self.watch.indices[look].as_slice(), bytes <= SMALL) {
+            let at = end(&self.downloads).next_multiple_of(16);
+            self.downloads.push(Parcel { piece: *piece, at, bytes });
+            self.watch.down[look] = Some(at);
+        }
+        self.watch.computed.push(look);
     }
 
     /// Waits until at most so many steps are under way.
     fn land(&mut self, context: &Context, most: usize) -> Result<()> {
         while self.flying.len() > most {
-            if let Some((point, turn)) = self.flying.front().cloned() {
-                context.finish(&point)?;
-                self.landed = Some(turn);
-                self.flying.pop_front();
+            let Some(first) = self.flying.front() else { break };
+            context.finish(&first.point)?;
+            let (turn, number) = (first.turn, first.number);
+            self.landed = Some(turn);
+            self.flying.pop_front();
+            if let (true, Some(down)) = (self.watch.is_needed(), self.down[turn]) {
+                self.watch.look(number, mapped(&down));
             }
         }
         Ok(())
+    }
+
+    /// Waits for everything under way, and reads the indices that steps were refused for where they still lie.
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub fn told(&mut self, context: &Context, transfer: &mut Transfer) -> Result<()> {
+        self.land(context, 0)?;
+        for (step, look, position) in std::mem::take(&mut self.watch.unread) {
+            let bytes = self.indices(context, transfer, look)?;
+            let look = &self.watch.lookups[look];
+            lock(&self.watch.log).add(step, look, (position, look.index(&bytes, position)));
+        }
+        Ok(())
+    }
+
+    /// The bytes of a look-up's indices as they lie on the device.
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub fn indices(&mut self, context: &Context, transfer: &mut Transfer, look: usize) -> Result<Vec<u8>> {
+        self.land(context, 0)?;
+        let bytes = self.watch.lookups[look].bytes();
+        transfer.download_pieces(self.watch.indices[look].iter().copied(), bytes)
+    }
+
+    /// The words of the errors as they are now.
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub fn words(&mut self, transfer: &mut Transfer) -> Result<Vec<u8>> {
+        let mut words = vec![0; self.watch.lookups.len() * 4];
+        transfer.download(self.errors.buffer.at(0), &mut words)?;
+        Ok(words)
+    }
+
+    /// The same, and they begin anew.
+    ///
+    /// # Errors
+    /// The device is lost.
+    pub fn take_words(&mut self, transfer: &mut Transfer) -> Result<Vec<u8>> {
+        let words = self.words(transfer)?;
+        transfer.fill(&[(self.errors.buffer.at(0), self.errors.bytes)], 0xff)?;
+        Ok(words)
+    }
+
+    /// Small outputs lie in the device's memory alone, not where the last step brought them.
+    pub fn outputs_stay(&mut self) {
+        self.landed = None;
     }
 
     /// Records the next step, if it is not recorded yet.
@@ -218,9 +295,14 @@ impl Run {
         encoder.start();
         let turn = self.turn;
         self.clock.read(turn, encoder.timings().iter().map(|t| t.1));
-        if let (Some(up), false) = (self.up[turn], self.uploads.is_empty()) {
+        let up = self.up[turn].filter(|_| !self.uploads.is_empty());
+        if up.is_some() || self.watch.is_needed() {
             let mut transfer = encoder.transfer("inputs");
-            for p in &self.uploads {
+            if self.watch.is_needed() {
+                // what refused a step before refuses it alone
+                transfer.fill_buffer(self.errors.buffer.at(0), self.errors.bytes, 0xff);
+            }
+            for (up, p) in up.iter().flat_map(|up| self.uploads.iter().map(move |p| (up, p))) {
                 transfer.copy_buffer_to_buffer(up.buffer.at(p.at as u64), p.piece, p.bytes as u64);
             }
             drop(transfer);
@@ -235,8 +317,8 @@ impl Run {
         };
         let first = |(i, r): (usize, &&Ready)| (i == 0 || begins(r)).then_some((i, r.step));
         let parts: Vec<_> = all.iter().enumerate().filter_map(first).collect();
-        let copies = [(self.up, &self.uploads), (self.down, &self.downloads)];
-        let copies = copies.map(|(memory, parcels)| memory[turn].is_some() && !parcels.is_empty());
+        let down = self.down[turn].is_some() && !self.downloads.is_empty();
+        let copies = [up.is_some() || self.watch.is_needed(), down];
         for (i, pass) in self.clock.passes(turn, &parts, all.len(), copies).into_iter().enumerate() {
             let part = &all[pass];
             if i > 0 {
@@ -283,11 +365,11 @@ impl Run {
         Ok(())
     }
 
-    /// Submits a step with those bytes of small inputs.
+    /// Submits the session's step of that number with those bytes of small inputs.
     ///
     /// # Errors
     /// The device is lost.
-    pub fn submit(&mut self, context: &Context, inputs: &[u8]) -> Result<()> {
+    pub fn submit(&mut self, context: &Context, inputs: &[u8], number: u64) -> Result<()> {
         self.record(context)?;
         if let Some(up) = self.up[self.turn] {
             // SAFETY: mapped memory of at least the parcels' bytes, which `inputs` has; the step that read it is done.
@@ -304,8 +386,7 @@ impl Run {
         };
         context.fail_if(Fault::Lost);
         let point = context.blade.submit(encoder);
-        self.flying.push_back((point, self.turn));
-        self.submitted += 1;
+        self.flying.push_back(Flying { point, turn: self.turn, number });
         self.turn = 1 - self.turn;
         self.recorded = false;
         Ok(())
@@ -313,7 +394,7 @@ impl Run {
 
     /// The point of the last step under way.
     pub fn last(&self) -> Option<blade::SyncPoint> {
-        self.flying.back().map(|f| f.0.clone())
+        self.flying.back().map(|f| f.point.clone())
     }
 
     /// Bytes of a small output of the last step.
@@ -322,9 +403,10 @@ impl Run {
     /// The device is lost.
     pub fn results(&mut self, context: &Context) -> Result<&[u8]> {
         self.land(context, 0)?;
-        let Some(down) = self.landed.and_then(|t| self.down[t]) else { return Ok(&[]) };
-        // SAFETY: mapped memory of that size; the step that wrote it is done.
-        Ok(unsafe { std::slice::from_raw_parts(down.buffer.data(), down.bytes as usize) })
+        Ok(match self.landed {
+            Some(turn) => self.down[turn].as_ref().map_or(&[], mapped),
+            None => &[],
+        })
     }
 
     /// Waits for everything under way.
@@ -404,49 +486,16 @@ impl Run {
         let host = self.up.iter().chain(&self.down).flatten().copied();
         host.chain([self.errors]).for_each(|m| context.free(m));
     }
+}
 
-    /// From now on steps that are held back are added up there.
-    ///
-    /// # Errors
-    /// The device is lost.
-    pub fn count_updates(&mut self, transfer: &mut Transfer, held_back: Arc<AtomicU64>) -> Result<()> {
-        (self.submitted, self.held_back) = (0, held_back);
-        match self.words {
-            0 => Ok(()),
-            words => transfer.fill(&[(self.errors.buffer.at(words as u64 * 4), 4)], 0xff),
-        }
-    }
+/// Where the host's memory of parcels ends.
+fn end(parcels: &[Parcel]) -> usize {
+    parcels.iter().map(|p| p.at + p.bytes).max().unwrap_or(0)
+}
 
-    /// Reads the words of the errors; sets them back if one is set.
-    ///
-    /// # Errors
-    /// The device is lost.
-    pub fn take_errors(
-        &mut self,
-        context: &Context,
-        transfer: &mut Transfer,
-    ) -> Result<Option<(usize, u32)>> {
-        if self.words == 0 {
-            return Ok(None);
-        }
-        let at = self.downloads.first().map_or(0, |p| p.at);
-        let words: Vec<u32> = {
-            let count = self.words + 1;
-            let bytes = self.results(context)?;
-            bytes[at..]
-                .chunks_exact(4)
-                .take(count)
-                .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect()
-        };
-        let Some(word) = words[..self.words].iter().position(|&w| w != u32::MAX) else { return Ok(None) };
-        transfer.fill(&[(self.errors.buffer.at(0), self.errors.bytes)], 0xff)?;
-        // the count begins at 2³² − 1
-        let made = u64::from(words[self.words].wrapping_add(1));
-        let posted = std::mem::take(&mut self.submitted);
-        if !self.updates.is_empty() {
-            self.held_back.fetch_add(posted.saturating_sub(made), Ordering::AcqRel);
-        }
-        Ok(Some((word, words[word])))
-    }
+/// What a finished step has brought down.
+fn mapped(down: &Memory) -> &[u8] {
+    // SAFETY: mapped memory of that size; the step that wrote it is done, and the next that writes it is not submitted before
+    // the run is borrowed anew.
+    unsafe { std::slice::from_raw_parts(down.buffer.data(), down.bytes as usize) }
 }

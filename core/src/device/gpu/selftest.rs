@@ -51,7 +51,7 @@ fn sums(gpu: &Arc<Gpu>, m: usize, precision: Precision) -> Result<(Vec<f32>, Vec
     let mut executor = Executor::new(&plan, &prepared, &store, &[])?;
     executor.write(0, bytemuck::cast_slice(&a))?;
     executor.write(1, bytemuck::cast_slice(&b))?;
-    executor.step(&store)?;
+    executor.step(&store, 1)?;
     executor.wait()?;
     let came = bytemuck::pod_collect_to_vec(&executor.read(3)?);
     let at = |r: usize, c: usize| -> f64 {

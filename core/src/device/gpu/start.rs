@@ -1,43 +1,16 @@
-//! What an executor asks the worker to do beside steps: a run's memory, constants and bindings at its start, the errors
-//! of its look-ups; and the forms of narrow elements on both sides.
+//! What an executor asks the worker to do beside steps: a run's memory, constants and bindings at its start; and the forms
+//! of narrow elements on both sides.
 
 use super::executor::{Prepared, Small};
-use super::program::{ALIGN, Program, Region};
+use super::program::{ALIGN, Region};
+use super::refusal::{Refusals, Watch};
 use super::run::{Heap, Parcel, Run};
 use super::worker::Desk;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plan::{Place, Plan};
 use crate::tensor::DType;
 use blade_graphics as blade;
-
-/// What a step's look-ups said.
-pub fn checked(desk: &mut Desk, run: u64, program: &Program) -> Result<()> {
-    let context = desk.context.clone();
-    let Some(r) = desk.runs.get_mut(&run) else { return Ok(()) };
-    let Some((word, position)) = r.take_errors(&context, &mut desk.transfer)? else { return Ok(()) };
-    let look = &program.lookups[word];
-    // the indices are still there: they live until the step's end
-    let o = &look.indices;
-    let held = &program.layouts.buffers[o.buffer];
-    let mut bytes = vec![0u8; held.bytes()];
-    let Some(first) = r.pieces(program, o.buffer).next() else { return Ok(()) };
-    desk.transfer.download(first, &mut bytes)?;
-    let at = (o.offset.max(0) as usize + position as usize) * if o.dtype == DType::I64 { 8 } else { 4 };
-    let four = |at: usize| bytes.get(at..at + 4).map_or([0; 4], |b| [b[0], b[1], b[2], b[3]]);
-    let index = match o.dtype {
-        DType::I64 => {
-            i64::from(u32::from_le_bytes(four(at))) | i64::from(i32::from_le_bytes(four(at + 4))) << 32
-        }
-        DType::I32 => i64::from(i32::from_le_bytes(four(at))),
-        _ => i64::from(u32::from_le_bytes(four(at))),
-    };
-    Err(Error::IndexOutOfRange {
-        node: look.label.clone(),
-        index,
-        position: position as usize,
-        limit: look.limit,
-    })
-}
+use std::sync::{Arc, Mutex};
 
 /// Memory, constants, bindings, and the steps that run once.
 pub fn start(
@@ -47,6 +20,7 @@ pub fn start(
     parameters: &[Vec<blade::BufferPiece>],
     (inputs, rates): (&[Small], usize),
     outputs: &[Small],
+    log: &Arc<Mutex<Refusals>>,
 ) -> Result<Run> {
     let context = desk.context.clone();
     let (p, chunk) = (&prepared.program, context.limits.binding);
@@ -62,7 +36,7 @@ pub fn start(
         }
     };
     let words = p.lookups.len();
-    let errors = match context.allocate((words + 1).max(4) * 4, blade::Memory::DeviceTransient, "errors") {
+    let errors = match context.allocate(words.max(4) * 4, blade::Memory::DeviceTransient, "errors") {
         Ok(errors) => errors,
         Err(e) => {
             arena.free(&context);
@@ -70,7 +44,9 @@ pub fn start(
             return Err(e);
         }
     };
-    let mut r = Run::new(plan, arena, own, errors, words);
+    let mut r = Run::new(plan, arena, own, errors);
+    let lookups = p.lookups.clone();
+    r.watch = Watch { down: vec![None; lookups.len()], lookups, log: log.clone(), ..Watch::default() };
     let outcome = fill(desk, plan, prepared, parameters, (inputs, rates), outputs, &mut r);
     match outcome {
         Ok(()) => Ok(r),
@@ -108,6 +84,11 @@ fn fill(
         Run::run_now(&context, &r.once)?;
     }
     r.steps = r.bind(p, &p.steps, &prepared.pipelines, &parameter);
+    let lies = |id: usize| match plan.buffers[id].place {
+        Place::Parameter(i) => parameters[i].clone(),
+        _ => r.pieces(p, id).collect(),
+    };
+    r.watch.indices = p.lookups.iter().map(|l| lies(l.indices.buffer)).collect();
     let parcel = |s: &Small| Parcel {
         piece: r.own.at(p.places[s.buffer][0]),
         at: s.at,
@@ -120,11 +101,12 @@ fn fill(
         uploads.push(Parcel { piece, at: rates, bytes: 32 });
     }
     let mut downloads = vec![];
-    if r.words > 0 {
-        downloads.push(Parcel { piece: r.errors.buffer.at(0), at: 0, bytes: r.words * 4 + 4 });
+    if !p.lookups.is_empty() {
+        downloads.push(Parcel { piece: r.errors.buffer.at(0), at: 0, bytes: p.lookups.len() * 4 });
     }
     downloads.extend(outputs.iter().map(parcel));
     (r.uploads, r.downloads) = (uploads, downloads);
+    (0..p.lookups.len()).filter(|&i| p.lookups[i].computed).for_each(|i| r.watch(i));
     r.prepare(&context)
 }
 

@@ -19,6 +19,8 @@
 //!   ran once.
 //! * **Order and memory** (`order`): a step reads what an earlier one has written; what runs once reads constants
 //!   and, in plans without gradients, parameters; buffers of the arena lie inside it, aligned, and no two of them share bytes while both hold something.
+//! * **Refusals** (`order`): a look-up whose indices the steps compute comes before every step that changes a state, so that
+//!   a step that is refused has changed none. The indices of others are there before the first step.
 //! * **Borders** (`order`): ports are buffers of their type; inputs, outputs and states have one each, of their own;
 //!   gradients are f32 and as long as their parameters.
 //!

@@ -147,6 +147,11 @@ impl Checker<'_> {
                 });
             }
         }
+        if let Some((state, look_up)) = plan.changed_too_early() {
+            let part = || format!("step {} ({})", plan.once.len() + state, plan.steps[state].label);
+            let came = format!("\"{}\" after it", plan.steps[look_up].label);
+            return inside(refuse("a state changed after all look-ups by computed indices", came), part);
+        }
         inside(self.arena(), || "arena".into())
     }
 

@@ -2,14 +2,14 @@
 
 use super::Executor;
 use crate::device::gpu::run::Run;
-use crate::device::gpu::start::checked;
 use crate::device::gpu::worker::{Desk, Reply};
-use crate::error::Result;
+use crate::device::lock;
+use crate::error::{Error, Result};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl Executor {
-    /// Waits for all steps; tells of a bad index that one of them met.
+    /// Waits for all steps; tells of the earliest that was refused and not told of.
     ///
     /// # Errors
     /// [`Error::IndexOutOfRange`](crate::error::Error::IndexOutOfRange), [`Error::DeviceLost`](crate::error::Error::DeviceLost).
@@ -17,7 +17,12 @@ impl Executor {
         let _span = crate::device::trace::span("gpu", "wait");
         self.gpu.call_later(self.when_done())?;
         self.settled.store(true, Ordering::Relaxed);
-        Ok(())
+        lock(&self.log).tell()
+    }
+
+    /// Why the last step was refused, if it was. All steps have been waited for.
+    pub fn refused(&self) -> Option<Error> {
+        lock(&self.log).of(self.number)
     }
 
     /// As [`wait`](Executor::wait), for so long at most: says whether the steps are done.
@@ -26,7 +31,7 @@ impl Executor {
     /// As [`wait`](Executor::wait).
     pub fn wait_for(&mut self, time: Duration) -> Result<bool> {
         if *self.settled.get_mut() {
-            return Ok(true);
+            return lock(&self.log).tell().map(|()| true);
         }
         let pending = match self.pending.take() {
             Some(pending) => pending,
@@ -35,7 +40,7 @@ impl Executor {
         match pending.within(time) {
             Some(outcome) => {
                 *self.settled.get_mut() = outcome.is_ok();
-                outcome.map(|()| true)
+                outcome.and_then(|()| lock(&self.log).tell()).map(|()| true)
             }
             None => {
                 self.pending = Some(pending);
@@ -44,18 +49,22 @@ impl Executor {
         }
     }
 
-    /// A job that replies once all steps are done.
+    /// A job that replies once all steps are done, and what refused any of them is known.
     fn when_done(&self) -> impl FnOnce(&mut Desk, Reply<()>) -> Result<()> + Send + 'static {
-        let (run, prepared) = (self.run, self.prepared.clone());
+        let run = self.run;
         move |desk, reply| {
-            let Some(point) = desk.runs.get(&run).and_then(Run::last) else {
-                reply.give(Ok(()));
-                return Ok(());
-            };
-            desk.after(point, move |desk, reached| {
-                reply.give(reached.and_then(|()| checked(desk, run, &prepared.program)));
-            });
+            match desk.runs.get(&run).and_then(Run::last) {
+                Some(point) => desk.after(point, move |desk, reached| {
+                    reply.give(reached.and_then(|()| told(desk, run)));
+                }),
+                None => reply.give(told(desk, run)),
+            }
             Ok(())
         }
     }
+}
+
+fn told(desk: &mut Desk, run: u64) -> Result<()> {
+    let Desk { context, runs, transfer, .. } = desk;
+    runs.get_mut(&run).map_or(Ok(()), |r| r.told(context, transfer))
 }

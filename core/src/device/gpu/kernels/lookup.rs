@@ -1,5 +1,5 @@
 //! Look-ups along an axis: take, gather and their opposites. Indices are checked where they are used: a bad one is
-//! read as 0 and reported. Sums are made in the order of the indices, by one thread each: the same bits every time.
+//! reported, read as 0, and written nowhere. Sums are made in the order of the indices, by one thread each: the same bits every time.
 
 use super::rowwise::{self, entry};
 use super::shared::Share;
@@ -167,10 +167,15 @@ impl<'a> Lookup<'a> {
 
     /// The line that makes `k` a good index, reporting a bad one at `position`.
     fn checked(&self, source: &mut Source<'_>, position: &str) -> String {
+        self.checked_or(source, position, "k = 0u;")
+    }
+
+    /// The same, where something else is done after a bad one.
+    fn checked_or(&self, source: &mut Source<'_>, position: &str, then: &str) -> String {
         self.index_function(source);
         let errors = source.bind(Slot::Errors, View::Atomic, true);
         format!(
-            "var k = index{}({position});\nif (k >= {}u) {{ {REPORTS}{errors}[{}], {position}); k = 0u; }}\n",
+            "var k = index{}({position});\nif (k >= {}u) {{ {REPORTS}{errors}[{}], {position}); {then} }}\n",
             self.tag, self.limit, self.report
         )
     }
@@ -283,7 +288,7 @@ impl<'a> Lookup<'a> {
             false => format!("update_at{tag}(o, {j}, i){divide}"),
         };
         let at = |source: &mut Source<'_>, j: &str| {
-            let checked = self.checked(source, "position");
+            let checked = self.checked_or(source, "position", if serial { "continue;" } else { "return;" });
             let line = format!("let position = {};\n{checked}", own(j));
             if whole {
                 let to = format!("(o * {}u + k) * {}u + i + {}u", self.limit, self.inner, w.out.offset);

@@ -8,17 +8,15 @@ use crate::device::gpu::wgsl::walk;
 pub const THREADS: usize = 256;
 
 /// An update kernel's text for so many parts, each a workgroup's: `b0` parameters, `b1` their gradients, `b2` the errors
-/// (`words` of them, and behind them, where `counts`, how many steps have changed something), `b3` the rates, `b4` the parts (see `updates::Batch`), and for Adam
-/// `b5`, `b6` the moments. The grid that goes with it.
+/// (`words` of them), `b3` the rates, `b4` the parts (see `updates::Batch`), and for Adam `b5`, `b6` the moments. The grid
+/// that goes with it.
 ///
 /// Rates: for SGD the learning rate; for Adam lr / (1 − β₁ᵗ), β₁, β₂, ε, 1 / √(1 − β₂ᵗ)
 /// (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1).
-pub fn kernel(adam: bool, parts: usize, words: usize, counts: bool) -> (String, [u32; 3]) {
-    let counts = counts && words > 0;
-    let access = if counts { "read_write" } else { "read" };
-    let mut text = format!(
+pub fn kernel(adam: bool, parts: usize, words: usize) -> (String, [u32; 3]) {
+    let mut text = String::from(
         "var<storage, read_write> b0: array<vec4<f32>>;\nvar<storage, read> b1: array<vec4<f32>>;\n\
-         var<storage, {access}> b2: array<u32>;\nvar<storage, read> b3: array<f32>;\n\
+         var<storage, read> b2: array<u32>;\nvar<storage, read> b3: array<f32>;\n\
          var<storage, read> b4: array<vec4<u32>>;\n",
     );
     let grid = walk::fold(parts);
@@ -26,9 +24,6 @@ pub fn kernel(adam: bool, parts: usize, words: usize, counts: bool) -> (String, 
     if words > 0 {
         body +=
             &format!("for (var e = 0u; e < {words}u; e++) {{ if (b2[e] != 0xffffffffu) {{ return; }} }}\n");
-    }
-    if counts {
-        body += &format!("if (group == 0u && lid == 0u) {{ b2[{words}] += 1u; }}\n");
     }
     body += "let part = b4[group];\n";
     body += &format!("for (var i = lid; i * 4u < part.w; i += {THREADS}u) {{\n");
