@@ -8,24 +8,32 @@ var<storage, read> b6: array<vec4<f32>>;
 var<storage, read_write> b7: array<vec4<f32>>;
 fn bits(b: u32) -> f32 { return bitcast<f32>(b); }
 fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
+fn plus_whole(t: f32) -> f32 { return bits(bitcast<u32>(t + 12582912.0f) | 0x40000000u); }
 fn ndtr_of(x: f32) -> f32 {
     if (is_nan(x)) { return x; }
     let a = min(abs(x), 14.5f);
-    let square = a * a;
-    let high = bits(bitcast<u32>(a) & 0xfffff000u);
-    let low = a - high;
-    let lost = ((high * high - square) + 2.0f * high * low) + low * low;
-    let n = round(square * -0.72134752f);
-    let r = (-0.5f * square - n * 0.693359375f) + n * 2.12194440e-4f;
-    let i = i32(n);
-    let h = i / 2;
-    let scale = bits(bitcast<u32>((h + 127) << 23u));
-    let density = exp(r) * (1.0f - 0.5f * lost) * scale;
-    let rest = bits(bitcast<u32>((i - h + 127) << 23u));
-    let p = 0.6714501f + a * (0.5885854f + a * (0.2460656f + a * (0.054566015f + a * 0.0055277264f)));
-    let q = 1.3429002f + a * (2.2486506f + a * (1.6148384f + a * (0.6304498f + a * (0.13678537f + a * 0.013855794f))));
-    let tail = density * (p / q) * rest;
-    return select(tail, 1.0f - tail, x > 0.0f);
+    let z = a * a;
+    let near = 0.5f + x * (0.3989423f + z * (-0.06649033f + z * (0.009973171f + z * (-0.0011859847f
+        + z * (1.1314364e-4f - z * 7.5303033e-6f)))));
+    let h = bits(bitcast<u32>(a) & 0xfffff000u);
+    let square = h * h;
+    let k = plus_whole(square * -0.72134752f);
+    let n = k - 12582912.0f;
+    let r = ((-0.5f * square - n * 0.693359375f) + n * 2.12194440e-4f) - 0.5f * (a - h) * (a + h);
+    let q = 0.49999994f + r * (0.16666521f + r * (0.04166839f + r * (0.008368745f + r * 0.001381454f)));
+    let d = a + 1.75f;
+    let inverse = 1.0f / d;
+    let u = (a - 3.0f) * inverse;
+    let p = 0.57719123f + u * (-0.19896859f + u * (0.0061719553f + u * (0.016419755f + u * (5.3425867e-4f
+        + u * (-0.002197429f + u * (-5.902299e-4f + u * (2.32093e-4f + u * 1.5472545e-4f)))))));
+    let guess = p * inverse;
+    let g = r + r * r * q;
+    let tail = guess + (guess * g + (inverse + inverse * g) * (p - d * guess));
+    // from 12.9 on the result may be subnormal: by way of a number 2⁶⁴ times as large
+    let far = a > 12.9f;
+    let y = bits(bitcast<u32>(tail) + ((bitcast<u32>(k) + select(0u, 64u, far)) << 23u));
+    let below = select(y, y * 5.421010862427522e-20f, far);
+    return select(select(below, 1.0f - below, x > 0.0f), near, a < 1.0f);
 }
 fn load_a(z: u32, row: u32, k: u32) -> f32 {
 let z0 = z;

@@ -39,7 +39,39 @@ var<storage, read> b3: array<f32>;
 var<storage, read> b4: array<vec4<f32>>;
 var<storage, read_write> b5: array<f32>;
 var<storage, read_write> b6: array<vec4<f32>>;
-fn sigmoid(x: f32) -> f32 { return 1.0f / (1.0f + exp(-x)); }
+fn bits(b: u32) -> f32 { return bitcast<f32>(b); }
+fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
+fn rsqrt_of(x: f32) -> f32 {
+    let b = bitcast<u32>(x);
+    if (b - 0x00800000u < 0x7f000000u) { return inverseSqrt(x); }
+    if (is_nan(x)) { return x; }
+    if ((b & 0x7fffffffu) == 0u) { return bits(b | 0x7f800000u); }
+    if (b >= 0x80000000u) { return bits(0x7fc00000u); }
+    if (b == 0x7f800000u) { return 0.0f; }
+    return inverseSqrt(f32(b) * 2.350988701644575e-38f) * 4096.0f;
+}
+fn plus_whole(t: f32) -> f32 { return bits(bitcast<u32>(t + 12582912.0f) | 0x40000000u); }
+fn exp_near(x: f32) -> f32 {
+    let k = plus_whole(x * 1.44269504f);
+    let n = k - 12582912.0f;
+    let r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    let q = 0.49999994f + r * (0.16666521f + r * (0.04166839f + r * (0.008368745f + r * 0.001381454f)));
+    return bits(bitcast<u32>(1.0f + (r + r * r * q)) + (bitcast<u32>(k) << 23u));
+}
+fn exp_of(x: f32) -> f32 {
+    if ((bitcast<u32>(x) & 0x7fffffffu) <= 0x42ae0000u) { return exp_near(x); }
+    if (is_nan(x)) { return x; }
+    let y = exp_near(0.5f * clamp(x, -170.0f, 170.0f));
+    return y * y;
+}
+fn sigmoid(x: f32) -> f32 {
+    let z = exp_of(-abs(x));
+    let top = select(z, 1.0f, x >= 0.0f);
+    let d = 1.0f + z;
+    let r = 1.0f / d;
+    let q = top * r;
+    return q + (top - q * d) * r;
+}
 fn element4(k: u32, v: vec4<f32>) -> vec4<f32> {
 let a0 = k;
 let x0 = b0[(a0) >> 2u];
@@ -100,7 +132,7 @@ let r1 = 0.015625f;
 let r2 = r0 * r1;
 let r3 = 1e-5f;
 let r4 = r2 + r3;
-let r5 = inverseSqrt(r4);
+let r5 = rsqrt_of(r4);
 return r5;
 }
 fn load_a(z: u32, row: u32, k: u32) -> f32 {

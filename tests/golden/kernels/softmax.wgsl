@@ -6,16 +6,32 @@ fn greater(a: f32, b: f32) -> f32 {
     if (is_nan(a)) { return a; }
     return select(select(a, b, b > a), b, is_nan(b));
 }
+fn plus_whole(t: f32) -> f32 { return bits(bitcast<u32>(t + 12582912.0f) | 0x40000000u); }
+fn exp_near(x: f32) -> f32 {
+    let k = plus_whole(x * 1.44269504f);
+    let n = k - 12582912.0f;
+    let r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    let q = 0.49999994f + r * (0.16666521f + r * (0.04166839f + r * (0.008368745f + r * 0.001381454f)));
+    return bits(bitcast<u32>(1.0f + (r + r * r * q)) + (bitcast<u32>(k) << 23u));
+}
 fn exp_of(x: f32) -> f32 {
+    if ((bitcast<u32>(x) & 0x7fffffffu) <= 0x42ae0000u) { return exp_near(x); }
     if (is_nan(x)) { return x; }
-    let t = clamp(x, -104.0f, 89.0f);
-    let n = round(t * 1.44269504f);
-    let r = (t - n * 0.693359375f) + n * 2.12194440e-4f;
-    let p = 1.0f + r * (1.0f + r * (0.5f + r * (0.166666667f + r * (0.0416666667f
-        + r * (0.00833333333f + r * (0.00138888889f + r * 0.000198412698f))))));
-    let i = i32(n);
-    let h = i / 2;
-    return p * bits(bitcast<u32>((h + 127) << 23u)) * bits(bitcast<u32>((i - h + 127) << 23u));
+    let y = exp_near(0.5f * clamp(x, -170.0f, 170.0f));
+    return y * y;
+}
+fn div_of(a: f32, b: f32) -> f32 {
+    let mb = bitcast<u32>(b) & 0x7fffffffu;
+    if (mb - 0x00800000u <= 0x7e000000u) { return a / b; }
+    let ma = bitcast<u32>(a) & 0x7fffffffu;
+    let sign = (bitcast<u32>(a) ^ bitcast<u32>(b)) & 0x80000000u;
+    if (ma > 0x7f800000u || mb > 0x7f800000u || (ma == mb && (mb == 0u || mb == 0x7f800000u))) { return bits(0x7fc00000u); }
+    if (mb == 0x7f800000u || ma == 0u) { return bits(sign); }
+    if (mb == 0u || ma == 0x7f800000u) { return bits(sign | 0x7f800000u); }
+    let tiny = mb < 0x00800000u;
+    let scale = select(2.3283064365386963e-10f, 8388608.0f, tiny);
+    let d = select(bits(mb) * 2.3283064365386963e-10f, f32(mb) * 1.1754943508222875e-38f, tiny);
+    return bits(bitcast<u32>(bits(ma) / d * scale) | sign);
 }
 var<workgroup> s0: array<f32, 128>;
 var<workgroup> s1: array<f32, 128>;
@@ -152,28 +168,28 @@ var y: vec4<f32>;
 let r0 = x0.x;
 let r2 = r0 - r1;
 let r3 = exp_of(r2);
-let r5 = r3 / r4;
+let r5 = div_of(r3, r4);
 y.x = r5;
 }
 {
 let r0 = x0.y;
 let r2 = r0 - r1;
 let r3 = exp_of(r2);
-let r5 = r3 / r4;
+let r5 = div_of(r3, r4);
 y.y = r5;
 }
 {
 let r0 = x0.z;
 let r2 = r0 - r1;
 let r3 = exp_of(r2);
-let r5 = r3 / r4;
+let r5 = div_of(r3, r4);
 y.z = r5;
 }
 {
 let r0 = x0.w;
 let r2 = r0 - r1;
 let r3 = exp_of(r2);
-let r5 = r3 / r4;
+let r5 = div_of(r3, r4);
 y.w = r5;
 }
 b1[((at + j0)) >> 2u] = y;}

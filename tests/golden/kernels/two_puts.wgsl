@@ -4,13 +4,24 @@ var<storage, read> b2: array<f32>;
 var<storage, read_write> b3: array<f32>;
 var<storage, read_write> b4: array<f32>;
 var<storage, read_write> b5: array<f32>;
+fn bits(b: u32) -> f32 { return bitcast<f32>(b); }
+fn plus_whole(t: f32) -> f32 { return bits(bitcast<u32>(t + 12582912.0f) | 0x40000000u); }
+fn exp_near(x: f32) -> f32 {
+    let k = plus_whole(x * 1.44269504f);
+    let n = k - 12582912.0f;
+    let r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    let q = 0.49999994f + r * (0.16666521f + r * (0.04166839f + r * (0.008368745f + r * 0.001381454f)));
+    return bits(bitcast<u32>(1.0f + (r + r * r * q)) + (bitcast<u32>(k) << 23u));
+}
+fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
 fn tanh_of(x: f32) -> f32 {
+    if (is_nan(x)) { return x; }
     let a = abs(x);
-    let z = x * x;
-    if (a < 0.25f) {
-        return x + x * z * (-0.333333333f + z * (0.133333333f + z * (-0.053968254f + z * 0.021869489f)));
+    if (a < 0.625f) {
+        let z = x * x;
+        return x + x * (z * (-0.33333284f + z * (0.13331491f + z * (-0.053743497f + z * (0.020650588f - z * 0.005717045f)))));
     }
-    let t = 1.0f - 2.0f / (exp(2.0f * a) + 1.0f);
+    let t = 1.0f - 2.0f / (exp_near(2.0f * min(a, 10.0f)) + 1.0f);
     return select(t, -t, x < 0.0f);
 }
 fn update_at0(o: u32, j: u32, i: u32) -> u32 { return (o * 1u + j) * 64u + i; }

@@ -1,9 +1,8 @@
 //! f32 → f32 on one lane, branch-free so that a block of lanes vectorises: rounding, exp, log, tanh, sigmoid, erf.
 //!
-//! Coefficients are our own: best rational approximations in the maximum norm (Remez exchange for polynomials,
-//! Lawson's reweighted least squares for erf's quotient; 40-digit arithmetic), then rounded to f32. Each fit states
-//! its interval, degree and error before rounding. Reductions follow Cody & Waite, *Software Manual for the Elementary
-//! Functions* (1980), and Muller, *Elementary Functions* (3rd ed., 2016).
+//! Coefficients are our own: best polynomials in the maximum norm (Remez exchange, 40-digit arithmetic), then rounded to f32.
+//! Each fit states its interval, degree and error before rounding. Reductions follow Cody & Waite, *Software Manual for the
+//! Elementary Functions* (1980), and Muller, *Elementary Functions* (3rd ed., 2016).
 
 use super::half::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use super::kernel::{Lane1, lanes};
@@ -62,9 +61,14 @@ fn reduce_exp<const HW: bool>(x: f32) -> (i32, f32, f32) {
     let n = k - MAGIC;
     let r = fma::<HW>(n, -LN2_HI, x);
     let r = fma::<HW>(n, -LN2_LO, r);
-    // [-½ ln 2, ½ ln 2], degree 4 for (eʳ-1-r)/r²; relative error in eʳ 3.1e-9.
-    let q = horner!(fma, r; 0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_745, 0.001_381_454);
-    (k.to_bits().wrapping_sub(MAGIC.to_bits()) as i32, r, q)
+    (k.to_bits().wrapping_sub(MAGIC.to_bits()) as i32, r, exp_tail::<HW>(r))
+}
+
+/// (eʳ-1-r)/r².
+#[inline(always)]
+fn exp_tail<const HW: bool>(r: f32) -> f32 {
+    // [-½ ln 2, ½ ln 2], degree 4; relative error in eʳ 3.1e-9.
+    horner!(fma, r; 0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_745, 0.001_381_454)
 }
 
 /// eˣ. Subnormal results are rounded twice, others once or nearly so.
@@ -90,25 +94,37 @@ fn expm1<const HW: bool>(x: f32) -> f32 {
     (y * 2.0).copysign(x)
 }
 
-/// Φ(x) = e^(-x²/2)·R(|x|) below 0 and 1 - that above. R(a) = ½·erfc(a/√2)·e^(a²/2) falls from ½ as 1/a does, so that one
-/// quotient serves the whole range; its coefficients are positive: nothing cancels.
+/// Φ(x): ½ + x·S(x²) for |x| up to 1; beyond, e^(-x²/2)·R(|x|) below 0 and 1 - that above. R(a) = ½·erfc(a/√2)·e^(a²/2)
+/// falls from ½ as 1/a does: it is P(u)/(a + 1¾) with u = (a - 3)/(a + 1¾), whose slope is small (after J. L. Schonfelder,
+/// *Chebyshev expansions for the error and related functions*, Math. Comp. 32, 1978).
 #[inline(always)]
 fn ndtr<const HW: bool>(x: f32) -> f32 {
     let a = x.abs();
     let a = if a > 14.5 { 14.5 } else { a }; // Φ(-14.5) is below half the least subnormal
-    let square = a * a;
-    // What rounding took of a² is an error of e^(-a²/2) many times as large: Dekker's product where there is no fused one.
-    let high = f32::from_bits(a.to_bits() & 0xffff_f000);
-    let low = a - high;
-    let lost =
-        if HW { a.mul_add(a, -square) } else { ((high * high - square) + 2.0 * high * low) + low * low };
-    let density = exp::<HW>(-0.5 * square);
-    let density = fma::<HW>(density, -0.5 * lost, density);
-    // [0, 14.5], degrees 4 and 5; relative error 5.9e-9, 8.6e-9 as rounded, the free common factor chosen for that.
-    let p = horner!(fma, a; 0.671_450_1, 0.588_585_4, 0.246_065_6, 0.054_566_015, 0.005_527_726_4);
-    let q = horner!(fma, a; 1.342_900_2, 2.248_650_6, 1.614_838_4, 0.630_449_8, 0.136_785_37, 0.013_855_794);
-    let tail = density * (p / q);
-    if x > 0.0 { 1.0 - tail } else { tail }
+    // [0, 1], S of degree 5 in x²; absolute error 1.3e-10.
+    let s = horner!(fma, a * a; 0.398_942_3, -0.066_490_33, 0.009_973_171, -0.001_185_984_7, 1.131_436_4e-4, -7.530_303_3e-6);
+    let near = fma::<HW>(x, s, 0.5);
+    // x²/2 = h²/2 + (a-h)(a+h)/2, where h has 12 bits: its square is exact, and so is what n·ln 2's high part leaves of it.
+    let h = f32::from_bits(a.to_bits() & 0xffff_f000);
+    let square = h * h;
+    let k = fma::<HW>(square, -0.5 * std::f32::consts::LOG2_E, MAGIC);
+    let n = k - MAGIC;
+    let r = fma::<HW>(n, -LN2_HI, -0.5 * square) + fma::<HW>(n, -LN2_LO, -0.5 * (a - h) * (a + h));
+    let g = fma::<HW>(r * r, exp_tail::<HW>(r), r);
+    // [1, 14.5], P of degree 8; relative error 5.5e-9.
+    let d = a + 1.75;
+    let inverse = 1.0 / d;
+    let u = (a - 3.0) * inverse;
+    let p = horner!(fma, u; 0.577_191_23, -0.198_968_59, 0.006_171_955_3, 0.016_419_755, 5.342_586_7e-4,
+        -0.002_197_429, -5.902_299e-4, 2.320_93e-4, 1.547_254_5e-4);
+    // P/(a + 1¾) = guess + what is left of it, and that times eʳ = 1 + g
+    let guess = p * inverse;
+    let left = fma::<HW>(-d, guess, p);
+    let tail = guess + fma::<HW>(guess, g, fma::<HW>(inverse, g, inverse) * left);
+    let n = k.to_bits().wrapping_sub(MAGIC.to_bits()) as i32;
+    let tail = tail * pow2(n >> 1) * pow2(n.wrapping_sub(n >> 1));
+    let far = if x > 0.0 { 1.0 - tail } else { tail };
+    if x.abs() >= 1.0 { far } else { near }
 }
 
 /// `x = 2ᵉ·m` with m in [√½, √2): e, and m-1.
@@ -181,22 +197,20 @@ pub(super) fn sigmoid<const HW: bool>(x: f32) -> f32 {
     top / (1.0 + z)
 }
 
-/// erf x = x·P(x²)/Q(x²) as W. J. Cody, *Rational Chebyshev approximations for the error function* (Math. Comp. 23,
-/// 1969), but one quotient for the whole range. All coefficients are positive: nothing cancels.
+/// erf x = x + x·P(x²) up to 1, 1 - erfc x beyond, whose logarithm is a polynomial.
 #[inline(always)]
 pub(super) fn erf<const HW: bool>(x: f32) -> f32 {
     let a = x.abs();
-    let c = if a > 3.925 { 3.925 } else { a };
-    let t = c * c;
-    // [0, 3.925²], degrees 5 and 5; relative error 1.9e-8, 2.0e-8 as rounded. The quotient's free common factor was
-    // chosen, among random ones, to round kindly.
-    let p = horner!(fma, t; 1.662_708_5, 0.280_848_53, 0.077_757_73, 0.005_559_061_7, 0.000_419_729_5, 3.014_891_5e-6);
-    let q =
-        horner!(fma, t; 1.473_537_1, 0.740_073_7, 0.168_253_12, 0.022_078_436, 0.001_715_005_1, 5.606_485e-5);
-    let y = c * p / q;
-    let y = if y > 1.0 { 1.0 } else { y };
-    let y = if a > 3.92 { 1.0 } else { y }; // 1 - erf 3.92 = 2.97e-8, under half an ulp
-    y.copysign(x)
+    let c = if a > 3.95 { 3.95 } else { a }; // from 3.92 on erf rounds to 1
+    // [0, 1], degree 6 in x²; error 1.2e-9.
+    let p = horner!(fma, x * x; 0.128_379_17, -0.376_126_26, 0.112_836, -0.026_854_444, 0.005_189_535, -8.020_842e-4, 7.889_122e-5);
+    let near = fma::<HW>(x, p, x);
+    // [1, 3.95], ln erfc of degree 6; error of erf 1.0e-9.
+    let l = horner!(fma, c; -3.537_212_6e-4, -1.127_04, -0.638_225_7, -0.103_037_36, 0.021_805_312, -0.002_939_605_9, 1.855_738_7e-4);
+    let (n, r, q) = reduce_exp::<HW>(l);
+    let scale = pow2(n);
+    let far = fma::<HW>(-scale, fma::<HW>(r * r, q, r), 1.0 - scale);
+    if a >= 1.0 { far.copysign(x) } else { near }
 }
 
 #[inline(always)]

@@ -124,9 +124,12 @@ fn unary(source: &mut Source<'_>, op: Unary, kind: Kind, a: Reg) -> String {
         (Unary::Log, _) => call(source, "log_of"),
         (Unary::Log1p, _) => call(source, "log1p_of"),
         (Unary::Ndtr, _) => call(source, "ndtr_of"),
-        (Unary::Sqrt, _) => format!("sqrt(r{a})"),
-        (Unary::Rsqrt, _) => format!("inverseSqrt(r{a})"),
-        (Unary::Recip, _) => format!("1.0f / r{a}"),
+        (Unary::Sqrt, _) => call(source, "sqrt_of"),
+        (Unary::Rsqrt, _) => call(source, "rsqrt_of"),
+        (Unary::Recip, _) => {
+            source.helper("div_of");
+            format!("div_of(1.0f, r{a})")
+        }
         (Unary::Sin, _) => call(source, "sin_of"),
         (Unary::Cos, _) => call(source, "cos_of"),
         (Unary::Tanh, _) => call(source, "tanh_of"),
@@ -137,6 +140,9 @@ fn unary(source: &mut Source<'_>, op: Unary, kind: Kind, a: Reg) -> String {
         (Unary::Floor | Unary::Round | Unary::Sign, _) => format!("r{a}"),
     }
 }
+
+/// Divisors within which Vulkan bounds a quotient's error: 2⁻¹²⁶ to 2¹²⁶.
+const NEAR: std::ops::RangeInclusive<f32> = f32::MIN_POSITIVE..=8.507_059e37;
 
 /// Products with a literal 0, quotients of one, and powers with small whole exponents as the processor makes them, by multiplication.
 fn known(source: &mut Source<'_>, tape: &Tape, op: Binary, a: Reg, b: Reg) -> Option<String> {
@@ -156,11 +162,13 @@ fn known(source: &mut Source<'_>, tape: &Tape, op: Binary, a: Reg, b: Reg) -> Op
             source.helper("zero_over");
             Some(format!("zero_over(r{b})"))
         }
+        // what drivers divide by as they should
+        Binary::Div if literal(b).is_some_and(|v| NEAR.contains(&v.abs())) => Some(format!("r{a} / r{b}")),
         Binary::Pow => match literal(b)? {
             1.0 => Some(format!("r{a}")),
             2.0 => Some(format!("r{a} * r{a}")),
             3.0 => Some(format!("r{a} * r{a} * r{a}")),
-            -1.0 => Some(format!("1.0f / r{a}")),
+            -1.0 => Some(unary(source, Unary::Recip, Kind::F, a)),
             _ => None,
         },
         _ => None,
@@ -192,23 +200,15 @@ pub fn binary(source: &mut Source<'_>, op: Binary, kind: Kind, a: &str, b: &str)
         (Binary::Add, _) => format!("{a} + {b}"),
         (Binary::Sub, _) => format!("{a} - {b}"),
         (Binary::Mul, _) => format!("{a} * {b}"),
-        (Binary::Div, Kind::F) => format!("{a} / {b}"),
+        (Binary::Div, Kind::F) => call("div_of"),
         (Binary::Div, Kind::I) => call("div_i"),
         (Binary::Div, Kind::U) => call("div_u"),
         (Binary::Rem, Kind::F) => call("rem_f"),
         (Binary::Rem, Kind::I) => call("rem_i"),
         (Binary::Rem, Kind::U) => call("rem_u"),
         (Binary::Pow, Kind::F) => call("pow_of"),
-        (Binary::Pow, Kind::I) => {
-            source.helper("pow_of");
-            source.helper("int_of");
-            format!("int_of(round(pow_of(f32({a}), f32({b}))))")
-        }
-        (Binary::Pow, Kind::U) => {
-            source.helper("pow_of");
-            source.helper("uint_of");
-            format!("uint_of(round(pow_of(f32({a}), f32({b}))))")
-        }
+        (Binary::Pow, Kind::I) => call("pow_i"),
+        (Binary::Pow, Kind::U) => call("pow_u"),
         (Binary::Min, Kind::F) => call("lesser"),
         (Binary::Max, Kind::F) => call("greater"),
         (Binary::Min, _) => format!("min({a}, {b})"),

@@ -1,6 +1,7 @@
 //! Writes kernels as WGSL text: expressions printed, buffers bound, helpers put in. Knows nothing of drivers.
 
 pub mod code;
+mod elementary;
 mod hidden;
 pub mod inline;
 pub mod joined;
