@@ -62,9 +62,14 @@ pub struct Limits {
     pub software: bool,
     /// Bytes that one binding may cover.
     pub binding: usize,
+    /// Buffers that a kernel may bind, [`Limits::MOST_BINDINGS`] at most.
+    pub bindings: usize,
 }
 
 impl Limits {
+    /// Buffers that kernels bind at most, on devices that allow more.
+    pub const MOST_BINDINGS: usize = 64;
+
     /// What every Vulkan 1.1 and Metal device of the last years has.
     pub fn least() -> Limits {
         Limits {
@@ -77,6 +82,7 @@ impl Limits {
             units: 8,
             software: false,
             binding: 128 << 20,
+            bindings: 8,
         }
     }
 
@@ -92,6 +98,7 @@ impl Limits {
             units: 132,
             software: false,
             binding: (4 << 30) - 256,
+            bindings: Limits::MOST_BINDINGS,
         }
     }
 
@@ -107,13 +114,15 @@ impl Limits {
             units: 16,
             software: false,
             binding: 128 << 20,
+            bindings: 30,
         }
     }
 
     /// Names and values, in the order of the text form.
-    fn fields(&self) -> [(&'static str, usize); 9] {
+    fn fields(&self) -> [(&'static str, usize); 10] {
         // a new field is an error here
-        let &Limits { threads, shared, subgroup, coop, coop_f32, f16, units, software, binding } = self;
+        let &Limits { threads, shared, subgroup, coop, coop_f32, f16, units, software, binding, bindings } =
+            self;
         [
             ("gpu.threads", threads),
             ("gpu.shared", shared),
@@ -124,6 +133,7 @@ impl Limits {
             ("gpu.units", units),
             ("gpu.software", usize::from(software)),
             ("gpu.binding", binding),
+            ("gpu.bindings", bindings),
         ]
     }
 
@@ -138,6 +148,7 @@ impl Limits {
             "gpu.units" => self.units = value,
             "gpu.software" => self.software = value != 0,
             "gpu.binding" => self.binding = value,
+            "gpu.bindings" => self.bindings = value,
             _ => return false,
         }
         true
@@ -164,6 +175,7 @@ impl Limits {
                 self.binding,
                 (4096..=u32::MAX as usize).contains(&self.binding) && self.binding.is_multiple_of(256),
             ),
+            ("gpu.bindings", "4 to 64", self.bindings, (4..=Limits::MOST_BINDINGS).contains(&self.bindings)),
         ] {
             if !good {
                 return Err(Error::argument(format!("device profile: {what}"), wanted, came));

@@ -1,6 +1,7 @@
 //! Groups primitives into steps: pointwise chains join the product, convolution or reduction whose
 //! result they take, or the reduction or chain that takes theirs.
 
+use super::bounds::{Bounds, Tally};
 use super::expand::Primitive;
 use crate::expr::Expr;
 use crate::graph::{Lowering, NodeKind, RowwiseForm};
@@ -104,11 +105,13 @@ pub fn group(
     constant: &[bool],
     fuse: bool,
     side_by_side: bool,
+    bounds: &Bounds<'_>,
 ) -> Vec<Group> {
     let users = users(nodes);
     let depths = if side_by_side { depths(nodes) } else { vec![] };
     let mut of: Vec<Option<usize>> = vec![None; nodes.len()];
     let mut groups: Vec<Group> = Vec::new();
+    let mut tallies: Vec<Tally> = Vec::new();
     // heavy work, with the pointwise chain that takes its result
     for (i, n) in nodes.iter().enumerate() {
         let heavy = !matches!(n.work, None | Some(Lowering::View(_)) | Some(Lowering::Pointwise(_)));
@@ -116,16 +119,21 @@ pub fn group(
             continue;
         }
         let mut g = Group::of(nodes, i);
+        let mut tally = bounds.alone(i);
         of[i] = Some(groups.len());
+        let member = |of: &[Option<usize>], x: usize| of[x] == Some(groups.len());
         while fuse
             && let Some(next) = epilogue(nodes, &users, pinned, &of, &g)
             && !waits(nodes, &depths, &g, next)
+            && bounds.takes(&tally, &g, next, |x| member(&of, x))
         {
+            bounds.add(&mut tally, next, |x| member(&of, x));
             of[next] = Some(groups.len());
             g.members.push(next);
             g.output = next;
         }
         groups.push(g);
+        tallies.push(tally);
     }
     // the remaining pointwise nodes, consumers first
     for i in (0..nodes.len()).rev() {
@@ -140,7 +148,9 @@ pub fn group(
         if fuse
             && !pinned[i]
             && let Some(into) = joins(nodes, &users[i], &of, &groups, i)
+            && bounds.takes(&tallies[into], &groups[into], i, |x| of[x] == Some(into))
         {
+            bounds.add(&mut tallies[into], i, |x| of[x] == Some(into));
             of[i] = Some(into);
             groups[into].members.push(i);
             continue;
@@ -156,6 +166,10 @@ pub fn group(
         }
         of[i] = Some(groups.len());
         groups.push(Group::of(nodes, i));
+        tallies.push(bounds.alone(i));
+    }
+    if fuse {
+        store_some(nodes, &mut of, &mut groups, bounds);
     }
     for g in &mut groups {
         if fuse {
@@ -165,9 +179,42 @@ pub fn group(
         g.members.dedup();
     }
     if fuse {
-        super::rows::merge(nodes, &users, pinned, constant, &mut groups);
+        super::rows::merge(nodes, &users, pinned, constant, bounds, &mut groups);
     }
     ordered(nodes, groups)
+}
+
+/// Whether a node is computed anew by each group that reads it.
+fn is_repeated(nodes: &[Primitive], of: &[Option<usize>], i: usize) -> bool {
+    of[i].is_none() && matches!(nodes[i].work, Some(Lowering::Pointwise(_))) && widened(nodes, i).is_none()
+}
+
+/// Stores some of what is computed anew wherever it is read: where it is long, and where it would bring a group over its
+/// bounds. What is stored is a group of its own.
+fn store_some(nodes: &[Primitive], of: &mut [Option<usize>], groups: &mut Vec<Group>, bounds: &Bounds<'_>) {
+    let mut store = bounds.long_chains(|i| is_repeated(nodes, of, i));
+    loop {
+        for i in store.drain(..) {
+            of[i] = Some(groups.len());
+            groups.push(Group::of(nodes, i));
+        }
+        for g in groups.iter() {
+            let mut whole = g.clone();
+            take_repeated(nodes, of, &mut whole);
+            whole.members.sort_unstable();
+            if whole.members.len() == g.members.len() || bounds.holds(&whole.members, whole.results()) {
+                continue;
+            }
+            let inputs = g.members.iter().filter(|&&m| takes_inline(nodes, m));
+            let read = inputs.flat_map(|&m| nodes[m].inputs.iter().copied());
+            store.extend(read.filter(|&x| is_repeated(nodes, of, x) && !nodes[x].inputs.is_empty()));
+        }
+        store.sort_unstable();
+        store.dedup();
+        if store.is_empty() {
+            return;
+        }
+    }
 }
 
 /// Makes what is repeated for a group's members a part of it.
@@ -180,8 +227,7 @@ fn take_repeated(nodes: &[Primitive], of: &[Option<usize>], g: &mut Group) {
             continue;
         }
         for &x in &nodes[m].inputs {
-            let repeated = of[x].is_none() && matches!(nodes[x].work, Some(Lowering::Pointwise(_)));
-            if repeated && widened(nodes, x).is_none() && !g.members.contains(&x) {
+            if is_repeated(nodes, of, x) && !g.members.contains(&x) {
                 g.members.push(x);
             }
         }

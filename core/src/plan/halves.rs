@@ -2,6 +2,7 @@
 //! results join in one pointwise step. The product then does that step's work and stores half as many columns; where
 //! gradients need the halves, it stores those, too.
 
+use super::bounds::{Bindings, binds_few};
 use super::prologue::{Uses, drop_steps};
 use super::step::FEW_COLUMNS;
 use super::{Epilogue, Operand, Plan, Product, RowResult, Rowwise, Step, Work};
@@ -9,7 +10,7 @@ use crate::expr::{Instr, Kind, Tape};
 use crate::tensor::DType;
 
 /// Joins such products with the step that reads their halves.
-pub(super) fn join_halves(plan: &mut Plan) {
+pub(super) fn join_halves(plan: &mut Plan, bindings: Option<Bindings>) {
     let uses = Uses::of(plan);
     let mut gone = vec![];
     for i in 0..plan.steps.len() {
@@ -23,10 +24,14 @@ pub(super) fn join_halves(plan: &mut Plan) {
             continue;
         }
         let Some(joined) = joined(p, w, !others.is_empty()) else { continue };
+        let joined = Work::Product(joined);
+        if !binds_few(bindings, plan, &joined) {
+            continue;
+        }
         let label = format!("{}+{}", plan.steps[i].label, plan.steps[reader].label);
         // where the reader stood: all that it reads is there
         let nodes = [plan.steps[i].nodes.as_slice(), &plan.steps[reader].nodes].concat();
-        plan.steps[reader] = Step { work: Work::Product(joined), label, nodes };
+        plan.steps[reader] = Step { work: joined, label, nodes };
         gone.push(i);
     }
     drop_steps(plan, &gone);

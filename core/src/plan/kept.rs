@@ -1,11 +1,16 @@
 //! Attention's gradient needs what the forward pass knew of each row (after Dao 2023, "FlashAttention-2"): where a plan
 //! has both, the forward pass keeps it, and the gradient does not compute the scores once more to find it.
 
+use super::bounds::Bindings;
 use super::{Attention, AttentionInputs, Buffer, Kept, Operand, Place, Plan, Work};
 use crate::tensor::{DType, contiguous_strides};
 
 /// Gives each gradient what the attention of the same inputs keeps.
-pub(super) fn keep_rows(plan: &mut Plan) {
+pub(super) fn keep_rows(plan: &mut Plan, bindings: Option<Bindings>) {
+    // queries, keys, values, mask, result, and the rows
+    if bindings.is_some_and(|most| most.buffers < 6) {
+        return;
+    }
     for j in 0..plan.steps.len() {
         let Work::AttentionGrad(grad) = &plan.steps[j].work else { continue };
         let same = |work: &Work| matches!(work, Work::Attention(a) if alike(&a.inputs, &grad.inputs));

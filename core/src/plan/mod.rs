@@ -7,6 +7,8 @@
 #[cfg(feature = "compiler")]
 mod beside;
 #[cfg(feature = "compiler")]
+mod bounds;
+#[cfg(feature = "compiler")]
 mod copy;
 #[cfg(feature = "compiler")]
 mod emit;
@@ -45,6 +47,8 @@ mod turn;
 mod verify;
 pub(crate) mod wire;
 
+#[cfg(feature = "compiler")]
+pub use bounds::Bindings;
 pub use tally::Tally;
 #[cfg(feature = "compiler")]
 pub use turn::Turned;
@@ -87,6 +91,8 @@ pub struct PlanOptions {
     pub halves_in_products: bool,
     /// Small steps that do not wait for each other share a dispatch.
     pub shared_dispatches: bool,
+    /// What the device's kernels may bind; `None`: any number of buffers of any length.
+    pub bindings: Option<Bindings>,
 }
 
 /// Plans a graph.
@@ -141,8 +147,9 @@ fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan
     let training = !options.gradients.is_empty();
     let folds = options.fold_weights && !training && !options.no_fusion;
     let ends = fold::ends(&nodes, &pinned, folds);
-    let groups =
-        fuse::group(&nodes, &ends, &fold::known(&nodes, folds), !options.no_fusion, options.side_by_side);
+    let bounds = bounds::Bounds::new(&nodes, options.bindings);
+    let (fuse, constant) = (!options.no_fusion, fold::known(&nodes, folds));
+    let groups = fuse::group(&nodes, &ends, &constant, fuse, options.side_by_side, &bounds);
 
     let mut e = Emitter::new(&nodes, &pinned, training, fold::Ready::new(&nodes, folds), &data);
     for (i, n) in nodes.iter().enumerate() {
@@ -204,13 +211,20 @@ fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan
     plan.unfused = options.no_fusion;
     plan.shares_dispatches = options.shared_dispatches && !options.no_fusion;
     if !options.no_fusion {
-        kept::keep_rows(&mut plan);
+        kept::keep_rows(&mut plan, options.bindings);
     }
     if options.norms_in_products && !options.no_fusion {
+        let before = options.bindings.map(|_| plan.clone());
         prologue::take_norms(&mut plan);
+        // a product that norms its rows binds what the norm did
+        if let Some(before) = before
+            && !plan.steps.iter().all(|s| bounds::binds_few(options.bindings, &plan, &s.work))
+        {
+            plan = before;
+        }
     }
     if options.halves_in_products && !options.no_fusion {
-        halves::join_halves(&mut plan);
+        halves::join_halves(&mut plan, options.bindings);
     }
     if options.side_by_side && !options.no_fusion {
         beside::mark(&mut plan);

@@ -3,6 +3,7 @@
 //!
 //! [`fuse`](super::fuse) has grouped before, each reduction by itself; nothing here touches products.
 
+use super::bounds::Bounds;
 use super::expand::Primitive;
 use super::fuse::{Group, widened};
 use crate::graph::{Lowering, ViewForm};
@@ -13,7 +14,7 @@ use crate::tensor::DType;
 const LONG: usize = 1024;
 /// Elements of a row that is never too long.
 const SHORT: usize = 8192;
-/// Values that a step reads, at most: drivers bound how many a kernel may.
+/// Values that a step reads, at most, where its device lets it read so many ([`Bounds`]).
 const READS: usize = 10;
 /// Results of rows that a step stores beside its last, at most.
 const EXTRAS: usize = 4;
@@ -25,9 +26,10 @@ pub fn merge(
     users: &[Vec<usize>],
     pinned: &[bool],
     constant: &[bool],
+    bounds: &Bounds<'_>,
     groups: &mut Vec<Group>,
 ) {
-    let mut m = Merger::new(nodes, users, pinned, constant, std::mem::take(groups));
+    let mut m = Merger::new(nodes, users, pinned, constant, bounds, std::mem::take(groups));
     // consumers first: what a chain ends in has taken all it can when its producer asks
     let mut order: Vec<usize> = (0..m.groups.len()).collect();
     order.sort_by_key(|&g| std::cmp::Reverse(m.groups[g].output));
@@ -50,6 +52,7 @@ struct Merger<'a> {
     users: &'a [Vec<usize>],
     pinned: &'a [bool],
     constant: &'a [bool],
+    bounds: &'a Bounds<'a>,
     groups: Vec<Group>,
     /// The groups that compute each node.
     homes: Vec<Vec<usize>>,
@@ -61,13 +64,14 @@ impl<'a> Merger<'a> {
         users: &'a [Vec<usize>],
         pinned: &'a [bool],
         constant: &'a [bool],
+        bounds: &'a Bounds<'a>,
         groups: Vec<Group>,
     ) -> Self {
         let mut homes = vec![Vec::new(); nodes.len()];
         for (g, group) in groups.iter().enumerate() {
             group.members.iter().for_each(|&m| homes[m].push(g));
         }
-        Merger { nodes, users, pinned, constant, groups, homes }
+        Merger { nodes, users, pinned, constant, bounds, groups, homes }
     }
 
     /// The groups other than its own that read a node.
@@ -120,6 +124,15 @@ impl<'a> Merger<'a> {
             && others.len() + to.extras.len() <= EXTRAS
             && (others.is_empty() || !rows.axes.is_empty() && !self.leads_to(p, c))
             && self.inputs(from, to) <= READS
+            && self.within_bounds(from, to, &others)
+    }
+
+    /// Whether one step may do the work of both and store what both do.
+    fn within_bounds(&self, from: &Group, to: &Group, extras: &[usize]) -> bool {
+        let mut members = [from.members.as_slice(), &to.members].concat();
+        members.sort_unstable();
+        members.dedup();
+        self.bounds.holds(&members, to.results().chain(extras.iter().copied()))
     }
 
     /// The rows that both walk, if they are the same.
@@ -243,7 +256,11 @@ impl<'a> Merger<'a> {
             for p in 0..c {
                 let (from, to) = (&self.groups[p], &self.groups[c]);
                 let same = whole[p].is_some() && whole[p] == whole[c];
-                if same && !from.members.is_empty() && self.walk_alike(from, to) {
+                if same
+                    && !from.members.is_empty()
+                    && self.walk_alike(from, to)
+                    && self.within_bounds(from, to, &[from.output])
+                {
                     let (members, output) =
                         (std::mem::take(&mut self.groups[p].members), self.groups[p].output);
                     let to = &mut self.groups[c];

@@ -11,8 +11,8 @@ use crate::graph::{Graph, GraphData, NodeKind, Value};
 use crate::log::{Level, tell};
 use crate::ops;
 use crate::optimise::{self, Group, Optimised, Report, optimise};
-use crate::plan::{Plan, PlanOptions, plan};
-use crate::profile::{DeviceProfile, Precision, TunedProduct, Tuning};
+use crate::plan::{Bindings, Plan, PlanOptions, plan};
+use crate::profile::{DeviceProfile, Limits, Precision, TunedProduct, Tuning};
 use crate::tensor::DType;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,6 +39,9 @@ impl Saving {
         ("shared-dispatches", Saving::SharedDispatches),
     ];
 }
+
+/// Buffers that the kernels of attention's gradient bind; on devices that allow fewer it is computed in simpler steps.
+const ATTENTION_GRAD: usize = 10;
 
 /// Compiles graphs for a device.
 pub struct Compiler {
@@ -179,15 +182,18 @@ impl Compiler {
     fn options(&self, gradients: Vec<(Value, Value)>) -> PlanOptions {
         let gpu = self.profile.is_gpu();
         let with = |saving: Saving| !self.without.contains(&saving);
+        let of = |l: &Limits| Bindings { buffers: l.bindings, bytes: l.binding };
+        let bindings = self.profile.gpu.as_ref().map(of);
         PlanOptions {
             gradients,
             no_fusion: self.no_fusion,
-            flash_backward: gpu,
+            flash_backward: bindings.is_some_and(|b| b.buffers >= ATTENTION_GRAD),
             side_by_side: gpu,
             fold_weights: with(Saving::FoldedWeights),
             norms_in_products: gpu && with(Saving::NormsInProducts),
             halves_in_products: gpu && with(Saving::HalvesInProducts),
             shared_dispatches: gpu && with(Saving::SharedDispatches),
+            bindings,
         }
     }
 

@@ -107,10 +107,12 @@ impl Pipelines {
 }
 
 fn compile(context: &Arc<Context>, text: &str, bindings: usize) -> Result<Pipeline> {
-    if bindings > NAMES.len() {
-        return Err(Error::internal(format!("a kernel with {bindings} bindings")));
-    }
     let device = context.name.clone();
+    let most = context.limits.bindings.min(NAMES.len());
+    if bindings > most {
+        let why = format!("its kernels bind at most {most} buffers, and one of {bindings} is needed");
+        return Err(Error::Device { device, why });
+    }
     let Some(_inside) = ending::enter() else {
         return Err(Error::DeviceLost { device, why: "the process ends".into() });
     };

@@ -3,7 +3,7 @@
 mod delay;
 mod guard;
 
-use super::kernels::{self, Precision, shared};
+use super::kernels::{self, Precision, fits, shared};
 use super::limits::Limits;
 use super::wgsl::source::{Kernel, Layouts, Slot};
 use super::written::{Setting, Texts, Written};
@@ -149,7 +149,7 @@ pub fn program_apart(plan: &Plan, limits: &Limits, precision: Precision) -> Resu
 
 /// How a plan's buffers are held.
 pub(crate) fn layouts(plan: &Plan, limits: &Limits, precision: Precision) -> Layouts {
-    Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast)
+    Layouts::new(plan, limits, precision == Precision::Fast)
 }
 
 fn written(
@@ -207,8 +207,9 @@ fn written(
         // of what runs side by side, what takes long begins first: begun last, it would run on alone
         nodes.sort_by_key(|n| (n.level, std::cmp::Reverse(depth(&steps[n.step].work))));
         if plan.shares_dispatches {
-            share(&mut nodes, steps, &reports, &mut written);
+            share(&mut nodes, steps, &reports, &mut written, limits);
         }
+        nodes.iter().try_for_each(|n| runs(n, steps, limits))?;
         Ok(nodes)
     };
     let (once, mut steps) = (lower(&plan.once, true)?, lower(&plan.steps, false)?);
@@ -236,9 +237,16 @@ fn written(
 /// The products of a plan's steps that are cut: the step's number, and what of it its kernel depends on. Those that run
 /// once are not among them.
 pub fn classes(plan: &Plan, limits: &Limits, precision: Precision) -> Vec<(usize, ProductClass)> {
-    let layouts = Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast);
+    let layouts = layouts(plan, limits, precision);
     let class = |(i, s): (usize, &Step)| Some((i, kernels::class(&s.work, &layouts, precision)?));
     plan.steps.iter().enumerate().filter_map(class).collect()
+}
+
+/// Refuses a kernel that the device cannot run, by the name of its step.
+fn runs(n: &Node, steps: &[Step], limits: &Limits) -> Result<()> {
+    let Some((wanted, came)) = fits::excess(&n.kernel, limits) else { return Ok(()) };
+    let node = steps[n.step].label.clone();
+    Err(Error::Op { op: steps[n.step].work.sort().into(), node, wanted, came })
 }
 
 /// Kernels count elements in 32 bits, also those that operands repeat.
@@ -386,7 +394,13 @@ fn mark_sharing(nodes: &mut [Node], steps: &[Step], limits: &Limits) {
 }
 
 /// Joins kernels of a level that may share a dispatch.
-fn share(nodes: &mut Vec<Node>, steps: &[Step], reports: &[usize], written: &mut Written<'_>) {
+fn share(
+    nodes: &mut Vec<Node>,
+    steps: &[Step],
+    reports: &[usize],
+    written: &mut Written<'_>,
+    limits: &Limits,
+) {
     let mut all: Vec<Node> = Vec::with_capacity(nodes.len());
     // the level's dispatches that more can join
     let mut open: Vec<usize> = vec![];
@@ -402,7 +416,7 @@ fn share(nodes: &mut Vec<Node>, steps: &[Step], reports: &[usize], written: &mut
             let there = &all[*at];
             let own: Vec<usize> = [&[there.step], there.others.as_slice(), &[n.step]].concat();
             let works: Vec<_> = own.iter().map(|&s| (&steps[s].work, reports[s])).collect();
-            let fits = shared::may_join(&there.kernel, &n.kernel);
+            let fits = shared::may_join(&there.kernel, &n.kernel, limits);
             Some((*at, fits.then(|| written.joined(&works)).flatten()?))
         };
         match open.iter().find_map(joins) {

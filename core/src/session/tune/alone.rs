@@ -279,7 +279,7 @@ mod tests {
 
     fn check(compiled: &Compiled, what: &str, joined: &mut Vec<(usize, bool)>) -> usize {
         let (plan, limits, precision) = (compiled.plan(), Limits::large(), compiled.kernel_precision());
-        let layouts = Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast);
+        let layouts = Layouts::new(plan, &limits, precision == Precision::Fast);
         let all = classes(plan, &limits, precision);
         for (step, class) in &all {
             let mut found = alone(plan, *step, &layouts).unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -293,7 +293,7 @@ mod tests {
                 }
                 _ => None,
             };
-            let lies = Layouts::new(&found.plan, limits.binding, limits.f16, precision == Precision::Fast);
+            let lies = Layouts::new(&found.plan, &limits, precision == Precision::Fast);
             let (there, here) = (run(plan, &layouts, *step), run(&found.plan, &lies, last));
             assert_eq!(here, there, "{what}: {}", plan.steps[*step].label);
             joined.extend(there);

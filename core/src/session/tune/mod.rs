@@ -89,7 +89,7 @@ impl Tuning {
         let Some(limits) = &profile.gpu else { return Ok(()) };
         let precision = compiled.kernel_precision();
         let plan = &compiled.plan;
-        let layouts = Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast);
+        let layouts = Layouts::new(plan, limits, precision == Precision::Fast);
         let known = self.of(&profile).map_or(vec![], |d| d.products.iter().map(|p| p.class).collect());
         let all = distinct(classes(plan, limits, precision), if how.again { &[] } else { &known });
         for (done, (step, class, count)) in all.iter().enumerate() {

@@ -73,7 +73,7 @@ impl Bench {
             weights.insert(p.name.clone(), filled(1000 + i, p.dtype, &p.shape, bound)?);
         }
         // joined weights are read as in the whole plan
-        let layouts = Layouts::new(plan, limits.binding, limits.f16, precision == Precision::Fast);
+        let layouts = Layouts::new(plan, limits, precision == Precision::Fast);
         let named = |run: &Vec<usize>| run.iter().map(|&i| plan.parameters[i].name.clone()).collect();
         let together: Vec<Vec<String>> = layouts.together.iter().map(named).collect();
         let (parameters, _) = Parameters::bind(&device, &plan.parameters, &weights, &together)?;

@@ -5,6 +5,7 @@ pub mod attention;
 mod convolution;
 mod dequantise;
 mod epilogue;
+pub mod fits;
 mod fold;
 pub mod lookup;
 mod pool;
@@ -36,6 +37,24 @@ pub struct Made {
 /// # Errors
 /// Work that has no kernel on this device.
 pub fn kernels(
+    work: &Work,
+    report: usize,
+    layouts: &Layouts,
+    limits: &Limits,
+    precision: Precision,
+    measured: &[(ProductClass, Cut)],
+) -> Result<Made> {
+    let made = skeletons(work, report, layouts, limits, precision, measured)?;
+    if made.kernels.iter().all(|k| k.bindings.len() <= limits.bindings) {
+        return Ok(made);
+    }
+    // a buffer that is read both by ones and by fours is bound twice
+    let layouts = Layouts { one_view: true, ..layouts.clone() };
+    skeletons(work, report, &layouts, limits, precision, measured)
+}
+
+/// The same, whatever it binds.
+fn skeletons(
     work: &Work,
     report: usize,
     layouts: &Layouts,

@@ -7,8 +7,11 @@ use crate::device::gpu::wgsl::source::{Binding, Kernel, Layouts, Source};
 use crate::device::gpu::wgsl::walk;
 use crate::plan::{IndexKind, Work};
 
-/// Bindings of a dispatch at most: phones allow few.
+/// Bindings of a dispatch at most, where the device allows so many.
 const BINDINGS: usize = 12;
+/// Steps of a dispatch at most. Each is a branch inside the one before it, and llvmpipe leaves out, in silence, what lies in
+/// more than 80 (`LP_MAX_TGSI_NESTING` in Mesa's lp_limits.h).
+const STEPS: usize = 32;
 /// Workgroups of a step up to which it shares a dispatch: larger ones fill a device by themselves.
 const SMALL: u32 = 4096;
 
@@ -37,9 +40,9 @@ pub fn shares(work: &Work, kernel: &Kernel, limits: &Limits) -> bool {
 }
 
 /// Whether two kernels bind few enough things to be one.
-pub fn may_join(a: &Kernel, b: &Kernel) -> bool {
+pub fn may_join(a: &Kernel, b: &Kernel, limits: &Limits) -> bool {
     let known = |x: &&Binding| a.bindings.iter().any(|y| (y.slot, y.view) == (x.slot, x.view));
-    a.bindings.len() + b.bindings.iter().filter(|x| !known(x)).count() <= BINDINGS
+    a.bindings.len() + b.bindings.iter().filter(|x| !known(x)).count() <= BINDINGS.min(limits.bindings)
 }
 
 /// The threads of a workgroup that steps need, pointwise work any number; `None` if they need different ones.
@@ -60,6 +63,9 @@ fn common<'a>(works: impl Iterator<Item = &'a Work>, limits: &Limits) -> Option<
 
 /// One kernel for steps that share, each with the number of its look-up; `None` if they do not fit in one.
 pub fn joined(works: &[(&Work, usize)], layouts: &Layouts, limits: &Limits) -> Option<Kernel> {
+    if works.len() > STEPS {
+        return None;
+    }
     let mut source = Source::new(layouts);
     let (mut text, mut first) = (String::new(), 0u32);
     let mut threads = common(works.iter().map(|w| w.0), limits)?;
@@ -85,5 +91,6 @@ pub fn joined(works: &[(&Work, usize)], layouts: &Layouts, limits: &Limits) -> O
         first = end;
     }
     let kernel = source.finish(&rowwise::entry(threads?, &text), [first, 1, 1]);
-    (kernel.bindings.len() <= BINDINGS && first as usize <= walk::MOST_GROUPS).then_some(kernel)
+    let few = kernel.bindings.len() <= BINDINGS.min(limits.bindings);
+    (few && first as usize <= walk::MOST_GROUPS).then_some(kernel)
 }

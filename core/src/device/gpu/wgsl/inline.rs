@@ -1,6 +1,7 @@
 //! Values that are never stored: pointwise steps whose few readers compute the elements they need themselves. What a
 //! plan's products take in this way is their prologue.
 
+use super::budget::Budget;
 use super::lanes::{Code, index_strides};
 use super::source::Source;
 use super::walk::{self, Merged};
@@ -18,7 +19,7 @@ const FEW: usize = 8;
 const COLUMNS: usize = 2048;
 
 /// The buffers of a plan that are computed where they are read, with the steps that would have filled them.
-pub fn choose(plan: &Plan) -> Vec<(BufferId, Rowwise)> {
+pub fn choose(plan: &Plan, budget: &mut Budget) -> Vec<(BufferId, Rowwise)> {
     if plan.unfused {
         return vec![];
     }
@@ -43,7 +44,8 @@ pub fn choose(plan: &Plan) -> Vec<(BufferId, Rowwise)> {
             continue;
         }
         let reads = |&r: &usize| takes(&plan.steps[r].work, b, w);
-        if readers[b].len() <= 3 && readers[b].iter().all(reads) {
+        let from: Vec<BufferId> = w.operands.iter().map(|o| o.buffer).collect();
+        if readers[b].len() <= 3 && readers[b].iter().all(reads) && budget.replace(b, &from) {
             chosen.push((b, w.clone()));
         }
     }

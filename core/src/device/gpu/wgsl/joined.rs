@@ -2,6 +2,7 @@
 //! of their weights in each step. Whole parameters are laid in memory one after the other, and read as one; of others,
 //! what reads them chooses the part that an element is in.
 
+use super::budget::Budget;
 use super::source::{Slot, Source, View};
 use crate::device::gpu::program::ALIGN;
 use crate::expr::{Instr, Kind};
@@ -62,7 +63,7 @@ pub fn runs(plan: &Plan, held: &mut [super::source::Held], limit: usize) -> Vec<
 }
 
 /// The buffers that only products read and only copies of whole parameters fill, with their parts in order.
-pub fn choose(plan: &Plan) -> Vec<(BufferId, Joined)> {
+pub fn choose(plan: &Plan, budget: &mut Budget) -> Vec<(BufferId, Joined)> {
     if plan.unfused {
         return vec![];
     }
@@ -92,7 +93,9 @@ pub fn choose(plan: &Plan) -> Vec<(BufferId, Joined)> {
             end += elements;
             next
         });
-        if fits[id] && (2..=PARTS).contains(&parts.len()) && adjoin && end == plan.buffers[id].elements {
+        let from: Vec<BufferId> = parts.iter().map(|(p, _)| p.from.buffer).collect();
+        let whole = (2..=PARTS).contains(&parts.len()) && adjoin && end == plan.buffers[id].elements;
+        if fits[id] && whole && budget.replace(id, &from) {
             let parts = parts.into_iter().map(|(p, _)| p).collect();
             all.push((id, Joined { parts, run: false }));
         }
@@ -123,11 +126,12 @@ fn part(plan: &Plan, w: &Rowwise) -> Option<(Part, usize)> {
 pub fn element(source: &mut Source<'_>, joined: &Joined, view: View, index: &str) -> String {
     let (lanes, parts) = (view.bytes() / 4, &joined.parts);
     // named by its first binding: kernels of the same form are the same text
-    let first =
-        parts.first().map_or(String::new(), |p| source.bind(Slot::Buffer(p.from.buffer, 0), view, false));
+    let Some(first) = parts.first().map(|p| Slot::Buffer(p.from.buffer, 0)) else { return String::new() };
+    let own = source.at(first, view, index);
     if joined.run {
-        return format!("{first}[{index}]");
+        return own;
     }
+    let first = own.split(['[', '(']).next().unwrap_or_default().to_string();
     let name = format!("joined_{first}");
     let mut text = format!("fn {name}(i: u32) -> {} {{\n", view.text());
     for (part, next) in parts.iter().zip(parts.iter().skip(1).map(Some).chain([None])) {

@@ -1,5 +1,6 @@
 //! Writes kernels as WGSL text: expressions printed, buffers bound, helpers put in. Knows nothing of drivers.
 
+mod budget;
 pub mod code;
 mod elementary;
 mod hidden;

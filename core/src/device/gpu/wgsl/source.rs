@@ -1,7 +1,9 @@
 //! One kernel's text while it is written: what it binds, how elements are read and written, which helpers it calls.
 
+use super::budget::Budget;
 use super::joined::{self, Joined};
 use super::{inline, math};
+use crate::device::gpu::limits::Limits;
 use crate::plan::{Buffer, BufferId, Operand, Place, Plan, Rowwise, Work};
 use crate::tensor::DType;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ pub struct Layouts {
     pub values: Vec<Rowwise>,
     /// Numbers of parameters that lie one after the other in memory.
     pub together: Vec<Vec<usize>>,
+    /// Each buffer is bound once, as single elements: for kernels that else bind more than their device allows.
+    pub one_view: bool,
 }
 
 /// A buffer in the device's memory.
@@ -65,7 +69,8 @@ pub fn is_narrow(dtype: DType) -> bool {
 impl Layouts {
     /// The layouts of a plan's buffers: narrow elements that a step writes are held wide.
     /// With `halves`, what only products and attention read is held as f16.
-    pub fn new(plan: &Plan, limit: usize, native16: bool, halves: bool) -> Layouts {
+    pub fn new(plan: &Plan, limits: &Limits, halves: bool) -> Layouts {
+        let (limit, native16) = (limits.binding, limits.f16);
         let mut buffers: Vec<Held> = plan
             .buffers
             .iter()
@@ -104,12 +109,13 @@ impl Layouts {
                 }
             }
         }
-        for (b, joined) in joined::choose(plan) {
+        let mut budget = Budget::new(plan, limit, limits.bindings);
+        for (b, joined) in joined::choose(plan, &mut budget) {
             buffers[b].joined = Some(joined);
         }
         let together = joined::runs(plan, &mut buffers, limit);
         let mut values = vec![];
-        for (b, w) in inline::choose(plan) {
+        for (b, w) in inline::choose(plan, &mut budget) {
             buffers[b].inline = Some(values.len());
             values.push(w);
         }
@@ -119,7 +125,7 @@ impl Layouts {
                     held.blocks.is_none() && held.inline.is_none() && held.joined.is_none() && rounded;
             }
         }
-        Layouts { buffers, limit, native16, values, together }
+        Layouts { buffers, limit, native16, values, together, one_view: false }
     }
 
     /// The same, where parameters lie as they happen to.
@@ -301,6 +307,39 @@ impl<'a> Source<'a> {
         format!("b{at}")
     }
 
+    /// The single elements that a view of several is read and written as, where each buffer is bound once.
+    fn single(&self, view: View) -> Option<View> {
+        match view {
+            _ if !self.layouts.one_view => None,
+            View::F32x4 => Some(View::F32),
+            View::F16x4 => Some(View::F16),
+            View::U32x2 => Some(View::U32),
+            _ => None,
+        }
+    }
+
+    /// What is bound, at an index in elements of the view: an expression.
+    pub fn at(&mut self, slot: Slot, view: View, index: &str) -> String {
+        let Some(single) = self.single(view) else {
+            return format!("{}[{index}]", self.bind(slot, view, false));
+        };
+        let (name, of, lanes) = (self.bind(slot, single, false), view.text(), view.bytes() / single.bytes());
+        let parts: Vec<String> = (0..lanes).map(|n| format!("{name}[i * {lanes}u + {n}u]")).collect();
+        self.function(format!("fn {name}_wide(i: u32) -> {of} {{ return {of}({}); }}", parts.join(", ")));
+        format!("{name}_wide({index})")
+    }
+
+    /// A statement that writes what is bound, at an index in elements of the view.
+    fn put(&mut self, slot: Slot, view: View, index: &str, value: &str) -> String {
+        let Some(single) = self.single(view) else {
+            return format!("{}[{index}] = {value};", self.bind(slot, view, true));
+        };
+        let (name, of, lanes) = (self.bind(slot, single, true), view.text(), view.bytes() / single.bytes());
+        let parts: String = (0..lanes).map(|n| format!("{name}[i * {lanes}u + {n}u] = v[{n}];\n")).collect();
+        self.function(format!("fn {name}_put(i: u32, v: {of}) {{\n{parts}}}"));
+        format!("{name}_put({index}, {value});")
+    }
+
     /// The element of a plan's buffer at an index in elements of the view: an expression.
     pub fn element(&mut self, buffer: BufferId, view: View, index: &str) -> String {
         let layouts = self.layouts;
@@ -309,18 +348,21 @@ impl<'a> Source<'a> {
         }
         let pieces = self.layouts.pieces(buffer);
         if pieces == 1 {
-            return format!("{}[{index}]", self.bind(Slot::Buffer(buffer, 0), view, false));
+            return self.at(Slot::Buffer(buffer, 0), view, index);
         }
         let each = self.layouts.limit / view.bytes();
-        let names: Vec<String> =
-            (0..pieces).map(|p| self.bind(Slot::Buffer(buffer, p), view, false)).collect();
-        let name = format!("read_{}", names[0]);
-        let mut text = format!("fn {name}(i: u32) -> {} {{\n", view.text());
-        for (p, piece) in names.iter().enumerate().take(pieces - 1) {
-            text += &format!("if (i < {}u) {{ return {piece}[i - {}u]; }}\n", (p + 1) * each, p * each);
+        let mut text = String::new();
+        for p in 0..pieces {
+            let value = self.at(Slot::Buffer(buffer, p), view, &format!("i - {}u", p * each));
+            text += &match p + 1 == pieces {
+                false => format!("if (i < {}u) {{ return {value}; }}\n", (p + 1) * each),
+                true => format!("return {value};\n}}"),
+            };
         }
-        text += &format!("return {}[i - {}u];\n}}", names[pieces - 1], (pieces - 1) * each);
-        self.function(text);
+        let first = self.bind(Slot::Buffer(buffer, 0), self.single(view).unwrap_or(view), false);
+        let name =
+            if self.single(view).is_some() { format!("read_{first}_wide") } else { format!("read_{first}") };
+        self.function(format!("fn {name}(i: u32) -> {} {{\n{text}", view.text()));
         format!("{name}({index})")
     }
 
@@ -328,18 +370,24 @@ impl<'a> Source<'a> {
     pub fn assign(&mut self, buffer: BufferId, view: View, index: &str, value: &str) -> String {
         let pieces = self.layouts.pieces(buffer);
         if pieces == 1 {
-            return format!("{}[{index}] = {value};", self.bind(Slot::Buffer(buffer, 0), view, true));
+            return self.put(Slot::Buffer(buffer, 0), view, index, value);
         }
         let each = self.layouts.limit / view.bytes();
-        let names: Vec<String> =
-            (0..pieces).map(|p| self.bind(Slot::Buffer(buffer, p), view, true)).collect();
-        let name = format!("write_{}", names[0]);
-        let mut text = format!("fn {name}(i: u32, v: {}) {{\n", view.text());
-        for (p, piece) in names.iter().enumerate().take(pieces - 1) {
-            text += &format!("if (i < {}u) {{ {piece}[i - {}u] = v; return; }}\n", (p + 1) * each, p * each);
+        let mut text = String::new();
+        for p in 0..pieces {
+            let put = self.put(Slot::Buffer(buffer, p), view, &format!("i - {}u", p * each), "v");
+            text += &match p + 1 == pieces {
+                false => format!("if (i < {}u) {{ {put} return; }}\n", (p + 1) * each),
+                true => format!("{put}\n}}"),
+            };
         }
-        text += &format!("{}[i - {}u] = v;\n}}", names[pieces - 1], (pieces - 1) * each);
-        self.function(text);
+        let first = self.bind(Slot::Buffer(buffer, 0), self.single(view).unwrap_or(view), true);
+        let name = if self.single(view).is_some() {
+            format!("write_{first}_wide")
+        } else {
+            format!("write_{first}")
+        };
+        self.function(format!("fn {name}(i: u32, v: {}) {{\n{text}", view.text()));
         format!("{name}({index}, {value});")
     }
 

@@ -77,7 +77,8 @@ pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits, threads: 
         && w.also.iter().zip(others).all(four);
     let lanes = if wide { 4 } else { 1 };
     let work = elements / lanes;
-    let threads = threads.unwrap_or(if work >= 512 * limits.units { 256 } else { 64 });
+    let most = limits.threads.min(256);
+    let threads = threads.unwrap_or(if work >= 512 * limits.units { most } else { 64 });
 
     let (split, coordinates) = walk::coordinates("c", "i", &sizes);
     let (grid, mut body) = walk::each("t", work, threads);
@@ -179,9 +180,10 @@ impl<'a> Rows<'a> {
         // neighbouring threads should read neighbouring elements: along the axis that most operands walk by ones
         let walks = |m: &Merged| (0..w.operands.len()).filter(|&i| m.strides[i].last() == Some(&1)).count();
         let across = rows > 1 && walks(&kept) > walks(&along);
+        let most = 1usize << limits.threads.min(256).ilog2();
         let (parts, group) = if across {
             let columns = rows.next_power_of_two().min(32);
-            let parts = (length.div_ceil(8)).next_power_of_two().min(256 / columns);
+            let parts = (length.div_ceil(8)).next_power_of_two().min(most / columns);
             (parts, columns * if parts == 1 { 64 / columns } else { 1 })
         } else {
             let few = rows < 2 * limits.units;
@@ -191,19 +193,26 @@ impl<'a> Rows<'a> {
                 (false, true) => 4,
                 (false, false) => 12,
             };
-            let parts = length.div_ceil(each).next_power_of_two().min(256);
+            let parts = length.div_ceil(each).next_power_of_two().min(most);
             (parts, (if few { 32 } else { 128 } / parts).clamp(1, rows.next_power_of_two()))
         };
         let of_row = of_row(w);
         let passes = passes(w);
         let folds = w.reductions.iter().all(|(f, _)| !matches!(f, Fold::ArgMax | Fold::ArgMin));
         let groups = rows.div_ceil(group);
-        let splits =
-            if passes.len() == 1 && w.per_row && folds && length / parts >= 64 && groups < limits.units {
-                (2 * limits.units / groups).clamp(1, length / (parts * 16))
-            } else {
-                1
-            };
+        // parts of each reduction are kept in scratch
+        let few_bound = w.operands.len() + w.reductions.len() + w.also.len() < limits.bindings;
+        let splits = if passes.len() == 1
+            && w.per_row
+            && folds
+            && length / parts >= 64
+            && groups < limits.units
+            && few_bound
+        {
+            (2 * limits.units / groups).clamp(1, length / (parts * 16))
+        } else {
+            1
+        };
         let mut rows = Rows {
             w,
             indices,
