@@ -13,7 +13,7 @@ use weft::device::gpu::limits::Limits;
 use weft::device::gpu::program::{Bound, Program, program};
 use weft::graph::{Graph, Value};
 use weft::models::{Llama, LlamaConfig, Logits};
-use weft::plan::{Place, Plan, PlanOptions, plan};
+use weft::plan::{NormCosts, Place, Plan, PlanOptions, plan};
 use weft::profile::Precision;
 use weft::tensor::DType;
 
@@ -319,7 +319,7 @@ fn everything() -> PlanOptions {
         flash_backward: true,
         side_by_side: true,
         fold_weights: true,
-        norms_in_products: true,
+        norms_in_products: Some(NormCosts::ALWAYS),
         halves_in_products: true,
         shared_dispatches: true,
         ..Default::default()

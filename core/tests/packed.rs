@@ -11,7 +11,7 @@ use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Value};
 use weft::models::{Llama, LlamaConfig, Logits};
 use weft::optimise::{Options, optimise};
-use weft::plan::{PlanOptions, plan};
+use weft::plan::{NormCosts, PlanOptions, plan};
 use weft::profile::{Costs, DeviceProfile, Precision};
 use weft::reference;
 use weft::session::{Compiler, Saving};
@@ -106,7 +106,7 @@ fn on_gpu(g: &Graph, precision: Precision) -> Program {
         flash_backward: true,
         side_by_side: true,
         fold_weights: true,
-        norms_in_products: true,
+        norms_in_products: Some(NormCosts::ALWAYS),
         halves_in_products: true,
         shared_dispatches: true,
         ..Default::default()

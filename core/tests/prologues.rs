@@ -8,9 +8,10 @@ use weft::device::gpu::limits::Limits;
 use weft::device::gpu::program::{Dispatch, program};
 use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Value};
-use weft::plan::{Plan, PlanOptions, Step, Work, plan};
+use weft::plan::{NormCosts, Plan, PlanOptions, Step, Work, plan};
 use weft::profile::Precision;
 use weft::reference;
+use weft::session::Compiler;
 use weft::tensor::{DType, TensorType, Weights};
 
 type Arrays = BTreeMap<String, Array>;
@@ -61,7 +62,7 @@ fn on_gpu(g: &Graph) -> Plan {
         flash_backward: true,
         side_by_side: true,
         fold_weights: true,
-        norms_in_products: true,
+        norms_in_products: Some(NormCosts::ALWAYS),
         halves_in_products: true,
         ..Default::default()
     };
@@ -104,6 +105,89 @@ fn normed_rows_times_weights_are_right_in_every_size() {
         g.output("half", g.add(g.linear(y, half, None), g.input("r", DType::F32, [m, n])));
         assert_eq!(normed(&on_gpu(&g)), 3, "{m} × {n} × {k}");
         check(&g, &format!("{m} × {n} × {k}"));
+    }
+}
+
+/// Rows of which a first part tells nothing: of any size, zero but for some, with one element far beyond the others.
+fn odd_row(i: usize, j: usize, k: usize, v: f64) -> f64 {
+    let sizes = [1.0, 1e-8, 1e-6, 1e-4, 1e-2, 1e3, 1e6, 1e9, 1e13, 1e-12];
+    match i % 16 {
+        r if r < 10 => v * sizes[r],
+        10 => [0.0, v * 1e-5][usize::from(j >= k * 3 / 4)],
+        11 => [v * 1e5, 0.0][usize::from(j >= k / 4)],
+        // one element is nearly all of the row, the first or the last
+        12 => [v, 1e5][usize::from(j == k - 1)],
+        13 => [v, 1e5][usize::from(j == 0)],
+        14 => [v * 1e-3, v * 1e4][usize::from(j >= k / 2)],
+        _ => 0.0,
+    }
+}
+
+/// Each row by its own size: those of one tile are scaled by powers of two of their own, on matrix units.
+#[test]
+fn rows_of_every_size_are_normed_alike() {
+    let mut devices: Vec<(String, Compiler)> = vec![];
+    for t in devices::all() {
+        devices.push((t.name(), t.compiler()));
+    }
+    let hard = devices::hard();
+    for precision in [Precision::Full, Precision::Fast] {
+        devices.push((format!("hard ({precision})"), Compiler::new(&hard).with_precision(precision)));
+    }
+    for (m, n, k) in [(16, 40, 64), (48, 33, 100), (37, 130, 576), (160, 64, 260), (33, 24, 2052)] {
+        for halves in [false, true] {
+            let g = Graph::new();
+            let y = g.rms_norm(g.input("x", DType::F32, [m, k]), g.parameter("scale", [k]), 1e-30);
+            g.output(
+                "y",
+                match halves {
+                    true => gated(&g, y, [n, k], true),
+                    false => g.linear(y, g.parameter("w", [n, k]), None),
+                },
+            );
+            assert_eq!(normed(&on_gpu(&g)), 1);
+            let data = g.data().unwrap();
+            let leaves = data.nodes.iter().filter(|n| n.inputs.is_empty());
+            let named = leaves.filter_map(|n| Some((n.name.clone()?, n.ty.clone()))).enumerate();
+            let mut given: Arrays = named.map(|(i, (name, ty))| (name, random(ty, 70 + i as u64))).collect();
+            let x = given.get_mut("x").unwrap();
+            x.data = (0..m * k).map(|at| odd_row(at / k, at % k, k, x.data[at])).collect();
+            *x = Array::from_tensor(&x.to_tensor().unwrap());
+            let wanted = &reference::run(&g, &given).unwrap()["y"];
+            for (name, compiler) in &devices {
+                let compiled = compiler.compile(&g).unwrap();
+                let fast = compiled.precision() == Precision::Fast;
+                assert!(
+                    normed(compiled.plan()) == 1 || !name.starts_with("hard"),
+                    "{name}: a step of its own"
+                );
+                if let Some(limits) =
+                    compiled.profile().gpu.as_ref().filter(|l| l.coop > 0 && !l.software && fast)
+                {
+                    let texts = program(compiled.plan(), limits, Precision::Fast).unwrap().texts;
+                    assert!(texts.iter().any(|t| t.contains("coopMultiplyAdd")), "{name}: no matrix units");
+                }
+                let tensor = |name: &str| given[name].to_tensor().unwrap();
+                let weights: Weights =
+                    compiled.parameters().iter().map(|p| (p.name.clone(), tensor(&p.name))).collect();
+                let mut s = compiled.init(&weights).unwrap();
+                s.set_input_tensor("x", &tensor("x")).unwrap();
+                s.step().unwrap();
+                let came = s.read_output("y").unwrap();
+                for (i, (came, wanted)) in came.chunks(n).zip(wanted.data.chunks(n)).enumerate() {
+                    let largest = wanted.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+                    assert!(i % 16 == 15 || largest > 0.01, "row {i} is all but zero");
+                    let tolerance = largest * if fast { 4e-3 } else { 1e-5 };
+                    for (j, (a, b)) in came.iter().zip(wanted).enumerate() {
+                        let off = (f64::from(*a) - b).abs();
+                        assert!(
+                            off <= tolerance,
+                            "{m} × {n} × {k}, halves {halves} on {name}: row {i}, column {j} is {a}, wanted {b}"
+                        );
+                    }
+                }
+            }
+        }
     }
 }
 

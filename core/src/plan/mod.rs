@@ -49,6 +49,8 @@ pub(crate) mod wire;
 
 #[cfg(feature = "compiler")]
 pub use bounds::Bindings;
+#[cfg(feature = "compiler")]
+pub use prologue::NormCosts;
 pub use tally::Tally;
 #[cfg(feature = "compiler")]
 pub use turn::Turned;
@@ -85,8 +87,8 @@ pub struct PlanOptions {
     pub side_by_side: bool,
     /// In plans without gradients, what depends on parameters alone is computed at init, and again when one changes.
     pub fold_weights: bool,
-    /// Products compute the norms of their rows themselves: for devices that stream rows in any case.
-    pub norms_in_products: bool,
+    /// Products compute the norms of their rows themselves where that costs less; `None`: nowhere.
+    pub norms_in_products: Option<NormCosts>,
     /// Products whose two halves of columns meet in pointwise work do that work themselves.
     pub halves_in_products: bool,
     /// Small steps that do not wait for each other share a dispatch.
@@ -213,9 +215,9 @@ fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan
     if !options.no_fusion {
         kept::keep_rows(&mut plan, options.bindings);
     }
-    if options.norms_in_products && !options.no_fusion {
+    if let Some(costs) = options.norms_in_products.filter(|_| !options.no_fusion) {
         let before = options.bindings.map(|_| plan.clone());
-        prologue::take_norms(&mut plan);
+        prologue::take_norms(&mut plan, &costs);
         // a product that norms its rows binds what the norm did
         if let Some(before) = before
             && !plan.steps.iter().all(|s| bounds::binds_few(options.bindings, &plan, &s.work))

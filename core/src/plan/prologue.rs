@@ -1,9 +1,11 @@
 //! Norms inside products: a row's factor commutes with the product, so that x / |x| · w times B is the sum of x · w · B,
-//! scaled by what the same pass over k has found of the row. The norm is then no step and its result nowhere stored.
+//! scaled by what the same pass over k has found of the row. The norm is then no step and its result nowhere stored. What
+//! f16 cannot hold of x · w is the kernel's to mind (`gpu/kernels/product/rows`); f32 holds it wherever it holds x².
 
 use super::step::FEW_COLUMNS;
 use super::{BufferId, Formula, Operand, Place, Plan, Prologue, Rowwise, Step, Work};
 use crate::expr::{Binary, Fold, Instr, Kind, Reg, Tape, Unary};
+use crate::profile::Costs;
 use crate::tensor::{DType, contiguous_strides};
 
 /// Who writes and who reads each buffer, by number of the step.
@@ -35,8 +37,40 @@ impl Uses {
     }
 }
 
-/// Gives norms to the products that alone read them.
-pub(super) fn take_norms(plan: &mut Plan) {
+/// What norms cost a device, in products and apart from them, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormCosts {
+    /// A step of its own, whatever is in it.
+    pub start: f64,
+    /// A byte that it reads or writes.
+    pub byte: f64,
+    /// What a product does more, for each of its multiplications: it norms a row as often as it has tiles of columns.
+    pub product: f64,
+}
+
+impl NormCosts {
+    /// Norms are always computed in products.
+    pub const ALWAYS: NormCosts = NormCosts { start: f64::INFINITY, byte: 0.0, product: 0.0 };
+
+    /// Of a device: measured on an H200 (`tests/bench/RESULTS.md`), each element that is staged takes some 16 operations
+    /// more, in tiles of about 64 columns on matrix units and of 24 in registers.
+    pub fn of(costs: &Costs, matrices: bool) -> NormCosts {
+        let columns = if matrices { 64.0 } else { 24.0 };
+        NormCosts {
+            start: costs.start_us,
+            byte: 1.0 / costs.bytes_per_us,
+            product: 16.0 / columns / costs.f32_per_us,
+        }
+    }
+
+    /// Whether products that read the norm of rows of `elements` in all had better compute it.
+    fn pays(&self, elements: usize, products: f64) -> bool {
+        self.product * products <= self.start + self.byte * 8.0 * elements as f64
+    }
+}
+
+/// Gives norms to the products that alone read them, where it pays.
+pub(super) fn take_norms(plan: &mut Plan, costs: &NormCosts) {
     let uses = Uses::of(plan);
     let mut gone = vec![];
     for i in 0..plan.steps.len() {
@@ -48,6 +82,13 @@ pub(super) fn take_norms(plan: &mut Plan) {
         let Some((x, prologue)) = norm(w, plan.buffers[b].elements) else { continue };
         let reads = |&r: &usize| takes(&plan.steps[r], b, row_length(w));
         if !uses.readers[b].iter().all(reads) {
+            continue;
+        }
+        let work = |&r: &usize| match &plan.steps[r].work {
+            Work::Product(p) => [p.m, p.b_columns(), p.k].iter().chain(&p.batch).map(|&n| n as f64).product(),
+            _ => 0.0,
+        };
+        if !costs.pays(plan.buffers[b].elements, uses.readers[b].iter().map(work).sum()) {
             continue;
         }
         let (name, nodes) = (plan.steps[i].label.clone(), plan.steps[i].nodes.clone());

@@ -11,7 +11,7 @@ use crate::graph::{Graph, GraphData, NodeKind, Value};
 use crate::log::{Level, tell};
 use crate::ops;
 use crate::optimise::{self, Group, Optimised, Report, optimise};
-use crate::plan::{Bindings, Plan, PlanOptions, plan};
+use crate::plan::{Bindings, NormCosts, Plan, PlanOptions, plan};
 use crate::profile::{DeviceProfile, Limits, Precision, TunedProduct, Tuning};
 use crate::tensor::DType;
 use std::path::Path;
@@ -184,13 +184,15 @@ impl Compiler {
         let with = |saving: Saving| !self.without.contains(&saving);
         let of = |l: &Limits| Bindings { buffers: l.bindings, bytes: l.binding };
         let bindings = self.profile.gpu.as_ref().map(of);
+        let matrices = |l: &Limits| self.precision == Precision::Fast && l.coop.max(l.coop_f32) > 0;
+        let norms = self.profile.gpu.as_ref().map(|l| NormCosts::of(&self.profile.costs, matrices(l)));
         PlanOptions {
             gradients,
             no_fusion: self.no_fusion,
             flash_backward: bindings.is_some_and(|b| b.buffers >= ATTENTION_GRAD),
             side_by_side: gpu,
             fold_weights: with(Saving::FoldedWeights),
-            norms_in_products: gpu && with(Saving::NormsInProducts),
+            norms_in_products: norms.filter(|_| gpu && with(Saving::NormsInProducts)),
             halves_in_products: gpu && with(Saving::HalvesInProducts),
             shared_dispatches: gpu && with(Saving::SharedDispatches),
             bindings,

@@ -5,8 +5,8 @@ use weft::device::Device;
 use weft::expr::{Instr, Kind, Tape};
 use weft::graph::Graph;
 use weft::plan::{
-    Formula, IndexKind, Operand, Place, Plan, PlanOptions, Product, Prologue, RowResult, Rowwise, Work,
-    verify,
+    Formula, IndexKind, NormCosts, Operand, Place, Plan, PlanOptions, Product, Prologue, RowResult, Rowwise,
+    Work, verify,
 };
 use weft::session::Compiler;
 use weft::tensor::DType;
@@ -373,7 +373,11 @@ fn gated(kept: bool) -> Plan {
     if kept {
         g.output("again", g.mul(g.mul(gate, up), g.sum(y, &[1], true)));
     }
-    let options = PlanOptions { norms_in_products: true, halves_in_products: true, ..Default::default() };
+    let options = PlanOptions {
+        norms_in_products: Some(NormCosts::ALWAYS),
+        halves_in_products: true,
+        ..Default::default()
+    };
     weft::plan::plan(&g, &options).unwrap()
 }
 

@@ -70,3 +70,16 @@ pub fn gpu() -> Tested {
     let which = std::env::var("WEFT_DEVICE").ok().filter(|w| w != "cpu");
     open(which.as_deref().unwrap_or("gpu"))
 }
+
+/// That GPU as one that is no software: with kernels that share memory, split k and use matrix units, as real ones have.
+pub fn hard() -> Device {
+    let device = gpu().device;
+    let hard = device.as_gpu().unwrap().limited(|l| {
+        (l.software, l.units) = (false, 40);
+        if l.coop > 0 {
+            // software Vulkan does not say; it is its vectors' length
+            l.subgroup.get_or_insert(8);
+        }
+    });
+    Device::from_gpu(hard.unwrap())
+}

@@ -6,7 +6,7 @@ use weft::device::gpu::limits::Limits;
 use weft::device::gpu::program::program;
 use weft::graph::{Graph, NodeKind, Value};
 use weft::optimise::Options;
-use weft::plan::{PlanOptions, plan};
+use weft::plan::{NormCosts, PlanOptions, plan};
 use weft::profile::Precision;
 use weft::tensor::DType;
 
@@ -72,7 +72,7 @@ fn longhand_rotations_are_recognised_and_cost_what_the_composite_costs() {
             fold_weights: true,
             side_by_side: gpu,
             shared_dispatches: gpu,
-            norms_in_products: gpu,
+            norms_in_products: gpu.then_some(NormCosts::ALWAYS),
             halves_in_products: gpu,
             ..PlanOptions::default()
         };

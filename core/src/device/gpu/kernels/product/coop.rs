@@ -2,8 +2,8 @@
 //! f32 across the whole of k, results through workgroup memory to the store.
 //!
 //! Operands become f16 as they are staged (or stay f32 where the device multiplies f32 matrices): values beyond
-//! ±65504 turn infinite, which is documented behaviour of the fast precision. A subgroup owns `bm/wm` × `bn/wn` of the
-//! tile; `wk` subgroups can share a step's k and are summed on the way out. The module uses no subgroup operation:
+//! ±65504 turn infinite, which is documented behaviour of the fast precision (of rows that are normed, what the norm makes
+//! of them). A subgroup owns `bm/wm` × `bn/wn` of the tile; `wk` subgroups can share a step's k and are summed on the way out. The module uses no subgroup operation:
 //! NVIDIA's compiler crashes on both in one module.
 
 use super::rows::{Rows, scaled};
@@ -55,7 +55,7 @@ impl Coop {
     fn staged(&self, shape: &Shape) -> u32 {
         let (a, b) = self.stages(shape);
         let element = if self.half { F32 / 2 } else { F32 };
-        (a.size() + b.size()) * 4 * element + Rows::shared(shape, &a)
+        (a.size() + b.size()) * 4 * element + Rows::shared(shape, &a, self.half)
     }
 
     fn stages(&self, shape: &Shape) -> (Stage, Stage) {
@@ -112,6 +112,10 @@ pub fn coop(shape: &Shape, cut: &Coop) -> Skeleton {
     grid.run(&mut text, &kernel, cut.depth);
     kernel.rows.iter().for_each(|r| r.finish(&mut text));
     kernel.put(&mut text);
+    if let Some(rows) = kernel.rows.as_ref().filter(|r| r.half) {
+        let columns = shape.columns_of(cut.bn);
+        rows.again(&mut text, columns, shape.halves.then_some(columns), b.along_k);
+    }
     text.line("}");
     Skeleton {
         main: Pass { text: text.0, workgroups, threads: cut.threads() },
@@ -234,9 +238,13 @@ impl Kernel<'_> {
             let row = format!("v / {across}u * {}u + {}u + r", rows * tile, i * tile);
             let col = format!("v % {across}u * {}u + {}u + g", self.cut.width(), first * tile);
             let [sum, other] = ["sum", "other"].map(|v| scaled(&self.rows, v, &row));
-            text.line(match self.halves {
-                false => format!("put(out_z, row0 + {row}, col0 + {col}, {sum});\n}}"),
-                true => format!("put(out_z, row0 + {row}, col0 / 2u + {col}, {sum}, {other});\n}}"),
+            let put = match self.halves {
+                false => format!("put(out_z, row0 + {row}, col0 + {col}, {sum});"),
+                true => format!("put(out_z, row0 + {row}, col0 / 2u + {col}, {sum}, {other});"),
+            };
+            text.line(match &self.rows {
+                Some(rows) if rows.half => format!("if {} {{ {put} }}\n}}", rows.good(&row)),
+                _ => format!("{put}\n}}"),
             });
         }
     }
@@ -253,6 +261,14 @@ impl Steps for Kernel<'_> {
             true => format!("b{set}_{i} = fetch_b(z, {k} + e % {gb}u * 4u, col0 + e / {gb}u);"),
             false => format!("b{set}_{i} = fetch_b(z, {k} + e / {gb}u, col0 + e % {gb}u * 4u);"),
         });
+    }
+
+    fn begin(&self, text: &mut Text) {
+        let Some(rows) = self.rows.as_ref().filter(|r| r.half) else { return };
+        if self.cut.depth == 0 {
+            self.fetch(text, 0, "k0");
+        }
+        rows.estimate(text);
     }
 
     fn stage(&self, text: &mut Text, set: u32) {

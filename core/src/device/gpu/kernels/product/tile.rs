@@ -159,6 +159,8 @@ impl Grid {
 pub(super) trait Steps {
     /// Fetches the step at `k` into registers.
     fn fetch(&self, text: &mut Text, set: u32, k: &str);
+    /// Before anything is staged; where steps are fetched ahead, the first of them is in the registers of set 0.
+    fn begin(&self, _text: &mut Text) {}
     /// Moves a fetched step into workgroup memory.
     fn stage(&self, text: &mut Text, set: u32);
     /// Adds the staged step to the sums.
@@ -184,6 +186,7 @@ impl Grid {
                 text.line("}");
             }
         }
+        steps.begin(text);
         text.line(format!("for (var i = 0u; i < {}u; i++) {{", trips.div_ceil(sets)));
         for set in 0..sets {
             text.line(format!("{{\nlet n = i * {sets}u + {set}u;\nlet k = k0 + n * {bk}u;"));

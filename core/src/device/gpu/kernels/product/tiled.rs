@@ -57,7 +57,7 @@ impl Tiled {
     /// Bytes of workgroup memory for a shape.
     pub fn shared(&self, shape: &Shape) -> u32 {
         let (a, b) = self.stages(shape);
-        self.groups(shape, &a, &b) * 4 * F32 + Rows::shared(shape, &a)
+        self.groups(shape, &a, &b) * 4 * F32 + Rows::shared(shape, &a, false)
     }
 }
 
