@@ -31,6 +31,7 @@ const UNSAFE: &[&str] = &[
     "file/place.rs",
     "tensor/host.rs",
     "load/file.rs",
+    "device/gpu/ask_vulkan.rs",
     "device/gpu/context.rs",
     "device/gpu/ending.rs",
     "device/gpu/run.rs",

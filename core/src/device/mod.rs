@@ -48,6 +48,8 @@ pub struct DeviceInfo {
     pub memory: u64,
     /// Why it cannot be used, if its driver says that it cannot.
     pub refused: Option<String>,
+    /// What a GPU's driver says of it, in names and values, for people.
+    pub says: Vec<(&'static str, String)>,
 }
 
 /// An open device. Clones share it; sessions on it may live on different threads.
@@ -90,6 +92,7 @@ fn info_of(index: usize, adapter: &Adapter) -> DeviceInfo {
         threads: 0,
         memory: 0,
         refused: adapter.refused.clone(),
+        says: adapter.says.clone(),
     }
 }
 
@@ -183,6 +186,7 @@ impl Device {
                 threads: 0,
                 memory: 0,
                 refused: None,
+                says: vec![],
             },
         };
         Device::over(info, gpu)

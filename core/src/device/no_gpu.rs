@@ -27,6 +27,8 @@ pub struct Adapter {
     pub features: String,
     /// Why it cannot be used, if it cannot.
     pub refused: Option<String>,
+    /// What the driver says of it, in names and values.
+    pub says: Vec<(&'static str, String)>,
 }
 
 /// None: this engine was built without its GPU device.

@@ -12,6 +12,7 @@ pub fn described(device: &DeviceInfo) -> Value {
     json!({
         "index": device.index, "name": device.name, "kind": device.kind.name(), "detail": device.detail,
         "threads": device.threads, "memory": device.memory, "refused": device.refused,
+        "driver": device.says.iter().map(|(name, value)| json!([name, value])).collect::<Vec<_>>(),
     })
 }
 
@@ -26,13 +27,38 @@ fn tried(device: &DeviceInfo) -> (Option<u64>, String, Value) {
             let told = limits.map_or(Value::Null, |l| {
                 json!({
                     "workgroup_threads": l.threads, "workgroup_memory": l.shared, "binding_bytes": l.binding,
-                    "matrices_f16": l.coop, "units": l.units,
+                    "bindings": l.bindings, "subgroup": l.subgroup, "f16": l.f16,
+                    "matrices_f16": l.coop, "matrices_f32": l.coop_f32, "units": l.units,
                 })
             });
             (Some(open.info().memory), "passes its self-test".into(), told)
         }
         Err(e) => (None, format!("not used: {e}"), Value::Null),
     }
+}
+
+/// What kernels are written for, in words.
+fn used(limits: &Value) -> String {
+    let number = |key: &str| limits[key].as_u64().unwrap_or(0);
+    let matrices = match (number("matrices_f16"), number("matrices_f32")) {
+        (0, 0) => "no matrices".into(),
+        (0, n) => format!("f32 matrices {n}×{n}"),
+        (n, _) => format!("f16 matrices {n}×{n}"),
+    };
+    format!(
+        "workgroups of {} threads and {}, {} bindings of {}, {}, {}, {matrices}, {} multiprocessors",
+        number("workgroup_threads"),
+        bytes(number("workgroup_memory")),
+        number("bindings"),
+        bytes(number("binding_bytes")),
+        if limits["subgroup"].is_null() {
+            "no subgroups".into()
+        } else {
+            format!("subgroups of {}", number("subgroup"))
+        },
+        if limits["f16"] == true { "f16 in memory" } else { "no f16 in memory" },
+        number("units")
+    )
 }
 
 pub fn devices(args: &Devices, options: &Options, out: &mut dyn Write) -> Result<()> {
@@ -74,16 +100,15 @@ pub fn devices(args: &Devices, options: &Options, out: &mut dyn Write) -> Result
         ]
     }));
     table(out, &rows, &[3, 4])?;
-    for ((_, _, limits), d) in all.iter().filter(|((_, _, l), _)| !l.is_null()) {
-        writeln!(
-            out,
-            "\n{}: workgroups of {} threads and {}, bindings of {}, about {} multiprocessors.",
-            d.name,
-            limits["workgroup_threads"],
-            bytes(limits["workgroup_memory"].as_u64().unwrap_or(0)),
-            bytes(limits["binding_bytes"].as_u64().unwrap_or(0)),
-            limits["units"]
-        )?;
+    for ((_, _, limits), d) in all.iter().filter(|(_, d)| d.kind != DeviceKind::Cpu) {
+        writeln!(out, "\n{} ({})", d.name, d.index)?;
+        let mut lines: Vec<(&str, String)> = d.says.clone();
+        if !limits.is_null() {
+            lines.push(("kernels use", used(limits)));
+        }
+        for (name, value) in lines {
+            writeln!(out, "  {name:<16}{value}")?;
+        }
     }
     writeln!(out, "\n--device {} takes {}.", options.device, best.in_words())?;
     for why in best.device.passed_over() {

@@ -35,6 +35,7 @@ pub(super) fn info(threads: usize) -> DeviceInfo {
         threads: if threads == 0 { cores.min(threads::MOST) } else { threads },
         memory: memory(),
         refused: None,
+        says: vec![],
     }
 }
 

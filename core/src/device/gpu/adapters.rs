@@ -1,5 +1,7 @@
-//! The GPUs of this machine, before they are opened.
+//! The GPUs of this machine, before they are opened, with what their drivers say of them.
 
+use super::ask;
+use super::facts::{Facts, Kind};
 use blade_graphics as blade;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,6 +22,8 @@ pub struct Adapter {
     pub features: String,
     /// Why it cannot be used, if it cannot.
     pub refused: Option<String>,
+    /// What the driver says of it, in names and values.
+    pub says: Vec<(&'static str, String)>,
 }
 
 impl Adapter {
@@ -37,6 +41,22 @@ impl Adapter {
 pub fn adapters() -> Vec<Adapter> {
     static FOUND: std::sync::OnceLock<Vec<Adapter>> = std::sync::OnceLock::new();
     FOUND.get_or_init(find).clone()
+}
+
+/// What drivers say of the devices of this machine. Asked once.
+fn all_facts() -> &'static [Facts] {
+    static FOUND: std::sync::OnceLock<Vec<Facts>> = std::sync::OnceLock::new();
+    FOUND.get_or_init(|| {
+        let Some(_inside) = super::ending::enter() else { return vec![] };
+        // a driver that cannot be asked is taken to have the least
+        catch_unwind(ask::ask).unwrap_or_default()
+    })
+}
+
+/// What the driver says of a device: of that number, where it is known, and name.
+pub(super) fn facts(device_id: Option<u32>, name: &str) -> Option<&'static Facts> {
+    let mut of_id = all_facts().iter().filter(|f| device_id.is_none_or(|id| f.device_id == id));
+    of_id.clone().find(|f| f.name == name).or_else(|| of_id.next().filter(|_| device_id.is_some()))
 }
 
 fn find() -> Vec<Adapter> {
@@ -69,16 +89,16 @@ fn adapter(report: blade::DeviceReport) -> Adapter {
             None
         }
     };
-    let words = format!("{} {}", info.device_name, info.driver_name).to_lowercase();
-    let shares = ["intel", "apple", "adreno", "mali", "powervr", "radeon graphics", "tegra", "xclipse"];
-    let integrated = shares.iter().any(|w| words.contains(w)) && !words.contains("arc");
+    let facts = facts(Some(report.device_id), &info.device_name);
+    let refused = refused.or_else(|| facts.and_then(Facts::lacking));
     Adapter {
         driver: [info.driver_name, info.driver_info].join(" ").trim().to_string(),
         name: info.device_name,
         device_id: report.device_id,
         software: info.is_software_emulated,
-        integrated: integrated && !info.is_software_emulated,
+        integrated: facts.is_some_and(|f| f.kind == Kind::Integrated),
         features: features.join(", "),
         refused,
+        says: facts.map_or(vec![], Facts::lines),
     }
 }

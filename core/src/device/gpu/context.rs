@@ -1,6 +1,8 @@
 //! One driver context for each adapter of the process, shared by all devices opened on it: drivers refuse more after
 //! about ten. Counts the memory that is in use, and refuses what would not fit before the driver is asked.
 
+use super::adapters::facts;
+use super::facts::Facts;
 use super::limits::Limits;
 use crate::device::lock;
 use crate::error::{Error, Result};
@@ -80,7 +82,8 @@ impl Context {
     pub fn around(context: std::sync::Arc<blade::Context>) -> Context {
         let info = context.device_information();
         let (name, software) = (info.device_name.clone(), info.is_software_emulated);
-        let limits = limits(&context);
+        // contexts of a host application do not say which of several alike they are for: they are alike
+        let limits = limits(&context, facts(None, &name));
         let stats = context.memory_stats();
         let budget = match stats.budget {
             0 => system_memory(),
@@ -200,38 +203,19 @@ impl Context {
     }
 }
 
-/// What may be assumed of an adapter. The driver's crate does not say: what every such device has, and more where the
-/// driver is known.
-fn limits(context: &blade::Context) -> Limits {
+/// What may be assumed of an adapter: what its driver says, as far as the driver's crate turns it on; the least where it
+/// says nothing.
+fn limits(context: &blade::Context, facts: Option<&Facts>) -> Limits {
     let (info, caps) = (context.device_information(), context.capabilities());
-    let [coop, coop_f32] =
-        [caps.cooperative_matrix.f16_tile, caps.cooperative_matrix.f32_tile].map(|n| n as usize);
+    let coop = [caps.cooperative_matrix.f16_tile, caps.cooperative_matrix.f32_tile].map(|n| n as usize);
     // the driver's crate lets kernels read 16-bit floats from memory only where it finds matrices of them, or on Metal
-    let metal = cfg!(any(target_os = "ios", target_os = "macos"));
-    let f16 = coop > 0 || metal && caps.shader_float16;
-    let base = Limits { coop, coop_f32, f16, software: info.is_software_emulated, ..Limits::least() };
-    let driver = format!("{} {}", info.driver_name, info.device_name).to_lowercase();
-    let has = |word: &str| driver.contains(word);
-    if has("nvidia") {
-        return Limits { coop, coop_f32, f16, units: units_of_nvidia(&driver), ..Limits::large() };
+    let f16 = coop[0] > 0 || cfg!(any(target_os = "ios", target_os = "macos")) && caps.shader_float16;
+    match facts {
+        Some(facts) => facts.limits(coop, f16),
+        None => {
+            Limits { coop: coop[0], coop_f32: coop[1], f16, software: info.is_software_emulated, ..Limits::least() }
+        }
     }
-    if metal {
-        return Limits { coop, coop_f32, f16, ..Limits::apple() };
-    }
-    if info.is_software_emulated {
-        return Limits { shared: 32 * 1024, units: 2, threads: 1024, ..base };
-    }
-    if has("radv") || has("amd") || has("intel") {
-        return Limits { shared: 32 * 1024, units: 32, ..base };
-    }
-    base
-}
-
-/// Multiprocessors of a model, where its name tells.
-fn units_of_nvidia(name: &str) -> usize {
-    let known =
-        [("h100", 132), ("h200", 132), ("a100", 108), ("l40", 142), ("4090", 128), ("3090", 82), ("t4", 40)];
-    known.iter().find(|(model, _)| name.contains(model)).map_or(64, |k| k.1)
 }
 
 /// Bytes of main memory, where the system says: what a GPU that shares it, and says nothing, may use.

@@ -4,10 +4,17 @@
 //! `worker`, `pipelines`, `run`, `store` and `executor` bring it to one.
 
 mod adapters;
+#[cfg(any(target_os = "ios", target_os = "macos"))]
+#[path = "ask_metal.rs"]
+mod ask;
+#[cfg(not(any(target_os = "ios", target_os = "macos")))]
+#[path = "ask_vulkan.rs"]
+mod ask;
 mod clock;
 mod context;
 mod ending;
 mod executor;
+mod facts;
 pub mod kernels;
 pub mod limits;
 mod pending;
