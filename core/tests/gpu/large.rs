@@ -8,20 +8,12 @@ use weft::graph::{Array, Graph, Value};
 use weft::session::Compiler;
 use weft::tensor::{DType, Weights};
 
-/// Threads of lavapipe's subgroups: lanes of f32 in the widest vectors that it uses.
-fn subgroup() -> usize {
-    let name = devices::gpu().device.info().name.clone();
-    let bits = name.split("bits").next().and_then(|s| s.trim().rsplit(' ').next()?.parse::<usize>().ok());
-    bits.map_or(4, |bits| bits / 32)
-}
-
 /// The device as a large one without matrix units.
 fn large() -> Device {
     let device = devices::gpu().device;
     let gpu = device.as_gpu().unwrap().limited(|l| {
         if l.software {
-            // lavapipe's subgroups have as many threads as its vectors have lanes
-            (l.software, l.units, l.subgroup) = (false, 132, Some(subgroup()));
+            (l.software, l.units) = (false, 132);
         }
     });
     Device::from_gpu(gpu.unwrap())

@@ -41,7 +41,8 @@ impl<'a> Asked<'a> {
         // SAFETY: the device is one of the instance's.
         let properties = unsafe { instance.get_physical_device_properties(device) };
         // SAFETY: as above.
-        let extensions = unsafe { instance.enumerate_device_extension_properties(device) }.unwrap_or_default();
+        let extensions =
+            unsafe { instance.enumerate_device_extension_properties(device) }.unwrap_or_default();
         let asked = Asked { entry, instance, device, properties, extensions };
         (properties.api_version >= vk::API_VERSION_1_1).then_some(asked)
     }

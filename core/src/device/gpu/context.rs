@@ -212,9 +212,13 @@ fn limits(context: &blade::Context, facts: Option<&Facts>) -> Limits {
     let f16 = coop[0] > 0 || cfg!(any(target_os = "ios", target_os = "macos")) && caps.shader_float16;
     match facts {
         Some(facts) => facts.limits(coop, f16),
-        None => {
-            Limits { coop: coop[0], coop_f32: coop[1], f16, software: info.is_software_emulated, ..Limits::least() }
-        }
+        None => Limits {
+            coop: coop[0],
+            coop_f32: coop[1],
+            f16,
+            software: info.is_software_emulated,
+            ..Limits::least()
+        },
     }
 }
 

@@ -107,8 +107,11 @@ impl Facts {
             },
             software,
             binding: binding / 256 * 256,
-            bindings: self.buffers.min(self.resources[0]).min(self.resources[1]).min(Limits::MOST_BINDINGS as u32)
-                as usize,
+            bindings: self
+                .buffers
+                .min(self.resources[0])
+                .min(self.resources[1])
+                .min(Limits::MOST_BINDINGS as u32) as usize,
         }
     }
 
@@ -124,7 +127,10 @@ impl Facts {
         ];
         if self.alignment > super::program::ALIGN as u64 {
             let least = super::program::ALIGN;
-            return Some(format!("its bindings lie at multiples of {}, and {least} are wanted", self.alignment));
+            return Some(format!(
+                "its bindings lie at multiples of {}, and {least} are wanted",
+                self.alignment
+            ));
         }
         let (what, wanted, came) = wanted.into_iter().find(|(_, wanted, came)| came < wanted)?;
         Some(format!("it has {came} {what}, and {wanted} are wanted"))
@@ -191,7 +197,7 @@ fn bytes(n: u64) -> String {
     let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.into_iter().find(|(size, _)| n >= *size) {
         None => format!("{n} B"),
-        Some((size, name)) if n % size == 0 => format!("{} {name}", n / size),
+        Some((size, name)) if n.is_multiple_of(size) => format!("{} {name}", n / size),
         Some((size, name)) => format!("{:.1} {name}", n as f64 / size as f64),
     }
 }

@@ -1,5 +1,6 @@
-//! What a GPU must get right before it is used: a few products, a reduction, and half-precision products where they
-//! would be used. Drivers that compute garbage are met on phones.
+//! What a GPU must get right before it is used: as many buffers as kernels may bind, NaN and rows (`basics`), a few
+//! products, a reduction, and half-precision products where they would be used. Drivers that compute garbage are met on
+//! phones.
 
 use super::Gpu;
 use super::Progress;
@@ -12,11 +13,14 @@ use crate::plan::{Buffer, Operand, Place, Plan, Port, Product, Rowwise, Step, Wo
 use crate::tensor::DType;
 use std::sync::Arc;
 
+mod basics;
+
 /// Runs the test.
 ///
 /// # Errors
 /// [`Error::Device`] with what was computed wrongly, or what the driver said.
 pub fn run(gpu: &Arc<Gpu>) -> Result<()> {
+    basics::run(gpu)?;
     let refused =
         |why: String| Error::Device { device: gpu.context().name.clone(), why: format!("self-test: {why}") };
     let kinds = [Precision::Full, Precision::Fast];
