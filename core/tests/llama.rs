@@ -7,6 +7,7 @@ mod devices;
 use devices::Tested;
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
+use weft::error::Error;
 use weft::graph::{Graph, Value};
 use weft::load;
 use weft::models::{Llama, LlamaConfig, Logits, RopeScaling};
@@ -140,6 +141,44 @@ fn decoder(t: &Tested, golden: &Golden, capacity: usize, fuse: bool) -> Session 
     assert_eq!(states.len(), 2 * golden.config.layers);
     assert!(states.iter().all(|s| s.next == Some(s.buffer)));
     compiled.init(&golden.weights()).unwrap()
+}
+
+#[test]
+fn a_token_past_the_capacity_leaves_the_cache_as_it_was() {
+    let golden = Golden::open();
+    let ids = golden.ids();
+    for t in devices::all() {
+        let capacity = SEQ - 2;
+        let (mut met, mut never) =
+            (decoder(&t, &golden, capacity, true), decoder(&t, &golden, capacity, true));
+        let step = |s: &mut Session, id: u32, position: u32| {
+            s.set_input_u32("id", &[id]).unwrap();
+            s.set_input_u32("position", &[position]).unwrap();
+            s.step()
+        };
+        for (position, &id) in ids[..capacity - 1].iter().enumerate() {
+            for s in [&mut met, &mut never] {
+                step(s, id, position as u32).unwrap();
+            }
+            // a position or a token that is none, between good ones that nobody waits for
+            let (id, position) = if position % 2 == 0 { (id, capacity) } else { (9_999, position) };
+            let refused = step(&mut met, id, position as u32);
+            assert!(matches!(refused, Ok(()) | Err(Error::IndexOutOfRange { .. })), "{refused:?}");
+        }
+        while let Err(e) = met.wait() {
+            assert!(matches!(e, Error::IndexOutOfRange { .. }), "{e}");
+        }
+        let last = (ids[capacity - 1], capacity as u32 - 1);
+        let logits = [&mut met, &mut never].map(|s| {
+            step(s, last.0, last.1).unwrap();
+            s.read_output("logits").unwrap()
+        });
+        assert_eq!(logits[0], logits[1], "{}", t.name());
+        for port in met.states().to_vec() {
+            let [a, b] = [&met, &never].map(|s| s.read_state(&port.name).unwrap());
+            assert_eq!(a.bytes(), b.bytes(), "{} on {}", port.name, t.name());
+        }
+    }
 }
 
 #[test]

@@ -151,6 +151,40 @@ static void run(const weft_compiled *compiled, const weft_weights *w) {
   FAILS(WEFT_STATUS_HANDLE, weft_session_step(s, &err));
 }
 
+/* a step that is refused leaves nothing behind, wherever it is told */
+static void refused(void) {
+  weft_graph *g = NULL;
+  weft_compiled *compiled = NULL;
+  weft_session *s = NULL;
+  OK(weft_graph_parse("weft 1\ninput ids: u32[2]\nconst table: f32[3, 1] = [1, 2, 4]\nstate n: f32[2, 1]\n"
+                      "rows = embedding(table, ids)\nmore = add(n, rows)\nnext n = more\noutput y = more\n",
+                      NUL, &g, &err));
+  OK(weft_compile(device, g, NULL, &compiled, &err));
+  OK(weft_compiled_init_zeros(compiled, &s, &err));
+  const uint32_t good[2] = {0, 2}, bad[2] = {1, 7};
+  float n[2];
+  OK(weft_session_set_input(s, "ids", NUL, WEFT_DTYPE_U32, good, sizeof good, &err));
+  OK(weft_session_step(s, &err));
+  OK(weft_session_set_input(s, "ids", NUL, WEFT_DTYPE_U32, bad, sizeof bad, &err));
+  weft_status status = weft_session_step(s, &err);
+  if (status == WEFT_STATUS_OK) status = weft_session_wait(s, &err);
+  CHECK(status == WEFT_STATUS_INDEX_OUT_OF_RANGE);
+  const char *message = weft_error_message(err).data;
+  CHECK(strstr(message, "index 7 at position 1") != NULL && strstr(message, "step 2") != NULL);
+  OK(weft_error_free(err));
+  err = NULL;
+  FAILS(WEFT_STATUS_NOT_RUN, weft_session_read_output(s, "y", NUL, WEFT_DTYPE_F32, n, sizeof n, &err));
+  OK(weft_session_read_state(s, "n", NUL, n, sizeof n, &err));
+  CHECK(n[0] == 1 && n[1] == 4);
+  OK(weft_session_set_input(s, "ids", NUL, WEFT_DTYPE_U32, good, sizeof good, &err));
+  OK(weft_session_step(s, &err));
+  OK(weft_session_read_output(s, "y", NUL, WEFT_DTYPE_F32, n, sizeof n, &err));
+  CHECK(n[0] == 2 && n[1] == 8);
+  OK(weft_session_free(s));
+  OK(weft_compiled_free(compiled));
+  OK(weft_graph_free(g));
+}
+
 static float last;
 
 static void follow(void *user_data, size_t done, size_t all, float loss) {

@@ -240,6 +240,7 @@ int main(int argc, char **argv) {
   states();
   weft_compiled *compiled = compile();
   run(compiled, w);
+  refused();
   training(w);
   artifacts(compiled, w);
   texts();

@@ -179,7 +179,8 @@ impl Graph {
 
     /// Makes `next` what the state will be after each step. Within a step the state's value is the old one.
     /// Where `next` is a [`put`](Graph::put) into the state and nothing else reads the old one, the
-    /// state is changed in place.
+    /// state is changed in place. It is copied all the same where a look-up depends on `next` for its indices, which may yet
+    /// refuse the step.
     pub fn set_state(&self, state: Value, next: Value) {
         let (Some(i), Some(n)) = (self.own(state, "set_state"), self.own(next, "set_state")) else { return };
         let data = self.state.borrow().data.clone();

@@ -37,6 +37,8 @@ pub struct Emitter<'a> {
     pub(super) copies: HashMap<(usize, bool), usize>,
     /// Nodes whose results are stored in a buffer that is there already: a state's.
     pub(super) stored_in: HashMap<usize, usize>,
+    /// Indices that a step checks for states: they, what they are below, and where they lie then.
+    pub(super) looked_at: Vec<(Operand, usize, Operand)>,
     /// Concatenations that parts have been stored in already, and where they lie.
     pub(super) wholes: HashMap<usize, (usize, Layout)>,
     pub(super) plan: Plan,
@@ -67,6 +69,7 @@ impl<'a> Emitter<'a> {
             places: HashMap::new(),
             copies: HashMap::new(),
             stored_in: HashMap::new(),
+            looked_at: vec![],
             wholes: HashMap::new(),
             plan: Plan::default(),
             once: false,

@@ -281,11 +281,7 @@ impl Emitter<'_> {
         let mut indices = self.contiguous(inputs[1])?;
         // a state that is changed in place: by indices that were all looked at before
         if self.stored_in.contains_key(&i) && !self.plan.known()[indices.buffer] {
-            let out = self.scratch(DType::I32, element_count(self.shape(inputs[1])).unwrap_or(0));
-            let out = Operand { buffer: out, dtype: DType::I32, offset: 0, strides: indices.strides.clone() };
-            let (limit, shape) = (self.shape(inputs[0])[axis], self.shape(inputs[1]).to_vec());
-            self.push(Work::Index(checked(indices, out.clone(), limit, shape, None)), label.into());
-            indices = out;
+            indices = self.looked_at(inputs[1], indices, self.shape(inputs[0])[axis], label);
         }
         let updates = inputs.get(2).map(|&u| self.contiguous(u)).transpose()?;
         let (table_shape, indices_shape) = (self.shape(inputs[0]).to_vec(), self.shape(inputs[1]).to_vec());
@@ -309,6 +305,20 @@ impl Emitter<'_> {
             axis,
             ignored: None,
         }))
+    }
+
+    /// Indices, a node's value, that an earlier step has found to be below a limit: the same ones once, whatever they are for.
+    fn looked_at(&mut self, node: usize, indices: Operand, limit: usize, label: &str) -> Operand {
+        let known = self.looked_at.iter().find(|(of, below, _)| (of, *below) == (&indices, limit));
+        if let Some((_, _, out)) = known {
+            return out.clone();
+        }
+        let shape = self.shape(node).to_vec();
+        let buffer = self.scratch(DType::I32, element_count(&shape).unwrap_or(0));
+        let out = Operand { buffer, dtype: DType::I32, offset: 0, strides: indices.strides.clone() };
+        self.looked_at.push((indices.clone(), limit, out.clone()));
+        self.push(Work::Index(checked(indices, out.clone(), limit, shape, None)), label.into());
+        out
     }
 
     fn check(&mut self, i: usize, classes: usize, ignored: Option<i64>) -> Result<Work> {

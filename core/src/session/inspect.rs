@@ -127,7 +127,8 @@ impl Session {
     }
 
     /// Runs one step part by part, slowly, and shows each value as it is stored. What is computed inside a fused part
-    /// is not stored: compile without fusion to see every node. Optimizers are not run.
+    /// is not stored: compile without fusion to see every node. Optimizers are not run. Where `see` returns an error the step
+    /// ends as it is: it has no outputs, and states may hold parts of it.
     ///
     /// # Errors
     /// Those of [`step`](Session::step), that of a refused one at once, and what `see` returns.

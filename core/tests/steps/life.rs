@@ -250,3 +250,38 @@ fn an_artifact_refuses_as_its_graph_does() {
         assert_eq!(state(&s, "n"), [3.0, 5.0, 7.0], "{}", t.name());
     }
 }
+
+#[test]
+fn sessions_of_several_threads_count_their_good_steps() {
+    const RATE: f32 = 1.0 / 64.0;
+    for t in devices::all() {
+        for from in super::SOURCES {
+            let g = Graph::new();
+            let w = g.parameter("w", [1]);
+            let table = g.constant_f32(&[3, 1], vec![0.0; 3]);
+            let nothing = g.mean_all(g.embedding(table, super::index(&g, "id", from)));
+            g.set_loss(g.add(g.sum_all(w), nothing));
+            let compiled = t.compiler().compile_training(&g).unwrap();
+            let owner = compiled.init_zeros().unwrap();
+            let good = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..3)
+                    .map(|thread| {
+                        let mut s = compiled.init_shared(&owner.parameters()).unwrap();
+                        s.set_optimizer(Optimizer::sgd(RATE)).unwrap();
+                        scope.spawn(move || {
+                            let ids: Vec<i32> = (0..25).map(|i| (i * 7 + thread) % 5 - 1).collect();
+                            for &id in &ids {
+                                give(&mut s, "id", from, id);
+                                bad_step(&mut s).unwrap();
+                            }
+                            while s.wait().is_err() {}
+                            ids.iter().filter(|id| (0..3).contains(*id)).count()
+                        })
+                    })
+                    .collect();
+                threads.into_iter().map(|t| t.join().unwrap()).sum::<usize>()
+            });
+            assert_eq!(owner.read_parameter("w").unwrap(), [-RATE * good as f32], "{from:?} on {}", t.name());
+        }
+    }
+}

@@ -13,7 +13,7 @@ use weft::error::{Error, Result};
 use weft::graph::{Graph, Value};
 use weft::plan::{IndexKind, IndexWork, Work};
 use weft::session::{Optimizer, Session};
-use weft::tensor::DType;
+use weft::tensor::{DType, Tensor, TensorType, Weights};
 
 /// What a refused step says, whenever the device says it.
 fn told(s: &mut Session) -> Error {
@@ -256,6 +256,54 @@ fn caches_are_copied_only_where_they_must_be() {
     }
 }
 
+const CACHES: [&str; 4] = ["a", "b", "c", "d"];
+
+/// Caches filled at the same place, which a state holds or an input gives.
+fn caches(held: bool) -> Graph {
+    let g = Graph::new();
+    let at = if held { g.state("at", DType::I32, [1]) } else { g.input("at", DType::I32, [1]) };
+    if held {
+        g.set_state(at, g.add(at, g.scalar(1.0, DType::I32)));
+    }
+    let row = g.input("row", DType::F32, [1, 2]);
+    let mut sum = g.scalar(0.0, DType::F32);
+    for name in CACHES {
+        let cache = g.state(name, DType::F32, [3, 2]);
+        let next = g.put(cache, at, row, 0);
+        g.set_state(cache, next);
+        sum = g.add(sum, g.sum_all(next));
+    }
+    g.output("sum", sum);
+    g
+}
+
+#[test]
+fn a_place_that_a_state_holds_is_checked_once_for_all_caches() {
+    for t in devices::all() {
+        let (mut s, mut given) = (session(&t, &caches(true)), session(&t, &caches(false)));
+        let is_check = |work: &Work| matches!(work, Work::Index(w) if w.kind == IndexKind::Check);
+        let checks =
+            |s: &Session| s.compiled().plan().steps.iter().filter(|step| is_check(&step.work)).count();
+        assert_eq!((checks(&s), checks(&given)), (1, 0));
+        assert!(CACHES.iter().all(|name| in_place(&s, name)));
+        // the check, and what the place becomes: the puts still share a dispatch
+        let (more, least) = (s.dispatches(), given.dispatches());
+        assert!(
+            more <= least + 2 + usize::from(t.device.as_gpu().is_none()),
+            "{more} dispatches or steps, {least} without, on {}",
+            t.name()
+        );
+        for step in 0..5 {
+            s.set_input("row", &[step as f32 + 1.0, -0.5]).unwrap();
+            bad_step(&mut s).unwrap();
+        }
+        for name in CACHES {
+            assert_eq!(state(&s, name), [1.0, -0.5, 2.0, -0.5, 3.0, -0.5], "{name} on {}", t.name());
+        }
+        assert_eq!(state(&s, "at"), [3.0]);
+    }
+}
+
 #[test]
 fn a_look_up_by_what_a_cache_has_become_is_checked_before_the_cache_is_kept() {
     for t in devices::all() {
@@ -284,6 +332,69 @@ fn a_look_up_by_what_a_cache_has_become_is_checked_before_the_cache_is_kept() {
         put(&mut s, 0, 1.0);
         s.step().unwrap();
         assert_eq!(s.read_output("y").unwrap(), [40.0], "{}", t.name());
+    }
+}
+
+#[test]
+fn indices_that_the_graph_or_its_weights_hold_are_checked_too() {
+    for t in devices::all() {
+        for (constant, trained, by_input) in [
+            (true, false, true),
+            (true, false, false),
+            (true, true, false),
+            (false, false, true),
+            (false, false, false),
+        ] {
+            let who =
+                format!("constant {constant}, trained {trained}, of an input {by_input}, on {}", t.name());
+            let g = Graph::new();
+            let table = match by_input {
+                true => g.input("table", DType::F32, [5, 2]),
+                false => g.parameter("table", [5, 2]),
+            };
+            let ids = vec![1i32, 4, 11];
+            let which = match constant {
+                true => g.constant(Tensor::from_vec([3], ids.clone()).unwrap()),
+                false => g.parameter_of("which", TensorType::new(DType::I32, [3]), false),
+            };
+            let rows = g.name(g.index_select(table, which, 0), "rows");
+            if trained {
+                g.set_loss(g.sum_all(rows));
+            } else {
+                let n = g.state("n", DType::F32, [3, 2]);
+                g.set_state(n, g.add(n, rows));
+            }
+            g.output("y", g.neg(rows));
+            let mut weights = Weights::new();
+            weights.insert("table", Tensor::from_vec([5, 2], vec![1.0f32; 10]).unwrap());
+            weights.insert("which", Tensor::from_vec([3], ids).unwrap());
+            let compiled = match trained {
+                true => t.compiler().compile_training(&g).unwrap(),
+                false => t.compiler().compile(&g).unwrap(),
+            };
+            // what runs once refuses the session, what runs in each step refuses that
+            let refused = match compiled.init(&weights) {
+                Err(e) => e,
+                Ok(mut s) => {
+                    if trained {
+                        s.set_optimizer(Optimizer::sgd(0.5)).unwrap();
+                    }
+                    if by_input {
+                        s.set_input("table", &[1.0; 10]).unwrap();
+                    }
+                    let e = told(&mut s);
+                    assert!(matches!(s.read_output("y"), Err(Error::NotRun { .. })), "{who}");
+                    match trained {
+                        true => assert_eq!(s.read_parameter("table").unwrap(), [1.0; 10], "{who}"),
+                        false => assert_eq!(state(&s, "n"), [0.0; 6], "{who}"),
+                    }
+                    e
+                }
+            };
+            let wanted =
+                |e: &Error| matches!(e, Error::IndexOutOfRange { index: 11, position: 2, limit: 5, .. });
+            assert!(wanted(&refused), "{refused}; {who}");
+        }
     }
 }
 

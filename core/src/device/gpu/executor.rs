@@ -120,7 +120,9 @@ pub struct Executor {
     log: Arc<Mutex<Refusals>>,
     /// What is bad in what the host has given or seen, by look-up.
     bad: Vec<Option<Bad>>,
-    /// Look-ups by indices in a buffer of the host application that are looked at before each step.
+    /// Inputs that lie in buffers of the host application.
+    foreign: Vec<BufferId>,
+    /// Look-ups by such inputs that are looked at before each step.
     adopted: Vec<usize>,
     /// Where the number of steps so far lies among the inputs, if one is given it.
     counter: Option<usize>,
@@ -187,6 +189,7 @@ impl Executor {
             optimizer: None,
             log: Arc::default(),
             bad: vec![None; p.lookups.len()],
+            foreign: vec![],
             adopted: vec![],
             counter: None,
             number: 0,
@@ -224,15 +227,17 @@ impl Executor {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn write(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<()> {
-        self.look_at(buffer, bytes);
         let held = &self.prepared.program.layouts.buffers[buffer];
-        let wide;
-        let bytes = if held.wide {
-            wide = widened(held.dtype, bytes);
-            &wide[..]
-        } else {
-            bytes
-        };
+        match held.wide {
+            true => self.put(buffer, &widened(held.dtype, bytes))?,
+            false => self.put(buffer, bytes)?,
+        }
+        self.look_at(buffer, bytes);
+        Ok(())
+    }
+
+    /// Copies bytes into a buffer as it is held.
+    fn put(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<()> {
         if let Some(small) = self.small_inputs.iter().find(|s| s.buffer == buffer) {
             self.counter = self.counter.filter(|&at| at != small.at);
             self.inputs[small.at..small.at + bytes.len()].copy_from_slice(bytes);
@@ -240,7 +245,13 @@ impl Executor {
         }
         let (prepared, bytes) = (self.prepared.clone(), bytes.to_vec());
         let _span = crate::device::trace::span("upload", "input");
-        self.on_run(move |r, transfer, _| transfer.upload_pieces(r.pieces(&prepared.program, buffer), &bytes))
+        self.on_run(move |r, transfer, context| {
+            if r.watch.waits() {
+                // a state may hold the indices that a step is refused for
+                r.told(context, transfer)?;
+            }
+            transfer.upload_pieces(r.pieces(&prepared.program, buffer), &bytes)
+        })
     }
 
     /// Gives an input the number of steps so far; those that are found to be refused later are taken off it.

@@ -388,8 +388,7 @@ fn mark_sharing(nodes: &mut [Node], steps: &[Step], limits: &Limits) {
     let mut counts = vec![0; steps.len()];
     nodes.iter().for_each(|n| counts[n.step] += 1);
     for n in nodes {
-        n.shares =
-            counts[n.step] == 1 && !n.guarded && shared::shares(&steps[n.step].work, &n.kernel, limits);
+        n.shares = counts[n.step] == 1 && shared::shares(&steps[n.step].work, &n.kernel, limits);
     }
 }
 
@@ -416,8 +415,9 @@ fn share(
             let there = &all[*at];
             let own: Vec<usize> = [&[there.step], there.others.as_slice(), &[n.step]].concat();
             let works: Vec<_> = own.iter().map(|&s| (&steps[s].work, reports[s])).collect();
-            let fits = shared::may_join(&there.kernel, &n.kernel, limits);
-            Some((*at, fits.then(|| written.joined(&works)).flatten()?))
+            let fits = there.guarded == n.guarded && shared::may_join(&there.kernel, &n.kernel, limits);
+            let kernel = fits.then(|| written.joined(&works)).flatten()?;
+            (!n.guarded || guard::has_room(&kernel, limits)).then_some((*at, kernel))
         };
         match open.iter().find_map(joins) {
             Some((at, kernel)) => {

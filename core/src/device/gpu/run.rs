@@ -170,8 +170,13 @@ impl Run {
     pub fn replace(&mut self, own: blade::BufferPiece, other: blade::BufferPiece) {
         let same = |p: &blade::BufferPiece| p.buffer == own.buffer && p.offset == own.offset;
         let bound = self.steps.iter_mut().chain(&mut self.updates).flat_map(|r| &mut r.pieces);
-        let looked_at = self.watch.indices.iter_mut().flatten();
-        bound.chain(looked_at).filter(|p| same(p)).for_each(|p| *p = other);
+        bound.filter(|p| same(p)).for_each(|p| *p = other);
+        for (pieces, down) in self.watch.indices.iter_mut().zip(&mut self.watch.down) {
+            for piece in pieces.iter_mut().filter(|p| same(p)) {
+                // no longer brought down: read where it lies
+                (*piece, *down) = (other, None);
+            }
+        }
         self.uploads.retain(|p| !same(&p.piece));
         self.downloads.retain(|p| !same(&p.piece));
     }

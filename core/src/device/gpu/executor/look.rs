@@ -9,6 +9,9 @@ use crate::plan::{BufferId, Place};
 impl Executor {
     /// Looks at the bytes of an input.
     pub(super) fn look_at(&mut self, buffer: BufferId, bytes: &[u8]) {
+        if self.foreign.contains(&buffer) {
+            return;
+        }
         for (look, bad) in self.prepared.program.lookups.iter().zip(&mut self.bad) {
             if look.indices.buffer == buffer && !look.once && !look.computed {
                 *bad = look.first_bad(bytes);
@@ -59,6 +62,7 @@ impl Executor {
     /// A buffer of the host application takes an input's place. Look-ups by it are checked by the GPU from now on, if no step
     /// changes a state: those are given back. Otherwise their indices are looked at before each step.
     pub(super) fn adopt_indices(&mut self, buffer: BufferId) -> Vec<usize> {
+        self.foreign.push(buffer);
         let lookups = &self.prepared.program.lookups;
         let by = |i: &usize| lookups[*i].indices.buffer == buffer && !lookups[*i].computed;
         let by: Vec<usize> = (0..lookups.len()).filter(by).collect();

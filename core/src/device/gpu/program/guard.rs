@@ -1,6 +1,7 @@
 //! States of plans whose steps compute indices: only when these are known to be good may a state change. Plans whose indices
 //! are all there before a step need none of this.
 
+use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::source::{Binding, Kernel, Slot, View};
 use crate::plan::Plan;
 
@@ -27,6 +28,11 @@ impl Marks {
     pub(super) fn guarded(&self, step: usize) -> bool {
         self.changes[step]
     }
+}
+
+/// Whether a kernel can bind the errors too.
+pub(super) fn has_room(kernel: &Kernel, limits: &Limits) -> bool {
+    kernel.bindings.len() < limits.bindings || kernel.bindings.iter().any(|b| b.slot == Slot::Errors)
 }
 
 /// A kernel that does nothing if one of those words of the errors says something.
