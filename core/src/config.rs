@@ -2,6 +2,7 @@
 //! wanted and what came, never a default. `null` counts as absent, as Hugging Face writes it.
 
 use crate::error::{Error, Result};
+use crate::stack::deep;
 use serde_json::{Map, Value as Json};
 use std::path::Path;
 
@@ -176,6 +177,10 @@ pub fn read_list(path: &Path) -> Result<Option<Vec<Config>>> {
 
 /// Reads a JSON file; `None` if there is no such file.
 fn read(path: &Path) -> Result<Option<Json>> {
+    deep(|| parsed(path))
+}
+
+fn parsed(path: &Path) -> Result<Option<Json>> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -266,6 +266,15 @@ errors! {
         /// The device.
         device: String,
     } => "device {device} is suspended: resume it first",
+    /// It was made before this process was forked from another, or is a GPU whose driver was asked before: a child of fork
+    /// has neither its threads nor its driver. Make another in the child; a GPU can be used there only if the parent had
+    /// asked for none.
+    606 Forked {
+        /// What was made before.
+        what: String,
+        /// Why it cannot be used, and what to do.
+        why: String,
+    } => "{what} cannot be used in a child of fork: {why}",
     /// A defect of Weft itself, caught before it could do harm.
     900 Internal {
         /// What happened.

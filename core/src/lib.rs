@@ -47,10 +47,12 @@ pub mod ops;
 #[cfg(feature = "compiler")]
 pub mod optimise;
 pub mod plan;
+pub mod process;
 pub mod profile;
 #[cfg(feature = "compiler")]
 pub mod reference;
 pub mod session;
+pub(crate) mod stack;
 pub mod tensor;
 #[cfg(feature = "text")]
 pub mod text;

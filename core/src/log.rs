@@ -1,6 +1,7 @@
 //! Tells the host application what goes on, where it asked for that: a level, and a hook that gets lines of text.
 //! Knows nothing of what is told. Without a hook a line costs one load.
 
+use crate::process::Own;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -26,10 +27,10 @@ impl Level {
 type Hook = Arc<dyn Fn(Level, &str) + Send + Sync>;
 
 static MOST: AtomicU8 = AtomicU8::new(0);
-static HOOK: RwLock<Option<Hook>> = RwLock::new(None);
+static HOOK: Own<RwLock<Option<Hook>>> = Own::new(|| RwLock::new(None));
 
 /// Calls `hook` with each line up to that level from now on, on the thread where it happens; `None` ends it. A hook
-/// that was set before may still be running on another thread when this returns.
+/// that was set before may still be running on another thread when this returns. A child of fork begins without one.
 pub fn set(hook: Option<(Level, Hook)>) {
     let mut slot = HOOK.write().unwrap_or_else(|e| e.into_inner());
     MOST.store(hook.as_ref().map_or(0, |(level, _)| *level as u8), Ordering::Relaxed);

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 /// The rooms of `core/src`, each may use those before it.
 const ROOMS: &[&str] = &[
     "error",
+    "process",
+    "stack",
     "log",
     "file",
     "config",
@@ -28,6 +30,8 @@ const ROOMS: &[&str] = &[
 
 /// The files that may say `unsafe` besides the CPU device's kernels.
 const UNSAFE: &[&str] = &[
+    "process.rs",
+    "stack.rs",
     "file/place.rs",
     "tensor/host.rs",
     "load/file.rs",

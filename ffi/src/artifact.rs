@@ -6,7 +6,7 @@ use crate::error::*;
 use crate::given::*;
 use crate::guard::*;
 use crate::handle::{self, object};
-use crate::ports::{tensor_info, weft_tensor_info};
+use crate::ports::{tensor_info, unnamed, weft_tensor_info};
 use crate::session::weft_session;
 use crate::weights::{metadata, weft_weights};
 use engine::device::Device;
@@ -209,7 +209,7 @@ pub unsafe extern "C" fn weft_artifact_name(
         let artifact = handle::share::<Artifact>(artifact)?;
         let found = artifact.names().nth(index);
         let wanted = || Failure::argument("index", format!("less than {}", artifact.names().count()), index);
-        place.set(weft_str::view(found.ok_or_else(wanted)?));
+        place.set(artifact.show(found.ok_or_else(wanted)?));
         Ok(())
     })
 }
@@ -260,7 +260,7 @@ pub unsafe extern "C" fn weft_artifact_weight(
         let all = handle::share::<Artifact>(artifact)?.weights();
         let wanted = || Failure::argument("index", format!("less than {}", all.len()), index);
         let found = all.get(index).ok_or_else(wanted)?;
-        let described = tensor_info("", found.ty.dtype, &found.ty.shape, found.trainable)?;
+        let described = tensor_info(unnamed, "", found.ty.dtype, &found.ty.shape, found.trainable)?;
         let place = if name.is_null() { None } else { Some(out(name, "name")?) };
         // SAFETY: the preamble's promise.
         unsafe { fill(info, described, "info") }?;

@@ -274,7 +274,7 @@ pub unsafe extern "C" fn weft_compiled_port(
 ) -> weft_status {
     guard("weft_compiled_port", err, || {
         let compiled = handle::share::<Compiled>(compiled)?;
-        let described = ports::port(compiled.plan(), kind, index)?;
+        let described = ports::port(|name| compiled.show(name), compiled.plan(), kind, index)?;
         // SAFETY: the preamble's promise.
         unsafe { fill(info, described, "info") }
     })

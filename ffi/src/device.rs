@@ -71,13 +71,13 @@ unsafe impl Versioned for weft_device_info {
     };
 }
 
-fn described(d: &DeviceInfo) -> weft_device_info {
+fn described(d: &DeviceInfo, show: impl Fn(&str) -> weft_str) -> weft_device_info {
     weft_device_info {
         struct_size: size_of::<weft_device_info>(),
         index: d.index,
-        name: weft_str::view(&d.name),
-        detail: weft_str::view(&d.detail),
-        refused: d.refused.as_deref().map_or(weft_str::EMPTY, weft_str::view),
+        name: show(&d.name),
+        detail: show(&d.detail),
+        refused: d.refused.as_deref().map_or(weft_str::EMPTY, &show),
         kind: match d.kind {
             DeviceKind::Cpu => WEFT_DEVICE_CPU,
             DeviceKind::Integrated => WEFT_DEVICE_INTEGRATED,
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn weft_device_list_get(
         let found =
             found.ok_or_else(|| Failure::argument("index", format!("less than {}", list.0.len()), index))?;
         // SAFETY: the preamble's promise.
-        unsafe { fill(info, described(found), "info") }
+        unsafe { fill(info, described(found, |text| list.show(text)), "info") }
     })
 }
 
@@ -171,7 +171,7 @@ pub unsafe extern "C" fn weft_device_get_info(
     guard("weft_device_get_info", err, || {
         let device = handle::share::<Device>(device)?;
         // SAFETY: the preamble's promise.
-        unsafe { fill(info, described(device.info()), "info") }
+        unsafe { fill(info, described(device.info(), |text| device.show(text)), "info") }
     })
 }
 

@@ -3,7 +3,7 @@
 use crate::given::{self, weft_str};
 use crate::guard::{Failure, guard, guard_value};
 use crate::handle::{self, object};
-use std::ffi::{CString, c_char};
+use std::ffi::c_char;
 
 /// What every function that can fail returns: WEFT_STATUS_OK, or what went wrong. The numbers are stable.
 pub type weft_status = u32;
@@ -34,7 +34,7 @@ pub struct weft_error {
 /// An error as C holds it.
 pub struct ErrorObject {
     status: weft_status,
-    message: CString,
+    message: String,
     call: &'static str,
 }
 object!(ErrorObject, weft_error);
@@ -42,42 +42,43 @@ object!(ErrorObject, weft_error);
 impl ErrorObject {
     /// The error of a call.
     pub fn new(call: &'static str, failure: Failure) -> ErrorObject {
-        ErrorObject { status: failure.status, message: given::c_text(failure.message), call }
+        ErrorObject { status: failure.status, message: given::sentence(failure.message), call }
     }
 
     /// The message.
     #[cfg(test)]
     pub fn message(&self) -> &str {
-        self.message.to_str().unwrap_or("")
+        &self.message
     }
 }
 
-/// The status of an error; WEFT_STATUS_OK for NULL, WEFT_STATUS_HANDLE for a handle that is no error.
+/// The status of an error; WEFT_STATUS_OK for NULL, WEFT_STATUS_HANDLE for a handle that is no error, WEFT_STATUS_FORKED for
+/// the parent's in a child of fork.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_error_status(error: *const weft_error) -> weft_status {
     guard_value("weft_error_status", WEFT_STATUS_PANIC, || {
         if error.is_null() {
             return WEFT_STATUS_OK;
         }
-        handle::share::<ErrorObject>(error).map_or(WEFT_STATUS_HANDLE, |e| e.status)
+        handle::share::<ErrorObject>(error).map_or_else(|failure| failure.status, |e| e.status)
     })
 }
 
-/// The message: who failed, what was wanted, what came. It ends with NUL. Valid until the error is freed; empty for NULL and for a handle
-/// that is no error.
+/// The message: who failed, what was wanted, what came. Valid until the error is freed; empty for NULL and for a handle that is
+/// no error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_error_message(error: *const weft_error) -> weft_str {
     guard_value("weft_error_message", weft_str::EMPTY, || {
-        handle::share::<ErrorObject>(error).map_or(weft_str::EMPTY, |e| weft_str::of(&e.message))
+        handle::share::<ErrorObject>(error).map_or(weft_str::EMPTY, |e| e.show(&e.message))
     })
 }
 
-/// The name of the function that failed, as "weft_session_step"; empty for NULL and for a handle that is no error. The text
-/// is static.
+/// The name of the function that failed, as "weft_session_step". Valid until the error is freed; empty for NULL and for a handle
+/// that is no error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_error_call(error: *const weft_error) -> weft_str {
     guard_value("weft_error_call", weft_str::EMPTY, || {
-        handle::share::<ErrorObject>(error).map_or(weft_str::EMPTY, |e| weft_str::view(e.call))
+        handle::share::<ErrorObject>(error).map_or(weft_str::EMPTY, |e| e.show(e.call))
     })
 }
 

@@ -66,6 +66,10 @@ pub const WEFT_STATUS_DRIVER: weft_status = 603;
 pub const WEFT_STATUS_CANCELLED: weft_status = 604;
 /// The device is suspended (see weft_device_suspend): resume it first.
 pub const WEFT_STATUS_SUSPENDED: weft_status = 605;
+/// It was made before this process was forked from another, or is a GPU whose driver was asked before: a child of fork
+/// has neither its threads nor its driver. Make another in the child; a GPU can be used there only if the parent had
+/// asked for none.
+pub const WEFT_STATUS_FORKED: weft_status = 606;
 /// A defect of Weft itself, caught before it could do harm.
 pub const WEFT_STATUS_INTERNAL: weft_status = 900;
 
@@ -99,6 +103,7 @@ pub static STATUS_NAMES: &[(weft_status, &CStr)] = &[
     (WEFT_STATUS_DRIVER, c"WEFT_STATUS_DRIVER"),
     (WEFT_STATUS_CANCELLED, c"WEFT_STATUS_CANCELLED"),
     (WEFT_STATUS_SUSPENDED, c"WEFT_STATUS_SUSPENDED"),
+    (WEFT_STATUS_FORKED, c"WEFT_STATUS_FORKED"),
     (WEFT_STATUS_INTERNAL, c"WEFT_STATUS_INTERNAL"),
 ];
 

@@ -5,7 +5,7 @@ use crate::error::{WEFT_STATUS_STRUCT, WEFT_STATUS_UTF8};
 use crate::guard::{Failure, Outcome};
 use crate::handle::{self, Object, object};
 use engine::tensor::{Bytes, DType};
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,8 +17,8 @@ const LONGEST_NAME: usize = 1 << 16;
 /// Bytes of a text at most.
 const LONGEST_TEXT: usize = 1 << 30;
 
-/// A text of the library's or the caller's: UTF-8 of that many bytes. What the library gives is never NULL, but ends with
-/// NUL only where a function says so: print it with "%.*s".
+/// A text of the library's or the caller's: UTF-8 of that many bytes. What the library shows is never NULL, and a NUL follows
+/// it that `length` does not count, so that C prints it as it is. Frozen: this structure stays as it is, and has no struct_size.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct weft_str {
@@ -32,24 +32,17 @@ impl weft_str {
     /// No text.
     pub const EMPTY: weft_str = weft_str { data: c"".as_ptr(), length: 0 };
 
-    /// The text that a C string holds.
-    pub fn of(text: &CStr) -> weft_str {
-        weft_str { data: text.as_ptr(), length: text.count_bytes() }
-    }
-
-    /// A text that its owner keeps where it is, as long as the function's documentation says.
-    pub fn view(text: &str) -> weft_str {
-        weft_str { data: text.as_ptr().cast(), length: text.len() }
+    /// Calls `see` with a text that is valid during the call: what callbacks are shown. What a handle shows is made by
+    /// `handle::Shared::show` and `handle::Alone::show`.
+    pub fn during<T>(text: &str, see: impl FnOnce(weft_str) -> T) -> T {
+        let ended = [text, "\0"].concat();
+        see(weft_str { data: ended.as_ptr().cast(), length: text.len() })
     }
 }
 
-/// A text of the engine's for C; NULs inside, which no text of ours has, would end it early and are replaced.
-pub fn c_text(text: impl Into<Vec<u8>>) -> CString {
-    CString::new(text).unwrap_or_else(|e| {
-        let mut bytes = e.into_vec();
-        bytes.iter_mut().filter(|b| **b == 0).for_each(|b| *b = b'?');
-        CString::new(bytes).unwrap_or_default()
-    })
+/// A sentence for C; NULs inside, which names that it quotes may have, would end it early and are replaced.
+pub fn sentence(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "?") } else { text }
 }
 
 /// Bytes that the library made: a text, an artifact, a safetensors file. Immutable; threads may share it. Freed with
@@ -505,7 +498,10 @@ mod tests {
 
     #[test]
     fn texts_for_c_have_one_end() {
-        assert_eq!(c_text("a\0b").to_bytes(), b"a?b");
-        assert_eq!(weft_str::of(&c_text("abc")).length, 3);
+        assert_eq!(sentence("a\0b".into()), "a?b");
+        weft_str::during("abc", |text| {
+            assert_eq!(text.length, 3);
+            assert_eq!(unsafe { CStr::from_ptr(text.data) }, c"abc");
+        });
     }
 }

@@ -4,7 +4,7 @@ use crate::error::*;
 use crate::given::*;
 use crate::guard::*;
 use crate::handle::{self, object};
-use crate::ports::{tensor_info, weft_tensor_info};
+use crate::ports::{tensor_info, unnamed, weft_tensor_info};
 use engine::error::Error;
 use engine::graph::{Attr, Attrs, Graph, Value};
 use engine::tensor::{Bytes, Tensor, TensorType};
@@ -326,7 +326,7 @@ pub unsafe extern "C" fn weft_graph_value_info(
             return Err(Failure::argument("value", "a value of this graph", asked));
         }
         let ty = graph.ty(value(asked));
-        let described = tensor_info("", ty.dtype, &ty.shape, false)?;
+        let described = tensor_info(unnamed, "", ty.dtype, &ty.shape, false)?;
         // SAFETY: the preamble's promise.
         unsafe { fill(info, described, "info") }
     })

@@ -1,16 +1,21 @@
 //! Handles: what C holds in the place of an object. A handle is no address: it names a slot of a table and the generation
-//! of what is in it, so that one that was freed, forged, or of another type is found out without touching its memory.
+//! of what is in it, so that one that was freed, forged, or of another type is found out without touching its memory. So is
+//! one that a child of fork has from its parent.
 //!
 //! A slot counts who uses it. Objects that threads may share are pinned by any number of calls at once, the others by one;
 //! a second one is refused, in release builds too, since the count is needed anyway: to free an object is to pin it alone.
 
+use crate::given::weft_str;
 use crate::guard::Failure;
+use engine::error::Error;
+use engine::process::{Own, generation};
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// An object that C holds by a handle of type `Self::C`.
 pub trait Object: Send + 'static {
@@ -43,19 +48,22 @@ const ALONE: u32 = u32::MAX;
 struct Slot {
     /// Generation (odd while there is an object) in the upper half, pins in the lower.
     state: AtomicU64,
+    /// The process that put the object in, by its [`generation`].
+    born: AtomicU32,
     object: UnsafeCell<Option<Box<dyn Any + Send>>>,
+    /// What C was shown of the object: texts with a NUL behind them, which stay until the object is freed.
+    texts: Mutex<BTreeSet<Arc<str>>>,
 }
 
 // SAFETY: `object` is only reached by who has pinned the slot: shared by `&T` of a `T: Sync` (`share`), or alone.
 unsafe impl Sync for Slot {}
 
-static TABLE: [OnceLock<Box<[Slot]>>; CHUNKS] = [const { OnceLock::new() }; CHUNKS];
-static VACANT: Mutex<Vacant> = Mutex::new(Vacant { freed: vec![], fresh: 0 });
-
-struct Vacant {
-    freed: Vec<u32>,
-    fresh: usize,
-}
+/// Chunks of slots, made when they are needed. No locks: a child of fork goes on with its parent's.
+static TABLE: [AtomicPtr<Slot>; CHUNKS] = [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS];
+/// Slots that were never used begin here.
+static FRESH: AtomicUsize = AtomicUsize::new(0);
+/// Slots that this process used before and freed.
+static FREED: Own<Mutex<Vec<u32>>> = Own::new(Mutex::default);
 
 fn place(index: usize) -> (usize, usize) {
     let chunk = (index / FIRST + 1).ilog2() as usize;
@@ -64,30 +72,49 @@ fn place(index: usize) -> (usize, usize) {
 
 fn slot(index: usize) -> Option<&'static Slot> {
     let (chunk, at) = place(index);
-    TABLE.get(chunk)?.get()?.get(at)
+    let first = TABLE.get(chunk)?.load(Ordering::Acquire);
+    // SAFETY: NULL, or the first of a chunk, which is never freed.
+    (!first.is_null()).then(|| unsafe { &*first.add(at) })
+}
+
+/// The slot of an index, in a chunk that is made if need be.
+fn slot_to_fill(index: usize) -> Option<&'static Slot> {
+    let (chunk, _) = place(index);
+    let at = TABLE.get(chunk)?;
+    if at.load(Ordering::Acquire).is_null() {
+        let empty = |_| Slot {
+            state: AtomicU64::new(0),
+            born: AtomicU32::new(0),
+            object: UnsafeCell::new(None),
+            texts: Mutex::default(),
+        };
+        let slots: Box<[Slot]> = (0..FIRST << chunk).map(empty).collect();
+        let made = Box::into_raw(slots);
+        let null = std::ptr::null_mut();
+        if at.compare_exchange(null, made.cast::<Slot>(), Ordering::AcqRel, Ordering::Acquire).is_err() {
+            // SAFETY: made a moment ago; another thread's was taken.
+            drop(unsafe { Box::from_raw(made) });
+        }
+    }
+    slot(index)
+}
+
+/// An index that no object has.
+fn vacant() -> Option<usize> {
+    if let Some(index) = FREED.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+        return Some(index as usize);
+    }
+    let more = |n: usize| (n >> INDEX_BITS == 0 && place(n).0 < CHUNKS).then_some(n + 1);
+    FRESH.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()
 }
 
 /// Puts an object into the table and gives its handle.
 pub fn put<T: Object>(object: T) -> Result<*mut T::C, Failure> {
-    let index = {
-        let mut vacant = VACANT.lock().unwrap_or_else(|e| e.into_inner());
-        match vacant.freed.pop() {
-            Some(index) => index as usize,
-            None => {
-                let index = vacant.fresh;
-                if index >> INDEX_BITS != 0 || place(index).0 >= CHUNKS {
-                    return Err(Failure::too_many_handles());
-                }
-                vacant.fresh += 1;
-                index
-            }
-        }
-    };
-    let (chunk, at) = place(index);
-    let empty = |_| Slot { state: AtomicU64::new(0), object: UnsafeCell::new(None) };
-    let slot = &TABLE[chunk].get_or_init(|| (0..FIRST << chunk).map(empty).collect())[at];
+    let found = vacant().and_then(|index| Some((index, slot_to_fill(index)?)));
+    let (index, slot) = found.ok_or_else(Failure::too_many_handles)?;
     // SAFETY: the slot is vacant (even generation) and no longer in the list: nobody else may touch it.
     unsafe { *slot.object.get() = Some(Box::new(object)) };
+    slot.born.store(generation(), Ordering::Relaxed);
     let generation = (slot.state.load(Ordering::Relaxed) >> 32) as u32 + 1;
     slot.state.store(u64::from(generation) << 32, Ordering::Release);
     let bits = (generation & GENERATION) as usize;
@@ -110,11 +137,15 @@ impl Pin {
         let (index, generation) = (bits & ((1 << INDEX_BITS) - 1), bits >> INDEX_BITS);
         let stale = || Failure::handle(name);
         let slot = slot(index).ok_or_else(stale)?;
-        let mut state = slot.state.load(Ordering::Relaxed);
+        let mut state = slot.state.load(Ordering::Acquire);
         loop {
             let (now, pins) = ((state >> 32) as u32, state as u32);
             if now % 2 == 0 || (now & GENERATION) as usize != generation {
                 return Err(stale());
+            }
+            // before the pins, which may be those of threads that only the parent has
+            if slot.born.load(Ordering::Relaxed) != crate::handle::generation() {
+                return Err(forked(name));
             }
             let pinned = match (alone, pins) {
                 (_, ALONE) => return Err(Failure::busy(name)),
@@ -134,6 +165,26 @@ impl Pin {
     fn object(&self) -> *mut Option<Box<dyn Any + Send>> {
         self.slot.object.get()
     }
+
+    /// A text of the object, with a NUL behind it, for as long as the object is there.
+    fn show(&self, text: &str) -> weft_str {
+        let ended: Arc<str> = [text, "\0"].concat().into();
+        let mut texts = self.slot.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = match texts.get(&ended) {
+            Some(kept) => kept.clone(),
+            None => {
+                texts.insert(ended.clone());
+                ended
+            }
+        };
+        weft_str { data: kept.as_ptr().cast(), length: text.len() }
+    }
+}
+
+#[cold]
+fn forked(name: &str) -> Failure {
+    let why = "it was made before the process was forked; make another here".into();
+    Error::Forked { what: name.into(), why }.into()
 }
 
 impl Drop for Pin {
@@ -156,6 +207,13 @@ pub fn share<T: Object + Sync>(handle: *const T::C) -> Result<Shared<T>, Failure
     // SAFETY: pinned, so nobody writes to the slot; whether the object is a T is asked before it is used as one.
     let is = unsafe { &*pin.object() }.as_ref().is_some_and(|object| object.is::<T>());
     if is { Ok(Shared { pin, of: PhantomData }) } else { Err(Failure::handle(T::NAME)) }
+}
+
+impl<T> Shared<T> {
+    /// A text of the object for C, valid until the object is freed.
+    pub fn show(&self, text: &str) -> weft_str {
+        self.pin.show(text)
+    }
 }
 
 impl<T: Object + Sync> Deref for Shared<T> {
@@ -182,6 +240,13 @@ pub fn alone<T: Object>(handle: *const T::C) -> Result<Alone<T>, Failure> {
     if is { Ok(Alone { pin, of: PhantomData }) } else { Err(Failure::handle(T::NAME)) }
 }
 
+impl<T> Alone<T> {
+    /// A text of the object for C, valid until the object is freed.
+    pub fn show(&self, text: &str) -> weft_str {
+        self.pin.show(text)
+    }
+}
+
 impl<T: Object> Deref for Alone<T> {
     type Target = T;
     fn deref(&self) -> &T {
@@ -202,14 +267,19 @@ impl<T: Object> DerefMut for Alone<T> {
     }
 }
 
-/// Takes an object out of the table: its handle is then no longer one. NULL is nothing to do.
+/// Takes an object out of the table: its handle is then no longer one. NULL is nothing to do, and so is what a child of fork
+/// has from its parent.
 pub fn free<T: Object>(handle: *mut T::C) -> Result<(), Failure> {
     if handle.is_null() {
         return Ok(());
     }
-    let Alone { pin, .. } = alone::<T>(handle)?;
+    let pin = match alone::<T>(handle) {
+        Err(failure) if failure.status == crate::error::WEFT_STATUS_FORKED => return Ok(()),
+        found => found?.pin,
+    };
     // SAFETY: pinned alone.
     let object = unsafe { &mut *pin.object() }.take();
+    std::mem::take(&mut *pin.slot.texts.lock().unwrap_or_else(PoisonError::into_inner));
     let (slot, index) = (pin.slot, pin.index);
     // the slot is given back by the next generation, not by the end of the pin
     std::mem::forget(pin);
@@ -218,7 +288,7 @@ pub fn free<T: Object>(handle: *mut T::C) -> Result<(), Failure> {
     slot.state.store(u64::from(next) << 32, Ordering::Release);
     // a slot whose generations are used up is left alone
     if next & GENERATION != 0 {
-        VACANT.lock().unwrap_or_else(|e| e.into_inner()).freed.push(index as u32);
+        FREED.lock().unwrap_or_else(PoisonError::into_inner).push(index as u32);
     }
     // outside of all locks: what goes with it may call the host's release functions
     drop(object);

@@ -152,8 +152,8 @@ pub unsafe extern "C" fn weft_profile_get(
         let found = time.parts.get(index).ok_or_else(wanted)?;
         let described = weft_profile_part {
             struct_size: size_of::<weft_profile_part>(),
-            label: weft_str::view(&found.label),
-            kind: weft_str::view(found.kind),
+            label: time.show(&found.label),
+            kind: time.show(found.kind),
             nanoseconds: found.nanoseconds,
         };
         // SAFETY: the preamble's promise.
@@ -188,13 +188,15 @@ pub unsafe extern "C" fn weft_session_observe(
         let mut session = handle::alone::<Session>(session)?;
         let told = session.observe(|seen| {
             let v = &seen.value;
-            let info = tensor_info(&seen.label, v.dtype(), v.shape(), false)
-                .map_err(|f| Error::internal(f.message))?;
-            // SAFETY: the caller gave the function for this, with its data.
-            match unsafe { tap(user_data, &info, v.bytes().as_ptr().cast()) } {
-                0 => Ok(()),
-                _ => Err(Error::Cancelled { what: format!("observing, at \"{}\"", seen.label) }),
-            }
+            weft_str::during(&seen.label, |label| {
+                let info = tensor_info(|_| label, &seen.label, v.dtype(), v.shape(), false)
+                    .map_err(|f| Error::internal(f.message))?;
+                // SAFETY: the caller gave the function for this, with its data.
+                match unsafe { tap(user_data, &info, v.bytes().as_ptr().cast()) } {
+                    0 => Ok(()),
+                    _ => Err(Error::Cancelled { what: format!("observing, at \"{}\"", seen.label) }),
+                }
+            })
         });
         Ok(told?)
     })

@@ -28,7 +28,7 @@ pub type weft_log_fn =
 
 /// Sends lines up to `level` to `hook` from now on, in the whole process; a NULL `hook` or WEFT_LOG_OFF ends it. `release` (may
 /// be NULL) is called with `user_data` once the hook is replaced and no longer running. If this fails, `release` is not called.
-/// Any thread.
+/// Any thread. A child of fork begins without a hook.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_log_set(
     level: weft_log_level,
@@ -55,8 +55,10 @@ pub unsafe extern "C" fn weft_log_set(
             return Ok(());
         };
         let tell = move |level: Level, line: &str| {
-            // SAFETY: the caller gave the function for this, with its data.
-            unsafe { hook(held.user_data(), number(level), weft_str::view(line)) }
+            weft_str::during(line, |line| {
+                // SAFETY: the caller gave the function for this, with its data.
+                unsafe { hook(held.user_data(), number(level), line) }
+            });
         };
         log::set(Some((level, Arc::new(tell))));
         Ok(())

@@ -52,8 +52,14 @@ pub const WEFT_PORT_PARAMETER: weft_port_kind = 2;
 /// What stays from step to step.
 pub const WEFT_PORT_STATE: weft_port_kind = 3;
 
-/// A tensor for C.
-pub fn tensor_info(name: &str, dtype: DType, shape: &[usize], trainable: bool) -> Outcome<weft_tensor_info> {
+/// A tensor for C; its name is shown by `show`.
+pub fn tensor_info(
+    show: impl FnOnce(&str) -> weft_str,
+    name: &str,
+    dtype: DType,
+    shape: &[usize],
+    trainable: bool,
+) -> Outcome<weft_tensor_info> {
     let mut info = weft_tensor_info::DEFAULT;
     if shape.len() > info.shape.len() {
         return Err(Failure::argument(
@@ -62,13 +68,18 @@ pub fn tensor_info(name: &str, dtype: DType, shape: &[usize], trainable: bool) -
             format!("\"{name}\" with {}", shape.len()),
         ));
     }
-    info.name = weft_str::view(name);
+    info.name = show(name);
     info.rank = shape.len();
     info.shape[..shape.len()].copy_from_slice(shape);
     info.bytes = TensorType::new(dtype, shape).bytes().unwrap_or(0);
     info.dtype = dtype_number(dtype);
     info.trainable = u32::from(trainable);
     Ok(info)
+}
+
+/// Shows no name: for tensors that have none, or whose name is given otherwise.
+pub fn unnamed(_: &str) -> weft_str {
+    weft_str::EMPTY
 }
 
 /// How many tensors of a kind a plan has.
@@ -82,8 +93,13 @@ pub fn count(plan: &Plan, kind: weft_port_kind) -> Outcome<usize> {
     }
 }
 
-/// A tensor of a plan.
-pub fn port(plan: &Plan, kind: weft_port_kind, index: usize) -> Outcome<weft_tensor_info> {
+/// A tensor of a plan; its name is shown by `show`.
+pub fn port(
+    show: impl FnOnce(&str) -> weft_str,
+    plan: &Plan,
+    kind: weft_port_kind,
+    index: usize,
+) -> Outcome<weft_tensor_info> {
     let count = count(plan, kind)?;
     if index >= count {
         return Err(Failure::argument("index", format!("less than {count}"), index));
@@ -94,8 +110,8 @@ pub fn port(plan: &Plan, kind: weft_port_kind, index: usize) -> Outcome<weft_ten
         WEFT_PORT_PARAMETER => &plan.parameters[index],
         _ => {
             let s = &plan.states[index];
-            return tensor_info(&s.name, s.dtype, &s.shape, false);
+            return tensor_info(show, &s.name, s.dtype, &s.shape, false);
         }
     };
-    tensor_info(&p.name, p.dtype, &p.shape, p.trainable && kind == WEFT_PORT_PARAMETER)
+    tensor_info(show, &p.name, p.dtype, &p.shape, p.trainable && kind == WEFT_PORT_PARAMETER)
 }

@@ -67,7 +67,7 @@ pub unsafe extern "C" fn weft_session_port(
 ) -> weft_status {
     guard("weft_session_port", err, || {
         let session = handle::alone::<Session>(session)?;
-        let described = ports::port(session.compiled().plan(), kind, index)?;
+        let described = ports::port(|name| session.show(name), session.compiled().plan(), kind, index)?;
         // SAFETY: the preamble's promise.
         unsafe { fill(info, described, "info") }
     })

@@ -119,7 +119,8 @@ pub unsafe extern "C" fn weft_session_read_gradient(
     })
 }
 
-/// One input's elements of every batch, one batch after the other: the caller's memory, during the call.
+/// One input's elements of every batch, one batch after the other: the caller's memory, during the call. Frozen: this structure
+/// stays as it is, and has no struct_size.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct weft_batches {

@@ -235,7 +235,7 @@ pub unsafe extern "C" fn weft_weights_get(
         let found = weights.names().filter(|(_, dtype)| dtype.used_as().is_some()).nth(index);
         let wanted = || Failure::argument("index", format!("less than {}", weights.len()), index);
         let (name, _) = found.ok_or_else(wanted)?;
-        show(name, usable(&weights, name)?, info, data)
+        show(&weights, name, info, data)
     })
 }
 
@@ -257,7 +257,7 @@ pub unsafe extern "C" fn weft_weights_find(
             let message = format!("no weight named \"{wanted}\" among {}", weights.len());
             return Err(Failure { status: WEFT_STATUS_UNKNOWN_NAME, message });
         };
-        show(name, usable(&weights, name)?, info, data)
+        show(&weights, name, info, data)
     })
 }
 
@@ -270,12 +270,13 @@ fn usable<'w>(weights: &'w Weights, name: &str) -> Outcome<&'w Tensor<'static>> 
 }
 
 fn show(
+    weights: &handle::Shared<Weights>,
     name: &str,
-    tensor: &Tensor<'static>,
     info: *mut weft_tensor_info,
     data: *mut *const c_void,
 ) -> Outcome {
-    let described = tensor_info(name, tensor.dtype(), tensor.shape(), false)?;
+    let tensor = usable(weights, name)?;
+    let described = tensor_info(|name| weights.show(name), name, tensor.dtype(), tensor.shape(), false)?;
     let data = if data.is_null() { None } else { Some(out(data, "data")?) };
     // SAFETY: the preamble's promise.
     unsafe { fill(info, described, "info") }?;

@@ -8,6 +8,7 @@ static uint32_t taps;
 
 static uint32_t tap(void *user_data, const weft_tensor_info *info, const void *data) {
   CHECK(user_data == &taps && info->bytes > 0 && data != NULL);
+  ENDS("weft_tap_fn", info->name);
   return ++taps > 100;
 }
 
@@ -22,11 +23,21 @@ static uint32_t tap_once(void *user_data, const weft_tensor_info *info, const vo
 static void run(const weft_compiled *compiled, const weft_weights *w) {
   weft_session *s = NULL, *other = NULL;
   weft_bytes *lines = NULL;
+  weft_weights *more = NULL;
   float y[6], wanted[6];
   expected(wanted);
   OK(weft_compiled_init(compiled, w, &s, &err));
   OK(weft_session_warnings(s, &lines, &err));
   CHECK(bytes_are(lines, ""));
+  OK(weft_weights_new(&more, &err));
+  OK(weft_weights_insert(more, "w", NUL, WEFT_DTYPE_F32, (size_t[]){3, 2}, 2, W, sizeof W, &err));
+  OK(weft_weights_insert(more, "b", NUL, WEFT_DTYPE_F32, (size_t[]){3}, 1, B, sizeof B, &err));
+  OK(weft_weights_insert(more, "c", NUL, WEFT_DTYPE_F32, (size_t[]){3}, 1, B, sizeof B, &err));
+  OK(weft_compiled_init(compiled, more, &other, &err));
+  OK(weft_session_warnings(other, &lines, &err));
+  CHECK(bytes_are(lines, "weight \"c\" (f32[3]) is not used by the graph"));
+  OK(weft_session_free(other));
+  OK(weft_weights_free(more));
   size_t count = 0;
   weft_tensor_info info = {.struct_size = sizeof info};
   OK(weft_session_port_count(s, WEFT_PORT_OUTPUT, &count, &err));

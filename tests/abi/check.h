@@ -39,6 +39,13 @@ static weft_error *err = NULL;
     err = NULL;                                                                                   \
   } while (0)
 
+/* A text that ends with NUL, as every one of the library's; a build that looks at texts tells of each. */
+#ifdef LOOKS
+#define ENDS(what, text) ends(what, text)
+#else
+#define ENDS(what, text) CHECK(strlen((text).data) == (text).length)
+#endif
+
 /* Something that must be so. */
 #define CHECK(condition)                                                          \
   do {                                                                            \

@@ -11,6 +11,7 @@ static size_t logged;
 
 static void hook(void *user_data, weft_log_level level, weft_str line) {
   CHECK(user_data == &logged && level >= WEFT_LOG_ERROR && level <= WEFT_LOG_DEBUG && line.length > 0);
+  ENDS("weft_log_fn", line);
   logged++;
 }
 
@@ -57,7 +58,15 @@ static void devices(const char *which) {
   info.threads = 77;
   OK(weft_device_get_info(device, &info, &err));
   CHECK(info.name.length > 0 && info.threads == 77);
+  info.struct_size = sizeof info;
+  OK(weft_device_get_info(device, &info, &err));
+  CHECK(info.detail.length > 0 && info.threads != 77);
   weft_bytes *bytes = NULL;
+  weft_device *best = NULL;
+  OK(weft_device_open("best", NUL, 1, &best, &err));
+  OK(weft_device_passed_over(best, &bytes, &err));
+  OK(weft_bytes_free(bytes));
+  OK(weft_device_free(best));
   OK(weft_device_passed_over(device, &bytes, &err));
   OK(weft_bytes_free(bytes));
   OK(weft_device_profile(device, &bytes, &err));

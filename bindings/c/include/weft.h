@@ -27,14 +27,22 @@
  * asked, and is valid as long as its comment says. No memory is given over: what the library allocated it frees itself.
  *
  * Texts are UTF-8 with a length in bytes; WEFT_NUL_TERMINATED as the length says that a text ends with NUL. Names and
- * paths have at most 65536 bytes, texts at most 1 GiB. What is not UTF-8 is WEFT_STATUS_UTF8.
+ * paths have at most 65536 bytes, texts at most 1 GiB. What is not UTF-8 is WEFT_STATUS_UTF8. A NUL follows every text that the
+ * library shows (weft_str, weft_bytes, const char *); its length does not count it.
  *
  * Structures begin with `size_t struct_size`: set it to sizeof before the call (options: use the ..._INIT macro). A library that is
- * newer takes what is missing as its default; an older one accepts what it does not know if it is zero. Numbers that stand
- * for a choice (weft_dtype, ...) are integers, so that later ones are no error of the language.
+ * newer takes what is missing as its default; an older one accepts what it does not know if it is zero. weft_str and weft_batches,
+ * of which arrays are made, have none: they are frozen and stay as they are. Numbers that stand for a choice (weft_dtype, ...)
+ * are integers, so that later ones are no error of the language.
  *
  * Callbacks get the user_data that came with them, on the threads that their comments say. They must return: no longjmp, no C++
  * exception through the library. They may call the library, but not with the object that their call is using.
+ *
+ * Fork. A child of fork has none of its parent's threads and drivers. Every call with a handle that came from the parent is
+ * WEFT_STATUS_FORKED there, at once; freeing one does nothing and is WEFT_STATUS_OK; what was lent to the library is not
+ * released. New objects work: the CPU device always, GPUs if the parent had neither opened nor listed any, else they
+ * are WEFT_STATUS_FORKED, too. A child that is forked while another thread of the parent was in the system's memory allocator or
+ * loader relies on the C library there, as any program does. A callback that forks must not return in the child: exit or exec.
  *
  * Panics. A defect of the library is WEFT_STATUS_PANIC; the process goes on. Free what the call worked on.
  */
@@ -167,8 +175,8 @@ typedef struct weft_weights weft_weights;
 typedef uint32_t weft_status;
 
 /**
- * A text of the library's or the caller's: UTF-8 of that many bytes. What the library gives is never NULL, but ends with
- * NUL only where a function says so: print it with "%.*s".
+ * A text of the library's or the caller's: UTF-8 of that many bytes. What the library shows is never NULL, and a NUL follows
+ * it that `length` does not count, so that C prints it as it is. Frozen: this structure stays as it is, and has no struct_size.
  */
 typedef struct {
   /**
@@ -429,7 +437,8 @@ typedef struct {
 } weft_optimizer;
 
 /**
- * One input's elements of every batch, one batch after the other: the caller's memory, during the call.
+ * One input's elements of every batch, one batch after the other: the caller's memory, during the call. Frozen: this structure
+ * stays as it is, and has no struct_size.
  */
 typedef struct {
   /**
@@ -893,6 +902,13 @@ typedef struct {
 #define WEFT_STATUS_SUSPENDED 605
 
 /**
+ * It was made before this process was forked from another, or is a GPU whose driver was asked before: a child of fork
+ * has neither its threads nor its driver. Make another in the child; a GPU can be used there only if the parent had
+ * asked for none.
+ */
+#define WEFT_STATUS_FORKED 606
+
+/**
  * A defect of Weft itself, caught before it could do harm.
  */
 #define WEFT_STATUS_INTERNAL 900
@@ -912,19 +928,20 @@ uint32_t weft_abi_version(void);
 const char *weft_version(void);
 
 /**
- * The status of an error; WEFT_STATUS_OK for NULL, WEFT_STATUS_HANDLE for a handle that is no error.
+ * The status of an error; WEFT_STATUS_OK for NULL, WEFT_STATUS_HANDLE for a handle that is no error, WEFT_STATUS_FORKED for
+ * the parent's in a child of fork.
  */
 weft_status weft_error_status(const weft_error *error);
 
 /**
- * The message: who failed, what was wanted, what came. It ends with NUL. Valid until the error is freed; empty for NULL and for a handle
- * that is no error.
+ * The message: who failed, what was wanted, what came. Valid until the error is freed; empty for NULL and for a handle that is
+ * no error.
  */
 weft_str weft_error_message(const weft_error *error);
 
 /**
- * The name of the function that failed, as "weft_session_step"; empty for NULL and for a handle that is no error. The text
- * is static.
+ * The name of the function that failed, as "weft_session_step". Valid until the error is freed; empty for NULL and for a handle
+ * that is no error.
  */
 weft_str weft_error_call(const weft_error *error);
 
@@ -955,7 +972,7 @@ weft_status weft_bytes_free(weft_bytes *bytes);
 /**
  * Sends lines up to `level` to `hook` from now on, in the whole process; a NULL `hook` or WEFT_LOG_OFF ends it. `release` (may
  * be NULL) is called with `user_data` once the hook is replaced and no longer running. If this fails, `release` is not called.
- * Any thread.
+ * Any thread. A child of fork begins without a hook.
  */
 weft_status weft_log_set(weft_log_level level,
                          weft_log_fn hook,

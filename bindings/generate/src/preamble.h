@@ -27,14 +27,22 @@
  * asked, and is valid as long as its comment says. No memory is given over: what the library allocated it frees itself.
  *
  * Texts are UTF-8 with a length in bytes; WEFT_NUL_TERMINATED as the length says that a text ends with NUL. Names and
- * paths have at most 65536 bytes, texts at most 1 GiB. What is not UTF-8 is WEFT_STATUS_UTF8.
+ * paths have at most 65536 bytes, texts at most 1 GiB. What is not UTF-8 is WEFT_STATUS_UTF8. A NUL follows every text that the
+ * library shows (weft_str, weft_bytes, const char *); its length does not count it.
  *
  * Structures begin with `size_t struct_size`: set it to sizeof before the call (options: use the ..._INIT macro). A library that is
- * newer takes what is missing as its default; an older one accepts what it does not know if it is zero. Numbers that stand
- * for a choice (weft_dtype, ...) are integers, so that later ones are no error of the language.
+ * newer takes what is missing as its default; an older one accepts what it does not know if it is zero. weft_str and weft_batches,
+ * of which arrays are made, have none: they are frozen and stay as they are. Numbers that stand for a choice (weft_dtype, ...)
+ * are integers, so that later ones are no error of the language.
  *
  * Callbacks get the user_data that came with them, on the threads that their comments say. They must return: no longjmp, no C++
  * exception through the library. They may call the library, but not with the object that their call is using.
+ *
+ * Fork. A child of fork has none of its parent's threads and drivers. Every call with a handle that came from the parent is
+ * WEFT_STATUS_FORKED there, at once; freeing one does nothing and is WEFT_STATUS_OK; what was lent to the library is not
+ * released. New objects work: the CPU device always, GPUs if the parent had neither opened nor listed any, else they
+ * are WEFT_STATUS_FORKED, too. A child that is forked while another thread of the parent was in the system's memory allocator or
+ * loader relies on the C library there, as any program does. A callback that forks must not return in the child: exit or exec.
  *
  * Panics. A defect of the library is WEFT_STATUS_PANIC; the process goes on. Free what the call worked on.
  */

@@ -30,7 +30,7 @@ impl Store {
         all: Vec<(String, TensorType, Option<Tensor<'static>>)>,
         together: &[Vec<String>],
     ) -> Result<Store> {
-        match device.inner() {
+        match device.inner()? {
             Inner::Cpu(_) => {
                 let stored = |(name, ty, tensor): (String, TensorType, Option<Tensor<'static>>)| match tensor
                 {
@@ -117,7 +117,7 @@ impl Prepared {
         precision: Precision,
         progress: &gpu::Progress,
     ) -> Result<Prepared> {
-        match device.inner() {
+        match device.inner()? {
             Inner::Cpu(_) => {
                 progress.check("compiling")?;
                 progress.done(1, 1); // its kernels are part of the engine
@@ -233,7 +233,7 @@ impl Executor {
         store: &Store,
         positions: &[usize],
     ) -> Result<Executor> {
-        match (device.inner(), prepared, store) {
+        match (device.inner()?, prepared, store) {
             (Inner::Cpu(pool), Prepared::Cpu, Store::Cpu(store)) => Ok(Executor::Cpu(Box::new(OnCpu {
                 executor: cpu::Executor::new(plan, pool, store, positions)?,
                 pool: pool.clone(),

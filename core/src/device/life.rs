@@ -12,6 +12,7 @@ impl Device {
     /// # Errors
     /// [`Error::DeviceLost`](crate::error::Error::DeviceLost); the device is suspended all the same.
     pub fn suspend(&self) -> Result<()> {
+        self.check()?;
         self.as_gpu().map_or(Ok(()), |gpu| gpu.suspend())
     }
 
@@ -33,6 +34,7 @@ impl Device {
     /// # Errors
     /// [`Error::DeviceLost`](crate::error::Error::DeviceLost).
     pub fn trim(&self) -> Result<()> {
+        self.check()?;
         self.as_gpu().map_or(Ok(()), |gpu| gpu.trim())
     }
 

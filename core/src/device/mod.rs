@@ -22,6 +22,7 @@ pub use optimizer::Optimizer;
 
 use crate::error::{Error, Result};
 use crate::log::{Level, tell};
+use crate::process::Born;
 use crate::profile::{Costs, DeviceProfile};
 use gpu::{Adapter, Gpu};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -59,6 +60,7 @@ pub struct Device {
     /// Why no other was taken, where one was looked for.
     passed_over: Vec<String>,
     inner: Inner,
+    born: Born,
 }
 
 #[derive(Clone)]
@@ -136,14 +138,17 @@ impl Device {
     pub fn cpu(threads: usize) -> Device {
         let pool = Arc::new(cpu::threads::ThreadPool::new(threads));
         tell(Level::Info, || format!("device cpu: opened with {} threads", pool.threads()));
-        Device { info: cpu::info(pool.threads()), passed_over: vec![], inner: Inner::Cpu(pool) }
+        let info = cpu::info(pool.threads());
+        Device { info, passed_over: vec![], inner: Inner::Cpu(pool), born: Born::here() }
     }
 
     /// The best GPU, software ones included.
     ///
     /// # Errors
-    /// [`Error::Device`] if there is none, or with the reasons for which each was refused.
+    /// [`Error::Device`] if there is none, or with the reasons for which each was refused; [`Error::Forked`] in a child
+    /// of fork whose parent asked for GPUs.
     pub fn gpu() -> Result<Device> {
+        gpu::allowed()?;
         let mut why = vec![];
         for (i, adapter) in gpu::adapters().iter().enumerate() {
             match Device::of_adapter(i + 1, adapter) {
@@ -158,6 +163,7 @@ impl Device {
     }
 
     fn of_adapter(index: usize, adapter: &Adapter) -> Result<Device> {
+        gpu::allowed()?;
         let info = info_of(index, adapter);
         if let Some(why) = &adapter.refused {
             return Err(Error::Device { device: info.name, why: why.clone() });
@@ -168,7 +174,7 @@ impl Device {
     fn over(mut info: DeviceInfo, gpu: Arc<Gpu>) -> Device {
         tell(Level::Info, || format!("device {}: opened ({})", info.name, info.detail));
         info.memory = gpu.memory().1;
-        Device { info, passed_over: vec![], inner: Inner::Gpu(gpu) }
+        Device { info, passed_over: vec![], inner: Inner::Gpu(gpu), born: Born::here() }
     }
 
     /// A device over a GPU that is open already: one that shares a host application's context, say.
@@ -196,7 +202,8 @@ impl Device {
     /// for a CPU (0 = automatic).
     ///
     /// # Errors
-    /// [`Error::Device`] if there is no such device, or with the reason for which it cannot be used.
+    /// [`Error::Device`] if there is no such device, or with the reason for which it cannot be used; for a GPU
+    /// [`Error::Forked`] in a child of fork whose parent asked for GPUs.
     pub fn open(which: &str, threads: usize) -> Result<Device> {
         match which {
             "best" => return Ok(Device::best_with(threads)),
@@ -256,7 +263,13 @@ impl Device {
         }
     }
 
-    pub(crate) fn inner(&self) -> &Inner {
-        &self.inner
+    /// Refuses a device that was opened before a fork.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.born.check(format_args!("device {}", self.info.name))
+    }
+
+    pub(crate) fn inner(&self) -> Result<&Inner> {
+        self.check()?;
+        Ok(&self.inner)
     }
 }

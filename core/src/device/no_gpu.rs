@@ -36,6 +36,11 @@ pub fn adapters() -> Vec<Adapter> {
     vec![]
 }
 
+/// There is nothing to be refused.
+pub(crate) fn allowed() -> Result<()> {
+    Ok(())
+}
+
 /// An open GPU, of which there are none.
 pub enum Gpu {}
 

@@ -4,6 +4,7 @@
 use crate::device::lock;
 use crate::error::Result;
 use crate::file::write_atomically;
+use crate::process::Own;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -20,13 +21,13 @@ struct Event {
 }
 
 static ON: AtomicBool = AtomicBool::new(false);
-static EVENTS: Mutex<Vec<Event>> = Mutex::new(Vec::new());
+static EVENTS: Own<Mutex<Vec<Event>>> = Own::new(Mutex::default);
 static THREADS: AtomicU64 = AtomicU64::new(1);
 /// Most events kept: 64 MB or so.
 const MOST: usize = 1 << 20;
 
 fn began() -> Instant {
-    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    static BEGAN: Own<OnceLock<Instant>> = Own::new(OnceLock::new);
     *BEGAN.get_or_init(Instant::now)
 }
 
@@ -36,7 +37,7 @@ thread_local! {
 
 /// The file that the environment asks for; asked once.
 fn wanted() -> Option<&'static Path> {
-    static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    static FILE: Own<OnceLock<Option<PathBuf>>> = Own::new(OnceLock::new);
     FILE.get_or_init(|| std::env::var_os("WEFT_TRACE").filter(|f| !f.is_empty()).map(PathBuf::from))
         .as_deref()
 }
@@ -50,7 +51,7 @@ pub fn start() {
 
 /// Whether a trace is being made.
 pub fn is_on() -> bool {
-    static ASKED: OnceLock<()> = OnceLock::new();
+    static ASKED: Own<OnceLock<()>> = Own::new(OnceLock::new);
     ASKED.get_or_init(|| {
         if wanted().is_some() {
             start();

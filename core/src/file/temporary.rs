@@ -9,6 +9,7 @@
 //! removed only if nobody has written to it for a day as well; the same goes for file systems without locks.
 
 use super::place::folder_of;
+use crate::process::Own;
 use std::fs::{DirEntry, File, Metadata, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
@@ -106,7 +107,7 @@ fn machine_of(name: &str) -> Option<u32> {
 /// Tells this machine, as long as it runs, from others: Linux gives each start a random number. Other systems keep locks
 /// where all machines see them, and need none.
 fn machine() -> u32 {
-    static FOUND: OnceLock<u32> = OnceLock::new();
+    static FOUND: Own<OnceLock<u32>> = Own::new(OnceLock::new);
     *FOUND.get_or_init(|| match std::fs::read("/proc/sys/kernel/random/boot_id") {
         Ok(id) if cfg!(any(target_os = "linux", target_os = "android")) => fnv(id) as u32,
         _ => 0,

@@ -2,6 +2,7 @@
 
 use super::header::{self, Blame, Entry, Header, quoted};
 use crate::error::{Error, Result};
+use crate::stack::deep;
 use crate::tensor::{Bytes, DType, Dims, Stored, StoredDType, Tensor, Weights};
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -38,7 +39,8 @@ pub struct TensorInfo {
 /// [`Error::Io`] where the system refuses the file; [`Error::Safetensors`] where it is malformed.
 pub fn safetensors(path: impl AsRef<Path>) -> Result<Weights> {
     let mut weights = Weights::new();
-    Opened::file(path.as_ref())?.add_to(&mut weights)?;
+    let path = path.as_ref();
+    deep(|| Opened::file(path))?.add_to(&mut weights)?;
     Ok(weights)
 }
 
@@ -49,7 +51,7 @@ pub fn safetensors(path: impl AsRef<Path>) -> Result<Weights> {
 /// [`Error::Safetensors`] where the bytes are malformed.
 pub fn safetensors_bytes(bytes: Bytes<'static>) -> Result<Weights> {
     let mut weights = Weights::new();
-    let header = header::parse(Blame("bytes"), &bytes)?;
+    let header = deep(|| header::parse(Blame("bytes"), &bytes))?;
     Opened { path: "bytes".into(), bytes, header }.add_to(&mut weights)?;
     Ok(weights)
 }

@@ -4,6 +4,7 @@ use super::file::{Inspection, Opened};
 use super::header::{Once, quoted};
 use crate::error::{Error, Result};
 use crate::file::without_mark;
+use crate::stack::deep;
 use crate::tensor::{DType, Weights};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -21,7 +22,8 @@ const INDEX_ENDING: &str = ".safetensors.index.json";
 /// [`Error::Config`] for an index that does not hold what it should or does not agree with its shards.
 pub fn weights(path: impl AsRef<Path>) -> Result<Weights> {
     let mut all = Weights::new();
-    for file in open_all(path.as_ref())? {
+    let path = path.as_ref();
+    for file in deep(|| open_all(path))? {
         file.add_to(&mut all)?;
     }
     Ok(all)
@@ -43,7 +45,8 @@ pub fn weights_as(path: impl AsRef<Path>, dtype: DType) -> Result<Weights> {
 /// As [`weights`].
 pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection> {
     let mut all = Inspection { tensors: vec![], metadata: BTreeMap::new() };
-    for file in open_all(path.as_ref())? {
+    let path = path.as_ref();
+    for file in deep(|| open_all(path))? {
         file.list_in(&mut all);
     }
     all.tensors.sort_by(|a, b| a.name.cmp(&b.name));

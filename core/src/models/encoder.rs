@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::profile::{Precision, Tuning};
 use crate::session::{Artifact, Compiler, MemorySummary, Parameters, Session};
+use crate::stack::deep;
 use crate::text::{Buckets, Encoding, Tokenizer, pad};
 use std::path::Path;
 
@@ -80,6 +81,10 @@ impl Encoder {
         tuning: &Tuning,
     ) -> Result<Encoder> {
         let folder = folder.as_ref();
+        deep(|| Encoder::opened(folder, device, precision, tuning))
+    }
+
+    fn opened(folder: &Path, device: &Device, precision: Precision, tuning: &Tuning) -> Result<Encoder> {
         let place = transformer_folder(folder)?;
         // the tokenizer's file takes longest to read: beside everything else
         std::thread::scope(|scope| {

@@ -10,10 +10,11 @@
 use super::sorts::{self, Ints};
 use crate::graph::{Attr, AttrKind, Attrs, Inputs, Op};
 use crate::ops;
+use crate::process::Own;
 use crate::tensor::DType;
 use egglog::sort::{F, S};
 use egglog::{EGraph, Value};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 /// An operation's constructor.
@@ -41,8 +42,8 @@ impl Head {
 /// Every constructor.
 pub(super) struct Language {
     heads: Vec<Head>,
-    by_op: HashMap<&'static str, usize>,
-    by_name: HashMap<String, usize>,
+    by_op: BTreeMap<&'static str, usize>,
+    by_name: BTreeMap<String, usize>,
     text: String,
 }
 
@@ -60,7 +61,7 @@ const COMMON_NAMES: [&str; 6] = ["Leaf", "Full", "Absent", "Nil", "Cons", "Forei
 
 impl Language {
     pub fn get() -> &'static Language {
-        static LANGUAGE: OnceLock<Language> = OnceLock::new();
+        static LANGUAGE: Own<OnceLock<Language>> = Own::new(OnceLock::new);
         LANGUAGE.get_or_init(|| {
             let heads: Vec<Head> = ops::all().map(|op| Head { name: camel(op.name()), op }).collect();
             let by_op = heads.iter().enumerate().map(|(i, h)| (h.op.name(), i)).collect();

@@ -19,6 +19,7 @@
 //! alternative from it, which [`explain`](super::Report) tells.
 
 use super::language::Language;
+use crate::process::Own;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
@@ -260,7 +261,7 @@ pub(super) fn facts(there: &BTreeSet<String>) -> Vec<String> {
 
 /// Every rule, in the order of the files; a rule's place is its number in the e-graph.
 pub fn all() -> &'static [Rule] {
-    static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
+    static RULES: Own<OnceLock<Vec<Rule>>> = Own::new(OnceLock::new);
     RULES.get_or_init(|| {
         let mut rules = Vec::new();
         for group in Group::every() {
@@ -298,7 +299,7 @@ pub(super) fn usable(
 
 /// A digest of all rules and of the language they are written in: part of the key of what is compiled with them.
 pub fn version() -> &'static str {
-    static VERSION: OnceLock<String> = OnceLock::new();
+    static VERSION: Own<OnceLock<String>> = Own::new(OnceLock::new);
     VERSION.get_or_init(|| {
         let text: String = Group::every().map(Group::text).chain([FACTS, Language::get().text()]).collect();
         // FNV-1a, 64 bits: http://www.isthe.com/chongo/tech/comp/fnv/

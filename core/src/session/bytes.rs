@@ -33,6 +33,7 @@ impl Session {
     /// # Errors
     /// As [`set_input_bytes`](Session::set_input_bytes); [`Error::Argument`] if the bytes are not aligned for the dtype.
     pub fn borrow_input(&mut self, name: &str, dtype: DType, bytes: &Bytes<'static>) -> Result<()> {
+        self.check()?;
         let at = find("input", name, self.inputs())?;
         let port = &self.inputs()[at];
         check(port, dtype, bytes.len())?;
@@ -55,6 +56,7 @@ impl Session {
 
     /// Writes an input whose bytes were checked.
     pub(super) fn write_input(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
+        self.check()?;
         let buffer = self.inputs()[at].buffer;
         self.executor.write(buffer, bytes)?;
         self.now_given(at);
@@ -114,6 +116,7 @@ impl Session {
     /// # Errors
     /// As [`wait`](Session::wait).
     pub fn wait_for(&mut self, time: Duration) -> Result<bool> {
+        self.check()?;
         let outcome = self.executor.wait_for(time);
         self.heard(&outcome);
         outcome

@@ -83,7 +83,10 @@ impl Compiled {
 
     pub(super) fn here(&self) -> Result<(&Device, &Prepared)> {
         match &self.here {
-            Some((device, prepared)) => Ok((device, prepared)),
+            Some((device, prepared)) => {
+                device.check()?;
+                Ok((device, prepared))
+            }
             None => {
                 let why =
                     "the graph was compiled for a device that is not attached: save it, and load it there";

@@ -13,6 +13,7 @@ use crate::ops;
 use crate::optimise::{self, Group, Optimised, Report, optimise};
 use crate::plan::{Bindings, NormCosts, Plan, PlanOptions, plan};
 use crate::profile::{DeviceProfile, Limits, Precision, TunedProduct, Tuning};
+use crate::stack;
 use crate::tensor::DType;
 use std::path::Path;
 use std::sync::Arc;
@@ -144,7 +145,14 @@ impl Compiler {
     /// # Errors
     /// The first error of the graph's building; [`Error::Graph`] if it has no outputs and no loss.
     pub fn compile(&self, graph: &Graph) -> Result<Compiled> {
-        self.cached(graph, false, || self.finish(self.lowered(graph, false)?))
+        self.deep(graph, |graph| self.cached(graph, false, || self.finish(self.lowered(graph, false)?)))
+    }
+
+    /// Works on a graph where there is stack enough.
+    pub(super) fn deep<T: Send>(&self, graph: &Graph, work: impl FnOnce(&Graph) -> T + Send) -> T {
+        // a copy shares what is large
+        let graph = graph.clone();
+        stack::deep(move || work(&graph))
     }
 
     /// From the cache, or compiled and kept there.
@@ -154,6 +162,7 @@ impl Compiler {
         training: bool,
         compile: impl Fn() -> Result<Compiled>,
     ) -> Result<Compiled> {
+        self.device.as_ref().map_or(Ok(()), Device::check)?;
         let (Some(cache), Ok(data)) = (&self.cache, graph.data()) else { return compile() };
         let options = Options {
             profile: &self.profile,
@@ -205,7 +214,7 @@ impl Compiler {
     /// As [`compile`](Compiler::compile); [`Error::Graph`] if there is no loss or nothing to train;
     /// [`Error::NoGradient`] if an operation on the way has none.
     pub fn compile_training(&self, graph: &Graph) -> Result<Compiled> {
-        self.cached(graph, true, || self.finish(self.lowered(graph, true)?))
+        self.deep(graph, |graph| self.cached(graph, true, || self.finish(self.lowered(graph, true)?)))
     }
 
     /// A graph as it is planned, for training with its backward pass.
@@ -250,7 +259,7 @@ impl Compiler {
     /// # Errors
     /// As [`compile`](Compiler::compile) and [`compile_training`](Compiler::compile_training).
     pub fn plan(&self, graph: &Graph, training: bool) -> Result<Plan> {
-        self.planned(&self.lowered(graph, training)?)
+        self.deep(graph, |graph| self.planned(&self.lowered(graph, training)?))
     }
 
     /// The plan of a graph.

@@ -107,6 +107,10 @@ impl Compiler {
     /// # Errors
     /// Those of [`compile`](Compiler::compile) and [`compile_training`](Compiler::compile_training).
     pub fn explain(&self, graph: &Graph, training: bool) -> Result<Explanation> {
+        self.deep(graph, |graph| self.explained(graph, training))
+    }
+
+    fn explained(&self, graph: &Graph, training: bool) -> Result<Explanation> {
         let (profile, precision) = self.profile_and_precision();
         // as the CPU device does always, and training: derivatives would lose their range in f16
         let full = training || !profile.is_gpu();

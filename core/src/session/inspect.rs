@@ -97,6 +97,7 @@ impl Session {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn set_profiling(&mut self, profiling: Profiling) -> Result<()> {
+        self.check()?;
         self.executor.as_gpu().map_or(Ok(()), |e| e.set_profiling(profiling))
     }
 
@@ -106,6 +107,7 @@ impl Session {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn gpu_time(&mut self) -> Result<Option<StepTime>> {
+        self.check()?;
         let Some(e) = self.executor.as_gpu() else { return Ok(None) };
         e.wait()?;
         let times = e.times()?;
@@ -167,6 +169,7 @@ impl Session {
     /// # Errors
     /// [`Error::UnknownName`]; [`Error::Device`] on the CPU device or if the output is of 8 or 16 bits.
     pub fn shared_output(&mut self, name: &str) -> Result<crate::device::gpu::Foreign> {
+        self.check()?;
         let buffer = super::run::port("output", name, self.outputs())?.buffer;
         let device = self.compiled.profile().name.clone();
         match self.executor.as_gpu() {
@@ -181,6 +184,7 @@ impl Session {
     /// # Errors
     /// [`Error::UnknownName`], [`Error::Length`] if it is too short, [`Error::Device`] on the CPU device.
     pub fn adopt_buffer(&mut self, name: &str, buffer: crate::device::gpu::Foreign) -> Result<()> {
+        self.check()?;
         let input = self.inputs().iter().position(|p| p.name == name);
         let at = match input {
             Some(i) => self.inputs()[i].buffer,

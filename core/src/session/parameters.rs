@@ -4,6 +4,7 @@ use crate::device::Device;
 use crate::device::executor::Store;
 use crate::error::{Error, Result};
 use crate::plan::Port;
+use crate::process::Born;
 use crate::tensor::{StoredDType, TensorType, Weights};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -11,6 +12,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[derive(Clone)]
 pub struct Parameters {
     store: Arc<RwLock<Store>>,
+    born: Born,
 }
 
 impl Parameters {
@@ -48,19 +50,23 @@ impl Parameters {
         let used = |name: &str| ports.iter().any(|p| p.name == name);
         let extra = weights.held().filter(|(name, _)| !used(name));
         let warnings = extra.map(|(n, t)| format!("weight \"{n}\" ({t}) is not used by the graph")).collect();
-        Ok((Parameters { store: Arc::new(RwLock::new(Store::new(device, stored, together)?)) }, warnings))
+        Ok((Parameters::over(Store::new(device, stored, together)?), warnings))
     }
 
     /// Parameters of zeros.
     pub(super) fn zeros(device: &Device, ports: &[Port], together: &[Vec<String>]) -> Result<Parameters> {
         let zeros = |p: &Port| (p.name.clone(), TensorType::new(p.dtype, p.shape.clone()), None);
         let stored = ports.iter().map(zeros).collect();
-        Ok(Parameters { store: Arc::new(RwLock::new(Store::new(device, stored, together)?)) })
+        Ok(Parameters::over(Store::new(device, stored, together)?))
+    }
+
+    fn over(store: Store) -> Parameters {
+        Parameters { store: Arc::new(RwLock::new(store)), born: Born::here() }
     }
 
     /// Where each of a plan's ports is in this set.
     pub(super) fn positions(&self, ports: &[Port]) -> Result<Vec<usize>> {
-        let store = self.read();
+        let store = self.read()?;
         let all = store.parameters();
         let find = |port: &Port| {
             let wanted = TensorType::new(port.dtype, port.shape.clone());
@@ -86,20 +92,22 @@ impl Parameters {
     /// The weights as they are now, as host tensors (those never changed are not copied).
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::OutOfMemory`], [`Error::Forked`].
     pub fn to_weights(&self) -> Result<Weights> {
-        let store = self.read();
+        let store = self.read()?;
         let all = store.parameters();
         let tensor = |(i, p): (usize, &(&str, &TensorType))| Ok((p.0.to_string(), store.tensor(i)?));
         all.iter().enumerate().map(tensor).collect::<Result<Weights>>()
     }
 
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, Store> {
-        self.store.read().unwrap_or_else(|e| e.into_inner())
+    pub(super) fn read(&self) -> Result<RwLockReadGuard<'_, Store>> {
+        self.born.check("a set of weights")?;
+        Ok(self.store.read().unwrap_or_else(|e| e.into_inner()))
     }
 
-    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Store> {
-        self.store.write().unwrap_or_else(|e| e.into_inner())
+    pub(super) fn write(&self) -> Result<RwLockWriteGuard<'_, Store>> {
+        self.born.check("a set of weights")?;
+        Ok(self.store.write().unwrap_or_else(|e| e.into_inner()))
     }
 }
 

@@ -6,6 +6,7 @@ use crate::device::executor::{Executor, Observer};
 use crate::error::{Error, Result};
 use crate::log::{Level, tell};
 use crate::plan::Port;
+use crate::stack::deep;
 use crate::tensor::{DType, Element, Tensor, TensorType};
 
 /// How an output is named: by its name or by its index.
@@ -91,7 +92,11 @@ impl Session {
         let (device, prepared) = compiled.here()?;
         warnings.iter().for_each(|w| tell(Level::Warn, || w.clone()));
         let positions = parameters.positions(&compiled.plan.parameters)?;
-        let executor = Executor::new(device, &compiled.plan, prepared, &parameters.read(), &positions)?;
+        let executor = {
+            let store = &*parameters.read()?;
+            // what a GPU's weights make necessary is compiled here
+            deep(|| Executor::new(device, &compiled.plan, prepared, store, &positions))?
+        };
         Ok(Session {
             given: vec![false; compiled.plan.inputs.len()],
             compiled: compiled.clone(),
@@ -189,7 +194,7 @@ impl Session {
     pub fn set_parameter(&mut self, name: &str, elements: &[f32]) -> Result<()> {
         let at = find("parameter", name, self.compiled.parameters())?;
         check(&self.compiled.parameters()[at], DType::F32, elements.len())?;
-        let mut store = self.parameters.write();
+        let mut store = self.parameters.write()?;
         store.write(self.positions[at], bytemuck::cast_slice(elements))
     }
 
@@ -200,7 +205,7 @@ impl Session {
     pub fn read_parameter(&self, name: &str) -> Result<Vec<f32>> {
         let at = find("parameter", name, self.compiled.parameters())?;
         check(&self.compiled.parameters()[at], DType::F32, usize::MAX)?;
-        let store = self.parameters.read();
+        let store = self.parameters.read()?;
         let bytes = store.read(self.positions[at])?;
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
@@ -230,7 +235,7 @@ impl Session {
     pub fn step(&mut self) -> Result<()> {
         self.begin()?;
         let counts = {
-            let store = self.parameters.read();
+            let store = self.parameters.read()?;
             let done = self.executor.step(&store, &self.positions, self.number);
             self.refused = done.as_ref().err().cloned();
             done?
@@ -244,6 +249,7 @@ impl Session {
 
     /// What comes before a step: every input must have data.
     fn begin(&mut self) -> Result<()> {
+        self.check()?;
         self.ran = false;
         self.refused = None;
         self.feed_counter()?;
@@ -260,7 +266,7 @@ impl Session {
     /// Runs one step part by part, without an optimizer: see [`observe`](Session::observe).
     pub(super) fn step_observed(&mut self, see: &mut Observer<'_>) -> Result<()> {
         self.begin()?;
-        let store = self.parameters.read();
+        let store = self.parameters.read()?;
         let done = self.executor.observe(&store, &self.positions, self.number, see);
         drop(store);
         self.refused = done.as_ref().err().cloned();
@@ -276,7 +282,7 @@ impl Session {
     /// What comes after a step: the optimizer's work, where it is not part of the step.
     fn end(&mut self) -> Result<()> {
         if self.executor.updates() {
-            let mut store = self.parameters.write();
+            let mut store = self.parameters.write()?;
             self.executor.update(&self.compiled.plan, &mut store, &self.positions)?;
         }
         self.updates += 1;
@@ -303,6 +309,7 @@ impl Session {
     /// [`Error::IndexOutOfRange`] of a step that a GPU refused and has not told of yet, the earliest; the next call tells of
     /// the next (see [`step`](Session::step)). [`Error::DeviceLost`].
     pub fn wait(&mut self) -> Result<()> {
+        self.check()?;
         let outcome = self.executor.wait();
         self.heard(&outcome);
         outcome
@@ -313,8 +320,14 @@ impl Session {
         self.ran &= matches!(outcome, Ok(_) | Err(Error::IndexOutOfRange { .. }));
     }
 
+    /// Refuses a session that was made before a fork: its device's threads are not in the child.
+    pub(super) fn check(&self) -> Result<()> {
+        self.compiled.here().map(drop)
+    }
+
     /// Whether the last step's results can be read. Waits for it.
     pub(super) fn ready(&self, what: &str) -> Result<()> {
+        self.check()?;
         let why = |refused: Option<&Error>| match refused {
             Some(e @ Error::IndexOutOfRange { step: Some(step), .. }) => {
                 Error::NotRun { what: format!("{what} (step {step} was refused: {e})") }
@@ -416,7 +429,7 @@ impl Session {
                 what: "this session has no backward pass: compile its graph for training".into(),
             });
         }
-        self.executor.set_optimizer(optimizer, &self.parameters.read(), &self.positions)?;
+        self.executor.set_optimizer(optimizer, &*self.parameters.read()?, &self.positions)?;
         self.updates = 0;
         Ok(())
     }
@@ -436,8 +449,9 @@ impl Session {
     pub fn memory_summary(&self) -> MemorySummary {
         let adam = self.executor.optimizer_sizes();
         let total = adam.iter().sum();
-        let store = self.parameters.read();
-        MemorySummary::of(store.sizes().into_iter().chain(self.executor.sizes()).chain(adam), total)
+        // a child of fork sees no weights
+        let weights = self.parameters.read().map_or(vec![], |store| store.sizes());
+        MemorySummary::of(weights.into_iter().chain(self.executor.sizes()).chain(adam), total)
     }
 }
 

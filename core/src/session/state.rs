@@ -17,6 +17,7 @@ impl Session {
     /// # Errors
     /// [`Error::DeviceLost`](crate::error::Error::DeviceLost) on a GPU.
     pub fn reset_state(&mut self) -> Result<()> {
+        self.check()?;
         for at in 0..self.states().len() {
             let zeros = vec![0u8; self.state_bytes(at)];
             let buffer = self.states()[at].buffer;
@@ -31,6 +32,7 @@ impl Session {
     /// [`Error::UnknownName`](crate::error::Error::UnknownName).
     pub fn read_state(&self, name: &str) -> Result<Tensor<'static>> {
         let port = &self.states()[self.find_state(name)?];
+        self.check()?;
         let bytes = Bytes::from_vec(self.executor.read(port.buffer)?.into_owned());
         Tensor::from_bytes(port.dtype, port.shape.clone(), bytes)
     }
@@ -42,6 +44,7 @@ impl Session {
     pub fn write_state(&mut self, name: &str, tensor: &Tensor<'_>) -> Result<()> {
         let port = &self.states()[self.find_state(name)?];
         check_tensor(name, port.dtype, &port.shape, tensor)?;
+        self.check()?;
         let buffer = port.buffer;
         self.executor.write(buffer, tensor.contiguous().bytes())
     }

@@ -4,6 +4,7 @@
 use super::folder::{Folder, Settings, Special};
 use super::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
+use crate::stack::deep;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 #[cfg(feature = "compiler")]
@@ -56,6 +57,10 @@ impl Tokenizer {
     /// or files are there that are not read; [`Error::Config`] for a setting of the wrong type.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Tokenizer> {
         let path = path.as_ref();
+        deep(|| Tokenizer::of_file(path))
+    }
+
+    fn of_file(path: &Path) -> Result<Tokenizer> {
         if !path.is_dir() {
             let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", &e))?;
             return read(&path.display().to_string(), &bytes);
@@ -79,7 +84,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] where they are not a tokenizer.
     pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Result<Tokenizer> {
-        read("bytes", bytes.as_ref())
+        let bytes = bytes.as_ref();
+        deep(|| read("bytes", bytes))
     }
 
     /// The tokens of a text, special tokens added, at most `max_tokens` of them: what is too long loses its end,

@@ -1,6 +1,6 @@
 //! A program that calls every function: plain, on software Vulkan, under sanitizers, under valgrind.
 
-use crate::tools::{folder, has, program, root, run};
+use crate::tools::{folder, has, program, root, run, valgrind, without_drivers};
 use std::path::Path;
 use std::process::Command;
 
@@ -52,11 +52,6 @@ fn every_function_does_what_it_says_on_a_gpu() {
     );
 }
 
-/// Hides the Vulkan drivers of this machine, which leak as they are unloaded.
-fn without_drivers(command: &mut Command) -> &mut Command {
-    command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent")
-}
-
 #[test]
 fn sanitizers_find_nothing_in_every_call() {
     let at = folder("calls-sanitized");
@@ -74,8 +69,7 @@ fn valgrind_finds_nothing_in_every_call() {
     }
     let at = folder("calls-valgrind");
     let built = every_call(&at, &[]);
-    let mut command = Command::new("valgrind");
-    command.args(["-q", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"]);
+    let mut command = valgrind(&root().join("platforms/desktop/weft.supp"));
     command.arg(built).arg("cpu").arg(folder("calls-valgrind-files"));
     assert_eq!(run(without_drivers(&mut command)), "every call\n");
 }

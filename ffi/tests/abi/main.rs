@@ -7,6 +7,7 @@
 #![cfg(target_os = "linux")]
 
 mod calls;
+mod forks;
 mod headers;
 mod misuse;
 mod operations;
@@ -14,4 +15,5 @@ mod overhead;
 mod packages;
 mod source;
 mod symbols;
+mod texts;
 mod tools;

@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// A function of the header.
-struct Function {
-    result: String,
-    name: String,
+pub struct Function {
+    pub result: String,
+    pub name: String,
     /// Types and names of its parameters.
-    parameters: Vec<(String, String)>,
+    pub parameters: Vec<(String, String)>,
 }
 
 /// The functions that the header declares.
-fn functions() -> Vec<Function> {
+pub fn functions() -> Vec<Function> {
     let header = std::fs::read_to_string(root().join("bindings/c/include/weft.h")).unwrap();
     let listed = std::fs::read_to_string(root().join("bindings/c/symbols.txt")).unwrap();
     let function = |name: &str| {

@@ -231,3 +231,17 @@ fn the_static_library_links_with_what_the_package_says() {
     let said = run(Command::new(&program).arg(classifier()).arg(digits()));
     assert_eq!(numbers(&said, 1), probabilities());
 }
+
+#[test]
+fn under_valgrind_a_clean_program_over_the_stripped_library_loses_nothing_but_what_the_package_says() {
+    if !has("valgrind") || !has("strip") {
+        return;
+    }
+    let at = folder("stripped");
+    run(Command::new("strip").arg("-o").arg(at.join("libweft.so.0")).arg(built().join("libweft.so")));
+    let quickstart = program(&root().join("samples/c/quickstart/quickstart.c"), &at.join("quickstart"), &[]);
+    let mut command = valgrind(&installed().join("share/weft/weft.supp"));
+    command.arg(quickstart).arg(classifier()).arg(digits()).env("LD_LIBRARY_PATH", &at);
+    let said = run(without_drivers(&mut command));
+    assert_eq!(numbers(&said, 1), probabilities());
+}

@@ -121,3 +121,17 @@ pub fn minilm() -> Option<PathBuf> {
     eprintln!("NOT CHECKED: no model in {}: samples/models/fetch minilm", at.display());
     None
 }
+
+/// Hides the Vulkan drivers of this machine, which leak as they are unloaded.
+pub fn without_drivers(command: &mut Command) -> &mut Command {
+    command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent")
+}
+
+/// Valgrind as a careful user runs it: what may be lost is an error, too, but for what the package's file says.
+pub fn valgrind(suppressions: &Path) -> Command {
+    let mut command = Command::new("valgrind");
+    command.args(["-q", "--error-exitcode=9", "--leak-check=full", "--show-leak-kinds=definite,possible"]);
+    command.arg("--errors-for-leak-kinds=definite,possible");
+    command.arg(format!("--suppressions={}", suppressions.display()));
+    command
+}

@@ -1,5 +1,6 @@
 //! Which vector instructions this processor has. Detected once; never assumed from the build target alone.
 
+use crate::process::Own;
 use std::sync::OnceLock;
 
 /// An instruction set that kernels are written for, from the plainest to the widest.
@@ -17,7 +18,7 @@ pub enum Isa {
 
 /// The widest set this processor runs.
 pub fn isa() -> Isa {
-    static FOUND: OnceLock<Isa> = OnceLock::new();
+    static FOUND: Own<OnceLock<Isa>> = Own::new(OnceLock::new);
     *FOUND.get_or_init(detect)
 }
 

@@ -18,6 +18,9 @@ pub mod threads;
 mod update;
 pub mod vmath;
 
+use crate::process::Own;
+use std::sync::OnceLock;
+
 pub(crate) use executor::Executor;
 pub(crate) use parameters::{Store, StoredParameter, packed_bytes};
 pub(crate) use update::{Moments, update};
@@ -47,7 +50,7 @@ pub(super) fn memory() -> u64 {
 /// What a system can hold at most, on disk too. Some promise more than they have: asking for it would not fail, and
 /// writing to it would end the process.
 fn most_memory() -> Option<u64> {
-    static MOST: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    static MOST: Own<OnceLock<u64>> = Own::new(OnceLock::new);
     let most = *MOST.get_or_init(|| memory().saturating_add(told("SwapTotal:")));
     (most > 0).then_some(most)
 }

@@ -6,6 +6,7 @@
 //! no task is left, and waits only for the workers that joined: one that is still waking up is never waited for.
 
 use crate::device::lock;
+use crate::process::Born;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -57,6 +58,7 @@ unsafe impl Send for Shared {}
 pub struct ThreadPool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    born: Born,
 }
 
 impl ThreadPool {
@@ -85,7 +87,7 @@ impl ThreadPool {
                 Err(_) => break,
             }
         }
-        Self { shared, workers }
+        Self { shared, workers, born: Born::here() }
     }
 
     /// Threads that take part, the caller counted in.
@@ -134,6 +136,10 @@ impl ThreadPool {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
+        if !self.born.is_here() {
+            // a child of fork has none of these threads
+            return std::mem::forget(std::mem::take(&mut self.workers));
+        }
         self.shared.quit.store(true, SeqCst);
         self.workers.iter().for_each(|worker| worker.thread().unpark());
         self.workers.drain(..).for_each(|worker| drop(worker.join()));

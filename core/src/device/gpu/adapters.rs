@@ -2,6 +2,7 @@
 
 use super::ask;
 use super::facts::{Facts, Kind};
+use crate::stack::deep;
 use blade_graphics as blade;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -37,10 +38,17 @@ impl Adapter {
     }
 }
 
-/// Every adapter of this machine, the best first. Asked once: opening drivers takes time.
+/// Every adapter of this machine, the best first. Asked once: opening drivers takes time. A child of fork whose parent asked
+/// has what the parent was told, none of which it can use.
 pub fn adapters() -> Vec<Adapter> {
     static FOUND: std::sync::OnceLock<Vec<Adapter>> = std::sync::OnceLock::new();
-    FOUND.get_or_init(find).clone()
+    if let Err(e) = super::ending::allowed() {
+        // a parent that was still asking never gets to an answer here
+        let mut found = FOUND.get().cloned().unwrap_or_default();
+        found.iter_mut().for_each(|a| a.refused = Some(e.to_string()));
+        return found;
+    }
+    FOUND.get_or_init(|| deep(find)).clone()
 }
 
 /// What drivers say of the devices of this machine. Asked once.

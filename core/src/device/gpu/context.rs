@@ -7,6 +7,7 @@ use super::limits::Limits;
 use crate::device::lock;
 use crate::error::{Error, Result};
 use crate::log::{Level, tell};
+use crate::process::Born;
 use blade_graphics as blade;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -41,6 +42,8 @@ pub struct Context {
     /// Bytes this process may use there.
     budget: AtomicU64,
     fault: AtomicU8,
+    /// Where it was opened: a child of fork has no use of it.
+    pub born: Born,
     /// Why the device can no longer be used.
     lost: Mutex<Option<Error>>,
 }
@@ -97,6 +100,7 @@ impl Context {
             used: AtomicU64::new(0),
             budget: AtomicU64::new(budget),
             fault: AtomicU8::new(0),
+            born: Born::here(),
             lost: Mutex::new(None),
         }
     }
@@ -113,6 +117,9 @@ impl Context {
 
     /// Why the device can no longer be used, if it cannot.
     pub fn lost(&self) -> Option<Error> {
+        if let Err(e) = self.born.check(&self.name) {
+            return Some(e);
+        }
         lock(&self.lost).clone()
     }
 

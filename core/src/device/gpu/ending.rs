@@ -1,10 +1,12 @@
-//! A process that ends. Drivers have exit handlers, which take down what their other threads still use: software Vulkan
+//! When drivers may be called: not in a child of fork whose parent called them, and not while the process ends. Drivers have exit handlers, which take down what their other threads still use: software Vulkan
 //! crashes when it compiles a kernel while LLVM's go. So before they run, work at the GPU is brought to an end, and no
 //! more is taken.
 
 use crate::device::lock;
+use crate::error::{Error, Result};
+use crate::process::{Own, generation};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,21 +15,42 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 
 static ENDING: AtomicBool = AtomicBool::new(false);
 /// How many threads may be inside a driver.
-static INSIDE: Mutex<usize> = Mutex::new(0);
-static LEFT: Condvar = Condvar::new();
+static INSIDE: Own<Mutex<usize>> = Own::new(Mutex::default);
+static LEFT: Own<Condvar> = Own::new(Condvar::new);
 /// What wakes each worker.
-static WAKE: Mutex<Vec<Box<dyn Fn() -> bool + Send>>> = Mutex::new(vec![]);
+static WAKE: Own<Mutex<Vec<Box<dyn Fn() -> bool + Send>>>> = Own::new(Mutex::default);
 
 thread_local! {
     /// How often this thread is inside.
     static OWN: Cell<usize> = const { Cell::new(0) };
 }
 
+/// The process that first called a driver, by its [`generation`] and one.
+static CALLER: AtomicU32 = AtomicU32::new(0);
+
+/// Whether drivers may be called in this process; from then on it is the one that does. They keep threads and handles
+/// that a child of fork does not have.
+///
+/// # Errors
+/// [`Error::Forked`] in a child of a process that called them.
+pub fn allowed() -> Result<()> {
+    let here = generation() + 1;
+    match CALLER.compare_exchange(0, here, Ordering::AcqRel, Ordering::Acquire) {
+        Err(caller) if caller != here => {
+            let why =
+                "the parent had asked for GPUs before; ask in the child only, or begin the child with exec";
+            Err(Error::Forked { what: "a GPU".into(), why: why.into() })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Held by a thread while it may call a driver.
 pub struct Inside(());
 
-/// Leave to call drivers; none while the process ends.
+/// Leave to call drivers; none while the process ends, or where they are not [`allowed`].
 pub fn enter() -> Option<Inside> {
+    allowed().ok()?;
     let mut inside = lock(&INSIDE);
     if under_way() {
         return None;
@@ -39,7 +62,10 @@ pub fn enter() -> Option<Inside> {
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        *lock(&INSIDE) -= 1;
+        let mut inside = lock(&INSIDE);
+        // a child of fork that began inside counts anew
+        *inside = inside.saturating_sub(1);
+        drop(inside);
         // a thread's own values may be gone before it
         let _ = OWN.try_with(|own| own.set(own.get() - 1));
         LEFT.notify_all();

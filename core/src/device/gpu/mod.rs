@@ -36,12 +36,15 @@ pub use crate::device::progress::{Profiling, Progress};
 pub use adapters::{Adapter, adapters};
 #[doc(hidden)]
 pub use context::Fault;
+pub(crate) use ending::allowed;
 pub(crate) use executor::{Executor, Prepared};
 pub use store::Foreign;
 pub(crate) use store::Store;
 
 use crate::device::lock;
 use crate::error::Result;
+use crate::process::Own;
+use crate::stack::deep;
 use context::Context;
 use limits::Limits;
 use std::sync::{Arc, Mutex, Weak};
@@ -55,10 +58,10 @@ pub struct Gpu {
     life: suspend::Life,
 }
 
-static OPEN: Mutex<Vec<(String, Weak<Gpu>)>> = Mutex::new(Vec::new());
+static OPEN: Own<Mutex<Vec<(String, Weak<Gpu>)>>> = Own::new(Mutex::default);
 /// Driver contexts that were opened once stay: drivers crash in a process that makes them again and again (NVIDIA's, after
 /// some dozens).
-static KEPT: Mutex<Vec<(String, Arc<blade_graphics::Context>)>> = Mutex::new(Vec::new());
+static KEPT: Own<Mutex<Vec<(String, Arc<blade_graphics::Context>)>>> = Own::new(Mutex::default);
 
 impl Gpu {
     /// Opens an adapter and tests it, or shares what is open already.
@@ -66,6 +69,11 @@ impl Gpu {
     /// # Errors
     /// [`Error::Device`](crate::error::Error::Device) with the driver's reason or the test that failed.
     pub fn open(adapter: &Adapter) -> Result<Arc<Gpu>> {
+        ending::allowed()?;
+        deep(|| Gpu::opened(adapter))
+    }
+
+    fn opened(adapter: &Adapter) -> Result<Arc<Gpu>> {
         let key = format!("{} {:x}", adapter.name, adapter.device_id);
         let mut open = lock(&OPEN);
         open.retain(|(_, gpu)| gpu.strong_count() > 0);
@@ -102,10 +110,11 @@ impl Gpu {
     /// # Errors
     /// As [`open`](Gpu::open).
     pub fn sharing(context: Arc<blade_graphics::Context>) -> Result<Arc<Gpu>> {
-        Gpu::over(Arc::new(Context::around(context)))
+        deep(|| Gpu::over(Arc::new(Context::around(context))))
     }
 
     fn over(context: Arc<Context>) -> Result<Arc<Gpu>> {
+        ending::allowed()?;
         ending::listen();
         let worker = worker::Worker::start(context.clone())?;
         let gpu = Arc::new(Gpu { worker, pipelines: Default::default(), context, life: Default::default() });
@@ -135,7 +144,7 @@ impl Gpu {
     pub fn limited(&self, change: impl FnOnce(&mut Limits)) -> Result<Arc<Gpu>> {
         let mut context = Context::around(self.context.blade.clone());
         change(&mut context.limits);
-        Gpu::over(Arc::new(context))
+        deep(|| Gpu::over(Arc::new(context)))
     }
 
     /// Bytes in use by this process, and how many it may use.

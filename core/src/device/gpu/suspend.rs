@@ -16,11 +16,17 @@ pub struct Life {
 }
 
 impl Gpu {
+    /// Refuses a GPU that was opened before a fork.
+    fn born(&self) -> Result<()> {
+        self.context.born.check(&self.context.name)
+    }
+
     /// Keeps the GPU from being suspended as long as what it returns lives.
     ///
     /// # Errors
-    /// [`Error::Suspended`].
+    /// [`Error::Suspended`], [`Error::Forked`].
     pub(super) fn awake(&self) -> Result<RwLockReadGuard<'_, bool>> {
+        self.born()?;
         let state = self.life.suspended.read().unwrap_or_else(|e| e.into_inner());
         match *state {
             true => Err(Error::Suspended { device: self.context.name.clone() }),
@@ -33,6 +39,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::DeviceLost`]; it is suspended all the same.
     pub fn suspend(&self) -> Result<()> {
+        self.born()?;
         *self.life.suspended.write().unwrap_or_else(|e| e.into_inner()) = true;
         tell(Level::Info, || format!("{}: suspended", self.context.name));
         self.worker.call(|desk| {
@@ -43,13 +50,16 @@ impl Gpu {
 
     /// Accepts work again.
     pub fn resume(&self) {
+        if self.born().is_err() {
+            return;
+        }
         *self.life.suspended.write().unwrap_or_else(|e| e.into_inner()) = false;
         tell(Level::Info, || format!("{}: resumed", self.context.name));
     }
 
     /// Whether it is suspended.
     pub fn is_suspended(&self) -> bool {
-        *self.life.suspended.read().unwrap_or_else(|e| e.into_inner())
+        self.born().is_ok() && *self.life.suspended.read().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Gives back what can be made again: memory for copies, recorded work. Also while it is suspended.
@@ -57,6 +67,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn trim(&self) -> Result<()> {
+        self.born()?;
         self.worker.call(Desk::trim)
     }
 }

@@ -6,6 +6,7 @@ use super::ending;
 use super::pending::Pending;
 use crate::device::lock;
 use crate::error::{Error, Result};
+use crate::process::Born;
 use blade_graphics as blade;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -76,6 +77,7 @@ impl Desk {
 pub struct Worker {
     sender: Arc<Mutex<Option<Sender<Job>>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    born: Born,
 }
 
 impl Worker {
@@ -103,7 +105,7 @@ impl Worker {
                 .upgrade()
                 .is_some_and(|s| lock(&s).as_ref().is_some_and(|s| s.send(Box::new(|_| {})).is_ok()))
         });
-        Ok(Worker { sender, thread: Mutex::new(Some(thread)) })
+        Ok(Worker { sender, thread: Mutex::new(Some(thread)), born: Born::here() })
     }
 
     /// Runs a job on the worker without waiting for it; a panic of the job loses the device.
@@ -117,6 +119,9 @@ impl Worker {
     }
 
     fn send(&self, job: Job) {
+        if !self.born.is_here() {
+            return;
+        }
         if let Some(sender) = lock(&self.sender).as_ref() {
             let _ = sender.send(job);
         }
@@ -171,6 +176,11 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        if !self.born.is_here() {
+            // a child of fork has no such thread, which may have held any of these locks
+            std::mem::forget(self.sender.clone());
+            return std::mem::forget(std::mem::replace(&mut self.thread, Mutex::new(None)));
+        }
         lock(&self.sender).take();
         if let Some(thread) = lock(&self.thread).take() {
             // the last owner may be a job's own thread; a process that ends has waited long enough

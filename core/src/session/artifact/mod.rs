@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::file::write_atomically;
 use crate::plan::Port;
 use crate::profile::DeviceProfile;
+use crate::stack::deep;
 use crate::tensor::{TensorType, Weights};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -188,7 +189,8 @@ impl Artifact {
     /// [`Error::Artifact`] for what is not one, damaged, or for another engine or device; what compiling kernels
     /// returns.
     pub fn from_bytes(device: &Device, bytes: impl Into<Vec<u8>>) -> Result<Artifact> {
-        form::read(bytes.into(), "bytes")?.on(device, "bytes", &Progress::default())
+        let bytes = bytes.into();
+        deep(|| form::read(bytes, "bytes")?.on(device, "bytes", &Progress::default()))
     }
 
     /// As [`from_bytes`](Artifact::from_bytes), from a file.
@@ -206,7 +208,7 @@ impl Artifact {
     pub fn load_with(device: &Device, path: impl AsRef<Path>, progress: &Progress) -> Result<Artifact> {
         let path = path.as_ref();
         let file = path.display().to_string();
-        form::read(read_file(path)?, &file)?.on(device, &file, progress)
+        deep(|| form::read(read_file(path)?, &file)?.on(device, &file, progress))
     }
 
     /// Reads and verifies an artifact without its device: to look into it. Its graphs cannot be run.
@@ -215,11 +217,12 @@ impl Artifact {
     /// As [`load`](Artifact::load), but for what has to do with the device.
     pub fn inspect(path: impl AsRef<Path>) -> Result<Artifact> {
         let path = path.as_ref();
-        form::read(read_file(path)?, &path.display().to_string())
+        deep(|| form::read(read_file(path)?, &path.display().to_string()))
     }
 
     /// The graphs on a device, if they are for it.
     fn on(self, device: &Device, file: &str, progress: &Progress) -> Result<Artifact> {
+        device.check()?;
         let refused = |what: &str, wanted: String, came: String| Error::Artifact {
             file: file.into(),
             what: what.into(),

@@ -60,7 +60,7 @@ fn packed_forms_are_as_large_as_those_that_a_session_allocates() {
         s.step().unwrap();
         let told = s.compiled().treatment();
         let plan = s.compiled().plan();
-        let store = s.parameters.read().sizes();
+        let store = s.parameters.read().unwrap().sizes();
         let shared: usize = store[plan.parameters.len()..].iter().sum();
         // the executor lists its own last, one for each step that may run
         let renewed = plan.of_parameters();
