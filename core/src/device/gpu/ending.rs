@@ -18,7 +18,9 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 static INSIDE: Own<Mutex<usize>> = Own::new(Mutex::default);
 static LEFT: Own<Condvar> = Own::new(Condvar::new);
 /// What wakes each worker.
-static WAKE: Own<Mutex<Vec<Box<dyn Fn() -> bool + Send>>>> = Own::new(Mutex::default);
+static WAKE: Own<Mutex<Vec<Wake>>> = Own::new(Mutex::default);
+
+type Wake = Box<dyn Fn() -> bool + Send>;
 
 thread_local! {
     /// How often this thread is inside.

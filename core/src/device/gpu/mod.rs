@@ -58,10 +58,12 @@ pub struct Gpu {
     life: suspend::Life,
 }
 
-static OPEN: Own<Mutex<Vec<(String, Weak<Gpu>)>>> = Own::new(Mutex::default);
+static OPEN: Own<Mutex<Vec<Named<Weak<Gpu>>>>> = Own::new(Mutex::default);
 /// Driver contexts that were opened once stay: drivers crash in a process that makes them again and again (NVIDIA's, after
 /// some dozens).
-static KEPT: Own<Mutex<Vec<(String, Arc<blade_graphics::Context>)>>> = Own::new(Mutex::default);
+static KEPT: Own<Mutex<Vec<Named<Arc<blade_graphics::Context>>>>> = Own::new(Mutex::default);
+
+type Named<T> = (String, T);
 
 impl Gpu {
     /// Opens an adapter and tests it, or shares what is open already.
