@@ -38,6 +38,21 @@ fn listen() {
     }
 }
 
+/// Calls `handler` when the process ends by exit or by returning from main; not where it is killed, or ends by _exit. The one that
+/// was given last is called first. It must let no panic out.
+pub fn at_exit(handler: extern "C" fn()) {
+    #[cfg(any(unix, windows))]
+    {
+        unsafe extern "C" {
+            fn atexit(handler: extern "C" fn()) -> std::ffi::c_int;
+        }
+        // SAFETY: the C library's own declaration; the handler takes nothing.
+        let _ = unsafe { atexit(handler) };
+    }
+    #[cfg(not(any(unix, windows)))]
+    let _ = handler;
+}
+
 /// The process that something was made in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Born(u32);

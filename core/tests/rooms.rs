@@ -37,7 +37,6 @@ const UNSAFE: &[&str] = &[
     "load/file.rs",
     "device/gpu/ask_vulkan.rs",
     "device/gpu/context.rs",
-    "device/gpu/ending.rs",
     "device/gpu/run.rs",
     "device/gpu/transfer.rs",
 ];

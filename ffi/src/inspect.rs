@@ -236,6 +236,13 @@ pub unsafe extern "C" fn weft_trace_start(err: *mut *mut weft_error) -> weft_sta
     })
 }
 
+/// Writes what was traced so far to the file that the environment variable WEFT_TRACE names, which has the whole process traced;
+/// does nothing if it names none. That file is also written when the process exits. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_trace_flush(err: *mut *mut weft_error) -> weft_status {
+    guard("weft_trace_flush", err, || Ok(trace::flush()?))
+}
+
 /// Ends the trace and writes it to a file, for Perfetto (ui.perfetto.dev). Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_trace_finish(

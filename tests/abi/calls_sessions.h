@@ -125,6 +125,10 @@ static void run(const weft_compiled *compiled, const weft_weights *w) {
   FAILS(WEFT_STATUS_ARGUMENT, weft_profile_get(profile, parts, &part, &err));
   OK(weft_profile_free(profile));
   OK(weft_trace_finish(path("trace.json"), NUL, &err));
+  OK(weft_trace_flush(&err));
+  FILE *trace = getenv("WEFT_TRACE") ? fopen(getenv("WEFT_TRACE"), "r") : NULL;
+  CHECK((trace != NULL) == (getenv("WEFT_TRACE") != NULL));
+  if (trace != NULL) CHECK(fgetc(trace) == '{' && fclose(trace) == 0);
   OK(weft_session_observe(s, tap, &taps, &err));
   CHECK(taps > 0);
   FAILS(WEFT_STATUS_CANCELLED, weft_session_observe(s, tap_once, s, &err));

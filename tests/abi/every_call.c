@@ -3,7 +3,9 @@
  *
  *     every_call DEVICE FOLDER [MODEL]
  *
- * DEVICE is "cpu" or "gpu"; FOLDER is empty and may be written to; MODEL is a sentence encoder's. */
+ * DEVICE is "cpu" or "gpu"; FOLDER is empty and may be written to; MODEL is a sentence encoder's. WEFT_TEST_STACK=BYTES calls all of it
+ * on a thread with a stack of that size. */
+#include <pthread.h>
 #include "calls_graphs.h"
 #include "calls_sessions.h"
 
@@ -237,7 +239,7 @@ static void sentences(void) {
   free(vectors);
 }
 
-int main(int argc, char **argv) {
+static int every_call(int argc, char **argv) {
   CHECK(argc == 3 || argc == 4);
   gpu = strcmp(argv[1], "gpu") == 0;
   folder = argv[2];
@@ -262,4 +264,27 @@ int main(int argc, char **argv) {
   OK(weft_device_free(device));
   printf("every call\n");
   return 0;
+}
+
+struct arguments {
+  int count;
+  char **values;
+};
+
+static void *on_a_thread(void *given) {
+  struct arguments *a = given;
+  return (void *)(intptr_t)every_call(a->count, a->values);
+}
+
+int main(int argc, char **argv) {
+  const char *stack = getenv("WEFT_TEST_STACK");
+  if (stack == NULL) return every_call(argc, argv);
+  pthread_attr_t attributes;
+  pthread_t thread;
+  void *outcome = NULL;
+  struct arguments a = {argc, argv};
+  CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, (size_t)atol(stack)) == 0);
+  CHECK(pthread_create(&thread, &attributes, on_a_thread, &a) == 0 && pthread_join(thread, &outcome) == 0);
+  CHECK(pthread_attr_destroy(&attributes) == 0);
+  return (int)(intptr_t)outcome;
 }

@@ -16,7 +16,7 @@ struct call {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static void *pool[KINDS][POOL];
-static const char *folder = "";
+static const char *folder = "", *opened = "cpu"; /* the device that objects are made over */
 
 /* Bytes that are never written to: files of the library's own formats among them. */
 static unsigned char contents[4][ROOM];
@@ -120,6 +120,7 @@ static const char *any_text(void) {
 }
 static const char *any_device(void) {
   static const char *const all[] = {"cpu", "0", "none of these", "", "CPU"};
+  if (strcmp(opened, "cpu") != 0 && chance(4)) return any_text_of(&opened, 1);
   return any_text_of(all, COUNT(all));
 }
 static const char *any_path_that_is_none(void) {

@@ -21,6 +21,9 @@
  * type says which. A call on an object that another call is using alone, or a call that needs an object alone while
  * others use it, is WEFT_STATUS_BUSY, and nothing happens. That goes for freeing too: an object that is in use is not freed.
  *
+ * Stacks. A thread that calls the library has a stack of 64 KiB or more left (a callback needs its own on top): what is deep
+ * runs on threads of the library's.
+ *
  * Pointers. None may be NULL unless its comment says so, but for arrays and texts of length 0. They are aligned for what they
  * point to. What a function is given is read during the call only, unless its comment says that it is borrowed: then it stays
  * as it is until the release function is called. What a function shows (weft_str, data pointers) belongs to the object that was
@@ -1737,6 +1740,12 @@ weft_status weft_session_first_not_finite(weft_session *session,
  * Begins a trace of the process: what takes time on the host and on GPUs. What was traced before is dropped. Any thread.
  */
 weft_status weft_trace_start(weft_error **err);
+
+/**
+ * Writes what was traced so far to the file that the environment variable WEFT_TRACE names, which has the whole process traced;
+ * does nothing if it names none. That file is also written when the process exits. Any thread.
+ */
+weft_status weft_trace_flush(weft_error **err);
 
 /**
  * Ends the trace and writes it to a file, for Perfetto (ui.perfetto.dev). Any thread.

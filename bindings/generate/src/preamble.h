@@ -21,6 +21,9 @@
  * type says which. A call on an object that another call is using alone, or a call that needs an object alone while
  * others use it, is WEFT_STATUS_BUSY, and nothing happens. That goes for freeing too: an object that is in use is not freed.
  *
+ * Stacks. A thread that calls the library has a stack of 64 KiB or more left (a callback needs its own on top): what is deep
+ * runs on threads of the library's.
+ *
  * Pointers. None may be NULL unless its comment says so, but for arrays and texts of length 0. They are aligned for what they
  * point to. What a function is given is read during the call only, unless its comment says that it is borrowed: then it stays
  * as it is until the release function is called. What a function shows (weft_str, data pointers) belongs to the object that was

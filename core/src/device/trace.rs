@@ -1,10 +1,11 @@
 //! Traces of what takes time on the host and on the GPU, in the trace event format that Perfetto
-//! (ui.perfetto.dev) opens. `WEFT_TRACE=FILE` traces the whole process; [`start`] and [`finish`] do so by hand.
+//! (ui.perfetto.dev) opens. `WEFT_TRACE=FILE` traces the whole process, and is written when it exits and by [`flush`]; a child
+//! of fork writes its own, with its process number behind the name. [`start`] and [`finish`] do so by hand.
 
 use crate::device::lock;
 use crate::error::Result;
 use crate::file::write_atomically;
-use crate::process::Own;
+use crate::process::{Own, at_exit, generation};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -35,11 +36,17 @@ thread_local! {
     static TRACK: u64 = THREADS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The file that the environment asks for; asked once.
+/// The file that the environment asks for, of this process; asked once.
 fn wanted() -> Option<&'static Path> {
     static FILE: Own<OnceLock<Option<PathBuf>>> = Own::new(OnceLock::new);
-    FILE.get_or_init(|| std::env::var_os("WEFT_TRACE").filter(|f| !f.is_empty()).map(PathBuf::from))
-        .as_deref()
+    let found = || {
+        let mut file = std::env::var_os("WEFT_TRACE").filter(|f| !f.is_empty())?;
+        if generation() > 0 {
+            file.push(format!(".{}", std::process::id()));
+        }
+        Some(PathBuf::from(file))
+    };
+    FILE.get_or_init(found).as_deref()
 }
 
 /// Begins a trace; what was traced before is dropped.
@@ -51,13 +58,27 @@ pub fn start() {
 
 /// Whether a trace is being made.
 pub fn is_on() -> bool {
+    static LISTENS: AtomicBool = AtomicBool::new(false);
     static ASKED: Own<OnceLock<()>> = Own::new(OnceLock::new);
     ASKED.get_or_init(|| {
         if wanted().is_some() {
             start();
+            if !LISTENS.swap(true, Ordering::AcqRel) {
+                at_exit(at_the_end);
+            }
         }
     });
     ON.load(Ordering::Relaxed)
+}
+
+/// Writes what the environment asked for, if there is anything.
+extern "C" fn at_the_end() {
+    let _ = std::panic::catch_unwind(|| {
+        if !lock(&EVENTS).is_empty() {
+            // nobody is left to be told
+            let _ = flush();
+        }
+    });
 }
 
 /// Ends the trace and writes it.
@@ -75,7 +96,10 @@ pub fn finish(path: &Path) -> Result<()> {
 /// [`Error::Io`](crate::error::Error::Io).
 pub fn flush() -> Result<()> {
     match wanted() {
-        Some(path) if is_on() => write(path),
+        Some(path) => {
+            is_on();
+            write(path)
+        }
         _ => Ok(()),
     }
 }

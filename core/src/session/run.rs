@@ -439,6 +439,7 @@ impl Session {
     /// # Errors
     /// [`Error::Argument`] if no optimizer was set, or for a rate that is not finite or below 0.
     pub fn set_learning_rate(&mut self, rate: f32) -> Result<()> {
+        self.check()?;
         match self.executor.set_learning_rate(rate)? {
             true => Ok(()),
             false => Err(Error::argument("learning rate", "an optimizer set before", "none")),

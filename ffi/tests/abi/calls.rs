@@ -73,3 +73,42 @@ fn valgrind_finds_nothing_in_every_call() {
     command.arg(built).arg("cpu").arg(folder("calls-valgrind-files"));
     assert_eq!(run(without_drivers(&mut command)), "every call\n");
 }
+
+#[test]
+fn every_function_is_content_with_the_stack_that_the_header_asks_for() {
+    let header = std::fs::read_to_string(root().join("bindings/c/include/weft.h")).unwrap();
+    let words = header.split_whitespace().filter(|w| *w != "*").collect::<Vec<_>>().join(" ");
+    let asked = words.split("A thread that calls the library has a stack of ").nth(1).unwrap();
+    let kib: usize = asked.split(' ').next().unwrap().parse().unwrap();
+    let at = folder("calls-stack");
+    let built = every_call(&at, &[]);
+    for device in ["cpu", "gpu"] {
+        if device == "gpu" && engine::device::Device::gpu().is_err() {
+            continue;
+        }
+        let mut command = Command::new(&built);
+        command.env("WEFT_TEST_STACK", (kib << 10).to_string()).arg(device);
+        command.arg(folder(&format!("calls-stack-{device}"))).args(crate::tools::minilm());
+        assert_eq!(run(&mut command), "every call\n");
+    }
+}
+
+#[test]
+fn a_trace_that_the_environment_asks_for_is_written_on_request_and_at_exit() {
+    let at = folder("calls-trace");
+    let trace = at.join("asked.json");
+    // on request: the program looks for it itself
+    let mut command = Command::new(every_call(&at, &[]));
+    command.arg("cpu").arg(folder("calls-trace-files")).env("WEFT_TRACE", &trace);
+    assert_eq!(run(&mut command), "every call\n");
+    // at exit: a program that knows nothing of it
+    std::fs::remove_file(&trace).unwrap();
+    let quickstart = program(&root().join("samples/c/quickstart/quickstart.c"), &at.join("quickstart"), &[]);
+    let mut command = Command::new(quickstart);
+    command.arg(crate::tools::classifier()).arg(crate::tools::digits()).env("WEFT_TRACE", &trace);
+    run(&mut command);
+    let text = std::fs::read_to_string(&trace).unwrap();
+    for wanted in ["\"traceEvents\"", "\"name\":\"optimise\"", "\"ph\":\"X\""] {
+        assert!(text.contains(wanted), "{wanted} is not in {text}");
+    }
+}

@@ -189,8 +189,8 @@ const STRUCTURES: &[&str] = &[
     "weft_tokens",
 ];
 
-#[test]
-fn a_million_calls_at_random_meet_statuses_only() {
+/// The program that calls at random.
+fn caller(name: &str) -> PathBuf {
     let mut source = String::from("#include \"check.h\"\nenum kind {\n");
     for kind in HANDLES {
         let _ = writeln!(source, "  K_{kind},");
@@ -216,11 +216,31 @@ fn a_million_calls_at_random_meet_statuses_only() {
         let _ = writeln!(source, "  {{\"{}\", call_{i}}},", f.name);
     }
     source.push_str("};\n#include \"random_main.h\"\n");
-    let calls = std::env::var("WEFT_ABI_CALLS").unwrap_or_else(|_| "1000000".into());
+    built(name, &source)
+}
+
+/// So many calls over objects of a device; `WEFT_ABI_CALLS` says how many instead, `WEFT_ABI_SEED` which.
+fn calls_at_random(mut command: Command, device: &str, usual: &str) {
+    let calls = std::env::var("WEFT_ABI_CALLS").unwrap_or_else(|_| usual.into());
     let seed = std::env::var("WEFT_ABI_SEED").unwrap_or_else(|_| "1".into());
-    let mut command = Command::new(built("random", &source));
-    command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
-    let out = run(command.arg(calls).arg(seed).arg(folder("random-files")));
+    let files = folder(&format!("random-files-{device}"));
+    let out = run(command.arg(calls).arg(seed).arg(files).arg(device));
     print!("{out}");
     assert!(out.ends_with("statuses only\n"), "{out}");
+}
+
+#[test]
+fn a_million_calls_at_random_meet_statuses_only() {
+    let mut command = Command::new(caller("random"));
+    command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
+    calls_at_random(command, "cpu", "1000000");
+}
+
+#[test]
+fn calls_at_random_on_a_gpu_meet_statuses_only() {
+    if engine::device::Device::gpu().is_err() {
+        eprintln!("NOT CHECKED: this machine has no GPU, not even a software one");
+        return;
+    }
+    calls_at_random(Command::new(caller("random-gpu")), "gpu", "100000");
 }

@@ -68,7 +68,7 @@ pub(super) fn facts(device_id: Option<u32>, name: &str) -> Option<&'static Facts
 }
 
 fn find() -> Vec<Adapter> {
-    let Some(_inside) = super::ending::enter() else { return vec![] };
+    let Some(_inside) = super::ending::enter(super::ending::Work::Host) else { return vec![] };
     // a machine without a loader or driver has no adapters, which is no error
     let reports = catch_unwind(AssertUnwindSafe(blade::Context::enumerate));
     let reports = reports.ok().and_then(Result::ok).unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::log::{Level, tell};
 use crate::process::Born;
 use blade_graphics as blade;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -74,7 +74,8 @@ impl Context {
             // SAFETY: the crate asks that no other of its contexts of an unlike kind is in use; headless ones are alike.
             unsafe { blade::Context::init(desc) }
         };
-        let _inside = super::ending::enter().ok_or_else(|| refused("the process ends".into()))?;
+        let _inside = super::ending::enter(super::ending::Work::Host)
+            .ok_or_else(|| refused("the process ends".into()))?;
         let context = catch_unwind(AssertUnwindSafe(open))
             .map_err(|_| refused("the driver failed while it was opened".into()))?
             .map_err(|e| refused(e.to_string()))?;
@@ -167,21 +168,39 @@ impl Context {
             let what = format!("{what} ({used} of {budget} bytes of {} are in use)", self.name);
             return Err(Error::OutOfMemory { wanted: bytes, what });
         }
+        self.room(bytes, what)?;
         let create = || {
             self.fail_if(Fault::Exhausted);
             self.blade.create_buffer(blade::BufferDesc { name: what, size: bytes, memory })
         };
-        let buffer = catch_unwind(AssertUnwindSafe(create)).map_err(|panic| {
-            // the allocator's lock is poisoned by the panic, so the context cannot be used on
-            let error = super::worker::translated(self, &*panic);
-            self.lose(&error);
-            match error {
-                Error::OutOfMemory { .. } => Error::OutOfMemory { wanted: bytes, what: what.into() },
-                other => other,
+        let buffer = unpoisoned(create).map_err(|panic| match super::worker::translated(self, &*panic) {
+            // nothing came of it, and the driver's crate goes on
+            Error::OutOfMemory { .. } => Error::OutOfMemory {
+                wanted: bytes,
+                what: format!("{what} (refused by the driver of {})", self.name),
+            },
+            other => {
+                self.lose(&other);
+                other
             }
         })?;
         self.used.fetch_add(bytes, Ordering::Relaxed);
         Ok(Memory { buffer, bytes })
+    }
+
+    /// Refuses what the driver has no room for by now: other processes take of it, too.
+    fn room(&self, bytes: u64, what: &str) -> Result<()> {
+        if bytes < LARGE {
+            return Ok(());
+        }
+        let stats = self.blade.memory_stats();
+        match short_of(bytes, stats.budget, stats.usage) {
+            None => Ok(()),
+            Some(left) => {
+                let what = format!("{what} (the driver of {} has {left} bytes left)", self.name);
+                Err(Error::OutOfMemory { wanted: bytes, what })
+            }
+        }
     }
 
     /// Gives memory back. On the worker only, when the GPU no longer uses it.
@@ -210,6 +229,35 @@ impl Context {
     }
 }
 
+/// From so many bytes on the driver is asked what is left; less is mostly a part of what its crate has already.
+const LARGE: u64 = 1 << 20;
+
+/// What is left of a driver's budget, if it is less than what is wanted. A budget of 0 is none that is known.
+fn short_of(bytes: u64, budget: u64, usage: u64) -> Option<u64> {
+    let left = budget.saturating_sub(usage);
+    (budget > 0 && bytes > left).then_some(left)
+}
+
+/// Runs something of the driver's crate, whose locks stay usable if it panics: a lock that is taken while its thread unwinds is not
+/// poisoned by a panic that comes then. Only for what leaves nothing half done behind such a lock.
+fn unpoisoned<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
+    struct AsItUnwinds<'a, T, F: FnOnce() -> T>(Option<F>, &'a mut std::thread::Result<T>);
+    impl<T, F: FnOnce() -> T> Drop for AsItUnwinds<'_, T, F> {
+        fn drop(&mut self) {
+            if let Some(work) = self.0.take() {
+                *self.1 = catch_unwind(AssertUnwindSafe(work));
+            }
+        }
+    }
+    let mut outcome = Err(Box::new("it was not run") as Box<dyn std::any::Any + Send>);
+    let unwind = || {
+        let _work = AsItUnwinds(Some(work), &mut outcome);
+        resume_unwind(Box::new(()))
+    };
+    let _: std::thread::Result<()> = catch_unwind(AssertUnwindSafe(unwind));
+    outcome
+}
+
 /// What may be assumed of an adapter: what its driver says, as far as the driver's crate turns it on; the least where it
 /// says nothing.
 fn limits(context: &blade::Context, facts: Option<&Facts>) -> Limits {
@@ -234,5 +282,34 @@ fn system_memory() -> u64 {
     match crate::device::cpu::memory() {
         0 => 4 << 30,
         bytes => bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[test]
+    fn a_lock_that_was_held_in_a_refused_call_is_whole_afterwards() {
+        let held = Mutex::new(1);
+        let refused = || -> u32 {
+            let mut value = held.lock().unwrap();
+            *value += 1;
+            Err::<u32, _>("ERROR_OUT_OF_DEVICE_MEMORY").unwrap()
+        };
+        let panic = unpoisoned(refused).unwrap_err();
+        assert!(panic.downcast_ref::<String>().unwrap().contains("OUT_OF_DEVICE_MEMORY"));
+        assert_eq!(*held.lock().unwrap(), 2);
+        assert_eq!(unpoisoned(|| 7).unwrap(), 7);
+        assert!(!std::thread::panicking());
+    }
+
+    #[test]
+    fn what_other_processes_have_taken_is_not_asked_for() {
+        assert_eq!(short_of(5 << 20, 100 << 20, 96 << 20), Some(4 << 20));
+        assert_eq!(short_of(5 << 20, 90 << 20, 96 << 20), Some(0));
+        assert_eq!(short_of(4 << 20, 100 << 20, 96 << 20), None);
+        assert_eq!(short_of(5 << 20, 0, 0), None);
     }
 }

@@ -4,18 +4,30 @@
 
 use crate::device::lock;
 use crate::error::{Error, Result};
-use crate::process::{Own, generation};
+use crate::process::{Own, at_exit, generation};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long a process waits at its end for the GPU; work that takes longer is left under way.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a process waits at its end for a GPU; what takes longer is left under way, which the system can end.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long for work of the processor: kernels that are compiled, and all that a processor does that plays a GPU. It comes to an
+/// end by itself, late on a busy machine; and drivers crash where they are taken down meanwhile.
+const LONG_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a thread is inside a driver for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Work of a GPU.
+    Gpu = 0,
+    /// Work of the processor.
+    Host = 1,
+}
 
 static ENDING: AtomicBool = AtomicBool::new(false);
-/// How many threads may be inside a driver.
-static INSIDE: Own<Mutex<usize>> = Own::new(Mutex::default);
+/// How many threads may be inside a driver, for each sort of work.
+static INSIDE: Own<Mutex<[usize; 2]>> = Own::new(Mutex::default);
 static LEFT: Own<Condvar> = Own::new(Condvar::new);
 /// What wakes each worker.
 static WAKE: Own<Mutex<Vec<Wake>>> = Own::new(Mutex::default);
@@ -24,7 +36,7 @@ type Wake = Box<dyn Fn() -> bool + Send>;
 
 thread_local! {
     /// How often this thread is inside.
-    static OWN: Cell<usize> = const { Cell::new(0) };
+    static OWN: Cell<[usize; 2]> = const { Cell::new([0; 2]) };
 }
 
 /// The process that first called a driver, by its [`generation`] and one.
@@ -48,28 +60,34 @@ pub fn allowed() -> Result<()> {
 }
 
 /// Held by a thread while it may call a driver.
-pub struct Inside(());
+pub struct Inside(Work);
 
 /// Leave to call drivers; none while the process ends, or where they are not [`allowed`].
-pub fn enter() -> Option<Inside> {
+pub fn enter(work: Work) -> Option<Inside> {
     allowed().ok()?;
     let mut inside = lock(&INSIDE);
     if under_way() {
         return None;
     }
-    *inside += 1;
-    OWN.set(OWN.get() + 1);
-    Some(Inside(()))
+    inside[work as usize] += 1;
+    let mut own = OWN.get();
+    own[work as usize] += 1;
+    OWN.set(own);
+    Some(Inside(work))
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
         let mut inside = lock(&INSIDE);
         // a child of fork that began inside counts anew
-        *inside = inside.saturating_sub(1);
+        inside[self.0 as usize] = inside[self.0 as usize].saturating_sub(1);
         drop(inside);
         // a thread's own values may be gone before it
-        let _ = OWN.try_with(|own| own.set(own.get() - 1));
+        let _ = OWN.try_with(|own| {
+            let mut now = own.get();
+            now[self.0 as usize] -= 1;
+            own.set(now);
+        });
         LEFT.notify_all();
     }
 }
@@ -91,22 +109,14 @@ pub fn at_end(wake: impl Fn() -> bool + Send + 'static) {
 pub fn listen() {
     static TIMES: AtomicUsize = AtomicUsize::new(0);
     if TIMES.fetch_add(1, Ordering::Relaxed) < 8 {
-        #[cfg(unix)]
-        {
-            unsafe extern "C" {
-                fn atexit(handler: extern "C" fn()) -> std::ffi::c_int;
-            }
-            extern "C" fn handler() {
-                let _ = std::panic::catch_unwind(end);
-            }
-            // SAFETY: the C library's own declaration; the handler takes nothing and lets no panic out.
-            let _ = unsafe { atexit(handler) };
+        extern "C" fn handler() {
+            let _ = std::panic::catch_unwind(end);
         }
+        at_exit(handler);
     }
 }
 
 /// Lets nobody in any more, and waits until all are out.
-#[cfg_attr(not(unix), allow(dead_code))]
 fn end() {
     let since = Instant::now();
     let mut inside = lock(&INSIDE);
@@ -117,9 +127,15 @@ fn end() {
     });
     inside = lock(&INSIDE);
     // a callback of ours may be what ends the process
-    let own = OWN.try_with(Cell::get).unwrap_or(0);
-    while *inside > own {
-        let Some(left) = PATIENCE.checked_sub(since.elapsed()) else { return };
+    let own = OWN.try_with(Cell::get).unwrap_or_default();
+    loop {
+        let others = |work: Work| inside[work as usize] > own[work as usize];
+        let patience = match (others(Work::Gpu), others(Work::Host)) {
+            (_, true) => LONG_PATIENCE,
+            (true, false) => PATIENCE,
+            (false, false) => return,
+        };
+        let Some(left) = patience.checked_sub(since.elapsed()) else { return };
         inside = LEFT.wait_timeout(inside, left).unwrap_or_else(|e| e.into_inner()).0;
     }
 }

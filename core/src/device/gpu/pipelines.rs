@@ -35,7 +35,7 @@ pub struct Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        let Some(_inside) = ending::enter() else { return };
+        let Some(_inside) = ending::enter(ending::Work::Host) else { return };
         let destroy = || self.context.blade.destroy_compute_pipeline(&mut self.blade);
         let _ = catch_unwind(AssertUnwindSafe(destroy));
     }
@@ -113,7 +113,7 @@ fn compile(context: &Arc<Context>, text: &str, bindings: usize) -> Result<Pipeli
         let why = format!("its kernels bind at most {most} buffers, and one of {bindings} is needed");
         return Err(Error::Device { device, why });
     }
-    let Some(_inside) = ending::enter() else {
+    let Some(_inside) = ending::enter(ending::Work::Host) else {
         return Err(Error::DeviceLost { device, why: "the process ends".into() });
     };
     let layout = blade::ShaderDataLayout {

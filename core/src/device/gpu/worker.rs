@@ -2,7 +2,7 @@
 //! has finished, and turns panics from below into errors, after which the device counts as lost.
 
 use super::context::Context;
-use super::ending;
+use super::ending::{self, Work};
 use super::pending::Pending;
 use crate::device::lock;
 use crate::error::{Error, Result};
@@ -91,7 +91,9 @@ impl Worker {
         let thread = std::thread::Builder::new()
             .name("weft-gpu".into())
             .spawn(move || {
-                let Some(_inside) = ending::enter() else { return };
+                // a processor that plays a GPU has threads of its own, which its exit handlers do not wait for
+                let work = if context.limits.software { Work::Host } else { Work::Gpu };
+                let Some(_inside) = ending::enter(work) else { return };
                 let transfer = super::transfer::Transfer::new(&context);
                 let mut desk = Desk { context, runs: Default::default(), transfer, waiting: vec![] };
                 serve(&mut desk, &receiver);
@@ -272,7 +274,8 @@ pub fn translated(context: &Context, panic: &(dyn std::any::Any + Send)) -> Erro
     ]) {
         return Error::OutOfMemory { wanted: 0, what: format!("{device}: {why}") };
     }
-    if says(&["DEVICE_LOST", "GPU has crashed", "DeviceLost"]) {
+    // a lock of the driver's crate that an earlier panic left is as good as a lost device
+    if says(&["DEVICE_LOST", "GPU has crashed", "DeviceLost", "PoisonError"]) {
         return Error::DeviceLost { device, why };
     }
     Error::Driver { device, why }

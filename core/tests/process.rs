@@ -1,4 +1,5 @@
-//! Children of fork, in Rust: what came from the parent is refused and can be dropped, and new devices work.
+//! Processes and threads as hosts have them: children of fork, in which what came from the parent is refused and can be dropped
+//! and new devices work; threads with small stacks.
 
 #![cfg(unix)]
 
@@ -157,4 +158,33 @@ fn so_it_is_while_another_thread_steps_and_compiles() {
             over.store(true, std::sync::atomic::Ordering::Relaxed);
         });
     }
+}
+
+#[test]
+fn a_thread_with_a_stack_of_64_kib_opens_compiles_trains_and_reads() {
+    let work = || {
+        for device in [Device::cpu(2), devices::gpu().device] {
+            let mut s = session(&device);
+            check(&mut s);
+            let g = Graph::parse(&graph().data().unwrap().to_string()).unwrap();
+            let compiled = Compiler::new(&device).compile(&g).unwrap();
+            let mut artifact = Artifact::new();
+            artifact.add("main", &compiled).unwrap();
+            let again = Artifact::from_bytes(&device, artifact.to_bytes().unwrap()).unwrap();
+            let weights = s.parameters().to_weights().unwrap();
+            let bytes = weft::load::to_bytes(&weights).unwrap();
+            let weights = weft::load::safetensors_bytes(weft::tensor::Bytes::from_vec(bytes)).unwrap();
+            let mut loaded = again.get("main").unwrap().init(&weights).unwrap();
+            loaded.set_input("x", &[1.0; 32]).unwrap();
+            loaded.step().unwrap();
+            assert_eq!(loaded.read_output("y").unwrap().len(), 32);
+            Compiler::new(&device).explain(&g, true).unwrap();
+            if let Some(gpu) = device.as_gpu() {
+                // opened anew, not shared
+                gpu.limited(|_| {}).unwrap();
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(64 << 10).spawn(work).unwrap();
+    thread.join().unwrap();
 }
