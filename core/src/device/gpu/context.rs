@@ -296,7 +296,7 @@ mod tests {
         let refused = || -> u32 {
             let mut value = held.lock().unwrap();
             *value += 1;
-            Err::<u32, _>("ERROR_OUT_OF_DEVICE_MEMORY").unwrap()
+            panic!("at {value}: ERROR_OUT_OF_DEVICE_MEMORY")
         };
         let panic = unpoisoned(refused).unwrap_err();
         assert!(panic.downcast_ref::<String>().unwrap().contains("OUT_OF_DEVICE_MEMORY"));
