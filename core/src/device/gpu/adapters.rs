@@ -55,7 +55,7 @@ pub fn adapters() -> Vec<Adapter> {
 fn all_facts() -> &'static [Facts] {
     static FOUND: std::sync::OnceLock<Vec<Facts>> = std::sync::OnceLock::new();
     FOUND.get_or_init(|| {
-        let Some(_inside) = super::ending::enter() else { return vec![] };
+        let Some(_inside) = super::ending::enter(super::ending::Work::Host) else { return vec![] };
         // a driver that cannot be asked is taken to have the least
         catch_unwind(ask::ask).unwrap_or_default()
     })
