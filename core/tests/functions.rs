@@ -52,56 +52,11 @@ fn sweep() -> Vec<f32> {
         }
     }
     // where results overflow, underflow, round to their limits, and where functions change their way
-    let points = [
-        1.0,
-        2.0,
-        0.5,
-        1.5,
-        2.5,
-        3.5,
-        0.25,
-        0.75,
-        88.0,
-        88.72284,
-        89.0,
-        87.0,
-        87.33655,
-        103.97,
-        104.0,
-        16.635533,
-        18.0,
-        17.32868,
-        9.010913,
-        10.0,
-        0.625,
-        3.92,
-        3.95,
-        14.5,
-        12.9,
-        14.17,
-        5.4,
-        0.29289322,
-        0.41421356,
-        0.70710677,
-        core::f32::consts::SQRT_2,
-        12867.964,
-        12868.0,
-        131_072.0,
-        8_388_608.0,
-        8_388_607.5,
-        16_777_216.0,
-        4_194_304.0,
-        core::f32::consts::LN_2 * 0.5,
-        core::f32::consts::LN_2,
-        core::f32::consts::LN_2 * 1.5,
-        33.0,
-        255.0,
-        1e5,
-        5e5,
-        1e10,
-    ];
-    for p in points {
-        let p: f32 = p;
+    let points = "1 2 0.5 1.5 2.5 3.5 0.25 0.75 88 88.72284 89 87 87.33655 103.97 104 16.635533 18 17.32868 9.010913 10 0.625 3.92
+        3.95 14.5 12.9 14.17 5.4 0.29289322 0.41421356 0.70710677 1.4142135 12867.964 12868 131072 8388608 8388607.5 16777216
+        4194304 0.34657359 0.6931472 1.0397208 33 255 1e5 5e5 1e10";
+    for p in points.split_whitespace() {
+        let p: f32 = p.parse().unwrap();
         for step in -40..=40i32 {
             let near = f32::from_bits(p.to_bits().wrapping_add_signed(step));
             x.extend([near, -near]);
@@ -474,6 +429,53 @@ fn casts_of_floats_truncate_saturate_and_round_as_they_say() {
                 &apply(&t, "cast", std::slice::from_ref(&x), attrs),
                 &rows,
             );
+        }
+    }
+    table.close();
+}
+
+/// Integers keep their low bits in narrower ones; as floats they are rounded to f32 once, and from there to 16 bits.
+#[test]
+fn casts_of_integers_wrap_and_round_as_they_say() {
+    let mut word = words();
+    let mut of_64: Vec<i64> = vec![0, 1, -1, 255, 256, -256, i64::MAX, i64::MIN, i64::MAX - 1];
+    for bits in 0..63 {
+        // ties of f32, f16 and bf16 at every size, and their neighbours
+        for half in [24, 11, 8].map(|digits| (1i64 << bits) >> digits) {
+            for v in [
+                (1i64 << bits) + half,
+                (1i64 << bits) + 3 * half,
+                (1i64 << bits) + (i64::from(word()) & ((1 << bits) - 1)),
+            ] {
+                of_64.extend([v, v.wrapping_add(1), v.wrapping_sub(1), v.wrapping_neg()]);
+            }
+        }
+    }
+    let ranges = [
+        (DType::I32, i64::from(i32::MIN), i64::from(i32::MAX)),
+        (DType::U32, 0, i64::from(u32::MAX)),
+        (DType::U8, 0, 255),
+    ];
+    let mut table = Table::default();
+    for t in devices::all() {
+        for (from, least, most) in ranges.into_iter().chain([(DType::I64, i64::MIN, i64::MAX)]) {
+            let whole: Vec<i64> = of_64.iter().copied().filter(|v| (least..=most).contains(v)).collect();
+            let x = Array::from_whole(TensorType::new(from, [whole.len()]), whole.clone());
+            for to in [DType::F32, DType::F16, DType::BF16, DType::I32, DType::U32, DType::U8, DType::Bool] {
+                let of = |v: i64| match to {
+                    DType::F16 => half::f16::from_f32(v as f32).to_f64(),
+                    DType::BF16 => half::bf16::from_f32(v as f32).to_f64(),
+                    DType::I32 => f64::from(v as i32),
+                    DType::U32 => f64::from(v as u32),
+                    DType::U8 => f64::from(v as u8),
+                    DType::Bool => f64::from(u8::from(v != 0)),
+                    _ => f64::from(v as f32),
+                };
+                let rows: Vec<_> = whole.iter().map(|&v| (vec![v as f64], of(v))).collect();
+                let attrs = Attrs::none().with("dtype", Attr::DType(to));
+                let came = apply(&t, "cast", std::slice::from_ref(&x), attrs);
+                table.compare(&t, &format!("cast of {from} to {to}"), DType::F32, 0.0, &came, &rows);
+            }
         }
     }
     table.close();

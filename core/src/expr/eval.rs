@@ -49,8 +49,11 @@ impl Scalar {
         }
         let v = self.number();
         match dtype {
-            DType::F16 => Scalar::F(half::f16::from_f64(v).to_f64()),
-            DType::BF16 => Scalar::F(half::bf16::from_f64(v).to_f64()),
+            // integers by way of f32, as those of 64 bits
+            DType::F16 | DType::BF16 if !matches!(self, Scalar::F(_)) => {
+                Scalar::F(dtype.rounded(f64::from(v as f32)))
+            }
+            DType::F16 | DType::BF16 => Scalar::F(dtype.rounded(v)),
             DType::I64 => Scalar::L(v as i64),
             DType::I32 => Scalar::I(match self {
                 Scalar::U(u) => u as i32,
@@ -282,6 +285,17 @@ mod tests {
         // kat_vectors of the Random123 distribution: counter and key all zero.
         let zero: Vec<u32> = (0..4).map(|i| philox_word(0, 0, i)).collect();
         assert_eq!(zero, [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+    }
+
+    #[test]
+    fn a_cast_rounds_once() {
+        // next to the middle of 1 and the number above it, by less than an f32 can tell
+        for (dtype, step) in [(DType::F16, 2f64.powi(-10)), (DType::BF16, 2f64.powi(-7))] {
+            let middle = 1.0 + step * 0.5;
+            for (v, wanted) in [(middle, 1.0), (middle.next_down(), 1.0), (middle.next_up(), 1.0 + step)] {
+                assert_eq!(Scalar::F(v).cast(dtype), Scalar::F(wanted), "{v:e} as {dtype}");
+            }
+        }
     }
 
     #[test]

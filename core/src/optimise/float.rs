@@ -1,4 +1,4 @@
-//! Numbers as a dtype holds them: how they are rounded, which are normal, how far apart neighbours are.
+//! Numbers as a dtype holds them: which are normal, how far apart neighbours are.
 
 use crate::tensor::DType;
 
@@ -12,20 +12,10 @@ fn form(d: DType) -> Option<(i32, i32)> {
     }
 }
 
-/// A number as a dtype stores it. What is no float stays as it is.
-pub(super) fn rounded(v: f64, d: DType) -> f64 {
-    match d {
-        DType::F32 => f64::from(v as f32),
-        DType::F16 => half::f16::from_f64(v).to_f64(),
-        DType::BF16 => half::bf16::from_f64(v).to_f64(),
-        _ => v,
-    }
-}
-
 /// Whether a number is stored as one with all its digits: neither 0, nor subnormal, nor infinite.
 pub(super) fn is_normal(v: f64, d: DType) -> bool {
     let Some((_, least)) = form(d) else { return false };
-    let stored = rounded(v, d).abs();
+    let stored = d.rounded(v).abs();
     stored.is_finite() && stored >= 2f64.powi(least)
 }
 
@@ -55,7 +45,7 @@ mod tests {
         let one = f64::from(1.0f32.next_up());
         assert!(is_near(one, 1.0, DType::F32) && !is_near(one + 1e-7, 1.0, DType::F32));
         // 1/n where it is subnormal: the unit no longer shrinks
-        assert!(is_near(rounded(1.0 / 20_000.0, DType::F16), 1.0 / 20_000.0, DType::F16));
+        assert!(is_near(DType::F16.rounded(1.0 / 20_000.0), 1.0 / 20_000.0, DType::F16));
         assert!(!is_near(0.100001, 0.1, DType::F32) && is_near(0.100001, 0.1, DType::F16));
         assert!(!is_near(1.0, 1.0, DType::I32));
     }

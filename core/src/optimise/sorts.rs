@@ -1,7 +1,7 @@
 //! What rules can look at beside nodes: lists of whole numbers (shapes, axes) and the questions rules ask of them.
 //! Knows no operation.
 
-use super::float::{is_mild, is_near, is_normal, rounded};
+use super::float::{is_mild, is_near, is_normal};
 use super::language::dtype_of;
 use crate::tensor::DType;
 use egglog::prelude::{BaseSort, add_base_sort, span};
@@ -72,7 +72,7 @@ fn float(v: f64) -> F {
 
 /// A float as its dtype stores it, where it is finite. −0 is 0: the e-graph does not tell them apart.
 fn finite(v: f64, d: DType) -> Option<F> {
-    Some(rounded(v, d)).filter(|v| d.is_float() && v.is_finite()).map(|v| float(v + 0.0))
+    Some(d.rounded(v)).filter(|v| d.is_float() && v.is_finite()).map(|v| float(v + 0.0))
 }
 
 /// The sort `Ints` of the rules.
@@ -128,14 +128,14 @@ impl BaseSort for IntsSort {
         add_primitive!(eg, "is-normal" = |c: F, d: S| -?> () { is_normal(c.0.0, of(&d)).then_some(()) });
         // (rounded c d): as d stores it; (inverse c d): 1/c in full where it is normal in d; (exact-inverse c d): the same for
         // powers of two
-        add_primitive!(eg, "rounded" = |c: F, d: S| -> F { float(rounded(c.0.0, of(&d))) });
+        add_primitive!(eg, "rounded" = |c: F, d: S| -> F { float(of(&d).rounded(c.0.0)) });
         add_primitive!(eg, "inverse" = |c: F, d: S| -?> F { Some(1.0 / c.0.0).filter(|v| is_normal(*v, of(&d))).map(float) });
         add_primitive!(eg, "exact-inverse" = |c: F, d: S| -?> F {
             Some(1.0 / c.0.0).filter(|v| is_normal(*v, of(&d)) && c.0.0.to_bits() << 12 == 0).map(float)
         });
         // (mild-product a b d): a·b in d, where both are mild and it is normal; (finite-product a b d), (finite-sum a b d)
         add_primitive!(eg, "mild-product" = |a: F, b: F, d: S| -?> F {
-            Some(a.0.0 * b.0.0).filter(|v| is_mild(a.0.0) && is_mild(b.0.0) && is_normal(*v, of(&d))).map(|v| float(rounded(v, of(&d))))
+            Some(a.0.0 * b.0.0).filter(|v| is_mild(a.0.0) && is_mild(b.0.0) && is_normal(*v, of(&d))).map(|v| float(of(&d).rounded(v)))
         });
         add_primitive!(eg, "finite-product" = |a: F, b: F, d: S| -?> F { finite(a.0.0 * b.0.0, of(&d)).filter(|v| v.0.0 != 0.0) });
         add_primitive!(eg, "finite-sum" = |a: F, b: F, d: S| -?> F { finite(a.0.0 + b.0.0, of(&d)) });

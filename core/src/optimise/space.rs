@@ -1,7 +1,6 @@
 //! Equality saturation over distinct blocks, all in one e-graph: what is there, what type it has, what it equals.
 
 use super::block::{Block, Part, Ref};
-use super::float::rounded;
 use super::language::{Language, attr_value, attrs_of, dtype_of};
 use super::rules::{self, Rule};
 use super::sorts::Ints;
@@ -524,7 +523,7 @@ fn fold(row: &Row, types: &[TensorType], ty: &TensorType, full: &HashMap<Value, 
                 scalars.iter().zip(&values).map(|(t, &v)| Array::full(t.clone(), v)).collect();
             let call = Call { inputs: &scalars, attrs: &row.attrs };
             let found = row.op.evaluate(&call, &arrays.iter().collect::<Vec<_>>()).ok()?;
-            let stored = found.data.first().map(|&v| rounded(v, ty.dtype));
+            let stored = found.data.first().map(|&v| ty.dtype.rounded(v));
             stored.filter(|v| v.is_finite() && !is_minus_zero(*v))
         }
         _ => None,

@@ -1,5 +1,6 @@
 //! Element types and how many bytes they take.
 
+use super::convert::round_to_odd;
 use std::fmt;
 
 /// Elements in one block of a block-quantised dtype ([`DType::Q8`], [`DType::Q4`]).
@@ -106,9 +107,7 @@ impl DType {
         let whole = |low: f64, high: f64| v.fract() == 0.0 && low <= v && v <= high;
         let finite = |rounded: f64| rounded.is_finite() || !v.is_finite();
         match self {
-            DType::F32 => finite(f64::from(v as f32)),
-            DType::F16 => finite(half::f16::from_f64(v).to_f64()),
-            DType::BF16 => finite(half::bf16::from_f64(v).to_f64()),
+            DType::F32 | DType::F16 | DType::BF16 => finite(self.rounded(v)),
             DType::I32 => whole(f64::from(i32::MIN), f64::from(i32::MAX)),
             DType::U32 => whole(0.0, f64::from(u32::MAX)),
             // 2⁶³ itself is none
@@ -116,6 +115,18 @@ impl DType {
             DType::U8 => whole(0.0, 255.0),
             DType::Bool => v == 0.0 || v == 1.0,
             DType::Q8 | DType::Q4 => v.is_finite(),
+        }
+    }
+
+    /// A number as a float dtype stores it: rounded to the nearest, ties to even, once; infinite where that is beyond the
+    /// largest. What is no float dtype leaves it as it is.
+    pub fn rounded(self, v: f64) -> f64 {
+        match self {
+            DType::F32 => f64::from(v as f32),
+            // the conversions of `half` from f64 round to f32 first on machines with instructions for f16
+            DType::F16 => half::f16::from_f32(round_to_odd(v)).to_f64(),
+            DType::BF16 => half::bf16::from_f32(round_to_odd(v)).to_f64(),
+            _ => v,
         }
     }
 
@@ -157,4 +168,62 @@ impl Element for i64 {
 }
 impl Element for u8 {
     const DTYPE: DType = DType::U8;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All finite numbers of 16 bits that are not negative, as a dtype reads them, in order.
+    fn numbers(dtype: DType) -> Vec<f64> {
+        let all = (0..0x8000u16).map(|bits| match dtype {
+            DType::F16 => half::f16::from_bits(bits).to_f64(),
+            _ => half::bf16::from_bits(bits).to_f64(),
+        });
+        all.filter(|v| v.is_finite()).collect()
+    }
+
+    #[test]
+    fn a_number_is_rounded_once_to_the_nearest() {
+        for dtype in [DType::F16, DType::BF16] {
+            let all = numbers(dtype);
+            for (i, pair) in all.windows(2).enumerate() {
+                let (low, high) = (pair[0], pair[1]);
+                let middle = (low + high) * 0.5;
+                // the even one of two neighbours is the one whose bits are
+                let even = if i % 2 == 0 { low } else { high };
+                // next to the middle by less than an f32 can tell: rounding to f32 first makes a tie of it
+                let rows = [
+                    (low, low),
+                    (middle, even),
+                    (middle.next_down(), low),
+                    (middle.next_up(), high),
+                    (high, high),
+                ];
+                for (v, wanted) in rows {
+                    assert_eq!(dtype.rounded(v), wanted, "{v:e} as {dtype}");
+                    assert_eq!(dtype.rounded(-v), -wanted, "{:e} as {dtype}", -v);
+                }
+            }
+            let top = all[all.len() - 1];
+            let over = top + (top - all[all.len() - 2]) * 0.5;
+            assert_eq!((dtype.rounded(over.next_down()), dtype.rounded(over)), (top, f64::INFINITY));
+            assert!(dtype.holds(over.next_down()) && !dtype.holds(over) && !dtype.holds(1e300));
+            assert!(
+                dtype.rounded(f64::NAN).is_nan() && dtype.rounded(f64::NEG_INFINITY) == f64::NEG_INFINITY
+            );
+        }
+    }
+
+    #[test]
+    fn tensors_round_as_the_dtype_does() {
+        use crate::tensor::{Tensor, TensorType};
+        for dtype in [DType::F16, DType::BF16] {
+            let middles: Vec<f64> =
+                numbers(dtype).windows(2).map(|p| ((p[0] + p[1]) * 0.5).next_up()).collect();
+            let wanted: Vec<f64> = middles.iter().map(|&v| dtype.rounded(v)).collect();
+            let stored = Tensor::from_f64(&TensorType::new(dtype, [middles.len()]), &middles).unwrap();
+            assert_eq!(stored.to_f64(), wanted, "{dtype}");
+        }
+    }
 }

@@ -10,7 +10,6 @@ fn bits(b: u32) -> f32 { return bitcast<f32>(b); }
 fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
 fn plus_whole(t: f32) -> f32 { return bits(bitcast<u32>(t + 12582912.0f) | 0x40000000u); }
 fn ndtr_of(x: f32) -> f32 {
-    if (is_nan(x)) { return x; }
     let a = min(abs(x), 14.5f);
     let z = a * a;
     let near = 0.5f + x * (0.3989423f + z * (-0.06649033f + z * (0.009973171f + z * (-0.0011859847f
@@ -33,7 +32,7 @@ fn ndtr_of(x: f32) -> f32 {
     let far = a > 12.9f;
     let y = bits(bitcast<u32>(tail) + ((bitcast<u32>(k) + select(0u, 64u, far)) << 23u));
     let below = select(y, y * 5.421010862427522e-20f, far);
-    return select(select(below, 1.0f - below, x > 0.0f), near, a < 1.0f);
+    return select(select(select(below, 1.0f - below, x > 0.0f), near, a < 1.0f), x, is_nan(x));
 }
 fn load_a(z: u32, row: u32, k: u32) -> f32 {
 let z0 = z;

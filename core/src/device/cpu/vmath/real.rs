@@ -104,12 +104,14 @@ fn ndtr<const HW: bool>(x: f32) -> f32 {
     // [0, 1], S of degree 5 in x²; absolute error 1.3e-10.
     let s = horner!(fma, a * a; 0.398_942_3, -0.066_490_33, 0.009_973_171, -0.001_185_984_7, 1.131_436_4e-4, -7.530_303_3e-6);
     let near = fma::<HW>(x, s, 0.5);
-    // x²/2 = h²/2 + (a-h)(a+h)/2, where h has 12 bits: its square is exact, and so is what n·ln 2's high part leaves of it.
-    let h = f32::from_bits(a.to_bits() & 0xffff_f000);
+    // a² and what rounding took of it, which is an error of e^(-a²/2) many times as large; without a fused product, the square
+    // of the upper 12 bits, which is exact, and what is left of a²
+    let h = if HW { a } else { f32::from_bits(a.to_bits() & 0xffff_f000) };
     let square = h * h;
+    let left = if HW { a.mul_add(a, -square) } else { (a - h) * (a + h) };
     let k = fma::<HW>(square, -0.5 * std::f32::consts::LOG2_E, MAGIC);
     let n = k - MAGIC;
-    let r = fma::<HW>(n, -LN2_HI, -0.5 * square) + fma::<HW>(n, -LN2_LO, -0.5 * (a - h) * (a + h));
+    let r = fma::<HW>(n, -LN2_HI, -0.5 * square) + fma::<HW>(n, -LN2_LO, -0.5 * left);
     let g = fma::<HW>(r * r, exp_tail::<HW>(r), r);
     // [1, 14.5], P of degree 8; relative error 5.5e-9.
     let d = a + 1.75;
@@ -122,7 +124,8 @@ fn ndtr<const HW: bool>(x: f32) -> f32 {
     let left = fma::<HW>(-d, guess, p);
     let tail = guess + fma::<HW>(guess, g, fma::<HW>(inverse, g, inverse) * left);
     let n = k.to_bits().wrapping_sub(MAGIC.to_bits()) as i32;
-    let tail = tail * pow2(n >> 1) * pow2(n.wrapping_sub(n >> 1));
+    // 2ⁿ with n down to -152 is not always an f32; 2ⁿ⁺⁶⁴ is.
+    let tail = tail * pow2(n.wrapping_add(64)) * pow2(-64);
     let far = if x > 0.0 { 1.0 - tail } else { tail };
     if x.abs() >= 1.0 { far } else { near }
 }

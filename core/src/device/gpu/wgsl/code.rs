@@ -253,8 +253,9 @@ pub fn cast(source: &mut Source<'_>, dtype: DType, from: Kind, a: &str) -> Strin
         source.helper(name);
         format!("{name}({a})")
     };
-    let real = match from {
-        Kind::F => a.to_string(),
+    let real = match (from, dtype) {
+        (Kind::F, _) => a.to_string(),
+        (Kind::U, DType::F32 | DType::F16 | DType::BF16) => call("real_of", a),
         _ => format!("f32({a})"),
     };
     match (dtype, from) {

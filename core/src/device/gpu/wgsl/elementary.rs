@@ -113,7 +113,6 @@ helpers! {
 // R(a) = ½·erfc(a/√2)·e^(a²/2) is P(u)/(a + 1¾), u = (a − 3)/(a + 1¾) (relative error 5.5e-9 up to 14.5); the driver's quotient is
 // made better by one step. x²/2 = h²/2 + (a − h)·(a + h)/2, where h has 12 bits and h² is exact
 "ndtr_of" ["bits", "is_nan", "plus_whole"] "fn ndtr_of(x: f32) -> f32 {
-    if (is_nan(x)) { return x; }
     let a = min(abs(x), 14.5f);
     let z = a * a;
     let near = 0.5f + x * (0.3989423f + z * (-0.06649033f + z * (0.009973171f + z * (-0.0011859847f
@@ -136,7 +135,7 @@ helpers! {
     let far = a > 12.9f;
     let y = bits(bitcast<u32>(tail) + ((bitcast<u32>(k) + select(0u, 64u, far)) << 23u));
     let below = select(y, y * 5.421010862427522e-20f, far);
-    return select(select(below, 1.0f - below, x > 0.0f), near, a < 1.0f);
+    return select(select(select(below, 1.0f - below, x > 0.0f), near, a < 1.0f), x, is_nan(x));
 }"
 // 1/(1 + e⁻ˣ) by e⁻|ˣ|, so that neither tail loses digits; the driver's quotient is made better by one step
 "sigmoid" ["exp_of"] "fn sigmoid(x: f32) -> f32 {

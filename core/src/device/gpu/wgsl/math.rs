@@ -94,6 +94,11 @@ helpers! {
 "sign_of" ["is_nan"] "fn sign_of(x: f32) -> f32 {
     return select(select(0.0f, 1.0f, x > 0.0f) - select(0.0f, 1.0f, x < 0.0f), x, is_nan(x));
 }"
+// the nearest f32: not every driver's own from 2³¹ on. Half of it, with the last bit set where that lost one, is rounded alike
+"real_of" [] "fn real_of(x: u32) -> f32 {
+    let far = x >= 0x80000000u;
+    return f32(select(x, (x >> 1u) | (x & 1u), far)) * select(1.0f, 2.0f, far);
+}"
 "int_of" ["is_nan"] "fn int_of(x: f32) -> i32 {
     if (is_nan(x)) { return 0; }
     if (x >= 2147483648.0f) { return 2147483647; }
@@ -155,6 +160,6 @@ helpers! {
     }
     let low_pair = select(c.x, c.y, (index & 1u) == 1u);
     let high_pair = select(c.z, c.w, (index & 1u) == 1u);
-    return f32(select(low_pair, high_pair, (index & 2u) == 2u) >> 8u) / 16777216.0f;
+    return f32(select(low_pair, high_pair, (index & 2u) == 2u) >> 8u) * 5.9604644775390625e-8f;
 }"
 }
