@@ -259,8 +259,5 @@ fn a_gpu_that_computes_wrongly_is_refused_with_what_it_got_wrong() {
         (l.software, l.units, l.subgroup) = (false, 132, Some(l.subgroup.unwrap_or(16) * 4));
     });
     let e = wrong.err().expect("wrong sums");
-    assert!(
-        matches!(&e, Error::Device { why, .. } if why.contains("self-test") && why.contains("sums to")),
-        "{e}"
-    );
+    assert!(matches!(&e, Error::Device { why, .. } if why.contains("self-test: rows: element 0 is")), "{e}");
 }
