@@ -64,11 +64,18 @@ pub struct Limits {
     pub binding: usize,
     /// Buffers that a kernel may bind, [`Limits::MOST_BINDINGS`] at most.
     pub bindings: usize,
+    /// Turns that all loops of one invocation take together, at most; longer work is split over workgroups and passes. Drivers
+    /// end invocations that take long, and Mesa's lavapipe ends every loop once those of an invocation have turned 65,535 times.
+    pub turns: usize,
 }
 
 impl Limits {
     /// Buffers that kernels bind at most, on devices that allow more.
     pub const MOST_BINDINGS: usize = 64;
+    /// Turns that every driver is taken to allow: half of the fewest that are known to be (65,535).
+    const TURNS: usize = 1 << 15;
+    /// The fewest turns that kernels are written for.
+    pub const FEWEST_TURNS: usize = 1 << 12;
 
     /// What every Vulkan 1.1 and Metal device of the last years has.
     pub fn least() -> Limits {
@@ -83,6 +90,7 @@ impl Limits {
             software: false,
             binding: 128 << 20,
             bindings: 8,
+            turns: Self::TURNS,
         }
     }
 
@@ -99,6 +107,7 @@ impl Limits {
             software: false,
             binding: (4 << 30) - 256,
             bindings: Limits::MOST_BINDINGS,
+            turns: Self::TURNS,
         }
     }
 
@@ -115,14 +124,26 @@ impl Limits {
             software: false,
             binding: 128 << 20,
             bindings: 30,
+            turns: Self::TURNS,
         }
     }
 
     /// Names and values, in the order of the text form.
-    fn fields(&self) -> [(&'static str, usize); 10] {
+    fn fields(&self) -> [(&'static str, usize); 11] {
         // a new field is an error here
-        let &Limits { threads, shared, subgroup, coop, coop_f32, f16, units, software, binding, bindings } =
-            self;
+        let &Limits {
+            threads,
+            shared,
+            subgroup,
+            coop,
+            coop_f32,
+            f16,
+            units,
+            software,
+            binding,
+            bindings,
+            turns,
+        } = self;
         [
             ("gpu.threads", threads),
             ("gpu.shared", shared),
@@ -134,6 +155,7 @@ impl Limits {
             ("gpu.software", usize::from(software)),
             ("gpu.binding", binding),
             ("gpu.bindings", bindings),
+            ("gpu.turns", turns),
         ]
     }
 
@@ -149,6 +171,7 @@ impl Limits {
             "gpu.software" => self.software = value != 0,
             "gpu.binding" => self.binding = value,
             "gpu.bindings" => self.bindings = value,
+            "gpu.turns" => self.turns = value,
             _ => return false,
         }
         true
@@ -176,6 +199,8 @@ impl Limits {
                 (4096..=u32::MAX as usize).contains(&self.binding) && self.binding.is_multiple_of(256),
             ),
             ("gpu.bindings", "4 to 64", self.bindings, (4..=Limits::MOST_BINDINGS).contains(&self.bindings)),
+            // fewer than drivers must allow: what comes before and after long loops takes some hundreds, whatever is said here
+            ("gpu.turns", "16 to 2^30", self.turns, (16..=1 << 30).contains(&self.turns)),
         ] {
             if !good {
                 return Err(Error::argument(format!("device profile: {what}"), wanted, came));

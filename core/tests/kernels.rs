@@ -3,10 +3,14 @@
 
 #[path = "kernels/cuts.rs"]
 mod cuts;
+#[path = "kernels/long.rs"]
+mod long;
 #[path = "kernels/once.rs"]
 mod once;
 #[path = "kernels/packed.rs"]
 mod packed;
+#[path = "kernels/turns.rs"]
+mod turns;
 
 use std::collections::{HashMap, HashSet};
 use weft::device::gpu::limits::Limits;
@@ -51,6 +55,10 @@ fn check(text: &str, limits: &Limits, seen: &mut HashSet<String>) -> Result<(), 
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .map_err(|e| e.emit_to_string(text))?;
+    let turns = turns::turns(&module)?;
+    if turns > limits.turns as u64 {
+        return Err(format!("loops of {turns} turns where {} are allowed", limits.turns));
+    }
     let entry = &module.entry_points[0];
     let threads: u32 = entry.workgroup_size.iter().product();
     if threads as usize > limits.threads {

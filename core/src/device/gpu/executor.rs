@@ -54,7 +54,16 @@ impl Prepared {
         Prepared::compile(gpu, program(plan, gpu.limits(), precision)?, precision, progress)
     }
 
-    fn compile(gpu: &Gpu, program: Program, precision: Precision, progress: &Progress) -> Result<Prepared> {
+    /// Compiles a program's kernels.
+    ///
+    /// # Errors
+    /// As [`new`](Prepared::new).
+    pub fn compile(
+        gpu: &Gpu,
+        program: Program,
+        precision: Precision,
+        progress: &Progress,
+    ) -> Result<Prepared> {
         let mut bindings = vec![0; program.texts.len()];
         for d in program.once.iter().chain(&program.steps) {
             bindings[d.text] = d.slots.len();

@@ -43,6 +43,7 @@ pub(crate) use store::Store;
 
 use crate::device::lock;
 use crate::error::Result;
+use crate::log::{Level, tell};
 use crate::process::Own;
 use crate::stack::deep;
 use context::Context;
@@ -120,6 +121,16 @@ impl Gpu {
         ending::listen();
         let worker = worker::Worker::start(context.clone())?;
         let gpu = Arc::new(Gpu { worker, pipelines: Default::default(), context, life: Default::default() });
+        let turns = selftest::turns::most(&gpu)?;
+        if turns < gpu.limits().turns {
+            tell(Level::Warn, || {
+                let (name, most) = (&gpu.context.name, gpu.limits().turns);
+                format!("device {name}: its driver ends loops of {most} turns; kernels have {turns} at most")
+            });
+            let mut context = Context::around(gpu.context.blade.clone());
+            context.limits = Limits { turns, ..gpu.limits().clone() };
+            return Gpu::over(Arc::new(context));
+        }
         selftest::run(&gpu)?;
         ending::listen();
         Ok(gpu)

@@ -14,6 +14,7 @@ use crate::tensor::DType;
 use std::sync::Arc;
 
 mod basics;
+pub mod turns;
 
 /// Runs the test.
 ///
@@ -67,12 +68,6 @@ fn sums(gpu: &Arc<Gpu>, m: usize, precision: Precision) -> Result<(Vec<f32>, Vec
 /// a [m, k], b [k, n], their product, and its rows' sums.
 fn plan(m: usize, n: usize, k: usize) -> Plan {
     let buffer = |elements, place| Buffer { dtype: DType::F32, elements, place };
-    let operand = |buffer, strides: &[isize]| Operand {
-        buffer,
-        dtype: DType::F32,
-        offset: 0,
-        strides: strides.to_vec(),
-    };
     let (wide, deep) = (n as isize, k as isize);
     let product = Product {
         batch: vec![],
@@ -102,13 +97,6 @@ fn plan(m: usize, n: usize, k: usize) -> Plan {
         out: operand(3, &[1, 0]),
         also: vec![],
     };
-    let port = |name: &str, buffer, shape: &[usize]| Port {
-        name: name.into(),
-        buffer,
-        dtype: DType::F32,
-        shape: shape.to_vec(),
-        trainable: false,
-    };
     let step = |work| Step { work, label: "self-test".into(), nodes: vec![] };
     Plan {
         buffers: vec![
@@ -118,8 +106,17 @@ fn plan(m: usize, n: usize, k: usize) -> Plan {
             buffer(m, Place::Own),
         ],
         steps: vec![step(Work::Product(product)), step(Work::Rowwise(sums))],
-        inputs: vec![port("a", 0, &[m, k]), port("b", 1, &[k, n])],
-        outputs: vec![port("sums", 3, &[m])],
+        inputs: vec![port("a", 0, DType::F32, &[m, k]), port("b", 1, DType::F32, &[k, n])],
+        outputs: vec![port("sums", 3, DType::F32, &[m])],
         ..Plan::default()
     }
+}
+
+/// An operand of f32 from the buffer's beginning.
+fn operand(buffer: usize, strides: &[isize]) -> Operand {
+    Operand { buffer, dtype: DType::F32, offset: 0, strides: strides.to_vec() }
+}
+
+fn port(name: &str, buffer: usize, dtype: DType, shape: &[usize]) -> Port {
+    Port { name: name.into(), buffer, dtype, shape: shape.to_vec(), trainable: false }
 }

@@ -1,12 +1,10 @@
 //! Which dispatches change which parameters: an optimizer's step over all of them in as few as the memory's blocks
 //! allow. Pure: places in, tables out.
 
+use super::kernels::update::EACH;
 use super::program::Region;
 use super::run::Heap;
 use blade_graphics as blade;
-
-/// Elements that a workgroup changes, at most; a multiple of 4.
-pub const EACH: usize = 4096;
 
 /// A parameter to change: where its pieces, its gradient's and its moments' lie in their heaps, in bytes.
 #[derive(Debug, Clone, Default)]

@@ -5,13 +5,18 @@ use super::{Made, Precision};
 use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::source::{Layouts, Source};
 use crate::device::gpu::wgsl::walk;
+use crate::error::{Error, Result};
 use crate::plan::{Attention, AttentionGrad, AttentionInputs, Kept, Operand};
 
 /// The kernels of attention.
-pub fn forward(w: &Attention, layouts: &Layouts, limits: &Limits, precision: Precision) -> Made {
+///
+/// # Errors
+/// [`Error::Device`] where it takes more turns or scratch than the device allows.
+pub fn forward(w: &Attention, layouts: &Layouts, limits: &Limits, precision: Precision) -> Result<Made> {
     let problem = Problem { kept: w.kept.is_some(), ..problem(&w.inputs, None) };
     let skeleton = attention::forward(&problem, &allowed(limits, precision));
-    made(&skeleton, layouts, |source, hole| match hole {
+    within(&skeleton, &problem, limits)?;
+    Ok(made(&skeleton, layouts, |source, hole| match hole {
         "store" => {
             let at = address(&w.out, ["b", "h", "i", "e"]);
             Some(source.store(&w.out, &at, "v"))
@@ -20,16 +25,38 @@ pub fn forward(w: &Attention, layouts: &Layouts, limits: &Limits, precision: Pre
             w.kept.as_ref().map(|rows| source.store(rows, &format!("(i + {}u)", rows.offset), "v"))
         }
         _ => read(source, hole, &w.inputs, None),
-    })
+    }))
+}
+
+/// Whether a device can run passes: the parts of a row, which one thread joins in two loops, and all of scratch, which is one
+/// binding.
+fn within(skeleton: &Skeleton, p: &Problem, limits: &Limits) -> Result<()> {
+    if 2 * skeleton.parts < limits.turns && skeleton.scratch <= limits.binding / 4 {
+        return Ok(());
+    }
+    let Problem { b, h, l, s, .. } = p;
+    let why = format!(
+        "attention of {b} × {h} × {l} queries over {s} keys comes in {} parts of {} bytes in all, where loops turn {} times and \
+         bindings have {} bytes",
+        skeleton.parts,
+        skeleton.scratch * 4,
+        limits.turns,
+        limits.binding
+    );
+    Err(Error::Device { device: "gpu".into(), why })
 }
 
 /// The kernels of attention's gradient.
-pub fn backward(w: &AttentionGrad, layouts: &Layouts, limits: &Limits) -> Made {
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward(w: &AttentionGrad, layouts: &Layouts, limits: &Limits) -> Result<Made> {
     let mut p = problem(&w.inputs, Some(&w.up));
     p.kept = w.kept.is_some();
     p.vectors.out = w.kept.as_ref().is_some_and(|k| in_fours(&k.out));
     let skeleton = attention::backward(&p, &allowed(limits, Precision::Full));
-    made(&skeleton, layouts, |source, hole| {
+    within(&skeleton, &p, limits)?;
+    Ok(made(&skeleton, layouts, |source, hole| {
         let (out, names) = match hole {
             "store_dq" => (&w.outs[0], ["b", "h", "i", "e"]),
             "store_dk" => (&w.outs[1], ["b", "g", "j", "e"]),
@@ -38,7 +65,7 @@ pub fn backward(w: &AttentionGrad, layouts: &Layouts, limits: &Limits) -> Made {
             _ => return read(source, hole, &w.inputs, Some(&w.up)),
         };
         Some(source.store(out, &address(out, names), "v"))
-    })
+    }))
 }
 
 /// Whether an operand's elements can be read four at a time.
@@ -81,6 +108,8 @@ fn allowed(limits: &Limits, precision: Precision) -> attention::Limits {
         coop: if limits.f16 { limits.coop } else { 0 },
         subgroup: limits.subgroup.unwrap_or(0),
         fast: precision == Precision::Fast,
+        turns: limits.turns,
+        scratch: limits.binding,
     }
 }
 

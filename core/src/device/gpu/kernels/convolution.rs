@@ -7,19 +7,22 @@ use super::{Made, Precision, epilogue, products};
 use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::source::{Kernel, Layouts, Source};
 use crate::device::gpu::wgsl::walk;
+use crate::error::Result;
 use crate::plan::Convolution;
 use crate::profile::{Cut, ProductClass};
 
 const THREADS: usize = 64;
-/// Output channels of a group up to which it is convolved directly.
+/// Output channels of a group up to which it is convolved directly, and turns of the loops that this may take: an
+/// invocation then does all of an element.
 const DIRECT: usize = 4;
+const TURNS: usize = Limits::FEWEST_TURNS / 2;
 
 /// What of a convolution its kernel depends on; `None` where it is convolved directly.
 pub fn class(w: &Convolution, layouts: &Layouts, precision: Precision) -> Option<ProductClass> {
     let (groups, [_, cg, kh, kw]) = (w.form.groups, w.weight_shape);
     let [n, o, oh, ow] = w.out_shape;
     let (og, k, plane) = (o / groups, cg * kh * kw, oh * ow);
-    if og <= DIRECT && groups > 1 {
+    if og <= DIRECT && groups > 1 && cg * (1 + kh * (1 + kw)) <= TURNS {
         return None;
     }
     let s = &w.weight.strides;
@@ -42,21 +45,24 @@ pub fn class(w: &Convolution, layouts: &Layouts, precision: Precision) -> Option
 }
 
 /// The kernels of a convolution, cut as measured where it was.
+///
+/// # Errors
+/// As [`products::choose`].
 pub fn kernels(
     w: &Convolution,
     layouts: &Layouts,
     limits: &Limits,
     precision: Precision,
     measured: &[(ProductClass, Cut)],
-) -> Made {
+) -> Result<Made> {
     let Some(class) = class(w, layouts, precision) else {
-        return Made { kernels: vec![direct(w, layouts)], scratch: vec![] };
+        return Ok(Made { kernels: vec![direct(w, layouts)], scratch: vec![] });
     };
     let (groups, [_, cg, kh, kw]) = (w.form.groups, w.weight_shape);
     let [_, o, oh, ow] = w.out_shape;
     let (og, plane, s, shape) = (o / groups, oh * ow, &w.weight.strides, class.shape);
     let four = shape.a_vec == Along::K;
-    let skeleton = products::choose(&class, limits, measured);
+    let skeleton = products::choose(&class, limits, measured)?;
     let fill = |source: &mut Source<'_>, text: &str| {
         if text.contains("load_a") {
             let at = format!(
@@ -102,7 +108,7 @@ pub fn kernels(
             }
         }
     };
-    products::made(&skeleton, layouts, limits, fill)
+    Ok(products::made(&skeleton, layouts, limits, fill))
 }
 
 /// Puts `fn window(image, channel, oy, ox, ky, kx) -> f32` into the kernel: what the output position sees through that

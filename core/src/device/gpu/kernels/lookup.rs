@@ -1,27 +1,38 @@
 //! Look-ups along an axis: take, gather and their opposites. Indices are checked where they are used: a bad one is
 //! reported, read as 0, and written nowhere. Sums are made in the order of the indices, by one thread each: the same bits every time.
 
+use super::Made;
 use super::rowwise::{self, entry};
+use super::scatter::{self, Scatter, Sums};
 use super::shared::Share;
 use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::source::{Kernel, Layouts, Slot, Source, View};
 use crate::device::gpu::wgsl::walk;
+use crate::error::{Error, Result};
 use crate::expr::{Instr, Kind, Tape};
 use crate::plan::{IndexKind, IndexWork, Operand, Rowwise};
 use crate::tensor::{DType, contiguous_strides};
 
 /// Threads of a workgroup.
 pub const THREADS: usize = 64;
-/// Indices up to which a thread looks through all of them for those equal to its own.
-const SEARCH: usize = 2048;
+/// Indices up to which a thread looks through all of them for those equal to its own; more are sorted.
+const SEARCH: usize = Limits::FEWEST_TURNS / 2;
+/// What stands for a bad index until the updates are sorted.
+const NONE: &str = "0xffffffffu";
 /// What a report begins with; the errors' name and the word in brackets follow.
 const REPORTS: &str = "atomicMin(&";
 
 /// The kernels of a look-up; bad indices are reported in the `report`-th word of the errors.
-pub fn kernels(w: &IndexWork, report: usize, layouts: &Layouts, limits: &Limits) -> Vec<Kernel> {
+///
+/// # Errors
+/// [`Error::Device`] where there are more indices than the device's loops can sort.
+pub fn kernels(w: &IndexWork, report: usize, layouts: &Layouts, limits: &Limits) -> Result<Made> {
     let w = &halves(w);
     let look = Lookup::new(w, report, layouts, "");
-    match w.kind {
+    if look.is_long() {
+        return look.scatter(limits);
+    }
+    let kernels = match w.kind {
         IndexKind::Take | IndexKind::Gather => vec![look.read()],
         IndexKind::Check => {
             let mut source = Source::new(layouts);
@@ -35,7 +46,8 @@ pub fn kernels(w: &IndexWork, report: usize, layouts: &Layouts, limits: &Limits)
             all.push(source.finish(&entry(threads, &body), grid));
             all
         }
-    }
+    };
+    Ok(Made { kernels, scratch: vec![] })
 }
 
 /// A check of indices, or a put in place, in a kernel that it may share with other steps; the names of its functions end
@@ -257,8 +269,112 @@ impl<'a> Lookup<'a> {
         rowwise::kernels(&copy, self.layouts, limits).kernels
     }
 
-    /// The forms with updates. A thread has one update; the first of equal indices adds up all of them, the last one
-    /// puts. Past [`SEARCH`] indices a thread has one column and goes through it in order.
+    /// Whether the updates are sorted.
+    fn is_long(&self) -> bool {
+        let writes = matches!(self.w.kind, IndexKind::TakeAdd | IndexKind::TakePut | IndexKind::ScatterAdd);
+        writes && self.count > SEARCH
+    }
+
+    /// The forms with more updates than a thread may look through.
+    fn scatter(&self, limits: &Limits) -> Result<Made> {
+        let w = self.w;
+        let whole = w.kind != IndexKind::ScatterAdd;
+        let table: usize = w.table_shape.iter().product();
+        // whole slices go by the index; elements by the place in the table that is theirs
+        let (entries, columns, keys) = match whole {
+            true => (self.count, self.outer * self.inner, self.limit),
+            false => (w.indices_shape.iter().product(), 1, table),
+        };
+        if !scatter::fits(entries, columns, limits) {
+            let (turns, bytes) = (limits.turns, limits.binding);
+            let why = format!(
+                "{entries} indices of {columns} elements are more than loops of {turns} turns and bindings of {bytes} bytes sort"
+            );
+            return Err(Error::Device { device: "gpu".into(), why });
+        }
+        let made = Made { kernels: self.copy(limits), scratch: vec![] };
+        let mut all = Scatter::new(self.layouts, limits, [entries, columns, keys], made);
+        all.sort(|source| {
+            let checked = self.checked_or(source, "e", &format!("k = {NONE};"));
+            if whole {
+                return format!("{checked}let key = select(k, {keys}u, k == {NONE});\n");
+            }
+            let strides: Vec<isize> = contiguous_strides(&w.table_shape);
+            let (split, mut names) = walk::coordinates("c", "e", &w.indices_shape);
+            names[w.axis] = "k".into();
+            let place = walk::address(0, &names, &strides);
+            format!("{checked}{split}let key = select({place}, {keys}u, k == {NONE});\n")
+        });
+        let Some(updates) = &w.updates else { return Ok(Made { kernels: vec![], scratch: vec![] }) };
+        let (n, inner, limit) = (self.count, self.inner, self.limit);
+        let (from, to) = match whole {
+            true => (
+                format!("((c / {inner}u * {n}u + e) * {inner}u + c % {inner}u + {}u)", updates.offset),
+                format!("((c / {inner}u * {limit}u + key) * {inner}u + c % {inner}u + {}u)", w.out.offset),
+            ),
+            false => (format!("(e + {}u)", updates.offset), format!("(key + {}u)", w.out.offset)),
+        };
+        if w.kind == IndexKind::TakePut {
+            return Ok(all.last(|source| {
+                let value = source.load(updates, &from);
+                source.store(&w.out, &to, &value)
+            }));
+        }
+        let sums = match w.table.dtype {
+            DType::I64 => Sums { view: View::U32, words: 2, kind: "vec2<u32>" },
+            DType::I32 => Sums { view: View::I32, words: 1, kind: "i32" },
+            DType::U32 => Sums { view: View::U32, words: 1, kind: "u32" },
+            _ => Sums { view: View::F32, words: 1, kind: "f32" },
+        };
+        Ok(all.add(
+            &sums,
+            |source| self.element(source, updates, &from),
+            |source, a, b| self.plus(source, a, b),
+            |source| {
+                let now = self.element(source, &w.out, "to");
+                let sum = self.plus(source, &now, "sum");
+                format!("let to = {to};\n{}", self.put(source, &sum))
+            },
+        ))
+    }
+
+    /// 64-bit elements are added up as two words.
+    fn is_wide(&self) -> bool {
+        self.w.table.dtype == DType::I64
+    }
+
+    /// An element of the table, of the result or of the updates.
+    fn element(&self, source: &mut Source<'_>, o: &Operand, at: &str) -> String {
+        if !self.is_wide() {
+            return source.load(o, at);
+        }
+        let [low, high] = [0, 1].map(|word| source.load(o, &format!("({at} * 2u + {word}u)")));
+        format!("vec2<u32>({low}, {high})")
+    }
+
+    fn plus(&self, source: &mut Source<'_>, a: &str, b: &str) -> String {
+        if !self.is_wide() {
+            return format!("{a} + {b}");
+        }
+        source.function(
+            "fn add_wide(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {\nlet low = a.x + b.x;\n\
+             return vec2<u32>(low, a.y + b.y + select(0u, 1u, low < a.x));\n}",
+        );
+        format!("add_wide({a}, {b})")
+    }
+
+    /// The lines that store a value in the result, at `to`.
+    fn put(&self, source: &mut Source<'_>, value: &str) -> String {
+        if !self.is_wide() {
+            return source.store(&self.w.out, "to", value);
+        }
+        let [low, high] = ["x", "y"].map(|word| format!("stored.{word}"));
+        let low = source.store(&self.w.out, "(to * 2u)", &low);
+        let high = source.store(&self.w.out, "(to * 2u + 1u)", &high);
+        format!("let stored = {value};\n{low}\n{high}\n")
+    }
+
+    /// The forms with few updates. A thread has one; the first of equal indices adds up all of them, the last one puts.
     fn write(&self, source: &mut Source<'_>) -> Share {
         let tag = self.tag;
         let (w, puts) = (self.w, self.w.kind == IndexKind::TakePut);
@@ -270,15 +386,11 @@ impl<'a> Lookup<'a> {
             let s = &w.indices_shape;
             (s[..w.axis].iter().product(), s[w.axis + 1..].iter().product())
         };
-        let serial = self.count > SEARCH;
-        let work = outer * inner * if serial { 1 } else { self.count };
-        let (grid, mut body) = walk::each("t", work, THREADS);
-        let (n, divide) = (self.count, if self.twice { " / 2u" } else { "" });
-        let each = if serial { 1 } else { n };
-        body += &format!(
-            "let o = t / {}u;\nlet j = t / {inner}u % {each}u;\nlet i = t % {inner}u;\n",
-            inner * each
-        );
+        let n = self.count;
+        let (grid, mut body) = walk::each("t", outer * inner * n, THREADS);
+        let divide = if self.twice { " / 2u" } else { "" };
+        body +=
+            &format!("let o = t / {}u;\nlet j = t / {inner}u % {n}u;\nlet i = t % {inner}u;\n", inner * n);
         // where the update of index j lies, and which index it goes by
         source.function(format!(
             "fn update_at{tag}(o: u32, j: u32, i: u32) -> u32 {{ return (o * {n}u + j) * {inner}u + i; }}"
@@ -288,7 +400,7 @@ impl<'a> Lookup<'a> {
             false => format!("update_at{tag}(o, {j}, i){divide}"),
         };
         let at = |source: &mut Source<'_>, j: &str| {
-            let checked = self.checked_or(source, "position", if serial { "continue;" } else { "return;" });
+            let checked = self.checked_or(source, "position", "return;");
             let line = format!("let position = {};\n{checked}", own(j));
             if whole {
                 let to = format!("(o * {}u + k) * {}u + i + {}u", self.limit, self.inner, w.out.offset);
@@ -301,60 +413,23 @@ impl<'a> Lookup<'a> {
             format!("{line}{split}let to = {};\n", walk::address(w.out.offset, &names, &strides))
         };
         let Some(updates) = &w.updates else { return Share { body, threads: THREADS, grid } };
-        let wide = w.table.dtype == DType::I64;
-        let load = |source: &mut Source<'_>, o: &Operand, at: &str| match wide {
-            true => {
-                let [low, high] = [0, 1].map(|word| source.load(o, &format!("({at} * 2u + {word}u)")));
-                format!("vec2<u32>({low}, {high})")
-            }
-            false => source.load(o, at),
-        };
-        let plus = |source: &mut Source<'_>, a: &str, b: &str| match wide {
-            true => {
-                source.function(
-                    "fn add_wide(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {\nlet low = a.x + b.x;\n\
-                     return vec2<u32>(low, a.y + b.y + select(0u, 1u, low < a.x));\n}",
-                );
-                format!("add_wide({a}, {b})")
-            }
-            false => format!("{a} + {b}"),
-        };
-        let store = |source: &mut Source<'_>, value: &str| match wide {
-            true => {
-                let [low, high] = ["x", "y"].map(|word| format!("stored.{word}"));
-                let low = source.store(&w.out, "(to * 2u)", &low);
-                let high = source.store(&w.out, "(to * 2u + 1u)", &high);
-                format!("let stored = {value};\n{low}\n{high}\n")
-            }
-            false => source.store(&w.out, "to", value),
-        };
         let update = |source: &mut Source<'_>, j: &str| {
-            load(source, updates, &format!("(update_at{tag}(o, {j}, i) + {}u)", updates.offset))
+            self.element(source, updates, &format!("(update_at{tag}(o, {j}, i) + {}u)", updates.offset))
         };
-        if serial {
-            body += &format!("for (var s = 0u; s < {n}u; s++) {{\n{}", at(source, "s"));
-            let mut value = update(source, "s");
-            if !puts {
-                let now = load(source, &w.out, "to");
-                value = plus(source, &now, &value);
-            }
-            body += &store(source, &value);
-            body += "}\n";
-            return Share { body, threads: THREADS, grid };
-        }
         body += &at(source, "j");
         let equal = format!("index{tag}({}) == index{tag}(position)", own("s"));
         if puts {
             body += &format!("for (var s = j + 1u; s < {n}u; s++) {{ if ({equal}) {{ return; }} }}\n");
             let value = update(source, "j");
-            body += &store(source, &value);
+            body += &self.put(source, &value);
         } else {
             body += &format!("for (var s = 0u; s < j; s++) {{ if ({equal}) {{ return; }} }}\n");
-            let (first, own, value) = (load(source, &w.out, "to"), update(source, "j"), update(source, "s"));
-            body += &format!("var sum = {};\n", plus(source, &first, &own));
-            let sum = plus(source, "sum", &value);
+            let (first, own, value) =
+                (self.element(source, &w.out, "to"), update(source, "j"), update(source, "s"));
+            body += &format!("var sum = {};\n", self.plus(source, &first, &own));
+            let sum = self.plus(source, "sum", &value);
             body += &format!("for (var s = j + 1u; s < {n}u; s++) {{ if ({equal}) {{ sum = {sum}; }} }}\n");
-            body += &store(source, "sum");
+            body += &self.put(source, "sum");
         }
         Share { body, threads: THREADS, grid }
     }

@@ -13,6 +13,7 @@ pub mod product;
 mod products;
 mod rowwise;
 mod scan;
+mod scatter;
 pub mod shared;
 pub mod update;
 
@@ -69,13 +70,13 @@ fn skeletons(
         // found in its parts where it is read
         Work::Rowwise(w) if layouts.buffers[w.out.buffer].joined.is_some() => only(vec![]),
         Work::Rowwise(w) => rowwise::kernels(w, layouts, limits),
-        Work::Product(w) => products::kernels(w, layouts, limits, precision, measured),
-        Work::Convolution(w) => convolution::kernels(w, layouts, limits, precision, measured),
-        Work::Attention(w) => attend::forward(w, layouts, limits, precision),
-        Work::AttentionGrad(w) => attend::backward(w, layouts, limits),
-        Work::Index(w) => only(lookup::kernels(w, report, layouts, limits)),
-        Work::Scan(w) => only(vec![scan::kernel(w, layouts)]),
-        Work::Pool(w) => only(vec![pool::kernel(w, layouts)]),
+        Work::Product(w) => products::kernels(w, layouts, limits, precision, measured)?,
+        Work::Convolution(w) => convolution::kernels(w, layouts, limits, precision, measured)?,
+        Work::Attention(w) => attend::forward(w, layouts, limits, precision)?,
+        Work::AttentionGrad(w) => attend::backward(w, layouts, limits)?,
+        Work::Index(w) => lookup::kernels(w, report, layouts, limits)?,
+        Work::Scan(w) => scan::kernels(w, layouts, limits),
+        Work::Pool(w) => pool::kernels(w, layouts, limits)?,
         // read where it is used: never stored
         Work::Dequantise(_, to) if layouts.buffers[to.buffer].blocks.is_some() => only(vec![]),
         Work::Dequantise(from, to) => only(vec![dequantise::kernel(from, to, layouts)]),

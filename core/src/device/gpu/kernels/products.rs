@@ -6,6 +6,7 @@ use crate::device::gpu::limits::Limits;
 use crate::device::gpu::wgsl::lanes::{Code, writes_four};
 use crate::device::gpu::wgsl::source::{Kernel, Layouts, Source};
 use crate::device::gpu::wgsl::walk::{self, Merged};
+use crate::error::{Error, Result};
 use crate::plan::{Formula, Operand, Product, Prologue};
 use crate::profile::{Cut, ProductClass};
 use crate::tensor::DType;
@@ -62,17 +63,20 @@ pub fn stored(o: &Operand, layouts: &Layouts) -> DType {
 }
 
 /// The kernels of a product, cut as measured where it was.
+///
+/// # Errors
+/// As [`choose`].
 pub fn kernels(
     w: &Product,
     layouts: &Layouts,
     limits: &Limits,
     precision: Precision,
     measured: &[(ProductClass, Cut)],
-) -> Made {
+) -> Result<Made> {
     let (axes, merged, out) = (w.batch.len(), merged(w), &w.out);
     let class = class(w, layouts, precision);
     let shape = class.shape;
-    let skeleton = choose(&class, limits, measured);
+    let skeleton = choose(&class, limits, measured)?;
     // addresses of (z, outer, inner) of an operand
     let address = |o: &Operand, batch: &[isize], names: [&str; 2]| {
         let (split, mut coordinates) = walk::coordinates("z", "z", &merged.sizes);
@@ -123,7 +127,7 @@ pub fn kernels(
             }
         }
     };
-    made(&skeleton, layouts, limits, fill)
+    Ok(made(&skeleton, layouts, limits, fill))
 }
 
 /// The holes of a norm of A's rows.
@@ -161,15 +165,31 @@ pub fn limited(limits: &Limits) -> product::Limits {
         max_threads: limits.threads as u32,
         // parts are one binding, of indices of 32 bits
         scratch_limit: limits.binding.min(64 << 20) as u64,
+        binding: limits.binding as u64,
+        turns: limits.turns as u32,
         units: limits.units as u32,
         software: limits.software,
     }
 }
 
 /// The kernel, tile and split that suit a product: what was measured, else the rule's.
-pub fn choose(class: &ProductClass, limits: &Limits, measured: &[(ProductClass, Cut)]) -> Skeleton {
+///
+/// # Errors
+/// [`Error::Device`] where k is too long for the device in any cut.
+pub fn choose(class: &ProductClass, limits: &Limits, measured: &[(ProductClass, Cut)]) -> Result<Skeleton> {
     let cut = measured.iter().find(|(c, _)| c == class).map(|(_, cut)| cut);
-    product::chosen(cut, &class.shape, &limited(limits), class.precision).skeleton(&class.shape)
+    let (shape, limited) = (&class.shape, limited(limits));
+    let choice = product::chosen(cut, shape, &limited, class.precision);
+    if choice.is_within(shape, &limited) {
+        return Ok(choice.skeleton(shape));
+    }
+    let Shape { batch, m, n, k, .. } = shape;
+    let why = format!(
+        "a product of {batch} × [{m}, {k}] and [{k}, {n}] takes loops of more than {} turns, or partial sums of more than \
+         {} bytes",
+        limits.turns, limits.binding
+    );
+    Err(Error::Device { device: "gpu".into(), why })
 }
 
 /// A skeleton's passes, their holes filled; partial sums lie in scratch 0.
@@ -179,16 +199,22 @@ pub fn made(
     limits: &Limits,
     fill: impl Fn(&mut Source<'_>, &str),
 ) -> Made {
-    let passes = std::iter::once(&skeleton.main).chain(&skeleton.reduce);
+    let passes = std::iter::once(&skeleton.main).chain(&skeleton.rounds).chain(&skeleton.reduce);
     let kernel = |pass: &product::Pass| -> Kernel {
         let mut source = Source::new(layouts);
         skeleton.enables.iter().for_each(|name| source.enable(name));
         // "partial_store(" is no call of "store("
-        let own = pass.text.replace("partial_store(", "").replace("partial_load(", "");
+        let own = ["partial_store(", "partial_add(", "partial_load("]
+            .iter()
+            .fold(pass.text.clone(), |text, hole| text.replace(hole, ""));
         fill(&mut source, &own);
         if pass.text.contains("partial_store(") {
             let name = source.scratch(0, true);
             source.function(format!("fn partial_store(index: u32, v: f32) {{ {name}[index] = v; }}"));
+        }
+        if pass.text.contains("partial_add(") {
+            let name = source.scratch(0, true);
+            source.function(format!("fn partial_add(index: u32, v: f32) {{ {name}[index] += v; }}"));
         }
         if pass.text.contains("partial_load(") {
             let name = source.scratch(0, false);

@@ -27,6 +27,14 @@ pub fn needed(tape: &Tape, wanted: &[Reg]) -> Vec<bool> {
     needed
 }
 
+/// The turns of the loops inside an element's instructions: the remainder of floats has one.
+pub fn turns(tape: &Tape) -> usize {
+    const REMAINDER: usize = 33;
+    let loops =
+        |(instr, kind): &&(Instr, Kind)| matches!(instr, Instr::Binary(Binary::Rem, ..)) && *kind == Kind::F;
+    REMAINDER * tape.code.iter().filter(loops).count()
+}
+
 /// Lines that define `r0`, `r1`, … for all registers that `wanted` need; `ready` ones are already there.
 pub fn print(
     source: &mut Source<'_>,

@@ -2,6 +2,7 @@
 //! plan's products take in this way is their prologue.
 
 use super::budget::Budget;
+use super::code;
 use super::lanes::{Code, index_strides};
 use super::source::Source;
 use super::walk::{self, Merged};
@@ -39,8 +40,11 @@ pub fn choose(plan: &Plan, budget: &mut Budget) -> Vec<(BufferId, Rowwise)> {
         let inner = matches!(plan.buffers[b].place, Place::Arena(_)) && writers[b] == 1 && w.also.is_empty();
         let kept = plan.gradients.iter().any(|g| g.buffer == b);
         let fits = w.out.dtype == DType::F32 && w.out.offset == 0 && covers(w, plan.buffers[b].elements);
+        // readers may walk many elements
+        let loops = code::turns(&w.tape) > 0;
         let nested = w.operands.iter().any(|o| chosen.iter().any(|c| c.0 == o.buffer));
-        if !inner || kept || !fits || nested || w.tape.code.len() > LONGEST || readers[b].is_empty() {
+        if !inner || kept || !fits || nested || loops || w.tape.code.len() > LONGEST || readers[b].is_empty()
+        {
             continue;
         }
         let reads = |&r: &usize| takes(&plan.steps[r].work, b, w);

@@ -149,15 +149,25 @@ helpers! {
     let other = al * bh + (mid & 0xffffu);
     return ah * bh + (mid >> 16u) + (other >> 16u);
 }"
-// Salmon et al. 2011 (Philox4x32-10), the word's top 24 bits as a number in [0, 1)
-"uniform_of" ["mul_hi"] "fn uniform_of(low: u32, high: u32, counter: u32, index: u32) -> f32 {
+// Salmon et al. 2011 (Philox4x32-10), the word's top 24 bits as a number in [0, 1); ten rounds in a row, no loop inside loops
+"uniform_of" ["mul_hi"] "fn philox(c: vec4<u32>, k: vec2<u32>) -> vec4<u32> {
+    return vec4<u32>(mul_hi(c.z, 0xcd9e8d57u) ^ c.y ^ k.x, c.z * 0xcd9e8d57u,
+        mul_hi(c.x, 0xd2511f53u) ^ c.w ^ k.y, c.x * 0xd2511f53u);
+}
+fn uniform_of(low: u32, high: u32, counter: u32, index: u32) -> f32 {
     var c = vec4<u32>(index / 4u, 0u, counter, 0u);
     var k = vec2<u32>(low, high);
-    for (var i = 0; i < 10; i++) {
-        c = vec4<u32>(mul_hi(c.z, 0xcd9e8d57u) ^ c.y ^ k.x, c.z * 0xcd9e8d57u,
-            mul_hi(c.x, 0xd2511f53u) ^ c.w ^ k.y, c.x * 0xd2511f53u);
-        k = vec2<u32>(k.x + 0x9e3779b9u, k.y + 0xbb67ae85u);
-    }
+    let w = vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
+    c = philox(c, k); k += w;
+    c = philox(c, k); k += w;
+    c = philox(c, k); k += w;
+    c = philox(c, k); k += w;
+    c = philox(c, k); k += w;
+    c = philox(c, k); k += w;
+    c = philox(c, k); k += w;
+    c = philox(c, k); k += w;
+    c = philox(c, k); k += w;
+    c = philox(c, k);
     let low_pair = select(c.x, c.y, (index & 1u) == 1u);
     let high_pair = select(c.z, c.w, (index & 1u) == 1u);
     return f32(select(low_pair, high_pair, (index & 2u) == 2u) >> 8u) * 5.9604644775390625e-8f;

@@ -3,9 +3,10 @@
 //! the parts.
 
 use super::choice::{Tiling, choose};
+use super::forward::SPELT;
 use super::roles::{Role, constants, real};
 use super::tiles::Writer;
-use super::{Kernel, Limits, Pass, Problem, grid};
+use super::{Heads, Kernel, Limits, Pass, Problem, grid};
 use std::fmt::Write;
 
 /// dq, dk and dv. Holes: `load_q`, `load_k`, `load_v`, `load_do` (or their forms of four), `load_mask`,
@@ -15,56 +16,103 @@ pub fn backward(p: &Problem, limits: &Limits) -> Kernel {
     let stats = (!p.kept).then(|| choose(p, Role::Stats, limits, false));
     let parts = stats.map_or(0, |s| s.slices);
     let lines = stats.map_or(0, |s| p.b * p.h_kv * p.rows() * (2 + s.slices));
-    let pass = |role, t: &Tiling| Writer::new(p, role, t, limits.software, parts).write();
-    let mut passes: Vec<Pass> = stats.iter().map(|t| pass(Role::Stats, t)).collect();
-    let mut scratch = lines;
-    for role in [Role::Keys, Role::Queries] {
-        let t = choose(p, role, limits, true);
-        passes.push(pass(role, &t));
+    let pass = |role, t: &Tiling, heads| Writer::new(p, role, t, limits.software, parts).over(heads).write();
+    let (mut passes, mut scratch, mut most): (Vec<Pass>, usize, usize) = (vec![], lines, parts);
+    if let Some(t) = &stats {
+        passes.push(pass(Role::Stats, t, Heads::all(p)));
+        most = most.max(t.splits);
         if t.splits > 1 {
-            let (elements, pass) = add(p, role, &t, lines);
-            passes.push(pass);
-            scratch = scratch.max(lines + t.splits * elements);
+            passes.push(join(p, t));
+            scratch = lines * (1 + t.splits);
         }
     }
-    Kernel { passes, scratch }
+    for role in [Role::Keys, Role::Queries] {
+        let t = choose(p, role, limits, true);
+        if t.splits == 1 {
+            passes.push(pass(role, &t, Heads::all(p)));
+            continue;
+        }
+        most = most.max(t.splits);
+        let each = t.splits * sizes(p, role, 1).1;
+        for heads in Heads::turns(p, each, (limits.scratch / 4).saturating_sub(lines)) {
+            passes.push(pass(role, &t, heads));
+            passes.push(add(p, role, &t, (lines, heads)));
+            scratch = scratch.max(lines + heads.count * each);
+        }
+    }
+    Kernel { passes, scratch, parts: most }
 }
 
-/// Elements of dk and of all that a role's pass gives.
-fn sizes(p: &Problem, role: Role) -> (usize, usize) {
-    let heads = p.b * p.h_kv;
+/// Joins the statistics of a row's parts: each has its largest score, its sum of weights, and its shares of Σ do·o.
+fn join(p: &Problem, t: &Tiling) -> Pass {
+    const THREADS: usize = 64;
+    let (lines, words) = (p.b * p.h_kv * p.rows(), t.slices + 2);
+    let (workgroups, side) = grid(lines.div_ceil(THREADS));
+    let mut text = String::new();
+    let out = &mut text;
+    line!(out, "@compute @workgroup_size({THREADS})");
+    line!(out, "fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {{");
+    line!(out, "let row = (wg.x + wg.y * {side}u) * {THREADS}u + lid;\nif (row >= {lines}u) {{ return; }}");
+    line!(out, "let start = {}u + row * {}u;", lines * words, t.splits * words);
+    line!(out, "var largest = -3.4028234e38f;\nvar sum = 0f;");
+    let each = format!("for (var n = 0u; n < {}u; n++) {{\nlet at = start + n * {words}u;", t.splits);
+    line!(out, "{each}\nlargest = max(largest, stat_load(at));\n}}");
+    for slice in 0..t.slices {
+        line!(out, "var mean_{slice} = 0f;");
+    }
+    line!(out, "{each}\nlet share = exp(stat_load(at) - largest);");
+    line!(out, "sum = fma(stat_load(at + 1u), share, sum);");
+    for slice in 0..t.slices {
+        line!(out, "mean_{slice} = fma(stat_load(at + {}u), share, mean_{slice});", 2 + slice);
+    }
+    line!(out, "}}\nlet inverse = select(1f / sum, 0f, sum == 0f);");
+    line!(out, "stat_store(row * {words}u, largest);\nstat_store(row * {words}u + 1u, inverse);");
+    for slice in 0..t.slices {
+        line!(out, "stat_store(row * {words}u + {}u, mean_{slice} * inverse);", 2 + slice);
+    }
+    line!(out, "}}");
+    Pass { text, workgroups, threads: THREADS as u32, enables: &[] }
+}
+
+/// Elements of dk and of all that a role's pass gives of so many heads.
+fn sizes(p: &Problem, role: Role, heads: usize) -> (usize, usize) {
     match role {
         Role::Keys => (heads * p.s * p.d, heads * p.s * (p.d + p.d_v)),
         _ => (0, heads * p.rows() * p.d),
     }
 }
 
-/// Adds the parts of a pass's results. Also: how many elements a part has.
-fn add(p: &Problem, role: Role, t: &Tiling, lines: usize) -> (usize, Pass) {
+/// Adds the parts of a pass's results over some of the heads.
+fn add(p: &Problem, role: Role, t: &Tiling, (lines, heads): (usize, Heads)) -> Pass {
     const THREADS: usize = 64;
-    let (keys, elements) = sizes(p, role);
+    let (keys, elements) = sizes(p, role, heads.count);
     let (workgroups, side) = grid(elements.div_ceil(THREADS));
     let mut text = constants(p);
     let out = &mut text;
     line!(out, "@compute @workgroup_size({THREADS})");
     line!(out, "fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {{");
     line!(out, "let x = (wg.x + wg.y * {side}u) * {THREADS}u + lid;\nif (x >= {elements}u) {{ return; }}");
-    // spelt out, so that loads do not wait for each other
-    for n in 0..t.splits {
-        line!(out, "let part_{n} = stat_load({}u + x);", lines + n * elements);
+    if t.splits > SPELT {
+        line!(out, "var v = 0f;\nfor (var n = 0u; n < {}u; n++) {{", t.splits);
+        line!(out, "v += stat_load({lines}u + n * {elements}u + x);\n}}");
+    } else {
+        for n in 0..t.splits {
+            line!(out, "let part_{n} = stat_load({}u + x);", lines + n * elements);
+        }
+        let parts: Vec<String> = (0..t.splits).map(|n| format!("part_{n}")).collect();
+        line!(out, "let v = {};", parts.join(" + "));
     }
-    let parts: Vec<String> = (0..t.splits).map(|n| format!("part_{n}")).collect();
-    line!(out, "let v = {};", parts.join(" + "));
+    let (of_key, of_row) = (heads.global("row / S"), heads.global("line / ROWS"));
     if role == Role::Keys {
-        line!(out, "if (x < {keys}u) {{\nlet row = x / D;\nlet bg = row / S;");
+        line!(out, "if (x < {keys}u) {{\nlet row = x / D;\nlet bg = {of_key};");
         line!(out, "store_dk(bg / KV, bg % KV, row % S, x % D, v);\n}} else {{");
-        line!(out, "let y = x - {keys}u;\nlet row = y / DV;\nlet bg = row / S;");
+        line!(out, "let y = x - {keys}u;\nlet row = y / DV;\nlet bg = {of_key};");
         line!(out, "store_dv(bg / KV, bg % KV, row % S, y % DV, v);\n}}\n}}");
     } else {
-        line!(out, "let line = x / D;\nlet bg = line / ROWS;\nlet row = line % ROWS;");
+        line!(out, "let line = x / D;\nlet bg = {of_row};\nlet row = line % ROWS;");
         line!(out, "store_dq(bg / KV, bg % KV * GROUP + row / L, row % L, x % D, v);\n}}");
     }
-    (elements, Pass { text, workgroups, threads: THREADS as u32, enables: &[] })
+    Pass { text, workgroups, threads: THREADS as u32, enables: &[] }
 }
 
 impl Writer<'_> {
@@ -86,8 +134,10 @@ impl Writer<'_> {
 
     pub(super) fn finish_gradients(&mut self) {
         let (p, t, role) = (self.p, self.t, self.role);
-        let (keys, elements) = sizes(p, role);
-        let lines = p.b * p.h_kv * p.rows() * (self.parts + 2);
+        let (keys, elements) = sizes(p, role, self.heads.count);
+        let bg = self.heads.own("bg");
+        // behind the rows' statistics, if they are not kept elsewhere
+        let lines = if p.kept { 0 } else { p.b * p.h_kv * p.rows() * (self.parts + 2) };
         let scale = real(p.scale as f32);
         for &(_, input, name) in role.sums() {
             let (width, scaled) = (input.width(p), name != "dv");
@@ -98,7 +148,7 @@ impl Writer<'_> {
                 let place = format!("{}u + part * {elements}u", lines + if name == "dv" { keys } else { 0 });
                 let call = match t.splits {
                     1 => format!("store_{name}(b, {row}, {{e}}, {{v}});"),
-                    _ => format!("stat_store({place} + (bg * {size} + row) * {width}u + {{e}}, {{v}});"),
+                    _ => format!("stat_store({place} + ({bg} * {size} + row) * {width}u + {{e}}, {{v}});"),
                 };
                 for k in 0..t.columns(width) {
                     let value = format!("{name}_{m}_{k}");

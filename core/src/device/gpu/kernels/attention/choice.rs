@@ -91,6 +91,27 @@ impl Tiling {
         weights + rest + if self.staged { tiles } else { 0 }
     }
 
+    /// Turns of a thread's loops in a step.
+    fn turns(&self, p: &Problem, role: Role) -> usize {
+        let reads = |i: &Input| (self.cols * fours(i.width(p))).div_ceil(self.threads());
+        let staged = if self.staged { role.streamed().iter().map(reads).sum() } else { 0 };
+        let dots: usize = role.resident().iter().map(|i| fours(i.width(p))).sum();
+        let sums = role.sums().len() * self.cols.div_ceil(4);
+        // of keys: statistics of the columns, parts of their means
+        let rows = match role {
+            Role::Keys => self.cols.div_ceil(self.threads()) * (2 + self.slices) + fours(p.d_v),
+            Role::Queries => 0,
+            _ => self.tx,
+        };
+        1 + staged + dots + sums + rows
+    }
+
+    /// Workgroups that must share the streamed columns, for no thread to turn more often than it may.
+    fn least_splits(&self, p: &Problem, role: Role, limits: &Limits) -> usize {
+        let steps = (limits.turns - limits.turns / 4) / self.turns(p, role);
+        self.grid(p, role).1.div_ceil(steps.max(1))
+    }
+
     fn fits(&self, p: &Problem, role: Role, limits: &Limits) -> bool {
         let columns: usize = role.sums().iter().map(|(_, input, _)| self.columns(input.width(p))).sum();
         self.threads() <= limits.threads
@@ -125,17 +146,22 @@ fn cost(t: &Tiling, p: &Problem, role: Role, limits: &Limits) -> usize {
     steps.div_ceil(t.splits) * step + if t.splits > 1 { PASS } else { 0 }
 }
 
-/// The tile sizes of a pass; more than one split only if it may have them.
+/// The tile sizes of a pass; more than one split only if it may have them, or must.
 pub(super) fn choose(p: &Problem, role: Role, limits: &Limits, may_split: bool) -> Tiling {
     let (all, units) = if limits.software { (SOFTWARE, 1) } else { (TILES, limits.units.max(1)) };
     let fitting = all.iter().map(|&t| Tiling::of(t, p)).filter(|t| t.fits(p, role, limits));
     let split = |t: Tiling| {
         let (blocks, steps) = t.grid(p, role);
         let most = if may_split && !limits.software { steps.min(4 * units / blocks) } else { 1 };
-        SPLITS.iter().filter(move |&&n| n == 1 || n <= most).map(move |&splits| Tiling { splits, ..t })
+        let least = t.least_splits(p, role, limits);
+        let more = SPLITS.iter().copied().filter(move |&n| n > least && n <= most);
+        std::iter::once(least).chain(more).map(move |splits| Tiling { splits, ..t })
     };
     let best = fitting.flat_map(split).min_by_key(|t| cost(t, p, role, limits));
-    best.unwrap_or_else(|| unstaged(p, all))
+    best.unwrap_or_else(|| {
+        let t = unstaged(p, all);
+        Tiling { splits: t.least_splits(p, role, limits), ..t }
+    })
 }
 
 /// For heads that do not fit into workgroup memory: a few rows, results in slices.

@@ -43,6 +43,8 @@ pub(super) fn forward(p: &Problem, limits: &Limits) -> Option<Pass> {
     let sized = |width: usize| width.is_multiple_of(SIDE) && width <= 128;
     let formed = limits.fast && limits.coop == SIDE && sized(p.d) && sized(p.d_v) && p.l >= SIDE;
     let cut = if formed { choose(p, limits) } else { None };
+    // its workgroups walk all keys; loops but that one are of a few turns before and after it
+    let cut = cut.filter(|cut| p.s.div_ceil(cut.keys) <= limits.turns / 2);
     cut.map(|cut| Writer { p, cut, threads: cut.groups * limits.subgroup, text: String::new() }.write(limits))
 }
 

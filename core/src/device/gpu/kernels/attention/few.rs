@@ -177,5 +177,9 @@ store(b, h, i, t * 4u + 3u, scaled.w);
         reading = keys * fours,
         taken = columns * parts,
     );
-    Kernel { passes: vec![Pass { text, workgroups, threads: THREADS as u32, enables: &[] }], scratch: 0 }
+    Kernel {
+        passes: vec![Pass { text, workgroups, threads: THREADS as u32, enables: &[] }],
+        scratch: 0,
+        parts: 1,
+    }
 }

@@ -120,6 +120,10 @@ pub struct Limits {
     pub subgroup: usize,
     /// Whether the forward pass may round q, k, v and weights to f16.
     pub fast: bool,
+    /// Turns that the loops of a thread may take.
+    pub turns: usize,
+    /// Bytes of scratch, at most.
+    pub scratch: usize,
 }
 
 /// Passes to run one after the other, each after all writes of the one before.
@@ -129,6 +133,8 @@ pub struct Kernel {
     pub passes: Vec<Pass>,
     /// Elements of f32 scratch behind `part_…` or `stat_…`; 0: those holes are not called.
     pub scratch: usize,
+    /// The most parts that a row's results come in.
+    pub parts: usize,
 }
 
 /// One dispatch.
@@ -171,6 +177,36 @@ impl Problem {
     /// Whether there may be keys that a query does not see.
     fn excludes(&self) -> bool {
         self.causal || self.window > 0 || self.masked
+    }
+}
+
+/// Pairs of a batch and a key head that passes run over: all, or as many as there is scratch for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Heads {
+    first: usize,
+    count: usize,
+}
+
+impl Heads {
+    fn all(p: &Problem) -> Heads {
+        Heads { first: 0, count: p.b * p.h_kv }
+    }
+
+    /// All of them, in turns whose scratch of so many elements each has room.
+    fn turns(p: &Problem, each: usize, room: usize) -> Vec<Heads> {
+        let all = p.b * p.h_kv;
+        let count = (room / each.max(1)).clamp(1, all);
+        (0..all).step_by(count).map(|first| Heads { first, count: count.min(all - first) }).collect()
+    }
+
+    /// A number of one of them, from its number in the pass.
+    fn global(&self, own: &str) -> String {
+        if self.first == 0 { own.to_string() } else { format!("({own} + {}u)", self.first) }
+    }
+
+    /// The number in the pass from that of all.
+    fn own(&self, global: &str) -> String {
+        if self.first == 0 { global.to_string() } else { format!("({global} - {}u)", self.first) }
     }
 }
 

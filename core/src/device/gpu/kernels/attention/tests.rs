@@ -36,6 +36,8 @@ fn limits() -> Vec<Limits> {
         coop: 0,
         subgroup: 32,
         fast: false,
+        turns: 1 << 15,
+        scratch: 128 << 20,
     };
     let fast = Limits { coop: 16, fast: true, ..of(49_152, 132, false) };
     vec![of(16_384, 8, false), of(49_152, 132, false), of(32_768, 4, true), fast]

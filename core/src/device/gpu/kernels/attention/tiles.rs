@@ -14,7 +14,7 @@
 
 use super::choice::Tiling;
 use super::roles::{Input, Role, Sum, fours};
-use super::{Pass, Problem, grid};
+use super::{Heads, Pass, Problem, grid};
 use crate::device::gpu::wgsl::lanes::LANES;
 use std::fmt::Write;
 
@@ -26,18 +26,24 @@ pub(super) struct Writer<'a> {
     pub(super) software: bool,
     /// Slices of the statistics pass: how many parts Σ do·o comes in.
     pub(super) parts: usize,
+    pub(super) heads: Heads,
     pub(super) text: String,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(p: &'a Problem, role: Role, t: &'a Tiling, software: bool, parts: usize) -> Self {
-        Writer { p, role, t, software, parts, text: String::new() }
+        Writer { p, role, t, software, parts, heads: Heads::all(p), text: String::new() }
+    }
+
+    /// The same over some of the heads.
+    pub(super) fn over(self, heads: Heads) -> Self {
+        Writer { heads, ..self }
     }
 
     /// The pass.
     pub(super) fn write(mut self) -> Pass {
         let blocks = if self.role == Role::Keys { self.p.s } else { self.p.rows() }.div_ceil(self.t.rows);
-        let count = blocks * self.t.slices * self.t.splits * self.p.h_kv * self.p.b;
+        let count = blocks * self.t.slices * self.t.splits * self.heads.count;
         let (workgroups, side) = grid(count);
         self.declarations();
         self.main(blocks, count, side);
@@ -79,7 +85,8 @@ impl<'a> Writer<'a> {
         line!(out, "let row0 = ({}u - index % {blocks}u) * {}u;", blocks - 1, t.rows);
         line!(out, "let slice = index / {blocks}u % {}u;", t.slices);
         line!(out, "let part = index / {}u % {}u;", blocks * t.slices, t.splits);
-        line!(out, "let bg = index / {}u;\nlet b = bg / KV;\nlet g = bg % KV;", blocks * t.slices * t.splits);
+        let bg = self.heads.global(&format!("index / {}u", blocks * t.slices * t.splits));
+        line!(out, "let bg = {bg};\nlet b = bg / KV;\nlet g = bg % KV;");
         line!(out, "let tx = lid % TX;\nlet ty = lid / TX;\nlet limit = {};", role.rows());
         for m in 0..self.tm() {
             line!(self.text, "let r_{m} = ty + {}u;", m * t.ty);

@@ -3,6 +3,7 @@
 //! tunings bring, and artifacts, goes through it.
 
 use super::choose::{ladder, tiles, within};
+use super::long::bounded;
 use super::{Along, Choice, Coop, Limits, Precision, Shape, Tiled, Vector, choose};
 use crate::profile::Cut;
 
@@ -85,7 +86,8 @@ pub fn allowed(cut: &Cut, shape: &Shape, limits: &Limits, precision: Precision) 
 
 /// The measured cut, if there is one that is allowed, else the rule's choice.
 pub fn chosen(cut: Option<&Cut>, shape: &Shape, limits: &Limits, precision: Precision) -> Choice {
-    cut.and_then(|c| allowed(c, shape, limits, precision)).unwrap_or_else(|| choose(shape, limits, precision))
+    let choice = cut.and_then(|c| allowed(c, shape, limits, precision));
+    bounded(choice.unwrap_or_else(|| choose(shape, limits, precision)), shape, limits)
 }
 
 /// Whether k may be in so many parts: none empty, their sums in memory.

@@ -90,7 +90,6 @@ impl Coop {
 pub fn coop(shape: &Shape, cut: &Coop) -> Skeleton {
     let grid = Grid::new(shape, [cut.bm, cut.bn, cut.bk], cut.split);
     let (a, b) = cut.stages(shape);
-    let (workgroups, id, place) = grid.place();
     let kernel = Kernel {
         cut,
         a,
@@ -102,30 +101,35 @@ pub fn coop(shape: &Shape, cut: &Coop) -> Skeleton {
         halves: shape.halves,
     };
 
-    let mut text = Text::default();
-    kernel.memory(&mut text);
-    grid.fetches(&mut text);
-    grid.put(&mut text);
-    entry(&mut text, cut.threads(), &id);
-    text.line(place);
-    kernel.declare(&mut text);
-    grid.run(&mut text, &kernel, cut.depth);
-    kernel.rows.iter().for_each(|r| r.finish(&mut text));
-    kernel.put(&mut text);
-    if let Some(rows) = kernel.rows.as_ref().filter(|r| r.half) {
-        let columns = shape.columns_of(cut.bn);
-        rows.again(&mut text, columns, shape.halves.then_some(columns), b.along_k);
-    }
-    text.line("}");
+    let pass = |grid: Grid| {
+        let (workgroups, id, place) = grid.place();
+        let mut text = Text::default();
+        kernel.memory(&mut text);
+        grid.fetches(&mut text);
+        grid.put(&mut text);
+        entry(&mut text, cut.threads(), &id);
+        text.line(place);
+        kernel.declare(&mut text);
+        grid.run(&mut text, &kernel, cut.depth);
+        kernel.rows.iter().for_each(|r| r.finish(&mut text));
+        kernel.put(&mut text);
+        if let Some(rows) = kernel.rows.as_ref().filter(|r| r.half) {
+            let columns = shape.columns_of(cut.bn);
+            rows.again(&mut text, columns, shape.halves.then_some(columns), b.along_k);
+        }
+        text.line("}");
+        Pass { text: text.0, workgroups, threads: cut.threads() }
+    };
     Skeleton {
-        main: Pass { text: text.0, workgroups, threads: cut.threads() },
+        main: pass(grid.clone()),
+        rounds: grid.rounds().skip(1).map(pass).collect(),
         enables: match cut.half {
             true => &["f16", "wgpu_cooperative_matrix"],
             false => &["wgpu_cooperative_matrix"],
         },
         shared: cut.shared(shape),
         scratch: grid.scratch(),
-        reduce: (grid.split > 1).then(|| reduce(shape, grid.split)),
+        reduce: (grid.split > 1).then(|| reduce(shape, grid.layers)),
     }
 }
 

@@ -11,8 +11,8 @@
 //!   name, its index a multiple of four.
 //! - `store(z, row, col, v)`, always, and `store4(z, row, col, vec4)`, along n, where [`Shape::c_vec`] allows it. In
 //!   the main pass or, where k is split, in the reducing pass.
-//! - `partial_store(index, v)` in the main pass and `partial_load(index) -> f32` in the reducing one, where
-//!   [`Skeleton::scratch`] is not zero.
+//! - `partial_store(index, v)` in the main pass, `partial_add(index, v)` in those of [`Skeleton::rounds`], which adds to what
+//!   is there, and `partial_load(index) -> f32` in the reducing one, where [`Skeleton::scratch`] is not zero.
 //! - Where the shape has a `norm`: `element4(k, vec4) -> vec4`, what is multiplied in place of four elements of A from
 //!   k on; `measured4(vec4) -> f32`, what of them is summed along k; `factor(sum) -> f32`, the factor on a row's results.
 //! - Where the shape's `halves` meet, `store` and `store4` take two results, of columns `col` and `col + n / 2`.
@@ -23,6 +23,7 @@
 mod candidates;
 mod choose;
 mod coop;
+mod long;
 mod reduce;
 mod rows;
 #[cfg(test)]
@@ -73,6 +74,10 @@ pub struct Limits {
     pub max_threads: u32,
     /// Bytes of scratch that the parts of a split k may take.
     pub scratch_limit: u64,
+    /// Bytes of a binding.
+    pub binding: u64,
+    /// Turns that the loops of an invocation may take.
+    pub turns: u32,
     /// Multiprocessors, roughly: 132 on an H100; 8 is a fair guess for a phone.
     pub units: u32,
     /// A CPU that emulates a GPU: short texts before fast kernels.
@@ -95,6 +100,8 @@ pub struct Pass {
 pub struct Skeleton {
     /// The kernel. With [`Skeleton::reduce`] it calls `partial_store`, otherwise `store` or `store4`.
     pub main: Pass,
+    /// The same over parts of k for whose sums there is no room of their own: each adds to those of the pass before.
+    pub rounds: Vec<Pass>,
     /// Extensions of WGSL that the text needs.
     pub enables: &'static [&'static str],
     /// Bytes of workgroup memory taken.

@@ -183,18 +183,30 @@ impl Rows {
         let sums: Vec<(&str, u32)> =
             [("sum", 0)].into_iter().chain(second.map(|behind| ("other", behind))).collect();
         sums.iter().for_each(|(name, _)| text.line(format!("var {name} = vec4<f32>();")));
-        text.line(format!("for (var k = 0u; k < {k}u; k += 4u) {{"));
-        text.line("let a = element4(k, fetch_a(z, row0 + r, k));");
-        for (name, behind) in &sums {
-            let at = |i: u32| format!("col0 + col + {}u", behind + i);
-            for i in 0..4 {
-                text.line(match b_along_k {
-                    true => format!("{name}[{i}] += dot(a, fetch_b(z, k, {}));", at(i)),
-                    false => format!(
-                        "if k + {i}u < {k}u {{ {name} += a[{i}] * fetch_b(z, k + {i}u, {}); }}",
-                        at(0)
-                    ),
-                });
+        let fours = fours(k);
+        text.line(match fours {
+            1 => format!("for (var k = 0u; k < {k}u; k += 4u) {{"),
+            n => format!("for (var first = 0u; first < {k}u; first += {}u) {{", 4 * n),
+        });
+        for n in 0..fours {
+            if fours > 1 {
+                text.line(format!("{{\nlet k = first + {}u;\nif k >= {k}u {{ break; }}", 4 * n));
+            }
+            text.line("let a = element4(k, fetch_a(z, row0 + r, k));");
+            for (name, behind) in &sums {
+                let at = |i: u32| format!("col0 + col + {}u", behind + i);
+                for i in 0..4 {
+                    text.line(match b_along_k {
+                        true => format!("{name}[{i}] += dot(a, fetch_b(z, k, {}));", at(i)),
+                        false => format!(
+                            "if k + {i}u < {k}u {{ {name} += a[{i}] * fetch_b(z, k + {i}u, {}); }}",
+                            at(0)
+                        ),
+                    });
+                }
+            }
+            if fours > 1 {
+                text.line("}");
             }
         }
         text.line("}");
@@ -204,6 +216,16 @@ impl Rows {
         });
         text.line("}\n}");
     }
+}
+
+/// Fours of k in a turn of the loop that sums results once more: an invocation may have many results.
+fn fours(k: u32) -> u32 {
+    (k / 1024).max(1).next_power_of_two().min(16)
+}
+
+/// Turns that an invocation takes to sum its share of a tile's results once more.
+pub(super) fn again_turns(k: u32, [rows, columns, threads]: [u32; 3]) -> u32 {
+    (rows * columns / 4).div_ceil(threads) * (1 + k.div_ceil(4 * fours(k)))
 }
 
 /// A result times the factor of its row of the tile, where there is one.

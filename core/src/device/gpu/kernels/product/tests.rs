@@ -13,6 +13,8 @@ const NVIDIA: Limits = Limits {
     shared_limit: 49_152,
     max_threads: 1024,
     scratch_limit: 1 << 26,
+    binding: 1 << 27,
+    turns: 1 << 15,
     units: 132,
     software: false,
 };

@@ -5,7 +5,20 @@ use super::{Along, Shape, Text, fold};
 /// Tile rows visited together, so that the tiles in flight share operands in cache.
 const GROUP: u32 = 8;
 
+/// Bytes of partial sums, at most, unless those of one part take more: what any device binds.
+const PARTIAL: u64 = (128 << 20) - 256;
+/// Partial sums of an element, at most: one invocation adds them up.
+const LAYERS: u32 = 1024;
+
+/// Parts of k, of so many, whose sums lie side by side.
+pub(super) fn layers(shape: &Shape, split: u32) -> u32 {
+    let layer = [shape.batch, shape.m, shape.n].iter().fold(4u64, |all, n| all.saturating_mul((*n).into()));
+    let most = u32::try_from(PARTIAL / layer.max(1)).unwrap_or(LAYERS).clamp(1, LAYERS);
+    split.min(most)
+}
+
 /// Output tiles over a shape, with k in `split` parts of `trips` steps of `bk`.
+#[derive(Clone)]
 pub(super) struct Grid {
     shape: Shape,
     bm: u32,
@@ -15,19 +28,35 @@ pub(super) struct Grid {
     pub split: u32,
     /// Steps of a part; the last part may have fewer.
     pub trips: u32,
+    /// Parts that one pass sums, each beside the others.
+    pub layers: u32,
+    /// Which pass over the parts it is.
+    round: u32,
 }
 
 impl Grid {
     pub(super) fn new(shape: &Shape, [bm, bn, bk]: [u32; 3], split: u32) -> Self {
         let steps = shape.k.div_ceil(bk).max(1);
         let trips = steps.div_ceil(split.clamp(1, steps));
-        Self { shape: *shape, bm, bn, bk, split: steps.div_ceil(trips), trips }
+        let split = steps.div_ceil(trips);
+        Self { shape: *shape, bm, bn, bk, split, trips, layers: layers(shape, split), round: 0 }
     }
 
     /// f32 elements of scratch.
     pub(super) fn scratch(&self) -> u32 {
         let Shape { batch, m, n, .. } = self.shape;
-        if self.split > 1 { self.split * batch * m * n } else { 0 }
+        if self.split > 1 { self.layers * batch * m * n } else { 0 }
+    }
+
+    /// The passes over the parts: the main one and those that add to its sums.
+    pub(super) fn rounds(&self) -> impl Iterator<Item = Grid> + use<> {
+        let whole = self.clone();
+        (0..self.split.div_ceil(self.layers)).map(move |round| Grid { round, ..whole.clone() })
+    }
+
+    /// The hole that takes a partial sum.
+    pub(super) fn partial(&self) -> &'static str {
+        if self.round == 0 { "partial_store" } else { "partial_add" }
     }
 
     /// Whether the last part of k has fewer steps than the others.
@@ -40,9 +69,11 @@ impl Grid {
         let rows = self.shape.m.div_ceil(self.bm).max(1);
         let cols = self.shape.columns().div_ceil(self.shape.columns_of(self.bn)).max(1);
         let tiles = rows * cols;
-        let (grid, id) = fold(tiles * self.shape.batch * self.split);
+        let first = self.round * self.layers;
+        let parts = self.layers.min(self.split - first);
+        let layers = self.shape.batch * parts;
+        let (grid, id) = fold(tiles * layers);
         let mut text = Text::default();
-        let layers = self.shape.batch * self.split;
         let tile = if layers > 1 { format!("(id % {tiles}u)") } else { "id".to_string() };
         let layer = if layers > 1 { format!("id / {tiles}u") } else { "0u".to_string() };
         text.line(format!("let out_z = {layer};"));
@@ -52,10 +83,11 @@ impl Grid {
             (batch, _) => format!("let z = out_z % {batch}u;"),
         });
         let part = self.trips * self.bk;
+        let before = if first > 0 { format!("{}u + ", first * part) } else { String::new() };
         text.line(match (self.split, self.shape.batch) {
             (1, _) => "let k0 = 0u;".to_string(),
-            (_, 1) => format!("let k0 = out_z * {part}u;"),
-            (_, batch) => format!("let k0 = out_z / {batch}u * {part}u;"),
+            (_, 1) => format!("let k0 = {before}out_z * {part}u;"),
+            (_, batch) => format!("let k0 = {before}out_z / {batch}u * {part}u;"),
         });
         if rows <= GROUP {
             text.line(format!("let row0 = {tile} % {rows}u * {}u;", self.bm));
@@ -134,7 +166,7 @@ impl Grid {
         let each = |i: u32| match self.split {
             1 if halves => format!("store(z, row, col + {i}u, v[{i}], u[{i}]);"),
             1 => format!("store(z, row, col + {i}u, v[{i}]);"),
-            _ => format!("partial_store(at + {i}u, v[{i}]);"),
+            _ => format!("{}(at + {i}u, v[{i}]);", self.partial()),
         };
         if c_vec || n % 4 == 0 {
             let store = match (self.split, c_vec) {

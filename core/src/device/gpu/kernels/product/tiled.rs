@@ -65,31 +65,35 @@ impl Tiled {
 pub fn tiled(shape: &Shape, cut: &Tiled) -> Skeleton {
     let grid = Grid::new(shape, [cut.bm, cut.bn, cut.bk], cut.split);
     let (a, b) = cut.stages(shape);
-    let (workgroups, id, place) = grid.place();
     let rows = Rows::new(shape, &a, (cut.threads(), cut.bk), false, ("tile", ".x"));
     let kernel = Kernel { cut, a, b, ty: cut.bm / cut.rm, tx: cut.bn / cut.rn, rows, halves: shape.halves };
 
-    let mut text = Text::default();
-    text.line(format!("var<workgroup> tile: array<vec4<f32>, {}>;", cut.groups(shape, &a, &b)));
-    kernel.rows.iter().for_each(|r| r.memory(&mut text));
-    grid.fetches(&mut text);
-    grid.put(&mut text);
-    entry(&mut text, cut.threads(), &id);
-    text.line(place);
-    kernel.declare(&mut text);
-    grid.run(&mut text, &kernel, cut.depth);
-    kernel.rows.iter().for_each(|r| r.finish(&mut text));
-    match cut.joins(shape) {
-        false => kernel.put(&mut text),
-        true => kernel.join(&mut text),
-    }
-    text.line("}");
+    let pass = |grid: Grid| {
+        let (workgroups, id, place) = grid.place();
+        let mut text = Text::default();
+        text.line(format!("var<workgroup> tile: array<vec4<f32>, {}>;", cut.groups(shape, &a, &b)));
+        kernel.rows.iter().for_each(|r| r.memory(&mut text));
+        grid.fetches(&mut text);
+        grid.put(&mut text);
+        entry(&mut text, cut.threads(), &id);
+        text.line(place);
+        kernel.declare(&mut text);
+        grid.run(&mut text, &kernel, cut.depth);
+        kernel.rows.iter().for_each(|r| r.finish(&mut text));
+        match cut.joins(shape) {
+            false => kernel.put(&mut text),
+            true => kernel.join(&mut text),
+        }
+        text.line("}");
+        Pass { text: text.0, workgroups, threads: cut.threads() }
+    };
     Skeleton {
-        main: Pass { text: text.0, workgroups, threads: cut.threads() },
+        main: pass(grid.clone()),
+        rounds: grid.rounds().skip(1).map(pass).collect(),
         enables: &[],
         shared: cut.shared(shape),
         scratch: grid.scratch(),
-        reduce: (grid.split > 1).then(|| reduce(shape, grid.split)),
+        reduce: (grid.split > 1).then(|| reduce(shape, grid.layers)),
     }
 }
 

@@ -9,6 +9,11 @@ use super::tile::Grid;
 use super::{Along, F32, Pass, Shape, Skeleton, Text, entry, reduce::reduce};
 use crate::device::gpu::wgsl::lanes::LANES;
 
+/// Steps of k up to which an invocation sums them as they come.
+const MANY: u32 = 512;
+/// Steps of a block where there are more.
+const BLOCK: u32 = 128;
+
 /// How the work of [`vector`] is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Vector {
@@ -36,31 +41,32 @@ pub fn vector(shape: &Shape, cut: &Vector) -> Skeleton {
     let kernel = Kernel::new(&shape_in, cut);
     let bk = cut.lanes * 4 * cut.unroll;
     let grid = Grid::new(&shape_in, [cut.rows, kernel.columns(), bk], cut.split);
-    let (workgroups, id, place) = grid.place();
-
-    let mut text = Text::default();
-    if cut.lanes > 1 {
-        text.line(format!("var<workgroup> sums: array<f32, {}>;", kernel.memory()));
-        if shape.norm {
-            text.line(format!("var<workgroup> parts: array<f32, {}>;", kernel.parts()));
+    let pass = |grid: Grid| {
+        let (workgroups, id, place) = grid.place();
+        let mut text = Text::default();
+        if cut.lanes > 1 {
+            text.line(format!("var<workgroup> sums: array<f32, {}>;", kernel.memory()));
+            if shape.norm {
+                text.line(format!("var<workgroup> parts: array<f32, {}>;", kernel.parts()));
+            }
         }
-    }
-    kernel.fetches(&mut text);
-    kernel.keep(&mut text, shape, grid.split);
-    entry(&mut text, cut.threads, &id);
-    text.line(place);
-    kernel.declare(&mut text);
-    text.line(format!("for (var i = 0u; i < {}u; i++) {{", grid.trips));
-    kernel.step(&mut text, !shape.k.is_multiple_of(bk) || grid.ragged());
-    text.line("}");
-    kernel.put(&mut text);
-    text.line("}");
+        kernel.fetches(&mut text);
+        kernel.keep(&mut text, shape, &grid);
+        entry(&mut text, cut.threads, &id);
+        text.line(place);
+        kernel.declare(&mut text);
+        kernel.walk(&mut text, grid.trips, !shape.k.is_multiple_of(bk) || grid.ragged());
+        kernel.put(&mut text);
+        text.line("}");
+        Pass { text: text.0, workgroups, threads: cut.threads }
+    };
     Skeleton {
-        main: Pass { text: text.0, workgroups, threads: cut.threads },
+        main: pass(grid.clone()),
+        rounds: grid.rounds().skip(1).map(pass).collect(),
         enables: &[],
         shared: if cut.lanes > 1 { (kernel.memory() + kernel.parts()) * F32 } else { 0 },
         scratch: grid.scratch(),
-        reduce: (grid.split > 1).then(|| reduce(shape, grid.split)),
+        reduce: (grid.split > 1).then(|| reduce(shape, grid.layers)),
     }
 }
 
@@ -158,14 +164,14 @@ impl<'a> Kernel<'a> {
     }
 
     /// `keep(z, row, col, v)`: a result to its place in C, or in scratch.
-    fn keep(&self, text: &mut Text, shape: &Shape, split: u32) {
+    fn keep(&self, text: &mut Text, shape: &Shape, grid: &Grid) {
         let second = if shape.halves { ", u: f32" } else { "" };
         text.line(format!("fn keep(z: u32, row: u32, col: u32, v: f32{second}) {{"));
         let (row, col) = if self.cut.swap { ("col", "row") } else { ("row", "col") };
-        text.line(match split {
+        text.line(match grid.split {
             1 if shape.halves => format!("store(z, {row}, {col}, v, u);"),
             1 => format!("store(z, {row}, {col}, v);"),
-            _ => format!("partial_store((z * {}u + {row}) * {}u + {col}, v);", shape.m, shape.n),
+            _ => format!("{}((z * {}u + {row}) * {}u + {col}, v);", grid.partial(), shape.m, shape.n),
         });
         text.line("}");
     }
@@ -209,6 +215,36 @@ impl<'a> Kernel<'a> {
                 _ => format!("let m{r} = min(row0 + {r}u, {}u);", self.shape.m - 1),
             });
         }
+    }
+
+    /// The loop over an invocation's steps of k; of many steps, in blocks whose sums are added up, so that none has so many
+    /// terms that rounding adds up.
+    fn walk(&self, text: &mut Text, trips: u32, guarded: bool) {
+        if trips <= MANY {
+            text.line(format!("for (var i = 0u; i < {trips}u; i++) {{"));
+            self.step(text, guarded);
+            text.line("}");
+            return;
+        }
+        let kind = if self.width == 4 { "vec4<f32>" } else { "f32" };
+        let rows = 0..self.cut.rows;
+        let sums = rows.clone().flat_map(|r| (0..self.cut.per).map(move |p| (format!("c{r}_{p}"), kind)));
+        let norms = rows.filter(|_| self.shape.norm).map(|r| (format!("s{r}"), "f32"));
+        let all: Vec<(String, &str)> = sums.chain(norms).collect();
+        text.line(format!("for (var block = 0u; block < {}u; block++) {{", trips.div_ceil(BLOCK)));
+        for (name, kind) in &all {
+            text.line(format!("let of_{name} = {name};\n{name} = {kind}();"));
+        }
+        text.line(format!("for (var n = 0u; n < {BLOCK}u; n++) {{\nlet i = block * {BLOCK}u + n;"));
+        if !trips.is_multiple_of(BLOCK) {
+            text.line(format!("if i >= {trips}u {{ break; }}"));
+        }
+        self.step(text, guarded);
+        text.line("}");
+        for (name, _) in &all {
+            text.line(format!("{name} = of_{name} + {name};"));
+        }
+        text.line("}");
     }
 
     /// One step: every read of the wide operand first, then the sums.

@@ -22,6 +22,9 @@ impl Rows<'_> {
             if self.parts == 1 {
                 let result = if fold::is_place(f) { format!("i32(pos{r})") } else { format!("acc{r}") };
                 *body += &format!("let red{r} = {result};\n");
+                if self.staged && fold::is_place(f) {
+                    *body += &format!("let best{r} = acc{r};\n");
+                }
                 continue;
             }
             source.function(format!("var<workgroup> s{r}{tag}: array<{}, {threads}>;", shared_type(kind)));
@@ -71,6 +74,9 @@ impl Rows<'_> {
                 _ => format!("s{r}{tag}[{first}]"),
             };
             *body += &format!("let red{r} = {result};\n");
+            if self.staged && fold::is_place(f) {
+                *body += &format!("let best{r} = s{r}{tag}[{first}];\n");
+            }
         }
     }
 
@@ -129,6 +135,7 @@ pub fn prepare(source: &mut Source<'_>, w: &Rowwise, threads: usize, limits: &Li
     // the whole workgroup shares the row; joining halves needs a power of two
     rows.parts = if threads.is_power_of_two() { threads } else { threads.next_power_of_two() / 2 };
     (rows.group, rows.across, rows.splits, rows.lanes, rows.threads) = (1, false, 1, 1, threads);
+    rows.staged = false;
     // threads beyond the power of two have no part
     let mut body = format!("let part = select(lid, 0xffffffffu, lid >= {}u);\n", rows.parts);
     for (i, o) in w.operands.iter().enumerate() {

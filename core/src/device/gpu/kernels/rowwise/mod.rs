@@ -1,6 +1,7 @@
 //! Pointwise work and reductions: one thread an element, or threads that share rows and join their parts.
 
 mod join;
+mod long;
 
 pub use join::prepare;
 
@@ -24,6 +25,9 @@ pub fn kernels(w: &Rowwise, layouts: &Layouts, limits: &Limits) -> Made {
         return Made { kernels: vec![pointwise(w, layouts, limits)], scratch: vec![] };
     }
     let rows = Rows::new(w, limits);
+    if rows.staged {
+        return rows.stages(layouts);
+    }
     let kernel = |part| rows.kernel(layouts, part);
     match rows.splits {
         1 => Made { kernels: vec![kernel(Part::Whole)], scratch: vec![] },
@@ -144,6 +148,8 @@ struct Rows<'a> {
     across: bool,
     /// Workgroups that share a row.
     splits: usize,
+    /// They do so pass by pass: see [`long`].
+    staged: bool,
     /// Elements a thread reads at once.
     lanes: usize,
     /// Threads that can exchange values without memory; 1 where that is not known.
@@ -200,19 +206,16 @@ impl<'a> Rows<'a> {
         let passes = passes(w);
         let folds = w.reductions.iter().all(|(f, _)| !matches!(f, Fold::ArgMax | Fold::ArgMin));
         let groups = rows.div_ceil(group);
-        // parts of each reduction are kept in scratch
+        // parts of each reduction are kept in scratch of their own, or all in one
         let few_bound = w.operands.len() + w.reductions.len() + w.also.len() < limits.bindings;
-        let splits = if passes.len() == 1
-            && w.per_row
-            && folds
-            && length / parts >= 64
-            && groups < limits.units
-            && few_bound
-        {
+        let plain = passes.len() == 1 && w.per_row && folds && few_bound;
+        let splits = if plain && length / parts >= 64 && groups < limits.units {
             (2 * limits.units / groups).clamp(1, length / (parts * 16))
         } else {
             1
         };
+        let loops = (passes.len() + 1) * (1 + code::turns(&w.tape));
+        let splits = splits.max(long::splits(length.div_ceil(parts), loops, splits, limits));
         let mut rows = Rows {
             w,
             indices,
@@ -225,6 +228,7 @@ impl<'a> Rows<'a> {
             threads: parts * group,
             across,
             splits,
+            staged: splits > 1 && !plain,
             lanes: 1,
             subgroup: limits.subgroup.filter(|_| !across).unwrap_or(1),
             // sums over rows have few threads for each column, and short turns
@@ -276,6 +280,32 @@ impl<'a> Rows<'a> {
     /// The body of a part, which knows `wid` and `lid`, and its workgroups.
     fn body(&self, source: &mut Source<'_>, part: Part) -> (String, [u32; 3]) {
         let splits = if part == Part::Pieces { self.splits } else { 1 };
+        let (mut body, coordinates, grid) = self.opening(splits);
+        let mut ready = vec![false; self.w.tape.code.len()];
+        for pass in &self.passes {
+            self.accumulate(pass, part, &mut ready, source, &mut body);
+            self.join(pass, source, &mut body);
+            if part == Part::Pieces {
+                body += "if (live && part == 0u) {\n";
+                for &r in pass {
+                    let (view, wrap) = scratch_view(self.kind(r));
+                    let name = source.bind(Slot::Scratch(r), view, true);
+                    body += &format!("{name}[row * {splits}u + piece] = {wrap}(red{r});\n");
+                }
+                body += "}\n";
+                return (body, grid);
+            }
+        }
+        self.of_rows(&coordinates, "part == 0u", &mut ready, source, &mut body);
+        if !self.w.per_row {
+            self.elements(part, &ready, source, &mut body);
+        }
+        (body, grid)
+    }
+
+    /// Where a thread is: `row`, `part`, whether it is `live`, with several workgroups to a row the `piece`, and where the
+    /// operands' rows begin. Also the names of the row's coordinates, and the workgroups.
+    fn opening(&self, splits: usize) -> (String, Vec<String>, [u32; 3]) {
         let grid = walk::fold(self.rows.div_ceil(self.group) * splits);
         let mut body = walk::group_number(grid);
         let (row_of, part_of) = if self.across {
@@ -308,46 +338,45 @@ impl<'a> Rows<'a> {
             let strides = &self.kept.strides[operands + 1 + i];
             body += &format!("let n{i} = {};\n", walk::address(0, &coordinates, strides));
         }
-        let mut ready = vec![false; self.w.tape.code.len()];
-        for pass in &self.passes {
-            self.accumulate(pass, part, &mut ready, source, &mut body);
-            self.join(pass, source, &mut body);
-            if part == Part::Pieces {
-                body += "if (live && part == 0u) {\n";
-                for &r in pass {
-                    let (view, wrap) = scratch_view(self.kind(r));
-                    let name = source.bind(Slot::Scratch(r), view, true);
-                    body += &format!("{name}[row * {splits}u + piece] = {wrap}(red{r});\n");
-                }
-                body += "}\n";
-                return (body, grid);
-            }
-        }
+        (body, coordinates, grid)
+    }
+
+    /// What is computed of whole rows: stored by the thread of which `one` is true.
+    fn of_rows(
+        &self,
+        coordinates: &[String],
+        one: &str,
+        ready: &mut [bool],
+        source: &mut Source<'_>,
+        body: &mut String,
+    ) {
         let rows: Vec<Reg> = self.w.also.iter().map(|r| r.result).chain([self.w.result]).collect();
-        self.hoist(&rows, &mut ready, source, &mut body);
+        self.hoist(&rows, ready, source, body);
         for (i, also) in self.w.also.iter().enumerate() {
-            let strides = &self.kept.strides[operands + 1 + self.indices.len() + i];
-            body += &format!("let at{i} = {};\n", walk::address(also.out.offset, &coordinates, strides));
+            let strides = &self.kept.strides[self.w.operands.len() + 1 + self.indices.len() + i];
+            *body += &format!("let at{i} = {};\n", walk::address(also.out.offset, coordinates, strides));
             let store = source.store(&also.out, &format!("at{i}"), &format!("r{}", also.result));
-            body += &format!("if (live && part == 0u) {{ {store} }}\n");
+            *body += &format!("if (live && {one}) {{ {store} }}\n");
         }
         if self.w.per_row {
             let store = source.store(&self.w.out, "at", &format!("r{}", self.w.result));
-            body += &format!("if (live && part == 0u) {{ {store} }}\n");
-        } else {
-            body += "if (live) {\n";
-            self.each(part, (&[self.w.result], true), &ready, source, &mut body, |s, lane, text| {
-                let value = format!("r{}", self.w.result);
-                if self.lanes == 4 {
-                    *text += &format!("y.{} = {value};\n", LANES[lane]);
-                } else {
-                    let to = format!("(at + {})", self.step(operands, 0));
-                    *text += &s.store(&self.w.out, &to, &value);
-                }
-            });
-            body += "}\n";
+            *body += &format!("if (live && {one}) {{ {store} }}\n");
         }
-        (body, grid)
+    }
+
+    /// What is computed of each element.
+    fn elements(&self, part: Part, ready: &[bool], source: &mut Source<'_>, body: &mut String) {
+        *body += "if (live) {\n";
+        self.each(part, (&[self.w.result], true), ready, source, body, |s, lane, text| {
+            let value = format!("r{}", self.w.result);
+            if self.lanes == 4 {
+                *text += &format!("y.{} = {value};\n", LANES[lane]);
+            } else {
+                let to = format!("(at + {})", self.step(self.w.operands.len(), 0));
+                *text += &s.store(&self.w.out, &to, &value);
+            }
+        });
+        *body += "}\n";
     }
 
     /// The kind a reduction is kept in: places among bools are found among numbers.
@@ -471,6 +500,17 @@ impl<'a> Rows<'a> {
         *body += "}\n";
     }
 
+    /// The variables that the reductions of a pass are made in.
+    fn begin(&self, pass: &[usize], source: &mut Source<'_>, body: &mut String) {
+        for &r in pass {
+            let (f, kind) = (self.w.reductions[r].0, self.kind(r));
+            *body += &format!("var acc{r}: {} = {};\n", type_name(kind), fold::identity(source, f, kind));
+            if fold::is_place(f) {
+                *body += &format!("var pos{r}: u32 = 0xffffffffu;\n");
+            }
+        }
+    }
+
     /// Each thread's own part of the reductions of a pass.
     fn accumulate(
         &self,
@@ -480,13 +520,7 @@ impl<'a> Rows<'a> {
         source: &mut Source<'_>,
         body: &mut String,
     ) {
-        for &r in pass {
-            let (f, kind) = (self.w.reductions[r].0, self.kind(r));
-            *body += &format!("var acc{r}: {} = {};\n", type_name(kind), fold::identity(source, f, kind));
-            if fold::is_place(f) {
-                *body += &format!("var pos{r}: u32 = 0xffffffffu;\n");
-            }
-        }
+        self.begin(pass, source, body);
         if part == Part::Joined {
             *body += &format!("for (var j = part; j < {}u; j += {}u) {{\n", self.splits, self.parts);
             for &r in pass {
