@@ -36,12 +36,7 @@ pub fn unit(v: f64, d: DType) -> f64 {
 
 /// A number as a dtype stores it.
 pub fn rounded(v: f64, d: DType) -> f64 {
-    match d {
-        DType::F32 => f64::from(v as f32),
-        DType::F16 => half::f16::from_f64(v).to_f64(),
-        DType::BF16 => half::bf16::from_f64(v).to_f64(),
-        _ => v,
-    }
+    d.rounded(v)
 }
 
 struct Noise {
@@ -144,11 +139,23 @@ fn compute(data: &GraphData, i: usize, values: &[Array], noise: &mut Option<Nois
             op.name(),
             "exp" | "log" | "tanh" | "erf" | "sigmoid" | "sin" | "cos" | "pow" | "rsqrt" | "softmax"
         );
-        for v in out.data.iter_mut().filter(|v| v.is_finite()) {
+        // a product of half the smallest number, or all but, becomes 0 or that number as its last digit happens to be
+        let at = |a: &Array, i: usize| if a.data.len() == 1 { a.data[0] } else { a.data[i % a.data.len()] };
+        let exact_of = |i: usize| match op.name() {
+            "mul" => at(refs[0], i) * at(refs[1], i),
+            "div" => at(refs[0], i) / at(refs[1], i),
+            _ => 0.0,
+        };
+        let half = unit(0.0, d) / 2.0;
+        let nearly = |i: usize| exact_of(i).abs() > half * 0.999 && exact_of(i).is_finite();
+        let vanished: Vec<bool> = (0..out.data.len()).map(nearly).collect();
+        for (v, vanished) in out.data.iter_mut().zip(vanished).filter(|(v, _)| v.is_finite()) {
             // an f32 result that is stored as it is was not rounded; of others it is not known
             let rounds = d != DType::F32 || inexact || rounded(*v, d) != *v;
             if !exact && rounds && *v != 0.0 {
                 *v += unit(*v, d) * noise.next();
+            } else if *v == 0.0 && vanished {
+                *v = (unit(0.0, d) * noise.next().abs()).copysign(*v);
             }
         }
     }

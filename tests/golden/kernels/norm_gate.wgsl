@@ -51,26 +51,14 @@ fn rsqrt_of(x: f32) -> f32 {
     return inverseSqrt(f32(b) * 2.350988701644575e-38f) * 4096.0f;
 }
 fn plus_whole(t: f32) -> f32 { return bits(bitcast<u32>(t + 12582912.0f) | 0x40000000u); }
-fn exp_near(x: f32) -> f32 {
-    let k = plus_whole(x * 1.44269504f);
-    let n = k - 12582912.0f;
-    let r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    let q = 0.49999994f + r * (0.16666521f + r * (0.04166839f + r * (0.008368745f + r * 0.001381454f)));
-    return bits(bitcast<u32>(1.0f + (r + r * r * q)) + (bitcast<u32>(k) << 23u));
-}
-fn exp_of(x: f32) -> f32 {
-    if ((bitcast<u32>(x) & 0x7fffffffu) <= 0x42ae0000u) { return exp_near(x); }
-    if (is_nan(x)) { return x; }
-    let y = exp_near(0.5f * clamp(x, -170.0f, 170.0f));
-    return y * y;
-}
 fn sigmoid(x: f32) -> f32 {
-    let z = exp_of(-abs(x));
-    let top = select(z, 1.0f, x >= 0.0f);
-    let d = 1.0f + z;
-    let r = 1.0f / d;
-    let q = top * r;
-    return q + (top - q * d) * r;
+    let t = -min(abs(x), 104.0f);
+    let k = plus_whole(t * 1.44269504f);
+    let n = k - 12582912.0f;
+    let r = (t - n * 0.693359375f) + n * 2.12194440e-4f;
+    let q = 0.49999994f + r * (0.16666521f + r * (0.04166839f + r * (0.008368745f + r * 0.001381454f)));
+    let z = bits(bitcast<u32>(1.0f + (r + r * r * q)) + ((bitcast<u32>(k) + 64u) << 23u)) * 5.42101086e-20f;
+    return select(select(z, 1.0f, x >= 0.0f) / (1.0f + z), x, is_nan(x));
 }
 fn element4(k: u32, v: vec4<f32>) -> vec4<f32> {
 let a0 = k;

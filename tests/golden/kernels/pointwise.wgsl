@@ -2,28 +2,16 @@ var<storage, read> b0: array<vec4<f32>>;
 var<storage, read> b1: array<vec4<f32>>;
 var<storage, read_write> b2: array<vec4<f32>>;
 fn bits(b: u32) -> f32 { return bitcast<f32>(b); }
-fn plus_whole(t: f32) -> f32 { return bits(bitcast<u32>(t + 12582912.0f) | 0x40000000u); }
-fn exp_near(x: f32) -> f32 {
-    let k = plus_whole(x * 1.44269504f);
-    let n = k - 12582912.0f;
-    let r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    let q = 0.49999994f + r * (0.16666521f + r * (0.04166839f + r * (0.008368745f + r * 0.001381454f)));
-    return bits(bitcast<u32>(1.0f + (r + r * r * q)) + (bitcast<u32>(k) << 23u));
-}
 fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
-fn exp_of(x: f32) -> f32 {
-    if ((bitcast<u32>(x) & 0x7fffffffu) <= 0x42ae0000u) { return exp_near(x); }
-    if (is_nan(x)) { return x; }
-    let y = exp_near(0.5f * clamp(x, -170.0f, 170.0f));
-    return y * y;
-}
+fn plus_whole(t: f32) -> f32 { return bits(bitcast<u32>(t + 12582912.0f) | 0x40000000u); }
 fn sigmoid(x: f32) -> f32 {
-    let z = exp_of(-abs(x));
-    let top = select(z, 1.0f, x >= 0.0f);
-    let d = 1.0f + z;
-    let r = 1.0f / d;
-    let q = top * r;
-    return q + (top - q * d) * r;
+    let t = -min(abs(x), 104.0f);
+    let k = plus_whole(t * 1.44269504f);
+    let n = k - 12582912.0f;
+    let r = (t - n * 0.693359375f) + n * 2.12194440e-4f;
+    let q = 0.49999994f + r * (0.16666521f + r * (0.04166839f + r * (0.008368745f + r * 0.001381454f)));
+    let z = bits(bitcast<u32>(1.0f + (r + r * r * q)) + ((bitcast<u32>(k) + 64u) << 23u)) * 5.42101086e-20f;
+    return select(select(z, 1.0f, x >= 0.0f) / (1.0f + z), x, is_nan(x));
 }
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {

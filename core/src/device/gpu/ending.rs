@@ -1,6 +1,6 @@
-//! When drivers may be called: not in a child of fork whose parent called them, and not while the process ends. Drivers have exit handlers, which take down what their other threads still use: software Vulkan
-//! crashes when it compiles a kernel while LLVM's go. So before they run, work at the GPU is brought to an end, and no
-//! more is taken.
+//! When drivers may be called: not in a child of fork whose parent called them, and not while the process ends. Drivers have
+//! exit handlers, which take down what their other threads still use: software Vulkan crashes when it compiles a kernel while
+//! LLVM's go. So before they run, work at the GPU is brought to an end, and no more is taken.
 
 use crate::device::lock;
 use crate::error::{Error, Result};
@@ -104,17 +104,30 @@ pub fn at_end(wake: impl Fn() -> bool + Send + 'static) {
     all.push(Box::new(wake));
 }
 
-/// Asks the system to call us at the end, before the handlers that are there by now: it calls the last first. Drivers
-/// add theirs when they are loaded, and when they first compile; after the first few times there are no new ones.
+/// Whether a kernel was compiled since we asked to be called.
+static COMPILED: AtomicBool = AtomicBool::new(true);
+
+/// A driver has a new kernel: it may have added exit handlers, or may when the kernel first runs.
+pub fn compiled() {
+    COMPILED.store(true, Ordering::Release);
+}
+
+/// Asks the system to call us at the end, before the handlers that are there by now: it calls the last first. Drivers add
+/// theirs when they are loaded, and whenever they compile: software Vulkan does so as a kernel first runs, and LLVM makes what
+/// it needs for a kernel, and its handler, when a kernel first needs it. (A core of a process that ended then: a thread of the
+/// driver in LLVM's code generation, LLVM's objects gone, and this handler yet waiting for the step.)
 pub fn listen() {
     static TIMES: AtomicUsize = AtomicUsize::new(0);
-    if TIMES.fetch_add(1, Ordering::Relaxed) < 8 {
+    if COMPILED.swap(false, Ordering::AcqRel) && TIMES.fetch_add(1, Ordering::Relaxed) < MOST_HANDLERS {
         extern "C" fn handler() {
             let _ = std::panic::catch_unwind(end);
         }
         at_exit(handler);
     }
 }
+
+/// How often the system is asked to call us: each takes it some bytes.
+const MOST_HANDLERS: usize = 10_000;
 
 /// Lets nobody in any more, and waits until all are out.
 fn end() {

@@ -130,7 +130,10 @@ fn compile(context: &Arc<Context>, text: &str, bindings: usize) -> Result<Pipeli
         }))
     };
     match catch_unwind(AssertUnwindSafe(make)) {
-        Ok(Ok(pipeline)) => Ok(Pipeline { blade: pipeline, context: context.clone() }),
+        Ok(Ok(pipeline)) => {
+            ending::compiled();
+            Ok(Pipeline { blade: pipeline, context: context.clone() })
+        }
         Ok(Err(why)) => Err(Error::Driver { device, why }),
         Err(panic) => Err(translated(context, &*panic)),
     }
