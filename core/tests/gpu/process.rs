@@ -93,8 +93,9 @@ fn the_validation_layer_has_nothing_to_say() {
     if std::env::var_os("WEFT_VALIDATION").is_some() {
         return;
     }
-    // silence means something only where the layer is there and speaks (large GPUs allow what it must complain of)
-    if devices::gpu().device.as_gpu().unwrap().limits().software {
+    // silence means something only where the layer is there and speaks; devices with longer bindings allow what it must
+    // complain of
+    if devices::gpu().device.as_gpu().unwrap().limits().binding < (34 << 20) * 4 {
         let control = heard("process::what_the_validation_layer_must_complain_of");
         assert!(!control.is_empty(), "the validation layer does not speak: install vulkan-validationlayers");
     }

@@ -1,5 +1,5 @@
 //! Conversions, comparisons and whole numbers that WGSL lacks or leaves loose, as text: each is put into a kernel that calls it.
-//! Elementary functions are in [`elementary`].
+//! Elementary functions are in `elementary`.
 //!
 //! NaN is told by its bits, and infinities are made at run time: Metal compiles with fast maths, and naga folds
 //! constants.
