@@ -13,5 +13,6 @@ mod handle;
 /// What of the generated statuses those files need.
 mod generated {
     pub const WEFT_STATUS_OUT_OF_MEMORY: u32 = 601;
+    pub const WEFT_STATUS_FORKED: u32 = 606;
     pub static STATUS_NAMES: &[(u32, &std::ffi::CStr)] = &[];
 }
