@@ -46,6 +46,7 @@ pub mod models;
 pub mod ops;
 #[cfg(feature = "compiler")]
 pub mod optimise;
+pub(crate) mod order;
 pub mod plan;
 pub mod process;
 pub mod profile;

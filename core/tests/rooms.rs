@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// The rooms of `core/src`, each may use those before it.
 const ROOMS: &[&str] = &[
     "error",
+    "order",
     "process",
     "stack",
     "log",

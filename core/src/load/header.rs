@@ -78,7 +78,7 @@ pub(super) fn parse(blame: Blame, file: &[u8]) -> Result<Header> {
     for (name, tensor) in raw.tensors {
         entries.push(entry(blame, name, tensor, data_start, file.len())?);
     }
-    entries.sort_by_key(|e| (e.bytes.start, e.bytes.end));
+    crate::order::sort_by_key(&mut entries, |e| (e.bytes.start, e.bytes.end));
     covers_exactly(blame, &entries, data_start, file.len())?;
     let metadata = restore_blocks(blame, &mut entries, raw.metadata)?;
     Ok(Header { entries, metadata })

@@ -161,7 +161,7 @@ fn write_pieces(path: &Path, head: &[u8], pieces: &[Piece], told: &mut dyn FnMut
 fn lay_out(weights: &Weights, to: Option<DType>) -> Result<(Vec<u8>, Vec<Piece<'_>>)> {
     let mut pieces: Vec<Piece> =
         weights.held().map(|(name, held)| piece(name, held, to)).collect::<Result<_>>()?;
-    pieces.sort_by_key(|p| std::cmp::Reverse(width(p.dtype)));
+    crate::order::sort_by_key(&mut pieces, |p| std::cmp::Reverse(width(p.dtype)));
 
     let mut metadata: Map<String, Value> = Map::new();
     for (key, value) in weights.metadata() {

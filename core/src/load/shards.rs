@@ -49,7 +49,7 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection> {
     for file in deep(|| open_all(path))? {
         file.list_in(&mut all);
     }
-    all.tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    crate::order::sort_by(&mut all.tensors, |a, b| a.name.cmp(&b.name));
     Ok(all)
 }
 

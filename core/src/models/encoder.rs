@@ -254,7 +254,7 @@ impl Encoder {
         let encodings = self.encode(texts)?;
         let prompt_tokens = self.prompt_tokens()?;
         let mut order: Vec<usize> = (0..texts.len()).collect();
-        order.sort_by_key(|&i| encodings[i].ids.len());
+        crate::order::sort_by_key(&mut order, |&i| encodings[i].ids.len());
         let mut found: Vec<Option<Embedding>> = vec![None; texts.len()];
         let mut from = 0;
         while from < order.len() {

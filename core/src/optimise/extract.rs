@@ -50,7 +50,7 @@ impl Classes {
                 let new = c.row.is_some_and(|r| !inserted.contains(&r));
                 (new, c.row.map(|r| (found.rows[r].head, format!("{:?}", found.rows[r].attrs))))
             };
-            candidates.sort_by(|a, b| {
+            crate::order::sort_by(candidates, |a, b| {
                 a.cost.total_cmp(&b.cost).then_with(|| (key(a), &a.inputs).cmp(&(key(b), &b.inputs)))
             });
         }
@@ -236,7 +236,7 @@ fn moves(classes: &Classes, choice: &Choice, roots: &[usize]) -> Vec<Vec<(usize,
     }
     let mut together: Vec<(usize, Vec<(usize, usize)>)> =
         groups.into_iter().filter(|(_, g)| g.len() > 1).collect();
-    together.sort_by_key(|(new, g)| (usize::MAX - g.len(), *new));
+    crate::order::sort_by_key(&mut together, |(new, g)| (usize::MAX - g.len(), *new));
     together.into_iter().map(|(_, g)| g).chain(single).collect()
 }
 

@@ -254,6 +254,6 @@ fn changes(data: &GraphData, cut: &block::Blocks, templates: &[decode::Template]
     }
     let mut list: Vec<Change> =
         all.into_iter().map(|((to, from, rules), count)| Change { to, from, rules, count }).collect();
-    list.sort_by_key(|c| usize::MAX - c.count);
+    crate::order::sort_by_key(&mut list, |c| usize::MAX - c.count);
     list
 }

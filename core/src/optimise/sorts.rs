@@ -4,9 +4,13 @@
 use super::float::{is_mild, is_near, is_normal};
 use super::language::dtype_of;
 use crate::tensor::DType;
+use egglog::ast::Span;
+use egglog::constraint::{SimpleTypeConstraint, TypeConstraint};
 use egglog::prelude::{BaseSort, add_base_sort, span};
 use egglog::sort::{BaseValues, F, OrderedFloat, S};
-use egglog::{BaseValue, EGraph, TermDag, TermId, Value, add_primitive};
+use egglog::{
+    ArcSort, BaseValue, Core, EGraph, Primitive, PurePrim, PureState, TermDag, TermId, Value, add_primitive,
+};
 use std::sync::Arc;
 
 /// A shape, a list of axes, a permutation.
@@ -66,13 +70,148 @@ fn of(name: &S) -> DType {
     dtype_of(name).unwrap_or(DType::Bool)
 }
 
-fn float(v: f64) -> F {
-    F::from(OrderedFloat(v))
+/// A float as its dtype stores it, where it is finite. −0 is 0: the e-graph does not tell them apart.
+fn finite(v: f64, d: DType) -> Option<f64> {
+    Some(d.rounded(v)).filter(|v| d.is_float() && v.is_finite()).map(|v| v + 0.0)
 }
 
-/// A float as its dtype stores it, where it is finite. −0 is 0: the e-graph does not tell them apart.
-fn finite(v: f64, d: DType) -> Option<F> {
-    Some(d.rounded(v)).filter(|v| d.is_float() && v.is_finite()).map(|v| float(v + 0.0))
+/// The sorts that questions are about.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Int,
+    Float,
+    Name,
+    List,
+    /// An answer that is only yes.
+    Yes,
+}
+
+/// A value of one of them.
+enum Datum {
+    Int(i64),
+    Float(f64),
+    Name(S),
+    List(Ints),
+    Yes(()),
+}
+
+/// What rules can ask: the sorts of what is given, that of the answer, and the answer, where there is one.
+///
+/// A row of a table, and not a type of its own as egglog's macro makes it: each of those takes the library 4 kB.
+#[derive(Debug, Clone, Copy)]
+struct Question {
+    name: &'static str,
+    of: &'static [Kind],
+    to: Kind,
+    answer: fn(&[Datum]) -> Option<Datum>,
+}
+
+macro_rules! questions {
+    ($($name:literal: |$($x:ident: $kind:ident),*| -> $to:ident $answer:block)*) => {
+        &[$(Question {
+            name: $name,
+            of: &[$(Kind::$kind),*],
+            to: Kind::$to,
+            answer: |given| match given {
+                [$(Datum::$kind($x)),*] => $answer.map(Datum::$to),
+                _ => None,
+            },
+        }),*]
+    };
+}
+
+#[rustfmt::skip]
+const QUESTIONS: &[Question] = questions! {
+    // (at v i): an element; (len v); (put-at v i x): with another element
+    "at": |v: List, i: Int| -> Int { v.at(*i) }
+    "len": |v: List| -> Int { Some(v.0.len() as i64) }
+    "put-at": |v: List, i: Int, x: Int| -> List { v.replaced(*i, *x) }
+    "count": |v: List| -> Int { Some(v.product()) }
+    // (joined v w): one list after the other; (but-last v n): without its last n
+    "joined": |v: List, w: List| -> List { Some(Ints::of(v.0.iter().chain(w.0.iter()).copied())) }
+    "but-last": |v: List, n: Int| -> List {
+        (v.0.len() as i64).checked_sub(*n).filter(|&k| k >= 0).map(|k| Ints::of(v.0[..k as usize].iter().copied()))
+    }
+    "zeros": |v: List| -> List { Some(Ints::of(v.0.iter().map(|_| 0))) }
+    "ones": |v: List| -> List { Some(Ints::of(v.0.iter().map(|_| 1))) }
+    // permutations
+    "then": |a: List, b: List| -> List { a.then(b) }
+    "is-identity": |a: List| -> Yes { a.is_identity().then_some(()) }
+    "is-transpose": |a: List| -> Yes { a.is_transpose().then_some(()) }
+    "is-order": |a: List, b: List| -> Yes {
+        (a.0.len() == b.0.len() && a.resolved(a.0.len() as i64) == b.resolved(b.0.len() as i64)).then_some(())
+    }
+    // axes: (is-axis a i rank): the axis a is axis i, each counting from the end when negative
+    "is-axis": |a: Int, i: Int, rank: Int| -> Yes {
+        (a.rem_euclid((*rank).max(1)) == i.rem_euclid((*rank).max(1))).then_some(())
+    }
+    "is-last": |axes: List, rank: Int| -> Yes {
+        (axes.0.len() == 1 && axes.0[0].rem_euclid((*rank).max(1)) == rank - 1).then_some(())
+    }
+    "is-single": |axes: List| -> Int { (axes.0.len() == 1).then(|| axes.0[0]) }
+    "is-float": |d: Name| -> Yes { of(d).is_float().then_some(()) }
+    "is-whole": |d: Name| -> Yes { of(d).is_integer().then_some(()) }
+    "not-zero": |a: Float| -> Yes { (*a != 0.0).then_some(()) }
+    // (near a b d): up to one unit in the last place of d
+    "near": |a: Float, b: Float, d: Name| -> Yes { is_near(*a, *b, of(d)).then_some(()) }
+    // (share c m n d): c is m/n up to one unit in the last place of d
+    "share": |c: Float, m: Int, n: Int, d: Name| -> Yes {
+        (*n != 0 && is_normal(*c, of(d)) && is_near(*c, *m as f64 / *n as f64, of(d))).then_some(())
+    }
+    // (mild c): between 2⁻¹⁰ and 2¹⁰ in size; (is-normal c d): with all digits in d
+    "mild": |c: Float| -> Yes { is_mild(*c).then_some(()) }
+    "is-normal": |c: Float, d: Name| -> Yes { is_normal(*c, of(d)).then_some(()) }
+    // (rounded c d): as d stores it; (inverse c d): 1/c in full where it is normal in d; (exact-inverse c d): the same for
+    // powers of two
+    "rounded": |c: Float, d: Name| -> Float { Some(of(d).rounded(*c)) }
+    "inverse": |c: Float, d: Name| -> Float { Some(1.0 / c).filter(|v| is_normal(*v, of(d))) }
+    "exact-inverse": |c: Float, d: Name| -> Float {
+        Some(1.0 / c).filter(|v| is_normal(*v, of(d)) && c.to_bits() << 12 == 0)
+    }
+    // (mild-product a b d): a·b in d, where both are mild and it is normal; (finite-product a b d), (finite-sum a b d)
+    "mild-product": |a: Float, b: Float, d: Name| -> Float {
+        Some(a * b).filter(|v| is_mild(*a) && is_mild(*b) && is_normal(*v, of(d))).map(|v| of(d).rounded(v))
+    }
+    "finite-product": |a: Float, b: Float, d: Name| -> Float { finite(a * b, of(d)).filter(|v| *v != 0.0) }
+    "finite-sum": |a: Float, b: Float, d: Name| -> Float { finite(a + b, of(d)) }
+    // (less a b) for whole numbers, as a fact
+    "less": |a: Int, b: Int| -> Yes { (a < b).then_some(()) }
+    "other": |a: Int, b: Int| -> Yes { (a != b).then_some(()) }
+};
+
+/// A question as egglog calls it, with the sorts of what is given and of the answer.
+#[derive(Clone)]
+struct Asked(Question, Vec<ArcSort>);
+
+impl Primitive for Asked {
+    fn name(&self) -> &str {
+        self.0.name
+    }
+
+    fn get_type_constraints(&self, span: &Span) -> Box<dyn TypeConstraint> {
+        SimpleTypeConstraint::new(self.0.name, self.1.clone(), span.clone()).into_box()
+    }
+}
+
+impl PurePrim for Asked {
+    fn apply<'a, 'db>(&self, state: PureState<'a, 'db>, args: &[Value]) -> Option<Value> {
+        let values = state.base_values();
+        let datum = |(kind, &v): (&Kind, &Value)| match kind {
+            Kind::Int => Datum::Int(values.unwrap::<i64>(v)),
+            Kind::Float => Datum::Float(values.unwrap::<F>(v).0.0),
+            Kind::Name => Datum::Name(values.unwrap::<S>(v)),
+            Kind::List => Datum::List(values.unwrap::<Ints>(v)),
+            Kind::Yes => Datum::Yes(()),
+        };
+        let given: Vec<Datum> = self.0.of.iter().zip(args).map(datum).collect();
+        Some(match (self.0.answer)(&given)? {
+            Datum::Int(v) => values.get(v),
+            Datum::Float(v) => values.get(F::from(OrderedFloat(v))),
+            Datum::Name(v) => values.get(v),
+            Datum::List(v) => values.get(v),
+            Datum::Yes(()) => values.get(()),
+        })
+    }
 }
 
 /// The sort `Ints` of the rules.
@@ -86,62 +225,21 @@ impl BaseSort for IntsSort {
         "Ints"
     }
 
-    #[rustfmt::skip]
     fn register_primitives(&self, eg: &mut EGraph) {
-        // (ints a b …): a list; (at v i): an element; (len v); (put-at v i x): with another element
+        // (ints a b …): a list
         add_primitive!(eg, "ints" = [xs: i64] -> Ints { Ints::of(xs) });
-        add_primitive!(eg, "at" = |v: Ints, i: i64| -?> i64 { v.at(i) });
-        add_primitive!(eg, "len" = |v: Ints| -> i64 { v.0.len() as i64 });
-        add_primitive!(eg, "put-at" = |v: Ints, i: i64, x: i64| -?> Ints { v.replaced(i, x) });
-        add_primitive!(eg, "count" = |v: Ints| -> i64 { v.product() });
-        // (joined v w): one list after the other; (but-last v n): without its last n
-        add_primitive!(eg, "joined" = |v: Ints, w: Ints| -> Ints { Ints::of(v.0.iter().chain(w.0.iter()).copied()) });
-        add_primitive!(eg, "but-last" = |v: Ints, n: i64| -?> Ints {
-            (v.0.len() as i64).checked_sub(n).filter(|&k| k >= 0).map(|k| Ints::of(v.0[..k as usize].iter().copied()))
-        });
-        add_primitive!(eg, "zeros" = |v: Ints| -> Ints { Ints::of(v.0.iter().map(|_| 0)) });
-        add_primitive!(eg, "ones" = |v: Ints| -> Ints { Ints::of(v.0.iter().map(|_| 1)) });
-        // permutations
-        add_primitive!(eg, "then" = |a: Ints, b: Ints| -?> Ints { a.then(&b) });
-        add_primitive!(eg, "is-identity" = |a: Ints| -?> () { a.is_identity().then_some(()) });
-        add_primitive!(eg, "is-transpose" = |a: Ints| -?> () { a.is_transpose().then_some(()) });
-        add_primitive!(eg, "is-order" = |a: Ints, b: Ints| -?> () {
-            (a.0.len() == b.0.len() && a.resolved(a.0.len() as i64) == b.resolved(b.0.len() as i64)).then_some(())
-        });
-        // axes: (is-axis a i rank): the axis a is axis i, each counting from the end when negative
-        add_primitive!(eg, "is-axis" = |a: i64, i: i64, rank: i64| -?> () { (a.rem_euclid(rank.max(1)) == i.rem_euclid(rank.max(1))).then_some(()) });
-        add_primitive!(eg, "is-last" = |axes: Ints, rank: i64| -?> () {
-            (axes.0.len() == 1 && axes.0[0].rem_euclid(rank.max(1)) == rank - 1).then_some(())
-        });
-        add_primitive!(eg, "is-single" = |axes: Ints| -?> i64 { (axes.0.len() == 1).then(|| axes.0[0]) });
-        add_primitive!(eg, "is-float" = |d: S| -?> () { of(&d).is_float().then_some(()) });
-        add_primitive!(eg, "is-whole" = |d: S| -?> () { of(&d).is_integer().then_some(()) });
-        add_primitive!(eg, "not-zero" = |a: F| -?> () { (a.0.0 != 0.0).then_some(()) });
-        // (near a b d): up to one unit in the last place of d
-        add_primitive!(eg, "near" = |a: F, b: F, d: S| -?> () { is_near(a.0.0, b.0.0, of(&d)).then_some(()) });
-        // (share c m n d): c is m/n up to one unit in the last place of d
-        add_primitive!(eg, "share" = |c: F, m: i64, n: i64, d: S| -?> () {
-            (n != 0 && is_normal(c.0.0, of(&d)) && is_near(c.0.0, m as f64 / n as f64, of(&d))).then_some(())
-        });
-        // (mild c): between 2⁻¹⁰ and 2¹⁰ in size; (is-normal c d): with all digits in d
-        add_primitive!(eg, "mild" = |c: F| -?> () { is_mild(c.0.0).then_some(()) });
-        add_primitive!(eg, "is-normal" = |c: F, d: S| -?> () { is_normal(c.0.0, of(&d)).then_some(()) });
-        // (rounded c d): as d stores it; (inverse c d): 1/c in full where it is normal in d; (exact-inverse c d): the same for
-        // powers of two
-        add_primitive!(eg, "rounded" = |c: F, d: S| -> F { float(of(&d).rounded(c.0.0)) });
-        add_primitive!(eg, "inverse" = |c: F, d: S| -?> F { Some(1.0 / c.0.0).filter(|v| is_normal(*v, of(&d))).map(float) });
-        add_primitive!(eg, "exact-inverse" = |c: F, d: S| -?> F {
-            Some(1.0 / c.0.0).filter(|v| is_normal(*v, of(&d)) && c.0.0.to_bits() << 12 == 0).map(float)
-        });
-        // (mild-product a b d): a·b in d, where both are mild and it is normal; (finite-product a b d), (finite-sum a b d)
-        add_primitive!(eg, "mild-product" = |a: F, b: F, d: S| -?> F {
-            Some(a.0.0 * b.0.0).filter(|v| is_mild(a.0.0) && is_mild(b.0.0) && is_normal(*v, of(&d))).map(|v| float(of(&d).rounded(v)))
-        });
-        add_primitive!(eg, "finite-product" = |a: F, b: F, d: S| -?> F { finite(a.0.0 * b.0.0, of(&d)).filter(|v| v.0.0 != 0.0) });
-        add_primitive!(eg, "finite-sum" = |a: F, b: F, d: S| -?> F { finite(a.0.0 + b.0.0, of(&d)) });
-        // (less a b) for whole numbers, as a fact
-        add_primitive!(eg, "less" = |a: i64, b: i64| -?> () { (a < b).then_some(()) });
-        add_primitive!(eg, "other" = |a: i64, b: i64| -?> () { (a != b).then_some(()) });
+        let sort = |kind: &Kind| match kind {
+            Kind::Int => eg.get_arcsort_for_value_type::<i64>(),
+            Kind::Float => eg.get_arcsort_for_value_type::<F>(),
+            Kind::Name => eg.get_arcsort_for_value_type::<S>(),
+            Kind::List => eg.get_arcsort_for_value_type::<Ints>(),
+            Kind::Yes => eg.get_arcsort_for_value_type::<()>(),
+        };
+        let sorts = |q: &Question| q.of.iter().chain([&q.to]).map(sort).collect();
+        let asked: Vec<Asked> = QUESTIONS.iter().map(|q| Asked(*q, sorts(q))).collect();
+        for question in asked {
+            eg.add_pure_primitive(question, None);
+        }
     }
 
     fn reconstruct_termdag(&self, values: &BaseValues, value: Value, dag: &mut TermDag) -> TermId {

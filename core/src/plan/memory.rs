@@ -23,7 +23,7 @@ pub fn place(buffers: &[Lifetime], align: usize, chunk: usize) -> (Vec<usize>, u
         false => at,
     };
     let mut order: Vec<usize> = (0..buffers.len()).collect();
-    order.sort_by_key(|&i| (usize::MAX - buffers[i].bytes, buffers[i].from, i));
+    crate::order::sort_by_key(&mut order, |&i| (usize::MAX - buffers[i].bytes, buffers[i].from, i));
     let mut offsets = vec![0usize; buffers.len()];
     let mut placed: Vec<usize> = Vec::new(); // by offset
     let mut total = 0;

@@ -32,7 +32,7 @@ pub fn merge(
     let mut m = Merger::new(nodes, users, pinned, constant, bounds, std::mem::take(groups));
     // consumers first: what a chain ends in has taken all it can when its producer asks
     let mut order: Vec<usize> = (0..m.groups.len()).collect();
-    order.sort_by_key(|&g| std::cmp::Reverse(m.groups[g].output));
+    crate::order::sort_by_key(&mut order, |&g| std::cmp::Reverse(m.groups[g].output));
     let mut changed = true;
     while changed {
         changed = false;
@@ -98,7 +98,7 @@ impl<'a> Merger<'a> {
             return None;
         }
         let mut readers = self.readers(group.output, p);
-        readers.sort_by_key(|&c| self.groups[c].output);
+        crate::order::sort_by_key(&mut readers, |&c| self.groups[c].output);
         readers.into_iter().find(|&c| self.fits(p, c))
     }
 

@@ -60,6 +60,9 @@ fn tunings_print_and_parse_back() {
     let file = std::env::temp_dir().join(format!("weft-tuning-{}", std::process::id()));
     t.save(&file).unwrap();
     assert_eq!(Tuning::load(&file).unwrap(), t);
+    // as some editors save it: after a byte order mark
+    std::fs::write(&file, format!("\u{feff}{t}")).unwrap();
+    assert_eq!(Tuning::load(&file).unwrap(), t);
     std::fs::write(&file, [0xff, 0xfe, 0x00]).unwrap();
     assert!(Tuning::load(&file).unwrap_err().to_string().contains("UTF-8"));
     std::fs::remove_file(&file).unwrap();

@@ -91,7 +91,7 @@ impl Cache {
         let mut entries: Vec<Entry> = files.filter_map(|f| entry(&f.ok()?)).collect();
         let mut total: u64 = entries.iter().map(|e| e.bytes).sum();
         entries.retain(|e| e.path != self.path(newest));
-        entries.sort_by_key(|e| e.used);
+        crate::order::sort_by_key(&mut entries, |e| e.used);
         for e in entries {
             if total <= self.most {
                 return;

@@ -123,7 +123,7 @@ impl Compiler {
     pub fn with_tuning(mut self, tuning: &Tuning) -> Compiler {
         self.tuned = tuning.of(&self.profile).map_or(vec![], |d| d.products.clone());
         // in an order of their own, whatever the file's
-        self.tuned.sort_by_key(|p| p.class);
+        crate::order::sort_by_key(&mut self.tuned, |p| p.class);
         self
     }
 

@@ -166,7 +166,7 @@ fn changes(origins: &Origins) -> Vec<Change> {
             None => all.push(change.clone()),
         }
     }
-    all.sort_by_key(|c| usize::MAX - c.count);
+    crate::order::sort_by_key(&mut all, |c| usize::MAX - c.count);
     all
 }
 

@@ -19,7 +19,7 @@ impl Session {
     pub fn reset_state(&mut self) -> Result<()> {
         self.check()?;
         for at in 0..self.states().len() {
-            let zeros = vec![0u8; self.state_bytes(at)];
+            let zeros = crate::tensor::zeros(self.state_bytes(at), "the zeros of a state")?;
             let buffer = self.states()[at].buffer;
             self.executor.write(buffer, &zeros)?;
         }

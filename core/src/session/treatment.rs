@@ -320,7 +320,7 @@ fn turns(work: &Work, from: &Operand, to: &Operand) -> bool {
     let Work::Rowwise(w) = work else { return false };
     let walked = |a: &usize| w.domain[*a] != 1 && from.strides[*a] != 0;
     let mut axes: Vec<usize> = (0..w.domain.len()).filter(walked).collect();
-    axes.sort_by_key(|&a| std::cmp::Reverse(to.strides[a]));
+    crate::order::sort_by_key(&mut axes, |&a| std::cmp::Reverse(to.strides[a]));
     axes.windows(2).any(|pair| from.strides[pair[0]] < from.strides[pair[1]])
 }
 
@@ -347,7 +347,7 @@ fn part(work: &Work, out: &Operand, plan: &Plan) -> (WeightPart, usize) {
         .filter(|(n, _)| **n != 1)
         .map(|(n, s)| (*n, s.unsigned_abs()))
         .collect();
-    axes.sort_by_key(|a| std::cmp::Reverse(a.1));
+    crate::order::sort_by_key(&mut axes, |a| std::cmp::Reverse(a.1));
     let offset = out.offset.max(0) as usize;
     let part = match axes.as_slice() {
         [(rows, row), (columns, 1)] if columns == row => WeightPart {

@@ -5,6 +5,7 @@ mod block;
 mod convert;
 mod dtype;
 mod host;
+mod room;
 mod shape;
 mod stored;
 mod weights;
@@ -17,6 +18,7 @@ pub use stored::{ForeignDType, StoredDType};
 pub use weights::Weights;
 
 pub(crate) use convert::Floats;
+pub(crate) use room::{copied, zeros};
 pub(crate) use stored::Stored;
 pub(crate) use weights::{Held, float};
 

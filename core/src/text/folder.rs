@@ -365,7 +365,7 @@ fn whole(
             "rstrip": token.rstrip, "normalized": token.normalized, "special": true,
         }))
     }).collect();
-    added.sort_by_key(|t| t["id"].as_u64());
+    crate::order::sort_by_key(&mut added, |t| t["id"].as_u64());
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer, "post_processor": post, "decoder": decoder, "model": model,

@@ -2,6 +2,7 @@
 
 use super::cases::Case;
 use super::devices::Tested;
+use weft::graph::Array;
 use weft::tensor::DType;
 
 /// Operations without a meaning in PyTorch, or met as the gradient of another.
@@ -28,15 +29,17 @@ pub struct Where {
     pub name: String,
     pub gpu: bool,
     pub reference: bool,
+    /// Products round what they read to f16.
+    pub fast: bool,
 }
 
 impl Where {
     pub fn reference() -> Where {
-        Where { name: "reference".into(), gpu: false, reference: true }
+        Where { name: "reference".into(), gpu: false, reference: true, fast: false }
     }
 
     pub fn of(t: &Tested, how: &str) -> Where {
-        Where { name: format!("{}{how}", t.name()), gpu: !t.is_cpu(), reference: false }
+        Where { name: format!("{}{how}", t.name()), gpu: !t.is_cpu(), reference: false, fast: t.is_fast() }
     }
 }
 
@@ -151,6 +154,27 @@ pub fn unit(dtype: DType, v: f64) -> f64 {
 
 fn standard_normal(x: f64) -> f64 {
     0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2)
+}
+
+/// In fast precision products round what they read to f16: the largest operands of the product that gives this part, where it is
+/// one.
+fn operands(case: &Case, part: Part) -> Option<[f64; 2]> {
+    const PRODUCTS: &[&str] = &["matmul", "linear", "conv1d", "conv2d", "conv_transpose2d", "attention"];
+    if !PRODUCTS.contains(&case.op.as_str()) {
+        return None;
+    }
+    let most = |a: &Array| a.data.iter().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()));
+    let all = || case.inputs.iter().map(most).fold(0.0, f64::max);
+    let up = || case.upstream.first().map_or(0.0, most);
+    Some(match (case.op.as_str(), part) {
+        // scores, shares and values are multiplied by each other
+        ("attention", _) => [all(), all().max(up())],
+        (_, Part::Out) => [most(&case.inputs[0]), most(&case.inputs[1])],
+        (_, Part::Grad(0)) => [up(), most(&case.inputs[1])],
+        (_, Part::Grad(1)) => [up(), most(&case.inputs[0])],
+        // a bias: sums
+        (_, Part::Grad(_)) => return None,
+    })
 }
 
 /// What a pointwise function's error may be beyond its own roundings, in units of f32: an error of an exponent is one of the
@@ -305,6 +329,13 @@ pub fn allowed(
         (false, _) => 20.0,
     };
     let own = if dtype == DType::F16 { f64::min(own, 2.0) } else { own };
+    let rounded = match operands(case, part).filter(|_| at.fast) {
+        // beyond f16: README says that fast precision has its range
+        Some([a, b]) if a.max(b) > 65504.0 => return None,
+        // each operand is off by half a unit, or by half of f16's smallest number; sums are of few terms
+        Some([a, b]) => 4.0 * (a * unit(DType::F16, b) + b * unit(DType::F16, a)),
+        None => 0.0,
+    };
     let finite = if wanted.is_finite() { wanted } else { 1.0 };
     let more = if is_pointwise(case) {
         condition(case, part, at, x, finite) / if dtype == DType::F16 { 8192.0 } else { 1.0 }
@@ -328,7 +359,7 @@ pub fn allowed(
             ("bce_with_logits", _) => 2e-14,
             _ => 0.0,
         };
-        let sums = own * unit(dtype, terms(case, part, i, largest)) + noise;
+        let sums = own * unit(dtype, terms(case, part, i, largest)) + noise + rounded;
         sums / unit(dtype, finite) + if dtype == DType::F16 { exponent / 8192.0 } else { exponent }
     };
     Some(own + more)

@@ -174,3 +174,12 @@ fn every_operation_called_from_c_gives_the_engine_s_bits() {
     }
     assert!(rest.is_empty());
 }
+
+/// Constants, inputs and outputs of 64 bits: every digit, on each device; what a dtype does not hold is refused.
+#[test]
+fn integers_of_64_bits_are_exact_from_c() {
+    let built = program(&root().join("tests/abi/integers.c"), &folder("integers").join("integers"), &[]);
+    for device in ["cpu", "gpu"] {
+        run(Command::new(&built).arg(device));
+    }
+}

@@ -29,6 +29,7 @@ fn tried(device: &DeviceInfo) -> (Option<u64>, String, Value) {
                     "workgroup_threads": l.threads, "workgroup_memory": l.shared, "binding_bytes": l.binding,
                     "bindings": l.bindings, "subgroup": l.subgroup, "f16": l.f16,
                     "matrices_f16": l.coop, "matrices_f32": l.coop_f32, "units": l.units,
+                    "loop_turns": l.turns,
                 })
             });
             (Some(open.info().memory), "passes its self-test".into(), told)
@@ -46,7 +47,7 @@ fn used(limits: &Value) -> String {
         (n, _) => format!("f16 matrices {n}×{n}"),
     };
     format!(
-        "workgroups of {} threads and {}, {} bindings of {}, {}, {}, {matrices}, {} multiprocessors",
+        "workgroups of {} threads and {}, {} bindings of {}, {}, {}, {matrices}, {} multiprocessors, loops of at most {} turns",
         number("workgroup_threads"),
         bytes(number("workgroup_memory")),
         number("bindings"),
@@ -57,7 +58,8 @@ fn used(limits: &Value) -> String {
             format!("subgroups of {}", number("subgroup"))
         },
         if limits["f16"] == true { "f16 in memory" } else { "no f16 in memory" },
-        number("units")
+        number("units"),
+        number("loop_turns")
     )
 }
 

@@ -6,7 +6,7 @@ use super::isa::isa;
 use super::threads::ThreadPool;
 use crate::device::lock;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Tensor, TensorType};
+use crate::tensor::{DType, Tensor, TensorType, copied};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -44,13 +44,18 @@ impl StoredParameter {
 
     /// A parameter of zeros.
     pub fn zeros(name: String, ty: TensorType) -> Result<Self> {
-        let buffer = allocate(ty.bytes().unwrap_or(usize::MAX), &name)?;
+        let buffer = allocate(ty.bytes().unwrap_or(usize::MAX), &format!("the weight \"{name}\""))?;
         Ok(StoredParameter { name, ty, data: Data::Own(buffer) })
+    }
+
+    /// What it is, for errors.
+    fn what(&self) -> String {
+        format!("the weight \"{}\"", self.name)
     }
 
     fn make_own(&mut self) -> Result<()> {
         if let Data::Given(tensor) = &self.data {
-            let buffer = allocate(tensor.bytes().len(), &self.name)?;
+            let buffer = allocate(tensor.bytes().len(), &self.what())?;
             // SAFETY: a fresh buffer of that many bytes.
             unsafe {
                 std::ptr::copy_nonoverlapping(
@@ -95,7 +100,7 @@ impl StoredParameter {
         match &self.data {
             Data::Given(t) => Ok(t.clone()),
             Data::Own(_) => {
-                let bytes = crate::tensor::Bytes::from_vec(self.bytes().to_vec());
+                let bytes = crate::tensor::Bytes::from_vec(copied(self.bytes(), &self.what())?);
                 Tensor::from_bytes(self.ty.dtype, self.ty.shape.clone(), bytes)
             }
         }

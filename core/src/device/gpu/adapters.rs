@@ -73,7 +73,7 @@ fn find() -> Vec<Adapter> {
     let reports = catch_unwind(AssertUnwindSafe(blade::Context::enumerate));
     let reports = reports.ok().and_then(Result::ok).unwrap_or_default();
     let mut all: Vec<Adapter> = reports.into_iter().map(adapter).collect();
-    all.sort_by_key(Adapter::rank);
+    crate::order::sort_by_key(&mut all, Adapter::rank);
     all
 }
 

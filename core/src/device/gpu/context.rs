@@ -38,6 +38,8 @@ pub struct Context {
     pub limits: Limits,
     /// How long a waiting worker asks again and again before it sleeps.
     pub poll: Duration,
+    /// Bytes that one allocation has at most: what the driver allows, and what its largest heap holds.
+    largest: u64,
     used: AtomicU64,
     /// Bytes this process may use there.
     budget: AtomicU64,
@@ -87,7 +89,8 @@ impl Context {
         let info = context.device_information();
         let (name, software) = (info.device_name.clone(), info.is_software_emulated);
         // contexts of a host application do not say which of several alike they are for: they are alike
-        let limits = limits(&context, facts(None, &name));
+        let facts = facts(None, &name);
+        let limits = limits(&context, facts);
         let stats = context.memory_stats();
         let budget = match stats.budget {
             0 => system_memory(),
@@ -98,6 +101,7 @@ impl Context {
             name,
             limits,
             poll: if software { Duration::ZERO } else { Duration::from_micros(2000) },
+            largest: facts.map_or(u64::MAX, Facts::largest_allocation),
             used: AtomicU64::new(0),
             budget: AtomicU64::new(budget),
             fault: AtomicU8::new(0),
@@ -160,12 +164,16 @@ impl Context {
     /// Memory of a kind, zeroed or not as the driver pleases. On the worker only.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if it is over the budget.
+    /// [`Error::OutOfMemory`] if it is over the budget, larger than one allocation may be, or refused by the driver.
     pub fn allocate(&self, bytes: usize, memory: blade::Memory, what: &str) -> Result<Memory> {
         let bytes = (bytes.max(16) as u64).next_multiple_of(16);
         let (used, budget) = self.memory();
         if used + bytes > budget {
             let what = format!("{what} ({used} of {budget} bytes of {} are in use)", self.name);
+            return Err(Error::OutOfMemory { wanted: bytes, what });
+        }
+        if bytes > self.largest {
+            let what = format!("{what} (one allocation of {} has at most {} bytes)", self.name, self.largest);
             return Err(Error::OutOfMemory { wanted: bytes, what });
         }
         self.room(bytes, what)?;

@@ -19,7 +19,7 @@ use crate::device::optimizer::Optimizer;
 use crate::device::progress::{Profiling, Progress};
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Plan};
-use crate::tensor::DType;
+use crate::tensor::{DType, copied};
 use blade_graphics as blade;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -252,7 +252,7 @@ impl Executor {
             self.inputs[small.at..small.at + bytes.len()].copy_from_slice(bytes);
             return Ok(());
         }
-        let (prepared, bytes) = (self.prepared.clone(), bytes.to_vec());
+        let (prepared, bytes) = (self.prepared.clone(), copied(bytes, "an input on its way to the device")?);
         let _span = crate::device::trace::span("upload", "input");
         self.on_run(move |r, transfer, context| {
             if r.watch.waits() {

@@ -117,6 +117,12 @@ impl Facts {
         }
     }
 
+    /// Bytes that one allocation has at most: what the driver says of one, and the largest heap, where it names heaps.
+    pub fn largest_allocation(&self) -> u64 {
+        let heap = self.heaps.iter().map(|h| h.bytes).max().unwrap_or(u64::MAX);
+        self.allocation.min(heap)
+    }
+
     /// Why kernels cannot be written for the device, if they cannot: each specification promises more.
     pub fn lacking(&self) -> Option<String> {
         let groups = u64::from(self.groups[0].min(self.groups[1]));
@@ -237,6 +243,15 @@ pub(super) mod tests {
             units: Some(132),
             heaps: vec![MemoryHeap { bytes: 150 << 30, local: true, budget: Some((149 << 30, 0)) }],
         }
+    }
+
+    #[test]
+    fn an_allocation_is_bounded_by_the_driver_and_by_the_largest_heap() {
+        assert_eq!(h200().largest_allocation(), 4_294_967_296);
+        let heap = |bytes| MemoryHeap { bytes, local: true, budget: None };
+        let small = Facts { heaps: vec![heap(1 << 28), heap(1 << 30)], ..h200() };
+        assert_eq!(small.largest_allocation(), 1 << 30);
+        assert_eq!(Facts { heaps: vec![], ..h200() }.largest_allocation(), 4_294_967_296);
     }
 
     #[test]

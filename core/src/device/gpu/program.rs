@@ -205,7 +205,7 @@ fn written(
             delay::delay(&mut nodes, steps, &layouts);
         }
         // of what runs side by side, what takes long begins first: begun last, it would run on alone
-        nodes.sort_by_key(|n| (n.level, std::cmp::Reverse(depth(&steps[n.step].work))));
+        crate::order::sort_by_key(&mut nodes, |n| (n.level, std::cmp::Reverse(depth(&steps[n.step].work))));
         if plan.shares_dispatches {
             share(&mut nodes, steps, &reports, &mut written, limits);
         }

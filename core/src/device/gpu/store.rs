@@ -105,7 +105,8 @@ impl Store {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn write(&self, parameter: usize, bytes: &[u8]) -> Result<()> {
-        let (pieces, bytes) = (self.pieces(parameter), bytes.to_vec());
+        let (pieces, bytes) =
+            (self.pieces(parameter), crate::tensor::copied(bytes, "a weight on its way to the device")?);
         self.changed();
         self.gpu.call(move |desk| desk.transfer.upload_pieces(pieces, &bytes))
     }

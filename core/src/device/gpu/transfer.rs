@@ -109,7 +109,7 @@ impl Transfer {
         bytes: usize,
     ) -> Result<Vec<u8>> {
         let chunk = self.context.limits.binding;
-        let mut all = vec![0u8; bytes];
+        let mut all = crate::tensor::zeros(bytes, "what is read from the device")?;
         all.chunks_mut(chunk).zip(from).try_for_each(|(part, piece)| self.download(piece, part))?;
         Ok(all)
     }

@@ -168,7 +168,7 @@ fn measure(mut bench: Bench, limits: &Limits, how: &Measure) -> Result<(TunedPro
         ranked.extend(found.ranked.first().map(|(cut, us)| (is_turned, *cut, *us)));
     }
     let cost = |r: &(bool, Cut, f64)| if r.0 { r.2 * (1.0 + TURNED_MARGIN) } else { r.2 };
-    ranked.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
+    crate::order::sort_by(&mut ranked, |a, b| cost(a).total_cmp(&cost(b)));
     let wrong = wrong.into_iter().map(|(cut, why)| Wrong { cut, why }).collect();
     let mut product = TunedProduct { class, turned: false, cut: None, rule_us: 0.0, us: 0.0 };
     let Some(&(is_turned, cut, us)) = ranked.first() else { return Ok((product, tried, wrong)) };

@@ -36,7 +36,7 @@ pub(super) fn search(
         let times = time(&next)?;
         ranked.extend(next.iter().zip(times).filter_map(|(cut, t)| Some((*cut, t?))));
         known.append(&mut next);
-        ranked.sort_by(|a, b| a.1.total_cmp(&b.1));
+        crate::order::sort_by(&mut ranked, |a, b| a.1.total_cmp(&b.1));
         // the best whose neighbours were not looked at yet
         let Some(&(_, best)) = ranked.first().filter(|_| known.len() < most) else { break };
         let near = ranked.iter().take(KEPT).filter(|(_, t)| *t <= NEAR * best);

@@ -198,7 +198,7 @@ impl Bench {
                 return Err(Error::internal("a GPU that measured its time no longer does"));
             }
         }
-        times.sort_by(f64::total_cmp);
+        crate::order::sort_by(&mut times, f64::total_cmp);
         Ok((times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0)
     }
 
@@ -270,7 +270,7 @@ impl Bench {
         }
         let faster = times[0].iter().zip(&times[1]).filter(|(a, b)| b < a).count();
         let middle = times.map(|mut t| {
-            t.sort_by(f64::total_cmp);
+            crate::order::sort_by(&mut t, f64::total_cmp);
             t[ROUNDS / 2]
         });
         Ok((middle, faster + 1 >= ROUNDS))

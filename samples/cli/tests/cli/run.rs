@@ -99,6 +99,29 @@ fn a_graph_without_parameters_needs_no_weights_and_ids_come_in_any_integer_dtype
 }
 
 #[test]
+fn integers_of_64_bits_keep_every_digit_from_the_graphs_text_to_the_file() {
+    let folder = Folder::new();
+    let graph = folder.file(
+        "g.weft",
+        "weft 1\nconst c: i64[4] = [9223372036854775807, -9223372036854775808, 9007199254740993, 1]\n\
+         input x: i64[4]\nsame = eq(x, c)\noutput c = c\noutput same = same\n",
+    );
+    let wanted = [i64::MAX, i64::MIN, (1 << 53) + 1, 1];
+    let x = Tensor::from_vec([4], vec![i64::MAX, i64::MIN, 1 << 53, 1]).unwrap();
+    let inputs = folder.tensors("i.safetensors", [("x", x)]);
+    let out = folder.at("o.safetensors");
+    for device in ["cpu", "gpu"] {
+        let args = ["run", &graph, "--device", device, "--inputs", &inputs, "--outputs", &out];
+        weft(&args).says(0, &[]);
+        let found = outputs(&out);
+        assert_eq!(found.get("c").unwrap().as_slice::<i64>().unwrap(), wanted, "{device}");
+        assert_eq!(found.get("same").unwrap().bytes(), [1, 1, 0, 1], "{device}");
+    }
+    let beyond = folder.file("b.weft", "weft 1\nconst c: i64[1] = [9223372036854775808]\noutput c = c\n");
+    weft(&["run", &beyond, "--outputs", &out]).says(1, &["9223372036854775808", "i64"]);
+}
+
+#[test]
 fn the_example_graph_runs_with_the_shipped_weights_and_gives_gradients() {
     let folder = Folder::new();
     let path = |p: &str| repository(p).display().to_string();

@@ -173,7 +173,7 @@ impl Domain {
             (0..self.sizes.len()).filter(|&a| a != without && self.reduced[a] == reduced).collect();
         if !ordered {
             let reach = |a: usize| -> isize { self.cursors.iter().map(|c| c.strides[a].abs()).sum() };
-            axes.sort_by_key(|&a| std::cmp::Reverse(reach(a)));
+            crate::order::sort_by_key(&mut axes, |&a| std::cmp::Reverse(reach(a)));
         }
         Walk::new(
             axes.iter().map(|&a| self.sizes[a]).collect(),

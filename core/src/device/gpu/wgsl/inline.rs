@@ -74,7 +74,7 @@ fn covers(w: &Rowwise, elements: usize) -> bool {
 /// Axes longer than 1, the one with the largest stride of the output first.
 fn by_stride(w: &Rowwise) -> Vec<usize> {
     let mut axes: Vec<usize> = (0..w.domain.len()).filter(|&a| w.domain[a] != 1).collect();
-    axes.sort_by_key(|&a| std::cmp::Reverse(w.out.strides[a]));
+    crate::order::sort_by_key(&mut axes, |&a| std::cmp::Reverse(w.out.strides[a]));
     axes
 }
 

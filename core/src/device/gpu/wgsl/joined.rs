@@ -86,7 +86,7 @@ pub fn choose(plan: &Plan, budget: &mut Budget) -> Vec<(BufferId, Joined)> {
     }
     let mut all = vec![];
     for (id, mut parts) in parts.into_iter().enumerate() {
-        parts.sort_by_key(|(p, _)| p.start);
+        crate::order::sort_by_key(&mut parts, |(p, _)| p.start);
         let mut end = 0;
         let adjoin = parts.iter().all(|(p, elements)| {
             let next = p.start == end;

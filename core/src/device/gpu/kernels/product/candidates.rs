@@ -173,7 +173,7 @@ fn even(shape: &Shape, limits: &Limits, on_matrices: bool) -> Vec<[u32; 2]> {
     let sides = TILES.iter().copied().filter(|n| (32..=256).contains(n));
     let all = sides.clone().flat_map(|bm| sides.clone().map(move |bn| [bm, bn]));
     let mut all: Vec<([u32; 2], f64)> = all.map(|tile| (tile, cost(tile))).collect();
-    all.sort_by(|a, b| a.1.total_cmp(&b.1));
+    crate::order::sort_by(&mut all, |a, b| a.1.total_cmp(&b.1));
     all.into_iter().take(MOST).map(|(tile, _)| tile).collect()
 }
 
