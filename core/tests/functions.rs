@@ -327,9 +327,9 @@ fn powers() -> Vec<[f32; 2]> {
 
 type OfTwo = fn(f64, f64) -> f64;
 
-#[test]
-fn functions_of_two_arguments_keep_their_digits_over_the_whole_range() {
-    let two: [(&str, OfTwo, f64); 8] = [
+/// Functions of two arguments, and how many units in the last place they may be off.
+fn two() -> [(&'static str, OfTwo, f64); 8] {
+    [
         ("add", |a, b| a + b, 0.5001),
         ("sub", |a, b| a - b, 0.5001),
         ("mul", |a, b| a * b, 0.5001),
@@ -338,7 +338,70 @@ fn functions_of_two_arguments_keep_their_digits_over_the_whole_range() {
         ("min", |a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }, 0.0),
         ("max", |a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }, 0.0),
         ("pow", f64::powf, 16.0),
+    ]
+}
+
+/// The second argument is part of the graph: compilers compute with what they know of it, and join it with their own constants.
+#[test]
+fn functions_of_a_number_and_a_constant_keep_their_digits_too() {
+    let mut x = sweep();
+    x.extend(edges());
+    let x: Vec<f32> = x.into_iter().step_by(7).collect();
+    let constants = [
+        3e38f32,
+        -3e38,
+        2f32.powi(127),
+        2f32.powi(126),
+        1.5 * 2f32.powi(126),
+        1e30,
+        1e-30,
+        f32::MIN_POSITIVE,
+        -1.3e-38,
+        3.0,
+        -7.0,
+        0.1,
+        1.0,
+        -1.0,
+        2.0,
+        0.5,
+        -0.5,
+        1e3,
+        12582912.0,
+        1.0 + f32::EPSILON,
+        1.0 - f32::EPSILON / 2.0,
+        f32::MAX,
     ];
+    let mut table = Table::default();
+    for t in devices::all() {
+        for (op, of, bound) in two() {
+            let g = Graph::new();
+            let input = g.input("x", DType::F32, [x.len()]);
+            for (i, &c) in constants.iter().enumerate() {
+                let c = g.scalar(f64::from(c), DType::F32);
+                g.output(&format!("{i}"), g.apply(ops::find(op).unwrap(), &[input, c], Attrs::none()));
+                g.output(&format!("{i} first"), g.apply(ops::find(op).unwrap(), &[c, input], Attrs::none()));
+            }
+            let mut session = t.compiler().compile(&g).unwrap().init(&Weights::new()).unwrap();
+            session.set_input("x", &x).unwrap();
+            session.step().unwrap();
+            for (i, &c) in constants.iter().enumerate() {
+                for (name, first) in [(format!("{i}"), false), (format!("{i} first"), true)] {
+                    let came = session.output_tensor(&*name).unwrap().to_f64();
+                    let pair = |&v: &f32| {
+                        if first { [f64::from(c), f64::from(v)] } else { [f64::from(v), f64::from(c)] }
+                    };
+                    let rows: Vec<_> = x.iter().map(pair).map(|[a, b]| (vec![a, b], of(a, b))).collect();
+                    table.compare(&t, op, DType::F32, bound, &came, &rows);
+                }
+            }
+        }
+    }
+    table.close();
+}
+
+#[test]
+fn functions_of_two_arguments_keep_their_digits_over_the_whole_range() {
+    let two = two();
     let mut table = Table::default();
     for t in devices::all() {
         for (op, of, bound) in two {

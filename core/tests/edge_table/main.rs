@@ -136,7 +136,12 @@ impl Report {
         let least = 2f64.powi(-14);
         for (i, &came) in came.iter().flat_map(|a| a.data.iter().enumerate()) {
             let (i, part) = (i / 8, Part::Out);
-            let wanted = ours(case, part, i, &at_position(case, part, i)).unwrap_or(case.outputs[0].data[i]);
+            let inputs = at_position(case, part, i);
+            let wanted = ours(case, part, i, &inputs).unwrap_or(case.outputs[0].data[i]);
+            // a GPU may take subnormals for 0
+            if at.gpu && inputs.iter().any(|v| *v != 0.0 && v.abs() < f64::from(f32::MIN_POSITIVE)) {
+                continue;
+            }
             let right = match wanted {
                 w if w.is_nan() => came.is_nan(),
                 w if w.is_infinite() => came == w,

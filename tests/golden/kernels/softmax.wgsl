@@ -20,6 +20,9 @@ fn exp_of(x: f32) -> f32 {
     let y = exp_near(0.5f * clamp(x, -170.0f, 170.0f));
     return y * y;
 }
+fn as_stored(x: f32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(x) | select(0u, 0x400000u, is_nan(x)));
+}
 fn div_of(a: f32, b: f32) -> f32 {
     let mb = bitcast<u32>(b) & 0x7fffffffu;
     if (mb - 0x00800000u <= 0x7e000000u) { return a / b; }
@@ -31,7 +34,7 @@ fn div_of(a: f32, b: f32) -> f32 {
     let tiny = mb < 0x00800000u;
     let scale = select(2.3283064365386963e-10f, 8388608.0f, tiny);
     let d = select(bits(mb) * 2.3283064365386963e-10f, f32(mb) * 1.1754943508222875e-38f, tiny);
-    return bits(bitcast<u32>(bits(ma) / d * scale) | sign);
+    return bits(bitcast<u32>(as_stored(bits(ma) / d) * scale) | sign);
 }
 var<workgroup> s0: array<f32, 128>;
 var<workgroup> s1: array<f32, 128>;

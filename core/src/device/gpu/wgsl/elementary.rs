@@ -13,8 +13,9 @@
 use super::math::{Helper, helpers};
 
 helpers! {
-// a quotient where |b| is in 2⁻¹²⁶..2¹²⁶ is the driver's (2.5 units); b is brought there else
-"div_of" ["bits", "is_nan"] "fn div_of(a: f32, b: f32) -> f32 {
+// a quotient where |b| is in 2⁻¹²⁶..2¹²⁶ is the driver's (2.5 units); b is brought there else. Of a constant b a compiler
+// would make one factor 1/d · scale, which is subnormal: the quotient is hidden from it
+"div_of" ["bits", "is_nan", "as_stored"] "fn div_of(a: f32, b: f32) -> f32 {
     let mb = bitcast<u32>(b) & 0x7fffffffu;
     if (mb - 0x00800000u <= 0x7e000000u) { return a / b; }
     let ma = bitcast<u32>(a) & 0x7fffffffu;
@@ -25,7 +26,7 @@ helpers! {
     let tiny = mb < 0x00800000u;
     let scale = select(2.3283064365386963e-10f, 8388608.0f, tiny);
     let d = select(bits(mb) * 2.3283064365386963e-10f, f32(mb) * 1.1754943508222875e-38f, tiny);
-    return bits(bitcast<u32>(bits(ma) / d * scale) | sign);
+    return bits(bitcast<u32>(as_stored(bits(ma) / d) * scale) | sign);
 }"
 // s = x·(1/√x) and one step of Newton: ½·(x − s²)/√x. Far from 1, x is brought near by a power of 4
 "sqrt_near" [] "fn sqrt_near(x: f32) -> f32 {
