@@ -54,6 +54,7 @@ pub mod profile;
 pub mod reference;
 pub mod session;
 pub(crate) mod stack;
+pub mod target;
 pub mod tensor;
 #[cfg(feature = "text")]
 pub mod text;

@@ -72,7 +72,7 @@ fn a_device_with_the_kernel_reads_its_parts_where_they_lie() {
     // dq, dk and dv are read at their offsets; no softmax is left, its probabilities are not stored
     let mut offsets: Vec<isize> = vec![];
     for step in &p.steps {
-        step.work.for_each_operand(|o, written| {
+        step.work.for_each_operand(&mut |o, written| {
             if o.buffer == buffer && !written {
                 offsets.push(o.offset);
             }

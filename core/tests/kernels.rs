@@ -3,6 +3,7 @@
 
 #[path = "kernels/cuts.rs"]
 mod cuts;
+mod gpu_plans;
 #[path = "kernels/long.rs"]
 mod long;
 #[path = "kernels/once.rs"]
@@ -12,13 +13,14 @@ mod packed;
 #[path = "kernels/turns.rs"]
 mod turns;
 
+use gpu_plans::{everything, plan, program};
 use std::collections::{HashMap, HashSet};
 use weft::device::gpu::limits::Limits;
-use weft::device::gpu::program::{Bound, Program, program};
 use weft::graph::{Graph, Value};
 use weft::models::{Llama, LlamaConfig, Logits};
-use weft::plan::{NormCosts, Place, Plan, PlanOptions, plan};
+use weft::plan::{Place, Plan, PlanOptions};
 use weft::profile::Precision;
+use weft::target::gpu::program::{Bound, Program};
 use weft::tensor::DType;
 
 /// Small devices, large ones, Apple's, a software one; a binding of 4 KiB splits buffers.
@@ -92,7 +94,18 @@ fn check_plan(
     seen: &mut HashSet<String>,
     failures: &mut Vec<String>,
 ) -> Option<Program> {
-    let made = match program(p, limits, precision) {
+    check_program(name, program(p, limits, precision), (device, limits), precision, seen, failures)
+}
+
+fn check_program(
+    name: &str,
+    made: weft::error::Result<Program>,
+    (device, limits): (&str, &Limits),
+    precision: Precision,
+    seen: &mut HashSet<String>,
+    failures: &mut Vec<String>,
+) -> Option<Program> {
+    let made = match made {
         Ok(made) => made,
         Err(e) => {
             failures.push(format!("{name} for {device}: {e}"));
@@ -131,7 +144,8 @@ fn every_operation_s_kernels_are_valid_everywhere() {
                     };
                     let inputs: Vec<_> = sample.inputs.iter().enumerate().map(input).collect();
                     g.output("y", g.apply(op, &inputs, sample.attrs.clone()));
-                    let p = plan(&g, &PlanOptions { flash_backward: true, ..Default::default() }).unwrap();
+                    let options = PlanOptions { flash_backward: true, ..Default::default() };
+                    let p = weft::plan::plan(&g, &options).unwrap();
                     check_plan(
                         &format!("{} {i}", op.name()),
                         &p,
@@ -156,7 +170,7 @@ fn every_operation_s_kernels_are_valid_everywhere() {
 
 #[test]
 fn update_kernels_are_valid_for_few_parts_and_many() {
-    use weft::device::gpu::kernels::update::kernel;
+    use weft::target::gpu::kernels::update::kernel;
     for (adam, parts, words) in [(false, 1, 0), (false, 70_000, 1), (true, 3, 2), (true, 200_000, 0)] {
         let (text, [x, y, _]) = kernel(adam, parts, words);
         check(&text, &Limits::least(), &mut HashSet::new()).unwrap_or_else(|e| panic!("{e}\n{text}"));
@@ -231,7 +245,7 @@ fn lies(p: &Plan, made: &Program, bound: &Bound) -> Option<(usize, usize, usize)
         Bound::Scratch(i) => (0, made.scratch[i]),
         Bound::Buffer(id, piece) => match p.buffers[id].place {
             Place::Parameter(i) => return Some((2 + i, 0, 1)),
-            Place::Arena(_) => (0, made.places[id][piece]),
+            Place::Scratch => (0, made.places[id][piece]),
             _ => (1, made.places[id][piece]),
         },
     };
@@ -274,13 +288,13 @@ fn check_order(name: &str, p: &Plan, made: &Program) {
     let (mut wrote, mut read) = (HashMap::<usize, usize>::new(), HashMap::<usize, usize>::new());
     for (i, s) in p.steps.iter().enumerate() {
         let Some((first, last)) = levels[i] else { continue };
-        s.work.for_each_operand(|o, written| {
+        s.work.for_each_operand(&mut |o, written| {
             let before = wrote.get(&o.buffer).filter(|_| !written).into_iter();
             for &l in before.chain(read.get(&o.buffer).filter(|_| written)) {
                 assert!(l < first, "{name}: step {i} ({}) on level {first}, not after {l}", s.label);
             }
         });
-        s.work.for_each_operand(|o, written| {
+        s.work.for_each_operand(&mut |o, written| {
             let of = if written { &mut wrote } else { &mut read };
             let known = of.entry(o.buffer).or_insert(last);
             *known = last.max(*known);
@@ -319,19 +333,6 @@ fn nothing_between_two_barriers_overwrites_what_another_uses() {
     // products of a layer, its two puts and its attention: norms, rotations and gates are computed where they are read
     let layer = made.steps.iter().filter(|d| d.barrier).count();
     assert!(layer <= 2 * 6 + 6, "{layer} levels for two layers");
-}
-
-/// Everything that the compiler asks for on a GPU.
-fn everything() -> PlanOptions {
-    PlanOptions {
-        flash_backward: true,
-        side_by_side: true,
-        fold_weights: true,
-        norms_in_products: Some(NormCosts::ALWAYS),
-        halves_in_products: true,
-        shared_dispatches: true,
-        ..Default::default()
-    }
 }
 
 /// A normed product whose two halves meet, of weights of a dtype, `[n, k]` or `[k, n]`; and its halves.

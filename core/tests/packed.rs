@@ -2,19 +2,20 @@
 //! dispatches a layer on a GPU: norms, gates and rotations are computed beside the products and the puts that need them.
 
 mod devices;
+mod gpu_plans;
 
+use gpu_plans::{everything, plan, program};
 use std::collections::BTreeMap;
 use weft::device::Device;
 use weft::device::gpu::limits::Limits;
-use weft::device::gpu::program::{Program, program};
 use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Value};
 use weft::models::{Llama, LlamaConfig, Logits};
 use weft::optimise::{Options, optimise};
-use weft::plan::{NormCosts, PlanOptions, plan};
 use weft::profile::{Costs, DeviceProfile, Precision};
 use weft::reference;
 use weft::session::{Compiler, Saving};
+use weft::target::gpu::program::Program;
 use weft::tensor::{DType, TensorType, Weights};
 
 fn linear(g: &Graph, x: Value, names: &[String], widths: &[usize], dtype: DType) -> Value {
@@ -102,16 +103,7 @@ fn decode(c: &LlamaConfig, dtype: DType, capacity: usize) -> Graph {
 
 /// As the compiler plans for a GPU.
 fn on_gpu(g: &Graph, precision: Precision) -> Program {
-    let options = PlanOptions {
-        flash_backward: true,
-        side_by_side: true,
-        fold_weights: true,
-        norms_in_products: Some(NormCosts::ALWAYS),
-        halves_in_products: true,
-        shared_dispatches: true,
-        ..Default::default()
-    };
-    program(&plan(g, &options).unwrap(), &Limits::large(), precision).unwrap()
+    program(&plan(g, &everything()).unwrap(), &Limits::large(), precision).unwrap()
 }
 
 /// What a second layer adds.

@@ -2,16 +2,18 @@
 //! steps that share a dispatch with others, at once or later.
 
 mod devices;
+mod gpu_plans;
 
+use gpu_plans::{everything, plan, program};
 use std::collections::BTreeMap;
 use weft::device::gpu::limits::Limits;
-use weft::device::gpu::program::{Dispatch, program};
 use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Value};
-use weft::plan::{NormCosts, Plan, PlanOptions, Step, Work, plan};
+use weft::plan::{Plan, Step, Work};
 use weft::profile::Precision;
 use weft::reference;
 use weft::session::Compiler;
+use weft::target::gpu::program::Dispatch;
 use weft::tensor::{DType, TensorType, Weights};
 
 type Arrays = BTreeMap<String, Array>;
@@ -58,15 +60,7 @@ fn check(g: &Graph, what: &str) {
 
 /// As the compiler plans for a GPU.
 fn on_gpu(g: &Graph) -> Plan {
-    let options = PlanOptions {
-        flash_backward: true,
-        side_by_side: true,
-        fold_weights: true,
-        norms_in_products: Some(NormCosts::ALWAYS),
-        halves_in_products: true,
-        ..Default::default()
-    };
-    plan(g, &options).unwrap()
+    plan(g, &everything()).unwrap()
 }
 
 fn normed(p: &Plan) -> usize {
@@ -281,7 +275,7 @@ fn halves_that_are_read_again_are_stored_beside() {
             g.output("gate", g.mul(back, gate));
             g.output("up", g.add(back, up));
             let p = on_gpu(&g);
-            let kept = |s: &Step| matches!(&s.work, Work::Product(w) if w.epilogue.as_ref().is_some_and(|e| e.also.len() == 2));
+            let kept = |s: &Step| matches!(&s.work, Work::Product(w) if w.extra_outputs.len() == 2);
             let both = p.steps.iter().filter(|s| kept(s)).count();
             assert_eq!((joined(&p), both), if transposed { (1, 1) } else { (0, 0) }, "{m} × {n} × {k}");
             check(&g, &format!("{m} × {n} × {k}, transposed {transposed}"));
@@ -363,7 +357,7 @@ fn small_steps_that_share_dispatches_are_right() {
         let turned = g.permute(h, &[1, 0]);
         g.output("turned", g.exp(g.mul(turned, g.scalar(0.1, DType::F32))));
         check(&g, &format!("{m} × {n}"));
-        let p = Plan { shares_dispatches: true, ..on_gpu(&g) };
+        let p = on_gpu(&g);
         let made = program(&p, &Limits::large(), Precision::Full).unwrap();
         let (shared, apart) = (made.steps.iter().map(|d| d.steps.len()).max().unwrap(), p.steps.len());
         assert!(shared > 3 && made.steps.len() < apart, "{} dispatches of {apart} steps", made.steps.len());

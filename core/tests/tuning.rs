@@ -6,14 +6,15 @@ mod odd_cuts;
 
 use std::collections::BTreeMap;
 use weft::device::Device;
-use weft::device::gpu::kernels::{allowed, neighbours, seeds};
-use weft::device::gpu::program::classes;
 use weft::error::Error;
 use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Value};
 use weft::profile::{Along, Cut, Limits, Precision, ProductClass, TunedProduct, Tuning};
 use weft::reference;
 use weft::session::{Compiled, Compiler, Measure, Measured, Progress, Session};
+use weft::target::TargetPlan;
+use weft::target::gpu::GpuPlan;
+use weft::target::gpu::kernels::{allowed, classes, neighbours, seeds};
 use weft::tensor::{DType, TensorType, Weights};
 
 type Arrays = BTreeMap<String, Array>;
@@ -78,8 +79,7 @@ fn limits(device: &Device) -> Limits {
 
 /// The classes of a graph's products.
 fn found(compiled: &Compiled) -> Vec<ProductClass> {
-    let limits = compiled.profile().gpu.clone().unwrap();
-    classes(compiled.plan(), &limits, compiled.precision()).into_iter().map(|c| c.1).collect()
+    classes(lowered(compiled)).into_iter().map(|c| c.1).collect()
 }
 
 fn with(device: &Device, class: ProductClass, turned: bool, cut: Option<Cut>) -> Tuning {
@@ -236,9 +236,15 @@ fn odd_choice(device: &Device) -> (Case, Tuning) {
     (case, with(device, class, true, Some(cut)))
 }
 
+/// What was decided for its GPU.
+fn lowered(c: &Compiled) -> &GpuPlan {
+    let TargetPlan::Gpu(lowered) = c.target() else { panic!("compiled for a CPU") };
+    lowered
+}
+
 fn texts(c: &Compiled) -> Vec<String> {
     let limits = c.profile().gpu.clone().unwrap();
-    weft::device::gpu::program::program(c.plan(), &limits, c.precision()).unwrap().texts
+    lowered(c).kernel_texts(&limits).unwrap()
 }
 
 #[test]

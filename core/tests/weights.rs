@@ -4,11 +4,14 @@
 mod devices;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph};
-use weft::plan::{Plan, PlanOptions, Work, plan};
+use weft::plan::{Plan, PlanOptions, Uses, Work, plan};
 use weft::reference;
 use weft::session::{Compiled, Compiler, Optimizer, Saving, Session};
+use weft::target::gpu::GpuPlan;
+use weft::target::gpu::storage::{ElementStorage, Form};
 use weft::tensor::{DType, TensorType, Weights};
 
 type Arrays = BTreeMap<String, Array>;
@@ -169,10 +172,11 @@ fn joined_f16_weights_stay_f16_and_are_packed_once() {
     assert!(product.b_is_weight && product.b.dtype == DType::F16);
     assert_eq!((p.once.len(), p.steps.len()), (2, 1));
     // a GPU without 16-bit stores copies them as words, and holds them no wider
-    let limits = weft::device::gpu::limits::Limits::least();
-    let made = weft::device::gpu::program::program(&p, &limits, weft::profile::Precision::Full).unwrap();
-    let held = &made.layouts.buffers[product.b.buffer];
-    assert_eq!((held.wide, held.bytes()), (false, 160));
+    let b = product.b.buffer;
+    let limits = weft::profile::Limits::least();
+    let on_gpu = GpuPlan::new(Arc::new(p.clone()), &limits, weft::profile::Precision::Full);
+    let stored = &on_gpu.storage.buffers[b];
+    assert_eq!((&stored.form, stored.bytes()), (&Form::Stored(ElementStorage::Packed), 160));
 }
 
 #[test]
@@ -190,7 +194,8 @@ fn what_kernels_widen_by_themselves_is_not_folded() {
     let g = Graph::new();
     let w = g.concat(&[g.parameter("a", [3, 6]), g.parameter("b", [5, 6])], 0);
     g.set_loss(g.mean_all(g.linear(g.input("x", DType::F32, [4, 6]), w, None)));
-    assert!(!compiled.compile_training(&g).unwrap().plan().of_parameters().contains(&true));
+    let p = compiled.compile_training(&g).unwrap();
+    assert!(!Uses::of(p.plan()).of_parameters(p.plan()).contains(&true));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::optimizer::check_rate;
 use super::{Device, Inner, Optimizer, cpu, gpu};
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Plan};
-use crate::profile::Precision;
+use crate::target::TargetPlan;
 use crate::tensor::{Bytes, Tensor, TensorType};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -111,19 +111,17 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error::Driver`], [`Error::DeviceLost`], [`Error::Cancelled`].
-    pub fn new(
-        device: &Device,
-        plan: &Plan,
-        precision: Precision,
-        progress: &gpu::Progress,
-    ) -> Result<Prepared> {
-        match device.inner()? {
-            Inner::Cpu(_) => {
+    pub fn new(device: &Device, target: &TargetPlan, progress: &gpu::Progress) -> Result<Prepared> {
+        match (device.inner()?, target) {
+            (Inner::Cpu(_), TargetPlan::Cpu(_)) => {
                 progress.check("compiling")?;
                 progress.done(1, 1); // its kernels are part of the engine
                 Ok(Prepared::Cpu)
             }
-            Inner::Gpu(g) => Ok(Prepared::Gpu(Arc::new(gpu::Prepared::new(g, plan, precision, progress)?))),
+            (Inner::Gpu(g), TargetPlan::Gpu(plan)) => {
+                Ok(Prepared::Gpu(Arc::new(gpu::Prepared::new(g, plan, progress)?)))
+            }
+            _ => Err(Error::internal("a plan for another sort of device")),
         }
     }
 }
@@ -136,73 +134,6 @@ impl Prepared {
             Prepared::Gpu(p) => Some(&p.program.texts),
         }
     }
-
-    /// Parameters, by their numbers, that it wants to lie one after the other.
-    pub fn together(&self) -> &[Vec<usize>] {
-        match self {
-            Prepared::Cpu => &[],
-            Prepared::Gpu(p) => p.together(),
-        }
-    }
-}
-
-/// The kernels that a plan has on a GPU of those limits, written without one.
-///
-/// # Errors
-/// [`Error::Device`] for what has no kernel, or where the engine was built without the GPU device.
-#[cfg(all(feature = "compiler", feature = "gpu"))]
-pub fn kernel_texts(
-    plan: &Plan,
-    limits: &crate::profile::Limits,
-    precision: Precision,
-) -> Result<Vec<String>> {
-    Ok(gpu::program::program(plan, limits, precision)?.texts)
-}
-
-/// As above.
-#[cfg(all(feature = "compiler", not(feature = "gpu")))]
-pub fn kernel_texts(_: &Plan, _: &crate::profile::Limits, _: Precision) -> Result<Vec<String>> {
-    Err(Error::Device { device: "gpu".into(), why: "this engine was built without its GPU device".into() })
-}
-
-/// The products of a plan's steps whose kernels can be cut in more than one way, by the steps' numbers.
-#[cfg(all(feature = "compiler", feature = "gpu"))]
-pub fn product_classes(
-    plan: &Plan,
-    limits: &crate::profile::Limits,
-    precision: Precision,
-) -> Vec<(usize, crate::profile::ProductClass)> {
-    gpu::program::classes(plan, limits, precision)
-}
-
-/// As above: none without a GPU.
-#[cfg(all(feature = "compiler", not(feature = "gpu")))]
-pub fn product_classes(
-    _: &Plan,
-    _: &crate::profile::Limits,
-    _: Precision,
-) -> Vec<(usize, crate::profile::ProductClass)> {
-    vec![]
-}
-
-/// Whether a cut is right for products of a class and within a device.
-#[cfg(all(feature = "compiler", feature = "gpu"))]
-pub fn cut_allowed(
-    cut: &crate::profile::Cut,
-    class: &crate::profile::ProductClass,
-    limits: &crate::profile::Limits,
-) -> bool {
-    gpu::kernels::allowed(cut, class, limits)
-}
-
-/// As above.
-#[cfg(all(feature = "compiler", not(feature = "gpu")))]
-pub fn cut_allowed(
-    _: &crate::profile::Cut,
-    _: &crate::profile::ProductClass,
-    _: &crate::profile::Limits,
-) -> bool {
-    false
 }
 
 /// A plan that runs on a device.
@@ -228,22 +159,25 @@ impl Executor {
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn new(
         device: &Device,
-        plan: &Arc<Plan>,
+        target: &TargetPlan,
         prepared: &Prepared,
         store: &Store,
         positions: &[usize],
     ) -> Result<Executor> {
-        match (device.inner()?, prepared, store) {
-            (Inner::Cpu(pool), Prepared::Cpu, Store::Cpu(store)) => Ok(Executor::Cpu(Box::new(OnCpu {
-                executor: cpu::Executor::new(plan, pool, store, positions)?,
-                pool: pool.clone(),
-                moments: plan.gradients.iter().map(|_| Default::default()).collect(),
-                optimizer: None,
-            }))),
-            (Inner::Gpu(gpu), Prepared::Gpu(prepared), Store::Gpu(store))
+        let plan = target.plan();
+        match (device.inner()?, target, prepared, store) {
+            (Inner::Cpu(pool), TargetPlan::Cpu(lowered), Prepared::Cpu, Store::Cpu(store)) => {
+                Ok(Executor::Cpu(Box::new(OnCpu {
+                    executor: cpu::Executor::new(lowered, pool, store, positions)?,
+                    pool: pool.clone(),
+                    moments: plan.gradients.iter().map(|_| Default::default()).collect(),
+                    optimizer: None,
+                })))
+            }
+            (Inner::Gpu(gpu), TargetPlan::Gpu(lowered), Prepared::Gpu(prepared), Store::Gpu(store))
                 if Arc::ptr_eq(gpu, store.gpu()) =>
             {
-                Ok(Executor::Gpu(Box::new(gpu::Executor::new(plan, prepared, store, positions)?)))
+                Ok(Executor::Gpu(Box::new(gpu::Executor::new(lowered, prepared, store, positions)?)))
             }
             _ => Err(Error::argument(
                 "weights",

@@ -2,22 +2,17 @@
 
 pub mod cpu;
 pub(crate) mod executor;
-#[cfg(feature = "compiler")]
-pub(crate) mod forecast;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 #[cfg(not(feature = "gpu"))]
 #[path = "no_gpu.rs"]
 pub mod gpu;
-pub(crate) mod holding;
 mod life;
 mod optimizer;
 mod progress;
 pub mod trace;
 
 pub use crate::profile::DeviceKind;
-#[cfg(feature = "compiler")]
-pub use forecast::Memory;
 pub use optimizer::Optimizer;
 
 use crate::error::{Error, Result};

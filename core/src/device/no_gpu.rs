@@ -6,8 +6,9 @@ pub use super::progress::{Profiling, Progress};
 use super::Optimizer;
 use super::executor::Observer;
 use crate::error::{Error, Result};
-use crate::plan::{BufferId, Plan};
-use crate::profile::{Limits, Precision};
+use crate::plan::BufferId;
+use crate::profile::Limits;
+use crate::target::gpu::GpuPlan;
 use crate::tensor::{Tensor, TensorType};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -150,12 +151,8 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    pub fn new(gpu: &Gpu, _: &Plan, _: Precision, _: &Progress) -> Result<Prepared> {
+    pub fn new(gpu: &Gpu, _: &GpuPlan, _: &Progress) -> Result<Prepared> {
         match *gpu {}
-    }
-
-    pub fn together(&self) -> &[Vec<usize>] {
-        match self._none {}
     }
 }
 
@@ -171,7 +168,7 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    pub fn new(_: &Arc<Plan>, _: &Arc<Prepared>, store: &Store, _: &[usize]) -> Result<Executor> {
+    pub fn new(_: &GpuPlan, _: &Arc<Prepared>, store: &Store, _: &[usize]) -> Result<Executor> {
         match store.none {}
     }
 

@@ -3,7 +3,7 @@
 
 use super::expand::Primitive;
 use super::fuse::{Group, is_literal, widened};
-use super::{Plan, Work};
+use super::{Accesses, Plan, Work};
 use crate::graph::{Lowering, RowwiseForm};
 use crate::tensor::DType;
 use std::collections::HashSet;
@@ -32,14 +32,10 @@ impl Bindings {
 }
 
 /// Whether a device's kernels may bind all that a step reads and writes. Where nothing bounds them, they may.
-pub(super) fn binds_few(bindings: Option<Bindings>, plan: &Plan, work: &Work) -> bool {
+pub fn binds_few(bindings: Option<Bindings>, plan: &Plan, work: &Work) -> bool {
     let Some(most) = bindings else { return true };
-    let mut buffers = vec![];
-    work.for_each_operand(|o, _| buffers.push(o.buffer));
-    buffers.sort_unstable();
-    buffers.dedup();
-    let pieces = |&b: &usize| most.of(plan.buffers[b].elements, plan.buffers[b].dtype);
-    buffers.iter().map(pieces).sum::<usize>() <= most.buffers
+    let pieces = |b: usize| most.of(plan.buffers[b].elements, plan.buffers[b].dtype);
+    Accesses::of(work).all().into_iter().map(pieces).sum::<usize>() <= most.buffers
 }
 
 /// The bounds of steps, over the nodes that they are made of.

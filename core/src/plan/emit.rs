@@ -86,7 +86,7 @@ impl<'a> Emitter<'a> {
 
     /// Scratch for the step being emitted; its offset is decided once all steps are known.
     pub(super) fn scratch(&mut self, dtype: DType, elements: usize) -> usize {
-        let place = if self.once { Place::Own } else { Place::Arena(0) };
+        let place = if self.once { Place::Own } else { Place::Scratch };
         self.buffer(dtype, elements, place)
     }
 
@@ -145,7 +145,7 @@ impl<'a> Emitter<'a> {
     /// multiple of 4; copied if need be.
     pub(super) fn run_of(&mut self, node: usize) -> Result<(usize, usize)> {
         let (buffer, layout) = self.place(node)?;
-        let computed = matches!(self.plan.buffers[buffer].place, Place::Arena(_) | Place::Own);
+        let computed = matches!(self.plan.buffers[buffer].place, Place::Scratch | Place::Own);
         let known = self.plan.inputs.iter().any(|p| p.buffer == buffer);
         let there = computed && !known && layout.is_contiguous(self.shape(node));
         match usize::try_from(layout.offset) {
@@ -228,7 +228,7 @@ impl<'a> Emitter<'a> {
             self.places.insert(node, inside.clone());
             return inside;
         }
-        let place = if self.pinned[node] || self.once { Place::Own } else { Place::Arena(0) };
+        let place = if self.pinned[node] || self.once { Place::Own } else { Place::Scratch };
         let buffer = self.buffer(dtype, element_count(shape).unwrap_or(0), place);
         let permutes = matches!(how, Store::Anywhere | Store::Permuted);
         let permuted = if permutes { self.permuted(node) } else { None };

@@ -91,7 +91,7 @@ impl Emitter<'_> {
         let mut code = Code::new(domain.clone(), 1);
         self.write_code(g, &mut code, &vec![false; domain.len()])?;
         let result = one(code.regs[&g.output])?;
-        Ok(Some(Epilogue { domain, operands: code.operands, tape: code.tape, result, also: vec![] }))
+        Ok(Some(Epilogue { domain, operands: code.operands, tape: code.tape, result }))
     }
 
     fn product(&mut self, g: &Group, transpose_a: bool, transpose_b: bool) -> Result<Work> {
@@ -117,7 +117,7 @@ impl Emitter<'_> {
         spread(&mut b, self.shape(bn), transpose_b);
         let unbatched = b.strides[..rank - 2].iter().all(|&s| s == 0);
         // a copy made in each step is no weight, whatever it is a copy of
-        let stays = !matches!(self.plan.buffers[b.buffer].place, Place::Arena(_));
+        let stays = !matches!(self.plan.buffers[b.buffer].place, Place::Scratch);
         let weight = unbatched && stays && self.is_weight(bn);
         if !weight && b.dtype != DType::F32 && self.of_weights(bn) {
             // made of weights in each step (joined, where nothing folds): widened in each step too
@@ -146,6 +146,7 @@ impl Emitter<'_> {
             prologue: None,
             halves: false,
             beside: false,
+            extra_outputs: vec![],
         };
         fold_batch(&mut work);
         Ok(Work::Product(work))
@@ -337,7 +338,7 @@ impl Emitter<'_> {
         computed
             && whole
             && table.offset == 0
-            && matches!(self.plan.buffers[table.buffer].place, Place::Arena(_))
+            && matches!(self.plan.buffers[table.buffer].place, Place::Scratch)
             && self.users[t] == [i]
             && !inputs[1..].contains(&t)
             && !self.pinned[t]

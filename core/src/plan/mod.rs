@@ -1,11 +1,9 @@
-//! Decides order and memory. Reads graphs, writes steps; never touches a device.
+//! Decides what steps a graph is, and their order. Reads graphs, writes steps; never touches a device.
 //!
 //! A graph is expanded into primitives (`expand`), pointwise chains are fused into their producers and
-//! consumers (`fuse`), groups become steps (`emit`, `heavy`), scratch buffers share one arena
-//! (`memory`).
+//! consumers (`fuse`), groups become steps (`emit`, `heavy`). Who uses which buffer is found once (`uses`). What one kind of
+//! device makes of the steps, and where scratch lies, is decided in `target`.
 
-#[cfg(feature = "compiler")]
-mod beside;
 #[cfg(feature = "compiler")]
 mod bounds;
 #[cfg(feature = "compiler")]
@@ -19,18 +17,12 @@ mod fold;
 #[cfg(feature = "compiler")]
 mod fuse;
 #[cfg(feature = "compiler")]
-mod halves;
-#[cfg(feature = "compiler")]
 mod heavy;
-#[cfg(feature = "compiler")]
-mod kept;
 #[cfg(feature = "compiler")]
 mod layout;
 pub mod memory;
 #[cfg(feature = "compiler")]
 mod parts;
-#[cfg(feature = "compiler")]
-mod prologue;
 mod refusal;
 #[cfg(feature = "compiler")]
 mod reverse;
@@ -42,25 +34,22 @@ mod simplify;
 mod state;
 mod step;
 mod tally;
-#[cfg(feature = "compiler")]
-mod turn;
+mod uses;
 mod verify;
 pub(crate) mod wire;
 
 #[cfg(feature = "compiler")]
-pub use bounds::Bindings;
-#[cfg(feature = "compiler")]
-pub use prologue::NormCosts;
+pub use bounds::{Bindings, binds_few};
 pub use tally::Tally;
-#[cfg(feature = "compiler")]
-pub use turn::Turned;
+pub use uses::{Accesses, Uses};
+pub(crate) use verify::{Checked, inside, refuse, too_large};
 pub use verify::{Flaw, verify};
 pub use wire::FORMAT;
 
 pub use step::{
-    Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, Formula, Gradient,
-    IndexKind, IndexWork, Kept, Operand, Place, Plan, Pool, Port, Product, Prologue, RowResult, Rowwise,
-    Scan, StatePort, Step, Work,
+    Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, FEW_COLUMNS, Formula,
+    Gradient, IndexKind, IndexWork, Kept, Operand, Place, Plan, Pool, Port, Product, Prologue, RowResult,
+    Rowwise, Scan, StatePort, Step, Work,
 };
 
 #[cfg(feature = "compiler")]
@@ -68,7 +57,6 @@ use {
     crate::error::{Error, Result},
     crate::graph::{Graph, NodeKind, Value},
     emit::Emitter,
-    memory::Lifetime,
 };
 
 /// What a plan is for.
@@ -87,12 +75,6 @@ pub struct PlanOptions {
     pub side_by_side: bool,
     /// In plans without gradients, what depends on parameters alone is computed at init, and again when one changes.
     pub fold_weights: bool,
-    /// Products compute the norms of their rows themselves where that costs less; `None`: nowhere.
-    pub norms_in_products: Option<NormCosts>,
-    /// Products whose two halves of columns meet in pointwise work do that work themselves.
-    pub halves_in_products: bool,
-    /// Small steps that do not wait for each other share a dispatch.
-    pub shared_dispatches: bool,
     /// What the device's kernels may bind; `None`: any number of buffers of any length.
     pub bindings: Option<Bindings>,
 }
@@ -109,7 +91,7 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
         let mut plan = steps(graph, options, &copied)?;
         // what needs a state as it has become, and may yet refuse the step, keeps it from being changed in place
         let Err(state) = refusal::refuse_first(&mut plan) else {
-            return placed(plan);
+            return verified(plan);
         };
         let port = plan.states.iter().find(|s| s.buffer == state && !copied.contains(&s.name));
         match port {
@@ -119,7 +101,7 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     }
 }
 
-/// The steps of a graph, but for their order and where scratch lies; the states named are not changed in place.
+/// The steps of a graph, but for their order; the states named are not changed in place.
 #[cfg(feature = "compiler")]
 fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan> {
     let data = graph.data()?;
@@ -211,33 +193,15 @@ fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan
     e.finish_states(&next)?;
     let mut plan = e.plan;
     plan.unfused = options.no_fusion;
-    plan.shares_dispatches = options.shared_dispatches && !options.no_fusion;
-    if !options.no_fusion {
-        kept::keep_rows(&mut plan, options.bindings);
-    }
-    if let Some(costs) = options.norms_in_products.filter(|_| !options.no_fusion) {
-        let before = options.bindings.map(|_| plan.clone());
-        prologue::take_norms(&mut plan, &costs);
-        // a product that norms its rows binds what the norm did
-        if let Some(before) = before
-            && !plan.steps.iter().all(|s| bounds::binds_few(options.bindings, &plan, &s.work))
-        {
-            plan = before;
-        }
-    }
-    if options.halves_in_products && !options.no_fusion {
-        halves::join_halves(&mut plan, options.bindings);
-    }
-    if options.side_by_side && !options.no_fusion {
-        beside::mark(&mut plan);
-    }
     Ok(plan)
 }
 
-/// The plan with its scratch placed.
+/// The plan, if it keeps to its buffers.
+///
+/// # Errors
+/// [`Error::Op`] for sizes that kernels cannot count, [`Error::Internal`] for what no graph should become.
 #[cfg(feature = "compiler")]
-fn placed(mut plan: Plan) -> Result<Plan> {
-    place_scratch(&mut plan);
+pub fn verified(plan: Plan) -> Result<Plan> {
     match verify(&plan) {
         Ok(()) => Ok(plan),
         Err(flaw) if flaw.too_large => {
@@ -247,24 +211,9 @@ fn placed(mut plan: Plan) -> Result<Plan> {
     }
 }
 
-impl Plan {
-    /// Which buffers the steps that run once fill from parameters: when one changes, these must be filled again.
-    pub fn of_parameters(&self) -> Vec<bool> {
-        let mut of = vec![false; self.buffers.len()];
-        for step in &self.once {
-            let mut reads = false;
-            step.work.for_each_operand(|o, written| match written {
-                true => of[o.buffer] |= reads,
-                false => reads |= of[o.buffer] || matches!(self.buffers[o.buffer].place, Place::Parameter(_)),
-            });
-        }
-        of
-    }
-}
-
 impl Work {
     /// Calls `f` with every operand; the written one last, with `true`.
-    pub fn for_each_operand(&self, mut f: impl FnMut(&Operand, bool)) {
+    pub fn for_each_operand(&self, f: &mut dyn FnMut(&Operand, bool)) {
         let epilogue = |e: &Option<Epilogue>, f: &mut dyn FnMut(&Operand, bool)| {
             e.iter().flat_map(|e| &e.operands).for_each(|o| f(o, false));
         };
@@ -277,13 +226,13 @@ impl Work {
             Work::Product(w) => {
                 [&w.a, &w.b].into_iter().for_each(|o| f(o, false));
                 w.prologue.iter().flat_map(|p| &p.operands).for_each(|o| f(o, false));
-                epilogue(&w.epilogue, &mut f);
-                w.epilogue.iter().flat_map(|e| &e.also).for_each(|r| f(&r.out, true));
+                epilogue(&w.epilogue, f);
+                w.extra_outputs.iter().for_each(|r| f(&r.out, true));
                 f(&w.out, true);
             }
             Work::Convolution(w) => {
                 [&w.input, &w.weight].into_iter().for_each(|o| f(o, false));
-                epilogue(&w.epilogue, &mut f);
+                epilogue(&w.epilogue, f);
                 f(&w.out, true);
             }
             Work::Attention(w) => {
@@ -314,34 +263,4 @@ impl Work {
             }
         }
     }
-}
-
-/// Gives every scratch buffer its place in the arena. Gradients stay until the step's end.
-#[cfg(feature = "compiler")]
-fn place_scratch(plan: &mut Plan) {
-    let end = plan.steps.len();
-    let mut lives: Vec<Option<(usize, usize)>> = vec![None; plan.buffers.len()];
-    for (i, step) in plan.steps.iter().enumerate() {
-        step.work.for_each_operand(|o, _| {
-            let life = lives[o.buffer].get_or_insert((i, i));
-            life.1 = i;
-        });
-    }
-    for gradient in &plan.gradients {
-        if let Some(life) = &mut lives[gradient.buffer] {
-            life.1 = end;
-        }
-    }
-    let scratch: Vec<usize> = (0..plan.buffers.len())
-        .filter(|&b| matches!(plan.buffers[b].place, Place::Arena(_)) && lives[b].is_some())
-        .collect();
-    let lifetimes: Vec<Lifetime> = scratch
-        .iter()
-        .filter_map(|&b| lives[b].map(|(from, to)| Lifetime { bytes: plan.buffers[b].bytes(), from, to }))
-        .collect();
-    let (offsets, total) = memory::place(&lifetimes, memory::ALIGN, usize::MAX);
-    for (&b, at) in scratch.iter().zip(offsets) {
-        plan.buffers[b].place = Place::Arena(at);
-    }
-    plan.arena_bytes = total;
 }

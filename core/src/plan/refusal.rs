@@ -2,7 +2,9 @@
 //! whose indices the step computes stands before the first step that changes a state, and the indices of all others can be
 //! looked at before the step begins.
 
-use super::{BufferId, IndexKind, Place, Plan, Work};
+#[cfg(feature = "compiler")]
+use super::Uses;
+use super::{Accesses, BufferId, IndexKind, Place, Plan, Work};
 use std::collections::HashSet;
 
 impl Plan {
@@ -13,7 +15,7 @@ impl Plan {
         let mut known: Vec<bool> = self.buffers.iter().map(|b| constant(&b.place)).collect();
         self.inputs.iter().for_each(|p| known[p.buffer] = true);
         for step in &self.once {
-            step.work.for_each_operand(|o, written| known[o.buffer] |= written);
+            Accesses::of(&step.work).writes.into_iter().for_each(|b| known[b] = true);
         }
         known
     }
@@ -42,13 +44,7 @@ impl Plan {
     /// For each step, the state that it changes, if it changes one.
     pub(crate) fn changed_states(&self) -> Vec<Option<BufferId>> {
         let states: HashSet<BufferId> = self.states.iter().map(|s| s.buffer).collect();
-        let changed = |work: &Work| {
-            let mut found = None;
-            work.for_each_operand(|o, written| {
-                found = found.or((written && states.contains(&o.buffer)).then_some(o.buffer));
-            });
-            found
-        };
+        let changed = |work: &Work| Accesses::of(work).writes.into_iter().find(|b| states.contains(b));
         self.steps.iter().map(|s| changed(&s.work)).collect()
     }
 
@@ -70,15 +66,15 @@ impl Plan {
 pub(super) fn refuse_first(plan: &mut Plan) -> Result<(), BufferId> {
     let Some((_, last)) = plan.changed_too_early() else { return Ok(()) };
     let (late, changed) = (plan.computed_look_ups(), plan.changed_states());
+    let uses = Uses::of(plan);
     // from the last of them back: what they read, what they write over
-    let (mut read, mut written) = (HashSet::new(), HashSet::new());
+    let (mut read, mut written): (HashSet<BufferId>, HashSet<BufferId>) = Default::default();
     let mut needed = vec![false; last + 1];
     for at in (0..=last).rev() {
-        let work = &plan.steps[at].work;
-        let mut needs = late[at];
-        work.for_each_operand(|o, writes| {
-            needs |= written.contains(&o.buffer) || writes && read.contains(&o.buffer);
-        });
+        let Accesses { reads, writes } = &uses.steps[at];
+        let needs = late[at]
+            || reads.iter().any(|b| written.contains(b))
+            || writes.iter().any(|b| written.contains(b) || read.contains(b));
         if !needs {
             continue;
         }
@@ -86,13 +82,8 @@ pub(super) fn refuse_first(plan: &mut Plan) -> Result<(), BufferId> {
             return Err(state);
         }
         needed[at] = true;
-        work.for_each_operand(|o, writes| {
-            if writes {
-                written.insert(o.buffer)
-            } else {
-                read.insert(o.buffer)
-            };
-        });
+        read.extend(reads);
+        written.extend(writes);
     }
     let mut rest = plan.steps.split_off(last + 1);
     let (mut first, then): (Vec<_>, Vec<_>) =

@@ -2,7 +2,6 @@
 
 use crate::expr::{Fold, Reg, Tape};
 use crate::graph::{AttentionForm, ConvolutionForm, PoolForm};
-use crate::profile::{Cut, ProductClass};
 use crate::tensor::{DType, Dims, Tensor};
 
 /// Index of a buffer of the plan.
@@ -18,8 +17,6 @@ pub struct Plan {
     /// Steps that depend on constants, and without gradients on parameters, alone: run once, at init, and again when a
     /// parameter has changed.
     pub once: Vec<Step>,
-    /// Bytes of the arena that scratch buffers lie in.
-    pub arena_bytes: usize,
     /// Inputs: name, buffer.
     pub inputs: Vec<Port>,
     /// Parameters the graph reads.
@@ -32,12 +29,8 @@ pub struct Plan {
     pub loss: Option<usize>,
     /// Every node has a step of its own.
     pub unfused: bool,
-    /// On a GPU, small steps that do not wait for each other may share a dispatch.
-    pub shares_dispatches: bool,
     /// Trainable parameters and where their gradients are.
     pub gradients: Vec<Gradient>,
-    /// How kernels of products are cut on a GPU where that was measured, each class once; others follow the rule.
-    pub cuts: Vec<(ProductClass, Cut)>,
 }
 
 /// Where a trainable parameter's gradient is: so many f32 as the parameter has, one after the other.
@@ -104,8 +97,8 @@ impl Buffer {
 /// Where a buffer lives.
 #[derive(Debug, Clone)]
 pub enum Place {
-    /// In the arena, at this byte (a multiple of 64), shared over time with others.
-    Arena(usize),
+    /// Memory that it shares over time with others; a target decides where.
+    Scratch,
     /// Its own memory that lives as long as the session (inputs, outputs, states, results of `once`).
     Own,
     /// The n-th parameter's elements.
@@ -224,9 +217,6 @@ pub struct Epilogue {
     pub tape: Tape,
     /// The register that is stored, an f32.
     pub result: Reg,
-    /// More of them, stored beside over the domain, in buffers that are not the product's own; on devices whose
-    /// products join halves ([`PlanOptions::halves_in_products`](super::PlanOptions)).
-    pub also: Vec<RowResult>,
 }
 
 /// A value computed from others.
@@ -253,7 +243,7 @@ pub struct Prologue {
 
 /// Columns that a product with a norm or halves has more of: kernels for so few read A as their wide operand, and have
 /// no sum of a row.
-pub(super) const FEW_COLUMNS: usize = 8;
+pub const FEW_COLUMNS: usize = 8;
 
 /// C[batch, m, n] = A[batch, m, k] · B[batch, k, n], in f32.
 #[derive(Debug, Clone)]
@@ -282,6 +272,8 @@ pub struct Product {
     pub halves: bool,
     /// Products of its size and more run at the same time, on a device that runs some.
     pub beside: bool,
+    /// More registers of the epilogue that are stored, over its domain, in buffers that are not the product's own.
+    pub extra_outputs: Vec<RowResult>,
 }
 
 impl Product {
@@ -292,8 +284,7 @@ impl Product {
 
     /// Whether it is of a form that only GPUs have.
     pub(crate) fn is_for_gpus(&self) -> bool {
-        let beside = self.epilogue.as_ref().is_some_and(|e| !e.also.is_empty());
-        self.prologue.is_some() || self.halves || beside
+        self.prologue.is_some() || self.halves || !self.extra_outputs.is_empty()
     }
 }
 

@@ -59,7 +59,6 @@ impl Tally {
     fn epilogue(&mut self, e: &Option<Epilogue>) {
         if let Some(e) = e {
             e.operands.iter().for_each(|o| self.reads(o, &e.domain));
-            e.also.iter().for_each(|r| self.writes(&r.out, &e.domain));
             self.operations += product(&e.domain) * length(&e.tape);
         }
     }
@@ -79,6 +78,9 @@ impl Tally {
         self.writes(&w.out, &over(w.m, w.n));
         self.operations += 2.0 * product(&over(w.m, columns)) * w.k as f64;
         self.epilogue(&w.epilogue);
+        for e in w.epilogue.iter() {
+            w.extra_outputs.iter().for_each(|r| self.writes(&r.out, &e.domain));
+        }
         if let Some(p) = &w.prologue {
             p.operands.iter().for_each(|o| self.reads(o, &[w.k]));
             let code = length(&p.element.tape) + length(&p.measured.tape) + 1.0;

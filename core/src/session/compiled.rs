@@ -7,6 +7,7 @@ use crate::device::gpu::Progress;
 use crate::error::{Error, Result};
 use crate::plan::{Place, Plan, Port};
 use crate::profile::{Cut, DeviceProfile, Precision, ProductClass};
+use crate::target::TargetPlan;
 use crate::tensor::Weights;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 /// A compiled graph: a plan for a device, still without weights. Cheap to clone.
 #[derive(Clone)]
 pub struct Compiled {
-    pub(super) plan: Arc<Plan>,
+    pub(super) target: TargetPlan,
     pub(super) precision: Precision,
     pub(super) profile: Arc<DeviceProfile>,
     /// A device of that profile, with what it made of the plan.
@@ -29,9 +30,13 @@ pub struct Compiled {
 
 impl Compiled {
     /// A plan for a profile, not yet on a device.
-    pub(super) fn elsewhere(plan: Plan, precision: Precision, profile: Arc<DeviceProfile>) -> Compiled {
+    pub(super) fn elsewhere(
+        target: TargetPlan,
+        precision: Precision,
+        profile: Arc<DeviceProfile>,
+    ) -> Compiled {
         Compiled {
-            plan: Arc::new(plan),
+            target,
             precision,
             profile,
             here: None,
@@ -47,18 +52,11 @@ impl Compiled {
         Compiled { report: Arc::new(report), ..self }
     }
 
-    /// How exactly its kernels compute: training is in full precision whatever was asked for.
-    pub(super) fn kernel_precision(&self) -> Precision {
-        if self.plan.gradients.is_empty() { self.precision } else { Precision::Full }
-    }
-
     /// The same plan on a device: its kernels compiled there.
     pub(super) fn on(mut self, device: &Device, progress: &Progress) -> Result<Compiled> {
-        let precision = self.kernel_precision();
         // a plan that passed the verifier should have kernels; if writing one fails all the same, no caller falls
-        let prepared =
-            catch_unwind(AssertUnwindSafe(|| Prepared::new(device, &self.plan, precision, progress)))
-                .unwrap_or_else(|_| Err(Error::internal("writing the kernels of a plan panicked")))?;
+        let prepared = catch_unwind(AssertUnwindSafe(|| Prepared::new(device, &self.target, progress)))
+            .unwrap_or_else(|_| Err(Error::internal("writing the kernels of a plan panicked")))?;
         self.kernels = prepared.texts().map(hash_of);
         self.here = Some((device.clone(), prepared));
         Ok(self)
@@ -67,10 +65,8 @@ impl Compiled {
     /// The hash of the kernels that a GPU of its profile runs, written without one.
     #[cfg(feature = "compiler")]
     pub(super) fn with_kernels(mut self) -> Result<Compiled> {
-        if let Some(limits) = &self.profile.gpu {
-            let precision = self.kernel_precision();
-            self.kernels =
-                Some(hash_of(&crate::device::executor::kernel_texts(&self.plan, limits, precision)?));
+        if let (TargetPlan::Gpu(plan), Some(limits)) = (&self.target, &self.profile.gpu) {
+            self.kernels = Some(hash_of(&plan.kernel_texts(limits)?));
         }
         Ok(self)
     }
@@ -101,7 +97,7 @@ impl Compiled {
     /// [`Error::MissingWeight`], [`Error::WeightType`], [`Error::OutOfMemory`]; [`Error::Device`] if it was compiled
     /// for the profile of a device that is not attached.
     pub fn init(&self, weights: &Weights) -> Result<Session> {
-        let (device, ports) = (self.here()?.0, &self.plan.parameters);
+        let (device, ports) = (self.here()?.0, &self.plan().parameters);
         let (parameters, warnings) = Parameters::bind(device, ports, weights, &self.together())?;
         Session::new(self, parameters, warnings)
     }
@@ -121,16 +117,15 @@ impl Compiled {
     pub fn init_zeros(&self) -> Result<Session> {
         Session::new(
             self,
-            Parameters::zeros(self.here()?.0, &self.plan.parameters, &self.together())?,
+            Parameters::zeros(self.here()?.0, &self.plan().parameters, &self.together())?,
             vec![],
         )
     }
 
     /// Names of parameters that it wants to lie one after the other.
     pub(super) fn together(&self) -> Vec<Vec<String>> {
-        let name = |&i: &usize| self.plan.parameters[i].name.clone();
-        let all = self.here.iter().flat_map(|(_, prepared)| prepared.together());
-        all.map(|run| run.iter().map(name).collect()).collect()
+        let name = |&i: &usize| self.plan().parameters[i].name.clone();
+        self.target.adjacent().iter().map(|run| run.iter().map(name).collect()).collect()
     }
 
     /// The device it was compiled for, if that is attached.
@@ -156,7 +151,10 @@ impl Compiled {
 
     /// Products that are cut as was measured, not by the rule: see `Compiler::with_tuning`.
     pub fn cuts(&self) -> &[(ProductClass, Cut)] {
-        &self.plan.cuts
+        match &self.target {
+            TargetPlan::Cpu(_) => &[],
+            TargetPlan::Gpu(plan) => &plan.cuts,
+        }
     }
 
     /// Whether it came out of the compiler's cache.
@@ -164,30 +162,35 @@ impl Compiled {
         self.cached
     }
 
-    /// The plan.
+    /// The plan, its steps as its sort of device carries them out.
     pub fn plan(&self) -> &Plan {
-        &self.plan
+        self.target.plan()
+    }
+
+    /// What was decided for its device.
+    pub fn target(&self) -> &TargetPlan {
+        &self.target
     }
 
     /// Inputs: name, dtype, shape.
     pub fn inputs(&self) -> &[Port] {
-        &self.plan.inputs
+        &self.plan().inputs
     }
 
     /// Outputs, the loss last.
     pub fn outputs(&self) -> &[Port] {
-        &self.plan.outputs
+        &self.plan().outputs
     }
 
     /// Parameters.
     pub fn parameters(&self) -> &[Port] {
-        &self.plan.parameters
+        &self.plan().parameters
     }
 
     /// What a session will take, known before anything is allocated (packed forms of weights aside).
     pub fn memory_summary(&self) -> MemorySummary {
-        let own = self.plan.buffers.iter().filter(|b| !matches!(b.place, Place::Arena(_)));
-        MemorySummary::of(own.map(|b| b.bytes()).chain([self.plan.arena_bytes]), 0)
+        let own = self.plan().buffers.iter().filter(|b| !matches!(b.place, Place::Scratch));
+        MemorySummary::of(own.map(|b| b.bytes()).chain([self.target.scratch_bytes()]), 0)
     }
 }
 

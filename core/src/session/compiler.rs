@@ -11,9 +11,11 @@ use crate::graph::{Graph, GraphData, NodeKind, Value};
 use crate::log::{Level, tell};
 use crate::ops;
 use crate::optimise::{self, Group, Optimised, Report, optimise};
-use crate::plan::{Bindings, NormCosts, Plan, PlanOptions, plan};
+use crate::plan::{Bindings, Plan, PlanOptions, plan};
 use crate::profile::{DeviceProfile, Limits, Precision, TunedProduct, Tuning};
 use crate::stack;
+use crate::target::TargetPlan;
+use crate::target::gpu::passes::{self, NormCosts};
 use crate::tensor::DType;
 use std::path::Path;
 use std::sync::Arc;
@@ -190,21 +192,27 @@ impl Compiler {
 
     fn options(&self, gradients: Vec<(Value, Value)>) -> PlanOptions {
         let gpu = self.profile.is_gpu();
-        let with = |saving: Saving| !self.without.contains(&saving);
-        let of = |l: &Limits| Bindings { buffers: l.bindings, bytes: l.binding };
-        let bindings = self.profile.gpu.as_ref().map(of);
-        let matrices = |l: &Limits| self.precision == Precision::Fast && l.coop.max(l.coop_f32) > 0;
-        let norms = self.profile.gpu.as_ref().map(|l| NormCosts::of(&self.profile.costs, matrices(l)));
+        let bindings = self.profile.gpu.as_ref().map(bindings);
         PlanOptions {
             gradients,
             no_fusion: self.no_fusion,
             flash_backward: bindings.is_some_and(|b| b.buffers >= ATTENTION_GRAD),
             side_by_side: gpu,
-            fold_weights: with(Saving::FoldedWeights),
-            norms_in_products: norms.filter(|_| gpu && with(Saving::NormsInProducts)),
-            halves_in_products: gpu && with(Saving::HalvesInProducts),
-            shared_dispatches: gpu && with(Saving::SharedDispatches),
+            fold_weights: !self.without.contains(&Saving::FoldedWeights),
             bindings,
+        }
+    }
+
+    /// What GPUs of the profile's limits make of a plan.
+    fn passes(&self, limits: &Limits) -> passes::Options {
+        let with = |saving: Saving| !self.without.contains(&saving);
+        let matrices = self.precision == Precision::Fast && limits.coop.max(limits.coop_f32) > 0;
+        let norms = NormCosts::of(&self.profile.costs, matrices);
+        passes::Options {
+            norms_in_products: Some(norms).filter(|_| with(Saving::NormsInProducts)),
+            gated_columns: with(Saving::HalvesInProducts),
+            shared_dispatches: with(Saving::SharedDispatches),
+            bindings: Some(bindings(limits)),
         }
     }
 
@@ -259,15 +267,21 @@ impl Compiler {
     /// # Errors
     /// As [`compile`](Compiler::compile) and [`compile_training`](Compiler::compile_training).
     pub fn plan(&self, graph: &Graph, training: bool) -> Result<Plan> {
-        self.deep(graph, |graph| self.planned(&self.lowered(graph, training)?))
+        let target = self.deep(graph, |graph| self.planned(&self.lowered(graph, training)?))?;
+        Ok((**target.plan()).clone())
     }
 
-    /// The plan of a graph.
-    pub(super) fn planned(&self, lowered: &Lowered) -> Result<Plan> {
+    /// The plan of a graph, for the profile's sort of device.
+    pub(super) fn planned(&self, lowered: &Lowered) -> Result<TargetPlan> {
         let _span = trace::span("compile", "plan");
-        let mut plan = plan(&lowered.graph, &self.options(lowered.gradients.clone()))?;
-        super::tuned::cut(&mut plan, &self.profile, self.precision, &self.tuned)?;
-        Ok(plan)
+        let plan = plan(&lowered.graph, &self.options(lowered.gradients.clone()))?;
+        match &self.profile.gpu {
+            None => TargetPlan::cpu(plan),
+            Some(limits) => {
+                let lowered = passes::lower(plan, &self.passes(limits), limits, self.precision, &self.tuned)?;
+                Ok(TargetPlan::Gpu(Arc::new(lowered)))
+            }
+        }
     }
 
     /// A graph after the rules of some of the groups that are wanted.
@@ -292,10 +306,11 @@ impl Compiler {
 
     fn finish(&self, lowered: Lowered) -> Result<Compiled> {
         self.progress.check("compiling")?;
-        let plan = self.planned(&lowered)?;
-        tell(Level::Info, || format!("compiled for {}: {} steps", self.profile.name, plan.steps.len()));
+        let target = self.planned(&lowered)?;
+        let steps = target.plan().steps.len();
+        tell(Level::Info, || format!("compiled for {}: {steps} steps", self.profile.name));
         let compiled =
-            Compiled::elsewhere(plan, self.precision, self.profile.clone()).reporting(lowered.report);
+            Compiled::elsewhere(target, self.precision, self.profile.clone()).reporting(lowered.report);
         match &self.device {
             Some(device) => compiled.on(device, &self.progress),
             None => compiled.with_kernels(),
@@ -323,6 +338,11 @@ pub(super) struct Lowered {
     /// What the last of the optimiser's passes did.
     pub report: Report,
     pub origins: Origins,
+}
+
+/// What kernels may bind on GPUs of those limits.
+fn bindings(limits: &Limits) -> Bindings {
+    Bindings { buffers: limits.bindings, bytes: limits.binding }
 }
 
 /// Operations of a graph that are not the engine's own, with their versions.

@@ -6,13 +6,13 @@ use super::compiler::Lowered;
 use super::origins::{Origins, Source};
 use super::outline::outline;
 use super::treatment::{Treatment, treatment};
-use crate::device::Memory;
-use crate::device::forecast::{Forecast, Launch, forecast};
 use crate::error::Result;
 use crate::graph::{Graph, NodeKind, Value};
 use crate::optimise::Change;
 use crate::plan::Plan;
 use crate::profile::{DeviceProfile, Precision};
+use crate::target::TargetPlan;
+use crate::target::forecast::{Forecast, Launch, Memory, forecast};
 
 /// What compiling a graph for a device makes of it; see [`Compiler::explain`].
 #[derive(Debug, Clone, PartialEq)]
@@ -115,23 +115,23 @@ impl Compiler {
         // as the CPU device does always, and training: derivatives would lose their range in f16
         let full = training || !profile.is_gpu();
         let kernels = if full { Precision::Full } else { precision };
-        let view = |compiler: &Compiler| -> Result<(Lowered, Plan, Forecast)> {
+        let view = |compiler: &Compiler| -> Result<(Lowered, TargetPlan, Forecast)> {
             let lowered = compiler.lowered(graph, training)?;
-            let plan = compiler.planned(&lowered)?;
-            let forecast = forecast(&plan, profile, kernels)?;
-            Ok((lowered, plan, forecast))
+            let target = compiler.planned(&lowered)?;
+            let forecast = forecast(&target, profile)?;
+            Ok((lowered, target, forecast))
         };
         let (lowered, _, seen) = view(&self.elsewhere().without_fusion())?;
         let before = figures(&lowered, &seen)?;
-        let (lowered, plan, seen) = view(&self.elsewhere())?;
+        let (lowered, target, seen) = view(&self.elsewhere())?;
         Ok(Explanation {
             profile: profile.clone(),
             precision: kernels,
             before,
             after: figures(&lowered, &seen)?,
             changes: changes(&lowered.origins),
-            segments: segments(&lowered, &plan, &seen)?,
-            weights: treatment(&plan, profile, kernels),
+            segments: segments(&lowered, target.plan(), &seen)?,
+            weights: treatment(&target),
             problem: lowered.report.problem,
         })
     }

@@ -124,7 +124,7 @@ impl Session {
 
     /// Dispatches of a step on a GPU; steps of the plan on the CPU device.
     pub fn dispatches(&mut self) -> usize {
-        let steps = self.compiled.plan.steps.len();
+        let steps = self.compiled.plan().steps.len();
         self.executor.as_gpu().map_or(steps, |e| e.dispatches())
     }
 
@@ -135,7 +135,7 @@ impl Session {
     /// # Errors
     /// Those of [`step`](Session::step), that of a refused one at once, and what `see` returns.
     pub fn observe(&mut self, mut see: impl FnMut(&Tap) -> Result<()>) -> Result<()> {
-        let plan = self.compiled.plan.clone();
+        let plan = self.compiled.target.plan().clone();
         let shape_of = |buffer: BufferId| {
             let port = plan.outputs.iter().find(|p| p.buffer == buffer);
             port.map_or_else(|| vec![plan.buffers[buffer].elements], |p| p.shape.clone())

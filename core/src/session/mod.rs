@@ -22,14 +22,12 @@ mod train;
 mod treatment;
 #[cfg(all(feature = "compiler", feature = "gpu"))]
 mod tune;
-#[cfg(feature = "compiler")]
-mod tuned;
 
-#[cfg(feature = "compiler")]
-pub use crate::device::Memory;
 pub use crate::device::Optimizer;
 pub use crate::device::gpu::{Profiling, Progress};
 pub use crate::profile::Precision;
+#[cfg(feature = "compiler")]
+pub use crate::target::forecast::Memory;
 pub use artifact::{Artifact, Weight};
 pub use compiled::Compiled;
 #[cfg(feature = "compiler")]

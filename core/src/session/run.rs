@@ -91,14 +91,14 @@ impl Session {
     pub(super) fn new(compiled: &Compiled, parameters: Parameters, warnings: Vec<String>) -> Result<Session> {
         let (device, prepared) = compiled.here()?;
         warnings.iter().for_each(|w| tell(Level::Warn, || w.clone()));
-        let positions = parameters.positions(&compiled.plan.parameters)?;
+        let positions = parameters.positions(&compiled.plan().parameters)?;
         let executor = {
             let store = &*parameters.read()?;
             // what a GPU's weights make necessary is compiled here
-            deep(|| Executor::new(device, &compiled.plan, prepared, store, &positions))?
+            deep(|| Executor::new(device, &compiled.target, prepared, store, &positions))?
         };
         Ok(Session {
-            given: vec![false; compiled.plan.inputs.len()],
+            given: vec![false; compiled.plan().inputs.len()],
             compiled: compiled.clone(),
             parameters,
             positions,
@@ -283,7 +283,7 @@ impl Session {
     fn end(&mut self) -> Result<()> {
         if self.executor.updates() {
             let mut store = self.parameters.write()?;
-            self.executor.update(&self.compiled.plan, &mut store, &self.positions)?;
+            self.executor.update(self.compiled.target.plan(), &mut store, &self.positions)?;
         }
         self.updates += 1;
         Ok(())
@@ -391,7 +391,7 @@ impl Session {
     /// # Errors
     /// [`Error::Graph`] if the graph has none; [`Error::NotRun`].
     pub fn loss(&self) -> Result<f32> {
-        let at = self.compiled.plan.loss.ok_or_else(|| Error::Graph { what: "it has no loss".into() })?;
+        let at = self.compiled.plan().loss.ok_or_else(|| Error::Graph { what: "it has no loss".into() })?;
         Ok(self.read_output(at)?[0])
     }
 
@@ -400,7 +400,7 @@ impl Session {
     /// # Errors
     /// [`Error::UnknownName`] if it is not trained here; [`Error::NotRun`].
     pub fn read_gradient(&self, parameter: &str) -> Result<Vec<f32>> {
-        let plan = &self.compiled.plan;
+        let plan = self.compiled.plan();
         let trained = plan.gradients.iter().find(|g| plan.parameters[g.parameter].name == parameter);
         let gradient = trained.ok_or_else(|| Error::UnknownName {
             kind: "trained parameter".into(),
@@ -424,7 +424,7 @@ impl Session {
     /// [`Error::Graph`] if the session was not compiled for training; [`Error::Argument`] for a learning rate or epsilon that
     /// is not finite or below 0, or a beta that is not in 0 ≤ β < 1: the optimizer is then what it was.
     pub fn set_optimizer(&mut self, optimizer: Optimizer) -> Result<()> {
-        if self.compiled.plan.gradients.is_empty() {
+        if self.compiled.plan().gradients.is_empty() {
             return Err(Error::Graph {
                 what: "this session has no backward pass: compile its graph for training".into(),
             });

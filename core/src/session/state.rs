@@ -9,7 +9,7 @@ use crate::tensor::{Bytes, Tensor, TensorType};
 impl Session {
     /// States: name, dtype, shape.
     pub fn states(&self) -> &[StatePort] {
-        &self.compiled.plan.states
+        &self.compiled.plan().states
     }
 
     /// Makes every state zeros, as after init.

@@ -2,10 +2,11 @@
 //! it is read off the plan and the device's profile, so that it is what a session does; artifacts store nothing of it.
 
 use super::Compiled;
-use crate::device::holding::{Holding, holding};
+use crate::device::cpu::packed_bytes;
 use crate::expr::Instr;
-use crate::plan::{BufferId, Operand, Place, Plan, Rowwise, Step, Work};
-use crate::profile::{DeviceProfile, Precision};
+use crate::plan::{BufferId, Operand, Place, Plan, Rowwise, Step, Uses, Work};
+use crate::target::TargetPlan;
+use crate::target::cpu::Panels;
 use crate::tensor::{DType, TensorType};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -131,17 +132,17 @@ impl Compiled {
     /// folded into something else, turned or packed, for which nodes, and what that takes. It is told for the profile that
     /// the graph was compiled for; packed forms are as large as they are on the processor that this runs on.
     pub fn treatment(&self) -> Treatment {
-        treatment(&self.plan, &self.profile, self.kernel_precision())
+        treatment(&self.target)
     }
 }
 
-pub(super) fn treatment(plan: &Plan, profile: &DeviceProfile, precision: Precision) -> Treatment {
-    let held = holding(plan, profile, precision);
-    let mut look = Look::new(plan, &held);
+pub(super) fn treatment(target: &TargetPlan) -> Treatment {
+    let plan = &**target.plan();
+    let mut look = Look::new(plan, target);
     plan.once.iter().for_each(|step| look.at_init(step));
-    for panels in &held.panels {
+    for panels in look.panels {
         for p in look.of[panels.buffer].clone() {
-            look.apply(p, Transformation::Packed, &panels.label, panels.bytes);
+            look.apply(p, Transformation::Packed, &panels.label, packed(panels));
         }
     }
     look.as_they_are();
@@ -151,31 +152,26 @@ pub(super) fn treatment(plan: &Plan, profile: &DeviceProfile, precision: Precisi
 /// What is found while a plan is looked through.
 struct Look<'a> {
     plan: &'a Plan,
-    held: &'a Holding,
+    target: &'a TargetPlan,
+    uses: Uses,
+    /// Weights in the panels of a CPU's products.
+    panels: &'a [Panels],
     /// The parameters that each buffer is made of.
     of: Vec<BTreeSet<usize>>,
-    /// How many steps at init write each buffer.
-    writers: Vec<usize>,
     weights: Vec<TreatedWeight>,
 }
 
 impl<'a> Look<'a> {
-    fn new(plan: &'a Plan, held: &'a Holding) -> Look<'a> {
+    fn new(plan: &'a Plan, target: &'a TargetPlan) -> Look<'a> {
         let parameter = |place: &Place| match place {
             Place::Parameter(p) => BTreeSet::from([*p]),
             _ => BTreeSet::new(),
         };
         let mut of: Vec<BTreeSet<usize>> = plan.buffers.iter().map(|b| parameter(&b.place)).collect();
-        let mut writers = vec![0; plan.buffers.len()];
-        for step in &plan.once {
-            let mut from = BTreeSet::new();
-            step.work.for_each_operand(|o, written| match written {
-                true => {
-                    of[o.buffer].extend(&from);
-                    writers[o.buffer] += 1;
-                }
-                false => from.extend(of[o.buffer].iter().copied()),
-            });
+        let uses = Uses::of(plan);
+        for step in &uses.init {
+            let from: BTreeSet<usize> = step.reads.iter().flat_map(|&b| of[b].iter().copied()).collect();
+            step.writes.iter().for_each(|&b| of[b].extend(&from));
         }
         let weight = |p: &crate::plan::Port| TreatedWeight {
             name: p.name.clone(),
@@ -183,7 +179,11 @@ impl<'a> Look<'a> {
             trainable: p.trainable,
             applied: vec![],
         };
-        Look { plan, held, of, writers, weights: plan.parameters.iter().map(weight).collect() }
+        let panels: &[Panels] = match target {
+            TargetPlan::Cpu(lowered) => &lowered.panels,
+            TargetPlan::Gpu(_) => &[],
+        };
+        Look { plan, target, uses, panels, of, weights: plan.parameters.iter().map(weight).collect() }
     }
 
     fn apply(&mut self, parameter: usize, how: Transformation, by: &str, bytes: usize) {
@@ -199,14 +199,14 @@ impl<'a> Look<'a> {
     fn at_init(&mut self, step: &Step) {
         let mut read: BTreeSet<BufferId> = BTreeSet::new();
         let mut out = None;
-        step.work.for_each_operand(|o, written| match written {
+        step.work.for_each_operand(&mut |o, written| match written {
             true => out = Some(o.clone()),
             false => drop(read.insert(o.buffer)),
         });
         let Some(out) = out else { return };
         let from: BTreeSet<usize> = read.iter().flat_map(|b| self.of[*b].iter().copied()).collect();
-        let (to, whole) = (self.plan.buffers[out.buffer].dtype, self.held.bytes[out.buffer]);
-        let joined = self.writers[out.buffer] > 1;
+        let (to, whole) = (self.plan.buffers[out.buffer].dtype, self.target.bytes(out.buffer));
+        let joined = self.uses.init_writers[out.buffer].len() > 1;
         let part = joined.then(|| part(&step.work, &out, self.plan));
         let elements = self.plan.buffers[out.buffer].elements.max(1);
         let bytes = part.map_or(whole, |(_, n)| (whole as u128 * n as u128 / elements as u128) as usize);
@@ -242,15 +242,14 @@ impl<'a> Look<'a> {
     /// Weights that steps read themselves.
     fn as_they_are(&mut self) {
         let mut read = BTreeSet::new();
-        for step in &self.plan.steps {
+        for (step, accesses) in self.plan.steps.iter().zip(&self.uses.steps) {
             // a concatenation that is never made, since its parts lie beside each other
-            let mut adjoined = false;
-            step.work.for_each_operand(|o, written| adjoined |= written && self.held.adjoined[o.buffer]);
+            let adjoined = accesses.writes.iter().any(|&b| self.target.is_adjacent(b));
             let packed = |o: &Operand| match &step.work {
                 Work::Product(p) => p.b_is_weight && p.b == *o && self.is_packed(o.buffer),
                 _ => false,
             };
-            step.work.for_each_operand(|o, written| {
+            step.work.for_each_operand(&mut |o, written| {
                 if let (false, false, Place::Parameter(p)) =
                     (written, adjoined, &self.plan.buffers[o.buffer].place)
                     && !packed(o)
@@ -259,7 +258,7 @@ impl<'a> Look<'a> {
                 }
             });
         }
-        for run in &self.held.together {
+        for run in self.target.adjacent() {
             let all: BTreeSet<usize> = run.iter().copied().collect();
             for &p in run {
                 let with = self.names(&all, &BTreeSet::from([p]));
@@ -270,36 +269,40 @@ impl<'a> Look<'a> {
     }
 
     fn is_packed(&self, buffer: BufferId) -> bool {
-        self.held.panels.iter().any(|p| p.buffer == buffer)
+        self.panels.iter().any(|p| p.buffer == buffer)
     }
 
     /// What is made of weights: values of steps that run once, and packed forms.
     fn made(&self) -> Vec<MadeOfWeights> {
         let none = BTreeSet::new();
-        let mut labels: Vec<Vec<&str>> = vec![vec![]; self.plan.buffers.len()];
-        for step in &self.plan.once {
-            step.work.for_each_operand(|o, written| {
-                if written {
-                    labels[o.buffer].push(&step.label);
-                }
-            });
-        }
-        let value = |(id, labels): (usize, Vec<&str>)| {
+        let label = |&s: &usize| self.plan.once[s].label.as_str();
+        let value = |(id, writers): (usize, &Vec<usize>)| {
+            let labels: Vec<&str> = writers.iter().map(label).collect();
             let weights = self.names(&self.of[id], &none);
-            let made =
-                MadeOfWeights { by: labels.join(" & "), weights, packed: false, bytes: self.held.bytes[id] };
+            let made = MadeOfWeights {
+                by: labels.join(" & "),
+                weights,
+                packed: false,
+                bytes: self.target.bytes(id),
+            };
             (!labels.is_empty() && !self.of[id].is_empty()).then_some(made)
         };
-        let values = labels.into_iter().enumerate().filter_map(value);
-        let panels = self.held.panels.iter().filter(|p| !self.of[p.buffer].is_empty());
+        let values = self.uses.init_writers.iter().enumerate().filter_map(value);
+        let panels = self.panels.iter().filter(|p| !self.of[p.buffer].is_empty());
         let panels = panels.map(|p| MadeOfWeights {
             by: p.label.clone(),
             weights: self.names(&self.of[p.buffer], &none),
             packed: true,
-            bytes: p.bytes,
+            bytes: packed(p),
         });
         values.chain(panels).collect()
     }
+}
+
+/// Bytes of a weight in panels, on this processor.
+fn packed(panels: &Panels) -> usize {
+    let [k, n] = panels.sizes;
+    packed_bytes(panels.dtype, k, n)
 }
 
 /// What a step reads that only copies it.

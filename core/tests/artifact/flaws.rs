@@ -1,14 +1,17 @@
 //! The plan verifier, flaw by flaw: each a change of a good plan that would read, write or count where it must not.
 
+use super::gpu_plans;
 use super::models::small;
+use std::sync::Arc;
 use weft::device::Device;
 use weft::expr::{Instr, Kind, Tape};
 use weft::graph::Graph;
 use weft::plan::{
-    Formula, IndexKind, NormCosts, Operand, Place, Plan, PlanOptions, Product, Prologue, RowResult, Rowwise,
-    Work, verify,
+    Formula, IndexKind, Operand, Place, Plan, PlanOptions, Product, Prologue, RowResult, Rowwise, Work,
+    verify,
 };
 use weft::session::Compiler;
+use weft::target::cpu::{Arena, CpuPlan};
 use weft::tensor::DType;
 
 fn plan(g: &Graph) -> Plan {
@@ -171,36 +174,45 @@ fn tapes_read_what_is_there() {
 }
 
 #[test]
+fn scratch_of_the_cpu_lies_in_its_arena_and_apart() {
+    let plan = Arc::new(mixed());
+    let good = CpuPlan::new(plan.clone()).unwrap().arena;
+    assert!(CpuPlan::verified(plan.clone(), good.clone()).is_ok());
+    let some = good.offsets.iter().position(|at| at.is_some()).expect("a buffer of the arena");
+    let own = plan.outputs[0].buffer;
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut Arena));
+    let changes: [Change<'_>; 8] = [
+        ("an arena that is too short", &|a| a.bytes = 64),
+        ("an arena beyond counting", &|a| a.bytes = usize::MAX),
+        ("a place outside the arena", &|a| a.offsets[some] = Some(1 << 30)),
+        ("a place that overflows", &|a| a.offsets[some] = Some(usize::MAX - 63)),
+        ("a place that is not aligned", &|a| {
+            a.offsets[some] = Some(4);
+            a.bytes += 64;
+        }),
+        ("all of the arena at one place", &|a| a.offsets.iter_mut().flatten().for_each(|at| *at = 0)),
+        ("no place", &|a| a.offsets[some] = None),
+        ("a place for an output", &|a| a.offsets[own] = Some(0)),
+    ];
+    for (name, change) in changes {
+        let mut arena = good.clone();
+        change(&mut arena);
+        let flaw = CpuPlan::verified(plan.clone(), arena).expect_err(name);
+        assert!(flaw.part.contains("arena") && !flaw.wanted.is_empty(), "{name}: {flaw}");
+    }
+    let short = Arena { offsets: vec![], ..good };
+    assert!(CpuPlan::verified(plan, short).is_err());
+}
+
+#[test]
 fn buffers_ports_and_order_hold_together() {
     let arena = |p: &Plan| {
-        let found = p.buffers.iter().position(|b| matches!(b.place, Place::Arena(_)));
+        let found = p.buffers.iter().position(|b| matches!(b.place, Place::Scratch));
         found.expect("a buffer of the arena")
     };
     check(
         mixed,
         &[
-            ("an arena that is too short", &|p| p.arena_bytes = 64),
-            ("an arena beyond counting", &|p| p.arena_bytes = usize::MAX),
-            ("a place outside the arena", &|p| {
-                let b = arena(p);
-                p.buffers[b].place = Place::Arena(1 << 30);
-            }),
-            ("a place that overflows", &|p| {
-                let b = arena(p);
-                p.buffers[b].place = Place::Arena(usize::MAX - 63);
-            }),
-            ("a place that is not aligned", &|p| {
-                let b = arena(p);
-                p.buffers[b].place = Place::Arena(4);
-                p.arena_bytes += 64;
-            }),
-            ("all of the arena at one place", &|p| {
-                p.buffers.iter_mut().for_each(|b| {
-                    if matches!(b.place, Place::Arena(_)) {
-                        b.place = Place::Arena(0);
-                    }
-                });
-            }),
             ("a parameter that is not there", &|p| {
                 let b = p.parameters[0].buffer;
                 p.buffers[b].place = Place::Parameter(99);
@@ -373,12 +385,7 @@ fn gated(kept: bool) -> Plan {
     if kept {
         g.output("again", g.mul(g.mul(gate, up), g.sum(y, &[1], true)));
     }
-    let options = PlanOptions {
-        norms_in_products: Some(NormCosts::ALWAYS),
-        halves_in_products: true,
-        ..Default::default()
-    };
-    weft::plan::plan(&g, &options).unwrap()
+    gpu_plans::plan(&g, &PlanOptions::default()).unwrap()
 }
 
 #[test]
@@ -417,7 +424,7 @@ fn norms_and_halves_in_products_read_what_is_there() {
     let beside = |p: &mut Plan, change: &dyn Fn(&mut Vec<RowResult>, usize)| {
         let product = product(p);
         let reads = product.a.buffer;
-        change(&mut product.epilogue.as_mut().unwrap().also, reads);
+        change(&mut product.extra_outputs, reads);
     };
     check(
         || gated(true),

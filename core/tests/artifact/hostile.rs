@@ -5,10 +5,10 @@ use super::devices;
 use super::models::{Model, run, small, weights};
 use super::refusals::rehash;
 use weft::device::Device;
-use weft::device::gpu::program::program;
 use weft::plan::{Plan, Work};
 use weft::profile::{Limits, Precision};
 use weft::session::{Compiled, Compiler};
+use weft::target::gpu::program::program;
 
 /// Words that differ from call to call and not from run to run.
 pub struct Dice(pub u64);
@@ -42,7 +42,7 @@ fn cost(plan: &Plan) -> (f64, f64) {
     };
     let work = plan.once.iter().chain(&plan.steps).map(|s| of(&s.work)).sum();
     let memory: f64 = plan.buffers.iter().map(|b| b.bytes() as f64).sum();
-    (work, memory + plan.arena_bytes as f64)
+    (work, memory)
 }
 
 /// What became of changed artifacts.
@@ -82,6 +82,7 @@ fn attack(device: &Device, model: &Model, times: usize, fates: &mut Fates) {
             continue;
         };
         let (work, memory) = cost(compiled.plan());
+        let memory = memory + compiled.target().scratch_bytes() as f64;
         if work > 3e7 || memory > 64e6 {
             fates.large += 1;
             continue;

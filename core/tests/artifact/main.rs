@@ -5,8 +5,11 @@ mod cache;
 #[path = "../devices/mod.rs"]
 mod devices;
 mod flaws;
+#[path = "../gpu_plans/mod.rs"]
+mod gpu_plans;
 mod hostile;
 mod models;
 mod refusals;
 mod round_trip;
+mod storage;
 mod treatment;

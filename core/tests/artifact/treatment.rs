@@ -3,7 +3,6 @@
 use super::models::{Model, bert, decoder, llama_config, minilm, small};
 use std::collections::BTreeSet;
 use weft::device::Device;
-use weft::device::gpu::program::program;
 use weft::graph::Graph;
 use weft::models::{Llama, Logits};
 use weft::plan::{Place, Plan};
@@ -11,6 +10,7 @@ use weft::profile::{Costs, DeviceKind, DeviceProfile, Limits, Precision};
 use weft::session::{
     Artifact, Compiled, Compiler, Count, Transformation, TreatedWeight, Treatment, WeightPart,
 };
+use weft::target::gpu::program::program;
 use weft::tensor::{DType, TensorType};
 
 fn gpu(limits: Limits) -> DeviceProfile {
@@ -88,7 +88,7 @@ fn every_weight_is_told_once_and_something_is_told_of_each() {
 fn read_in_steps(plan: &Plan) -> BTreeSet<usize> {
     let mut read = BTreeSet::new();
     for step in &plan.steps {
-        step.work.for_each_operand(|o, written| {
+        step.work.for_each_operand(&mut |o, written| {
             if let (false, Place::Parameter(p)) = (written, &plan.buffers[o.buffer].place) {
                 read.insert(*p);
             }
@@ -124,7 +124,7 @@ fn held(compiled: &Compiled, precision: Precision) -> usize {
     let plan = compiled.plan();
     let ports = compiled.inputs().iter().chain(compiled.outputs()).map(|p| p.buffer);
     let ports: BTreeSet<usize> = ports.chain(plan.states.iter().map(|s| s.buffer)).collect();
-    let of_weights = plan.of_parameters();
+    let of_weights = weft::plan::Uses::of(plan).of_parameters(plan);
     let own =
         |id: &usize| matches!(plan.buffers[*id].place, Place::Own) && !ports.contains(id) && of_weights[*id];
     let own = (0..plan.buffers.len()).filter(own);

@@ -2,10 +2,10 @@
 
 use super::{devices, near, ramp};
 use weft::device::Device;
-use weft::device::gpu::program::program;
 use weft::graph::Graph;
 use weft::profile::Precision;
 use weft::session::{Compiled, Compiler, Optimizer, Session};
+use weft::target::gpu::program::program;
 use weft::tensor::DType;
 
 const ROWS: [(&str, usize); 3] = [("a", 16), ("b", 48), ("c", 32)];
@@ -28,7 +28,7 @@ fn training(device: &Device, names: &[&str]) -> Compiled {
 
 fn together(compiled: &Compiled) -> Vec<Vec<usize>> {
     let limits = devices::gpu().device.as_gpu().unwrap().limits().clone();
-    program(compiled.plan(), &limits, Precision::Full).unwrap().layouts.together
+    program(compiled.plan(), &limits, Precision::Full).unwrap().storage.adjacent
 }
 
 fn prepare(s: &mut Session, weights: bool) {

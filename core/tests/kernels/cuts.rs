@@ -3,13 +3,14 @@
 #[path = "../odd_cuts/mod.rs"]
 mod odd_cuts;
 
-use super::{check_plan, devices, everything, gated};
+use super::gpu_plans::{everything, on, plan};
+use super::{check_program, devices, gated};
 use std::collections::HashSet;
-use weft::device::gpu::kernels::{allowed, neighbours, seeds};
-use weft::device::gpu::program::classes;
 use weft::graph::Graph;
-use weft::plan::{Plan, plan};
+use weft::plan::Plan;
 use weft::profile::Precision;
+use weft::target::gpu::GpuPlan;
+use weft::target::gpu::kernels::{allowed, classes, neighbours, seeds};
 use weft::tensor::{DType, TensorType};
 
 fn planned(build: impl FnOnce(&Graph) -> weft::graph::Value) -> Plan {
@@ -54,7 +55,8 @@ fn every_sort_of_cut_is_a_valid_kernel_everywhere() {
         let mut seen = HashSet::new();
         for (name, p) in products() {
             for precision in [Precision::Full, Precision::Fast] {
-                let class = classes(&p, &device.1, precision)[0].1;
+                let lowered = on(&p, &device.1, precision);
+                let class = classes(&lowered)[0].1;
                 let mut cuts = seeds(&class, &device.1);
                 for at in (0..cuts.len()).step_by(4) {
                     let more = neighbours(&cuts[at], &class, &device.1);
@@ -62,9 +64,9 @@ fn every_sort_of_cut_is_a_valid_kernel_everywhere() {
                 }
                 cuts.extend(odd_cuts::any(checked).filter(|c| allowed(c, &class, &device.1)).take(12));
                 for cut in cuts {
-                    let tuned = Plan { cuts: vec![(class, cut)], ..p.clone() };
-                    let what = format!("{name}, {cut}");
-                    check_plan(&what, &tuned, &device, precision, &mut seen, &mut failures);
+                    let tuned = GpuPlan { cuts: vec![(class, cut)], ..lowered.clone() };
+                    let (what, made) = (format!("{name}, {cut}"), tuned.program(&device.1));
+                    check_program(&what, made, (device.0, &device.1), precision, &mut seen, &mut failures);
                 }
             }
         }

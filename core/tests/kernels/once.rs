@@ -1,27 +1,29 @@
 //! Kernels of equal steps are written once: the same program, of fewer writings, as where each step's are written anew.
 
-use super::{devices, everything};
+use super::devices;
+use super::gpu_plans::{everything, on, plan};
 use weft::device::gpu::limits::Limits;
-use weft::device::gpu::program::{Program, program, program_anew};
 use weft::graph::{Array, Graph, Value};
 use weft::models::{Llama, LlamaConfig, Logits};
-use weft::plan::{Plan, PlanOptions, plan};
+use weft::plan::{Plan, PlanOptions};
 use weft::profile::{Costs, DeviceKind, DeviceProfile, Precision};
 use weft::session::Compiler;
+use weft::target::gpu::program::Program;
 use weft::tensor::DType;
 
 /// All of a program but how often kernels were written for it.
 fn told(p: &Program) -> String {
-    let Program { texts, once, steps, layouts, places, scratch, arena, own, lookups, writings: _ } = p;
+    let Program { texts, once, steps, storage, places, scratch, arena, own, lookups, writings: _ } = p;
     format!(
-        "{texts:#?}\n{once:#?}\n{steps:#?}\n{layouts:?}\n{places:?}\n{scratch:?} {arena} {own} {lookups:?}"
+        "{texts:#?}\n{once:#?}\n{steps:#?}\n{storage:?}\n{places:?}\n{scratch:?} {arena} {own} {lookups:?}"
     )
 }
 
 /// The programs with and without sharing, which must be the same; how often kernels were written for them.
 fn same(name: &str, p: &Plan, limits: &Limits, precision: Precision) -> [usize; 2] {
-    let shared = program(p, limits, precision).unwrap();
-    let anew = program_anew(p, limits, precision).unwrap();
+    let lowered = on(p, limits, precision);
+    let shared = lowered.program(limits).unwrap();
+    let anew = lowered.program_anew(limits).unwrap();
     let (a, b) = (told(&shared), told(&anew));
     if a != b {
         let at = a.lines().zip(b.lines()).position(|(a, b)| a != b).unwrap_or(0);
@@ -93,7 +95,7 @@ fn more_layers_need_no_more_kernels_written() {
     for (build, trains) in builds {
         let [few, many] = [12, 24].map(|layers| {
             let p = compiler.plan(&build(layers), trains).unwrap();
-            program(&p, &limits, Precision::Full).unwrap()
+            on(&p, &limits, Precision::Full).program(&limits).unwrap()
         });
         assert!(few.steps.len() + 30 < many.steps.len());
         assert_eq!(few.writings, many.writings);

@@ -1,14 +1,15 @@
 //! Training of a Llama whose products are packed: q, k and v are one, gate and up are one, of weights that are joined.
 
-use super::{check_hazards, check_plan, devices, everything};
+use super::gpu_plans::{everything, plan, program};
+use super::{check_hazards, check_plan, devices};
 use std::collections::HashSet;
 use weft::autodiff::gradients;
 use weft::device::gpu::limits::Limits;
-use weft::device::gpu::program::{Program, program};
 use weft::graph::{Graph, Value};
 use weft::models::LlamaConfig;
-use weft::plan::{Plan, PlanOptions, Work, plan};
+use weft::plan::{Plan, PlanOptions, Work};
 use weft::profile::Precision;
+use weft::target::gpu::program::Program;
 use weft::tensor::DType;
 
 fn layer(g: &Graph, c: &LlamaConfig, x: Value, layer: usize) -> Value {

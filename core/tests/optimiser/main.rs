@@ -7,6 +7,8 @@ mod compare;
 mod contract;
 #[path = "../devices/mod.rs"]
 mod devices;
+#[path = "../gpu_plans/mod.rs"]
+mod gpu_plans;
 mod greedy;
 mod longhand;
 mod mixed;

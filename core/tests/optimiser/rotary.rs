@@ -2,11 +2,11 @@
 //! x·cos + rotate_half(x)·sin with slices, a negation and a concatenation.
 
 use super::{agree, arrays, devices, optimised, profiles, run_on, run_reference};
+use crate::gpu_plans::{plan, program};
 use weft::device::gpu::limits::Limits;
-use weft::device::gpu::program::program;
 use weft::graph::{Graph, NodeKind, Value};
 use weft::optimise::Options;
-use weft::plan::{NormCosts, PlanOptions, plan};
+use weft::plan::PlanOptions;
 use weft::profile::Precision;
 use weft::tensor::DType;
 
@@ -68,17 +68,10 @@ fn longhand_rotations_are_recognised_and_cost_what_the_composite_costs() {
         assert_eq!((found[0], found[1]), (2 * LAYERS, 0), "{}", done.graph.data().unwrap());
         let packed = count(&optimised(&composite, p, &Options::default()).graph, "concat");
         assert_eq!(found[2], packed + 1, "{}", done.graph.data().unwrap());
-        let options = PlanOptions {
-            fold_weights: true,
-            side_by_side: gpu,
-            shared_dispatches: gpu,
-            norms_in_products: gpu.then_some(NormCosts::ALWAYS),
-            halves_in_products: gpu,
-            ..PlanOptions::default()
-        };
+        let options = PlanOptions { fold_weights: true, side_by_side: gpu, ..PlanOptions::default() };
         let [ours, theirs, raw] =
             [&done.graph, &optimised(&composite, p, &Options::default()).graph, &spelled]
-                .map(|g| plan(g, &options).unwrap());
+                .map(|g| if gpu { plan(g, &options) } else { weft::plan::plan(g, &options) }.unwrap());
         assert_eq!(ours.steps.len(), theirs.steps.len());
         assert!(raw.steps.len() >= ours.steps.len() + 2 * LAYERS, "{} {}", raw.steps.len(), ours.steps.len());
         if gpu {

@@ -14,7 +14,8 @@ use super::scan::PreparedScan;
 use super::threads::ThreadPool;
 use crate::device::executor::Observer;
 use crate::error::{Error, Result};
-use crate::plan::{Operand, Place, Plan, Step, Work};
+use crate::plan::{Accesses, Operand, Place, Plan, Step, Uses};
+use crate::target::cpu::{CpuPlan, CpuWork};
 use crate::tensor::Bytes;
 
 /// A plan with its memory, ready to run.
@@ -70,11 +71,12 @@ enum Kernel {
 
 impl Executor {
     /// Allocates what the plan needs, packs weights, and runs the steps that run once.
-    pub fn new(plan: &Plan, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<Executor> {
+    pub fn new(lowered: &CpuPlan, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<Executor> {
+        let plan = &*lowered.plan;
         let mut e = Executor {
             steps: vec![],
             once: vec![],
-            renewed: plan.of_parameters(),
+            renewed: Uses::of(plan).of_parameters(plan),
             bases: vec![std::ptr::null_mut(); plan.buffers.len()],
             sizes: plan.buffers.iter().map(|b| b.bytes()).collect(),
             parameters: vec![],
@@ -86,10 +88,10 @@ impl Executor {
             version: None,
             looked_at: vec![],
         };
-        e.allocate(plan)?;
+        e.allocate(lowered)?;
         e.bind(store, positions);
-        let once = e.prepare(&plan.once, plan)?;
-        let steps = e.prepare(&plan.steps, plan)?;
+        let once = prepare(&plan.once, &lowered.init_steps, plan)?;
+        let steps = prepare(&plan.steps, &lowered.steps, plan)?;
         let all = || once.iter().chain(&steps);
         let most = |f: &dyn Fn(&Kernel) -> usize| all().map(|p| f(&p.kernel)).max().unwrap_or(0);
         let (products, rows) = (most(&Kernel::product_scratch), most(&Kernel::row_scratch));
@@ -108,26 +110,28 @@ impl Executor {
         e.version = Some(store.version);
         let (known, changed) = (plan.known(), plan.changed_states());
         let later = changed.iter().position(Option::is_some).map_or(e.steps.len(), |first| first + 1);
-        let looks = |at: &usize| matches!(&plan.steps[*at].work, Work::Index(w) if known[w.indices.buffer]);
+        let looks = |at: &usize| matches!(&lowered.steps[*at], CpuWork::Index(w) if known[w.indices.buffer]);
         e.looked_at = (later..e.steps.len()).filter(looks).collect();
         Ok(e)
     }
 
     /// One block for the arena and one for each buffer that lives as long as the session.
-    fn allocate(&mut self, plan: &Plan) -> Result<()> {
+    fn allocate(&mut self, lowered: &CpuPlan) -> Result<()> {
+        let CpuPlan { plan, arena: placed, .. } = lowered;
         let own = plan.buffers.iter().filter(|b| matches!(b.place, Place::Own));
-        let all = own.fold(plan.arena_bytes, |sum, b| sum.saturating_add(b.bytes())) as u64;
+        let all = own.fold(placed.bytes, |sum, b| sum.saturating_add(b.bytes())) as u64;
         if let Some(most) = super::most_memory().filter(|most| all > *most) {
             let what = format!("a session's values, where there are {most}");
             return Err(Error::OutOfMemory { wanted: all, what });
         }
-        let arena = allocate(plan.arena_bytes, "the arena of intermediate values")?;
+        let arena = allocate(placed.bytes, "the arena of intermediate values")?;
         let base = arena.pointer();
-        self.memory_sizes.push(plan.arena_bytes);
+        self.memory_sizes.push(placed.bytes);
         self._memory.push(arena);
         for (id, buffer) in plan.buffers.iter().enumerate() {
             self.bases[id] = match &buffer.place {
-                Place::Arena(at) => base.wrapping_add(*at),
+                // what no step touches lies nowhere
+                Place::Scratch => placed.offsets[id].map_or(base, |at| base.wrapping_add(at)),
                 Place::Parameter(p) => {
                     self.parameters.push((id, *p));
                     std::ptr::null_mut()
@@ -160,17 +164,6 @@ impl Executor {
             let bytes = store.parameters[positions[parameter]].bytes();
             self.bases[buffer] = bytes.as_ptr().cast_mut();
         }
-    }
-
-    fn prepare(&self, steps: &[Step], plan: &Plan) -> Result<Vec<Prepared>> {
-        steps
-            .iter()
-            .map(|s| {
-                let mut result = 0;
-                s.work.for_each_operand(|o, written| result = if written { o.buffer } else { result });
-                Ok(Prepared { kernel: Kernel::new(&s.work, plan)?, label: s.label.clone(), result })
-            })
-            .collect()
     }
 
     fn pack(
@@ -319,6 +312,14 @@ impl Executor {
     }
 }
 
+fn prepare(steps: &[Step], lowered: &[CpuWork], plan: &Plan) -> Result<Vec<Prepared>> {
+    let prepared = |(s, work): (&Step, &CpuWork)| {
+        let result = Accesses::of(&s.work).writes.last().copied().unwrap_or(0);
+        Ok(Prepared { kernel: Kernel::new(work, plan)?, label: s.label.clone(), result })
+    };
+    steps.iter().zip(lowered).map(prepared).collect()
+}
+
 impl Prepared {
     fn refused(&self, e: super::lookup::LookupError) -> Error {
         let super::lookup::LookupError { index, position, limit } = e;
@@ -327,23 +328,19 @@ impl Prepared {
 }
 
 impl Kernel {
-    fn new(work: &Work, plan: &Plan) -> Result<Kernel> {
+    fn new(work: &CpuWork, plan: &Plan) -> Result<Kernel> {
         Ok(match work {
-            Work::Rowwise(w) => Kernel::Rowwise(PreparedRowwise::new(w)?),
-            Work::Product(w) => Kernel::Product(Box::new(PreparedProduct::new(w, plan)?)),
-            Work::Convolution(w) => {
+            CpuWork::Rowwise(w) => Kernel::Rowwise(PreparedRowwise::new(w)?),
+            CpuWork::Product(w) => Kernel::Product(Box::new(PreparedProduct::new(w, plan)?)),
+            CpuWork::Convolution(w) => {
                 let epilogue = w.epilogue.as_ref().map(super::rowwise::PreparedEpilogue::new).transpose()?;
                 Kernel::Convolution(Box::new(PreparedConvolution::new(w)), epilogue)
             }
-            Work::Attention(w) => Kernel::Attention(PreparedAttention::new(w)),
-            Work::AttentionGrad(_) => {
-                let why = "it runs attention's gradient as its decomposition: the plan is for a GPU";
-                return Err(Error::Device { device: "cpu".into(), why: why.into() });
-            }
-            Work::Index(w) => Kernel::Index(PreparedIndex::new(w)),
-            Work::Scan(w) => Kernel::Scan(PreparedScan::new(w)),
-            Work::Pool(w) => Kernel::Pool(PreparedPool::new(w)),
-            Work::Dequantise(from, to) => {
+            CpuWork::Attention(w) => Kernel::Attention(PreparedAttention::new(w)),
+            CpuWork::Index(w) => Kernel::Index(PreparedIndex::new(w)),
+            CpuWork::Scan(w) => Kernel::Scan(PreparedScan::new(w)),
+            CpuWork::Pool(w) => Kernel::Pool(PreparedPool::new(w)),
+            CpuWork::Dequantise(from, to) => {
                 let elements = plan.buffers[to.buffer].elements;
                 Kernel::Dequantise { from: from.clone(), to: to.clone(), elements }
             }

@@ -8,8 +8,9 @@ use super::isa::isa;
 use super::parameters::{PackKey, Store, pack};
 use super::rowwise::PreparedEpilogue;
 use super::threads::ThreadPool;
-use crate::error::{Error, Result};
-use crate::plan::{Operand, Place, Plan, Product};
+use crate::error::Result;
+use crate::plan::{Operand, Place, Plan};
+use crate::target::cpu::CpuProduct;
 use crate::tensor::DType;
 use std::sync::Arc;
 
@@ -40,12 +41,7 @@ enum Weight {
 
 impl PreparedProduct {
     /// Prepares a product of a plan.
-    pub fn new(p: &Product, plan: &Plan) -> Result<Self> {
-        if p.is_for_gpus() {
-            let why =
-                "its products take no norms, join no halves and store one result: the plan is for a GPU";
-            return Err(Error::Device { device: "cpu".into(), why: why.into() });
-        }
+    pub fn new(p: &CpuProduct, plan: &Plan) -> Result<Self> {
         let axes = p.batch.len();
         let count: usize = p.batch.iter().product();
         let mut batches = Vec::with_capacity(count);

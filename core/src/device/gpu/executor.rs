@@ -3,22 +3,22 @@
 
 use super::Gpu;
 use super::context::Context;
-use super::kernels::Precision;
 use super::pending::Pending;
 use super::pipelines::Pipeline;
-use super::program::{Program, program, program_apart};
 use super::refusal::{Bad, Refusals};
 use super::run::{Run, SMALL};
 use super::start::{narrowed, start, widened};
 use super::store::{Foreign, Store};
 use super::transfer::Transfer;
-use super::wgsl::source::is_narrow;
 use super::worker::Desk;
 use crate::device::lock;
 use crate::device::optimizer::Optimizer;
 use crate::device::progress::{Profiling, Progress};
 use crate::error::{Error, Result};
-use crate::plan::{BufferId, Plan};
+use crate::plan::{BufferId, Plan, Uses};
+use crate::target::gpu::GpuPlan;
+use crate::target::gpu::program::Program;
+use crate::target::gpu::storage::{ElementStorage, Form, is_narrow};
 use crate::tensor::{DType, copied};
 use blade_graphics as blade;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -39,7 +39,6 @@ pub struct Prepared {
     pub program: Program,
     /// Compiled texts, in order.
     pub pipelines: Vec<Arc<Pipeline>>,
-    precision: Precision,
 }
 
 impl Prepared {
@@ -47,23 +46,18 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error::Driver`] if the driver refuses one, [`Error::Cancelled`].
-    pub fn new(gpu: &Gpu, plan: &Plan, precision: Precision, progress: &Progress) -> Result<Prepared> {
+    pub fn new(gpu: &Gpu, plan: &GpuPlan, progress: &Progress) -> Result<Prepared> {
         if let Some(e) = gpu.context().lost() {
             return Err(e);
         }
-        Prepared::compile(gpu, program(plan, gpu.limits(), precision)?, precision, progress)
+        Prepared::compile(gpu, plan.program(gpu.limits())?, progress)
     }
 
     /// Compiles a program's kernels.
     ///
     /// # Errors
     /// As [`new`](Prepared::new).
-    pub fn compile(
-        gpu: &Gpu,
-        program: Program,
-        precision: Precision,
-        progress: &Progress,
-    ) -> Result<Prepared> {
+    pub fn compile(gpu: &Gpu, program: Program, progress: &Progress) -> Result<Prepared> {
         let mut bindings = vec![0; program.texts.len()];
         for d in program.once.iter().chain(&program.steps) {
             bindings[d.text] = d.slots.len();
@@ -71,27 +65,27 @@ impl Prepared {
         let span = crate::device::trace::span("compile", "kernels");
         let pipelines = gpu.pipelines().get(gpu.context(), &program.texts, &bindings, progress)?;
         drop(span);
-        Ok(Prepared { program, pipelines, precision })
-    }
-
-    /// Parameters, by their numbers, that its kernels take to lie one after the other.
-    pub fn together(&self) -> &[Vec<usize>] {
-        &self.program.layouts.together
+        Ok(Prepared { program, pipelines })
     }
 
     /// These kernels, or others for weights that lie elsewhere than these take them to: those of a session whose plan
     /// joins others, or none.
-    fn fitting(self: &Arc<Self>, plan: &Plan, store: &Store, positions: &[usize]) -> Result<Arc<Prepared>> {
+    fn fitting(
+        self: &Arc<Self>,
+        plan: &GpuPlan,
+        store: &Store,
+        positions: &[usize],
+    ) -> Result<Arc<Prepared>> {
         let adjoin = |run: &Vec<usize>| {
             let at: Vec<usize> = run.iter().map(|&i| positions[i]).collect();
             store.adjoin(&at)
         };
-        if self.together().iter().all(adjoin) {
+        if self.program.storage.adjacent.iter().all(adjoin) {
             return Ok(self.clone());
         }
         let gpu = store.gpu();
-        let program = program_apart(plan, gpu.limits(), self.precision)?;
-        Ok(Arc::new(Prepared::compile(gpu, program, self.precision, &Progress::default())?))
+        let program = plan.apart().program(gpu.limits())?;
+        Ok(Arc::new(Prepared::compile(gpu, program, &Progress::default())?))
     }
 }
 
@@ -159,18 +153,19 @@ impl Executor {
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn new(
-        plan: &Arc<Plan>,
+        lowered: &GpuPlan,
         prepared: &Arc<Prepared>,
         store: &Store,
         positions: &[usize],
     ) -> Result<Executor> {
         let gpu = store.gpu().clone();
-        let prepared = &prepared.fitting(plan, store, positions)?;
+        let plan = &lowered.plan;
+        let prepared = &prepared.fitting(lowered, store, positions)?;
         let p = &prepared.program;
         let (mut inputs, mut small_inputs, mut small_outputs) = (0, vec![], vec![]);
         for port in &plan.inputs {
-            let bytes = p.layouts.buffers[port.buffer].bytes();
-            if bytes <= SMALL && p.layouts.pieces(port.buffer) == 1 {
+            let bytes = p.storage.buffers[port.buffer].bytes();
+            if bytes <= SMALL && p.storage.pieces(port.buffer) == 1 {
                 small_inputs.push(Small { buffer: port.buffer, at: inputs });
                 inputs += bytes;
             }
@@ -179,8 +174,8 @@ impl Executor {
         inputs += if plan.gradients.is_empty() { 0 } else { 32 };
         let mut down = (p.lookups.len() * 4).next_multiple_of(16);
         for port in &plan.outputs {
-            let bytes = p.layouts.buffers[port.buffer].bytes();
-            if bytes <= SMALL && p.layouts.pieces(port.buffer) == 1 {
+            let bytes = p.storage.buffers[port.buffer].bytes();
+            if bytes <= SMALL && p.storage.pieces(port.buffer) == 1 {
                 small_outputs.push(Small { buffer: port.buffer, at: down });
                 down += bytes;
             }
@@ -206,7 +201,7 @@ impl Executor {
             sizes: vec![p.arena, p.own],
             moments: 0,
             updates: 0,
-            folded: plan.of_parameters().contains(&true).then(|| store.version()),
+            folded: Uses::of(plan).of_parameters(plan).contains(&true).then(|| store.version()),
             pending: None,
             settled: AtomicBool::new(true),
         };
@@ -236,8 +231,8 @@ impl Executor {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn write(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<()> {
-        let held = &self.prepared.program.layouts.buffers[buffer];
-        match held.wide {
+        let held = &self.prepared.program.storage.buffers[buffer];
+        match held.holds(ElementStorage::U32) {
             true => self.put(buffer, &widened(held.dtype, bytes))?,
             false => self.put(buffer, bytes)?,
         }
@@ -361,7 +356,7 @@ impl Executor {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn read(&self, buffer: BufferId) -> Result<Vec<u8>> {
-        let held = self.prepared.program.layouts.buffers[buffer].clone();
+        let held = self.prepared.program.storage.buffers[buffer].clone();
         let bytes = held.stored();
         let Some(at) = self.small_outputs.iter().find(|s| s.buffer == buffer).map(|s| s.at) else {
             return self.read_memory(buffer);
@@ -370,7 +365,7 @@ impl Executor {
         let all = self
             .on_run(move |r, _, context| Ok(r.results(context)?.get(at..at + bytes).map(<[u8]>::to_vec)))?;
         match all {
-            Some(all) if held.wide => Ok(narrowed(held.dtype, &all)),
+            Some(all) if held.holds(ElementStorage::U32) => Ok(narrowed(held.dtype, &all)),
             Some(all) => Ok(all),
             None => self.read_memory(buffer),
         }
@@ -378,7 +373,7 @@ impl Executor {
 
     /// The bytes of a buffer as they lie in the device's memory now, narrow elements packed.
     fn read_memory(&self, buffer: BufferId) -> Result<Vec<u8>> {
-        let held = self.prepared.program.layouts.buffers[buffer].clone();
+        let held = self.prepared.program.storage.buffers[buffer].clone();
         let bytes = held.stored();
         let prepared = self.prepared.clone();
         let _span = crate::device::trace::span("read", "memory");
@@ -386,10 +381,10 @@ impl Executor {
             r.settle(context)?;
             transfer.download_pieces(r.pieces(&prepared.program, buffer), bytes)
         })?;
-        Ok(match (held.wide, held.half) {
-            (true, _) => narrowed(held.dtype, &all),
-            (_, true) if held.dtype == DType::F32 => widened(DType::F16, &all),
-            _ => all,
+        Ok(match held.form {
+            Form::Stored(ElementStorage::U32) => narrowed(held.dtype, &all),
+            Form::Stored(ElementStorage::F16) if held.dtype == DType::F32 => widened(DType::F16, &all),
+            Form::Stored(_) | Form::Decoded(_) | Form::Computed(_) | Form::Concat(_) => all,
         })
     }
 
@@ -435,9 +430,9 @@ impl Executor {
     /// # Errors
     /// [`Error::Device`] if it is held in pieces or widened.
     pub fn shared(&self, buffer: BufferId) -> Result<Foreign> {
-        let held = self.prepared.program.layouts.buffers[buffer].clone();
-        let pieces = self.prepared.program.layouts.pieces(buffer);
-        if pieces != 1 || held.wide || held.half || is_narrow(held.dtype) {
+        let held = self.prepared.program.storage.buffers[buffer].clone();
+        let pieces = self.prepared.program.storage.pieces(buffer);
+        if pieces != 1 || !held.holds(ElementStorage::Packed) || is_narrow(held.dtype) {
             let why =
                 format!("a value of {} in {pieces} pieces has no buffer of its own to share", held.dtype);
             return Err(Error::Device { device: self.gpu.context().name.clone(), why });
@@ -451,7 +446,7 @@ impl Executor {
     /// # Errors
     /// [`Error::Length`] if it is too short.
     pub fn adopt(&mut self, buffer: BufferId, name: &str, foreign: Foreign) -> Result<()> {
-        let wanted = self.prepared.program.layouts.buffers[buffer].bytes() as u64;
+        let wanted = self.prepared.program.storage.buffers[buffer].bytes() as u64;
         if foreign.bytes < wanted {
             let came = format!("a buffer of {} bytes", foreign.bytes);
             return Err(Error::Length { name: name.into(), wanted: format!("{wanted} bytes"), came });

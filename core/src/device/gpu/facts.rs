@@ -2,7 +2,7 @@
 //! shows it.
 
 use super::limits::Limits;
-use super::wgsl::walk::MOST_GROUPS;
+use crate::target::gpu::wgsl::walk::MOST_GROUPS;
 
 /// How a device and its memory stand to the processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +133,8 @@ impl Facts {
             ("bytes of a binding", 4096, self.binding.min(self.allocation)),
             ("storage buffers of a kernel", 4, u64::from(self.buffers)),
         ];
-        if self.alignment > super::program::ALIGN as u64 {
-            let least = super::program::ALIGN;
+        if self.alignment > crate::target::gpu::ALIGN as u64 {
+            let least = crate::target::gpu::ALIGN;
             return Some(format!(
                 "its bindings lie at multiples of {}, and {least} are wanted",
                 self.alignment

@@ -15,11 +15,11 @@ mod context;
 mod ending;
 mod executor;
 mod facts;
-pub mod kernels;
+
 pub mod limits;
 mod pending;
 mod pipelines;
-pub mod program;
+
 mod refusal;
 mod run;
 mod selftest;
@@ -28,9 +28,8 @@ mod store;
 mod suspend;
 mod transfer;
 mod updates;
-pub mod wgsl;
+
 mod worker;
-mod written;
 
 pub use crate::device::progress::{Profiling, Progress};
 pub use adapters::{Adapter, adapters};

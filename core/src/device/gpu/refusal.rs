@@ -6,9 +6,9 @@
 //! of the errors, which begins each step anew, gets the smallest position of a bad index, and keeps what comes after it
 //! from writing to states and parameters. As a step lands, its words are read, with the indices beside them.
 
-use super::program::Lookup;
 use crate::device::lock;
 use crate::error::{Error, Result};
+use crate::target::gpu::program::Lookup;
 use crate::tensor::DType;
 use blade_graphics as blade;
 use std::collections::VecDeque;

@@ -6,13 +6,13 @@
 use super::clock::Clock;
 use super::context::{Context, Fault, Memory};
 use super::pipelines::{Pieces, Pipeline};
-use super::program::{Bound, Program, Region};
 use super::refusal::Watch;
 use super::transfer::Transfer;
 use crate::device::lock;
 use crate::device::progress::Profiling;
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Place, Plan};
+use crate::target::gpu::program::{Bound, Program, Region};
 use blade_graphics as blade;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -148,7 +148,7 @@ impl Run {
             landed: None,
             profiling: Profiling::Off,
             clock: Clock::default(),
-            in_arena: plan.buffers.iter().map(|b| matches!(b.place, Place::Arena(_))).collect(),
+            in_arena: plan.buffers.iter().map(|b| matches!(b.place, Place::Scratch)).collect(),
         }
     }
 
@@ -456,7 +456,7 @@ impl Run {
     pub fn bind(
         &self,
         program: &Program,
-        dispatches: &[super::program::Dispatch],
+        dispatches: &[crate::target::gpu::program::Dispatch],
         pipelines: &[Arc<Pipeline>],
         parameter: &dyn Fn(usize, usize) -> Option<blade::BufferPiece>,
     ) -> Vec<Ready> {
@@ -468,7 +468,7 @@ impl Run {
                 None => self.at(id, program.places[id][n]),
             },
         };
-        let ready = |(i, d): (usize, &super::program::Dispatch)| Ready {
+        let ready = |(i, d): (usize, &crate::target::gpu::program::Dispatch)| Ready {
             pipeline: pipelines[d.text].clone(),
             pieces: d.slots.iter().map(piece).collect(),
             groups: d.groups,

@@ -5,11 +5,12 @@
 use super::Gpu;
 use super::Progress;
 use super::executor::{Executor, Prepared};
-use super::kernels::Precision;
 use super::store::Store;
 use crate::error::{Error, Result};
 use crate::expr::{Fold, Instr, Kind, Tape};
 use crate::plan::{Buffer, Operand, Place, Plan, Port, Product, Rowwise, Step, Work};
+use crate::profile::Precision;
+use crate::target::gpu::GpuPlan;
 use crate::tensor::DType;
 use std::sync::Arc;
 
@@ -50,8 +51,8 @@ fn sums(gpu: &Arc<Gpu>, m: usize, precision: Precision) -> Result<(Vec<f32>, Vec
     let (n, k) = (64, 96);
     let a: Vec<f32> = (0..m * k).map(|i| ((i * 37 + 11) % 64) as f32 / 64.0 - 0.25).collect();
     let b: Vec<f32> = (0..k * n).map(|i| ((i * 53 + 29) % 128) as f32 / 128.0 - 0.375).collect();
-    let plan = Arc::new(plan(m, n, k));
-    let prepared = Arc::new(Prepared::new(gpu, &plan, precision, &Progress::default())?);
+    let plan = GpuPlan::new(Arc::new(plan(m, n, k)), gpu.limits(), precision);
+    let prepared = Arc::new(Prepared::new(gpu, &plan, &Progress::default())?);
     let store = Store::new(gpu, vec![], &[])?;
     let mut executor = Executor::new(&plan, &prepared, &store, &[])?;
     executor.write(0, bytemuck::cast_slice(&a))?;
@@ -82,6 +83,7 @@ fn plan(m: usize, n: usize, k: usize) -> Plan {
         prologue: None,
         halves: false,
         beside: false,
+        extra_outputs: vec![],
     };
     let mut tape = Tape::default();
     let load = tape.push(Instr::Load(0), Kind::F);
@@ -102,7 +104,7 @@ fn plan(m: usize, n: usize, k: usize) -> Plan {
         buffers: vec![
             buffer(m * k, Place::Own),
             buffer(k * n, Place::Own),
-            buffer(m * n, Place::Arena(0)),
+            buffer(m * n, Place::Scratch),
             buffer(m, Place::Own),
         ],
         steps: vec![step(Work::Product(product)), step(Work::Rowwise(sums))],

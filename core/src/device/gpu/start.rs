@@ -2,12 +2,12 @@
 //! of narrow elements on both sides.
 
 use super::executor::{Prepared, Small};
-use super::program::{ALIGN, Region};
 use super::refusal::{Refusals, Watch};
 use super::run::{Heap, Parcel, Run};
 use super::worker::Desk;
 use crate::error::Result;
 use crate::plan::{Place, Plan};
+use crate::target::gpu::{ALIGN, program::Region};
 use crate::tensor::DType;
 use blade_graphics as blade;
 use std::sync::{Arc, Mutex};
@@ -92,7 +92,7 @@ fn fill(
     let parcel = |s: &Small| Parcel {
         piece: r.own.at(p.places[s.buffer][0]),
         at: s.at,
-        bytes: p.layouts.buffers[s.buffer].bytes(),
+        bytes: p.storage.buffers[s.buffer].bytes(),
     };
     let mut uploads: Vec<Parcel> = inputs.iter().map(parcel).collect();
     if !plan.gradients.is_empty() {

@@ -1,10 +1,10 @@
 //! Weights on a GPU, shared by sessions.
 
 use super::Gpu;
-use super::program::{ALIGN, Region};
 use super::run::Heap;
 use crate::error::Result;
 use crate::plan::memory::{self, Lifetime};
+use crate::target::gpu::{ALIGN, program::Region};
 use crate::tensor::{Bytes, Tensor, TensorType};
 use blade_graphics as blade;
 use std::sync::Arc;

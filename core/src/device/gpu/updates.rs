@@ -1,9 +1,9 @@
 //! Which dispatches change which parameters: an optimizer's step over all of them in as few as the memory's blocks
 //! allow. Pure: places in, tables out.
 
-use super::kernels::update::EACH;
-use super::program::Region;
 use super::run::Heap;
+use crate::target::gpu::kernels::update::EACH;
+use crate::target::gpu::program::Region;
 use blade_graphics as blade;
 
 /// A parameter to change: where its pieces, its gradient's and its moments' lie in their heaps, in bytes.

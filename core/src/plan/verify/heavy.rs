@@ -34,7 +34,21 @@ fn all_f32(operands: &[&Operand]) -> Checked<()> {
 
 impl Checker<'_> {
     pub(super) fn product(&self, w: &Product) -> Checked<()> {
-        let Product { batch, m, n, k, a, b, b_is_weight, out, epilogue, prologue, halves, beside: _ } = w;
+        let Product {
+            batch,
+            m,
+            n,
+            k,
+            a,
+            b,
+            b_is_weight,
+            out,
+            epilogue,
+            prologue,
+            halves,
+            beside: _,
+            extra_outputs,
+        } = w;
         let (m, n, k) = (*m, *n, *k);
         let batches = count(batch)?;
         if batches > MOST_BATCHES {
@@ -68,7 +82,12 @@ impl Checker<'_> {
         }
         let given = prologue.iter().flat_map(|p| &p.operands);
         let reads: Vec<&Operand> = [a, b].into_iter().chain(given).collect();
-        self.epilogue(epilogue, (&reads, out), [count(&[batches, m])?, n, 1 + usize::from(*halves)])
+        self.epilogue(
+            epilogue,
+            extra_outputs,
+            (&reads, out),
+            [count(&[batches, m])?, n, 1 + usize::from(*halves)],
+        )
     }
 
     pub(super) fn convolution(&self, w: &Convolution) -> Checked<()> {
@@ -109,10 +128,7 @@ impl Checker<'_> {
         }
         bounded(&[elements, cg, kh, kw, 16])?;
         bounded(&[o, cg, kh, kw, 16])?;
-        if epilogue.as_ref().is_some_and(|e| !e.also.is_empty()) {
-            return refuse("one result of a convolution", "more of them");
-        }
-        self.epilogue(epilogue, (&[input, weight], out), [count(&[n, o])?, count(&[oh, ow])?, 1])
+        self.epilogue(epilogue, &[], (&[input, weight], out), [count(&[n, o])?, count(&[oh, ow])?, 1])
     }
 
     fn attention_inputs(&self, w: &AttentionInputs) -> Checked<()> {

@@ -17,8 +17,8 @@
 //! * **Forms** (`heavy`): dtypes that the kernels have; shapes of one step that agree with each other; geometry of
 //!   windows by which every window holds an element; weights that are packed once are constants, parameters or what
 //!   ran once.
-//! * **Order and memory** (`order`): a step reads what an earlier one has written; what runs once reads constants
-//!   and, in plans without gradients, parameters; buffers of the arena lie inside it, aligned, and no two of them share bytes while both hold something.
+//! * **Order** (`order`): a step reads what an earlier one has written; what runs once reads constants and, in plans without
+//!   gradients, parameters. (Where scratch lies is a target's to decide, and to verify.)
 //! * **Refusals** (`order`): a look-up whose indices the steps compute comes before every step that changes a state, so that
 //!   a step that is refused has changed none. The indices of others are there before the first step.
 //! * **Borders** (`order`): ports are buffers of their type; inputs, outputs and states have one each, of their own;
@@ -54,19 +54,19 @@ impl fmt::Display for Flaw {
     }
 }
 
-type Checked<T> = std::result::Result<T, Flaw>;
+pub(crate) type Checked<T> = std::result::Result<T, Flaw>;
 
-fn refuse<T>(wanted: impl fmt::Display, came: impl fmt::Display) -> Checked<T> {
+pub(crate) fn refuse<T>(wanted: impl fmt::Display, came: impl fmt::Display) -> Checked<T> {
     Err(Flaw { part: String::new(), wanted: wanted.to_string(), came: came.to_string(), too_large: false })
 }
 
 /// Refuses a size that is more than kernels count.
-fn too_large<T>(wanted: impl fmt::Display, came: impl fmt::Display) -> Checked<T> {
+pub(crate) fn too_large<T>(wanted: impl fmt::Display, came: impl fmt::Display) -> Checked<T> {
     refuse(wanted, came).map_err(|flaw| Flaw { too_large: true, ..flaw })
 }
 
 /// Says where a flaw was found, if nothing nearer did.
-fn inside<T>(checked: Checked<T>, part: impl FnOnce() -> String) -> Checked<T> {
+pub(crate) fn inside<T>(checked: Checked<T>, part: impl FnOnce() -> String) -> Checked<T> {
     checked.map_err(|flaw| if flaw.part.is_empty() { Flaw { part: part(), ..flaw } } else { flaw })
 }
 

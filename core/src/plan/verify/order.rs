@@ -1,20 +1,14 @@
-//! Buffers, ports, the order of steps, and who holds which bytes of the arena when.
+//! Buffers, ports, the order of steps.
 
 use super::reach::MOST;
 use super::{Checked, Checker, inside, refuse, too_large};
-use crate::plan::memory::ALIGN;
-use crate::plan::{Gradient, Place, Port, Step, Work};
+use crate::plan::{Accesses, Gradient, Place, Port, Step, Work};
 use crate::tensor::{DType, element_count};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 impl Checker<'_> {
     pub(super) fn buffers(&self) -> Checked<()> {
         let plan = self.plan;
-        if plan.arena_bytes > MOST {
-            return inside(too_large(format!("at most {MOST} bytes"), plan.arena_bytes), || {
-                "the arena of intermediate values".into()
-            });
-        }
         for (id, b) in plan.buffers.iter().enumerate() {
             let checked = match (b.dtype.bytes(b.elements), &b.place) {
                 (Some(_), _) if b.elements == 0 || b.elements > MOST => {
@@ -116,7 +110,7 @@ impl Checker<'_> {
         let constant = |place: &Place| match place {
             Place::Constant(_) => true,
             Place::Parameter(_) => folds,
-            Place::Arena(_) | Place::Own => false,
+            Place::Scratch | Place::Own => false,
         };
         // what holds something, what never changes, what the steps must leave alone
         let mut defined: Vec<bool> = plan.buffers.iter().map(|b| constant(&b.place)).collect();
@@ -152,7 +146,7 @@ impl Checker<'_> {
             let came = format!("\"{}\" after it", plan.steps[look_up].label);
             return inside(refuse("a state changed after all look-ups by computed indices", came), part);
         }
-        inside(self.arena(), || "arena".into())
+        Ok(())
     }
 
     /// A weight that is packed once is a parameter, a constant, or what ran once.
@@ -165,68 +159,20 @@ impl Checker<'_> {
         let part = || format!("step {at} ({})", step.label);
         inside(refuse("a weight that no step changes", format!("buffer {b}")), part)
     }
-
-    /// Buffers of the arena that hold something at the same time share no byte of it.
-    fn arena(&self) -> Checked<()> {
-        let plan = self.plan;
-        let end = plan.steps.len();
-        let mut lives: Vec<Option<(usize, usize)>> = vec![None; plan.buffers.len()];
-        for (at, step) in plan.steps.iter().enumerate() {
-            step.work.for_each_operand(|o, _| lives[o.buffer].get_or_insert((at, at)).1 = at);
-        }
-        plan.gradients.iter().for_each(|g| {
-            if let Some(life) = &mut lives[g.buffer] {
-                life.1 = end;
-            }
-        });
-        // by step: who begins there, and who has ended before it
-        let mut begin: Vec<Vec<usize>> = vec![vec![]; end + 1];
-        let mut gone: Vec<Vec<usize>> = vec![vec![]; end + 2];
-        let mut held: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
-        for (b, life) in lives.iter().enumerate() {
-            if let (Place::Arena(_), Some((from, to))) = (&plan.buffers[b].place, life) {
-                begin[*from].push(b);
-                gone[to + 1].push(b);
-            }
-        }
-        for at in 0..=end {
-            for b in &gone[at] {
-                if let Place::Arena(offset) = plan.buffers[*b].place {
-                    held.remove(&offset);
-                }
-            }
-            for &b in &begin[at] {
-                let Place::Arena(from) = plan.buffers[b].place else { continue };
-                let to = from.saturating_add(plan.buffers[b].bytes());
-                if !from.is_multiple_of(ALIGN) || to > plan.arena_bytes {
-                    let wanted = format!("bytes of {}, from a multiple of {ALIGN}", plan.arena_bytes);
-                    return refuse(wanted, format!("buffer {b} from {from} to {to}"));
-                }
-                let before = held.range(..to).next_back().map(|(_, h)| *h);
-                if let Some((other, _)) = before.filter(|(_, end)| *end > from) {
-                    return refuse("buffers apart while both hold something", format!("{b} over {other}"));
-                }
-                held.insert(from, (b, to));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A step reads what is defined and writes what it may.
 fn advance(step: &Step, defined: &mut [bool], may: impl Fn(usize) -> bool, once: bool) -> Checked<()> {
-    let mut flaw = None;
-    step.work.for_each_operand(|o, written| {
-        if !written && !defined[o.buffer] {
-            flaw.get_or_insert(("values that are there already", o.buffer));
+    let Accesses { reads, writes } = Accesses::of(&step.work);
+    if let Some(b) = reads.into_iter().find(|&b| !defined[b]) {
+        return refuse("values that are there already", format!("buffer {b}"));
+    }
+    let wanted = if once { "a result that is kept" } else { "a result that no input or constant is" };
+    match writes.iter().find(|&&b| !may(b)) {
+        Some(b) => refuse(wanted, format!("buffer {b}")),
+        None => {
+            writes.into_iter().for_each(|b| defined[b] = true);
+            Ok(())
         }
-        if written && !may(o.buffer) {
-            let wanted = if once { "a result that is kept" } else { "a result that no input or constant is" };
-            flaw.get_or_insert((wanted, o.buffer));
-        }
-        if written {
-            defined[o.buffer] = true;
-        }
-    });
-    flaw.map_or(Ok(()), |(wanted, b)| refuse(wanted, format!("buffer {b}")))
+    }
 }

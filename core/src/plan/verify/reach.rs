@@ -115,7 +115,7 @@ impl Checker<'_> {
     /// The operand may be written: its memory is the session's.
     pub(super) fn writable(&self, o: &Operand) -> Checked<()> {
         match self.buffer(o.buffer)?.place {
-            Place::Arena(_) | Place::Own => Ok(()),
+            Place::Scratch | Place::Own => Ok(()),
             Place::Parameter(_) => refuse("a result in the session's own memory", "a parameter"),
             Place::Constant(_) => refuse("a result in the session's own memory", "a constant"),
         }

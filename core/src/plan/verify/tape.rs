@@ -185,10 +185,16 @@ impl Checker<'_> {
     pub(super) fn epilogue(
         &self,
         epilogue: &Option<Epilogue>,
+        extra_outputs: &[RowResult],
         (reads, out): (&[&Operand], &Operand),
         [rows, columns, results]: [usize; 3],
     ) -> Checked<()> {
-        let Some(Epilogue { domain, operands, tape, result, also }) = epilogue else { return Ok(()) };
+        let Some(Epilogue { domain, operands, tape, result }) = epilogue else {
+            return match extra_outputs.len() {
+                0 => Ok(()),
+                n => refuse("an epilogue that makes further results", format!("none, and {n} of them")),
+            };
+        };
         let last = domain.last().copied();
         if domain.len() > MOST_AXES || last != Some(columns) || count(&domain[..domain.len() - 1])? != rows {
             return refuse(format!("an epilogue over {rows} rows of {columns}"), format!("{domain:?}"));
@@ -197,13 +203,14 @@ impl Checker<'_> {
         self.apart(out, operands)?;
         let reduced = vec![false; domain.len()];
         Around { domain, reduced: &reduced, operands, given: results, reductions: &[] }.check(tape)?;
-        for (i, RowResult { result, out: beside }) in also.iter().enumerate() {
+        for (i, RowResult { result, out: beside }) in extra_outputs.iter().enumerate() {
             match tape.code.get(*result) {
                 Some((_, Kind::F)) if beside.dtype == DType::F32 => self.writes(beside, domain)?,
                 other => return refuse("another result of f32", format!("{other:?} for {}", beside.dtype)),
             }
             self.apart(beside, operands.iter().chain([out]).chain(reads.iter().copied()))?;
-            also[..i].iter().try_for_each(|other| self.distinct(beside, &other.out, domain))?;
+            let others = &extra_outputs[..i];
+            others.iter().try_for_each(|other| self.distinct(beside, &other.out, domain))?;
         }
         match tape.code.get(*result) {
             Some((_, Kind::F)) => Ok(()),

@@ -6,7 +6,7 @@ use super::{Reader, Writer};
 use crate::profile::{Cut, ProductClass, Shape};
 
 impl Writer {
-    pub(super) fn cut(&mut self, (class, cut): &(ProductClass, Cut)) {
+    pub(crate) fn cut(&mut self, (class, cut): &(ProductClass, Cut)) {
         let ProductClass { shape, a, b, windows, precision } = class;
         let Shape { batch, m, n, k, a_vec, b_vec, c_vec, norm, halves, beside } = shape;
         [batch, m, n, k].into_iter().for_each(|v| self.word(u64::from(*v)));
@@ -27,7 +27,7 @@ impl Reader {
         u32::try_from(v).map_err(|_| Damage::new("a number of 32 bits", v.to_string()))
     }
 
-    pub(super) fn cut(&mut self) -> Read<(ProductClass, Cut)> {
+    pub(crate) fn cut(&mut self) -> Read<(ProductClass, Cut)> {
         let [batch, m, n, k] = [self.number()?, self.number()?, self.number()?, self.number()?];
         let [a_vec, b_vec] = [self.code()?, self.code()?];
         let [c_vec, norm, halves] = [self.flag()?, self.flag()?, self.flag()?];

@@ -14,11 +14,11 @@ mod read;
 mod step;
 mod write;
 
-pub(crate) use read::{Damage, Reader};
+pub(crate) use read::{Damage, Read, Reader};
 pub(crate) use write::Writer;
 
 /// Number of the format; grows with every change.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// Where the bytes of constants begin.
 pub const ALIGN: usize = 64;

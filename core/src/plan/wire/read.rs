@@ -141,31 +141,27 @@ impl Reader {
     pub(crate) fn plan(&mut self) -> Read<Plan> {
         let buffers = self.list(Reader::buffer)?;
         let (steps, once) = (self.list(Reader::step)?, self.list(Reader::step)?);
-        let arena_bytes = self.size()?;
         let (inputs, parameters, outputs) =
             (self.list(Reader::port)?, self.list(Reader::port)?, self.list(Reader::port)?);
         Ok(Plan {
             buffers,
             steps,
             once,
-            arena_bytes,
             inputs,
             parameters,
             outputs,
             states: self.list(Reader::state)?,
             loss: self.maybe(Reader::size)?,
             unfused: self.flag()?,
-            shares_dispatches: self.flag()?,
             gradients: self
                 .list(|r| Ok(Gradient { parameter: r.size()?, buffer: r.size()?, offset: r.size()? }))?,
-            cuts: self.list(Reader::cut)?,
         })
     }
 
     fn buffer(&mut self) -> Read<Buffer> {
         let (dtype, elements) = (self.code::<DType>()?, self.size()?);
         let place = match self.byte()? {
-            0 => Place::Arena(self.size()?),
+            0 => Place::Scratch,
             1 => Place::Own,
             2 => Place::Parameter(self.size()?),
             3 => Place::Constant(self.constant(dtype)?),

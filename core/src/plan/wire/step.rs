@@ -162,17 +162,30 @@ impl Writer {
 
     fn epilogue(&mut self, epilogue: &Option<Epilogue>) {
         self.maybe(epilogue.as_ref(), |w, e| {
-            let Epilogue { domain, operands, tape, result, also } = e;
+            let Epilogue { domain, operands, tape, result } = e;
             w.sizes(domain);
             w.list(operands, Writer::operand);
             w.tape(tape);
             w.size(*result);
-            w.results(also);
         });
     }
 
     fn product(&mut self, w: &Product) {
-        let Product { batch, m, n, k, a, b, b_is_weight, out, epilogue, prologue, halves, beside } = w;
+        let Product {
+            batch,
+            m,
+            n,
+            k,
+            a,
+            b,
+            b_is_weight,
+            out,
+            epilogue,
+            prologue,
+            halves,
+            beside,
+            extra_outputs,
+        } = w;
         self.sizes(batch);
         [m, n, k].into_iter().for_each(|v| self.size(*v));
         self.operand(a);
@@ -183,6 +196,7 @@ impl Writer {
         self.maybe(prologue.as_ref(), Writer::prologue);
         self.flag(*halves);
         self.flag(*beside);
+        self.results(extra_outputs);
     }
 
     fn prologue(&mut self, p: &Prologue) {
@@ -288,7 +302,7 @@ impl Reader {
         Ok(all)
     }
 
-    fn operand(&mut self) -> Read<Operand> {
+    pub(crate) fn operand(&mut self) -> Read<Operand> {
         Ok(Operand {
             buffer: self.size()?,
             dtype: self.code()?,
@@ -348,7 +362,6 @@ impl Reader {
                 operands: r.list(Reader::operand)?,
                 tape: r.tape()?,
                 result: r.size()?,
-                also: r.results()?,
             })
         })
     }
@@ -367,6 +380,7 @@ impl Reader {
             prologue: self.maybe(Reader::prologue)?,
             halves: self.flag()?,
             beside: self.flag()?,
+            extra_outputs: self.results()?,
         })
     }
 

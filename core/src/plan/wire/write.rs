@@ -106,39 +106,23 @@ impl Writer {
     /// # Errors
     /// [`Error::Internal`] for a constant that is not of its buffer's type.
     pub(crate) fn plan(&mut self, plan: &Plan) -> Result<()> {
-        let Plan {
-            buffers,
-            steps,
-            once,
-            arena_bytes,
-            inputs,
-            parameters,
-            states,
-            outputs,
-            loss,
-            unfused,
-            shares_dispatches,
-            gradients,
-            cuts,
-        } = plan;
+        let Plan { buffers, steps, once, inputs, parameters, states, outputs, loss, unfused, gradients } =
+            plan;
         self.size(buffers.len());
         buffers.iter().try_for_each(|b| self.buffer(b))?;
         self.list(steps, Writer::step);
         self.list(once, Writer::step);
-        self.size(*arena_bytes);
         for ports in [inputs, parameters, outputs] {
             self.list(ports, Writer::port);
         }
         self.list(states, Writer::state);
         self.maybe(*loss, Writer::size);
         self.flag(*unfused);
-        self.flag(*shares_dispatches);
         self.list(gradients, |w, Gradient { parameter, buffer, offset }| {
             w.size(*parameter);
             w.size(*buffer);
             w.size(*offset);
         });
-        self.list(cuts, Writer::cut);
         Ok(())
     }
 
@@ -147,10 +131,7 @@ impl Writer {
         self.code(*dtype);
         self.size(*elements);
         match place {
-            Place::Arena(at) => {
-                self.byte(0);
-                self.size(*at);
-            }
+            Place::Scratch => self.byte(0),
             Place::Own => self.byte(1),
             Place::Parameter(parameter) => {
                 self.byte(2);

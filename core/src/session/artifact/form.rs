@@ -12,10 +12,11 @@
 
 use super::{Artifact, Weight, hash};
 use crate::error::{Error, Result};
+use crate::plan::FORMAT;
 use crate::plan::wire::{Damage, Reader, Writer};
-use crate::plan::{FORMAT, Work, verify};
 use crate::profile::{DeviceProfile, Precision};
 use crate::session::Compiled;
+use crate::target::Unverified;
 use crate::tensor::{Bytes, TensorType};
 use std::sync::Arc;
 
@@ -59,7 +60,7 @@ pub(super) fn write(artifact: &Artifact) -> Result<Vec<u8>> {
         w.text(name);
         w.code(compiled.precision);
         w.maybe(compiled.kernels, |w, hash| w.raw(&hash));
-        w.plan(&compiled.plan)?;
+        w.target(&compiled.target)?;
     }
     let mut out = w.out;
     let hash = hash([&out[HEAD..]]);
@@ -145,19 +146,14 @@ fn contents(r: &mut Reader) -> std::result::Result<Artifact, Refusal> {
     let metadata = r.list(|r| Ok((r.text()?, r.text()?)))?.into_iter().collect();
     let manifest = r.list(weight)?;
     let mut artifact = Artifact { graphs: vec![], metadata };
-    for (name, compiled) in r.list(|r| graph(r, &profile))? {
-        let plan = &compiled.plan;
-        if let Err(flaw) = verify(plan) {
-            return refuse("plan", format!("{}: {}", flaw.part, flaw.wanted), flaw.came);
-        }
-        let on_gpu = |w: &Work| match w {
-            Work::Attention(a) => a.kept.is_some(),
-            Work::Product(p) => p.is_for_gpus(),
-            w => matches!(w, Work::AttentionGrad(_)),
+    for (name, stored) in r.list(|r| graph(r, &profile))? {
+        let Stored { precision, kernels, target } = stored;
+        let target = match target.verified(profile.gpu.as_ref()) {
+            Ok(target) => target,
+            Err(flaw) => return refuse("plan", format!("{}: {}", flaw.part, flaw.wanted), flaw.came),
         };
-        if !profile.is_gpu() && plan.once.iter().chain(&plan.steps).any(|s| on_gpu(&s.work)) {
-            return refuse("plan", "steps that a CPU has", "one that only GPUs have");
-        }
+        let mut compiled = Compiled::elsewhere(target, precision, profile.clone());
+        compiled.kernels = kernels;
         artifact
             .add(name, &compiled)
             .or_else(|e| refuse("contents", "graphs that go together", e.to_string()))?;
@@ -187,7 +183,14 @@ fn weight(r: &mut Reader) -> std::result::Result<Weight, Damage> {
     Ok(Weight { name, ty: TensorType::new(dtype, shape), trainable, transformations })
 }
 
-fn graph(r: &mut Reader, profile: &Arc<DeviceProfile>) -> std::result::Result<(String, Compiled), Damage> {
+/// A compiled graph as it is stored, not yet verified.
+struct Stored {
+    precision: Precision,
+    kernels: Option<[u8; 32]>,
+    target: Unverified,
+}
+
+fn graph(r: &mut Reader, profile: &DeviceProfile) -> std::result::Result<(String, Stored), Damage> {
     let name = r.text()?;
     let precision: Precision = r.code()?;
     let kernels = r.maybe(|r| {
@@ -195,7 +198,5 @@ fn graph(r: &mut Reader, profile: &Arc<DeviceProfile>) -> std::result::Result<(S
         hash.copy_from_slice(r.raw(32)?);
         Ok(hash)
     })?;
-    let mut compiled = Compiled::elsewhere(r.plan()?, precision, profile.clone());
-    compiled.kernels = kernels;
-    Ok((name, compiled))
+    Ok((name, Stored { precision, kernels, target: r.target(profile.gpu.as_ref())? }))
 }

@@ -63,10 +63,10 @@ fn packed_forms_are_as_large_as_those_that_a_session_allocates() {
         let store = s.parameters.read().unwrap().sizes();
         let shared: usize = store[plan.parameters.len()..].iter().sum();
         // the executor lists its own last, one for each step that may run
-        let renewed = plan.of_parameters();
+        let renewed = crate::plan::Uses::of(plan).of_parameters(plan);
         let lasts = |step: &&Step| {
             let mut lasts = false;
-            step.work.for_each_operand(|o, written| lasts |= written && renewed[o.buffer]);
+            step.work.for_each_operand(&mut |o, written| lasts |= written && renewed[o.buffer]);
             lasts
         };
         let kept = plan.steps.len() + plan.once.iter().filter(lasts).count();
@@ -104,7 +104,7 @@ fn joined_weights_lie_where_they_are_said_to() {
         };
         let step = plan.once.iter().find(|step| step.label == weight.applied[0].by).unwrap();
         let mut out = 0;
-        step.work.for_each_operand(|o, written| out = if written { o.buffer } else { out });
+        step.work.for_each_operand(&mut |o, written| out = if written { o.buffer } else { out });
         let (whole, own) = (value(out), s.read_parameter(&weight.name).unwrap());
         let (height, width) = match part.of {
             Count::Rows => (part.all, whole.len() / part.all),

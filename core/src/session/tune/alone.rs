@@ -1,12 +1,17 @@
 //! One product of a plan by itself: a plan of that step over inputs and weights of its own, with what the step computes
 //! where it reads it, so that its kernel is the one that the whole plan has.
 
-use crate::device::gpu::wgsl::source::Layouts;
 use crate::error::{Error, Result};
 use crate::expr::{Fold, Instr, Kind, Tape};
-use crate::plan::{Buffer, BufferId, Operand, Place, Plan, Port, RowResult, Rowwise, Step, Work, verify};
+use crate::plan::{
+    Buffer, BufferId, Operand, Place, Plan, Port, RowResult, Rowwise, Step, Uses, Work, verify,
+};
+use crate::profile::Limits;
+use crate::target::gpu::GpuPlan;
+use crate::target::gpu::storage::{ElementStorage, Form, Storage};
 use crate::tensor::DType;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Bytes of weights that a step goes through at least, so that they come from memory as they do in a model, not from a
 /// cache that the step before has filled (50 MB on an H200).
@@ -18,7 +23,7 @@ const SMALL: usize = 256 << 10;
 
 /// A plan with one product, several times over weights of their own. Its output `out` is the last one's result.
 pub(super) struct Alone {
-    pub(super) plan: Plan,
+    pub(super) lowered: GpuPlan,
     /// The steps that are the product.
     pub(super) products: Vec<usize>,
 }
@@ -27,8 +32,9 @@ pub(super) struct Alone {
 ///
 /// # Errors
 /// [`Error::Internal`] for a plan that does not keep to its buffers.
-pub(super) fn alone(plan: &Plan, step: usize, layouts: &Layouts) -> Result<Alone> {
-    let mut b = Builder { plan, layouts, made: Plan::default(), known: HashMap::new(), once: once(plan) };
+pub(super) fn alone(of: &GpuPlan, step: usize, limits: &Limits) -> Result<Alone> {
+    let (plan, storage) = (&*of.plan, &of.storage);
+    let mut b = Builder { plan, storage, made: Plan::default(), known: HashMap::new(), uses: Uses::of(plan) };
     b.made.unfused = plan.unfused;
     let work = &plan.steps[step].work;
     let (weights, out) = match work {
@@ -37,7 +43,7 @@ pub(super) fn alone(plan: &Plan, step: usize, layouts: &Layouts) -> Result<Alone
         _ => return Err(Error::internal("a step that is no product was to be measured")),
     };
     let copies = match b.is_weight(weights) {
-        true => match layouts.buffers[weights].bytes() {
+        true => match storage.buffers[weights].bytes() {
             bytes if bytes <= SMALL => FEW_COPIES,
             bytes => COLD.div_ceil(bytes).min(MOST_COPIES),
         },
@@ -61,30 +67,23 @@ pub(super) fn alone(plan: &Plan, step: usize, layouts: &Layouts) -> Result<Alone
     for _ in 0..copies {
         if b.is_weight(weights) {
             b.known.remove(&weights);
-            layouts.buffers[weights].blocks.and_then(|from| b.known.remove(&from));
+            if let Form::Decoded(from) = storage.buffers[weights].form {
+                b.known.remove(&from);
+            }
         }
         // what is computed where it is read has few readers: each copy has its own
-        b.known.retain(|&id, _| layouts.buffers[id].inline.is_none());
+        b.known.retain(|&id, _| storage.computed_at(id).is_none());
         let mut work = work.clone();
         operands(&mut work).into_iter().for_each(|o| o.buffer = b.take(o.buffer));
         products.push(b.made.steps.len());
         b.made.steps.push(Step { work, label: plan.steps[step].label.clone(), nodes: vec![] });
     }
     match verify(&b.made) {
-        Ok(()) => Ok(Alone { plan: b.made, products }),
+        Ok(()) => Ok(Alone { lowered: GpuPlan::new(Arc::new(b.made), limits, of.precision), products }),
         Err(flaw) => {
             Err(Error::internal(format!("a product by itself that keeps not to its buffers: {flaw}")))
         }
     }
-}
-
-/// Which buffers are filled once.
-fn once(plan: &Plan) -> Vec<bool> {
-    let mut filled = vec![false; plan.buffers.len()];
-    for step in &plan.once {
-        step.work.for_each_operand(|o, written| filled[o.buffer] |= written);
-    }
-    filled
 }
 
 /// The operands of the works that products read from without storing, and of products.
@@ -94,6 +93,7 @@ fn operands(work: &mut Work) -> Vec<&mut Operand> {
         Work::Product(w) => {
             all.extend([&mut w.a, &mut w.b, &mut w.out]);
             all.extend(w.prologue.iter_mut().flat_map(|p| &mut p.operands));
+            all.extend(w.extra_outputs.iter_mut().map(|r| &mut r.out));
             &mut w.epilogue
         }
         Work::Convolution(w) => {
@@ -108,48 +108,44 @@ fn operands(work: &mut Work) -> Vec<&mut Operand> {
         Work::Dequantise(from, to) => return vec![from, to],
         _ => return all,
     };
-    all.extend(epilogue.iter_mut().flat_map(|e| {
-        let beside = e.also.iter_mut().map(|r| &mut r.out);
-        e.operands.iter_mut().chain(beside)
-    }));
+    all.extend(epilogue.iter_mut().flat_map(|e| &mut e.operands));
     all
 }
 
 /// What a product stores beside its result.
 fn beside(work: &Work) -> &[RowResult] {
     match work {
-        Work::Product(w) => w.epilogue.as_ref().map_or(&[], |e| &e.also),
+        Work::Product(w) => &w.extra_outputs,
         _ => &[],
     }
 }
 
 struct Builder<'a> {
     plan: &'a Plan,
-    layouts: &'a Layouts,
+    storage: &'a Storage,
     made: Plan,
     /// Buffers taken over, and what they are now.
     known: HashMap<BufferId, BufferId>,
-    once: Vec<bool>,
+    uses: Uses,
 }
 
 impl Builder<'_> {
     fn is_weight(&self, id: BufferId) -> bool {
-        let from = self.layouts.buffers[id].blocks.unwrap_or(id);
-        matches!(self.plan.buffers[from].place, Place::Parameter(_) | Place::Constant(_)) || self.once[from]
+        let from = match self.storage.buffers[id].form {
+            Form::Decoded(from) => from,
+            Form::Stored(_) | Form::Computed(_) | Form::Concat(_) => id,
+        };
+        matches!(self.plan.buffers[from].place, Place::Parameter(_) | Place::Constant(_))
+            || self.uses.at_init(from)
     }
 
     fn buffer(&mut self, dtype: DType, elements: usize, place: Place) -> BufferId {
-        let buffer = Buffer { dtype, elements, place };
-        if let Place::Arena(_) = buffer.place {
-            self.made.arena_bytes += buffer.bytes().next_multiple_of(64);
-        }
-        self.made.buffers.push(buffer);
+        self.made.buffers.push(Buffer { dtype, elements, place });
         self.made.buffers.len() - 1
     }
 
     fn scratch(&mut self, dtype: DType, elements: usize) -> BufferId {
-        let at = self.made.arena_bytes;
-        self.buffer(dtype, elements, Place::Arena(at))
+        self.buffer(dtype, elements, Place::Scratch)
     }
 
     /// The buffer that stands for one of the plan's, with what fills it.
@@ -157,11 +153,10 @@ impl Builder<'_> {
         if let Some(&made) = self.known.get(&id) {
             return made;
         }
-        let (plan, held) = (self.plan, &self.layouts.buffers[id]);
+        let (plan, held) = (self.plan, &self.storage.buffers[id]);
         let (dtype, elements) = (plan.buffers[id].dtype, plan.buffers[id].elements);
-        let computed = held.blocks.is_some() || held.inline.is_some() || held.joined.is_some();
         let made = match () {
-            () if computed => self.computed(id),
+            () if !held.is_stored() => self.computed(id),
             () if self.is_weight(id) => {
                 let made = self.buffer(dtype, elements, Place::Parameter(self.made.parameters.len()));
                 let name = format!("w{}", self.made.parameters.len());
@@ -174,7 +169,11 @@ impl Builder<'_> {
                 let name = format!("x{}", self.made.inputs.len());
                 let port = Port { name, buffer: made, dtype, shape: vec![elements], trainable: false };
                 self.made.inputs.push(port);
-                if held.half && dtype == DType::F32 { self.rounded(made, elements) } else { made }
+                if held.holds(ElementStorage::F16) && dtype == DType::F32 {
+                    self.rounded(made, elements)
+                } else {
+                    made
+                }
             }
         };
         self.known.insert(id, made);
@@ -187,14 +186,10 @@ impl Builder<'_> {
         let made = self.scratch(dtype, elements);
         self.known.insert(id, made);
         let plan = self.plan;
-        for step in &plan.steps {
-            let mut fills = false;
-            step.work.for_each_operand(|o, written| fills |= written && o.buffer == id);
-            if fills {
-                let mut step = step.clone();
-                operands(&mut step.work).into_iter().for_each(|o| o.buffer = self.take(o.buffer));
-                self.made.steps.push(step);
-            }
+        for at in self.uses.writers[id].clone() {
+            let mut step = plan.steps[at].clone();
+            operands(&mut step.work).into_iter().for_each(|o| o.buffer = self.take(o.buffer));
+            self.made.steps.push(step);
         }
         made
     }
@@ -228,11 +223,11 @@ impl Builder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::gpu::kernels::seeds;
-    use crate::device::gpu::program::{classes, program};
     use crate::graph::{Graph, Value};
     use crate::profile::{Costs, DeviceKind, DeviceProfile, Limits, Precision};
     use crate::session::{Compiled, Compiler};
+    use crate::target::TargetPlan;
+    use crate::target::gpu::kernels::{classes, seeds};
     use crate::tensor::TensorType;
 
     fn profile() -> DeviceProfile {
@@ -278,28 +273,28 @@ mod tests {
     }
 
     fn check(compiled: &Compiled, what: &str, joined: &mut Vec<(usize, bool)>) -> usize {
-        let (plan, limits, precision) = (compiled.plan(), Limits::large(), compiled.kernel_precision());
-        let layouts = Layouts::new(plan, &limits, precision == Precision::Fast);
-        let all = classes(plan, &limits, precision);
+        let TargetPlan::Gpu(lowered) = compiled.target() else { panic!("{what} is for a CPU") };
+        let (plan, limits) = (&*lowered.plan, Limits::large());
+        let all = classes(lowered);
         for (step, class) in &all {
-            let mut found = alone(plan, *step, &layouts).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let mut found = alone(lowered, *step, &limits).unwrap_or_else(|e| panic!("{what}: {e}"));
             let last = *found.products.last().unwrap();
-            let own = classes(&found.plan, &limits, precision).into_iter().find(|c| c.0 == last).unwrap().1;
+            let own = classes(&found.lowered).into_iter().find(|c| c.0 == last).unwrap().1;
             assert_eq!(own, *class, "{what}: {}", plan.steps[*step].label);
             // joined weights lie as they do there
-            let run = |plan: &Plan, layouts: &Layouts, step: usize| match &plan.steps[step].work {
-                Work::Product(w) => {
-                    layouts.buffers[w.b.buffer].joined.as_ref().map(|j| (j.parts.len(), j.run))
-                }
+            let run = |of: &GpuPlan, step: usize| match &of.plan.steps[step].work {
+                Work::Product(w) => match &of.storage.buffers[w.b.buffer].form {
+                    Form::Concat(view) => Some((view.parts.len(), view.adjacent)),
+                    _ => None,
+                },
                 _ => None,
             };
-            let lies = Layouts::new(&found.plan, &limits, precision == Precision::Fast);
-            let (there, here) = (run(plan, &layouts, *step), run(&found.plan, &lies, last));
+            let (there, here) = (run(lowered, *step), run(&found.lowered, last));
             assert_eq!(here, there, "{what}: {}", plan.steps[*step].label);
             joined.extend(there);
             // and it has kernels
-            found.plan.cuts.push((own, *seeds(&own, &limits).last().unwrap()));
-            assert!(!program(&found.plan, &limits, precision).unwrap().texts.is_empty());
+            found.lowered.cuts.push((own, *seeds(&own, &limits).last().unwrap()));
+            assert!(!found.lowered.program(&limits).unwrap().texts.is_empty());
         }
         all.len()
     }

@@ -7,11 +7,10 @@ mod trial;
 
 use super::Compiled;
 use crate::device::gpu::Progress;
-use crate::device::gpu::kernels::{neighbours, seeds};
-use crate::device::gpu::program::classes;
-use crate::device::gpu::wgsl::source::Layouts;
 use crate::error::Result;
-use crate::profile::{Cut, Limits, Precision, ProductClass, TunedProduct, Tuning};
+use crate::profile::{Cut, Limits, ProductClass, TunedProduct, Tuning};
+use crate::target::TargetPlan;
+use crate::target::gpu::kernels::{classes, neighbours, seeds};
 use trial::Bench;
 
 /// By how much a cut must be faster than the rule's to be kept, and one of a turned weight than the best that has none: it
@@ -86,12 +85,12 @@ impl Tuning {
     ) -> Result<()> {
         let device = compiled.here()?.0.clone();
         let profile = compiled.profile.clone();
-        let Some(limits) = &profile.gpu else { return Ok(()) };
-        let precision = compiled.kernel_precision();
-        let plan = &compiled.plan;
-        let layouts = Layouts::new(plan, limits, precision == Precision::Fast);
+        let (Some(limits), TargetPlan::Gpu(lowered)) = (&profile.gpu, compiled.target()) else {
+            return Ok(());
+        };
+        let plan = &lowered.plan;
         let known = self.of(&profile).map_or(vec![], |d| d.products.iter().map(|p| p.class).collect());
-        let all = distinct(classes(plan, limits, precision), if how.again { &[] } else { &known });
+        let all = distinct(classes(lowered), if how.again { &[] } else { &known });
         for (done, (step, class, count)) in all.iter().enumerate() {
             how.progress.done(done, all.len());
             let label = plan.steps[*step].label.clone();
@@ -104,8 +103,8 @@ impl Tuning {
                 );
                 continue;
             }
-            let found = alone::alone(plan, *step, &layouts).and_then(|alone| {
-                let bench = Bench::new(&device, (&profile, limits), precision, alone, *class)?;
+            let found = alone::alone(lowered, *step, limits).and_then(|alone| {
+                let bench = Bench::new(&device, &profile, alone, *class)?;
                 measure(bench, limits, how)
             });
             let measured = match found {

@@ -2,13 +2,15 @@
 
 use super::alone::Alone;
 use crate::device::Device;
-use crate::device::executor::product_classes;
-use crate::device::gpu::wgsl::source::Layouts;
 use crate::device::gpu::{Profiling, Progress};
 use crate::error::{Error, Result};
-use crate::plan::{Plan, Turned, Work};
+use crate::plan::Work;
 use crate::profile::{Cut, DeviceProfile, Limits, Precision, ProductClass};
 use crate::session::{Compiled, Parameters, Session};
+use crate::target::TargetPlan;
+use crate::target::gpu::GpuPlan;
+use crate::target::gpu::kernels::classes;
+use crate::target::gpu::passes::Turned;
 use crate::tensor::{Tensor, TensorType, Weights};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,18 +53,17 @@ impl Bench {
     /// What compiling and running the rule's choice returns; [`Error::Internal`] if the product by itself is another.
     pub(super) fn new(
         device: &Device,
-        (profile, limits): (&Arc<DeviceProfile>, &Limits),
-        precision: Precision,
+        profile: &Arc<DeviceProfile>,
         alone: Alone,
         class: ProductClass,
     ) -> Result<Bench> {
         let (device, profile) = (device.clone(), profile.clone());
         let last = *alone.products.last().ok_or_else(|| Error::internal("no product to measure"))?;
         let same = |(_, c): &(usize, ProductClass)| *c == class;
-        if !product_classes(&alone.plan, limits, precision).iter().filter(|c| c.0 == last).any(same) {
+        if !classes(&alone.lowered).iter().filter(|c| c.0 == last).any(same) {
             return Err(Error::internal(format!("{class} is another by itself")));
         }
-        let plan = &alone.plan;
+        let plan = &alone.lowered.plan;
         let bound = 1.0 / (class.shape.k as f32).sqrt();
         let filled =
             |seed: usize, dtype, shape: &[usize], bound| random(seed, &TensorType::new(dtype, shape), bound);
@@ -73,16 +74,15 @@ impl Bench {
             weights.insert(p.name.clone(), filled(1000 + i, p.dtype, &p.shape, bound)?);
         }
         // joined weights are read as in the whole plan
-        let layouts = Layouts::new(plan, limits, precision == Precision::Fast);
         let named = |run: &Vec<usize>| run.iter().map(|&i| plan.parameters[i].name.clone()).collect();
-        let together: Vec<Vec<String>> = layouts.together.iter().map(named).collect();
+        let together: Vec<Vec<String>> = alone.lowered.storage.adjacent.iter().map(named).collect();
         let (parameters, _) = Parameters::bind(&device, &plan.parameters, &weights, &together)?;
         let written = Arc::new(written(&plan.steps[last].work, plan.outputs[0].shape[0]));
         let wanted = on_cpu(&alone, last, &class, &inputs, &weights).map(Arc::new);
         Ok(Bench {
             device,
             profile,
-            precision,
+            precision: alone.lowered.precision,
             alone,
             class,
             inputs,
@@ -95,14 +95,15 @@ impl Bench {
 
     /// The same with its weight stored by the other axis, if that can be.
     pub(super) fn turned(&self, limits: &Limits) -> Option<Bench> {
-        let mut plan = self.alone.plan.clone();
+        let mut plan = (*self.alone.lowered.plan).clone();
         let mut turned = Turned::default();
         if !self.alone.products.iter().all(|&step| turned.turn(&mut plan, step, limits.f16)) {
             return None;
         }
         let last = self.alone.products.last()?;
-        let (_, class) = product_classes(&plan, limits, self.precision).into_iter().find(|c| c.0 == *last)?;
-        let alone = Alone { plan, products: self.alone.products.clone() };
+        let lowered = GpuPlan::new(Arc::new(plan), limits, self.precision);
+        let (_, class) = classes(&lowered).into_iter().find(|c| c.0 == *last)?;
+        let alone = Alone { lowered, products: self.alone.products.clone() };
         Some(Bench {
             device: self.device.clone(),
             profile: self.profile.clone(),
@@ -117,8 +118,9 @@ impl Bench {
     }
 
     fn compile(&self, cut: &Cut) -> Result<Compiled> {
-        let plan = Plan { cuts: vec![(self.class, *cut)], ..self.alone.plan.clone() };
-        Compiled::elsewhere(plan, self.precision, self.profile.clone()).on(&self.device, &Progress::default())
+        let lowered = GpuPlan { cuts: vec![(self.class, *cut)], ..self.alone.lowered.clone() };
+        Compiled::elsewhere(TargetPlan::Gpu(Arc::new(lowered)), self.precision, self.profile.clone())
+            .on(&self.device, &Progress::default())
     }
 
     /// A session of a cut, its inputs given; the GPU's time is measured.
@@ -127,7 +129,7 @@ impl Bench {
     /// As compiling and running.
     pub(super) fn session(&self, compiled: &Compiled) -> Result<Session> {
         let mut session = compiled.init_shared(&self.parameters)?;
-        for (port, tensor) in self.alone.plan.inputs.iter().zip(&self.inputs) {
+        for (port, tensor) in self.alone.lowered.plan.inputs.iter().zip(&self.inputs) {
             session.set_input_tensor(&port.name, tensor)?;
         }
         session.set_profiling(if self.clock { Profiling::Dispatch } else { Profiling::Off })?;
@@ -335,7 +337,7 @@ fn on_cpu(
         return None;
     }
     let cpu = Device::cpu(0);
-    let mut plan = alone.plan.clone();
+    let mut plan = (*alone.lowered.plan).clone();
     // the others write the same output, and are overwritten
     let mut at = 0;
     plan.steps.retain(|_| {
@@ -343,9 +345,11 @@ fn on_cpu(
         at - 1 == last || !alone.products.contains(&(at - 1))
     });
     let profile = Arc::new(cpu.profile());
-    let compiled = Compiled::elsewhere(plan, Precision::Full, profile).on(&cpu, &Progress::default()).ok()?;
+    let target = TargetPlan::cpu(plan).ok()?;
+    let compiled =
+        Compiled::elsewhere(target, Precision::Full, profile).on(&cpu, &Progress::default()).ok()?;
     let mut session = compiled.init(weights).ok()?;
-    for (port, tensor) in alone.plan.inputs.iter().zip(inputs) {
+    for (port, tensor) in alone.lowered.plan.inputs.iter().zip(inputs) {
         session.set_input_tensor(&port.name, tensor).ok()?;
     }
     session.step().ok()?;

@@ -18,6 +18,7 @@ use super::gemm::Scratch;
 use super::isa::{Isa, isa};
 use super::threads::ThreadPool;
 use crate::plan;
+use crate::target::cpu::CpuAttention;
 use block::Block;
 
 /// Keys at a time.
@@ -55,13 +56,13 @@ struct Run<'a> {
 
 impl PreparedAttention {
     /// Prepares the step for this processor.
-    pub fn new(plan: &plan::Attention) -> Self {
+    pub fn new(plan: &CpuAttention) -> Self {
         Self::new_on(isa(), plan)
     }
 
     /// Prepares the step for `isa`.
-    pub fn new_on(isa: Isa, plan: &plan::Attention) -> Self {
-        let plan::Attention { inputs: plan, out, .. } = plan.clone();
+    pub fn new_on(isa: Isa, plan: &CpuAttention) -> Self {
+        let CpuAttention { inputs: plan, out } = plan.clone();
         let group = plan.h / plan.h_kv;
         let few = group * plan.l <= FEW;
         let blocks = if few { vec![] } else { block::cut(isa, plan.l, group) };

@@ -452,7 +452,7 @@ fn random_epilogues_agree_with_the_reference() {
         maker.grow(6, false);
         let result = maker.register(Some(Kind::F), false).unwrap();
         let Maker { tape, operands, .. } = maker;
-        let plan = Epilogue { domain: domain.clone(), operands, tape, result, also: vec![] };
+        let plan = Epilogue { domain: domain.clone(), operands, tape, result };
         let rows: usize = domain[..rank - 1].iter().product();
         let product: Vec<f32> = (0..rows * columns).map(|i| ((i * 7919) % 101) as f32 / 30.0 - 1.5).collect();
         let all = positions(&domain, &vec![true; rank], &vec![0; rank]);

@@ -3,11 +3,11 @@
 use super::Executor;
 use super::training::Counts;
 use crate::device::executor::Observer;
-use crate::device::gpu::program::Bound;
 use crate::device::gpu::refusal::first_word;
 use crate::device::gpu::run::Run;
 use crate::device::gpu::store::Store;
 use crate::error::Result;
+use crate::target::gpu::program::Bound;
 
 impl Executor {
     /// Runs the session's step of that number; calls `see` with each value: names, buffer, bytes. No optimizer runs.
@@ -27,7 +27,7 @@ impl Executor {
             counts.write(&mut inputs, r.watch.counted());
             let p = &prepared.program;
             small.iter().try_for_each(|s| {
-                let bytes = &inputs[s.at..s.at + p.layouts.buffers[s.buffer].bytes()];
+                let bytes = &inputs[s.at..s.at + p.storage.buffers[s.buffer].bytes()];
                 transfer.upload(r.own.at(p.places[s.buffer][0]), bytes)
             })?;
             if r.watch.is_needed() {

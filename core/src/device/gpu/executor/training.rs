@@ -2,8 +2,6 @@
 
 use super::Executor;
 use crate::device::gpu::context::Context;
-use crate::device::gpu::kernels;
-use crate::device::gpu::program::ALIGN;
 use crate::device::gpu::run::{Heap, Ready};
 use crate::device::gpu::store::Store;
 use crate::device::gpu::transfer::Transfer;
@@ -14,6 +12,8 @@ use crate::device::progress::Progress;
 use crate::error::Result;
 use crate::plan::Place;
 use crate::plan::memory::{self, Lifetime};
+use crate::target::gpu::ALIGN;
+use crate::target::gpu::kernels;
 
 /// What of a step depends on how many came before: an optimizer's rates, an input that counts.
 #[derive(Clone, Copy)]
@@ -107,7 +107,7 @@ impl Executor {
                 parameter,
                 gradient: p.places[g.buffer].iter().map(|r| r.at).collect(),
                 offset: g.offset,
-                own: !matches!(plan.buffers[g.buffer].place, Place::Arena(_)),
+                own: !matches!(plan.buffers[g.buffer].place, Place::Scratch),
                 alone: plan.outputs.iter().any(|o| o.buffer == g.buffer),
                 moments: vec![],
             });

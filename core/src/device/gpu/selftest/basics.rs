@@ -2,12 +2,13 @@
 //! are told from numbers and from each other, and threads that share a row find all of what it holds.
 
 use crate::device::gpu::executor::{Executor, Prepared};
-use crate::device::gpu::kernels::Precision;
 use crate::device::gpu::store::Store;
 use crate::device::gpu::{Gpu, Progress};
 use crate::error::{Error, Result};
 use crate::expr::{Binary, Compare, Fold, Instr, Kind, Tape};
 use crate::plan::{Buffer, Operand, Place, Plan, Port, Rowwise, Step, Work};
+use crate::profile::Precision;
+use crate::target::gpu::GpuPlan;
 use crate::tensor::DType;
 use std::sync::Arc;
 
@@ -59,14 +60,15 @@ impl Test {
         };
         let first = self.inputs.len();
         let step = Step { work: Work::Rowwise(self.work.clone()), label: "self-test".into(), nodes: vec![] };
-        let plan = Arc::new(Plan {
+        let plan = Plan {
             buffers: self.inputs.iter().chain([&self.wanted]).map(buffer).collect(),
             steps: vec![step],
             inputs: self.inputs.iter().enumerate().map(|(i, v)| port(i, v)).collect(),
             outputs: vec![port(first, &self.wanted)],
             ..Plan::default()
-        });
-        let prepared = Arc::new(Prepared::new(gpu, &plan, Precision::Full, &Progress::default())?);
+        };
+        let plan = GpuPlan::new(Arc::new(plan), gpu.limits(), Precision::Full);
+        let prepared = Arc::new(Prepared::new(gpu, &plan, &Progress::default())?);
         let store = Store::new(gpu, vec![], &[])?;
         let mut executor = Executor::new(&plan, &prepared, &store, &[])?;
         for (i, values) in self.inputs.iter().enumerate() {

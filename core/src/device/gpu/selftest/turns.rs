@@ -3,14 +3,14 @@
 
 use super::{operand, port};
 use crate::device::gpu::executor::{Executor, Prepared};
-use crate::device::gpu::kernels::Precision;
-use crate::device::gpu::program::program;
 use crate::device::gpu::store::Store;
 use crate::device::gpu::{Gpu, Progress};
 use crate::error::{Error, Result};
 use crate::expr::{Instr, Kind, Tape};
 use crate::plan::{Buffer, Place, Plan, Rowwise, Step, Work};
 use crate::profile::Limits;
+use crate::profile::Precision;
+use crate::target::gpu::GpuPlan;
 use crate::tensor::DType;
 use std::sync::Arc;
 
@@ -54,8 +54,8 @@ fn loops(turns: usize) -> [usize; 3] {
 /// Whether a kernel whose invocations turn so often computes what they should.
 fn counts(gpu: &Arc<Gpu>, turns: usize) -> Result<bool> {
     let [rows, columns, rest] = loops(turns);
-    let plan = Arc::new(plan());
-    let mut program = program(&plan, gpu.limits(), Precision::Full)?;
+    let plan = GpuPlan::new(Arc::new(plan()), gpu.limits(), Precision::Full);
+    let mut program = plan.program(gpu.limits())?;
     let turn = format!("x = x * {FACTOR}u + b0[n & {}u];", THREADS - 1);
     program.texts = vec![format!(
         "var<storage, read> b0: array<u32>;\nvar<storage, read_write> b1: array<u32>;\n\
@@ -63,7 +63,7 @@ fn counts(gpu: &Arc<Gpu>, turns: usize) -> Result<bool> {
          for (var m = 0u; m < {rows}u; m++) {{ for (var n = 0u; n < {columns}u; n++) {{ {turn} }} }}\n\
          for (var n = 0u; n < {rest}u; n++) {{ {turn} }}\nb1[lid] = x;\n}}\n"
     )];
-    let prepared = Arc::new(Prepared::compile(gpu, program, Precision::Full, &Progress::default())?);
+    let prepared = Arc::new(Prepared::compile(gpu, program, &Progress::default())?);
     let store = Store::new(gpu, vec![], &[])?;
     let mut executor = Executor::new(&plan, &prepared, &store, &[])?;
     let given: Vec<u32> = (0..THREADS as u32).map(|i| i.wrapping_mul(2_654_435_761) | 1).collect();

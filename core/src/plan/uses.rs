@@ -1,0 +1,104 @@
+//! Who writes and who reads each buffer of a plan: the one analysis that passes, the verifier and reports ask.
+
+use super::{BufferId, Place, Plan, Work};
+
+/// The buffers that one step touches, each once, in the order of its operands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accesses {
+    /// Those it reads.
+    pub reads: Vec<BufferId>,
+    /// Those it writes; the last is its result.
+    pub writes: Vec<BufferId>,
+}
+
+impl Accesses {
+    /// Of a step's work.
+    pub fn of(work: &Work) -> Accesses {
+        let mut a = Accesses::default();
+        work.for_each_operand(&mut |o, written| {
+            let of = if written { &mut a.writes } else { &mut a.reads };
+            if !of.contains(&o.buffer) {
+                of.push(o.buffer);
+            }
+        });
+        a
+    }
+
+    /// All of them, by number, each once.
+    pub fn all(&self) -> Vec<BufferId> {
+        let mut all = [self.reads.as_slice(), &self.writes].concat();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+/// Who writes and who reads what.
+#[derive(Debug, Clone, Default)]
+pub struct Uses {
+    /// What each step touches.
+    pub steps: Vec<Accesses>,
+    /// What each of the steps that run once touches.
+    pub init: Vec<Accesses>,
+    /// By buffer, the steps that write it, in order.
+    pub writers: Vec<Vec<usize>>,
+    /// By buffer, the steps that read it, in order.
+    pub readers: Vec<Vec<usize>>,
+    /// By buffer, those that run once and write it, in order.
+    pub init_writers: Vec<Vec<usize>>,
+}
+
+impl Uses {
+    /// Of a plan.
+    pub fn of(plan: &Plan) -> Uses {
+        let accesses = |steps: &[super::Step]| steps.iter().map(|s| Accesses::of(&s.work)).collect();
+        let (steps, init): (Vec<Accesses>, Vec<Accesses>) = (accesses(&plan.steps), accesses(&plan.once));
+        let by_buffer = |all: &[Accesses], of: fn(&Accesses) -> &Vec<BufferId>| {
+            let mut found = vec![vec![]; plan.buffers.len()];
+            for (i, a) in all.iter().enumerate() {
+                of(a).iter().for_each(|&b| found[b].push(i));
+            }
+            found
+        };
+        Uses {
+            writers: by_buffer(&steps, |a| &a.writes),
+            readers: by_buffer(&steps, |a| &a.reads),
+            init_writers: by_buffer(&init, |a| &a.writes),
+            steps,
+            init,
+        }
+    }
+
+    /// Whether a buffer is scratch that one step fills, and nothing but steps reads.
+    pub fn is_inner(&self, plan: &Plan, b: BufferId) -> bool {
+        matches!(plan.buffers[b].place, Place::Scratch)
+            && self.writers[b].len() == 1
+            && plan.gradients.iter().all(|g| g.buffer != b)
+    }
+
+    /// Whether a buffer is filled by what runs once.
+    pub fn at_init(&self, b: BufferId) -> bool {
+        !self.init_writers[b].is_empty()
+    }
+
+    /// The first and the last step that touch a buffer, if one does. Gradients are held until the steps' end.
+    pub fn life(&self, plan: &Plan, b: BufferId) -> Option<(usize, usize)> {
+        let both = [&self.writers[b], &self.readers[b]];
+        let first = both.iter().filter_map(|s| s.first()).min()?;
+        let last = both.iter().filter_map(|s| s.last()).max()?;
+        let kept = plan.gradients.iter().any(|g| g.buffer == b);
+        Some((*first, if kept { self.steps.len() } else { *last }))
+    }
+
+    /// Which buffers the steps that run once fill from parameters: when one changes, these must be filled again.
+    pub fn of_parameters(&self, plan: &Plan) -> Vec<bool> {
+        let mut of = vec![false; plan.buffers.len()];
+        for a in &self.init {
+            let reads = |&b: &BufferId| of[b] || matches!(plan.buffers[b].place, Place::Parameter(_));
+            if a.reads.iter().any(reads) {
+                a.writes.iter().for_each(|&b| of[b] = true);
+            }
+        }
+        of
+    }
+}

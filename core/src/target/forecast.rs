@@ -1,0 +1,99 @@
+//! What a device of a profile will do with a plan, told without one: launches, the bytes they move, memory, and what time
+//! that takes by the profile's costs. A forecast for comparing plans, not a measurement.
+
+use super::TargetPlan;
+use super::cpu::CpuPlan;
+use crate::error::Result;
+use crate::plan::{BufferId, Place, Step, Tally};
+use crate::profile::{Costs, DeviceProfile};
+
+/// A plan as a device will run it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Forecast {
+    /// In the order in which they run.
+    pub launches: Vec<Launch>,
+    /// What runs at init alone.
+    pub once: usize,
+    pub memory: Memory,
+}
+
+/// A dispatch of a GPU; a step of the CPU device.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Launch {
+    /// What sort of work it is.
+    pub sort: &'static str,
+    /// The plan's steps that it carries out, in order, those among them that it repeats where it reads their results.
+    pub steps: Vec<usize>,
+    /// It waits for what came before.
+    pub waits: bool,
+    pub read: f64,
+    pub written: f64,
+    pub operations: f64,
+    pub microseconds: f64,
+}
+
+/// Memory that a session takes, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Weights as they are given. A CPU packs those of products besides.
+    pub weights: usize,
+    /// Values on the way, which share memory over time.
+    pub working: usize,
+    /// Inputs, outputs, states, constants and what is computed at init.
+    pub kept: usize,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> usize {
+        self.weights + self.working + self.kept
+    }
+}
+
+impl Launch {
+    /// Microseconds by a device's costs. Launches that do not wait for each other are started together.
+    pub(super) fn priced(mut self, costs: &Costs, matrices: bool) -> Launch {
+        let rate = if matrices { costs.f16_per_us.unwrap_or(costs.f32_per_us) } else { costs.f32_per_us };
+        let work = ((self.read + self.written) / costs.bytes_per_us).max(self.operations / rate);
+        self.microseconds = work + if self.waits { costs.start_us } else { 0.0 };
+        self
+    }
+}
+
+/// What a device of that profile will do with a plan.
+///
+/// # Errors
+/// [`Error::Device`](crate::error::Error::Device) for work that has no kernel there, or a GPU's profile where the engine
+/// was built without its GPU device.
+pub(crate) fn forecast(target: &TargetPlan, profile: &DeviceProfile) -> Result<Forecast> {
+    match (target, &profile.gpu) {
+        (TargetPlan::Cpu(plan), _) => Ok(on_cpu(plan, &profile.costs)),
+        #[cfg(feature = "gpu")]
+        (TargetPlan::Gpu(plan), Some(limits)) => super::gpu::forecast::forecast(plan, limits, &profile.costs),
+        (TargetPlan::Gpu(_), _) => Err(super::gpu::is_absent(&profile.name)),
+    }
+}
+
+pub(super) fn sum(all: &[(BufferId, f64)]) -> f64 {
+    all.iter().map(|t| t.1).sum()
+}
+
+/// Each step by itself, one after the other.
+fn on_cpu(lowered: &CpuPlan, costs: &Costs) -> Forecast {
+    let plan = &lowered.plan;
+    let launch = |(i, step): (usize, &Step)| {
+        let Tally { read, written, operations } = plan.tally(step);
+        let (read, written) = (sum(&read), sum(&written));
+        let plain = Launch { sort: step.work.sort(), steps: vec![i], waits: true, ..Launch::default() };
+        Launch { read, written, operations, ..plain }.priced(costs, false)
+    };
+    let mut memory = Memory { working: lowered.arena.bytes, ..Memory::default() };
+    for buffer in &plan.buffers {
+        match buffer.place {
+            Place::Scratch => {}
+            Place::Parameter(_) => memory.weights += buffer.bytes(),
+            Place::Own | Place::Constant(_) => memory.kept += buffer.bytes(),
+        }
+    }
+    Forecast { launches: plan.steps.iter().enumerate().map(launch).collect(), once: plan.once.len(), memory }
+}

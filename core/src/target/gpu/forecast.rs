@@ -1,0 +1,130 @@
+//! What a GPU will do with a plan, read off its program: what is computed where it is read belongs to its readers.
+
+use super::GpuPlan;
+use super::program::{Bound, Dispatch, Program};
+use super::storage::Form;
+use crate::error::Result;
+use crate::plan::{BufferId, Place, Plan, Step, Tally, Uses, Work};
+use crate::profile::{Costs, Limits, Precision};
+use crate::target::forecast::{Forecast, Launch, Memory};
+
+/// What a GPU will do with a plan.
+///
+/// # Errors
+/// As [`GpuPlan::program`].
+pub(crate) fn forecast(lowered: &GpuPlan, limits: &Limits, costs: &Costs) -> Result<Forecast> {
+    let (plan, program) = (&*lowered.plan, &lowered.program(limits)?);
+    let seen = Seen { plan, program };
+    let fast = lowered.precision == Precision::Fast;
+    let mut begun = vec![false; plan.steps.len()];
+    let mut launches = Vec::with_capacity(program.steps.len());
+    for (i, dispatch) in program.steps.iter().enumerate() {
+        let launch = seen.launch(dispatch, i == 0, &mut begun);
+        let matrices = fast && dispatch.steps.iter().any(|&s| on_matrices(&plan.steps[s].work));
+        launches.push(launch.priced(costs, matrices));
+    }
+    seen.absorb(&mut launches);
+    let of_parameters = |(id, b): (usize, &crate::plan::Buffer)| match b.place {
+        Place::Parameter(_) => program.storage.buffers[id].bytes(),
+        _ => 0,
+    };
+    let weights = plan.buffers.iter().enumerate().map(of_parameters).sum();
+    let memory = Memory { weights, working: program.arena, kept: program.own };
+    Ok(Forecast { launches, once: program.once.len(), memory })
+}
+
+/// Whether a step is work for matrix units.
+fn on_matrices(work: &Work) -> bool {
+    matches!(work, Work::Product(_) | Work::Convolution(_) | Work::Attention(_))
+}
+
+/// A plan and what the device makes of it.
+struct Seen<'a> {
+    plan: &'a Plan,
+    program: &'a Program,
+}
+
+impl Seen<'_> {
+    fn launch(&self, dispatch: &Dispatch, first: bool, begun: &mut [bool]) -> Launch {
+        let mut launch = Launch {
+            sort: dispatch.kind,
+            steps: dispatch.steps.clone(),
+            waits: dispatch.barrier || first,
+            ..Launch::default()
+        };
+        let binds = |b: BufferId, written: bool| {
+            let slots = dispatch.slots.iter().zip(&dispatch.written);
+            slots.filter(|s| !written || *s.1).any(|s| matches!(s.0, Bound::Buffer(id, _) if *id == b))
+        };
+        for &s in &dispatch.steps {
+            let Tally { read, written, operations } = self.traffic(&self.plan.steps[s]);
+            let of = |all: &[(BufferId, f64)], written| {
+                all.iter().filter(|t| binds(t.0, written)).map(|t| t.1).sum::<f64>()
+            };
+            launch.read += of(&read, false);
+            launch.written += of(&written, true);
+            // a step of several dispatches computes in the first; the others add up
+            if !std::mem::replace(&mut begun[s], true) {
+                launch.operations += operations;
+            }
+        }
+        for (slot, &written) in dispatch.slots.iter().zip(&dispatch.written) {
+            if let Bound::Scratch(i) = slot {
+                let to = if written { &mut launch.written } else { &mut launch.read };
+                *to += self.program.scratch[*i].bytes as f64;
+            }
+        }
+        launch
+    }
+
+    /// What a step reads, writes and computes, in the bytes that elements have on the device.
+    fn traffic(&self, step: &Step) -> Tally {
+        let tally = self.plan.tally(step);
+        let mut seen = Tally { operations: tally.operations, ..Tally::default() };
+        let share = |b: BufferId, bytes: f64| bytes / (self.plan.buffers[b].bytes() as f64).max(1.0);
+        for (b, bytes) in tally.read {
+            let (held, share) = (&self.program.storage.buffers[b], share(b, bytes));
+            match &held.form {
+                Form::Concat(view) => {
+                    let parts = view.parts.iter().map(|p| p.from.buffer);
+                    // what lies one after the other is bound by its first
+                    let bound = |p| if view.adjacent { view.parts[0].from.buffer } else { p };
+                    seen.read.extend(parts.map(|p| (bound(p), self.stored(p) * share)));
+                }
+                Form::Computed(value) => {
+                    // computed anew by whoever reads it
+                    let step = self.program.storage.computed[*value].step;
+                    let inner = self.traffic(&self.plan.steps[step]);
+                    seen.read.extend(inner.read.into_iter().map(|(i, n)| (i, n * share)));
+                    seen.operations += inner.operations * share;
+                }
+                Form::Decoded(from) => seen.read.push((*from, self.stored(*from) * share)),
+                Form::Stored(_) => seen.read.push((b, self.stored(b) * share)),
+            }
+        }
+        let written = tally.written.into_iter();
+        seen.written = written.map(|(b, bytes)| (b, self.stored(b) * share(b, bytes))).collect();
+        seen
+    }
+
+    /// Bytes of a buffer's elements as they lie on the device.
+    fn stored(&self, b: BufferId) -> f64 {
+        self.program.storage.buffers[b].stored() as f64
+    }
+
+    /// Gives steps that have no dispatch of their own to the launches that read what they would have stored.
+    fn absorb(&self, launches: &mut [Launch]) {
+        let steps = &self.plan.steps;
+        let uses = Uses::of(self.plan);
+        let dispatched = |s: usize| self.program.steps.iter().any(|d| d.steps.contains(&s));
+        for s in (0..steps.len()).rev().filter(|&s| !dispatched(s)) {
+            let results = &uses.steps[s].writes;
+            for launch in launches.iter_mut() {
+                let reads = |&r: &usize| uses.steps[r].reads.iter().any(|b| results.contains(b));
+                if launch.steps.iter().any(reads) {
+                    launch.steps.insert(0, s);
+                }
+            }
+        }
+    }
+}

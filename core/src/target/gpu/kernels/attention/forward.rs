@@ -1,0 +1,201 @@
+//! The forward pass: one dispatch, or two where the keys of few queries are split over workgroups.
+
+use super::choice::{Tiling, choose};
+use super::roles::{Role, constants, fours};
+use super::tiles::{Writer, repeat};
+use super::{Heads, Kernel, Limits, Pass, Problem, coop, few, grid};
+use crate::target::gpu::wgsl::lanes::LANES;
+use std::fmt::Write;
+
+/// softmax(q·kᵀ·scale + mask)·v. Holes: `load_q`, `load_k`, `load_v` (or their forms of four),
+/// `load_mask`, `store`, `kept_store`; with two passes, `part_store` and `part_load`.
+pub fn forward(p: &Problem, limits: &Limits) -> Kernel {
+    // what is kept for a gradient, only the tiled form writes
+    if !p.kept && few::fits(p, limits) {
+        return few::forward(p);
+    }
+    if let Some(pass) = coop::forward(p, limits).filter(|_| !p.kept) {
+        return Kernel { passes: vec![pass], scratch: 0, parts: 1 };
+    }
+    let t = choose(p, Role::Forward, limits, true);
+    let writer = || Writer::new(p, Role::Forward, &t, limits.software, 0);
+    if t.splits == 1 {
+        return Kernel { passes: vec![writer().write()], scratch: 0, parts: 1 };
+    }
+    let each = p.rows() * t.splits * (p.d_v + 2);
+    let heads = Heads::turns(p, each, limits.scratch / 4);
+    let passes =
+        heads.iter().flat_map(|&heads| [writer().over(heads).write(), merge(p, &t, heads)]).collect();
+    Kernel { passes, scratch: heads.first().map_or(0, |h| h.count) * each, parts: t.splits }
+}
+
+/// Parts up to which their joining is spelt out, so that loads do not wait for each other.
+pub(super) const SPELT: usize = 16;
+
+/// Joins the partial results of a row: each is its largest score, its sum of weights, and its weighted sums.
+fn merge(p: &Problem, t: &Tiling, heads: Heads) -> Pass {
+    const THREADS: usize = 64;
+    let elements = heads.count * p.rows() * p.d_v;
+    let (workgroups, side) = grid(elements.div_ceil(THREADS));
+    let mut text = constants(p);
+    line!(text, "const SPLITS = {}u;", t.splits);
+    line!(text, "const SIDE = {side}u;");
+    line!(text, "const ELEMENTS = {elements}u;");
+    text.push_str(&MERGE_OPEN.replace("LINE", &heads.global("line / ROWS")));
+    let out = &mut text;
+    if t.splits > SPELT {
+        out.push_str(MERGE_LOOP);
+    }
+    let spelt = if t.splits > SPELT { 0 } else { t.splits };
+    for n in 0..spelt {
+        line!(out, "let top_{n} = part_load(start + {n}u * (DV + 2u));");
+        line!(out, "let sum_{n} = part_load(start + {n}u * (DV + 2u) + 1u);");
+        line!(out, "let value_{n} = part_load(start + {n}u * (DV + 2u) + 2u + e);");
+        line!(out, "largest = max(largest, top_{n});");
+    }
+    for n in 0..spelt {
+        line!(out, "let share_{n} = exp(top_{n} - largest);");
+        line!(out, "sum = fma(sum_{n}, share_{n}, sum);\nvalue = fma(value_{n}, share_{n}, value);");
+    }
+    if p.kept {
+        let out = &mut text;
+        let line = match heads.first {
+            0 => "line".to_string(),
+            first => format!("(line + {}u)", first * p.rows()),
+        };
+        line!(out, "if (e == 0u) {{\nkept_store({line} * 2u, largest);");
+        line!(out, "kept_store({line} * 2u + 1u, select(1f / sum, 0f, sum == 0f));\n}}");
+    }
+    text.push_str(MERGE_CLOSE);
+    Pass { text, workgroups, threads: THREADS as u32, enables: &[] }
+}
+
+const MERGE_OPEN: &str = "
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let x = (wg.x + wg.y * SIDE) * 64u + lid;
+    if (x >= ELEMENTS) { return; }
+    let e = x % DV;
+    let line = x / DV;
+    let row = line % ROWS;
+    let bg = LINE;
+    let start = line * SPLITS * (DV + 2u);
+    var largest = -3.4028234e38f;
+    var sum = 0f;
+    var value = 0f;
+";
+
+const MERGE_LOOP: &str = "
+    for (var n = 0u; n < SPLITS; n++) { largest = max(largest, part_load(start + n * (DV + 2u))); }
+    for (var n = 0u; n < SPLITS; n++) {
+        let at = start + n * (DV + 2u);
+        let share = exp(part_load(at) - largest);
+        sum = fma(part_load(at + 1u), share, sum);
+        value = fma(part_load(at + 2u + e), share, value);
+    }
+";
+
+const MERGE_CLOSE: &str = "
+    // the weight of the largest score is 1: the sum is 0 only where no key is seen
+    if (sum == 0f) { value = 0f; } else { value = value / sum; }
+    store(bg / KV, bg % KV * GROUP + row / L, row % L, e, value);
+}
+";
+
+impl Writer<'_> {
+    /// Adds what the threads of a row hold in `{name}_{m}` and leaves it there.
+    fn gather(&mut self, name: &str) {
+        let tm = self.tm();
+        let out = &mut self.text;
+        for m in 0..tm {
+            line!(out, "gathered[r_{m} * TX + tx] = {name}_{m};\n{name}_{m} = 0f;");
+        }
+        line!(out, "workgroupBarrier();");
+        out.push_str(&repeat(self.software, "x", self.t.tx));
+        for m in 0..tm {
+            line!(out, "{name}_{m} += gathered[r_{m} * TX + x];");
+        }
+        line!(out, "}}");
+    }
+
+    /// Calls a hole with each element of a four that lies within the row, `{e}` and `{v}` filled in.
+    pub(super) fn put(&mut self, width: usize, four: &str, value: &str, call: &str) {
+        line!(self.text, "if ({four} < {}u) {{", fours(width));
+        for (i, part) in LANES.into_iter().enumerate() {
+            let e = format!("{four} * 4u + {i}u");
+            let call = call.replace("{e}", &e).replace("{v}", &format!("{value}.{part}"));
+            if width.is_multiple_of(4) || i == 0 {
+                line!(self.text, "{call}");
+            } else {
+                line!(self.text, "if ({e} < {width}u) {{ {call} }}");
+            }
+        }
+        line!(self.text, "}}");
+    }
+
+    pub(super) fn finish_forward(&mut self) {
+        let (p, t) = (self.p, self.t);
+        self.gather("sum");
+        for m in 0..self.tm() {
+            line!(self.text, "if (row0 + r_{m} < ROWS) {{\nlet row = row0 + r_{m};");
+            let call = if t.splits == 1 {
+                line!(self.text, "let inverse = select(1f / sum_{m}, 0f, sum_{m} == 0f);");
+                if p.kept {
+                    line!(self.text, "if (tx == 0u && slice == 0u) {{\nlet line = (bg * ROWS + row) * 2u;");
+                    line!(self.text, "kept_store(line, max_{m});\nkept_store(line + 1u, inverse);\n}}");
+                }
+                "store(b, g * GROUP + row / L, row % L, {e}, {v} * inverse);"
+            } else {
+                let bg = self.heads.own("bg");
+                line!(self.text, "let at = (({bg} * ROWS + row) * {}u + part) * (DV + 2u);", t.splits);
+                line!(self.text, "if (tx == 0u && slice == 0u) {{");
+                line!(self.text, "part_store(at, max_{m});\npart_store(at + 1u, sum_{m});\n}}");
+                "part_store(at + 2u + {e}, {v});"
+            };
+            for k in 0..t.columns(p.d_v) {
+                self.put(p.d_v, &format!("c_o_{k}"), &format!("o_{m}_{k}"), call);
+            }
+            line!(self.text, "}}");
+        }
+    }
+
+    /// Largest score, inverse of the sum, and this slice's share of Σ do·o, of each row.
+    pub(super) fn finish_stats(&mut self) {
+        let (p, t) = (self.p, self.t);
+        self.gather("sum");
+        // parts of a row are brought to its sum once they are joined
+        let whole = t.splits == 1;
+        for m in 0..self.tm() {
+            let out = &mut self.text;
+            let inverse = match whole {
+                true => format!("select(1f / sum_{m}, 0f, sum_{m} == 0f)"),
+                false => "1f".to_string(),
+            };
+            line!(out, "let inverse_{m} = {inverse};");
+            line!(out, "var mean_{m} = 0f;");
+            for k in 0..t.columns(p.d_v) {
+                line!(out, "if (c_o_{k} < {}u) {{", fours(p.d_v));
+                line!(out, "let up = at_do(b, g, row0 + r_{m}, limit, c_o_{k});");
+                line!(out, "mean_{m} = dot4(up, o_{m}_{k} * inverse_{m}, mean_{m});\n}}");
+            }
+        }
+        line!(self.text, "workgroupBarrier();");
+        self.gather("mean");
+        for m in 0..self.tm() {
+            let out = &mut self.text;
+            line!(out, "if (tx == 0u && row0 + r_{m} < ROWS) {{");
+            let (words, second) = (t.slices + 2, if whole { "inverse" } else { "sum" });
+            // parts lie behind the rows' own statistics
+            let row = match whole {
+                true => format!("(bg * ROWS + row0 + r_{m})"),
+                false => {
+                    let rows = p.b * p.h_kv * p.rows();
+                    format!("({rows}u + (bg * ROWS + row0 + r_{m}) * {}u + part)", t.splits)
+                }
+            };
+            line!(out, "let at = {row} * {words}u;");
+            line!(out, "stat_store(at + 2u + slice, mean_{m});\nif (slice == 0u) {{");
+            line!(out, "stat_store(at, max_{m});\nstat_store(at + 1u, {second}_{m});\n}}\n}}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Attention on GPUs: writes the WGSL of the forward pass and of the passes of its gradient.
+//!
+//! Knows sizes and limits only. A text declares no bindings and has one entry point, `main`; it reads and
+//! writes through *hole functions* (the list [`HOLES`]) that whoever runs it adds. It never calls one
+//! outside the sizes of [`Problem`]. The l × s matrix of scores is never stored (after Dao 2023,
+//! "FlashAttention-2", and for few queries the same group's "Flash-Decoding").
+
+/// Appends a line.
+macro_rules! line {
+    ($to:expr, $($format:tt)*) => {
+        // writing to a string does not fail
+        let _ = writeln!($to, $($format)*);
+    };
+}
+
+mod backward;
+mod choice;
+mod coop;
+mod few;
+mod forward;
+mod means;
+mod roles;
+#[cfg(test)]
+mod tests;
+mod tiles;
+
+pub use backward::backward;
+pub use forward::forward;
+
+use crate::target::gpu::wgsl::walk;
+
+/// The holes, with their signatures: `b`, `h`, `g` count batches, query heads and key heads, `i` queries,
+/// `j` keys, `e` elements of a head. A form ending in 4 gives elements `e..e + 4`, `e` a multiple of 4.
+/// `part` and `stat` are f32 scratch of [`Kernel::scratch`] elements, kept from one pass to the next; `kept` is what the
+/// forward pass leaves for the gradient, `[b, h, l, 2]`: a row's largest score and the inverse of its sum of weights.
+pub const HOLES: &[(&str, &str)] = &[
+    ("load_q", "(b: u32, h: u32, i: u32, e: u32) -> f32"),
+    ("load_q4", "(b: u32, h: u32, i: u32, e: u32) -> vec4<f32>"),
+    ("load_k", "(b: u32, g: u32, j: u32, e: u32) -> f32"),
+    ("load_k4", "(b: u32, g: u32, j: u32, e: u32) -> vec4<f32>"),
+    ("load_v", "(b: u32, g: u32, j: u32, e: u32) -> f32"),
+    ("load_v4", "(b: u32, g: u32, j: u32, e: u32) -> vec4<f32>"),
+    ("load_do", "(b: u32, h: u32, i: u32, e: u32) -> f32"),
+    ("load_do4", "(b: u32, h: u32, i: u32, e: u32) -> vec4<f32>"),
+    ("load_o", "(b: u32, h: u32, i: u32, e: u32) -> f32"),
+    ("load_o4", "(b: u32, h: u32, i: u32, e: u32) -> vec4<f32>"),
+    ("load_mask", "(b: u32, h: u32, i: u32, j: u32) -> f32"),
+    ("store", "(b: u32, h: u32, i: u32, e: u32, v: f32)"),
+    ("store_dq", "(b: u32, h: u32, i: u32, e: u32, v: f32)"),
+    ("store_dk", "(b: u32, g: u32, j: u32, e: u32, v: f32)"),
+    ("store_dv", "(b: u32, g: u32, j: u32, e: u32, v: f32)"),
+    ("part_store", "(i: u32, v: f32)"),
+    ("part_load", "(i: u32) -> f32"),
+    ("stat_store", "(i: u32, v: f32)"),
+    ("stat_load", "(i: u32) -> f32"),
+    ("kept_store", "(i: u32, v: f32)"),
+    ("kept_load", "(i: u32) -> f32"),
+];
+
+/// q `[b, h, l, d]`, k `[b, h_kv, s, d]`, v `[b, h_kv, s, d_v]`; no size is 0 and `h_kv` divides `h`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// Batch.
+    pub b: usize,
+    /// Query heads.
+    pub h: usize,
+    /// Key and value heads.
+    pub h_kv: usize,
+    /// Queries.
+    pub l: usize,
+    /// Keys.
+    pub s: usize,
+    /// Head size of q and k.
+    pub d: usize,
+    /// Head size of v and the output.
+    pub d_v: usize,
+    /// Factor on the scores.
+    pub scale: f64,
+    /// Query i sees keys up to i + s − l.
+    pub causal: bool,
+    /// Query i sees keys after i + s − l − window; 0: all.
+    pub window: usize,
+    /// There is a mask.
+    pub masked: bool,
+    /// The forward pass writes what the gradient needs of its rows, and the gradient reads it, and the output too.
+    pub kept: bool,
+    /// Which operands have holes of four elements.
+    pub vectors: Vectors,
+}
+
+/// Which operands have holes of four elements. Taken only where the head size is a multiple of 4.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Vectors {
+    /// `load_q4`.
+    pub q: bool,
+    /// `load_k4`.
+    pub k: bool,
+    /// `load_v4`.
+    pub v: bool,
+    /// `load_do4`.
+    pub up: bool,
+    /// `load_o4`.
+    pub out: bool,
+}
+
+/// What the device allows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Bytes of workgroup memory; at least 16 KiB.
+    pub shared: usize,
+    /// Threads of a workgroup; at least 64.
+    pub threads: usize,
+    /// About how many workgroups it takes to fill the device (its multiprocessors).
+    pub units: usize,
+    /// A software device: short texts, because it compiles slowly.
+    pub software: bool,
+    /// Side of the f16 cooperative matrices: 16, or 0 for none.
+    pub coop: usize,
+    /// Threads that run in step; 0 if that is not known.
+    pub subgroup: usize,
+    /// Whether the forward pass may round q, k, v and weights to f16.
+    pub fast: bool,
+    /// Turns that the loops of a thread may take.
+    pub turns: usize,
+    /// Bytes of scratch, at most.
+    pub scratch: usize,
+}
+
+/// Passes to run one after the other, each after all writes of the one before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kernel {
+    /// The passes.
+    pub passes: Vec<Pass>,
+    /// Elements of f32 scratch behind `part_…` or `stat_…`; 0: those holes are not called.
+    pub scratch: usize,
+    /// The most parts that a row's results come in.
+    pub parts: usize,
+}
+
+/// One dispatch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pass {
+    /// WGSL without the holes.
+    pub text: String,
+    /// The grid.
+    pub workgroups: [u32; 3],
+    /// Threads of a workgroup.
+    pub threads: u32,
+    /// Extensions of WGSL that the text needs.
+    pub enables: &'static [&'static str],
+}
+
+impl Pass {
+    /// Names and signatures of the holes that this text calls.
+    pub fn holes(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let calls = |name: &str| {
+            let call = format!("{name}(");
+            self.text
+                .match_indices(&call)
+                .any(|(at, _)| !self.text[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
+        };
+        HOLES.iter().copied().filter(move |(name, _)| calls(name))
+    }
+}
+
+impl Problem {
+    /// Query heads to a key head.
+    fn group(&self) -> usize {
+        self.h / self.h_kv
+    }
+
+    /// Queries of the heads that share a key head: a row is `head within the group · l + query`.
+    fn rows(&self) -> usize {
+        self.group() * self.l
+    }
+
+    /// Whether there may be keys that a query does not see.
+    fn excludes(&self) -> bool {
+        self.causal || self.window > 0 || self.masked
+    }
+}
+
+/// Pairs of a batch and a key head that passes run over: all, or as many as there is scratch for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Heads {
+    first: usize,
+    count: usize,
+}
+
+impl Heads {
+    fn all(p: &Problem) -> Heads {
+        Heads { first: 0, count: p.b * p.h_kv }
+    }
+
+    /// All of them, in turns whose scratch of so many elements each has room.
+    fn turns(p: &Problem, each: usize, room: usize) -> Vec<Heads> {
+        let all = p.b * p.h_kv;
+        let count = (room / each.max(1)).clamp(1, all);
+        (0..all).step_by(count).map(|first| Heads { first, count: count.min(all - first) }).collect()
+    }
+
+    /// A number of one of them, from its number in the pass.
+    fn global(&self, own: &str) -> String {
+        if self.first == 0 { own.to_string() } else { format!("({own} + {}u)", self.first) }
+    }
+
+    /// The number in the pass from that of all.
+    fn own(&self, global: &str) -> String {
+        if self.first == 0 { global.to_string() } else { format!("({global} - {}u)", self.first) }
+    }
+}
+
+/// A grid of that many workgroups, and its first side.
+fn grid(count: usize) -> ([u32; 3], usize) {
+    let grid = walk::fold(count);
+    (grid, grid[0] as usize)
+}

@@ -1,0 +1,193 @@
+//! Matrix products C[batch, m, n] = A[batch, m, k] · B[batch, k, n] as WGSL skeletons with holes.
+//!
+//! A skeleton is the text of one kernel whose operands are reached through *hole functions*; the frame around it
+//! writes those, so that any stride, element type and fused pointwise work fits one kernel. Pure functions from
+//! parameters to text: equal parameters give equal text, and nothing here touches a device or declares a binding.
+//!
+//! Holes, all indices in range, `z` the batch index:
+//! - `load_a(z, row, k) -> f32`, `load_b(z, k, col) -> f32`: one element. Called where the shape names no axis to read
+//!   along, and by the vector kernel for a narrow operand that is not vectored along k: define them always.
+//! - `load_a4`, `load_b4`, same arguments: four elements along the axis that [`Shape::a_vec`] and [`Shape::b_vec`]
+//!   name, its index a multiple of four.
+//! - `store(z, row, col, v)`, always, and `store4(z, row, col, vec4)`, along n, where [`Shape::c_vec`] allows it. In
+//!   the main pass or, where k is split, in the reducing pass.
+//! - `partial_store(index, v)` in the main pass, `partial_add(index, v)` in those of [`Skeleton::rounds`], which adds to what
+//!   is there, and `partial_load(index) -> f32` in the reducing one, where [`Skeleton::scratch`] is not zero.
+//! - Where the shape has a `norm`: `element4(k, vec4) -> vec4`, what is multiplied in place of four elements of A from
+//!   k on; `measured4(vec4) -> f32`, what of them is summed along k; `factor(sum) -> f32`, the factor on a row's results.
+//! - Where the shape's `halves` meet, `store` and `store4` take two results, of columns `col` and `col + n / 2`.
+//!
+//! A skeleton takes the names `main`, `fetch_a`, `fetch_b`, `put`, `keep`, `narrow`, `wide`, `tile`, `sa`, `sb`, `so`,
+//! `sums`, `parts` and `factors` of the module. No extent of a shape is zero, and no result has 2³² elements or more.
+
+mod candidates;
+mod choose;
+mod coop;
+mod long;
+mod reduce;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod tiled;
+mod vector;
+
+pub use crate::profile::{Along, Precision, Shape};
+pub use candidates::{allowed, chosen, cut_of, neighbours, seeds};
+pub use choose::{Choice, choose};
+pub use coop::{Coop, coop};
+pub use tiled::{Tiled, tiled};
+pub use vector::{Vector, vector};
+
+use crate::target::gpu::wgsl::walk;
+
+impl Shape {
+    /// Columns of C.
+    fn columns(&self) -> u32 {
+        if self.halves { self.n / 2 } else { self.n }
+    }
+
+    /// Columns of C in a tile of B's columns `bn`: with halves, the tile's first half are columns of the first half of B,
+    /// the others those of the second.
+    fn columns_of(&self, bn: u32) -> u32 {
+        if self.halves { bn / 2 } else { bn }
+    }
+
+    /// Whether k may be cut among workgroups.
+    fn splits(&self) -> bool {
+        !self.norm && !self.halves
+    }
+}
+
+/// What the device can do, as far as products care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Side of the cooperative matrices with f16 operands and f32 sums; 0 where there are none.
+    pub coop_tile: u32,
+    /// Side of the cooperative matrices of f32 (8 on Metal); 0 where there are none.
+    pub coop_f32_tile: u32,
+    /// Invocations of a subgroup; only cooperative kernels rely on it.
+    pub subgroup: u32,
+    /// Bytes of workgroup memory a kernel may take.
+    pub shared_limit: u32,
+    /// Invocations of a workgroup at most.
+    pub max_threads: u32,
+    /// Bytes of scratch that the parts of a split k may take.
+    pub scratch_limit: u64,
+    /// Bytes of a binding.
+    pub binding: u64,
+    /// Turns that the loops of an invocation may take.
+    pub turns: u32,
+    /// Multiprocessors, roughly: 132 on an H100; 8 is a fair guess for a phone.
+    pub units: u32,
+    /// A CPU that emulates a GPU: short texts before fast kernels.
+    pub software: bool,
+}
+
+/// One dispatch of a skeleton: text and grid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// WGSL with one entry point, `main`; holes to be filled.
+    pub text: String,
+    /// Where in the text the statements of the entry point begin.
+    pub body: usize,
+    /// The holes that it calls.
+    pub holes: Holes,
+    /// Workgroups to dispatch.
+    pub workgroups: [u32; 3],
+    /// Invocations of a workgroup.
+    pub threads: u32,
+}
+
+/// The holes that a pass calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holes {
+    /// What it sums.
+    pub sums: Sums,
+    /// Where the sums go.
+    pub results: Results,
+}
+
+/// What a pass sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sums {
+    /// Products of A and B: `load_a`, `load_b`, and their forms of four.
+    Products {
+        /// A's rows are normed: `element4`, `measured4` and `factor`, too.
+        norm: bool,
+    },
+    /// Partial sums (`partial_load`).
+    Parts,
+}
+
+/// Where a pass's sums go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Results {
+    /// To C: `store`, or `store4`.
+    C {
+        /// Four columns at once, where there are four.
+        four: bool,
+    },
+    /// To scratch: `partial_store`.
+    Parts,
+    /// Onto what is in scratch: `partial_add`.
+    MoreParts,
+}
+
+/// A kernel with holes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skeleton {
+    /// The kernel. With [`Skeleton::reduce`] it calls `partial_store`, otherwise `store` or `store4`.
+    pub main: Pass,
+    /// The same over parts of k for whose sums there is no room of their own: each adds to those of the pass before.
+    pub rounds: Vec<Pass>,
+    /// Extensions of WGSL that the text needs.
+    pub enables: &'static [&'static str],
+    /// Bytes of workgroup memory taken.
+    pub shared: u32,
+    /// f32 elements of scratch that `partial_store` and `partial_load` index; 0 where k is not split.
+    pub scratch: u32,
+    /// The pass that sums the partial products (`partial_load`) and stores them (`store`, `store4`).
+    pub reduce: Option<Pass>,
+}
+
+/// Bytes of an f32.
+const F32: u32 = 4;
+
+/// Lines of WGSL.
+#[derive(Default)]
+struct Text {
+    all: String,
+    /// Where the statements of the entry point begin.
+    body: usize,
+}
+
+impl Text {
+    fn line(&mut self, line: impl AsRef<str>) {
+        self.all.push_str(line.as_ref());
+        self.all.push('\n');
+    }
+
+    fn pass(self, holes: Holes, workgroups: [u32; 3], threads: u32) -> Pass {
+        Pass { text: self.all, body: self.body, holes, workgroups, threads }
+    }
+}
+
+/// A grid of `total` workgroups folded into two dimensions, and the WGSL that finds `id` from `wg: vec3<u32>`.
+fn fold(total: u32) -> ([u32; 3], String) {
+    let [x, y, _] = walk::fold(total as usize);
+    let text = match (y > 1, x * y > total) {
+        (false, _) => "let id = wg.x;".to_string(),
+        (true, false) => format!("let id = wg.x + wg.y * {x}u;"),
+        (true, true) => format!("let id = wg.x + wg.y * {x}u;\nif id >= {total}u {{ return; }}"),
+    };
+    ([x, y, 1], text)
+}
+
+/// The opening of an entry point: attributes, arguments and `id`.
+fn entry(text: &mut Text, threads: u32, id: &str) {
+    text.line(format!("@compute @workgroup_size({threads})"));
+    text.line("fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {");
+    text.body = text.all.len();
+    text.line(id);
+}

@@ -1,0 +1,97 @@
+//! Several small steps in one dispatch: those that do not wait for each other, each with a range of the workgroups. A
+//! dispatch costs a GPU some microseconds in which steps of a few workgroups leave it idle.
+
+use super::{lookup, rowwise};
+use crate::plan::{IndexKind, Work};
+use crate::profile::Limits;
+use crate::target::gpu::storage::Storage;
+use crate::target::gpu::wgsl::source::{Binding, Kernel, Source};
+use crate::target::gpu::wgsl::walk;
+
+/// Bindings of a dispatch at most, where the device allows so many.
+const BINDINGS: usize = 12;
+/// Steps of a dispatch at most. Each is a branch inside the one before it, and llvmpipe leaves out, in silence, what lies in
+/// more than 80 (`LP_MAX_TGSI_NESTING` in Mesa's lp_limits.h).
+const STEPS: usize = 32;
+/// Workgroups of a step up to which it shares a dispatch: larger ones fill a device by themselves.
+const SMALL: u32 = 4096;
+
+/// A step's work in a kernel that it may share: WGSL that knows `wid` and `lid`, and its workgroups.
+pub struct Share {
+    /// The body of a function.
+    pub body: String,
+    /// Threads of a workgroup.
+    pub threads: usize,
+    /// Workgroups, folded.
+    pub grid: [u32; 3],
+}
+
+/// Whether a step's one kernel can stand beside others in a dispatch: pointwise work, puts in place, checks of labels, and reductions that
+/// leave most of a device idle.
+pub fn shares(work: &Work, kernel: &Kernel, limits: &Limits) -> bool {
+    let form = match work {
+        Work::Rowwise(w) => rowwise::is_pointwise(w) || (kernel.groups[0] as usize) < limits.units,
+        Work::Index(w) => {
+            let in_place = w.table.buffer == w.out.buffer && w.table.offset == w.out.offset;
+            w.kind == IndexKind::Check || w.kind == IndexKind::TakePut && in_place
+        }
+        _ => false,
+    };
+    form && kernel.groups[1] == 1 && kernel.groups[0] <= SMALL
+}
+
+/// Whether two kernels bind few enough things to be one.
+pub fn may_join(a: &Kernel, b: &Kernel, limits: &Limits) -> bool {
+    let known = |x: &&Binding| a.bindings.iter().any(|y| (y.slot, y.view) == (x.slot, x.view));
+    a.bindings.len() + b.bindings.iter().filter(|x| !known(x)).count() <= BINDINGS.min(limits.bindings)
+}
+
+/// The threads of a workgroup that steps need, pointwise work any number; `None` if they need different ones.
+fn common<'a>(works: impl Iterator<Item = &'a Work>, limits: &Limits) -> Option<Option<usize>> {
+    let mut threads = None;
+    for work in works {
+        let needed = match work {
+            Work::Rowwise(w) if rowwise::is_pointwise(w) => continue,
+            Work::Rowwise(w) => rowwise::threads(w, limits),
+            _ => lookup::THREADS,
+        };
+        if *threads.get_or_insert(needed) != needed {
+            return None;
+        }
+    }
+    Some(threads)
+}
+
+/// One kernel for steps that share, each with the number of its look-up; `None` if they do not fit in one.
+pub fn joined(works: &[(&Work, usize)], storage: &Storage, limits: &Limits) -> Option<Kernel> {
+    if works.len() > STEPS {
+        return None;
+    }
+    let mut source = Source::new(storage);
+    let (mut text, mut first) = (String::new(), 0u32);
+    let mut threads = common(works.iter().map(|w| w.0), limits)?;
+    for (i, (work, report)) in works.iter().enumerate() {
+        let share = match work {
+            Work::Rowwise(w) if rowwise::is_pointwise(w) => {
+                rowwise::elements(&mut source, w, limits, threads)
+            }
+            Work::Rowwise(w) => rowwise::reduction(&mut source, w, limits, &format!("_{i}")),
+            Work::Index(w) => lookup::part(&mut source, w, *report, storage, &i.to_string()),
+            _ => return None,
+        };
+        if *threads.get_or_insert(share.threads) != share.threads {
+            return None;
+        }
+        source.function(format!("fn part{i}(wid: vec3<u32>, lid: u32) {{\n{}\n}}", share.body));
+        let last = i + 1 == works.len();
+        let (end, own) = (first + share.grid[0], format!("vec3<u32>(wid.x - {first}u, 0u, 0u)"));
+        text += &match last {
+            false => format!("if (wid.x < {end}u) {{ part{i}({own}, lid); return; }}\n"),
+            true => format!("part{i}({own}, lid);"),
+        };
+        first = end;
+    }
+    let kernel = source.finish(&rowwise::entry(threads?, &text), [first, 1, 1]);
+    let few = kernel.bindings.len() <= BINDINGS.min(limits.bindings);
+    (few && first as usize <= walk::MOST_GROUPS).then_some(kernel)
+}

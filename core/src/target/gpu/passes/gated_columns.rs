@@ -1,0 +1,109 @@
+//! Products of which two halves of the columns meet: gate and up of a feed-forward block, multiplied as one, whose
+//! results join in one pointwise step. The product then does that step's work and stores half as many columns; where
+//! gradients need the halves, it stores those, too.
+
+use super::norms::drop_steps;
+use crate::expr::{Instr, Kind, Tape};
+use crate::plan::{
+    Bindings, Epilogue, FEW_COLUMNS, Operand, Plan, Product, RowResult, Rowwise, Step, Uses, Work, binds_few,
+};
+use crate::tensor::DType;
+
+/// Joins such products with the step that reads their halves.
+pub(super) fn join_halves(plan: &mut Plan, bindings: Option<Bindings>) {
+    let uses = Uses::of(plan);
+    let mut gone = vec![];
+    for i in 0..plan.steps.len() {
+        let Work::Product(p) = &plan.steps[i].work else { continue };
+        let b = p.out.buffer;
+        // the first that reads it; for others it is stored too
+        let Some((&reader, others)) = uses.readers[b].split_first() else { continue };
+        let Work::Rowwise(w) = &plan.steps[reader].work else { continue };
+        let whole = plan.buffers[b].elements == p.m * p.n;
+        if !uses.is_inner(plan, b) || !whole {
+            continue;
+        }
+        let Some(joined) = joined(p, w, !others.is_empty()) else { continue };
+        let joined = Work::Product(joined);
+        if !binds_few(bindings, plan, &joined) {
+            continue;
+        }
+        let label = format!("{}+{}", plan.steps[i].label, plan.steps[reader].label);
+        // where the reader stood: all that it reads is there
+        let nodes = [plan.steps[i].nodes.as_slice(), &plan.steps[reader].nodes].concat();
+        plan.steps[reader] = Step { work: joined, label, nodes };
+        gone.push(i);
+    }
+    drop_steps(plan, &gone);
+}
+
+/// The product that does the pointwise work on its halves, if that is what `w` is. If the halves are `kept`, it stores
+/// them beside.
+fn joined(p: &Product, w: &Rowwise, kept: bool) -> Option<Product> {
+    let n = p.n / 2;
+    let plain =
+        p.epilogue.is_none() && !p.halves && p.batch.is_empty() && p.n.is_multiple_of(2) && n > FEW_COLUMNS;
+    let stored = p.out.offset == 0 && p.out.strides == [p.n as isize, 1];
+    let pointwise = w.also.is_empty()
+        && w.reductions.is_empty()
+        && w.reduced.iter().all(|r| !r)
+        && w.out.dtype == DType::F32;
+    let (&columns, outer) = w.domain.split_last()?;
+    if !plain || !stored || !pointwise || columns != n || outer.iter().product::<usize>() != p.m {
+        return None;
+    }
+    let halves: Vec<usize> =
+        (0..w.operands.len()).filter(|&i| w.operands[i].buffer == p.out.buffer).collect();
+    let &[one, other] = halves.as_slice() else { return None };
+    let half = |i: usize, at: usize| {
+        let o = &w.operands[i];
+        o.offset == at as isize && row_stride(o, outer).is_some_and(|s| p.m == 1 || s == p.n as isize)
+    };
+    let [left, right] = if half(one, 0) { [one, other] } else { [other, one] };
+    if !half(left, 0) || !half(right, n) {
+        return None;
+    }
+    let row = row_stride(&w.out, outer)?;
+    let others: Vec<usize> = (0..w.operands.len()).filter(|i| !halves.contains(i)).collect();
+    let number = |i: usize| match i {
+        _ if i == left => 0,
+        _ if i == right => 1,
+        _ => 2 + others.iter().position(|&o| o == i).unwrap_or(0),
+    };
+    let mut tape = renumbered(&w.tape, number);
+    let mut extra_outputs = vec![];
+    for (load, half) in [left, right].into_iter().enumerate().filter(|_| kept) {
+        let known = tape.code.iter().position(|(instr, _)| *instr == Instr::Load(load));
+        let result = known.unwrap_or_else(|| tape.push(Instr::Load(load), Kind::F));
+        extra_outputs.push(RowResult { result, out: w.operands[half].clone() });
+    }
+    let operands = others.iter().map(|&i| w.operands[i].clone()).collect();
+    let epilogue = Epilogue { domain: w.domain.clone(), operands, tape, result: w.result };
+    let out = Operand { strides: vec![row, 1], ..w.out.clone() };
+    Some(Product { n, out, epilogue: Some(epilogue), halves: true, extra_outputs, ..p.clone() })
+}
+
+/// The distance between rows of an operand with stride 1 along columns, whose outer axes walk rows evenly.
+fn row_stride(o: &Operand, outer: &[usize]) -> Option<isize> {
+    let (&along, strides) = o.strides.split_last()?;
+    let mut rows = strides.iter().zip(outer).rev().filter(|(_, n)| **n != 1);
+    let Some((&first, &count)) = rows.next() else { return (along == 1).then_some(0) };
+    let mut expected = first * count as isize;
+    for (&s, &n) in rows {
+        if s != expected {
+            return None;
+        }
+        expected *= n as isize;
+    }
+    (along == 1).then_some(first)
+}
+
+/// The same code with other numbers of what it loads; registers stay.
+fn renumbered(tape: &Tape, number: impl Fn(usize) -> usize) -> Tape {
+    let mut to = Tape::default();
+    for (instr, kind) in &tape.code {
+        let instr = if let Instr::Load(i) = instr { Instr::Load(number(*i)) } else { instr.clone() };
+        to.push(instr, *kind);
+    }
+    to
+}

@@ -1,0 +1,85 @@
+//! What GPUs do otherwise than a plan says: each pass changes steps to forms that only their kernels have.
+
+mod concurrent;
+mod gated_columns;
+mod norms;
+mod softmax_stats;
+#[cfg(feature = "gpu")]
+mod transpose_weight;
+#[cfg(feature = "gpu")]
+mod tuned;
+
+pub use norms::NormCosts;
+#[cfg(feature = "gpu")]
+pub(crate) use transpose_weight::Turned;
+
+use super::GpuPlan;
+use crate::error::{Error, Result};
+use crate::plan::{Bindings, Plan, binds_few, verified};
+use crate::profile::{Limits, Precision, TunedProduct};
+use std::sync::Arc;
+
+/// Which passes run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Products compute the norms of their rows themselves where that costs less; `None`: nowhere.
+    pub norms_in_products: Option<NormCosts>,
+    /// Products whose two halves of columns meet in pointwise work do that work themselves.
+    pub gated_columns: bool,
+    /// Small steps that do not wait for each other share a dispatch.
+    pub shared_dispatches: bool,
+    /// What kernels may bind; `None`: any number of buffers of any length.
+    pub bindings: Option<Bindings>,
+}
+
+/// The steps of a plan as GPUs carry them out.
+///
+/// # Errors
+/// [`Error::Internal`](crate::error::Error::Internal) for steps that do not keep to their buffers.
+pub fn lower_steps(mut plan: Plan, options: &Options) -> Result<Plan> {
+    if plan.unfused {
+        return Ok(plan);
+    }
+    softmax_stats::keep(&mut plan, options.bindings);
+    if let Some(costs) = options.norms_in_products {
+        let before = options.bindings.map(|_| plan.clone());
+        norms::take_norms(&mut plan, &costs);
+        // a product that norms its rows binds what the norm did
+        if let Some(before) = before
+            && !plan.steps.iter().all(|s| binds_few(options.bindings, &plan, &s.work))
+        {
+            plan = before;
+        }
+    }
+    if options.gated_columns {
+        gated_columns::join_halves(&mut plan, options.bindings);
+    }
+    concurrent::mark(&mut plan);
+    verified(plan)
+}
+
+/// A plan for GPUs of those limits, its products cut as was measured.
+///
+/// # Errors
+/// As [`lower_steps`].
+pub fn lower(
+    plan: Plan,
+    options: &Options,
+    limits: &Limits,
+    precision: Precision,
+    tuned: &[TunedProduct],
+) -> Result<GpuPlan> {
+    let shared_dispatches = options.shared_dispatches && !plan.unfused;
+    let precision = if plan.gradients.is_empty() { precision } else { Precision::Full };
+    let plan = lower_steps(plan, options)?;
+    let lowered = GpuPlan { shared_dispatches, ..GpuPlan::new(Arc::new(plan), limits, precision) };
+    #[cfg(feature = "gpu")]
+    let lowered = if tuned.is_empty() { lowered } else { tuned::cut(lowered, limits, tuned)? };
+    let _ = tuned;
+    match lowered.verify_storage(limits) {
+        Ok(()) => Ok(lowered),
+        Err(flaw) => {
+            Err(Error::internal(format!("a plan that is not stored as its steps take it to be: {flaw}")))
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Weights by their other axis: a product whose B is a weight reads a copy of it that is made at init, stored with the
+//! axis first that the weight has last. Where that is faster was measured; a copy takes memory of its own.
+
+use crate::expr::{Instr, Kind, Tape};
+use crate::plan::{Buffer, Operand, Place, Plan, Rowwise, Step, Work};
+use crate::tensor::DType;
+use std::collections::HashMap;
+
+/// The copies made so far, by the elements that they are of: buffer, offset, strides, sizes.
+#[derive(Default)]
+pub struct Turned(HashMap<(usize, isize, [isize; 2], [usize; 2]), usize>);
+
+impl Turned {
+    /// Makes a step's product read its weight by the other axis. Says whether it does: not in training, where weights
+    /// change with every step, and only weights that lie row by row or column by column. `narrow`: the device can write
+    /// elements of 16 bits.
+    pub fn turn(&mut self, plan: &mut Plan, step: usize, narrow: bool) -> bool {
+        let Some(Work::Product(w)) = plan.steps.get(step).map(|s| &s.work) else { return false };
+        let axes = w.batch.len();
+        let shared = w.batch.iter().zip(&w.b.strides).all(|(n, s)| *n == 1 || *s == 0);
+        let written = w.b.dtype == DType::F32 || w.b.dtype == DType::F16 && narrow;
+        let sizes = [w.k, w.b_columns()];
+        let strides = [w.b.strides[axes], w.b.strides[axes + 1]];
+        let along_k = strides[0] == 1;
+        let fits = w.b_is_weight && shared && written && (along_k || strides[1] == 1);
+        if !fits || !plan.gradients.is_empty() || plan.unfused {
+            return false;
+        }
+        let (from, label) = (w.b.clone(), format!("{} (weight turned)", plan.steps[step].label));
+        let key = (from.buffer, from.offset, strides, sizes);
+        // the axis that was last in memory comes first
+        let to = if along_k { [sizes[1] as isize, 1] } else { [1, sizes[0] as isize] };
+        let buffer = match self.0.get(&key) {
+            Some(&known) => known,
+            None => {
+                let buffer = plan.buffers.len();
+                let elements = sizes[0] * sizes[1];
+                plan.buffers.push(Buffer { dtype: from.dtype, elements, place: Place::Own });
+                let source = Operand { strides: strides.to_vec(), ..from.clone() };
+                let out = Operand { buffer, dtype: from.dtype, offset: 0, strides: to.to_vec() };
+                plan.once.push(Step { work: copy(sizes, along_k, source, out), label, nodes: vec![] });
+                self.0.insert(key, buffer);
+                buffer
+            }
+        };
+        let Work::Product(w) = &mut plan.steps[step].work else { return false };
+        let strides = [vec![0; axes], to.to_vec()].concat();
+        w.b = Operand { buffer, dtype: from.dtype, offset: 0, strides };
+        true
+    }
+}
+
+/// A step that copies a matrix, walked as the result lies.
+fn copy(sizes: [usize; 2], result_by_rows: bool, mut from: Operand, mut out: Operand) -> Work {
+    let mut domain = sizes.to_vec();
+    if !result_by_rows {
+        domain.reverse();
+        from.strides.reverse();
+        out.strides.reverse();
+    }
+    let mut tape = Tape::default();
+    let result = tape.push(Instr::Load(0), Kind::F);
+    Work::Rowwise(Rowwise {
+        domain,
+        reduced: vec![false; 2],
+        operands: vec![from],
+        tape,
+        reductions: vec![],
+        result,
+        per_row: false,
+        out,
+        also: vec![],
+    })
+}

@@ -1,0 +1,62 @@
+//! States of plans whose steps compute indices: only when these are known to be good may a state change. Plans whose indices
+//! are all there before a step need none of this.
+
+use crate::plan::Plan;
+use crate::profile::Limits;
+use crate::target::gpu::wgsl::source::{Binding, Kernel, Slot, View};
+
+/// Which steps of a plan may refuse it, and which change states.
+pub(super) struct Marks {
+    refuses: Vec<bool>,
+    changes: Vec<bool>,
+}
+
+impl Marks {
+    pub(super) fn new(plan: &Plan) -> Marks {
+        let refuses = plan.computed_look_ups();
+        let any = refuses.contains(&true);
+        let changes = plan.changed_states().iter().map(|state| any && state.is_some()).collect();
+        Marks { refuses, changes }
+    }
+
+    /// Whether a step may find that it must be refused.
+    pub(super) fn refuses(&self, step: usize) -> bool {
+        self.refuses[step]
+    }
+
+    /// Whether a step must not be done where an earlier one has refused it all.
+    pub(super) fn guarded(&self, step: usize) -> bool {
+        self.changes[step]
+    }
+}
+
+/// Whether a kernel can bind the errors too.
+pub(super) fn has_room(kernel: &Kernel, limits: &Limits) -> bool {
+    kernel.bindings.len() < limits.bindings || kernel.bindings.iter().any(|b| b.slot == Slot::Errors)
+}
+
+/// A kernel that does nothing if one of those words of the errors says something.
+pub(super) fn guarded(kernel: &Kernel, words: &[usize]) -> Kernel {
+    let mut bindings = kernel.bindings.clone();
+    let mut text = kernel.text.to_string();
+    let known = bindings.iter().position(|b| b.slot == Slot::Errors);
+    let at = known.unwrap_or_else(|| {
+        bindings.push(Binding { slot: Slot::Errors, view: View::U32, written: false });
+        bindings.len() - 1
+    });
+    let atomic = bindings[at].view == View::Atomic;
+    let says = |w: &usize| match atomic {
+        true => format!("atomicLoad(&b{at}[{w}]) != 0xffffffffu"),
+        false => format!("b{at}[{w}] != 0xffffffffu"),
+    };
+    let guard = format!("if ({}) {{ return; }}\n", words.iter().map(says).collect::<Vec<_>>().join(" || "));
+    if let Some(entry) = text.find("@compute")
+        && let Some(body) = text[entry..].find("{\n")
+    {
+        text.insert_str(entry + body + 2, &guard);
+        if known.is_none() {
+            text.insert_str(entry, &format!("var<storage, read> b{at}: array<u32>;\n"));
+        }
+    }
+    Kernel { text: text.into(), bindings, groups: kernel.groups }
+}

@@ -1,0 +1,132 @@
+//! Values that are never stored: pointwise steps whose few readers compute the elements they need themselves. What a
+//! plan's products take in this way is their prologue.
+
+use super::budget::Budget;
+use crate::expr::{Binary, Instr, Kind, Tape, Unary};
+use crate::plan::{BufferId, IndexKind, Operand, Plan, Rowwise, Uses, Work};
+use crate::tensor::DType;
+
+/// A value that is computed where it is read.
+#[derive(Debug, Clone)]
+pub struct Computed {
+    /// The plan's step that would have filled its buffer.
+    pub step: usize,
+    /// What that does.
+    pub work: Rowwise,
+}
+
+/// Instructions of a value that is computed where it is read.
+const LONGEST: usize = 24;
+/// Readers that it has at most.
+const READERS: usize = 3;
+/// Elements of a row whose reductions each reader repeats.
+const ROW: usize = 4096;
+/// Rows of a product, and queries of an attention, that count as few.
+const FEW: usize = 8;
+/// Columns of a product up to which many rows may be computed anew for each tile of columns.
+const COLUMNS: usize = 2048;
+
+/// The values of a plan that are computed where they are read.
+pub(super) fn choose(plan: &Plan, uses: &Uses, budget: &mut Budget) -> Vec<Computed> {
+    let mut chosen: Vec<Computed> = vec![];
+    for (step, work) in plan.steps.iter().enumerate().filter(|_| !plan.unfused) {
+        let Work::Rowwise(w) = &work.work else { continue };
+        let b = w.out.buffer;
+        let nested = w.operands.iter().any(|o| chosen.iter().any(|c| c.work.out.buffer == o.buffer));
+        if !may_be_computed(plan, uses, step, w) || nested || w.tape.code.len() > LONGEST {
+            continue;
+        }
+        let from: Vec<BufferId> = w.operands.iter().map(|o| o.buffer).collect();
+        if uses.readers[b].len() <= READERS && budget.replace(b, &from) {
+            chosen.push(Computed { step, work: w.clone() });
+        }
+    }
+    chosen
+}
+
+/// Whether all that read a step's result may compute it themselves: what it is computed from is still there.
+pub(super) fn may_be_computed(plan: &Plan, uses: &Uses, step: usize, w: &Rowwise) -> bool {
+    let b = w.out.buffer;
+    let fits = w.out.dtype == DType::F32 && w.out.offset == 0 && covers(w, plan.buffers[b].elements);
+    // readers may walk many elements
+    let loops = turns(&w.tape) > 0;
+    let readers = &uses.readers[b];
+    let reads = |&r: &usize| takes(&plan.steps[r].work, b, w);
+    let last = readers.last().copied().unwrap_or(step);
+    let stays = |o: &Operand| uses.writers[o.buffer].iter().all(|&s| s <= step || s > last);
+    uses.is_inner(plan, b)
+        && w.also.is_empty()
+        && fits
+        && !loops
+        && !readers.is_empty()
+        && readers.iter().all(reads)
+        && w.operands.iter().all(stays)
+}
+
+/// The turns of the loops inside an element's instructions: the remainder of floats has one.
+pub fn turns(tape: &Tape) -> usize {
+    const REMAINDER: usize = 33;
+    let loops =
+        |(instr, kind): &&(Instr, Kind)| matches!(instr, Instr::Binary(Binary::Rem, ..)) && *kind == Kind::F;
+    REMAINDER * tape.code.iter().filter(loops).count()
+}
+
+/// Whether a step's results fill its buffer, each element once: its axes by falling stride are row-major.
+fn covers(w: &Rowwise, elements: usize) -> bool {
+    if w.per_row || w.domain.iter().product::<usize>() != elements {
+        return false;
+    }
+    let mut expected = 1isize;
+    for axis in by_stride(w).into_iter().rev() {
+        if w.out.strides[axis] != expected {
+            return false;
+        }
+        expected *= w.domain[axis] as isize;
+    }
+    true
+}
+
+/// Axes longer than 1, the one with the largest stride of the output first.
+pub(crate) fn by_stride(w: &Rowwise) -> Vec<usize> {
+    let mut axes: Vec<usize> = (0..w.domain.len()).filter(|&a| w.domain[a] != 1).collect();
+    crate::order::sort_by_key(&mut axes, |&a| std::cmp::Reverse(w.out.strides[a]));
+    axes
+}
+
+/// Whether a step may compute for itself what it reads of buffer `b`.
+fn takes(reader: &Work, b: BufferId, w: &Rowwise) -> bool {
+    let row = !w.reductions.is_empty();
+    let costly = |i: &Instr| {
+        matches!(i, Instr::Unary(op, _) if !matches!(op, Unary::Neg | Unary::Abs | Unary::Recip))
+            || matches!(i, Instr::Random(..))
+    };
+    let cheap = w.tape.code.iter().filter(|c| costly(&c.0)).count() <= 1;
+    match reader {
+        Work::Product(p) => {
+            let elsewhere =
+                p.b.buffer == b || p.epilogue.iter().flat_map(|e| &e.operands).any(|o| o.buffer == b);
+            let whole = w.reduced.iter().zip(&w.domain).all(|(r, n)| *r || *n == 1)
+                && w.domain.iter().product::<usize>() <= ROW;
+            let single = p.m == 1 && p.batch.iter().product::<usize>() == 1;
+            // a norm inside the product reads four at a time what lies in memory
+            !elsewhere
+                && p.prologue.is_none()
+                && if row { whole && single } else { p.m <= FEW || cheap && p.n <= COLUMNS }
+        }
+        Work::Index(i) => {
+            let updates = i.updates.as_ref().is_some_and(|u| u.buffer == b);
+            !row && i.kind == IndexKind::TakePut && updates && i.table.buffer != b && i.indices.buffer != b
+        }
+        Work::Attention(step) => {
+            let a = &step.inputs;
+            let others = a.k.buffer == b || a.v.buffer == b || a.mask.as_ref().is_some_and(|m| m.buffer == b);
+            !row && a.l <= FEW && a.q.buffer == b && !others
+        }
+        Work::Rowwise(_)
+        | Work::Convolution(_)
+        | Work::AttentionGrad(_)
+        | Work::Scan(_)
+        | Work::Pool(_)
+        | Work::Dequantise(..) => false,
+    }
+}

@@ -1,0 +1,432 @@
+//! One kernel's text while it is written: what it binds, how elements are read and written, which helpers it calls.
+
+use super::{concat, inline, math};
+use crate::plan::{BufferId, Operand, Rowwise};
+use crate::target::gpu::storage::{ElementStorage, Form, Storage};
+use crate::tensor::DType;
+use std::sync::Arc;
+
+/// Something a kernel binds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// A piece of a plan's buffer, from 0.
+    Buffer(BufferId, usize),
+    /// Scratch of the step: its number among the step's.
+    Scratch(usize),
+    /// The words in which look-ups report bad indices.
+    Errors,
+}
+
+/// How a bound buffer is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// f32
+    F32,
+    /// Four f32.
+    F32x4,
+    /// u32
+    U32,
+    /// Two u32: four packed 16-bit elements.
+    U32x2,
+    /// i32
+    I32,
+    /// f16
+    F16,
+    /// Four f16.
+    F16x4,
+    /// Atomic u32.
+    Atomic,
+}
+
+impl View {
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            View::F32 => "f32",
+            View::F32x4 => "vec4<f32>",
+            View::U32 => "u32",
+            View::U32x2 => "vec2<u32>",
+            View::I32 => "i32",
+            View::F16 => "f16",
+            View::F16x4 => "vec4<f16>",
+            View::Atomic => "atomic<u32>",
+        }
+    }
+
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            View::F16 => 2,
+            View::F32 | View::U32 | View::I32 | View::Atomic => 4,
+            View::U32x2 | View::F16x4 => 8,
+            View::F32x4 => 16,
+        }
+    }
+}
+
+/// A binding of a finished kernel; its variable is `b` and its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding {
+    /// What is bound.
+    pub slot: Slot,
+    /// How it is seen.
+    pub view: View,
+    /// Whether the kernel writes it.
+    pub written: bool,
+}
+
+/// A kernel: one dispatch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kernel {
+    /// WGSL with an entry point `main`; equal steps share it.
+    pub text: Arc<str>,
+    /// What it binds, in order.
+    pub bindings: Vec<Binding>,
+    /// Workgroups.
+    pub groups: [u32; 3],
+}
+
+/// A kernel being written.
+pub struct Source<'a> {
+    /// How the plan's buffers are stored.
+    pub storage: &'a Storage,
+    enables: Vec<&'static str>,
+    bindings: Vec<Binding>,
+    helpers: Vec<&'static str>,
+    functions: Vec<String>,
+    /// Values that the kernel computes, by number.
+    inlined: Vec<usize>,
+}
+
+impl<'a> Source<'a> {
+    /// An empty kernel over those buffers.
+    pub fn new(storage: &'a Storage) -> Self {
+        Source {
+            storage,
+            enables: vec![],
+            bindings: vec![],
+            helpers: vec![],
+            functions: vec![],
+            inlined: vec![],
+        }
+    }
+
+    /// Puts a helper of [`math`] and those it calls into the kernel.
+    pub fn helper(&mut self, name: &'static str) {
+        if self.helpers.contains(&name) {
+            return;
+        }
+        if let Some(h) = math::helper(name) {
+            h.calls.iter().for_each(|c| self.helper(c));
+            self.helpers.push(h.name);
+        }
+    }
+
+    /// A WGSL extension that the kernel needs.
+    pub fn enable(&mut self, name: &'static str) {
+        if !self.enables.contains(&name) {
+            self.enables.push(name);
+        }
+    }
+
+    /// A function or module-scope variable of the kernel's own.
+    pub fn function(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        if !self.functions.contains(&text) {
+            self.functions.push(text);
+        }
+    }
+
+    /// Binds something; gives the variable's name.
+    pub fn bind(&mut self, slot: Slot, view: View, written: bool) -> String {
+        if matches!(view, View::F16 | View::F16x4) {
+            self.enable("f16");
+        }
+        let same = |b: &Binding| b.slot == slot && b.view == view;
+        let at = self.bindings.iter().position(same).unwrap_or_else(|| {
+            self.bindings.push(Binding { slot, view, written });
+            self.bindings.len() - 1
+        });
+        self.bindings[at].written |= written;
+        format!("b{at}")
+    }
+
+    /// The single elements that a view of several is read and written as, where each buffer is bound once.
+    fn single(&self, view: View) -> Option<View> {
+        match view {
+            _ if !self.storage.single_view => None,
+            View::F32x4 => Some(View::F32),
+            View::F16x4 => Some(View::F16),
+            View::U32x2 => Some(View::U32),
+            _ => None,
+        }
+    }
+
+    /// What is bound, at an index in elements of the view: an expression.
+    pub fn at(&mut self, slot: Slot, view: View, index: &str) -> String {
+        let Some(single) = self.single(view) else {
+            return format!("{}[{index}]", self.bind(slot, view, false));
+        };
+        let (name, of, lanes) = (self.bind(slot, single, false), view.text(), view.bytes() / single.bytes());
+        let parts: Vec<String> = (0..lanes).map(|n| format!("{name}[i * {lanes}u + {n}u]")).collect();
+        self.function(format!("fn {name}_wide(i: u32) -> {of} {{ return {of}({}); }}", parts.join(", ")));
+        format!("{name}_wide({index})")
+    }
+
+    /// A statement that writes what is bound, at an index in elements of the view.
+    fn put(&mut self, slot: Slot, view: View, index: &str, value: &str) -> String {
+        let Some(single) = self.single(view) else {
+            return format!("{}[{index}] = {value};", self.bind(slot, view, true));
+        };
+        let (name, of, lanes) = (self.bind(slot, single, true), view.text(), view.bytes() / single.bytes());
+        let parts: String = (0..lanes).map(|n| format!("{name}[i * {lanes}u + {n}u] = v[{n}];\n")).collect();
+        self.function(format!("fn {name}_put(i: u32, v: {of}) {{\n{parts}}}"));
+        format!("{name}_put({index}, {value});")
+    }
+
+    /// The element of a plan's buffer at an index in elements of the view: an expression.
+    pub fn element(&mut self, buffer: BufferId, view: View, index: &str) -> String {
+        let storage = self.storage;
+        if let Form::Concat(parts) = &storage.buffers[buffer].form {
+            return concat::element(self, parts, view, index);
+        }
+        let pieces = self.storage.pieces(buffer);
+        if pieces == 1 {
+            return self.at(Slot::Buffer(buffer, 0), view, index);
+        }
+        let each = self.storage.binding / view.bytes();
+        let mut text = String::new();
+        for p in 0..pieces {
+            let value = self.at(Slot::Buffer(buffer, p), view, &format!("i - {}u", p * each));
+            text += &match p + 1 == pieces {
+                false => format!("if (i < {}u) {{ return {value}; }}\n", (p + 1) * each),
+                true => format!("return {value};\n}}"),
+            };
+        }
+        let first = self.bind(Slot::Buffer(buffer, 0), self.single(view).unwrap_or(view), false);
+        let name =
+            if self.single(view).is_some() { format!("read_{first}_wide") } else { format!("read_{first}") };
+        self.function(format!("fn {name}(i: u32) -> {} {{\n{text}", view.text()));
+        format!("{name}({index})")
+    }
+
+    /// A statement that writes the element of a plan's buffer at an index in elements of the view.
+    pub fn assign(&mut self, buffer: BufferId, view: View, index: &str, value: &str) -> String {
+        let pieces = self.storage.pieces(buffer);
+        if pieces == 1 {
+            return self.put(Slot::Buffer(buffer, 0), view, index, value);
+        }
+        let each = self.storage.binding / view.bytes();
+        let mut text = String::new();
+        for p in 0..pieces {
+            let put = self.put(Slot::Buffer(buffer, p), view, &format!("i - {}u", p * each), "v");
+            text += &match p + 1 == pieces {
+                false => format!("if (i < {}u) {{ {put} return; }}\n", (p + 1) * each),
+                true => format!("{put}\n}}"),
+            };
+        }
+        let first = self.bind(Slot::Buffer(buffer, 0), self.single(view).unwrap_or(view), true);
+        let name = if self.single(view).is_some() {
+            format!("write_{first}_wide")
+        } else {
+            format!("write_{first}")
+        };
+        self.function(format!("fn {name}(i: u32, v: {}) {{\n{text}", view.text()));
+        format!("{name}({index}, {value});")
+    }
+
+    /// Whether a buffer's elements are stored so.
+    fn holds(&self, buffer: BufferId, elements: ElementStorage) -> bool {
+        self.storage.buffers[buffer].holds(elements)
+    }
+
+    /// Whether a buffer holds packed 16-bit floats that the device can read as such.
+    fn native(&self, buffer: BufferId, dtype: DType) -> bool {
+        dtype == DType::F16 && self.storage.native_f16 && !self.holds(buffer, ElementStorage::U32)
+    }
+
+    /// An operand's element at an index (a u32 variable): an expression of the dtype's kind.
+    pub fn load(&mut self, o: &Operand, index: &str) -> String {
+        let (b, wide) = (o.buffer, self.holds(o.buffer, ElementStorage::U32));
+        match self.storage.buffers[b].form {
+            Form::Decoded(from) => {
+                let blocks = &self.storage.buffers[from];
+                return self.block_element(from, blocks.dtype, blocks.elements, index);
+            }
+            Form::Computed(value) => return self.computed(value, index, 1),
+            Form::Stored(_) | Form::Concat(_) => {}
+        }
+        if self.holds(b, ElementStorage::F16) {
+            return format!("f32({})", self.element(b, View::F16, index));
+        }
+        match o.dtype {
+            DType::F32 => self.element(b, View::F32, index),
+            DType::I32 => self.element(b, View::I32, index),
+            // of i64 only its words are read
+            DType::U32 | DType::I64 => self.element(b, View::U32, index),
+            DType::F16 | DType::BF16 if wide => self.element(b, View::F32, index),
+            DType::F16 if self.native(b, DType::F16) => {
+                format!("f32({})", self.element(b, View::F16, index))
+            }
+            DType::F16 | DType::BF16 => {
+                let name = if o.dtype == DType::F16 { "half_at" } else { "brain_at" };
+                self.helper(name);
+                let word = self.element(b, View::U32, &format!("({index}) >> 1u"));
+                format!("{name}({word}, {index})")
+            }
+            DType::U8 if wide => self.element(b, View::U32, index),
+            DType::Bool if wide => format!("{} != 0u", self.element(b, View::U32, index)),
+            DType::U8 | DType::Bool | DType::Q8 | DType::Q4 => {
+                self.helper("byte_at");
+                let word = self.element(b, View::U32, &format!("({index}) >> 2u"));
+                let byte = format!("byte_at({word}, {index})");
+                if o.dtype == DType::Bool { format!("{byte} != 0u") } else { byte }
+            }
+        }
+    }
+
+    /// Whether four neighbours of an operand can be read at once, where the index is a multiple of four.
+    pub fn has_four(&self, o: &Operand) -> bool {
+        let computed = self.storage.computed_at(o.buffer).map(|c| &c.work);
+        o.dtype.is_float() && computed.is_none_or(inline::has_four)
+    }
+
+    /// A value that is never stored, at an index: a call of the function that computes it.
+    fn computed(&mut self, value: usize, index: &str, lanes: usize) -> String {
+        let name = if lanes == 4 { "inline4_" } else { "inline_" };
+        let at = self.inlined.iter().position(|&v| v == value).unwrap_or_else(|| {
+            self.inlined.push(value);
+            self.inlined.len() - 1
+        });
+        let name = format!("{name}{at}");
+        let storage = self.storage;
+        inline::put(self, &storage.computed[value].work, &name, lanes);
+        format!("{name}({index})")
+    }
+
+    /// Values with reductions of their row that the kernel computes: their rows must be reduced first.
+    pub fn rows(&self) -> Vec<&'a Rowwise> {
+        let all = self.inlined.iter().map(|&v| &self.storage.computed[v].work);
+        all.filter(|w| !w.reductions.is_empty()).collect()
+    }
+
+    /// Four neighbours of a float operand from an index that is a multiple of four: a `vec4<f32>`.
+    pub fn load4(&mut self, o: &Operand, index: &str) -> String {
+        let (b, wide) = (o.buffer, self.holds(o.buffer, ElementStorage::U32));
+        match self.storage.buffers[b].form {
+            Form::Decoded(from) => {
+                let blocks = &self.storage.buffers[from];
+                return self.block_four(from, blocks.dtype, blocks.elements, index);
+            }
+            Form::Computed(value) => return self.computed(value, index, 4),
+            Form::Stored(_) | Form::Concat(_) => {}
+        }
+        let quarter = format!("({index}) >> 2u");
+        if self.holds(b, ElementStorage::F16) {
+            return format!("vec4<f32>({})", self.element(b, View::F16x4, &quarter));
+        }
+        if wide || !matches!(o.dtype, DType::F16 | DType::BF16) {
+            return self.element(b, View::F32x4, &quarter);
+        }
+        if self.native(b, o.dtype) {
+            return format!("vec4<f32>({})", self.element(b, View::F16x4, &quarter));
+        }
+        let (one, four) = match o.dtype {
+            DType::F16 => ("half_pairs", "half_four"),
+            _ => ("brain_pairs", "brain_four"),
+        };
+        self.helper(one);
+        self.function(format!("fn {four}(w: vec2<u32>) -> vec4<f32> {{ return {one}(w.x, w.y); }}"));
+        format!("{four}({})", self.element(b, View::U32x2, &quarter))
+    }
+
+    /// An element of a buffer in a block format: its quants come first, then a half for each 32 of them.
+    pub fn block_element(&mut self, from: BufferId, dtype: DType, elements: usize, index: &str) -> String {
+        let scale = self.block_scale(from, dtype, elements, index);
+        if dtype == DType::Q4 {
+            let word = self.element(from, View::U32, &format!("({index}) >> 3u"));
+            return format!("(f32(({word} >> ((({index}) & 7u) * 4u)) & 15u) - 8.0f) * {scale}");
+        }
+        let word = self.element(from, View::U32, &format!("({index}) >> 2u"));
+        format!("f32(bitcast<i32>({word} << (24u - (({index}) & 3u) * 8u)) >> 24u) * {scale}")
+    }
+
+    fn block_scale(&mut self, from: BufferId, dtype: DType, elements: usize, index: &str) -> String {
+        // halves before the scales
+        let first = if dtype == DType::Q4 { elements / 4 } else { elements / 2 };
+        self.helper("half_at");
+        let at = format!("(({index}) / 32u + {first}u)");
+        let word = self.element(from, View::U32, &format!("{at} >> 1u"));
+        format!("half_at({word}, {at})")
+    }
+
+    /// Four neighbours of a block, from an index that is a multiple of four.
+    fn block_four(&mut self, from: BufferId, dtype: DType, elements: usize, index: &str) -> String {
+        let scale = self.block_scale(from, dtype, elements, index);
+        if dtype == DType::Q4 {
+            let word = self.element(from, View::U32, &format!("({index}) >> 3u"));
+            self.function(
+                "fn nibbles(w: u32) -> vec4<f32> {\n\
+                 return vec4<f32>(vec4<u32>(w, w >> 4u, w >> 8u, w >> 12u) & vec4<u32>(15u)) - 8.0f;\n}",
+            );
+            return format!("nibbles({word} >> ((({index}) & 4u) * 4u)) * {scale}");
+        }
+        let word = self.element(from, View::U32, &format!("({index}) >> 2u"));
+        self.function(
+            "fn signed_bytes(w: u32) -> vec4<f32> {\n\
+             return vec4<f32>(vec4<i32>(bitcast<i32>(w << 24u), bitcast<i32>(w << 16u), bitcast<i32>(w << 8u), \
+             bitcast<i32>(w)) >> vec4<u32>(24u));\n}",
+        );
+        format!("signed_bytes({word}) * {scale}")
+    }
+
+    /// A statement that writes a value of the dtype's kind to an operand's element at an index.
+    pub fn store(&mut self, o: &Operand, index: &str, value: &str) -> String {
+        let b = o.buffer;
+        if self.holds(b, ElementStorage::F16) {
+            return self.assign(b, View::F16, index, &format!("f16({value})"));
+        }
+        match o.dtype {
+            DType::F32 | DType::F16 | DType::BF16 => self.assign(b, View::F32, index, value),
+            DType::I32 => self.assign(b, View::I32, index, value),
+            DType::Bool => self.assign(b, View::U32, index, &format!("u32({value})")),
+            _ => self.assign(b, View::U32, index, value),
+        }
+    }
+
+    /// A statement that writes four neighbours (a `vec4<f32>`) from an index that is a multiple of four.
+    pub fn store4(&mut self, o: &Operand, index: &str, value: &str) -> String {
+        let quarter = format!("({index}) >> 2u");
+        if self.holds(o.buffer, ElementStorage::F16) {
+            return self.assign(o.buffer, View::F16x4, &quarter, &format!("vec4<f16>({value})"));
+        }
+        self.assign(o.buffer, View::F32x4, &quarter, value)
+    }
+
+    /// Names a binding that kernels write and read by hand.
+    pub fn scratch(&mut self, number: usize, written: bool) -> String {
+        self.bind(Slot::Scratch(number), View::F32, written)
+    }
+
+    /// The kernel: `text` holds the entry point (without the functions declared here).
+    pub fn finish(self, text: &str, groups: [u32; 3]) -> Kernel {
+        let mut all = String::new();
+        for e in &self.enables {
+            all += &format!("enable {e};\n");
+        }
+        for (i, b) in self.bindings.iter().enumerate() {
+            let access = if b.written || b.view == View::Atomic { "read_write" } else { "read" };
+            all += &format!("var<storage, {access}> b{i}: array<{}>;\n", b.view.text());
+        }
+        for name in &self.helpers {
+            if let Some(h) = math::helper(name) {
+                all += h.text;
+                all.push('\n');
+            }
+        }
+        for f in &self.functions {
+            all += f;
+            all.push('\n');
+        }
+        all += text;
+        Kernel { text: all.into(), bindings: self.bindings, groups }
+    }
+}

@@ -1,0 +1,87 @@
+//! What a plan becomes on one kind of device: pure passes over a plan and a profile decide the forms of steps, how buffers
+//! are stored, what runs when, and where everything lies. Decided once, as data, and read by all: executors, artifacts,
+//! explanations, tuning, reports. Never touches a device: `device` carries out what is decided here.
+
+pub mod cpu;
+#[cfg(feature = "compiler")]
+pub mod forecast;
+pub mod gpu;
+mod wire;
+
+pub(crate) use wire::Unverified;
+
+#[cfg(feature = "compiler")]
+use crate::error::{Error, Result};
+use crate::plan::{BufferId, Plan, Uses};
+use cpu::{Arena, CpuPlan};
+use gpu::GpuPlan;
+use gpu::storage::Form;
+use std::sync::Arc;
+
+/// A plan as one kind of device carries it out. Cheap to clone.
+#[derive(Debug, Clone)]
+pub enum TargetPlan {
+    /// On the CPU.
+    Cpu(Arc<CpuPlan>),
+    /// On a GPU.
+    Gpu(Arc<GpuPlan>),
+}
+
+impl TargetPlan {
+    /// A plan for the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Op`] for scratch that nobody can count; [`Error::Internal`] for steps that only GPUs have.
+    #[cfg(feature = "compiler")]
+    pub fn cpu(plan: Plan) -> Result<TargetPlan> {
+        match CpuPlan::new(Arc::new(plan)) {
+            Ok(lowered) => Ok(TargetPlan::Cpu(Arc::new(lowered))),
+            Err(flaw) if flaw.too_large => {
+                Err(Error::Op { op: "compile".into(), node: flaw.part, wanted: flaw.wanted, came: flaw.came })
+            }
+            Err(flaw) => Err(Error::internal(format!("a plan that the CPU cannot run: {flaw}"))),
+        }
+    }
+
+    /// The plan, its steps as they are carried out.
+    pub fn plan(&self) -> &Arc<Plan> {
+        match self {
+            TargetPlan::Cpu(p) => &p.plan,
+            TargetPlan::Gpu(p) => &p.plan,
+        }
+    }
+
+    /// Bytes that a buffer takes.
+    pub fn bytes(&self, buffer: BufferId) -> usize {
+        match self {
+            TargetPlan::Cpu(p) => p.plan.buffers[buffer].bytes(),
+            TargetPlan::Gpu(p) => p.storage.buffers[buffer].bytes(),
+        }
+    }
+
+    /// Bytes of scratch that the plan's steps need, one after the other. (A GPU that runs some at the same time takes more.)
+    pub fn scratch_bytes(&self) -> usize {
+        match self {
+            TargetPlan::Cpu(p) => p.arena.bytes,
+            TargetPlan::Gpu(p) => Arena::place(&p.plan, &Uses::of(&p.plan)).bytes,
+        }
+    }
+
+    /// Parameters, by number, that lie one after the other and are read as one.
+    pub fn adjacent(&self) -> &[Vec<usize>] {
+        match self {
+            TargetPlan::Cpu(_) => &[],
+            TargetPlan::Gpu(p) => &p.storage.adjacent,
+        }
+    }
+
+    /// Whether a buffer is never filled, since its parts lie one after the other.
+    pub fn is_adjacent(&self, buffer: BufferId) -> bool {
+        match self {
+            TargetPlan::Cpu(_) => false,
+            TargetPlan::Gpu(p) => {
+                matches!(&p.storage.buffers[buffer].form, Form::Concat(view) if view.adjacent)
+            }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Plans as the compiler lowers them for GPUs: every pass runs, whatever it costs and binds.
+#![allow(dead_code)]
+
+use std::sync::Arc;
+use weft::error::Result;
+use weft::graph::Graph;
+use weft::plan::{Plan, PlanOptions};
+use weft::profile::{Limits, Precision};
+use weft::target::gpu::GpuPlan;
+use weft::target::gpu::passes::{self, NormCosts, lower_steps};
+use weft::target::gpu::program::Program;
+
+/// What the planner is asked for on a GPU.
+pub fn everything() -> PlanOptions {
+    PlanOptions { flash_backward: true, side_by_side: true, fold_weights: true, ..Default::default() }
+}
+
+/// The plan of a graph, its steps as GPUs carry them out.
+pub fn plan(g: &Graph, options: &PlanOptions) -> Result<Plan> {
+    let all = passes::Options {
+        norms_in_products: Some(NormCosts::ALWAYS),
+        gated_columns: true,
+        shared_dispatches: true,
+        bindings: None,
+    };
+    lower_steps(weft::plan::plan(g, options)?, &all)
+}
+
+/// A plan for a GPU where small steps share dispatches.
+pub fn on(p: &Plan, limits: &Limits, precision: Precision) -> GpuPlan {
+    GpuPlan { shared_dispatches: !p.unfused, ..GpuPlan::new(Arc::new(p.clone()), limits, precision) }
+}
+
+/// Its program.
+pub fn program(p: &Plan, limits: &Limits, precision: Precision) -> Result<Program> {
+    on(p, limits, precision).program(limits)
+}
