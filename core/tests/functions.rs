@@ -386,6 +386,10 @@ fn functions_of_a_number_and_a_constant_keep_their_digits_too() {
             session.step().unwrap();
             for (i, &c) in constants.iter().enumerate() {
                 for (name, first) in [(format!("{i}"), false), (format!("{i} first"), true)] {
+                    // the remainders of the least normal number are subnormal, all of them
+                    if op == "rem" && !first && c.abs() < 2.0 * f32::MIN_POSITIVE {
+                        continue;
+                    }
                     let came = session.output_tensor(&*name).unwrap().to_f64();
                     let pair = |&v: &f32| {
                         if first { [f64::from(c), f64::from(v)] } else { [f64::from(v), f64::from(c)] }
