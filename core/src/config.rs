@@ -39,18 +39,13 @@ impl Config {
     }
 
     /// The whole object.
-    pub fn to_json(self) -> Json {
+    pub fn into_json(self) -> Json {
         Json::Object(self.values)
     }
 
     /// Says in messages whose options these are.
     pub fn for_reader(self, reader: &str) -> Config {
         Config { reader: reader.into(), ..self }
-    }
-
-    /// The file's name.
-    pub fn file(&self) -> &str {
-        &self.file
     }
 
     /// Keys whose value is not null, sorted.
@@ -187,12 +182,12 @@ fn parsed(path: &Path) -> Result<Option<Json>> {
         Err(e) => return Err(Error::io(path, "read", &e)),
     };
     let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
-    let wrong = |e: serde_json::Error| bad(&path.display().to_string(), "JSON", e.to_string());
+    let wrong = |e: serde_json::Error| Error::unread(path.display().to_string(), "JSON", e);
     serde_json::from_slice(text).map(Some).map_err(wrong)
 }
 
 fn bad(file: &str, wanted: &str, came: String) -> Error {
-    Error::Config { file: file.into(), wanted: wanted.into(), came }
+    Error::config(file, wanted, came)
 }
 
 /// A value for messages: long ones lose their end.

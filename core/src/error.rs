@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What every fallible call of Weft returns.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -27,6 +28,7 @@ macro_rules! errors {
         }
 
         impl fmt::Display for Error {
+            #[allow(unused_variables)] // a cause is not part of the message
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self { $( Error::$name { $( $field ),* } => {
                     $( let $field = &Shown($field); )*
@@ -165,6 +167,7 @@ errors! {
         came: String,
     } => "{what}: wanted {wanted}, got {came}",
     /// The operating system refused a file.
+    #[non_exhaustive]
     400 Io {
         /// The file or folder.
         path: PathBuf,
@@ -172,6 +175,8 @@ errors! {
         doing: String,
         /// The system's message.
         why: String,
+        /// The system's error.
+        cause: Cause,
     } => "cannot {doing} {path}: {why}",
     /// A safetensors file is malformed.
     401 Safetensors {
@@ -183,6 +188,7 @@ errors! {
         came: String,
     } => "{file} is not a valid safetensors file: wanted {wanted}, found {came}",
     /// A JSON or table file (config.json, an index, a CSV) does not hold what it should.
+    #[non_exhaustive]
     402 Config {
         /// The file.
         file: String,
@@ -190,6 +196,8 @@ errors! {
         wanted: String,
         /// What it holds.
         came: String,
+        /// The parser's error, where one could not read it.
+        cause: Cause,
     } => "{file}: wanted {wanted}, found {came}",
     /// A compiled artifact that this engine cannot or must not load on this device: compile anew.
     403 Artifact {
@@ -221,11 +229,14 @@ errors! {
         came: String,
     } => "{architecture}: option {option} = {came} is not supported (supported: {wanted})",
     /// The tokenizer cannot be read or failed on a text.
+    #[non_exhaustive]
     502 Tokenizer {
         /// The file or text.
         what: String,
         /// The tokenizer's message.
         why: String,
+        /// The tokenizer's error.
+        cause: Cause,
     } => "tokenizer: {what}: {why}",
     /// No such device, or it cannot do what is asked.
     600 Device {
@@ -282,12 +293,96 @@ errors! {
     } => "internal error (please report it): {what}",
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { cause, .. } | Error::Config { cause, .. } | Error::Tokenizer { cause, .. } => {
+                cause.get()
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The error of the system or of a library that an [`Error`] tells of, if there was one: its
+/// [`source`](std::error::Error::source). Two are equal if they say the same.
+///
+/// ```
+/// use std::error::Error;
+///
+/// let refused = weft::load::safetensors("no such file").unwrap_err();
+/// let cause = refused.source().expect("the system's own error");
+/// let cause = cause.downcast_ref::<std::io::Error>().expect("of the system's type");
+/// assert_eq!(cause.kind(), std::io::ErrorKind::NotFound);
+/// ```
+#[derive(Clone, Default)]
+pub struct Cause(Option<Arc<dyn std::error::Error + Send + Sync>>);
+
+impl Cause {
+    /// No other error.
+    pub fn none() -> Cause {
+        Cause(None)
+    }
+
+    /// That error.
+    pub fn of(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Cause {
+        Cause(Some(Arc::from(error.into())))
+    }
+
+    /// The error, if there is one.
+    pub fn get(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.as_deref().map(|e| e as &(dyn std::error::Error + 'static))
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl PartialEq for Cause {
+    fn eq(&self, other: &Cause) -> bool {
+        let said = |c: &Cause| c.0.as_ref().map(ToString::to_string);
+        said(self) == said(other)
+    }
+}
 
 impl Error {
     /// An [`Error::Io`] from the system's error.
     pub fn io(path: impl Into<PathBuf>, doing: &str, why: &std::io::Error) -> Self {
-        Error::Io { path: path.into(), doing: doing.into(), why: why.to_string() }
+        // a copy, as far as there are some: errors are cloned
+        let cause = match why.raw_os_error() {
+            Some(code) => std::io::Error::from_raw_os_error(code),
+            None => std::io::Error::new(why.kind(), why.to_string()),
+        };
+        Error::Io { path: path.into(), doing: doing.into(), why: why.to_string(), cause: Cause::of(cause) }
+    }
+
+    /// An [`Error::Io`] of what the system would do and Weft does not.
+    pub(crate) fn refused(path: impl Into<PathBuf>, doing: &str, why: impl Into<String>) -> Self {
+        Error::Io { path: path.into(), doing: doing.into(), why: why.into(), cause: Cause::none() }
+    }
+
+    /// An [`Error::Config`] of a file that was read and does not fit.
+    pub(crate) fn config(
+        file: impl Into<String>,
+        wanted: impl Into<String>,
+        came: impl Into<String>,
+    ) -> Self {
+        Error::Config { file: file.into(), wanted: wanted.into(), came: came.into(), cause: Cause::none() }
+    }
+
+    /// An [`Error::Config`] of a file that its parser does not read.
+    pub(crate) fn unread(file: impl Into<String>, wanted: impl Into<String>, why: serde_json::Error) -> Self {
+        let came = why.to_string();
+        Error::Config { file: file.into(), wanted: wanted.into(), came, cause: Cause::of(why) }
+    }
+
+    /// An [`Error::Tokenizer`] that no library told of.
+    #[cfg(feature = "text")]
+    pub(crate) fn tokenizer(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Error::Tokenizer { what: what.into(), why: why.into(), cause: Cause::none() }
     }
 
     /// An [`Error::Argument`].

@@ -19,7 +19,7 @@
 //! let mut session = compiled.init(&weights)?;
 //! session.set_input("x", &[1.0, 2.0, 3.0, 4.0])?;
 //! session.step()?;
-//! let p = session.read_output("probabilities")?;
+//! let p = session.read_output::<f32>("probabilities")?;
 //! assert!((p[2] - 0.6652).abs() < 1e-4);
 //! # Ok(())
 //! # }
@@ -28,15 +28,18 @@
 //! Training is the same with [`graph::Graph::set_loss`], [`session::Compiler::compile_training`] and
 //! [`session::Session::set_optimizer`]. ARCHITECTURE.md says how the rooms stand on each other.
 #![warn(missing_docs)]
+#![cfg_attr(not(feature = "internals"), warn(missing_debug_implementations))]
+// what only tests and tools call, they call through `internals`
+#![cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 
 #[cfg(feature = "compiler")]
 pub mod autodiff;
 #[cfg(any(feature = "compiler", feature = "text"))]
-pub mod config;
+mod config;
 pub mod device;
 pub mod error;
 pub mod expr;
-pub mod file;
+mod file;
 pub mod graph;
 pub mod load;
 pub mod log;
@@ -45,16 +48,51 @@ pub mod models;
 #[cfg(feature = "compiler")]
 pub mod ops;
 #[cfg(feature = "compiler")]
-pub mod optimise;
-pub(crate) mod order;
-pub mod plan;
-pub mod process;
+mod optimise;
+mod order;
+mod plan;
+pub mod prelude;
+mod process;
 pub mod profile;
 #[cfg(feature = "compiler")]
 pub mod reference;
 pub mod session;
-pub(crate) mod stack;
-pub mod target;
+mod stack;
+mod target;
 pub mod tensor;
 #[cfg(feature = "text")]
 pub mod text;
+
+/// The engine's own rooms, for its tests, its tools and the C library: nothing in here stays as it is.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    /// Plans.
+    pub mod plan {
+        pub use crate::plan::*;
+    }
+    /// The optimiser.
+    #[cfg(feature = "compiler")]
+    pub mod optimise {
+        pub use crate::optimise::*;
+    }
+    /// Scalar maths with its tapes.
+    pub mod expr {
+        pub use crate::expr::eval::*;
+        pub use crate::expr::tape::*;
+        pub use crate::expr::words::*;
+        pub use crate::expr::*;
+    }
+    /// Processes and forks.
+    pub mod process {
+        pub use crate::process::*;
+    }
+    /// The CPU device's kernels.
+    pub mod cpu {
+        pub use crate::device::cpu::*;
+    }
+    /// What devices make of plans.
+    pub mod target {
+        pub use crate::target::*;
+    }
+}

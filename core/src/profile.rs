@@ -385,10 +385,9 @@ impl FromStr for DeviceProfile {
     /// # Errors
     /// [`Error::Config`] with the line that is wrong, [`Error::Argument`] for numbers that no device has.
     fn from_str(text: &str) -> Result<DeviceProfile> {
-        let wrong = |wanted: &str, came: &str| Error::Config {
-            file: "device profile".into(),
-            wanted: wanted.into(),
-            came: format!("{:?}", came.chars().take(80).collect::<String>()),
+        let wrong = |wanted: &str, came: &str| {
+            let came = format!("{:?}", came.chars().take(80).collect::<String>());
+            Error::config("device profile", wanted, came)
         };
         // a name may have any sign in it
         let remark =
@@ -454,6 +453,7 @@ impl FromStr for DeviceProfile {
 
 /// How exactly a plan computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[non_exhaustive]
 pub enum Precision {
     /// f32 throughout.
     #[default]

@@ -41,17 +41,17 @@ fn a_step_allocates_nothing() {
     let g = Graph::new();
     let x = g.input("x", DType::F32, [12, 6]);
     let labels = g.input("labels", DType::U32, [12]);
-    g.set_loss(g.cross_entropy(mlp(&g, x, &[6, 16, 3]), labels, -100, 0.0));
+    g.set_loss(g.cross_entropy(mlp(&g, x, &[6, 16, 3]), labels, Default::default()));
     let mut trained = Compiler::new(&Device::cpu(2)).compile_training(&g).unwrap().init_zeros().unwrap();
     trained.set_optimizer(Optimizer::adam(0.01)).unwrap();
     trained.set_input("x", &(0..72).map(|i| i as f32 * 0.01).collect::<Vec<_>>()).unwrap();
-    trained.set_input_u32("labels", &[1; 12]).unwrap();
+    trained.set_input::<u32>("labels", &[1; 12]).unwrap();
     assert_eq!(allocations(&mut trained), 0, "a training step allocates");
 
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/models/minilm");
     let mut forward = Encoder::open(folder, &Device::cpu(2)).unwrap().forward_session(1, 8).unwrap();
-    forward.set_input_u32("input_ids", &[101, 1996, 4937, 7719, 2648, 102, 0, 0]).unwrap();
-    forward.set_input_u32("token_type_ids", &[0; 8]).unwrap();
+    forward.set_input::<u32>("input_ids", &[101, 1996, 4937, 7719, 2648, 102, 0, 0]).unwrap();
+    forward.set_input::<u32>("token_type_ids", &[0; 8]).unwrap();
     forward.set_input("attention_mask", &[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]).unwrap();
     assert_eq!(allocations(&mut forward), 0, "a forward step allocates");
 }

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use weft::autodiff::gradients;
 use weft::graph::{Array, Attr, Attrs, Call, Graph, Op, Value};
+use weft::internals::plan::{Plan, PlanOptions, Work, plan};
 use weft::ops;
-use weft::plan::{Plan, PlanOptions, Work, plan};
+use weft::ops::AttentionOptions;
 use weft::tensor::{DType, TensorType};
 
 /// A layer: projections of x [2, 6, 16] into 4 heads of 8 (2 for keys and values), attention, a projection.
@@ -18,7 +19,7 @@ fn layer() -> (Graph, PlanOptions) {
     };
     let (q, k, v) = (heads("wq", 4), heads("wk", 2), heads("wv", 2));
     let mask = g.input("mask", DType::F32, [2, 1, 1, 6]);
-    let out = g.attention(q, k, v, Some(mask), true, 0, 0.35);
+    let out = g.attention(q, k, v, Some(mask), AttentionOptions::new(0.35).causal(true));
     let flat = g.reshape(g.permute(out, &[0, 2, 1, 3]), &[2, 6, 32]);
     let y = g.matmul(flat, g.parameter("wo", [32, 3]));
     let loss = g.sum_all(g.mul(y, y));
@@ -61,7 +62,7 @@ fn a_device_with_the_kernel_reads_its_parts_where_they_lie() {
     let z = &w.inputs;
     assert_eq!((z.b, z.h, z.h_kv, z.l, z.s, z.d, z.d_v), (2, 4, 2, 6, 6, 8, 8));
     // stored as the products that read them walk them: [b, s, heads, d]
-    let lies = |o: &weft::plan::Operand| (o.offset, o.strides.clone());
+    let lies = |o: &weft::internals::plan::Operand| (o.offset, o.strides.clone());
     let wanted = [(0, vec![192, 8, 32, 1]), (384, vec![96, 8, 16, 1]), (576, vec![96, 8, 16, 1])];
     assert_eq!([0, 1, 2].map(|i| lies(&w.outs[i])), wanted);
     assert!([&z.q, &z.k, &z.v, &w.up].iter().all(|o| o.strides[3] == 1));

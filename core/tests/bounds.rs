@@ -7,6 +7,7 @@ use weft::autodiff::differentiate;
 use weft::device::{Device, Optimizer};
 use weft::error::Error;
 use weft::graph::{Array, Graph, Value};
+use weft::ops::AttentionOptions;
 use weft::profile::{Costs, DeviceKind, DeviceProfile, Limits};
 use weft::session::{Compiler, Session};
 use weft::tensor::DType;
@@ -44,7 +45,7 @@ fn fill(s: &mut Session, names: impl Iterator<Item = String>, elements: usize) {
 fn output(s: &mut Session, name: &str) -> Vec<f32> {
     s.step().unwrap();
     s.wait().unwrap();
-    s.read_output(name).unwrap()
+    s.read_output::<f32>(name).unwrap()
 }
 
 fn close(what: &str, came: &[f32], wanted: &[f64]) {
@@ -80,7 +81,7 @@ fn sums_of_any_number_of_inputs_are_right() {
             let at = |n: usize, i: usize| f64::from(value(n, i));
             let sums: Vec<f64> = (0..6).map(|i| (0..count).map(|n| at(n, i)).sum()).collect();
             close(&format!("{count} inputs on {name}"), &chain, &sums);
-            let tree: Vec<f32> = s.read_output("tree").unwrap();
+            let tree: Vec<f32> = s.read_output::<f32>("tree").unwrap();
             let sums: Vec<f64> =
                 (0..6).map(|i| (0..count).map(|n| at(n, i) * at(n, i / 3 * 3)).sum()).collect();
             close(&format!("a tree of {count} inputs on {name}"), &tree, &sums);
@@ -114,7 +115,7 @@ fn a_penalty_on_any_number_of_parameters_is_right_with_its_gradients() {
             let wanted = (0..5).map(|i| sum(i) * sum(i)).sum::<f64>() / 5.0 + 0.5 * squares;
             close(&format!("loss of {count} parameters on {name}"), &loss, &[wanted]);
             for n in [0, count / 2, count - 1] {
-                let came: Vec<f32> = s.read_output(format!("grad.p{n}").as_str()).unwrap();
+                let came: Vec<f32> = s.read_output::<f32>(format!("grad.p{n}").as_str()).unwrap();
                 let wanted: Vec<f64> = (0..5).map(|i| 0.4 * sum(i) + at(n, i)).collect();
                 close(&format!("gradient {n} of {count} on {name}"), &came, &wanted);
             }
@@ -144,7 +145,7 @@ fn training_steps_change_every_one_of_many_parameters() {
         s.wait().unwrap();
         for n in 0..count {
             let wanted: Vec<f64> = (0..3).map(|i| f64::from(value(n, i)) * 0.25).collect();
-            close(&format!("p{n} on {name}"), &s.read_parameter(&format!("p{n}")).unwrap(), &wanted);
+            close(&format!("p{n} on {name}"), &s.read_parameter::<f32>(&format!("p{n}")).unwrap(), &wanted);
         }
     }
 }
@@ -225,7 +226,7 @@ fn a_step_that_binds_too_much_whatever_is_done_is_refused_by_name() {
     let g = Graph::new();
     let [q, k, v] = ["q", "k", "v"].map(|n| g.input(n, DType::F32, [1, 2, 3, 4]));
     let mask = g.input("m", DType::F32, [3, 3]);
-    g.output("y", g.name(g.attention(q, k, v, Some(mask), false, 0, 0.5), "attended"));
+    g.output("y", g.name(g.attention(q, k, v, Some(mask), AttentionOptions::new(0.5)), "attended"));
     // q, k, v, mask and the result are 5: they fit
     assert!(Compiler::new(&narrow).compile(&g).is_ok());
     let mut four = narrow.profile();
@@ -286,7 +287,7 @@ fn chains_of_any_length_are_right_with_their_gradients() {
                 }
                 within(&format!("{what} on {}", t.name()), &output(&mut s, "y"), &wanted, 1e-3);
                 if whole {
-                    let came = s.read_output("grad.x").unwrap();
+                    let came = s.read_output::<f32>("grad.x").unwrap();
                     within(&format!("slopes of {what} on {}", t.name()), &came, &slopes, 1e-3);
                 }
             }

@@ -9,6 +9,7 @@ use weft::autodiff::differentiate;
 use weft::error::{Error, Result};
 use weft::graph::Graph;
 use weft::load;
+use weft::session::OutputIndex;
 use weft::tensor::{DType, Tensor, Weights};
 
 fn folder() -> PathBuf {
@@ -30,7 +31,11 @@ fn run(case: &Path, backward: bool, tested: &Tested) -> Result<Vec<(String, Tens
     session.step()?;
     session.wait()?;
     let outputs: Vec<String> = session.outputs().iter().map(|p| p.name.clone()).collect();
-    outputs.into_iter().enumerate().map(|(i, name)| Ok((name, session.output_tensor(i)?))).collect()
+    outputs
+        .into_iter()
+        .enumerate()
+        .map(|(i, name)| Ok((name, session.output_tensor(OutputIndex(i))?)))
+        .collect()
 }
 
 /// The numbers of nested lists, in their order.

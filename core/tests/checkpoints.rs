@@ -48,7 +48,7 @@ const X: [f32; 16] = [1.0, 2.0, 3.0, -4.0, 0.0, 1.0, 2.0, 2.0, -1.0, 0.5, 0.25, 
 fn outputs(mut session: Session) -> Vec<f32> {
     session.set_input("x", &X).unwrap();
     session.step().unwrap();
-    session.read_output("y").unwrap()
+    session.read_output::<f32>("y").unwrap()
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_table_of_small_integers_is_an_integer_parameter() {
     ] {
         let mut session = compiled.init(&file(&[("ids", dtype, "[3]", bytes)])).unwrap();
         session.step().unwrap();
-        assert_eq!(session.read_output("y").unwrap(), wanted, "{dtype}");
+        assert_eq!(session.read_output::<f32>("y").unwrap(), wanted, "{dtype}");
     }
 }
 
@@ -160,7 +160,7 @@ fn a_checkpoint_of_any_floats_is_fine_tuned_in_f32() {
             session.set_input("x", &X).unwrap();
             session.set_input("target", &target).unwrap();
             session.step().unwrap();
-            losses.push(session.read_output("loss").unwrap()[0]);
+            losses.push(session.read_output::<f32>("loss").unwrap()[0]);
         }
         assert!(losses[199] < losses[0] / 100.0, "{} to {}", losses[0], losses[199]);
         let learnt = session.parameters().to_weights().unwrap().to_dtype(dtype).unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use weft::autodiff::gradients;
 use weft::graph::{Array, Graph, Value};
+use weft::ops::CrossEntropyOptions;
 use weft::tensor::{DType, TensorType};
 
 fn array(dtype: DType, shape: &[usize], data: &[f64]) -> Array {
@@ -84,7 +85,7 @@ fn refusals_say_what_was_wanted_and_what_came() {
             "layer_norm: x […, n] and scale [n], optionally bias [n], of one float dtype: f32[3, 4], f32[3] (node \"%2 = layer_norm(x, scale)\")",
         ),
         (
-            |g, x| g.cross_entropy(x, g.input("labels", DType::F32, [3]), -100, 0.0),
+            |g, x| g.cross_entropy(x, g.input("labels", DType::F32, [3]), Default::default()),
             "cross_entropy: f32 logits […, classes] and i32, u32 or i64 labels […]: f32[3, 4] and f32[3] (node \"%2 = cross_entropy(x, labels)\")",
         ),
         (
@@ -122,7 +123,7 @@ fn a_label_outside_the_classes_is_an_error() {
         let g = Graph::new();
         let x = g.input("x", DType::F32, [3, 2]);
         let labels = g.input("labels", dtype, [3]);
-        g.set_loss(g.name(g.cross_entropy(x, labels, -100, 0.1), "ce"));
+        g.set_loss(g.name(g.cross_entropy(x, labels, CrossEntropyOptions::new().label_smoothing(0.1)), "ce"));
         let labels = Array::from_whole(TensorType::new(dtype, [3]), vec![0, wrong, 1]);
         let given = BTreeMap::from([("x".to_string(), logits.clone()), ("labels".to_string(), labels)]);
         let e = weft::reference::run(&g, &given).expect_err("a wrong label");
@@ -139,7 +140,7 @@ fn a_label_outside_the_classes_is_an_error() {
 
 #[test]
 fn ignored_labels_do_not_count_and_if_none_counts_the_loss_is_nan_and_its_gradient_0() {
-    let ce = |g: &Graph, x: &[Value]| g.cross_entropy(x[0], x[1], -100, 0.0);
+    let ce = |g: &Graph, x: &[Value]| g.cross_entropy(x[0], x[1], Default::default());
     let logits = array(DType::F32, &[2, 2], &[0.0, 0.0, f64::INFINITY, 3.0]);
     let (loss, grad) = evaluate(&[logits.clone(), array(DType::I32, &[2], &[1.0, -100.0])], ce);
     assert!((loss[0] - 2f64.ln()).abs() < 1e-12, "an infinite logit under an ignored label: {loss:?}");

@@ -86,7 +86,7 @@ impl Folder {
         Encoder::open(&self.0, &Device::cpu(1)).unwrap_or_else(|e| panic!("{e}"))
     }
     fn refusal(&self) -> String {
-        Encoder::open(&self.0, &Device::cpu(1)).err().expect("refused").to_string()
+        Encoder::open(&self.0, &Device::cpu(1)).expect_err("refused").to_string()
     }
 }
 

@@ -145,7 +145,7 @@ fn launches_are_those_of_the_device() {
             // in order, and of the sorts that the device itself measured
             session.set_profiling(Profiling::Dispatch).unwrap();
             for port in session.inputs().to_vec() {
-                session.set_input_u32(&port.name, &vec![1; port.shape.iter().product()]).unwrap();
+                session.set_input::<u32>(&port.name, &vec![1; port.shape.iter().product()]).unwrap();
             }
             for _ in 0..3 {
                 session.step().unwrap();

@@ -8,12 +8,12 @@ mod devices;
 use compare::{agree, run, run_reference};
 use weft::device::Device;
 use weft::error::Result;
-use weft::expr::Expr;
 use weft::graph::{
     Array, Attr, AttrKind, AttrSpec, Attrs, Call, Grad, Graph, Inputs, Lowering, NodeKind, Op, Refusal,
     Sample, Value,
 };
-use weft::optimise::{Options, optimise};
+use weft::internals::expr::Expr;
+use weft::internals::optimise::{Options, optimise};
 use weft::session::Compiler;
 use weft::tensor::{DType, TensorType};
 
@@ -162,7 +162,7 @@ fn another_version_of_an_operation_is_compiled_anew() {
         let mut s = compiled.init_zeros().unwrap();
         s.set_input("x", &[1.0, 3.0]).unwrap();
         s.step().unwrap();
-        results.push((compiled.was_cached(), s.read_output("y").unwrap()));
+        results.push((compiled.was_cached(), s.read_output::<f32>("y").unwrap()));
     }
     let _ = std::fs::remove_dir_all(&folder);
     let wanted = [[1.5, 3.5], [2.5, 6.5], [1.5, 3.5], [-1.0, -3.0], [1.5, 3.5]];

@@ -10,6 +10,7 @@ use devices::Tested;
 use std::collections::BTreeMap;
 use weft::graph::{Array, Attr, Attrs, Graph, Value};
 use weft::ops;
+use weft::session::OutputIndex;
 use weft::tensor::{DType, TensorType, Weights};
 
 /// What a device gives for an operation of these arrays.
@@ -24,7 +25,7 @@ fn apply(t: &Tested, op: &str, inputs: &[Array], attrs: Attrs) -> Vec<f64> {
         session.set_input_tensor(name, &a.to_tensor().unwrap()).unwrap();
     }
     session.step().unwrap();
-    Array::from_tensor(&session.output_tensor(0).unwrap()).data
+    Array::from_tensor(&session.output_tensor(OutputIndex(0)).unwrap()).data
 }
 
 fn column(dtype: DType, data: impl IntoIterator<Item = f64>) -> Array {

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use weft::autodiff::{differentiate, gradients};
-use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Grad, Graph, Op, Sample, Value};
+use weft::internals::expr::{philox_word, uniform};
 use weft::ops;
 use weft::reference::run;
 use weft::tensor::{DType, TensorType};

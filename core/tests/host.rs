@@ -57,7 +57,7 @@ fn a_borrowed_input_is_read_at_each_step_until_another_takes_its_place() -> Resu
         for round in 1..4 {
             host.write(|i| (i % 13) as f32 * round as f32);
             s.step()?;
-            let y = s.read_output("y")?;
+            let y = s.read_output::<f32>("y")?;
             assert!(
                 y.iter().enumerate().all(|(i, y)| *y == 2.0 * ((i % 13) as f32 * round as f32) + 1.0),
                 "{device:?}"
@@ -67,7 +67,7 @@ fn a_borrowed_input_is_read_at_each_step_until_another_takes_its_place() -> Resu
         s.set_input("x", &vec![3.0; n])?;
         assert_eq!(Arc::strong_count(&host.0), 1, "the session has let go of it");
         s.step()?;
-        assert!(s.read_output("y")?.iter().all(|y| *y == 7.0));
+        assert!(s.read_output::<f32>("y")?.iter().all(|y| *y == 7.0));
         assert!(host.0.lock().unwrap().iter().any(|v| *v != 3.0), "the host's memory was written to");
     }
     Ok(())
@@ -95,7 +95,7 @@ fn a_lent_output_is_what_reading_gives_and_lies_still_on_the_cpu() -> Result<()>
         for round in 0..3 {
             s.set_input("x", &(0..1000).map(|i| (i * round) as f32).collect::<Vec<_>>())?;
             s.step()?;
-            let read = s.read_output("y")?;
+            let read = s.read_output::<f32>("y")?;
             let lent = s.lend_output("y")?.to_vec();
             assert_eq!(bytemuck::pod_collect_to_vec::<u8, f32>(&lent), read);
             let mut copied = vec![0; 4000];
@@ -141,10 +141,10 @@ fn a_wait_with_an_end_tells_of_a_bad_index() -> Result<()> {
         let table = g.constant_f32(&[3, 2], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         g.output("y", g.embedding(table, g.input("ids", DType::U32, [2])));
         let mut s = Compiler::new(&device).compile(&g)?.init_zeros()?;
-        s.set_input_u32("ids", &[1, 9])?;
+        s.set_input::<u32>("ids", &[1, 9])?;
         let told = s.step().and_then(|()| s.wait_for(Duration::from_secs(100)).map(|_| ()));
         assert!(matches!(told, Err(Error::IndexOutOfRange { index: 9, .. })), "{told:?}");
-        assert!(matches!(s.read_output("y"), Err(Error::NotRun { .. })));
+        assert!(matches!(s.read_output::<f32>("y"), Err(Error::NotRun { .. })));
     }
     Ok(())
 }
@@ -190,7 +190,7 @@ fn training_over_batches_is_what_its_steps_by_hand_are() -> Result<()> {
         }
         assert_eq!(seen, losses);
         assert!(losses[11].2 < losses[2].2, "it learns");
-        assert_eq!(s.read_parameter("w")?, by_hand.read_parameter("w")?);
+        assert_eq!(s.read_parameter::<f32>("w")?, by_hand.read_parameter::<f32>("w")?);
 
         let wish = Progress::default();
         let mut steps = 0;
@@ -275,7 +275,7 @@ fn suspended() -> Result<()> {
         suspended(s.wait()) && suspended(s.wait_for(Duration::ZERO).map(|_| ())),
         "the steps were not waited for"
     );
-    assert!(suspended(s.read_parameter("w").map(|_| ())));
+    assert!(suspended(s.read_parameter::<f32>("w").map(|_| ())));
     let g = Graph::new();
     g.output("y", g.exp(g.input("x", DType::F32, [9])));
     let made = Compiler::new(&device).compile(&g).and_then(|c| c.init_zeros()).map(|_| ());
@@ -304,7 +304,7 @@ fn suspended() -> Result<()> {
         step(&mut s, i)?;
     }
     // Adam counted no step that was refused
-    assert_eq!(s.read_parameter("w")?, other.read_parameter("w")?);
+    assert_eq!(s.read_parameter::<f32>("w")?, other.read_parameter::<f32>("w")?);
     Ok(())
 }
 

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use weft::autodiff::gradients;
 use weft::error::Error;
 use weft::graph::{Array, Attr, Attrs, Graph, Value};
+use weft::ops::CrossEntropyOptions;
 use weft::reference;
-use weft::session::{Optimizer, Session};
+use weft::session::{Optimizer, OutputIndex, Session};
 use weft::tensor::{DType, Tensor, TensorType, Weights};
 
 type Arrays = BTreeMap<String, Array>;
@@ -26,7 +27,11 @@ fn run(t: &devices::Tested, g: &Graph, given: &Arrays) -> weft::error::Result<Ar
     s.step()?;
     s.wait()?;
     let names: Vec<String> = s.outputs().iter().map(|p| p.name.clone()).collect();
-    names.into_iter().enumerate().map(|(i, n)| Ok((n, Array::from_tensor(&s.output_tensor(i)?)))).collect()
+    names
+        .into_iter()
+        .enumerate()
+        .map(|(i, n)| Ok((n, Array::from_tensor(&s.output_tensor(OutputIndex(i))?))))
+        .collect()
 }
 
 /// Outputs agree: integers bit for bit, floats as rounding leaves them.
@@ -350,7 +355,14 @@ fn trainer(t: &devices::Tested, labels: DType, optimizer: Optimizer) -> Session 
     let g = Graph::new();
     let x = g.input("x", DType::F32, [4, 3]);
     let logits = g.linear(x, g.parameter("w", [5, 3]), Some(g.parameter("b", [5])));
-    g.set_loss(g.name(g.cross_entropy(logits, g.input("labels", labels, [4]), -100, 0.1), "ce"));
+    g.set_loss(g.name(
+        g.cross_entropy(
+            logits,
+            g.input("labels", labels, [4]),
+            CrossEntropyOptions::new().label_smoothing(0.1),
+        ),
+        "ce",
+    ));
     let mut s = t.compiler().compile_training(&g).unwrap().init_zeros().unwrap();
     s.set_parameter("w", &(0..15).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<_>>()).unwrap();
     s.set_input("x", &(0..12).map(|i| (i as f32 * 0.3).cos()).collect::<Vec<_>>()).unwrap();
@@ -364,7 +376,7 @@ fn give(s: &mut Session, labels: DType, values: &[i64]) {
 }
 
 fn weights(s: &Session) -> Vec<u32> {
-    ["w", "b"].iter().flat_map(|n| s.read_parameter(n).unwrap()).map(f32::to_bits).collect()
+    ["w", "b"].iter().flat_map(|n| s.read_parameter::<f32>(n).unwrap()).map(f32::to_bits).collect()
 }
 
 #[test]
@@ -428,7 +440,8 @@ fn if_all_labels_are_ignored_the_loss_is_nan_and_the_weights_stay() {
 fn what_an_ignored_label_s_logits_are_does_not_matter() {
     let g = Graph::new();
     let z = g.input("z", DType::F32, [4, 3]);
-    let loss = g.cross_entropy(z, g.input("labels", DType::I64, [4]), -1, 0.0);
+    let loss =
+        g.cross_entropy(z, g.input("labels", DType::I64, [4]), CrossEntropyOptions::new().ignore_index(-1));
     g.output("loss", loss);
     g.output("grad", gradients(&g, loss, None, &[z]).unwrap()[0]);
     let inf = f64::INFINITY;

@@ -15,12 +15,13 @@ mod turns;
 
 use gpu_plans::{everything, plan, program};
 use std::collections::{HashMap, HashSet};
-use weft::device::gpu::limits::Limits;
 use weft::graph::{Graph, Value};
+use weft::internals::plan::{Place, Plan, PlanOptions};
+use weft::internals::target::gpu::program::{Bound, Program};
 use weft::models::{Llama, LlamaConfig, Logits};
-use weft::plan::{Place, Plan, PlanOptions};
+use weft::ops::Conv2dOptions;
+use weft::profile::Limits;
 use weft::profile::Precision;
-use weft::target::gpu::program::{Bound, Program};
 use weft::tensor::DType;
 
 /// Small devices, large ones, Apple's, a software one; a binding of 4 KiB splits buffers.
@@ -145,7 +146,7 @@ fn every_operation_s_kernels_are_valid_everywhere() {
                     let inputs: Vec<_> = sample.inputs.iter().enumerate().map(input).collect();
                     g.output("y", g.apply(op, &inputs, sample.attrs.clone()));
                     let options = PlanOptions { flash_backward: true, ..Default::default() };
-                    let p = weft::plan::plan(&g, &options).unwrap();
+                    let p = weft::internals::plan::plan(&g, &options).unwrap();
                     check_plan(
                         &format!("{} {i}", op.name()),
                         &p,
@@ -170,7 +171,7 @@ fn every_operation_s_kernels_are_valid_everywhere() {
 
 #[test]
 fn update_kernels_are_valid_for_few_parts_and_many() {
-    use weft::target::gpu::kernels::update::kernel;
+    use weft::internals::target::gpu::kernels::update::kernel;
     for (adam, parts, words) in [(false, 1, 0), (false, 70_000, 1), (true, 3, 2), (true, 200_000, 0)] {
         let (text, [x, y, _]) = kernel(adam, parts, words);
         check(&text, &Limits::least(), &mut HashSet::new()).unwrap_or_else(|e| panic!("{e}\n{text}"));
@@ -192,7 +193,7 @@ fn large_graphs() -> Vec<(&'static str, Plan)> {
     let g = Graph::new();
     let x = g.input("x", DType::F32, [8, 16, 40, 36]);
     let w = g.parameter("w", [32, 16, 3, 3]);
-    let y = g.relu(g.conv2d(x, w, None, &[1, 1], &[1, 1], &[1, 1], 1));
+    let y = g.relu(g.conv2d(x, w, None, Conv2dOptions::new().padding([1, 1])));
     let y = g.softmax(g.reshape(y, &[8, -1]), -1);
     g.output("y", g.sum(g.layer_norm(y, g.parameter("s", [46_080]), None, 1e-5), &[], false));
     all.push(("convolution", plan(&g, &inference).unwrap()));

@@ -63,9 +63,9 @@ fn forward(t: &Tested, config: &LlamaConfig, weights: &Weights, ids: &[u32], log
     let tokens = g.input("ids", DType::U32, [BATCH, SEQ]);
     g.output("logits", Llama::new(config).with_weights(weights).forward(&g, tokens, logits));
     let mut s = t.compiler().compile(&g).unwrap().init(weights).unwrap();
-    s.set_input_u32("ids", ids).unwrap();
+    s.set_input::<u32>("ids", ids).unwrap();
     s.step().unwrap();
-    s.read_output("logits").unwrap()
+    s.read_output::<f32>("logits").unwrap()
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn gradients_on(t: &Tested) {
     g.set_loss(Llama::new(&golden.config).loss(&g, g.input("ids", DType::U32, [BATCH, SEQ])));
     let compiled = t.compiler().compile_training(&g).unwrap();
     let mut s = compiled.init(&golden.weights()).unwrap();
-    s.set_input_u32("ids", &golden.ids()).unwrap();
+    s.set_input::<u32>("ids", &golden.ids()).unwrap();
     s.step().unwrap();
     let (loss, wanted) = (f64::from(s.loss().unwrap()), golden.get("loss")[0]);
     assert!((loss - wanted).abs() < t.tolerance_behind(DEPTH, 1e-5) * wanted, "{loss}, wanted {wanted}");
@@ -121,10 +121,10 @@ fn gradients_on(t: &Tested) {
 /// Logits of every position of one row, a token at a time.
 fn decode(s: &mut Session, ids: &[u32]) -> Vec<Vec<f32>> {
     let step = |(position, &id): (usize, &u32)| {
-        s.set_input_u32("id", &[id]).unwrap();
-        s.set_input_u32("position", &[position as u32]).unwrap();
+        s.set_input::<u32>("id", &[id]).unwrap();
+        s.set_input::<u32>("position", &[position as u32]).unwrap();
         s.step().unwrap();
-        s.read_output("logits").unwrap()
+        s.read_output::<f32>("logits").unwrap()
     };
     ids.iter().enumerate().map(step).collect()
 }
@@ -152,8 +152,8 @@ fn a_token_past_the_capacity_leaves_the_cache_as_it_was() {
         let (mut met, mut never) =
             (decoder(&t, &golden, capacity, true), decoder(&t, &golden, capacity, true));
         let step = |s: &mut Session, id: u32, position: u32| {
-            s.set_input_u32("id", &[id]).unwrap();
-            s.set_input_u32("position", &[position]).unwrap();
+            s.set_input::<u32>("id", &[id]).unwrap();
+            s.set_input::<u32>("position", &[position]).unwrap();
             s.step()
         };
         for (position, &id) in ids[..capacity - 1].iter().enumerate() {
@@ -171,7 +171,7 @@ fn a_token_past_the_capacity_leaves_the_cache_as_it_was() {
         let last = (ids[capacity - 1], capacity as u32 - 1);
         let logits = [&mut met, &mut never].map(|s| {
             step(s, last.0, last.1).unwrap();
-            s.read_output("logits").unwrap()
+            s.read_output::<f32>("logits").unwrap()
         });
         assert_eq!(logits[0], logits[1], "{}", t.name());
         for port in met.states().to_vec() {

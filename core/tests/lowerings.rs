@@ -2,8 +2,8 @@
 //! f64, word for word, over every sample. The devices' own tests then hold them to the evaluation.
 
 use std::collections::BTreeSet;
-use weft::expr::{Binary, Context, Expr, Fold, Scalar};
 use weft::graph::{Array, Call, Lowering, RowwiseForm, ViewForm, for_each_index};
+use weft::internals::expr::{Binary, Context, Expr, Fold, Scalar};
 use weft::ops;
 use weft::tensor::TensorType;
 

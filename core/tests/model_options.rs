@@ -210,7 +210,7 @@ fn a_value_of_the_wrong_type_names_file_key_wanted_and_came() {
                 let error = f.with(file, key, &value).err();
                 let error = error.unwrap_or_else(|| panic!("{name}/{file}: {key} = {value} was taken"));
                 // a huge number of tokens is no limit, one that is not whole is of the wrong type
-                let Error::Config { file: said, wanted, came } = &error else {
+                let Error::Config { file: said, wanted, came, .. } = &error else {
                     panic!("{name}/{file}: {key} = {value}: {error:?}");
                 };
                 assert!(
@@ -386,7 +386,7 @@ fn the_order_of_modules_and_modules_that_are_not_known_are_refused_by_name() {
         (json!([1]), "wanted an object, found 1"),
     ] {
         std::fs::write(f.0.join("modules.json"), modules.to_string()).unwrap();
-        let said = Encoder::open(&f.0, &Device::cpu(1)).err().expect(says).to_string();
+        let said = Encoder::open(&f.0, &Device::cpu(1)).expect_err(says).to_string();
         assert!(said.contains(says), "{modules}: {said}");
     }
     // nothing is dropped when a model is used

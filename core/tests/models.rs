@@ -4,7 +4,7 @@
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 use weft::device::Device;
-use weft::expr::{philox_word, uniform};
+use weft::internals::expr::{philox_word, uniform};
 use weft::load;
 use weft::models::Encoder;
 use weft::tensor::{DType, Tensor, TensorType, Weights};
@@ -31,7 +31,7 @@ impl Folder {
         Encoder::open(&self.0, &Device::cpu(1))
     }
     fn refusal(&self) -> String {
-        self.open().err().expect("refused").to_string()
+        self.open().expect_err("refused").to_string()
     }
 }
 

@@ -7,15 +7,16 @@ mod gpu_plans;
 use gpu_plans::{everything, plan, program};
 use std::collections::BTreeMap;
 use weft::device::Device;
-use weft::device::gpu::limits::Limits;
-use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Value};
+use weft::internals::expr::{philox_word, uniform};
+use weft::internals::optimise::{Options, optimise};
+use weft::internals::target::gpu::program::Program;
 use weft::models::{Llama, LlamaConfig, Logits};
-use weft::optimise::{Options, optimise};
+use weft::ops::{AttentionOptions, RopeOptions};
+use weft::profile::Limits;
 use weft::profile::{Costs, DeviceProfile, Precision};
 use weft::reference;
 use weft::session::{Compiler, Saving};
-use weft::target::gpu::program::Program;
 use weft::tensor::{DType, TensorType, Weights};
 
 fn linear(g: &Graph, x: Value, names: &[String], widths: &[usize], dtype: DType) -> Value {
@@ -44,7 +45,7 @@ fn layer(
         let part = g.narrow(qkv, 2, at as i64, (n * c.head_dim) as i64);
         g.permute(g.reshape(part, &[1, s, n as i64, c.head_dim as i64]), &[0, 2, 1, 3])
     };
-    let turned = |x: Value| g.rope(x, positions, c.rope_theta, 0, false);
+    let turned = |x: Value| g.rope(x, positions, RopeOptions::new().theta(c.rope_theta));
     let (q, k, v) =
         (turned(heads(0, c.heads)), turned(heads(wide, c.kv_heads)), heads(wide + kv, c.kv_heads));
     let joined = g.reshape(g.permute(attend(q, k, v), &[0, 2, 1, 3]), &[1, s, wide as i64]);
@@ -72,7 +73,9 @@ fn forward(c: &LlamaConfig, dtype: DType, seq: usize) -> Graph {
     let (mut x, table) = ends(&g, c, dtype, g.input("ids", DType::U32, [1, seq]));
     let scale = 1.0 / (c.head_dim as f64).sqrt();
     for i in 0..c.layers {
-        x = layer(&g, c, dtype, (x, i), None, |q, k, v| g.attention(q, k, v, None, true, 0, scale));
+        x = layer(&g, c, dtype, (x, i), None, |q, k, v| {
+            g.attention(q, k, v, None, AttentionOptions::new(scale).causal(true))
+        });
     }
     g.output("logits", head(&g, c, x, table));
     g
@@ -94,7 +97,7 @@ fn decode(c: &LlamaConfig, dtype: DType, capacity: usize) -> Graph {
             next
         };
         x = layer(&g, c, dtype, (x, i), Some(position), |q, k, v| {
-            g.attention(q, kept("key", k), kept("value", v), Some(mask), false, 0, scale)
+            g.attention(q, kept("key", k), kept("value", v), Some(mask), AttentionOptions::new(scale))
         });
     }
     g.output("logits", g.reshape(head(&g, c, x, table), &[1, -1]));
@@ -220,18 +223,23 @@ fn packed_weights_give_the_logits_of_the_model() {
             let tolerance = t.tolerance_behind(10, 2e-5);
             let compiled = t.compiler().compile(&forward(&c, dtype, seq)).unwrap();
             let mut s = compiled.init(&tensors).unwrap();
-            s.set_input_u32("ids", &ids).unwrap();
+            s.set_input::<u32>("ids", &ids).unwrap();
             s.step().unwrap();
-            near(&s.read_output("logits").unwrap(), &wanted, tolerance, &format!("{dtype} on {}", t.name()));
+            near(
+                &s.read_output::<f32>("logits").unwrap(),
+                &wanted,
+                tolerance,
+                &format!("{dtype} on {}", t.name()),
+            );
             // and token by token, each seeing those before it
             let mut s = t.compiler().compile(&decode(&c, dtype, 16)).unwrap().init(&tensors).unwrap();
             for (i, &id) in ids.iter().enumerate() {
-                s.set_input_u32("id", &[id]).unwrap();
-                s.set_input_u32("position", &[i as u32]).unwrap();
+                s.set_input::<u32>("id", &[id]).unwrap();
+                s.set_input::<u32>("position", &[i as u32]).unwrap();
                 s.step().unwrap();
                 let row = &wanted[i * c.vocabulary..(i + 1) * c.vocabulary];
                 near(
-                    &s.read_output("logits").unwrap(),
+                    &s.read_output::<f32>("logits").unwrap(),
                     row,
                     tolerance,
                     &format!("token {i}, {dtype} on {}", t.name()),
@@ -250,9 +258,9 @@ fn each_saving_saves_dispatches_and_changes_no_result() {
     let t = devices::gpu();
     let run = |compiler: Compiler| {
         let mut s = compiler.compile(&g).unwrap().init(&tensors).unwrap();
-        s.set_input_u32("ids", &ids).unwrap();
+        s.set_input::<u32>("ids", &ids).unwrap();
         s.step().unwrap();
-        (s.dispatches(), s.read_output("logits").unwrap())
+        (s.dispatches(), s.read_output::<f32>("logits").unwrap())
     };
     let (fewest, wanted) = run(t.compiler());
     let wanted: Vec<f64> = wanted.into_iter().map(f64::from).collect();

@@ -56,7 +56,7 @@ fn session(device: &Device) -> Session {
 fn check(s: &mut Session) {
     s.set_parameter("w", &[0.5; 64]).unwrap();
     s.step().unwrap();
-    assert_eq!(s.read_output("y").unwrap(), [4.0; 32]);
+    assert_eq!(s.read_output::<f32>("y").unwrap(), [4.0; 32]);
 }
 
 fn forked<T>(outcome: Result<T, Error>) {
@@ -73,12 +73,12 @@ fn refused(device: Device, mut s: Session) {
     forked(s.wait());
     forked(s.wait_for(std::time::Duration::ZERO));
     forked(s.set_input("x", &[1.0; 32]));
-    forked(s.read_output("y"));
+    forked(s.read_output::<f32>("y"));
     forked(s.lend_output("y").map(drop));
     forked(s.loss());
     forked(s.read_gradient("w"));
     forked(s.set_parameter("w", &[0.0; 64]));
-    forked(s.read_parameter("w"));
+    forked(s.read_parameter::<f32>("w"));
     forked(s.set_optimizer(Optimizer::adam(0.1)));
     forked(s.set_learning_rate(0.1));
     forked(s.reset_state());
@@ -177,7 +177,7 @@ fn a_thread_with_a_stack_of_64_kib_opens_compiles_trains_and_reads() {
             let mut loaded = again.get("main").unwrap().init(&weights).unwrap();
             loaded.set_input("x", &[1.0; 32]).unwrap();
             loaded.step().unwrap();
-            assert_eq!(loaded.read_output("y").unwrap().len(), 32);
+            assert_eq!(loaded.read_output::<f32>("y").unwrap().len(), 32);
             Compiler::new(&device).explain(&g, true).unwrap();
             if let Some(gpu) = device.as_gpu() {
                 // opened anew, not shared

@@ -6,14 +6,14 @@ mod gpu_plans;
 
 use gpu_plans::{everything, plan, program};
 use std::collections::BTreeMap;
-use weft::device::gpu::limits::Limits;
-use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Value};
-use weft::plan::{Plan, Step, Work};
+use weft::internals::expr::{philox_word, uniform};
+use weft::internals::plan::{Plan, Step, Work};
+use weft::internals::target::gpu::program::Dispatch;
+use weft::profile::Limits;
 use weft::profile::Precision;
 use weft::reference;
-use weft::session::Compiler;
-use weft::target::gpu::program::Dispatch;
+use weft::session::{Compiler, OutputIndex};
 use weft::tensor::{DType, TensorType, Weights};
 
 type Arrays = BTreeMap<String, Array>;
@@ -47,7 +47,8 @@ fn check(g: &Graph, what: &str) {
         s.step().unwrap();
         s.step().unwrap();
         for (i, port) in compiled.outputs().iter().enumerate() {
-            let (came, wanted) = (Array::from_tensor(&s.output_tensor(i).unwrap()), &wanted[&port.name]);
+            let (came, wanted) =
+                (Array::from_tensor(&s.output_tensor(OutputIndex(i)).unwrap()), &wanted[&port.name]);
             let largest = wanted.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
             assert!(largest > 0.01, "{what}: {} is all but zero", port.name);
             for (at, (a, b)) in came.data.iter().zip(&wanted.data).enumerate() {
@@ -167,7 +168,7 @@ fn rows_of_every_size_are_normed_alike() {
                 let mut s = compiled.init(&weights).unwrap();
                 s.set_input_tensor("x", &tensor("x")).unwrap();
                 s.step().unwrap();
-                let came = s.read_output("y").unwrap();
+                let came = s.read_output::<f32>("y").unwrap();
                 for (i, (came, wanted)) in came.chunks(n).zip(wanted.data.chunks(n)).enumerate() {
                     let largest = wanted.iter().fold(0.0f64, |m, v| m.max(v.abs()));
                     assert!(i % 16 == 15 || largest > 0.01, "row {i} is all but zero");
@@ -388,9 +389,9 @@ fn a_sum_of_a_state_stays_before_what_changes_it() {
         for step in 0..6u32 {
             let x = random(TensorType::new(DType::F32, [1, 48]), 90 + u64::from(step));
             s.set_input_tensor("x", &x.to_tensor().unwrap()).unwrap();
-            s.set_input_u32("at", &[(step * 5) % 16]).unwrap();
+            s.set_input::<u32>("at", &[(step * 5) % 16]).unwrap();
             s.step().unwrap();
-            came.extend(s.read_output("sum").unwrap());
+            came.extend(s.read_output::<f32>("sum").unwrap());
         }
         all.push(came);
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use weft::error::Error;
 use weft::graph::{Array, Graph, Value};
+use weft::ops::{AttentionOptions, Conv2dOptions, ConvTranspose2dOptions, MaxPool2dOptions};
 use weft::reference::run;
 use weft::tensor::{DType, TensorType};
 
@@ -19,51 +20,64 @@ fn refused(build: impl FnOnce(&Graph, &dyn Fn(&[usize]) -> Value) -> Value) -> S
 
 #[test]
 fn wrong_calls_say_what_was_wanted_and_what_came() {
-    let one: &[i64] = &[1, 1];
-    let none: &[i64] = &[0, 0];
     let cases = [
         (
-            refused(|g, x| g.conv2d(x(&[1, 3, 8, 8]), x(&[4, 2, 3, 3]), None, one, none, one, 1)),
+            refused(|g, x| g.conv2d(x(&[1, 3, 8, 8]), x(&[4, 2, 3, 3]), None, Default::default())),
             "conv2d: f32[n, c, h, w] and f32[o, c/groups, kh, kw], groups dividing c and o: f32[1, 3, 8, 8] and f32[4, 2, 3, 3], groups 1",
         ),
         (
-            refused(|g, x| g.conv2d(x(&[1, 2, 2, 8]), x(&[4, 2, 3, 3]), None, one, none, one, 1)),
+            refused(|g, x| g.conv2d(x(&[1, 2, 2, 8]), x(&[4, 2, 3, 3]), None, Default::default())),
             "conv2d: a window no larger than the padded input along axis 2: 3 over 2",
         ),
         (
-            refused(|g, x| g.conv2d(x(&[1, 2, 4, 4]), x(&[4, 2, 3, 3]), None, &[0, 1], none, one, 1)),
+            refused(|g, x| {
+                g.conv2d(x(&[1, 2, 4, 4]), x(&[4, 2, 3, 3]), None, Conv2dOptions::new().stride([0, 1]))
+            }),
             "conv2d: stride of two numbers, [y, x], at least 1: [0, 1]",
         ),
         (
-            refused(|g, x| g.conv2d(x(&[1, 2, 4, 4]), x(&[4, 2, 3, 3]), Some(x(&[3])), one, none, one, 1)),
+            refused(|g, x| g.conv2d(x(&[1, 2, 4, 4]), x(&[4, 2, 3, 3]), Some(x(&[3])), Default::default())),
             "conv2d: a bias f32[4]: f32[3]",
         ),
         (
             refused(|g, x| {
-                g.conv_transpose2d(x(&[1, 2, 4, 4]), x(&[2, 2, 3, 3]), None, one, none, &[1, 0], one, 1)
+                g.conv_transpose2d(
+                    x(&[1, 2, 4, 4]),
+                    x(&[2, 2, 3, 3]),
+                    None,
+                    ConvTranspose2dOptions::new().output_padding([1, 0]),
+                )
             }),
             "conv_transpose2d: output_padding below the stride or the dilation: [1, 0]",
         ),
         (
-            refused(|g, x| g.max_pool2d(x(&[1, 2, 4, 4]), &[3, 3], one, &[2, 2])),
+            refused(|g, x| {
+                g.max_pool2d(x(&[1, 2, 4, 4]), MaxPool2dOptions::new([3, 3]).stride([1, 1]).padding([2, 2]))
+            }),
             "max_pool2d: padding of at most half the kernel: padding=[2, 2], kernel=[3, 3]",
         ),
         (
             refused(|g, x| {
-                g.attention(x(&[1, 3, 4, 8]), x(&[1, 2, 4, 8]), x(&[1, 2, 4, 8]), None, false, 0, 1.0)
+                g.attention(
+                    x(&[1, 3, 4, 8]),
+                    x(&[1, 2, 4, 8]),
+                    x(&[1, 2, 4, 8]),
+                    None,
+                    AttentionOptions::new(1.0),
+                )
             }),
             "attention: f32 q [b, h, l, d], k [b, kv, s, d] and v [b, kv, s, dv], kv dividing h: f32[1, 3, 4, 8], f32[1, 2, 4, 8], f32[1, 2, 4, 8]",
         ),
         (
             refused(|g, x| {
                 let q = x(&[1, 1, 4, 8]);
-                g.attention(q, q, q, Some(x(&[2, 4])), false, 0, 1.0)
+                g.attention(q, q, q, Some(x(&[2, 4])), AttentionOptions::new(1.0))
             }),
             "attention: a mask that broadcasts to [1, 1, 4, 4]: f32[2, 4]",
         ),
         (refused(|g, x| g.embedding(x(&[5, 2]), x(&[3]))), "embedding: indices of i32, u32 or i64: f32[3]"),
         (
-            refused(|g, x| g.rope(x(&[4, 5]), None, 10000.0, 0, false)),
+            refused(|g, x| g.rope(x(&[4, 5]), None, Default::default())),
             "rope: f32[…, seq, d] with an even d, of at most 7 axes: f32[4, 5]",
         ),
         (
@@ -103,7 +117,7 @@ fn a_query_that_sees_no_key_gives_zeros_and_no_nan() {
     let g = Graph::new();
     let q = g.input("q", DType::F32, [1, 1, 3, 2]);
     let k = g.input("k", DType::F32, [1, 1, 2, 2]);
-    let y = g.attention(q, k, k, None, true, 0, 0.5);
+    let y = g.attention(q, k, k, None, AttentionOptions::new(0.5).causal(true));
     g.output("y", y);
     let loss = g.sum_all(g.mul(y, y));
     for (name, v) in ["dq", "dk"].iter().zip(weft::autodiff::gradients(&g, loss, None, &[q, k]).unwrap()) {

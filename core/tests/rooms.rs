@@ -28,6 +28,7 @@ const ROOMS: &[&str] = &[
     "load",
     "text",
     "models",
+    "prelude",
 ];
 
 /// The files that may say `unsafe` besides the CPU device's kernels.

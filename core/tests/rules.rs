@@ -7,9 +7,9 @@ mod rule_graphs;
 use contract::{Beyond, Values, arrays, holds};
 use rule_graphs::{VARIANTS, instance};
 use std::collections::{BTreeMap, BTreeSet};
-use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, NodeKind};
-use weft::optimise::{Group, Rule, all_rules, alternatives};
+use weft::internals::expr::{philox_word, uniform};
+use weft::internals::optimise::{Group, Rule, all_rules, alternatives};
 use weft::reference;
 use weft::tensor::DType;
 

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use weft::autodiff::gradients;
-use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Op, Sample, Value};
+use weft::internals::expr::{philox_word, uniform};
 use weft::ops;
 use weft::reference::run;
 use weft::tensor::{DType, TensorType};

@@ -4,7 +4,7 @@
 use weft::device::Device;
 use weft::graph::Graph;
 use weft::models::mlp;
-use weft::session::{Compiler, Optimizer, Session, build_session};
+use weft::session::{Compiler, Optimizer, OutputIndex, Session, build_session};
 use weft::tensor::{DType, Tensor, TensorType, Weights};
 
 fn ramp(n: usize, scale: f32) -> Vec<f32> {
@@ -17,7 +17,7 @@ fn classifier(batch: usize) -> Graph {
     let labels = g.input("labels", DType::U32, [batch]);
     let y = mlp(&g, x, &[6, 16, 3]);
     g.output("logits", y);
-    g.set_loss(g.cross_entropy(y, labels, -100, 0.0));
+    g.set_loss(g.cross_entropy(y, labels, Default::default()));
     g
 }
 
@@ -37,7 +37,7 @@ fn train(optimizer: Optimizer, steps: usize) -> (f32, f32, Session) {
     let mut s = compiled.init(&weights()).unwrap();
     s.set_optimizer(optimizer).unwrap();
     s.set_input("x", &ramp(72, 1.0)).unwrap();
-    s.set_input_u32("labels", &(0..12).map(|i| i % 3).collect::<Vec<_>>()).unwrap();
+    s.set_input::<u32>("labels", &(0..12).map(|i| i % 3).collect::<Vec<_>>()).unwrap();
     s.step().unwrap();
     let first = s.loss().unwrap();
     for _ in 1..steps {
@@ -61,12 +61,12 @@ fn one_sgd_step_is_the_gradient_times_the_rate() {
     let compiled = Compiler::new(&Device::cpu(1)).compile_training(&classifier(12)).unwrap();
     let mut s = compiled.init(&weights()).unwrap();
     s.set_input("x", &ramp(72, 1.0)).unwrap();
-    s.set_input_u32("labels", &[0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]).unwrap();
+    s.set_input::<u32>("labels", &[0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]).unwrap();
     s.set_optimizer(Optimizer::sgd(0.25)).unwrap();
-    let before = s.read_parameter("layers.0.weight").unwrap();
+    let before = s.read_parameter::<f32>("layers.0.weight").unwrap();
     s.step().unwrap();
     let (after, g) =
-        (s.read_parameter("layers.0.weight").unwrap(), s.read_gradient("layers.0.weight").unwrap());
+        (s.read_parameter::<f32>("layers.0.weight").unwrap(), s.read_gradient("layers.0.weight").unwrap());
     assert!(g.iter().any(|v| v.abs() > 1e-3));
     for ((b, a), g) in before.iter().zip(&after).zip(&g) {
         assert!((b - 0.25 * g - a).abs() < 1e-7);
@@ -84,16 +84,16 @@ fn sessions_share_weights_and_see_training() {
     let x = ramp(6, 0.7);
     eval.set_input("x", &x).unwrap();
     eval.step().unwrap();
-    let before = eval.read_output("logits").unwrap();
+    let before = eval.read_output::<f32>("logits").unwrap();
     trained.step().unwrap();
     eval.step().unwrap();
-    let after = eval.read_output("logits").unwrap();
+    let after = eval.read_output::<f32>("logits").unwrap();
     assert_ne!(before, after);
     // what the session sees is what a fresh one over the saved weights sees
     let mut fresh = compiled.init(&trained.parameters().to_weights().unwrap()).unwrap();
     fresh.set_input("x", &x).unwrap();
     fresh.step().unwrap();
-    assert_eq!(fresh.read_output("logits").unwrap(), after);
+    assert_eq!(fresh.read_output::<f32>("logits").unwrap(), after);
 }
 
 #[test]
@@ -103,9 +103,9 @@ fn results_do_not_depend_on_the_number_of_threads() {
         let mut s = compiled.init(&weights()).unwrap();
         s.set_optimizer(Optimizer::adam(0.01)).unwrap();
         s.set_input("x", &ramp(72, 1.0)).unwrap();
-        s.set_input_u32("labels", &(0..12).map(|i| i % 3).collect::<Vec<_>>()).unwrap();
+        s.set_input::<u32>("labels", &(0..12).map(|i| i % 3).collect::<Vec<_>>()).unwrap();
         (0..20).for_each(|_| s.step().unwrap());
-        s.read_parameter("layers.0.weight").unwrap()
+        s.read_parameter::<f32>("layers.0.weight").unwrap()
     };
     assert_eq!(run(1), run(2));
 }
@@ -121,16 +121,16 @@ fn dropout_counts_steps_and_keeps_its_share() {
     let mut seen = vec![];
     for _ in 0..3 {
         s.step().unwrap();
-        let y = s.read_output(0).unwrap();
+        let y = s.read_output::<f32>(OutputIndex(0)).unwrap();
         let kept = y.iter().filter(|v| **v != 0.0).count();
         assert!((2900..3100).contains(&kept), "{kept} of 4000 kept");
         assert!(y.iter().all(|v| *v == 0.0 || (v - 4.0 / 3.0).abs() < 1e-6));
         seen.push(y);
     }
     assert!(seen[0] != seen[1] && seen[1] != seen[2]);
-    s.set_input_u32("step_counter", &[1]).unwrap();
+    s.set_input::<u32>("step_counter", &[1]).unwrap();
     s.step().unwrap();
-    assert_eq!(s.read_output(0).unwrap(), seen[1]);
+    assert_eq!(s.read_output::<f32>(OutputIndex(0)).unwrap(), seen[1]);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn packed_weights_of_16_bits_give_the_products_of_their_values() {
             let x = ramp(rows * 50, 0.8);
             s.set_input("x", &x).unwrap();
             s.step().unwrap();
-            let (y, w) = (s.read_output(0).unwrap(), narrow.to_f64());
+            let (y, w) = (s.read_output::<f32>(OutputIndex(0)).unwrap(), narrow.to_f64());
             for (i, row) in x.chunks(50).enumerate() {
                 for j in 0..33 {
                     let wanted: f64 = row.iter().zip(&w[j * 50..]).map(|(a, b)| f64::from(*a) * b).sum();

@@ -6,8 +6,9 @@ mod devices;
 
 use std::collections::BTreeMap;
 use weft::autodiff::gradients;
-use weft::expr::{Scalar, philox_word, uniform};
 use weft::graph::{Array, Graph, Op, Sample, Value};
+use weft::internals::expr::{Scalar, philox_word, uniform};
+use weft::session::OutputIndex;
 use weft::tensor::{DType, TensorType, Weights};
 
 type Arrays = BTreeMap<String, Array>;
@@ -146,8 +147,8 @@ fn on_device(t: &devices::Tested, g: &Graph, all: &[Arrays]) -> Result<Vec<Array
         }
         session.step().map_err(said)?;
         let outputs = compiled.outputs().iter().enumerate();
-        let read = |(i, p): (usize, &weft::plan::Port)| {
-            Ok((p.name.clone(), Array::from_tensor(&session.output_tensor(i).map_err(said)?)))
+        let read = |(i, p): (usize, &weft::session::Port)| {
+            Ok((p.name.clone(), Array::from_tensor(&session.output_tensor(OutputIndex(i)).map_err(said)?)))
         };
         found.push(outputs.map(read).collect::<Result<Arrays, String>>()?);
     }

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use weft::device::Device;
 use weft::error::Error;
-use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, GraphData, Value};
-use weft::plan::{Place, Plan, Work};
+use weft::internals::expr::{philox_word, uniform};
+use weft::internals::plan::{Place, Plan, Work};
+use weft::ops::AttentionOptions;
 use weft::reference;
 use weft::session::{Compiled, Compiler, Session};
 use weft::tensor::{DType, Tensor, TensorType, Weights};
@@ -51,7 +52,7 @@ fn cached(observed: bool) -> Graph {
     let (keys, values) = (kept("cache.keys", g.mul(k, two)), kept("cache.values", g.mul(v, two)));
     let there = g.le(g.iota(&[CAPACITY as i64], 0), position);
     let mask = g.select(there, g.scalar(0.0, DType::F32), g.scalar(-1e9, DType::F32));
-    g.output("seen", g.attention(q, keys, values, Some(mask), false, 0, 0.5));
+    g.output("seen", g.attention(q, keys, values, Some(mask), AttentionOptions::new(0.5)));
     g
 }
 
@@ -61,7 +62,10 @@ fn whole(q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
     let shape = [1, HEADS, STEPS, HEAD];
     let [q2, k2, v2] = ["q", "k", "v"].map(|n| g.input(n, DType::F32, shape));
     let two = g.scalar(2.0, DType::F32);
-    g.output("seen", g.attention(q2, g.mul(k2, two), g.mul(v2, two), None, true, 0, 0.5));
+    g.output(
+        "seen",
+        g.attention(q2, g.mul(k2, two), g.mul(v2, two), None, AttentionOptions::new(0.5).causal(true)),
+    );
     let array = |x: &[f32]| Array::new(TensorType::f32(shape), x.iter().map(|&v| f64::from(v)).collect());
     let given = [("q", q), ("k", k), ("v", v)].map(|(n, x)| (n.to_string(), array(x)));
     reference::run(&g, &BTreeMap::from(given)).unwrap()["seen"].data.clone()
@@ -76,9 +80,9 @@ fn run(s: &mut Session, step: usize, [q, k, v]: [&[f32]; 3]) -> Vec<f32> {
     for (name, x) in [("q", q), ("k", k), ("v", v)] {
         s.set_input(name, &row(x, step)).unwrap();
     }
-    s.set_input_u32("position", &[step as u32]).unwrap();
+    s.set_input::<u32>("position", &[step as u32]).unwrap();
     s.step().unwrap();
-    s.read_output("seen").unwrap()
+    s.read_output::<f32>("seen").unwrap()
 }
 
 #[test]
@@ -143,16 +147,16 @@ fn an_output_that_is_the_old_or_the_new_state_keeps_its_value() {
                 g.output("old", s);
             }
             let mut session = session(&g, fuse);
-            session.set_input_i32("at", &[1]).unwrap();
+            session.set_input::<i32>("at", &[1]).unwrap();
             session.set_input("x", &[5.0, 6.0]).unwrap();
             session.step().unwrap();
             session.reset_state().unwrap();
-            assert_eq!(session.read_output("new").unwrap(), [0.0, 0.0, 5.0, 6.0, 0.0, 0.0]);
-            session.set_input_i32("at", &[2]).unwrap();
+            assert_eq!(session.read_output::<f32>("new").unwrap(), [0.0, 0.0, 5.0, 6.0, 0.0, 0.0]);
+            session.set_input::<i32>("at", &[2]).unwrap();
             session.step().unwrap();
-            assert_eq!(session.read_output("new").unwrap(), [0.0, 0.0, 0.0, 0.0, 5.0, 6.0]);
+            assert_eq!(session.read_output::<f32>("new").unwrap(), [0.0, 0.0, 0.0, 0.0, 5.0, 6.0]);
             if old_too {
-                assert_eq!(session.read_output("old").unwrap(), [0.0; 6]);
+                assert_eq!(session.read_output::<f32>("old").unwrap(), [0.0; 6]);
             }
         }
     }
@@ -296,7 +300,7 @@ fn wrong_uses_are_typed_errors() {
     for name in ["q", "k", "v"] {
         s.set_input(name, &row(&x, 0)).unwrap();
     }
-    s.set_input_u32("position", &[CAPACITY as u32]).unwrap();
+    s.set_input::<u32>("position", &[CAPACITY as u32]).unwrap();
     assert!(matches!(s.step(), Err(Error::IndexOutOfRange { limit: CAPACITY, .. })));
     assert!(s.read_state("cache.keys").unwrap().to_f64().iter().all(|v| *v == 0.0));
 }
@@ -331,7 +335,7 @@ fn of_equal_indices_the_last_wins_and_has_the_gradient() {
     s.set_input("updates", &[10.0, 20.0, 30.0, 40.0, 50.0, 60.0]).unwrap();
     s.set_input("up", &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).unwrap();
     s.step().unwrap();
-    assert_eq!(s.read_output("y").unwrap(), [30.0, 40.0, 3.0, 4.0, 50.0, 60.0]);
-    assert_eq!(s.read_output("dx").unwrap(), [0.0, 0.0, 0.3, 0.4, 0.0, 0.0]);
-    assert_eq!(s.read_output("du").unwrap(), [0.0, 0.0, 0.1, 0.2, 0.5, 0.6]);
+    assert_eq!(s.read_output::<f32>("y").unwrap(), [30.0, 40.0, 3.0, 4.0, 50.0, 60.0]);
+    assert_eq!(s.read_output::<f32>("dx").unwrap(), [0.0, 0.0, 0.3, 0.4, 0.0, 0.0]);
+    assert_eq!(s.read_output::<f32>("du").unwrap(), [0.0, 0.0, 0.1, 0.2, 0.5, 0.6]);
 }

@@ -7,14 +7,15 @@ mod odd_cuts;
 use std::collections::BTreeMap;
 use weft::device::Device;
 use weft::error::Error;
-use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Value};
+use weft::internals::expr::{philox_word, uniform};
+use weft::internals::target::TargetPlan;
+use weft::internals::target::gpu::GpuPlan;
+use weft::internals::target::gpu::kernels::{allowed, classes, neighbours, seeds};
+use weft::ops::Conv2dOptions;
 use weft::profile::{Along, Cut, Limits, Precision, ProductClass, TunedProduct, Tuning};
 use weft::reference;
 use weft::session::{Compiled, Compiler, Measure, Measured, Progress, Session};
-use weft::target::TargetPlan;
-use weft::target::gpu::GpuPlan;
-use weft::target::gpu::kernels::{allowed, classes, neighbours, seeds};
 use weft::tensor::{DType, TensorType, Weights};
 
 type Arrays = BTreeMap<String, Array>;
@@ -148,7 +149,7 @@ fn cases() -> Vec<(&'static str, Case)> {
             "convolution",
             case(|g| {
                 let (x, w) = (g.input("x", DType::F32, [2, 6, 9, 8]), g.parameter("w", [20, 6, 3, 3]));
-                g.relu(g.conv2d(x, w, None, &[1, 1], &[1, 1], &[1, 1], 1))
+                g.relu(g.conv2d(x, w, None, Conv2dOptions::new().padding([1, 1])))
             }),
         ),
     ]
@@ -204,7 +205,7 @@ fn turned_weights_compute_the_same_and_follow_their_parameter() {
                 .plan()
                 .steps
                 .iter()
-                .any(|s| matches!(&s.work, weft::plan::Work::Product(w) if w.b_is_weight));
+                .any(|s| matches!(&s.work, weft::internals::plan::Work::Product(w) if w.b_is_weight));
         let more = tuned.plan().once.len() - plain.plan().once.len();
         let narrow = class.b == DType::F16 && !limits(&device).f16;
         assert_eq!(more, usize::from(weight && !narrow), "{name}");
@@ -220,11 +221,11 @@ fn turned_weights_compute_the_same_and_follow_their_parameter() {
         let Some(port) = port else { continue };
         let mut s = case.session(&tuned);
         s.step().unwrap();
-        let before = s.read_output("y").unwrap();
+        let before = s.read_output::<f32>("y").unwrap();
         let doubled: Vec<f32> = case.given[&port.name].data.iter().map(|v| *v as f32 * 2.0).collect();
         s.set_parameter(&port.name, &doubled).unwrap();
         s.step().unwrap();
-        assert_ne!(s.read_output("y").unwrap(), before, "{name}");
+        assert_ne!(s.read_output::<f32>("y").unwrap(), before, "{name}");
     }
 }
 

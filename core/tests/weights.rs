@@ -5,13 +5,13 @@ mod devices;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph};
-use weft::plan::{Plan, PlanOptions, Uses, Work, plan};
+use weft::internals::expr::{philox_word, uniform};
+use weft::internals::plan::{Plan, PlanOptions, Uses, Work, plan};
+use weft::internals::target::gpu::GpuPlan;
+use weft::internals::target::gpu::storage::{ElementStorage, Form};
 use weft::reference;
-use weft::session::{Compiled, Compiler, Optimizer, Saving, Session};
-use weft::target::gpu::GpuPlan;
-use weft::target::gpu::storage::{ElementStorage, Form};
+use weft::session::{Compiled, Compiler, Optimizer, OutputIndex, Saving, Session};
 use weft::tensor::{DType, TensorType, Weights};
 
 type Arrays = BTreeMap<String, Array>;
@@ -53,7 +53,8 @@ fn check(s: &mut Session, compiled: &Compiled, g: &Graph, given: &Arrays, tolera
     s.step().unwrap();
     let wanted = reference::run(g, given).unwrap();
     for (i, port) in compiled.outputs().iter().enumerate() {
-        let (came, wanted) = (Array::from_tensor(&s.output_tensor(i).unwrap()), &wanted[&port.name]);
+        let (came, wanted) =
+            (Array::from_tensor(&s.output_tensor(OutputIndex(i)).unwrap()), &wanted[&port.name]);
         let largest = wanted.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
         assert!(largest > 0.05, "{what}: {} is all but zero", port.name);
         for (a, b) in came.data.iter().zip(&wanted.data) {
@@ -126,7 +127,7 @@ fn folded_weights_follow_another_session_s_training() {
             trained.step().unwrap();
             let mut now = given.clone();
             for name in ["a", "b"] {
-                let data = trained.read_parameter(name).unwrap();
+                let data = trained.read_parameter::<f32>(name).unwrap();
                 let array = now.get_mut(name).unwrap();
                 assert!(array.data.iter().zip(&data).any(|(a, b)| (a - f64::from(*b)).abs() > 1e-3));
                 array.data = data.into_iter().map(f64::from).collect();
@@ -159,7 +160,7 @@ fn joined_f16_weights_are_right_with_even_and_odd_rows() {
     }
 }
 
-fn product_of(p: &Plan) -> &weft::plan::Product {
+fn product_of(p: &Plan) -> &weft::internals::plan::Product {
     let find = p.steps.iter().find_map(|s| if let Work::Product(w) = &s.work { Some(w) } else { None });
     find.expect("a product")
 }
@@ -241,7 +242,7 @@ fn frozen_f16_weights_that_are_packed_train_what_is_above_them() {
             let mut s = init(&compiled, given);
             s.set_optimizer(Optimizer::sgd(0.5)).unwrap();
             (0..3).for_each(|_| s.step().unwrap());
-            s.read_parameter("w").unwrap().into_iter().map(f64::from).collect::<Vec<f64>>()
+            s.read_parameter::<f32>("w").unwrap().into_iter().map(f64::from).collect::<Vec<f64>>()
         };
         let (came, wanted) = (after(&narrow, &given), after(&wide, &widened));
         let moved = wanted.iter().zip(&given["w"].data).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);

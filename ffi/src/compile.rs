@@ -12,8 +12,8 @@ use crate::session::{weft_parameters, weft_session};
 use crate::weights::weft_weights;
 use engine::device::Device;
 use engine::graph::Graph;
-use engine::optimise::Group;
 use engine::profile::{DeviceProfile, Precision};
+use engine::session::Group;
 use engine::session::{Compiled, Compiler, Parameters, Progress};
 use engine::tensor::Weights;
 use std::ffi::{c_char, c_void};
@@ -258,7 +258,7 @@ pub unsafe extern "C" fn weft_compiled_port_count(
     guard("weft_compiled_port_count", err, || {
         let place = out(count, "count")?;
         let compiled = handle::share::<Compiled>(compiled)?;
-        place.set(ports::count(compiled.plan(), kind)?);
+        place.set(ports::count(&compiled, kind)?);
         Ok(())
     })
 }
@@ -274,7 +274,7 @@ pub unsafe extern "C" fn weft_compiled_port(
 ) -> weft_status {
     guard("weft_compiled_port", err, || {
         let compiled = handle::share::<Compiled>(compiled)?;
-        let described = ports::port(|name| compiled.show(name), compiled.plan(), kind, index)?;
+        let described = ports::port(|name| compiled.show(name), &compiled, kind, index)?;
         // SAFETY: the preamble's promise.
         unsafe { fill(info, described, "info") }
     })

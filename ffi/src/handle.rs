@@ -8,7 +8,7 @@
 use crate::given::weft_str;
 use crate::guard::Failure;
 use engine::error::Error;
-use engine::process::{Own, generation};
+use engine::internals::process::{Own, generation};
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::collections::BTreeSet;

@@ -2,7 +2,7 @@
 
 use crate::given::*;
 use crate::guard::*;
-use engine::plan::Plan;
+use engine::session::Compiled;
 use engine::tensor::{DType, TensorType};
 
 /// Axes of a tensor at most.
@@ -82,34 +82,34 @@ pub fn unnamed(_: &str) -> weft_str {
     weft_str::EMPTY
 }
 
-/// How many tensors of a kind a plan has.
-pub fn count(plan: &Plan, kind: weft_port_kind) -> Outcome<usize> {
+/// How many tensors of a kind a compiled graph has.
+pub fn count(graph: &Compiled, kind: weft_port_kind) -> Outcome<usize> {
     match kind {
-        WEFT_PORT_INPUT => Ok(plan.inputs.len()),
-        WEFT_PORT_OUTPUT => Ok(plan.outputs.len()),
-        WEFT_PORT_PARAMETER => Ok(plan.parameters.len()),
-        WEFT_PORT_STATE => Ok(plan.states.len()),
+        WEFT_PORT_INPUT => Ok(graph.inputs().len()),
+        WEFT_PORT_OUTPUT => Ok(graph.outputs().len()),
+        WEFT_PORT_PARAMETER => Ok(graph.parameters().len()),
+        WEFT_PORT_STATE => Ok(graph.states().len()),
         other => Err(Failure::argument("kind", "one of WEFT_PORT_…", other)),
     }
 }
 
-/// A tensor of a plan; its name is shown by `show`.
+/// A tensor of a compiled graph; its name is shown by `show`.
 pub fn port(
     show: impl FnOnce(&str) -> weft_str,
-    plan: &Plan,
+    graph: &Compiled,
     kind: weft_port_kind,
     index: usize,
 ) -> Outcome<weft_tensor_info> {
-    let count = count(plan, kind)?;
+    let count = count(graph, kind)?;
     if index >= count {
         return Err(Failure::argument("index", format!("less than {count}"), index));
     }
     let p = match kind {
-        WEFT_PORT_INPUT => &plan.inputs[index],
-        WEFT_PORT_OUTPUT => &plan.outputs[index],
-        WEFT_PORT_PARAMETER => &plan.parameters[index],
+        WEFT_PORT_INPUT => &graph.inputs()[index],
+        WEFT_PORT_OUTPUT => &graph.outputs()[index],
+        WEFT_PORT_PARAMETER => &graph.parameters()[index],
         _ => {
-            let s = &plan.states[index];
+            let s = &graph.states()[index];
             return tensor_info(show, &s.name, s.dtype, &s.shape, false);
         }
     };

@@ -7,7 +7,7 @@ use crate::handle::{self, object};
 use crate::inspect::{memory_summary, weft_memory_summary};
 use crate::ports::{self, weft_port_kind, weft_tensor_info};
 use crate::weights::weft_weights;
-use engine::session::{Parameters, Session};
+use engine::session::{OutputIndex, Parameters, Session};
 use engine::tensor::{Bytes, DType, Tensor};
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub unsafe extern "C" fn weft_session_port_count(
     guard("weft_session_port_count", err, || {
         let place = out(count, "count")?;
         let session = handle::alone::<Session>(session)?;
-        place.set(ports::count(session.compiled().plan(), kind)?);
+        place.set(ports::count(session.compiled(), kind)?);
         Ok(())
     })
 }
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn weft_session_port(
 ) -> weft_status {
     guard("weft_session_port", err, || {
         let session = handle::alone::<Session>(session)?;
-        let described = ports::port(|name| session.show(name), session.compiled().plan(), kind, index)?;
+        let described = ports::port(|name| session.show(name), session.compiled(), kind, index)?;
         // SAFETY: the preamble's promise.
         unsafe { fill(info, described, "info") }
     })
@@ -213,7 +213,7 @@ pub unsafe extern "C" fn weft_session_read_output_at(
         // SAFETY: the preamble's promise.
         let data = unsafe { array_mut(data.cast::<u8>(), data_bytes, "data") }?;
         let dtype = crate::given::dtype(dtype)?;
-        Ok(handle::alone::<Session>(session)?.read_output_bytes(index, dtype, data)?)
+        Ok(handle::alone::<Session>(session)?.read_output_bytes(OutputIndex(index), dtype, data)?)
     })
 }
 
@@ -272,7 +272,7 @@ pub unsafe extern "C" fn weft_session_read_parameter(
         // SAFETY: the preamble's promise.
         let (name, elements) =
             unsafe { (name(parameter_name, name_length, "name")?, array_mut(elements, count, "elements")?) };
-        let found = handle::alone::<Session>(session)?.read_parameter(name)?;
+        let found = handle::alone::<Session>(session)?.read_parameter::<f32>(name)?;
         copy(&found, elements, name)
     })
 }

@@ -1,6 +1,6 @@
 //! Finds devices, makes their profiles, and runs plans on them.
 
-pub mod cpu;
+pub(crate) mod cpu;
 pub(crate) mod executor;
 #[cfg(feature = "gpu")]
 pub mod gpu;

@@ -43,6 +43,7 @@ pub(crate) fn allowed() -> Result<()> {
 }
 
 /// An open GPU, of which there are none.
+#[derive(Debug)]
 pub enum Gpu {}
 
 impl Gpu {

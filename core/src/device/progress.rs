@@ -11,6 +11,12 @@ pub struct Progress {
     cancelled: Arc<AtomicBool>,
 }
 
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Progress").field("cancelled", &self.is_cancelled()).finish_non_exhaustive()
+    }
+}
+
 impl Progress {
     /// Calls `report(done, all)` after each kernel, on the thread that compiled it; the CPU device, whose kernels are
     /// part of the engine, reports once.
@@ -50,6 +56,7 @@ impl Progress {
 
 /// What the GPU's time is measured for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Profiling {
     /// The step as a whole.
     #[default]

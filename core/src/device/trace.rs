@@ -123,6 +123,7 @@ fn write(path: &Path) -> Result<()> {
 }
 
 /// Something that takes time, from its making to its drop.
+#[derive(Debug)]
 pub struct Span {
     from: Option<(Instant, &'static str, String)>,
 }

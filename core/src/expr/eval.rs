@@ -88,7 +88,7 @@ impl Scalar {
 }
 
 /// What an expression sees at one position.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Context<'a> {
     /// The inputs' elements there.
     pub inputs: &'a [Scalar],

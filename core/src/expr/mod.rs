@@ -4,13 +4,14 @@
 
 mod cost;
 mod diff;
-mod eval;
-mod tape;
-mod words;
+pub(crate) mod eval;
+pub(crate) mod tape;
+pub(crate) mod words;
 
-pub use eval::{Context, Scalar, philox_word, uniform};
-pub use tape::{Bindings, Instr, Kind, Reg, Tape};
-pub use words::Words;
+pub use eval::{Context, Scalar};
+pub(crate) use eval::{philox_word, uniform};
+pub(crate) use tape::{Bindings, Instr, Kind, Reg, Tape};
+pub(crate) use words::Words;
 
 use crate::tensor::DType;
 use std::ops;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 /// One value to one value of the same kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
 pub enum Unary {
     /// −x
     Neg,
@@ -61,6 +63,7 @@ pub enum Unary {
 
 /// Two values of one kind to a value of that kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
 pub enum Binary {
     /// a + b
     Add,
@@ -122,6 +125,7 @@ pub enum Fold {
 
 /// A scalar expression. Cloning is cheap; shared parts stay shared.
 #[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
 pub enum Expr {
     /// The i-th input's element at this position.
     Input(usize),

@@ -82,6 +82,7 @@ pub struct Tape {
 }
 
 /// What the free names of an expression stand for while it is flattened.
+#[derive(Debug)]
 pub struct Bindings<'a> {
     /// Where the inputs are.
     pub inputs: &'a [Words],

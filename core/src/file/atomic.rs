@@ -60,7 +60,7 @@ fn replace(
     let folder = place::folder_of(at);
     let temporary = Temporary::make(folder, old.is_some()).map_err(|e| {
         let why = format!("no file can be made in {}: {e}", folder.display());
-        Error::Io { path: path.into(), doing: "write".into(), why }
+        Error::refused(path, "write", why)
     })?;
     fill(temporary.file(), write).map_err(refused)?;
     if let Some(old) = old {

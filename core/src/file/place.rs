@@ -28,7 +28,7 @@ pub(super) enum Place {
 /// a file's name.
 pub(super) fn find(path: &Path) -> Result<Place> {
     let refused = |e: std::io::Error| Error::io(path, "write", &e);
-    let why = |why: &str| Error::Io { path: path.into(), doing: "write".into(), why: why.into() };
+    let why = |why: &str| Error::refused(path, "write", why);
     if !names_a_file(path) {
         return Err(Error::argument("path", "the name of a file to write", path.display()));
     }

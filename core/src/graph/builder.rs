@@ -30,6 +30,7 @@ impl Value {
 
 /// What a node is.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum NodeKind {
     /// Data given before each step, by name.
     Input,
@@ -181,7 +182,8 @@ impl Graph {
     /// Where `next` is a [`put`](Graph::put) into the state and nothing else reads the old one, the
     /// state is changed in place. It is copied all the same where a look-up depends on `next` for its indices, which may yet
     /// refuse the step.
-    pub fn set_state(&self, state: Value, next: Value) {
+    pub fn set_state(&self, state: impl Into<Value>, next: impl Into<Value>) {
+        let (state, next) = (state.into(), next.into());
         let (Some(i), Some(n)) = (self.own(state, "set_state"), self.own(next, "set_state")) else { return };
         let data = self.state.borrow().data.clone();
         let label = data.label(state);
@@ -265,7 +267,8 @@ impl Graph {
     }
 
     /// Names a value, within the present scope. Names are unique in a graph.
-    pub fn name(&self, v: Value, name: &str) -> Value {
+    pub fn name(&self, v: impl Into<Value>, name: &str) -> Value {
+        let v = v.into();
         let Some(i) = self.own(v, "name") else { return Value::POISON };
         let full = self.scoped(name);
         {
@@ -296,7 +299,8 @@ impl Graph {
     }
 
     /// Makes a value a result of the graph, under a name.
-    pub fn output(&self, name: &str, v: Value) {
+    pub fn output(&self, name: &str, v: impl Into<Value>) {
+        let v = v.into();
         if self.own(v, "output").is_none() {
             return;
         }
@@ -318,7 +322,8 @@ impl Graph {
     }
 
     /// Makes a value the loss: one f32 element.
-    pub fn set_loss(&self, v: Value) {
+    pub fn set_loss(&self, v: impl Into<Value>) {
+        let v = v.into();
         let Some(i) = self.own(v, "loss") else { return };
         let ty = self.state.borrow().data.nodes[i].ty.clone();
         if ty.elements() != 1 || ty.dtype != DType::F32 {
@@ -329,14 +334,15 @@ impl Graph {
     }
 
     /// The type of a value; f32[] for the poisoned one.
-    pub fn ty(&self, v: Value) -> TensorType {
+    pub fn ty(&self, v: impl Into<Value>) -> TensorType {
+        let v = v.into();
         let state = self.state.borrow();
         let node = v.index().and_then(|i| state.data.nodes.get(i));
         node.map_or_else(|| TensorType::f32([]), |n| n.ty.clone())
     }
 
     /// The shape of a value.
-    pub fn shape(&self, v: Value) -> Dims {
+    pub fn shape(&self, v: impl Into<Value>) -> Dims {
         self.ty(v).shape
     }
 

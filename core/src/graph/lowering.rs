@@ -4,6 +4,7 @@ use crate::expr::{Expr, Fold};
 
 /// How a node is carried out.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Lowering {
     /// As the graph that [`Op::decompose`](super::Op::decompose) builds.
     Decompose,

@@ -105,6 +105,7 @@ pub fn refuse<T>(wanted: impl ToString, came: impl ToString) -> std::result::Res
 }
 
 /// An operation's answer to "what is your gradient".
+#[derive(Debug)]
 pub enum Grad {
     /// The gradient with respect to each input; `None` for inputs that have none (indices).
     Of(Vec<Option<Value>>),

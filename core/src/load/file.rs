@@ -134,7 +134,7 @@ impl Opened {
 
 /// Maps a whole file for reading.
 fn map(path: &Path) -> Result<Bytes<'static>> {
-    let refused = |why: &str| Error::Io { path: path.into(), doing: "read".into(), why: why.into() };
+    let refused = |why: &str| Error::refused(path, "read", why);
     // Asked before opening: opening a pipe would wait for a writer.
     let kind = std::fs::metadata(path).map_err(|e| Error::io(path, "open", &e))?;
     if kind.is_dir() {

@@ -84,7 +84,7 @@ fn find(path: &Path) -> Result<Found> {
     match (single.exists(), index.exists()) {
         (true, _) => Ok(Found::File(single)),
         (_, true) => Ok(Found::Index(index)),
-        _ => Err(Error::Io { path: path.into(), doing: "find weights in".into(), why: nothing_in(path) }),
+        _ => Err(Error::refused(path, "find weights in", nothing_in(path))),
     }
 }
 
@@ -134,8 +134,9 @@ impl Index {
             weight_map: Once<String>,
         }
         let text = std::fs::read(&path).map_err(|e| Error::io(&path, "read", &e))?;
-        let raw: Raw = serde_json::from_slice(without_mark(&text))
-            .map_err(|e| config(&path, "a weight_map from tensors to files", e.to_string()))?;
+        let raw: Raw = serde_json::from_slice(without_mark(&text)).map_err(|e| {
+            Error::unread(path.display().to_string(), "a weight_map from tensors to files", e)
+        })?;
         let index = Index { path, weight_map: raw.weight_map.0 };
         if index.weight_map.is_empty() {
             return Err(index.bad("a weight_map from tensors to files", "an empty one".into()));
@@ -197,5 +198,5 @@ impl Index {
 }
 
 fn config(path: &Path, wanted: &str, came: String) -> Error {
-    Error::Config { file: path.display().to_string(), wanted: wanted.into(), came }
+    Error::config(path.display().to_string(), wanted, came)
 }

@@ -217,7 +217,7 @@ fn a_file_cut_anywhere_is_an_error_and_no_changed_header_byte_panics() {
 fn what_the_system_refuses_is_an_io_error_with_the_path() {
     let dir = folder("refused");
     let expect = |path: &Path, doing: &str, why: &str| match safetensors(path).unwrap_err() {
-        Error::Io { path: p, doing: d, why: w } => {
+        Error::Io { path: p, doing: d, why: w, .. } => {
             assert_eq!((p.as_path(), d.as_str()), (path, doing));
             assert!(w.contains(why), "{w}");
         }

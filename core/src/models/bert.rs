@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 
 /// The function between the two products of a feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Activation {
     /// With the error function.
     Gelu,
@@ -75,6 +76,7 @@ impl BertConfig {
 }
 
 /// A BERT encoder over weights, which may have a prefix and dtypes.
+#[derive(Debug)]
 pub struct Bert<'a> {
     config: EncoderConfig,
     weights: &'a Weights,

@@ -11,7 +11,7 @@ use std::path::Path;
 /// # Errors
 /// [`Error::Io`] if it is not there, [`Error::Config`] if it is not a JSON object.
 pub fn config(folder: &Path) -> Result<Json> {
-    Ok(read(folder)?.to_json())
+    Ok(read(folder)?.into_json())
 }
 
 /// The same, to be read by type.

@@ -25,6 +25,7 @@ pub struct Embedding {
 
 /// What stands before the texts that are embedded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Prompt<'a> {
     /// What the model says for texts where nothing else is asked for; often nothing.
     Default,
@@ -49,6 +50,17 @@ pub struct Encoder {
     parameters: Parameters,
     warnings: Vec<String>,
     sessions: Vec<((usize, usize), Session)>,
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder")
+            .field("device", &self.device)
+            .field("precision", &self.precision)
+            .field("model", &self.model)
+            .field("prompt", &self.prompt)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Encoder {
@@ -320,15 +332,15 @@ impl Encoder {
             }
         };
         let session = &mut self.sessions[at].1;
-        session.set_input_u32("input_ids", &batch.ids)?;
-        session.set_input_u32("token_type_ids", &batch.type_ids)?;
+        session.set_input::<u32>("input_ids", &batch.ids)?;
+        session.set_input::<u32>("token_type_ids", &batch.type_ids)?;
         session.set_input("attention_mask", &batch.mask)?;
         if let Some(count) = prompt_tokens {
-            session.set_input_u32("prompt_tokens", &[count])?;
+            session.set_input::<u32>("prompt_tokens", &[count])?;
         }
         session.step()?;
         session.wait()?;
-        session.read_output("embedding")
+        session.read_output::<f32>("embedding")
     }
 }
 

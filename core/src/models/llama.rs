@@ -7,6 +7,7 @@ use super::rope::{Rope, RopeScaling, Turn};
 use super::transformer::wide;
 use crate::error::Result;
 use crate::graph::{Graph, Value};
+use crate::ops::AttentionOptions;
 use crate::tensor::{DType, TensorType, Weights};
 use serde_json::Value as Json;
 
@@ -118,6 +119,7 @@ impl LlamaConfig {
 
 /// Whose logits a forward pass gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Logits {
     /// Those of every position, `[batch, seq, vocabulary]`.
     All,
@@ -165,7 +167,7 @@ impl<'a> Llama<'a> {
         }
         let (x, table) = self.hidden_states(g, ids);
         let logits = self.head(g, g.narrow(x, 1, 0, seq - 1), table);
-        g.cross_entropy(logits, g.narrow(ids, 1, 1, seq - 1), -100, 0.0)
+        g.cross_entropy(logits, g.narrow(ids, 1, 1, seq - 1), Default::default())
     }
 
     /// Logits `[1, vocabulary]` of one token: `id` and `position` are `u32[1]`. Keys and values of the tokens before it
@@ -188,7 +190,13 @@ impl<'a> Llama<'a> {
                 next
             };
             x = self.layer(g, x, layer, turn, |q, k, v| {
-                g.attention(q, kept("key", k), kept("value", v), Some(mask), false, 0, self.scale())
+                g.attention(
+                    q,
+                    kept("key", k),
+                    kept("value", v),
+                    Some(mask),
+                    AttentionOptions::new(self.scale()),
+                )
             });
         }
         let x = g.reshape(self.norm(g, x, "model.norm"), &[1, c.hidden as i64]);
@@ -201,7 +209,9 @@ impl<'a> Llama<'a> {
         let mut x = self.tokens(g, table, ids);
         let turn = self.turn(g, g.shape(ids).get(1).copied().unwrap_or(1), None);
         for layer in 0..self.config.layers {
-            x = self.layer(g, x, layer, turn, |q, k, v| g.attention(q, k, v, None, true, 0, self.scale()));
+            x = self.layer(g, x, layer, turn, |q, k, v| {
+                g.attention(q, k, v, None, AttentionOptions::new(self.scale()).causal(true))
+            });
         }
         (self.norm(g, x, "model.norm"), table)
     }

@@ -17,6 +17,7 @@ pub(super) const WHO: &str = "sentence encoder";
 
 /// What is done with token vectors, or with the one that they became.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Module {
     /// Token vectors become one; several ways are concatenated.
     Pooling {
@@ -54,6 +55,7 @@ pub enum Module {
 /// The function after a dense module's product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum DenseActivation {
     Identity,
     Tanh,

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 /// How token vectors become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Pooling {
     /// The mean over the text's tokens.
     Mean,

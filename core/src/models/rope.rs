@@ -4,10 +4,12 @@
 use super::options::Options;
 use crate::error::Result;
 use crate::graph::{Graph, Value};
+use crate::ops::RopeOptions;
 use std::f64::consts::TAU;
 
 /// How a rotary embedding's frequencies were scaled when a model was fitted to longer texts.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum RopeScaling {
     /// They were not.
     None,
@@ -167,7 +169,7 @@ impl Turn {
     /// x `[…, seq, d]` turned.
     pub fn apply(self, g: &Graph, x: Value) -> Value {
         match self {
-            Turn::Plain { theta, positions } => g.rope(x, positions, theta, 0, false),
+            Turn::Plain { theta, positions } => g.rope(x, positions, RopeOptions::new().theta(theta)),
             Turn::Tables([cos, sin]) => g.rotary(x, cos, sin),
         }
     }

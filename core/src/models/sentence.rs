@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// How alike two embeddings are, as their model means it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Similarity {
     /// The cosine of the angle between them: 1 for the same direction.
     Cosine,
@@ -234,6 +235,16 @@ pub struct SentenceModel {
     sentence: SentenceConfig,
     weights: Weights,
     size: usize,
+}
+
+impl std::fmt::Debug for SentenceModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SentenceModel")
+            .field("folder", &self.folder)
+            .field("encoder", &self.encoder)
+            .field("sentence", &self.sentence)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SentenceModel {

@@ -1,6 +1,7 @@
 //! Small networks built from sizes: what samples and on-device training start from.
 
 use crate::graph::{Graph, Value};
+use crate::ops::{Conv2dOptions, MaxPool2dOptions};
 
 /// A multilayer perceptron: `x` `[batch, sizes[0]]` through linear layers with ReLU between them.
 /// Parameters are `layers.N.weight` `[out, in]` and `layers.N.bias` `[out]`.
@@ -26,9 +27,9 @@ pub fn cnn(g: &Graph, x: Value, widths: &[usize], classes: usize) -> Value {
     for (i, &to) in widths.iter().enumerate() {
         let w = g.parameter(&format!("conv.{i}.weight"), [to, from, 3, 3]);
         let b = g.parameter(&format!("conv.{i}.bias"), [to]);
-        x = g.relu(g.conv2d(x, w, Some(b), &[1, 1], &[1, 1], &[1, 1], 1));
+        x = g.relu(g.conv2d(x, w, Some(b), Conv2dOptions::new().padding([1, 1])));
         if i + 1 < widths.len() {
-            x = g.max_pool2d(x, &[2, 2], &[2, 2], &[0, 0]);
+            x = g.max_pool2d(x, MaxPool2dOptions::new([2, 2]));
         }
         from = to;
     }

@@ -4,12 +4,14 @@ use super::bert::Activation;
 use super::family::{BUCKETS, EncoderConfig, Positions};
 use super::rope::{Rope, Turn};
 use crate::graph::{Graph, Value};
+use crate::ops::AttentionOptions;
 use crate::tensor::{DType, Tensor, TensorType, Weights};
 
 /// Added to the score of what a token must not see: its weight becomes exactly 0.
 const UNSEEN: f64 = -1e9;
 
 /// A text encoder over weights, which may have any prefix and dtypes.
+#[derive(Debug)]
 pub struct Transformer<'a> {
     config: &'a EncoderConfig,
     weights: &'a Weights,
@@ -191,7 +193,8 @@ impl<'a> Transformer<'a> {
             apart => [0, 1, 2].map(|i| heads(self.linear(g, x, &at(apart[i]), [c.hidden, c.hidden], biased))),
         };
         let turned = |x: Value| turn.map_or(x, |turn| turn.apply(g, x));
-        let seen = g.attention(turned(q), turned(k), v, Some(mask), false, 0, 1.0 / (d as f64).sqrt());
+        let seen =
+            g.attention(turned(q), turned(k), v, Some(mask), AttentionOptions::new(1.0 / (d as f64).sqrt()));
         let joined = g.reshape(g.permute(seen, &[0, 2, 1, 3]), &[b, s, c.hidden as i64]);
         self.linear(g, joined, &at(names.attention_out), [c.hidden, c.hidden], biased)
     }

@@ -174,8 +174,7 @@ fn formula(
 fn gradients(g: &Graph, node: Value, up: Value) -> Grad {
     let (x, attrs) = (g.inputs_of(node), g.attrs_of(node));
     let mask = x.get(3).copied();
-    let (causal, window, scale) = (attrs.bool("causal"), attrs.int("window"), attrs.float("scale"));
-    let joined = g.attention_grad(x[0], x[1], x[2], up, mask, causal, window, scale);
+    let joined = g.attention_grad(x[0], x[1], x[2], up, mask, AttentionOptions::of(&attrs));
     let shapes = [0, 1, 2].map(|i| g.shape(x[i]));
     let sizes = shapes.each_ref().map(|s| s.iter().product::<usize>() as i64);
     let parts = g.split(joined, 0, &sizes).into_iter().zip(&shapes);
@@ -215,10 +214,10 @@ fn add_row(z: &Sizes, form: &AttentionForm, x: &[&Array], at: [usize; 3], into: 
 }
 
 op! {
-    Attention: "attention" as attention(q, k, v; mask) [
-        causal: Bool = "Query i sees keys up to i + s − l.",
-        window: Int = "Query i sees keys after i + s − l − window; 0: all.",
-        scale: Float = "Factor on the scores.",
+    Attention: "attention" as attention(q, k, v; mask) with AttentionOptions(scale: Float) [
+        causal: Bool = "Query i sees keys up to i + s − l." => false,
+        window: Int = "Query i sees keys after i + s − l − window; 0: all." => 0,
+        scale: Float = "Factor on the scores: 1/√d, as a rule.",
     ]
     "softmax(q·kᵀ·scale + mask)·v of q [b, h, l, d], k [b, kv, s, d], v [b, kv, s, dv]; a row that sees no key is 0."
     infer: |c| {
@@ -283,7 +282,7 @@ fn samples() -> Vec<Sample> {
 }
 
 op! {
-    AttentionGrad: "attention_grad" as attention_grad(q, k, v, up; mask) [
+    AttentionGrad: "attention_grad" as attention_grad(q, k, v, up; mask) by AttentionOptions [
         causal: Bool = "Query i sees keys up to i + s − l.",
         window: Int = "Query i sees keys after i + s − l − window; 0: all.",
         scale: Float = "Factor on the scores.",

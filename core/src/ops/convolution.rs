@@ -133,8 +133,8 @@ fn transposed_weight(g: &Graph, w: Value, groups: i64) -> Value {
 fn input_gradient(g: &Graph, node: Value, up: Value) -> Value {
     let (inputs, attrs) = (g.inputs_of(node), g.attrs_of(node));
     let (x, w, out) = (g.shape(inputs[0]), g.shape(inputs[1]), g.shape(node));
-    let [stride, before, dilation, spread] =
-        ["stride", "pad_before", "dilation", "input_dilation"].map(|n| attrs.ints(n));
+    let ConvolutionOptions { stride, pad_before: before, dilation, input_dilation: spread, groups, .. } =
+        ConvolutionOptions::of(&attrs);
     let axis = |a: usize| {
         let reach = (w[2 + a] as i64 - 1) * dilation[a];
         let first = reach - before[a];
@@ -142,9 +142,10 @@ fn input_gradient(g: &Graph, node: Value, up: Value) -> Value {
         (first, (x[2 + a] as i64 - 1) * spread[a] + reach + 1 - have)
     };
     let [(top, bottom), (left, right)] = [axis(0), axis(1)];
-    let groups = attrs.int("groups");
     let weight = transposed_weight(g, inputs[1], groups);
-    g.convolution(up, weight, spread, &[top, left], &[bottom, right], dilation, stride, groups)
+    let options = ConvolutionOptions::new().stride(spread).dilation(dilation).input_dilation(stride);
+    let options = options.pad_before([top, left]).pad_after([bottom, right]).groups(groups);
+    g.convolution(up, weight, options)
 }
 
 /// The weight's gradient: x ⋆ up with the batch for channels, steps and dilation exchanged. Where the
@@ -152,9 +153,8 @@ fn input_gradient(g: &Graph, node: Value, up: Value) -> Value {
 fn weight_gradient(g: &Graph, node: Value, up: Value) -> Value {
     let (inputs, attrs) = (g.inputs_of(node), g.attrs_of(node));
     let (x, w, out) = (signed(&g.shape(inputs[0])), g.shape(inputs[1]), g.shape(node));
-    let [stride, before, dilation, spread] =
-        ["stride", "pad_before", "dilation", "input_dilation"].map(|n| attrs.ints(n));
-    let groups = attrs.int("groups");
+    let ConvolutionOptions { stride, pad_before: before, dilation, input_dilation: spread, groups, .. } =
+        ConvolutionOptions::of(&attrs);
     let after = [0, 1].map(|a| {
         let wanted = (w[2 + a] as i64 - 1) * dilation[a] + (out[2 + a] as i64 - 1) * stride[a] + 1;
         wanted - ((x[2 + a] - 1) * spread[a] + 1 + before[a])
@@ -163,7 +163,8 @@ fn weight_gradient(g: &Graph, node: Value, up: Value) -> Value {
     let split = g.reshape(inputs[0], &[x[0], groups, x[1] / groups, x[2], x[3]]);
     let batch = g.reshape(g.permute(split, &[2, 1, 0, 3, 4]), &[x[1] / groups, groups * x[0], x[2], x[3]]);
     let kernel = g.permute(up, &[1, 0, 2, 3]);
-    let found = g.convolution(batch, kernel, dilation, before, &after, stride, spread, groups);
+    let options = ConvolutionOptions::new().stride(dilation).dilation(stride).input_dilation(spread);
+    let found = g.convolution(batch, kernel, options.pad_before(before).pad_after(after).groups(groups));
     g.permute(found, &[1, 0, 2, 3])
 }
 
@@ -195,13 +196,13 @@ fn convolve(ty: TensorType, form: &ConvolutionForm, x: &Array, w: &Array) -> Arr
 }
 
 op! {
-    Convolution: "convolution" as convolution(x, w) [
-        stride: Ints = "Steps of the window, [y, x].",
-        pad_before: Ints = "Zeros before the first row and column; negative crops.",
-        pad_after: Ints = "Zeros after the last; negative crops.",
-        dilation: Ints = "Distance between the window's taps.",
-        input_dilation: Ints = "Distance between the input's elements, zeros between them.",
-        groups: Int = "Channel groups that do not see each other.",
+    Convolution: "convolution" as convolution(x, w) with ConvolutionOptions() [
+        stride: Pair = "Steps of the window, [y, x]." => [1, 1],
+        pad_before: Pair = "Zeros before the first row and column; negative crops." => [0, 0],
+        pad_after: Pair = "Zeros after the last; negative crops." => [0, 0],
+        dilation: Pair = "Distance between the window's taps." => [1, 1],
+        input_dilation: Pair = "Distance between the input's elements, zeros between them." => [1, 1],
+        groups: Int = "Channel groups that do not see each other." => 1,
     ]
     "Cross-correlation of [n, c, h, w] with [o, c/groups, kh, kw], general enough to express its own gradients."
     infer: |c| Geometry::of(c)?.output(&c.inputs[0], &c.inputs[1]);
@@ -262,11 +263,11 @@ fn biased(g: &Graph, y: Value, bias: Option<&Value>) -> Value {
 }
 
 op! {
-    Conv2d: "conv2d" as conv2d(x, w; bias) [
-        stride: Ints = "Steps of the window, [y, x].",
-        padding: Ints = "Zeros on each side.",
-        dilation: Ints = "Distance between the window's taps.",
-        groups: Int = "Channel groups that do not see each other.",
+    Conv2d: "conv2d" as conv2d(x, w; bias) with Conv2dOptions() [
+        stride: Pair = "Steps of the window, [y, x]." => [1, 1],
+        padding: Pair = "Zeros on each side." => [0, 0],
+        dilation: Pair = "Distance between the window's taps." => [1, 1],
+        groups: Int = "Channel groups that do not see each other." => 1,
     ]
     "2-d convolution of [n, c, h, w] with [o, c/groups, kh, kw] and a bias [o], as PyTorch's."
     infer: |c| {
@@ -278,9 +279,9 @@ op! {
     grad: |_, _, _| Grad::ByDecomposition;
     lower: |_| Lowering::Decompose;
     decompose: |g, x, attrs| {
-        let [stride, padding, dilation] = ["stride", "padding", "dilation"].map(|n| attrs.ints(n));
-        let y = g.convolution(x[0], x[1], stride, padding, padding, dilation, &[1, 1], attrs.int("groups"));
-        biased(g, y, x.get(2))
+        let Conv2dOptions { stride, padding, dilation, groups } = Conv2dOptions::of(attrs);
+        let general = ConvolutionOptions::new().stride(stride).dilation(dilation).groups(groups);
+        biased(g, g.convolution(x[0], x[1], general.pad_before(padding).pad_after(padding)), x.get(2))
     };
     samples: || {
         let of = |x: [usize; 4], w: [usize; 4], bias, stride, padding, dilation, groups| {
@@ -320,11 +321,11 @@ fn conv1d_shape(c: &Call<'_>) -> Checked<TensorType> {
 }
 
 op! {
-    Conv1d: "conv1d" as conv1d(x, w; bias) [
-        stride: Int = "Step of the window.",
-        padding: Int = "Zeros on each side.",
-        dilation: Int = "Distance between the window's taps.",
-        groups: Int = "Channel groups that do not see each other.",
+    Conv1d: "conv1d" as conv1d(x, w; bias) with Conv1dOptions() [
+        stride: Int = "Step of the window." => 1,
+        padding: Int = "Zeros on each side." => 0,
+        dilation: Int = "Distance between the window's taps." => 1,
+        groups: Int = "Channel groups that do not see each other." => 1,
     ]
     "1-d convolution of [n, c, l] with [o, c/groups, k] and a bias [o], as PyTorch's."
     infer: conv1d_shape;
@@ -332,10 +333,10 @@ op! {
     grad: |_, _, _| Grad::ByDecomposition;
     lower: |_| Lowering::Decompose;
     decompose: |g, x, attrs| {
-        let [stride, padding, dilation] = ["stride", "padding", "dilation"].map(|n| attrs.int(n));
-        let flat = [g.unsqueeze(x[0], 2), g.unsqueeze(x[1], 2)];
-        let (pad, groups) = ([0, padding], attrs.int("groups"));
-        let y = g.convolution(flat[0], flat[1], &[1, stride], &pad, &pad, &[1, dilation], &[1, 1], groups);
+        let Conv1dOptions { stride, padding, dilation, groups } = Conv1dOptions::of(attrs);
+        let general = ConvolutionOptions::new().stride([1, stride]).dilation([1, dilation]).groups(groups);
+        let general = general.pad_before([0, padding]).pad_after([0, padding]);
+        let y = g.convolution(g.unsqueeze(x[0], 2), g.unsqueeze(x[1], 2), general);
         g.squeeze(biased(g, y, x.get(2)), 2)
     };
     samples: || {
@@ -387,12 +388,12 @@ fn transposed_shape(c: &Call<'_>) -> Checked<TensorType> {
 }
 
 op! {
-    ConvTranspose2d: "conv_transpose2d" as conv_transpose2d(x, w; bias) [
-        stride: Ints = "Distance between the places where the window is laid down, [y, x].",
-        padding: Ints = "Rows and columns left off on each side.",
-        output_padding: Ints = "Rows and columns more at the end.",
-        dilation: Ints = "Distance between the window's taps.",
-        groups: Int = "Channel groups that do not see each other.",
+    ConvTranspose2d: "conv_transpose2d" as conv_transpose2d(x, w; bias) with ConvTranspose2dOptions() [
+        stride: Pair = "Distance between the places where the window is laid down, [y, x]." => [1, 1],
+        padding: Pair = "Rows and columns left off on each side." => [0, 0],
+        output_padding: Pair = "Rows and columns more at the end." => [0, 0],
+        dilation: Pair = "Distance between the window's taps." => [1, 1],
+        groups: Int = "Channel groups that do not see each other." => 1,
     ]
     "Transposed 2-d convolution of [n, c, h, w] with [c, o/groups, kh, kw] and a bias [o], as PyTorch's."
     infer: transposed_shape;
@@ -400,12 +401,14 @@ op! {
     grad: |_, _, _| Grad::ByDecomposition;
     lower: |_| Lowering::Decompose;
     decompose: |g, x, attrs| {
-        let [stride, padding, dilation] = ["stride", "padding", "dilation"].map(|n| attrs.ints(n));
-        let (extra, groups, kernel) = (attrs.ints("output_padding"), attrs.int("groups"), g.shape(x[1]));
+        let ConvTranspose2dOptions { stride, padding, output_padding: extra, dilation, groups } =
+            ConvTranspose2dOptions::of(attrs);
+        let kernel = g.shape(x[1]);
         let before = [0, 1].map(|a| dilation[a] * (kernel[2 + a] as i64 - 1) - padding[a]);
         let after = [0, 1].map(|a| before[a] + extra[a]);
         let w = transposed_weight(g, x[1], groups);
-        biased(g, g.convolution(x[0], w, &[1, 1], &before, &after, dilation, stride, groups), x.get(2))
+        let general = ConvolutionOptions::new().dilation(dilation).input_dilation(stride).groups(groups);
+        biased(g, g.convolution(x[0], w, general.pad_before(before).pad_after(after)), x.get(2))
     };
     samples: || {
         let of = |x: [usize; 4], w: [usize; 4], bias: usize, stride, padding, extra, dilation, groups| {

@@ -126,7 +126,8 @@ impl Graph {
 
     /// Sums over the axes along which `shape` was broadcast to become the value's shape: the gradient
     /// of broadcasting.
-    pub fn sum_to(&self, v: Value, shape: &[usize]) -> Value {
+    pub fn sum_to(&self, v: impl Into<Value>, shape: &[usize]) -> Value {
+        let v = v.into();
         let from = self.shape(v);
         if from == shape || v == Value::POISON {
             return v;

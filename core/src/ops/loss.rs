@@ -42,9 +42,9 @@ impl Labelled {
 }
 
 op! {
-    CrossEntropy: "cross_entropy" as cross_entropy(logits, labels) [
-        ignore_index: Int = "Labels of this value do not count; the least i64 for none.",
-        label_smoothing: Float = "Share ε of the target spread over all classes (Szegedy et al. 2016).",
+    CrossEntropy: "cross_entropy" as cross_entropy(logits, labels) with CrossEntropyOptions() [
+        ignore_index: Int = "Labels of this value do not count; the least i64 for none." => -100,
+        label_smoothing: Float = "Share ε of the target spread over all classes (Szegedy et al. 2016)." => 0.0,
     ]
     "Mean of −Σ target·log softmax(logits) over the labels that count: logits […, classes], integer labels […]. NaN if none counts (its gradient is 0); any other label outside the classes is an error, as an index outside its table is."
     infer: |c| {

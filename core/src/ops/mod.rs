@@ -21,7 +21,15 @@ mod quantise;
 mod random;
 mod reduction;
 mod samples;
+mod term;
 pub(crate) mod widen;
+
+pub use attention::AttentionOptions;
+pub use convolution::{Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, ConvolutionOptions};
+pub use loss::CrossEntropyOptions;
+pub use pooling::{AvgPool1dOptions, AvgPool2dOptions, MaxPool1dOptions, MaxPool2dOptions};
+pub use position::RopeOptions;
+pub use term::Term;
 
 use crate::error::Result;
 use crate::graph::{Graph, Op, parse};

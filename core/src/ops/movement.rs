@@ -360,7 +360,8 @@ op! {
 /// Conveniences that are views.
 impl Graph {
     /// Consecutive parts of the given sizes along an axis.
-    pub fn split(&self, x: Value, axis: i64, sizes: &[i64]) -> Vec<Value> {
+    pub fn split(&self, x: impl Into<Value>, axis: i64, sizes: &[i64]) -> Vec<Value> {
+        let x = x.into();
         let mut from = 0;
         let part = |&len: &i64| {
             from += len;
@@ -378,7 +379,8 @@ impl Graph {
     }
 
     /// `len` indices from `start` along an axis.
-    pub fn narrow(&self, x: Value, axis: i64, start: i64, len: i64) -> Value {
+    pub fn narrow(&self, x: impl Into<Value>, axis: i64, start: i64, len: i64) -> Value {
+        let x = x.into();
         if x == Value::POISON {
             return x;
         }
@@ -392,7 +394,8 @@ impl Graph {
     }
 
     /// The last two axes exchanged.
-    pub fn transpose(&self, x: Value) -> Value {
+    pub fn transpose(&self, x: impl Into<Value>) -> Value {
+        let x = x.into();
         let rank = self.shape(x).len();
         if x == Value::POISON || rank < 2 {
             let came = self.ty(x).to_string();
@@ -408,7 +411,8 @@ impl Graph {
     }
 
     /// Without an axis of size 1.
-    pub fn squeeze(&self, x: Value, axis: i64) -> Value {
+    pub fn squeeze(&self, x: impl Into<Value>, axis: i64) -> Value {
+        let x = x.into();
         let mut shape = self.shape(x);
         match self.position_of(axis, shape.len()) {
             _ if x == Value::POISON => x,
@@ -421,7 +425,8 @@ impl Graph {
     }
 
     /// With an axis of size 1 more, which becomes axis `axis` of the result.
-    pub fn unsqueeze(&self, x: Value, axis: i64) -> Value {
+    pub fn unsqueeze(&self, x: impl Into<Value>, axis: i64) -> Value {
+        let x = x.into();
         let mut shape = self.shape(x);
         match self.position_of(axis, shape.len() + 1) {
             _ if x == Value::POISON => x,

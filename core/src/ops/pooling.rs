@@ -1,6 +1,6 @@
 //! Pooling and resizing of images [n, c, h, w].
 
-use super::convolution::{check_positions, pair, window_count};
+use super::convolution::{ConvolutionOptions, check_positions, pair, window_count};
 use super::movement::{accepted, signed};
 use super::samples::{cycle, kinked, normal, random, sample};
 use crate::error::Error;
@@ -113,10 +113,10 @@ fn pool_samples() -> Vec<Sample> {
 }
 
 op! {
-    MaxPool2d: "max_pool2d" as max_pool2d(x) [
-        kernel: Ints = "The window, [y, x].",
-        stride: Ints = "Its steps.",
-        padding: Ints = "Rows and columns outside on each side, never the largest.",
+    MaxPool2d: "max_pool2d" as max_pool2d(x) with MaxPool2dOptions(kernel: Pair) [
+        kernel: Pair = "The window, [y, x].",
+        stride: Pair = "Its steps." => kernel,
+        padding: Pair = "Rows and columns outside on each side, never the largest." => [0, 0],
     ]
     "Largest of each window of [n, c, h, w]; NaN if any is. The first of equals has the gradient, of NaNs too (PyTorch: the last NaN)."
     infer: |c| pooled(&image(c)?.shape, &pool_form(c)?);
@@ -126,18 +126,17 @@ op! {
     };
     grad: |g, node, up| {
         let attrs = g.attrs_of(node);
-        let [kernel, stride, padding] = ["kernel", "stride", "padding"].map(|n| attrs.ints(n));
-        Grad::of([g.max_pool2d_grad(g.inputs_of(node)[0], up, kernel, stride, padding)])
+        Grad::of([g.max_pool2d_grad(g.inputs_of(node)[0], up, MaxPool2dOptions::of(&attrs))])
     };
     lower: |c| pool_form(c).map_or(Lowering::Decompose, Lowering::MaxPool);
     samples: pool_samples;
 }
 
 op! {
-    MaxPool2dGrad: "max_pool2d_grad" as max_pool2d_grad(x, up) [
-        kernel: Ints = "The window, [y, x].",
-        stride: Ints = "Its steps.",
-        padding: Ints = "Rows and columns outside on each side.",
+    MaxPool2dGrad: "max_pool2d_grad" as max_pool2d_grad(x, up) by MaxPool2dOptions [
+        kernel: Pair = "The window, [y, x].",
+        stride: Pair = "Its steps.",
+        padding: Pair = "Rows and columns outside on each side.",
     ]
     "Gradient of max_pool2d: zeros like x, with each element of up added where its window's first largest is."
     infer: |c| {
@@ -171,9 +170,10 @@ op! {
 /// `v`'s elements where each window's first largest is: the transpose of max_pool2d_grad, tap by tap.
 fn at_first_largest(g: &Graph, node: Value, v: Value) -> Value {
     let (inputs, attrs) = (g.inputs_of(node), g.attrs_of(node));
-    let [kernel, stride, padding] = ["kernel", "stride", "padding"].map(|n| attrs.ints(n));
+    let options = MaxPool2dOptions::of(&attrs);
+    let MaxPool2dOptions { kernel, stride, padding } = options;
     let out = signed(&g.shape(inputs[1]));
-    let largest = g.max_pool2d(inputs[0], kernel, stride, padding);
+    let largest = g.max_pool2d(inputs[0], options);
     let border = [0, 0, padding[0], padding[1]];
     let padded = g.pad(inputs[0], &border, &border, f64::NEG_INFINITY);
     let values = g.pad(v, &border, &border, 0.0);
@@ -210,11 +210,11 @@ fn window_counts(shape: &[usize], form: &PoolForm) -> Option<Vec<f32>> {
 }
 
 op! {
-    AvgPool2d: "avg_pool2d" as avg_pool2d(x) [
-        kernel: Ints = "The window, [y, x].",
-        stride: Ints = "Its steps.",
-        padding: Ints = "Rows and columns of zeros on each side.",
-        count_include_pad: Bool = "Whether the zeros count.",
+    AvgPool2d: "avg_pool2d" as avg_pool2d(x) with AvgPool2dOptions(kernel: Pair) [
+        kernel: Pair = "The window, [y, x].",
+        stride: Pair = "Its steps." => kernel,
+        padding: Pair = "Rows and columns of zeros on each side." => [0, 0],
+        count_include_pad: Bool = "Whether the zeros count." => true,
     ]
     "Mean of each window of [n, c, h, w], as PyTorch's."
     infer: |c| averaged(c, &image(c)?.shape, &pool_form(c)?);
@@ -224,7 +224,7 @@ op! {
     decompose: |g, x, attrs| {
         // each channel alone, convolved with ones
         let shape = signed(&g.shape(x[0]));
-        let [stride, padding] = ["stride", "padding"].map(|n| attrs.ints(n));
+        let AvgPool2dOptions { stride, padding, count_include_pad, .. } = AvgPool2dOptions::of(attrs);
         let Ok(form) = pool_form(&Call { inputs: &[], attrs }) else { return Value::POISON };
         let planes = g.reshape(x[0], &[shape[0] * shape[1], 1, shape[2], shape[3]]);
         let area = form.kernel[0] * form.kernel[1];
@@ -234,9 +234,10 @@ op! {
             0..=4096 => g.constant_f32(&[1, 1, h, w], vec![1.0; area]),
             _ => g.broadcast(g.scalar(1.0, DType::F32), &[1, 1, h as i64, w as i64]),
         };
-        let sums = g.convolution(planes, ones, stride, padding, padding, &[1, 1], &[1, 1], 1);
+        let options = ConvolutionOptions::new().stride(stride).pad_before(padding).pad_after(padding);
+        let sums = g.convolution(planes, ones, options);
         let out = g.shape(sums);
-        let counts = (!attrs.bool("count_include_pad")).then(|| window_counts(&g.shape(x[0]), &form)).flatten();
+        let counts = (!count_include_pad).then(|| window_counts(&g.shape(x[0]), &form)).flatten();
         let count = match counts {
             Some(counts) => g.constant_f32(&out[2..], counts),
             None => g.scalar(area as f64, DType::F32),
@@ -272,10 +273,10 @@ fn flat_pooled(
 }
 
 op! {
-    MaxPool1d: "max_pool1d" as max_pool1d(x) [
+    MaxPool1d: "max_pool1d" as max_pool1d(x) with MaxPool1dOptions(kernel: Int) [
         kernel: Int = "The window.",
-        stride: Int = "Its step.",
-        padding: Int = "Elements outside on each side, never the largest.",
+        stride: Int = "Its step." => kernel,
+        padding: Int = "Elements outside on each side, never the largest." => 0,
     ]
     "Largest of each window of [n, c, l]; NaN if any is."
     infer: |c| flat_pooled(c, |_, x, form| pooled(x, form));
@@ -283,8 +284,9 @@ op! {
     grad: |_, _, _| Grad::ByDecomposition;
     lower: |_| Lowering::Decompose;
     decompose: |g, x, attrs| {
-        let [kernel, stride, padding] = ["kernel", "stride", "padding"].map(|n| attrs.int(n));
-        g.squeeze(g.max_pool2d(g.unsqueeze(x[0], 2), &[1, kernel], &[1, stride], &[0, padding]), 2)
+        let MaxPool1dOptions { kernel, stride, padding } = MaxPool1dOptions::of(attrs);
+        let image = MaxPool2dOptions::new([1, kernel]).stride([1, stride]).padding([0, padding]);
+        g.squeeze(g.max_pool2d(g.unsqueeze(x[0], 2), image), 2)
     };
     samples: || vec![
         sample([normal(&[1, 1, 1], 84)], flat_attrs(1, 1, 0)),
@@ -294,11 +296,11 @@ op! {
 }
 
 op! {
-    AvgPool1d: "avg_pool1d" as avg_pool1d(x) [
+    AvgPool1d: "avg_pool1d" as avg_pool1d(x) with AvgPool1dOptions(kernel: Int) [
         kernel: Int = "The window.",
-        stride: Int = "Its step.",
-        padding: Int = "Zeros on each side.",
-        count_include_pad: Bool = "Whether the zeros count.",
+        stride: Int = "Its step." => kernel,
+        padding: Int = "Zeros on each side." => 0,
+        count_include_pad: Bool = "Whether the zeros count." => true,
     ]
     "Mean of each window of [n, c, l], as PyTorch's."
     infer: |c| flat_pooled(c, averaged);
@@ -306,9 +308,9 @@ op! {
     grad: |_, _, _| Grad::ByDecomposition;
     lower: |_| Lowering::Decompose;
     decompose: |g, x, attrs| {
-        let [kernel, stride, padding] = ["kernel", "stride", "padding"].map(|n| attrs.int(n));
-        let count = attrs.bool("count_include_pad");
-        g.squeeze(g.avg_pool2d(g.unsqueeze(x[0], 2), &[1, kernel], &[1, stride], &[0, padding], count), 2)
+        let AvgPool1dOptions { kernel, stride, padding, count_include_pad } = AvgPool1dOptions::of(attrs);
+        let image = AvgPool2dOptions::new([1, kernel]).stride([1, stride]).padding([0, padding]);
+        g.squeeze(g.avg_pool2d(g.unsqueeze(x[0], 2), image.count_include_pad(count_include_pad)), 2)
     };
     samples: || vec![
         sample([normal(&[1, 1, 1], 85)], flat_attrs(1, 1, 0).with("count_include_pad", Attr::Bool(true))),

@@ -98,10 +98,10 @@ fn rotate(g: &Graph, x: Value, [cos, sin]: [Value; 2], interleaved: bool) -> Val
 }
 
 op! {
-    Rope: "rope" as rope(x; positions) [
-        theta: Float = "Base of the frequencies theta^(−2i/d).",
-        offset: Int = "Added to each position.",
-        interleaved: Bool = "Pairs are neighbours; else element i pairs with i + d/2.",
+    Rope: "rope" as rope(x; positions) with RopeOptions() [
+        theta: Float = "Base of the frequencies theta^(−2i/d)." => 10_000.0,
+        offset: Int = "Added to each position." => 0,
+        interleaved: Bool = "Pairs are neighbours; else element i pairs with i + d/2." => false,
     ]
     "Rotary embedding: pairs of x [.., seq, d] turned by (offset + position)·theta^(−2i/d); positions are 0, 1, … \
      (tables exact to f32) or given as integers [seq] (angles within 2e-6 for positions below 2¹⁷)."

@@ -142,12 +142,12 @@ op! {
 
 impl Graph {
     /// Matrix product […, m, k] × […, k, n] → […, m, n]; leading axes broadcast.
-    pub fn matmul(&self, a: Value, b: Value) -> Value {
+    pub fn matmul(&self, a: impl Into<Value>, b: impl Into<Value>) -> Value {
         self.matmul_with(a, b, false, false)
     }
 
     /// `x + bias`, the bias broadcast over all but the last axis.
-    pub fn bias_add(&self, x: Value, bias: Value) -> Value {
+    pub fn bias_add(&self, x: impl Into<Value>, bias: impl Into<Value>) -> Value {
         self.add(x, bias)
     }
 }

@@ -417,12 +417,14 @@ op! {
 
 impl Graph {
     /// Sum of all elements, of rank 0.
-    pub fn sum_all(&self, x: Value) -> Value {
+    pub fn sum_all(&self, x: impl Into<Value>) -> Value {
+        let x = x.into();
         self.sum(x, &self.every_axis(x), false)
     }
 
     /// Mean of all elements, of rank 0.
-    pub fn mean_all(&self, x: Value) -> Value {
+    pub fn mean_all(&self, x: impl Into<Value>) -> Value {
+        let x = x.into();
         self.mean(x, &self.every_axis(x), false)
     }
 

@@ -25,6 +25,7 @@ use std::sync::OnceLock;
 
 /// What rules are for; each group can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Group {
     /// Identities, strength, constants moved through linear operations.
     Algebra,

@@ -44,12 +44,13 @@ pub struct Gradient {
     pub offset: usize,
 }
 
-/// A named value at the plan's border.
+/// What goes in or out by name: an input, an output, a parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Port {
     /// Its name.
     pub name: String,
     /// Where it is.
+    #[doc(hidden)]
     pub buffer: BufferId,
     /// Element type.
     pub dtype: DType,
@@ -59,13 +60,14 @@ pub struct Port {
     pub trainable: bool,
 }
 
-/// A value that stays from one step to the next: in a buffer of its own ([`Place::Own`]), zeros at init. The
-/// plan's steps leave in it what it is for the next step.
+/// A value that stays from one step to the next: in a buffer of its own, zeros at init. The plan's steps leave in it what it is
+/// for the next step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatePort {
     /// Its name.
     pub name: String,
     /// Where it is.
+    #[doc(hidden)]
     pub buffer: BufferId,
     /// Element type.
     pub dtype: DType,
@@ -73,6 +75,7 @@ pub struct StatePort {
     pub shape: Dims,
     /// Where its next value is computed; the state's own buffer if it is changed in place (or, with `None`, never),
     /// else the buffer that a step at the end copies from.
+    #[doc(hidden)]
     pub next: Option<BufferId>,
 }
 

@@ -146,11 +146,7 @@ impl Tuning {
 }
 
 fn wrong(wanted: &str, came: &str) -> Error {
-    Error::Config {
-        file: "tuning".into(),
-        wanted: wanted.into(),
-        came: format!("{:?}", came.chars().take(120).collect::<String>()),
-    }
+    Error::config("tuning", wanted, format!("{:?}", came.chars().take(120).collect::<String>()))
 }
 
 /// Forms of a product, by name.

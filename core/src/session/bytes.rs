@@ -1,14 +1,15 @@
 //! Inputs and outputs as bytes: what other languages give and take. Also without a copy, and with an end to waiting.
 
 use super::Session;
-use super::run::{OutputKey, find, into_buffer, wrong_dtype};
+use super::io::{OutputKey, into_buffer};
+use super::run::{find, wrong_dtype};
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Port};
 use crate::tensor::{Bytes, DType, TensorType};
 use std::time::Duration;
 
 /// The host's memory that a session reads, and copies that it keeps for the host.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Host {
     /// Inputs to send before each step, where the device does not read the host's memory.
     sent: Vec<(BufferId, Bytes<'static>)>,

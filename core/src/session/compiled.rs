@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::device::executor::Prepared;
 use crate::device::gpu::Progress;
 use crate::error::{Error, Result};
-use crate::plan::{Place, Plan, Port};
+use crate::plan::{Place, Plan, Port, StatePort};
 use crate::profile::{Cut, DeviceProfile, Precision, ProductClass};
 use crate::target::TargetPlan;
 use crate::tensor::Weights;
@@ -26,6 +26,22 @@ pub struct Compiled {
     /// What the optimiser did; nothing is known of what was loaded.
     #[cfg(feature = "compiler")]
     report: Arc<crate::optimise::Report>,
+}
+
+impl std::fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = super::run::shown;
+        f.debug_struct("Compiled")
+            .field("device", &self.profile.name)
+            .field("attached", &self.here.is_some())
+            .field("precision", &self.precision)
+            .field("training", &self.is_training())
+            .field("inputs", &shown(&self.plan().inputs))
+            .field("outputs", &shown(&self.plan().outputs))
+            .field("parameters", &self.plan().parameters.len())
+            .field("states", &self.plan().states.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Compiled {
@@ -163,11 +179,13 @@ impl Compiled {
     }
 
     /// The plan, its steps as its sort of device carries them out.
+    #[doc(hidden)]
     pub fn plan(&self) -> &Plan {
         self.target.plan()
     }
 
     /// What was decided for its device.
+    #[doc(hidden)]
     pub fn target(&self) -> &TargetPlan {
         &self.target
     }
@@ -185,6 +203,16 @@ impl Compiled {
     /// Parameters.
     pub fn parameters(&self) -> &[Port] {
         &self.plan().parameters
+    }
+
+    /// States: what a session keeps from step to step.
+    pub fn states(&self) -> &[StatePort] {
+        &self.plan().states
+    }
+
+    /// Whether it has a backward pass, so that sessions can be trained.
+    pub fn is_training(&self) -> bool {
+        !self.plan().gradients.is_empty()
     }
 
     /// What a session will take, known before anything is allocated (packed forms of weights aside).

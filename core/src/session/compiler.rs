@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 /// Something that a compiler does to make a step shorter; see [`Compiler::without`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Saving {
     /// What depends on weights alone is computed at init.
     FoldedWeights,
@@ -57,6 +58,19 @@ pub struct Compiler {
     progress: Progress,
     groups: Vec<Group>,
     tuned: Vec<TunedProduct>,
+}
+
+impl std::fmt::Debug for Compiler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compiler")
+            .field("device", &self.profile.name)
+            .field("attached", &self.device.is_some())
+            .field("precision", &self.precision)
+            .field("rules", &self.groups)
+            .field("without", &self.without)
+            .field("tuned", &self.tuned.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Compiler {
@@ -266,6 +280,8 @@ impl Compiler {
     ///
     /// # Errors
     /// As [`compile`](Compiler::compile) and [`compile_training`](Compiler::compile_training).
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
     pub fn plan(&self, graph: &Graph, training: bool) -> Result<Plan> {
         let target = self.deep(graph, |graph| self.planned(&self.lowered(graph, training)?))?;
         Ok((**target.plan()).clone())

@@ -1,5 +1,7 @@
 //! Compile → init → run. Inputs, outputs, parameters by name; several sessions over one set of weights.
 
+#[cfg(feature = "ndarray")]
+mod arrays;
 mod artifact;
 mod bytes;
 #[cfg(feature = "compiler")]
@@ -10,6 +12,7 @@ mod compiler;
 #[cfg(feature = "compiler")]
 mod explain;
 mod inspect;
+mod io;
 #[cfg(feature = "compiler")]
 mod origins;
 #[cfg(feature = "compiler")]
@@ -25,6 +28,9 @@ mod tune;
 
 pub use crate::device::Optimizer;
 pub use crate::device::gpu::{Profiling, Progress};
+#[cfg(feature = "compiler")]
+pub use crate::optimise::{Change, Group, Report};
+pub use crate::plan::{Port, StatePort};
 pub use crate::profile::Precision;
 #[cfg(feature = "compiler")]
 pub use crate::target::forecast::Memory;
@@ -35,8 +41,9 @@ pub use compiler::{Compiler, Saving};
 #[cfg(feature = "compiler")]
 pub use explain::{Explanation, Figures, Part, Segment};
 pub use inspect::{PartTime, StepTime, Tap, TapFormat};
+pub use io::{Data, OutputIndex, OutputKey, Outputs};
 pub use parameters::Parameters;
-pub use run::{OutputKey, Session};
+pub use run::Session;
 pub use summary::MemorySummary;
 pub use train::Batches;
 pub use treatment::{Applied, Count, MadeOfWeights, Transformation, TreatedWeight, Treatment, WeightPart};

@@ -15,6 +15,14 @@ pub struct Parameters {
     born: Born,
 }
 
+impl std::fmt::Debug for Parameters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // whoever trains them meanwhile is not waited for
+        let count = self.store.try_read().ok().map(|store| store.parameters().len());
+        f.debug_struct("Parameters").field("tensors", &count).finish_non_exhaustive()
+    }
+}
+
 impl Parameters {
     /// Binds weights to ports by name; checks names, dtypes and shapes before anything is kept.
     /// Returns also warnings: weights that no port asks for.

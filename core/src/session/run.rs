@@ -7,31 +7,7 @@ use crate::error::{Error, Result};
 use crate::log::{Level, tell};
 use crate::plan::Port;
 use crate::stack::deep;
-use crate::tensor::{DType, Element, Tensor, TensorType};
-
-/// How an output is named: by its name or by its index.
-pub trait OutputKey {
-    /// Its index among the ports.
-    ///
-    /// # Errors
-    /// [`Error::UnknownName`] or [`Error::OutputIndex`].
-    fn find(&self, ports: &[Port]) -> Result<usize>;
-}
-
-impl OutputKey for usize {
-    fn find(&self, ports: &[Port]) -> Result<usize> {
-        if *self < ports.len() {
-            return Ok(*self);
-        }
-        Err(Error::OutputIndex { index: *self, count: ports.len() })
-    }
-}
-
-impl OutputKey for &str {
-    fn find(&self, ports: &[Port]) -> Result<usize> {
-        find("output", self, ports)
-    }
-}
+use crate::tensor::{DType, Tensor, TensorType};
 
 pub(super) fn find(kind: &str, name: &str, ports: &[Port]) -> Result<usize> {
     find_among(kind, name, ports.iter().map(|p| p.name.as_str()))
@@ -87,6 +63,21 @@ pub struct Session {
     pub(super) host: super::bytes::Host,
 }
 
+/// The ports of a graph as a debugger shows them: `x: f32[1, 4]`.
+pub(super) fn shown(ports: &[Port]) -> Vec<String> {
+    ports.iter().map(|p| format!("{}: {}", p.name, TensorType::new(p.dtype, p.shape.clone()))).collect()
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("graph", &self.compiled)
+            .field("steps", &self.number)
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Session {
     pub(super) fn new(compiled: &Compiled, parameters: Parameters, warnings: Vec<String>) -> Result<Session> {
         let (device, prepared) = compiled.here()?;
@@ -136,78 +127,6 @@ impl Session {
     /// Number of outputs.
     pub fn num_outputs(&self) -> usize {
         self.outputs().len()
-    }
-
-    /// Gives an f32 input its elements, row-major. NaN and infinities are allowed and computed with.
-    ///
-    /// # Errors
-    /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`].
-    pub fn set_input(&mut self, name: &str, elements: &[f32]) -> Result<()> {
-        self.set(name, elements)
-    }
-
-    /// Gives a u32 (or i32) input its elements: token ids, labels.
-    ///
-    /// # Errors
-    /// As [`set_input`](Session::set_input); an id above `i32::MAX` for an i32 input is refused.
-    pub fn set_input_u32(&mut self, name: &str, elements: &[u32]) -> Result<()> {
-        let port = &self.inputs()[find("input", name, self.inputs())?];
-        if port.dtype != DType::I32 {
-            return self.set(name, elements);
-        }
-        if let Some(large) = elements.iter().find(|&&v| v > i32::MAX as u32) {
-            return Err(Error::argument(format!("input \"{name}\""), "ids that fit an i32", large));
-        }
-        self.set(name, bytemuck::cast_slice::<u32, i32>(elements))
-    }
-
-    /// Gives an i32 input its elements.
-    ///
-    /// # Errors
-    /// As [`set_input`](Session::set_input).
-    pub fn set_input_i32(&mut self, name: &str, elements: &[i32]) -> Result<()> {
-        self.set(name, elements)
-    }
-
-    /// Gives an input the elements of a tensor of its dtype and shape.
-    ///
-    /// # Errors
-    /// As [`set_input`](Session::set_input).
-    pub fn set_input_tensor(&mut self, name: &str, tensor: &Tensor<'_>) -> Result<()> {
-        let at = find("input", name, self.inputs())?;
-        let port = &self.inputs()[at];
-        check_tensor(name, port.dtype, &port.shape, tensor)?;
-        self.write_input(at, tensor.contiguous().bytes())
-    }
-
-    fn set<T: Element>(&mut self, name: &str, elements: &[T]) -> Result<()> {
-        let at = find("input", name, self.inputs())?;
-        let port = &self.inputs()[at];
-        check(port, T::DTYPE, elements.len())?;
-        self.write_input(at, bytemuck::cast_slice(elements))
-    }
-
-    /// Gives an f32 parameter new elements. Sessions that share the weights see the change.
-    ///
-    /// # Errors
-    /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`], [`Error::OutOfMemory`].
-    pub fn set_parameter(&mut self, name: &str, elements: &[f32]) -> Result<()> {
-        let at = find("parameter", name, self.compiled.parameters())?;
-        check(&self.compiled.parameters()[at], DType::F32, elements.len())?;
-        let mut store = self.parameters.write()?;
-        store.write(self.positions[at], bytemuck::cast_slice(elements))
-    }
-
-    /// The elements of an f32 parameter.
-    ///
-    /// # Errors
-    /// [`Error::UnknownName`]; [`Error::DType`] if it is of another dtype.
-    pub fn read_parameter(&self, name: &str) -> Result<Vec<f32>> {
-        let at = find("parameter", name, self.compiled.parameters())?;
-        check(&self.compiled.parameters()[at], DType::F32, usize::MAX)?;
-        let store = self.parameters.read()?;
-        let bytes = store.read(self.positions[at])?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
     /// The weights, to share with another session or to save.
@@ -341,60 +260,6 @@ impl Session {
         self.executor.refused().map_or(Ok(()), |e| Err(why(Some(&e))))
     }
 
-    /// The elements of an f32 output, by name or index.
-    ///
-    /// # Errors
-    /// [`Error::UnknownName`] or [`Error::OutputIndex`]; [`Error::NotRun`] before the first step and after one that was
-    /// refused; [`Error::IndexOutOfRange`] of a step that was not told of yet, as from [`wait`](Session::wait);
-    /// [`Error::DType`] if it is not f32 (see [`output_tensor`](Session::output_tensor)).
-    pub fn read_output(&self, key: impl OutputKey) -> Result<Vec<f32>> {
-        let port = &self.outputs()[key.find(self.outputs())?];
-        check(port, DType::F32, usize::MAX)?;
-        self.ready("the output")?;
-        Ok(bytemuck::pod_collect_to_vec(&self.executor.read(port.buffer)?))
-    }
-
-    /// The elements of the f32 output of that index.
-    ///
-    /// # Errors
-    /// As [`read_output`](Session::read_output).
-    pub fn read_output_by_index(&self, index: usize) -> Result<Vec<f32>> {
-        self.read_output(index)
-    }
-
-    /// Copies an f32 output into the caller's memory.
-    ///
-    /// # Errors
-    /// As [`read_output`](Session::read_output); [`Error::Length`] if the slice is not its size.
-    pub fn read_output_into(&self, key: impl OutputKey, into: &mut [f32]) -> Result<()> {
-        let port = &self.outputs()[key.find(self.outputs())?];
-        check(port, DType::F32, into.len()).map_err(|e| into_buffer(e, "elements", into.len()))?;
-        self.ready("the output")?;
-        let bytes = self.executor.read(port.buffer)?;
-        bytemuck::cast_slice_mut::<f32, u8>(into).copy_from_slice(&bytes);
-        Ok(())
-    }
-
-    /// An output of any dtype as a host tensor.
-    ///
-    /// # Errors
-    /// As [`read_output`](Session::read_output).
-    pub fn output_tensor(&self, key: impl OutputKey) -> Result<Tensor<'static>> {
-        let port = &self.outputs()[key.find(self.outputs())?];
-        self.ready("the output")?;
-        let bytes = crate::tensor::Bytes::from_vec(self.executor.read(port.buffer)?.into_owned());
-        Tensor::from_bytes(port.dtype, port.shape.clone(), bytes)
-    }
-
-    /// The loss of the last step.
-    ///
-    /// # Errors
-    /// [`Error::Graph`] if the graph has none; [`Error::NotRun`].
-    pub fn loss(&self) -> Result<f32> {
-        let at = self.compiled.plan().loss.ok_or_else(|| Error::Graph { what: "it has no loss".into() })?;
-        Ok(self.read_output(at)?[0])
-    }
-
     /// The gradient of the loss by a trainable parameter, of the last step of a training session.
     ///
     /// # Errors
@@ -453,30 +318,6 @@ impl Session {
         // a child of fork sees no weights
         let weights = self.parameters.read().map_or(vec![], |store| store.sizes());
         MemorySummary::of(weights.into_iter().chain(self.executor.sizes()).chain(adam), total)
-    }
-}
-
-/// The port takes elements of that dtype and number (`usize::MAX`: any number).
-fn check(port: &Port, dtype: DType, elements: usize) -> Result<()> {
-    if port.dtype != dtype {
-        return Err(wrong_dtype(&port.name, port.dtype, dtype));
-    }
-    let wanted = TensorType::new(port.dtype, port.shape.clone());
-    if elements != usize::MAX && elements != wanted.elements() {
-        let came = format!("{elements} elements");
-        let wanted = format!("{wanted} ({} elements)", wanted.elements());
-        return Err(Error::Length { name: port.name.clone(), wanted, came });
-    }
-    Ok(())
-}
-
-/// The error of data that does not fit a port, where it is the caller's memory that does not.
-pub(super) fn into_buffer(e: Error, unit: &str, room: usize) -> Error {
-    match e {
-        Error::Length { name, wanted, .. } => {
-            Error::Length { name, wanted, came: format!("a buffer of {room} {unit} to copy it into") }
-        }
-        other => other,
     }
 }
 

@@ -92,7 +92,7 @@ impl Floats {
     fn collect<T: Element>(self, bytes: &[u8], to: DType) -> Result<Vec<T>, Beyond> {
         let mut all = Vec::with_capacity(bytes.len() / self.size());
         let done = self.convert(bytes, to, |part| {
-            all.extend(bytemuck::pod_collect_to_vec::<u8, T>(part));
+            all.extend(T::collect(part));
             Ok::<(), std::convert::Infallible>(())
         });
         match done {

@@ -7,7 +7,15 @@ use std::fmt;
 pub const BLOCK: usize = 32;
 
 /// The type of a tensor's elements.
+///
+/// ```
+/// use weft::tensor::DType;
+///
+/// assert_eq!(DType::from_name("bf16"), Some(DType::BF16));
+/// assert_eq!(DType::F16.bytes(10), Some(20));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum DType {
     /// IEEE 754 binary32.
     F32,
@@ -142,32 +150,68 @@ impl fmt::Display for DType {
     }
 }
 
-/// A Rust type whose values are elements of a dtype.
-pub trait Element: bytemuck::Pod {
+/// A Rust type whose values are elements of a dtype: f32, [`half::f16`], [`half::bf16`], i32, u32, i64, u8, bool. What reads
+/// and writes tensors and sessions is generic over it.
+///
+/// ```
+/// use weft::tensor::{DType, Element};
+///
+/// fn name_of<T: Element>(_: &[T]) -> &'static str {
+///     T::DTYPE.name()
+/// }
+/// assert_eq!(name_of(&[1.5f32]), "f32");
+/// assert_eq!(name_of(&[true, false]), DType::Bool.name());
+/// ```
+pub trait Element: bytemuck::NoUninit + sealed::Sealed {
     /// The dtype.
     const DTYPE: DType;
+    /// Bytes, which need no alignment, as elements.
+    #[doc(hidden)]
+    fn collect(bytes: &[u8]) -> Vec<Self>;
+    /// Bytes as elements where they lie, if they are aligned.
+    #[doc(hidden)]
+    fn view(bytes: &[u8]) -> Option<&[Self]>;
+    /// Bytes, which need no alignment, copied into as many elements.
+    #[doc(hidden)]
+    fn copy(bytes: &[u8], into: &mut [Self]);
 }
 
-impl Element for f32 {
-    const DTYPE: DType = DType::F32;
+mod sealed {
+    /// Elements are what kernels know: no other crate adds one.
+    pub trait Sealed {}
 }
-impl Element for half::f16 {
-    const DTYPE: DType = DType::F16;
+
+macro_rules! elements {
+    ($($t:ty = $dtype:ident),*) => { $(
+        impl sealed::Sealed for $t {}
+        impl Element for $t {
+            const DTYPE: DType = DType::$dtype;
+            fn collect(bytes: &[u8]) -> Vec<Self> {
+                bytemuck::pod_collect_to_vec(bytes)
+            }
+            fn view(bytes: &[u8]) -> Option<&[Self]> {
+                bytemuck::try_cast_slice(bytes).ok()
+            }
+            fn copy(bytes: &[u8], into: &mut [Self]) {
+                bytemuck::cast_slice_mut::<Self, u8>(into).copy_from_slice(bytes);
+            }
+        }
+    )* };
 }
-impl Element for half::bf16 {
-    const DTYPE: DType = DType::BF16;
-}
-impl Element for i32 {
-    const DTYPE: DType = DType::I32;
-}
-impl Element for u32 {
-    const DTYPE: DType = DType::U32;
-}
-impl Element for i64 {
-    const DTYPE: DType = DType::I64;
-}
-impl Element for u8 {
-    const DTYPE: DType = DType::U8;
+elements!(f32 = F32, half::f16 = F16, half::bf16 = BF16, i32 = I32, u32 = U32, i64 = I64, u8 = U8);
+
+impl sealed::Sealed for bool {}
+impl Element for bool {
+    const DTYPE: DType = DType::Bool;
+    fn collect(bytes: &[u8]) -> Vec<bool> {
+        bytes.iter().map(|&b| b != 0).collect()
+    }
+    fn view(bytes: &[u8]) -> Option<&[bool]> {
+        bytemuck::checked::try_cast_slice(bytes).ok()
+    }
+    fn copy(bytes: &[u8], into: &mut [bool]) {
+        into.iter_mut().zip(bytes).for_each(|(to, &b)| *to = b != 0);
+    }
 }
 
 #[cfg(test)]

@@ -243,7 +243,7 @@ impl<'a> Tensor<'a> {
         if self.dtype != T::DTYPE || !self.is_contiguous() {
             return None;
         }
-        bytemuck::try_cast_slice(&self.bytes).ok()
+        T::view(&self.bytes)
     }
 
     /// The elements in row-major order.
@@ -259,7 +259,7 @@ impl<'a> Tensor<'a> {
             });
         }
         let whole = self.contiguous();
-        Ok(bytemuck::pod_collect_to_vec(&whole.bytes[..]))
+        Ok(T::collect(&whole.bytes))
     }
 
     /// Every element converted to f64, row-major. Block formats are widened.

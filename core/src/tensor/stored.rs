@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 /// The dtype of a tensor in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StoredDType {
     /// One of Weft's.
     Known(DType),

@@ -235,7 +235,7 @@ impl<'a> Folder<'a> {
             "there is no tokenizer.json, and {found}{class} is not read without it; \
              transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes one"
         );
-        Error::Tokenizer { what: self.path.display().to_string(), why }
+        Error::tokenizer(self.path.display().to_string(), why)
     }
 
     /// The five special tokens of a class, with their ids in a vocabulary; those that it must have are there.
@@ -253,7 +253,7 @@ impl<'a> Folder<'a> {
             let id = vocabulary.get(&token.content).and_then(Json::as_u64);
             if id.is_none() && ["sep_token", "cls_token"].contains(&role) {
                 let why = format!("the vocabulary lacks {:?}, the {role}", token.content);
-                return Err(Error::Tokenizer { what: self.path.display().to_string(), why });
+                return Err(Error::tokenizer(self.path.display().to_string(), why));
             }
             found.push((token, id));
         }
@@ -286,7 +286,7 @@ impl<'a> Folder<'a> {
     /// RoBERTa's tokenizer from `vocab.json` and `merges.txt`.
     fn byte_pairs(&self, class: &Class) -> Result<String> {
         let file = self.path.join("vocab.json");
-        let vocabulary = Config::read(&file)?.map(Config::to_json);
+        let vocabulary = Config::read(&file)?.map(Config::into_json);
         let Some(Json::Object(vocabulary)) = vocabulary else { return Err(self.missing()) };
         let merges = self.text("merges.txt")?;
         let merges: Vec<&str> =
@@ -306,8 +306,7 @@ impl<'a> Folder<'a> {
     fn text(&self, name: &str) -> Result<String> {
         let path = self.path.join(name);
         let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, "read", &e))?;
-        let why =
-            |_| Error::Tokenizer { what: path.display().to_string(), why: "it is not UTF-8 text".into() };
+        let why = |_| Error::tokenizer(path.display().to_string(), "it is not UTF-8 text");
         String::from_utf8(bytes).map_err(why)
     }
 }

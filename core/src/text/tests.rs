@@ -165,7 +165,7 @@ fn what_is_not_a_tokenizer_is_a_typed_error() {
         (r#"{"model":{"type":"Abacus"}}"#, "data did not match any variant"),
     ] {
         match Tokenizer::from_bytes(bytes) {
-            Err(Error::Tokenizer { what, why: came }) => {
+            Err(Error::Tokenizer { what, why: came, .. }) => {
                 assert_eq!(what, "bytes");
                 assert!(came.contains(why), "{came}");
             }

@@ -3,7 +3,7 @@
 
 use super::folder::{Folder, Settings, Special};
 use super::vocabulary::Vocabulary;
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::stack::deep;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -241,10 +241,10 @@ impl Tokenizer {
         self.inner.add_tokens(&[added]);
         let came = self.inner.token_to_id(&token.content);
         match token.id {
-            Some(id) if came != Some(id) => Err(Error::Tokenizer {
-                what: format!("token {:?}", token.content),
-                why: format!("tokenizer_config.json gives it id {id}, the vocabulary {}", came.unwrap_or(0)),
-            }),
+            Some(id) if came != Some(id) => Err(Error::tokenizer(
+                format!("token {:?}", token.content),
+                format!("tokenizer_config.json gives it id {id}, the vocabulary {}", came.unwrap_or(0)),
+            )),
             _ => Ok(()),
         }
     }
@@ -271,8 +271,10 @@ fn read(what: &str, bytes: &[u8]) -> Result<Tokenizer> {
 /// Runs code of the `tokenizers` crate, which panics on some malformed files, and gives its errors our type.
 fn guarded<T>(what: impl Fn() -> String, run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(done) => done.map_err(|e| Error::Tokenizer { what: what(), why: e.to_string() }),
-        Err(_) => Err(Error::Tokenizer { what: what(), why: "the tokenizers library panicked".into() }),
+        Ok(done) => {
+            done.map_err(|e| Error::Tokenizer { what: what(), why: e.to_string(), cause: Cause::of(e) })
+        }
+        Err(_) => Err(Error::tokenizer(what(), "the tokenizers library panicked")),
     }
 }
 

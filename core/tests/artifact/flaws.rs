@@ -4,14 +4,14 @@ use super::gpu_plans;
 use super::models::small;
 use std::sync::Arc;
 use weft::device::Device;
-use weft::expr::{Instr, Kind, Tape};
 use weft::graph::Graph;
-use weft::plan::{
+use weft::internals::expr::{Instr, Kind, Tape};
+use weft::internals::plan::{
     Formula, IndexKind, Operand, Place, Plan, PlanOptions, Product, Prologue, RowResult, Rowwise, Work,
     verify,
 };
+use weft::internals::target::cpu::{Arena, CpuPlan};
 use weft::session::Compiler;
-use weft::target::cpu::{Arena, CpuPlan};
 use weft::tensor::DType;
 
 fn plan(g: &Graph) -> Plan {
@@ -133,11 +133,11 @@ fn tapes_read_what_is_there() {
         &[
             ("a result that no register is", &|p| rowwise(p).result = 9999),
             ("a later register", &|p| {
-                tape(p, |c| c.insert(0, (Instr::Unary(weft::expr::Unary::Neg, 3), Kind::F)))
+                tape(p, |c| c.insert(0, (Instr::Unary(weft::internals::expr::Unary::Neg, 3), Kind::F)))
             }),
             ("a register of itself", &|p| {
                 let n = rowwise(p).tape.code.len();
-                tape(p, |c| c.push((Instr::Unary(weft::expr::Unary::Neg, n), Kind::F)));
+                tape(p, |c| c.push((Instr::Unary(weft::internals::expr::Unary::Neg, n), Kind::F)));
             }),
             ("a load of nothing", &|p| tape(p, |c| c.push((Instr::Load(77), Kind::F)))),
             ("a load of another kind", &|p| tape(p, |c| c[0].1 = Kind::I)),
@@ -238,7 +238,7 @@ fn buffers_ports_and_order_hold_together() {
             ("a loss that is no number", &|p| p.loss = Some(0)),
             ("a loss that is not there", &|p| p.loss = Some(7)),
             ("a gradient of nothing", &|p| {
-                p.gradients.push(weft::plan::Gradient { parameter: 9, buffer: 0, offset: 0 })
+                p.gradients.push(weft::internals::plan::Gradient { parameter: 9, buffer: 0, offset: 0 })
             }),
             ("steps in another order", &|p| p.steps.reverse()),
             ("a step left out", &|p| {

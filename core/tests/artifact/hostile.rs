@@ -5,10 +5,10 @@ use super::devices;
 use super::models::{Model, run, small, weights};
 use super::refusals::rehash;
 use weft::device::Device;
-use weft::plan::{Plan, Work};
+use weft::internals::plan::{Plan, Work};
+use weft::internals::target::gpu::program::program;
 use weft::profile::{Limits, Precision};
 use weft::session::{Compiled, Compiler};
-use weft::target::gpu::program::program;
 
 /// Words that differ from call to call and not from run to run.
 pub struct Dice(pub u64);

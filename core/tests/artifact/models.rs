@@ -4,7 +4,8 @@ use std::path::Path;
 use weft::graph::Graph;
 use weft::load;
 use weft::models::{Activation, Bert, BertConfig, Llama, LlamaConfig, Logits, Pooling, cnn, mlp};
-use weft::plan::Port;
+use weft::ops::CrossEntropyOptions;
+use weft::session::Port;
 use weft::session::{Compiled, Compiler, Optimizer, Session};
 use weft::tensor::{DType, Tensor, TensorType, Weights};
 
@@ -85,11 +86,15 @@ pub fn small() -> Vec<Model> {
         graph("cnn", false, |g| g.output("y", image(g))),
         graph("cnn in training", true, |g| {
             let labels = g.input("labels", DType::U32, [3]);
-            g.set_loss(g.cross_entropy(image(g), labels, -100, 0.0));
+            g.set_loss(g.cross_entropy(image(g), labels, Default::default()));
         }),
         graph("mlp in training", true, |g| {
             let y = mlp(g, g.input("x", DType::F32, [6, 5]), &[5, 8, 3]);
-            g.set_loss(g.cross_entropy(y, g.input("labels", DType::U32, [6]), -100, 0.1));
+            g.set_loss(g.cross_entropy(
+                y,
+                g.input("labels", DType::U32, [6]),
+                CrossEntropyOptions::new().label_smoothing(0.1),
+            ));
         }),
     ]
 }

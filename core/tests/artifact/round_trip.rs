@@ -102,12 +102,13 @@ fn graphs_of_one_artifact_share_their_weights() {
     // a change by one is seen by the other
     let name = "model.norm.weight";
     let before = run(&mut sessions[1].1, false).unwrap();
-    let changed: Vec<f32> = sessions[0].1.read_parameter(name).unwrap().iter().map(|v| v * 3.0).collect();
+    let changed: Vec<f32> =
+        sessions[0].1.read_parameter::<f32>(name).unwrap().iter().map(|v| v * 3.0).collect();
     sessions[0].1.set_parameter(name, &changed).unwrap();
     sessions[1].1.reset_state().unwrap();
     let after = run(&mut sessions[1].1, false).unwrap();
     assert_ne!(before[0], after[0]);
-    assert_eq!(sessions[1].1.read_parameter(name).unwrap(), changed);
+    assert_eq!(sessions[1].1.read_parameter::<f32>(name).unwrap(), changed);
     let unknown = loaded.get("train").map(|_| ()).unwrap_err();
     assert!(unknown.to_string().contains("prefill, decode"), "{unknown}");
 }

@@ -4,11 +4,11 @@
 use super::gpu_plans::{everything, on, plan};
 use weft::autodiff::gradients;
 use weft::graph::{Graph, Value};
-use weft::plan::{Plan, PlanOptions};
+use weft::internals::plan::{Plan, PlanOptions};
+use weft::internals::target::gpu::GpuPlan;
+use weft::internals::target::gpu::storage::concat::ConcatView;
+use weft::internals::target::gpu::storage::{BufferStorage, ElementStorage, Form};
 use weft::profile::{Limits, Precision};
-use weft::target::gpu::GpuPlan;
-use weft::target::gpu::storage::concat::ConcatView;
-use weft::target::gpu::storage::{BufferStorage, ElementStorage, Form};
 use weft::tensor::{DType, TensorType};
 
 /// A norm and a gate that products compute where they read them, a weight of blocks, results that products alone read, a

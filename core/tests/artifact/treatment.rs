@@ -4,13 +4,13 @@ use super::models::{Model, bert, decoder, llama_config, minilm, small};
 use std::collections::BTreeSet;
 use weft::device::Device;
 use weft::graph::Graph;
+use weft::internals::plan::{Place, Plan};
+use weft::internals::target::gpu::program::program;
 use weft::models::{Llama, Logits};
-use weft::plan::{Place, Plan};
 use weft::profile::{Costs, DeviceKind, DeviceProfile, Limits, Precision};
 use weft::session::{
     Artifact, Compiled, Compiler, Count, Transformation, TreatedWeight, Treatment, WeightPart,
 };
-use weft::target::gpu::program::program;
 use weft::tensor::{DType, TensorType};
 
 fn gpu(limits: Limits) -> DeviceProfile {
@@ -124,7 +124,7 @@ fn held(compiled: &Compiled, precision: Precision) -> usize {
     let plan = compiled.plan();
     let ports = compiled.inputs().iter().chain(compiled.outputs()).map(|p| p.buffer);
     let ports: BTreeSet<usize> = ports.chain(plan.states.iter().map(|s| s.buffer)).collect();
-    let of_weights = weft::plan::Uses::of(plan).of_parameters(plan);
+    let of_weights = weft::internals::plan::Uses::of(plan).of_parameters(plan);
     let own =
         |id: &usize| matches!(plan.buffers[*id].place, Place::Own) && !ports.contains(id) && of_weights[*id];
     let own = (0..plan.buffers.len()).filter(own);

@@ -5,6 +5,7 @@
 use crate::devices::Tested;
 use std::collections::BTreeMap;
 use weft::graph::{Array, Graph};
+use weft::session::OutputIndex;
 use weft::tensor::{DType, Weights};
 
 pub type Arrays = BTreeMap<String, Array>;
@@ -34,7 +35,9 @@ pub fn run(compiler: &weft::session::Compiler, g: &Graph, given: &Arrays) -> Res
     session.step().map_err(said)?;
     let outputs = compiled.outputs().iter().enumerate();
     outputs
-        .map(|(i, p)| Ok((p.name.clone(), Array::from_tensor(&session.output_tensor(i).map_err(said)?))))
+        .map(|(i, p)| {
+            Ok((p.name.clone(), Array::from_tensor(&session.output_tensor(OutputIndex(i)).map_err(said)?)))
+        })
         .collect()
 }
 

@@ -3,8 +3,8 @@
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
-use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Graph, Value};
+use weft::internals::expr::{philox_word, uniform};
 use weft::tensor::{DType, TensorType};
 
 pub struct Dice {

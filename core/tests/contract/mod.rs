@@ -6,8 +6,8 @@
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
-use weft::expr::{philox_word, uniform};
 use weft::graph::{Array, Call, Graph, GraphData, Lowering, NodeKind, Value};
+use weft::internals::expr::{philox_word, uniform};
 use weft::tensor::{DType, TensorType};
 
 pub type Arrays = BTreeMap<String, Array>;

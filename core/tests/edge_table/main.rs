@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use weft::autodiff::gradients;
 use weft::graph::{Array, Graph, Value};
 use weft::ops;
-use weft::session::Compiler;
+use weft::session::{Compiler, OutputIndex};
 use weft::tensor::{DType, TensorType, Weights};
 
 type Arrays = BTreeMap<String, Array>;
@@ -36,7 +36,9 @@ fn run(compiler: &Compiler, g: &Graph, given: &Arrays) -> Result<Arrays, String>
     session.step().map_err(said)?;
     let outputs = compiled.outputs().iter().enumerate();
     outputs
-        .map(|(i, p)| Ok((p.name.clone(), Array::from_tensor(&session.output_tensor(i).map_err(said)?))))
+        .map(|(i, p)| {
+            Ok((p.name.clone(), Array::from_tensor(&session.output_tensor(OutputIndex(i)).map_err(said)?)))
+        })
         .collect()
 }
 

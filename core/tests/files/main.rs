@@ -82,7 +82,7 @@ fn mode(path: impl AsRef<Path>) -> u32 {
 #[track_caller]
 fn refuses(done: weft::error::Result<()>, path: &Path, why: &str) {
     match done {
-        Err(Error::Io { path: p, doing, why: w }) => {
+        Err(Error::Io { path: p, doing, why: w, .. }) => {
             assert_eq!((p.as_path(), doing.as_str()), (path, "write"), "{w}");
             assert!(w.contains(why), "wanted {why:?} in {w:?}");
         }

@@ -11,7 +11,7 @@ mod rows;
 use compare::{Arrays, agree, run_on, run_reference};
 use weft::autodiff::gradients;
 use weft::graph::{Array, Graph, Value};
-use weft::plan::{Plan, PlanOptions, Rowwise, Work, plan};
+use weft::internals::plan::{Plan, PlanOptions, Rowwise, Work, plan};
 use weft::tensor::{DType, TensorType};
 
 /// Numbers that no step of arithmetic makes alike.

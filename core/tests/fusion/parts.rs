@@ -3,11 +3,11 @@
 use super::{check, differentiated, given, labels, planned, rowwise};
 use weft::device::Device;
 use weft::graph::{Graph, Value};
-use weft::plan::Work;
+use weft::internals::plan::Work;
 use weft::session::{Compiler, Optimizer, Session};
 use weft::tensor::DType;
 
-fn copies(p: &weft::plan::Plan) -> usize {
+fn copies(p: &weft::internals::plan::Plan) -> usize {
     labels(p).iter().filter(|l| l.starts_with("place") || l.starts_with("copy")).count()
 }
 
@@ -173,7 +173,10 @@ fn joined_weights_train_as_weights_apart() {
             let [mut together, apart] = all;
             for name in ["a", "b", "c"] {
                 let pairs = [
-                    (together.read_parameter(name).unwrap(), apart.read_parameter(name).unwrap()),
+                    (
+                        together.read_parameter::<f32>(name).unwrap(),
+                        apart.read_parameter::<f32>(name).unwrap(),
+                    ),
                     (together.read_gradient(name).unwrap(), apart.read_gradient(name).unwrap()),
                 ];
                 for (x, y) in pairs {

@@ -2,6 +2,7 @@
 
 use super::{check, differentiated, given, labels, noise, planned, rowwise};
 use weft::graph::{Graph, Value};
+use weft::ops::CrossEntropyOptions;
 use weft::tensor::DType;
 
 #[test]
@@ -35,7 +36,7 @@ fn softmax_s_gradient_and_cross_entropy_take_few_steps() {
 
     let g = Graph::new();
     let (x, ids) = (g.input("x", DType::F32, [9, 50]), g.input("ids", DType::U32, [9]));
-    let loss = g.cross_entropy(x, ids, -100, 0.1);
+    let loss = g.cross_entropy(x, ids, CrossEntropyOptions::new().label_smoothing(0.1));
     g.output("loss", loss);
     differentiated(&g, loss, &[("x", x)]);
     let p = planned(&g);

@@ -3,7 +3,8 @@
 use super::{devices, near, ramp};
 use weft::device::Device;
 use weft::graph::Graph;
-use weft::plan::Work;
+use weft::internals::plan::Work;
+use weft::ops::AttentionOptions;
 use weft::session::{Compiled, Compiler};
 use weft::tensor::DType;
 
@@ -29,7 +30,7 @@ fn compiled(device: &Device, &([b, h, h_kv, l, s, d, d_v], causal, window, maske
     let k = g.parameter("k", [b, h_kv, s, d]);
     let v = g.parameter("v", [b, h_kv, s, d_v]);
     let mask = masked.then(|| g.input("mask", DType::F32, [b, 1, l, s]));
-    let y = g.attention(q, k, v, mask, causal, window, 0.3);
+    let y = g.attention(q, k, v, mask, AttentionOptions::new(0.3).causal(causal).window(window));
     let weight = g.input("weight", DType::F32, [b, h, l, d_v]);
     g.set_loss(g.sum_all(g.mul(g.mul(y, y), weight)));
     Compiler::new(device).compile_training(&g).unwrap()
@@ -39,7 +40,7 @@ fn gradients(compiled: &Compiled, case: &Case) -> Vec<Vec<f32>> {
     let ([b, _, _, l, s, ..], _, _, masked) = *case;
     let mut session = compiled.init_zeros().unwrap();
     for (i, name) in ["q", "k", "v"].into_iter().enumerate() {
-        let n = session.read_parameter(name).unwrap().len();
+        let n = session.read_parameter::<f32>(name).unwrap().len();
         session.set_parameter(name, &ramp(n + i, 0.8)[i..]).unwrap();
     }
     if masked {

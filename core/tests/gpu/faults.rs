@@ -4,7 +4,7 @@ use super::{devices, near, own_gpu, small, small_wanted};
 use weft::device::gpu::Fault;
 use weft::error::Error;
 use weft::graph::Graph;
-use weft::session::{Compiler, Progress};
+use weft::session::{Compiler, OutputIndex, Progress};
 use weft::tensor::DType;
 
 #[test]
@@ -16,7 +16,7 @@ fn an_allocation_over_the_budget_is_refused_before_the_driver_is_asked() {
     g.output("y", g.add(x, x));
     let compiled = Compiler::new(&device).compile(&g).unwrap();
     gpu.set_memory_budget(gpu.memory().0 + (5 << 20));
-    let e = compiled.init_zeros().err().expect("8 MB do not fit in 5");
+    let e = compiled.init_zeros().expect_err("8 MB do not fit in 5");
     assert!(
         matches!(&e, Error::OutOfMemory { wanted, what } if *wanted >= 4 << 20 && what.contains("in use")),
         "{e}"
@@ -25,7 +25,7 @@ fn an_allocation_over_the_budget_is_refused_before_the_driver_is_asked() {
     let before = gpu.memory().0;
     let mut s = small(&device, 16);
     s.step().unwrap();
-    near(&s.read_output(0).unwrap(), &small_wanted(16), 1e-5);
+    near(&s.read_output::<f32>(OutputIndex(0)).unwrap(), &small_wanted(16), 1e-5);
     drop(s);
     assert!(at_rest(&device) <= before + (64 << 10));
     gpu.set_memory_budget(u64::MAX);
@@ -67,7 +67,7 @@ fn a_lost_device_is_an_error_from_then_on_and_others_go_on() {
     assert!(matches!(e, Error::DeviceLost { .. }), "{e}");
     for _ in 0..3 {
         assert!(matches!(s.step(), Err(Error::DeviceLost { .. })));
-        assert!(s.read_output(0).is_err());
+        assert!(s.read_output::<f32>(OutputIndex(0)).is_err());
         assert!(matches!(s.set_parameter("w", &[0.0; 32]), Err(Error::DeviceLost { .. })));
     }
     let g = Graph::new();
@@ -75,7 +75,7 @@ fn a_lost_device_is_an_error_from_then_on_and_others_go_on() {
     assert!(matches!(Compiler::new(&device).compile(&g).err(), Some(Error::DeviceLost { .. })));
     drop(s);
     other.step().unwrap();
-    near(&other.read_output(0).unwrap(), &small_wanted(16), 1e-5);
+    near(&other.read_output::<f32>(OutputIndex(0)).unwrap(), &small_wanted(16), 1e-5);
 }
 
 #[test]
@@ -85,12 +85,12 @@ fn a_shader_that_the_driver_refuses_is_an_error_and_the_device_lives() {
     let g = Graph::new();
     let x = g.input("x", DType::F32, [3, 5]);
     g.output("y", g.cumsum(g.exp(x), 1));
-    let e = Compiler::new(&device).compile(&g).err().expect("refused");
+    let e = Compiler::new(&device).compile(&g).expect_err("refused");
     assert!(matches!(&e, Error::Driver { why, .. } if why.contains("refused")), "{e}");
     Compiler::new(&device).compile(&g).unwrap();
     let mut s = small(&device, 16);
     s.step().unwrap();
-    near(&s.read_output(0).unwrap(), &small_wanted(16), 1e-5);
+    near(&s.read_output::<f32>(OutputIndex(0)).unwrap(), &small_wanted(16), 1e-5);
 }
 
 #[test]
@@ -100,13 +100,13 @@ fn memory_that_ends_below_is_an_error() {
     g.output("y", g.neg(g.input("x", DType::F32, [2])));
     let compiled = Compiler::new(&device).compile(&g).unwrap();
     device.as_gpu().unwrap().inject(Fault::Exhausted);
-    let e = compiled.init_zeros().err().expect("no memory");
+    let e = compiled.init_zeros().expect_err("no memory");
     assert!(matches!(e, Error::OutOfMemory { .. }), "{e}");
     // nothing else is lost
     let mut s = compiled.init_zeros().unwrap();
     s.set_input("x", &[1.0, -2.0]).unwrap();
     s.step().unwrap();
-    assert_eq!(s.read_output("y").unwrap(), [-1.0, 2.0]);
+    assert_eq!(s.read_output::<f32>("y").unwrap(), [-1.0, 2.0]);
 }
 
 /// Lets this process have so many bytes of addresses more, and runs something.
@@ -161,10 +161,10 @@ fn memory_that_the_driver_itself_refuses_is_told_as_such_and_other_sessions_go_o
     g.output("y", g.sum(large, &[0], false));
     let compiled = Compiler::new(&device).compile(&g).unwrap();
     for _ in 0..3 {
-        let e = with_addresses(300 << 20, || compiled.init_zeros().err().expect("no memory"));
+        let e = with_addresses(300 << 20, || compiled.init_zeros().expect_err("no memory"));
         assert!(matches!(e, Error::OutOfMemory { wanted, .. } if wanted > 1 << 20), "{e}");
         other.step().unwrap();
-        near(&other.read_output("y").unwrap(), &small_wanted(100), 1e-5);
+        near(&other.read_output::<f32>("y").unwrap(), &small_wanted(100), 1e-5);
     }
     // what was taken in vain was given back
     let used = device.memory().0;
@@ -213,11 +213,11 @@ fn two_sessions_on_two_threads_make_a_thousand_steps() {
                 for i in 0..1000 {
                     s.step().unwrap();
                     if i % 50 == 0 {
-                        near(&s.read_output(0).unwrap(), &wanted, 1e-5);
+                        near(&s.read_output::<f32>(OutputIndex(0)).unwrap(), &wanted, 1e-5);
                     }
                 }
                 s.wait().unwrap();
-                near(&s.read_output(0).unwrap(), &wanted, 1e-5);
+                near(&s.read_output::<f32>(OutputIndex(0)).unwrap(), &wanted, 1e-5);
             });
         }
     });
@@ -229,7 +229,7 @@ fn two_hundred_sessions_leave_nothing_behind() {
     let turn = || {
         let mut s = small(&device, 32);
         s.step().unwrap();
-        near(&s.read_output(0).unwrap(), &small_wanted(32), 1e-5);
+        near(&s.read_output::<f32>(OutputIndex(0)).unwrap(), &small_wanted(32), 1e-5);
     };
     turn();
     let before = at_rest(&device);
@@ -244,7 +244,7 @@ fn weights_of_another_device_are_refused() {
     let x = g.input("x", DType::F32, [2, 8]);
     g.output("y", g.matmul(x, g.parameter("w", [8, 4])));
     let compiled = Compiler::new(&weft::device::Device::cpu(1)).compile(&g).unwrap();
-    let e = compiled.init_shared(&s.parameters()).err().expect("other device");
+    let e = compiled.init_shared(&s.parameters()).expect_err("other device");
     assert!(matches!(e, Error::Argument { .. }), "{e}");
 }
 
@@ -258,6 +258,6 @@ fn a_gpu_that_computes_wrongly_is_refused_with_what_it_got_wrong() {
     let wrong = device.as_gpu().unwrap().limited(|l| {
         (l.software, l.units, l.subgroup) = (false, 132, Some(l.subgroup.unwrap_or(16) * 4));
     });
-    let e = wrong.err().expect("wrong sums");
+    let e = wrong.expect_err("wrong sums");
     assert!(matches!(&e, Error::Device { why, .. } if why.contains("self-test: rows: element 0 is")), "{e}");
 }

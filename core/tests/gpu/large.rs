@@ -5,7 +5,8 @@ use super::{devices, near, ramp};
 use std::collections::BTreeMap;
 use weft::device::Device;
 use weft::graph::{Array, Graph, Value};
-use weft::session::Compiler;
+use weft::ops::{AttentionOptions, Conv2dOptions};
+use weft::session::{Compiler, OutputIndex};
 use weft::tensor::{DType, Weights};
 
 /// The device as a large one without matrix units.
@@ -57,7 +58,7 @@ fn samples_agree_with_the_reference() {
             s.step().unwrap();
             let wanted: Vec<f32> = wanted.data.iter().map(|&v| v as f32).collect();
             println!("{} {i}", op.name());
-            near(&s.read_output(0).unwrap(), &wanted, 1e-5);
+            near(&s.read_output::<f32>(OutputIndex(0)).unwrap(), &wanted, 1e-5);
             checked += 1;
         }
     }
@@ -76,7 +77,7 @@ fn both(device: &Device, name: &str, build: impl Fn(&Graph) -> Value, tolerance:
             s.set_input(&port.name, &ramp(count + n, 1.0)[n..]).unwrap();
         }
         s.step().unwrap();
-        s.read_output(0).unwrap()
+        s.read_output::<f32>(OutputIndex(0)).unwrap()
     };
     println!("{name}");
     near(&run(device), &run(&Device::cpu(2)), tolerance);
@@ -113,7 +114,13 @@ fn sizes_that_fill_tiles_agree_with_the_cpu() {
             &format!("attention {l} × {s}"),
             |g| {
                 let (q, k) = (input(g, "q", &[b, h, l, d]), input(g, "k", &[b, kv, s, d]));
-                g.attention(q, k, input(g, "v", &[b, kv, s, d]), None, true, 0, 0.125)
+                g.attention(
+                    q,
+                    k,
+                    input(g, "v", &[b, kv, s, d]),
+                    None,
+                    AttentionOptions::new(0.125).causal(true),
+                )
             },
             2e-5,
         );
@@ -126,10 +133,7 @@ fn sizes_that_fill_tiles_agree_with_the_cpu() {
                 input(g, "x", &[4, 16, 20, 24]),
                 input(g, "w", &[32, 16, 3, 3]),
                 None,
-                &[1, 1],
-                &[1, 1],
-                &[1, 1],
-                1,
+                Conv2dOptions::new().padding([1, 1]),
             );
             g.relu(y)
         },
@@ -159,7 +163,7 @@ fn block_formats_are_widened_where_they_are_used() {
                 let mut s = Compiler::new(device).compile(&g).unwrap().init(&weights).unwrap();
                 s.set_input("x", &ramp(5 * 64, 1.0)).unwrap();
                 s.step().unwrap();
-                (s.read_output(0).unwrap(), s.dispatches())
+                (s.read_output::<f32>(OutputIndex(0)).unwrap(), s.dispatches())
             };
             let (came, dispatches) = run(&device);
             near(&came, &run(&Device::cpu(1)).0, 1e-5);
@@ -178,6 +182,6 @@ fn grids_past_the_limit_of_a_dimension_reach_every_element() {
     let x: Vec<f32> = (0..n).map(|i| (i % 4096) as f32).collect();
     s.set_input("x", &x).unwrap();
     s.step().unwrap();
-    let y = s.read_output(0).unwrap();
+    let y = s.read_output::<f32>(OutputIndex(0)).unwrap();
     assert_eq!(x.iter().zip(&y).position(|(x, y)| x + 1.0 != *y), None);
 }

@@ -6,7 +6,7 @@ use weft::device::gpu::Gpu;
 use weft::error::Error;
 use weft::graph::Graph;
 use weft::models::mlp;
-use weft::session::{Compiler, Optimizer};
+use weft::session::{Compiler, Optimizer, OutputIndex};
 use weft::tensor::{DType, Tensor, TensorType};
 
 #[test]
@@ -22,7 +22,7 @@ fn what_is_longer_than_a_binding_is_held_in_pieces() {
         let h = g.matmul(x, half);
         let y = mlp(&g, h, &[80, 96]);
         g.output("logits", g.permute(y, &[1, 0]));
-        g.set_loss(g.cross_entropy(y, labels, -100, 0.0));
+        g.set_loss(g.cross_entropy(y, labels, Default::default()));
         let mut s = Compiler::new(device)
             .compile_training(&g)
             .unwrap()
@@ -38,11 +38,15 @@ fn what_is_longer_than_a_binding_is_held_in_pieces() {
             .unwrap();
         s.set_optimizer(Optimizer::adam(0.01)).unwrap();
         s.set_input("x", &ramp(48 * 80, 1.0)).unwrap();
-        s.set_input_u32("labels", &(0..48).map(|i| i % 96).collect::<Vec<_>>()).unwrap();
+        s.set_input::<u32>("labels", &(0..48).map(|i| i % 96).collect::<Vec<_>>()).unwrap();
         for _ in 0..3 {
             s.step().unwrap();
         }
-        (s.read_output("logits").unwrap(), s.loss().unwrap(), s.read_parameter("layers.0.weight").unwrap())
+        (
+            s.read_output::<f32>("logits").unwrap(),
+            s.loss().unwrap(),
+            s.read_parameter::<f32>("layers.0.weight").unwrap(),
+        )
     };
     let (a, b, c) = (run(&Device::cpu(1)), run(&whole), run(&pieces));
     near(&b.0, &a.0, 1e-4);
@@ -78,8 +82,9 @@ fn a_host_application_shares_its_context_and_buffers() {
         producer.set_input("x", &ramp(16 * 8, scale)).unwrap();
         producer.step().unwrap();
         consumer.step().unwrap();
-        let wanted: Vec<f32> = producer.read_output(0).unwrap().iter().map(|v| 2.0 * v).collect();
-        near(&consumer.read_output(0).unwrap(), &wanted, 1e-6);
+        let wanted: Vec<f32> =
+            producer.read_output::<f32>(OutputIndex(0)).unwrap().iter().map(|v| 2.0 * v).collect();
+        near(&consumer.read_output::<f32>(OutputIndex(0)).unwrap(), &wanted, 1e-6);
     }
     let short = weft::device::gpu::Foreign { bytes: 8, ..out };
     assert!(matches!(consumer.adopt_buffer("y", short), Err(Error::Length { .. })));

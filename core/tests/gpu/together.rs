@@ -3,9 +3,9 @@
 use super::{devices, near, ramp};
 use weft::device::Device;
 use weft::graph::Graph;
+use weft::internals::target::gpu::program::program;
 use weft::profile::Precision;
 use weft::session::{Compiled, Compiler, Optimizer, Session};
-use weft::target::gpu::program::program;
 use weft::tensor::DType;
 
 const ROWS: [(&str, usize); 3] = [("a", 16), ("b", 48), ("c", 32)];
@@ -44,17 +44,17 @@ fn follows_the_cpu(there: &mut Session, names: &[&str]) {
     prepare(there, false);
     prepare(&mut here, false);
     for name in names {
-        here.set_parameter(name, &there.read_parameter(name).unwrap()).unwrap();
+        here.set_parameter(name, &there.read_parameter::<f32>(name).unwrap()).unwrap();
     }
     for s in [&mut *there, &mut here] {
         s.set_optimizer(Optimizer::sgd(2.0)).unwrap();
         (0..3).for_each(|_| s.step().unwrap());
         s.wait().unwrap();
     }
-    near(&there.read_output("y").unwrap(), &here.read_output("y").unwrap(), 1e-5);
+    near(&there.read_output::<f32>("y").unwrap(), &here.read_output::<f32>("y").unwrap(), 1e-5);
     for name in names {
         near(&there.read_gradient(name).unwrap(), &here.read_gradient(name).unwrap(), 1e-4);
-        near(&there.read_parameter(name).unwrap(), &here.read_parameter(name).unwrap(), 1e-5);
+        near(&there.read_parameter::<f32>(name).unwrap(), &here.read_parameter::<f32>(name).unwrap(), 1e-5);
     }
 }
 
@@ -85,7 +85,7 @@ fn a_session_over_weights_that_lie_elsewhere_trains_the_same() {
         // and the owner's own session goes on with what it finds
         owner.set_input("x", &ramp(5 * 64, 1.0)).unwrap();
         owner.step().unwrap();
-        let sum: f32 = owner.read_output("y").unwrap().iter().map(|v| v.abs()).sum();
+        let sum: f32 = owner.read_output::<f32>("y").unwrap().iter().map(|v| v.abs()).sum();
         assert!(sum.is_finite() && sum > 0.0);
     }
 }

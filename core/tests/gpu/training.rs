@@ -5,7 +5,7 @@ use weft::device::Device;
 use weft::error::Error;
 use weft::graph::Graph;
 use weft::models::mlp;
-use weft::session::{Compiler, Optimizer, Session};
+use weft::session::{Compiler, Optimizer, OutputIndex, Session};
 use weft::tensor::DType;
 
 fn classifier(device: &Device) -> Session {
@@ -14,7 +14,7 @@ fn classifier(device: &Device) -> Session {
     let labels = g.input("labels", DType::U32, [12]);
     let y = mlp(&g, x, &[6, 16, 3]);
     g.output("logits", y);
-    g.set_loss(g.cross_entropy(y, labels, -100, 0.0));
+    g.set_loss(g.cross_entropy(y, labels, Default::default()));
     let mut s = Compiler::new(device).compile_training(&g).unwrap().init_zeros().unwrap();
     for (name, n) in
         [("layers.0.weight", 96), ("layers.0.bias", 16), ("layers.1.weight", 48), ("layers.1.bias", 3)]
@@ -22,7 +22,7 @@ fn classifier(device: &Device) -> Session {
         s.set_parameter(name, &ramp(n, 0.4)).unwrap();
     }
     s.set_input("x", &ramp(72, 1.0)).unwrap();
-    s.set_input_u32("labels", &(0..12).map(|i| i % 3).collect::<Vec<_>>()).unwrap();
+    s.set_input::<u32>("labels", &(0..12).map(|i| i % 3).collect::<Vec<_>>()).unwrap();
     s
 }
 
@@ -47,8 +47,8 @@ fn both_optimizers_follow_the_cpu() {
             }
         }
         near(
-            &there.read_parameter("layers.0.weight").unwrap(),
-            &here.read_parameter("layers.0.weight").unwrap(),
+            &there.read_parameter::<f32>("layers.0.weight").unwrap(),
+            &here.read_parameter::<f32>("layers.0.weight").unwrap(),
             1e-3,
         );
         near(
@@ -70,17 +70,17 @@ fn a_label_outside_its_table_changes_nothing_and_is_named() {
     let mut s = Compiler::new(&devices::gpu().device).compile_training(&g).unwrap().init_zeros().unwrap();
     s.set_parameter("table", &ramp(21, 1.0)).unwrap();
     s.set_optimizer(Optimizer::sgd(0.1)).unwrap();
-    s.set_input_u32("ids", &[1, 2, 9, 3, 8]).unwrap();
+    s.set_input::<u32>("ids", &[1, 2, 9, 3, 8]).unwrap();
     s.step().unwrap();
     let e = s.wait().unwrap_err();
     assert!(matches!(e, Error::IndexOutOfRange { index: 9, position: 2, limit: 7, .. }), "{e}");
     assert!(matches!(s.loss(), Err(Error::NotRun { .. })));
-    assert_eq!(s.read_parameter("table").unwrap(), ramp(21, 1.0));
+    assert_eq!(s.read_parameter::<f32>("table").unwrap(), ramp(21, 1.0));
     // the next good step works
-    s.set_input_u32("ids", &[1, 2, 0, 3, 6]).unwrap();
+    s.set_input::<u32>("ids", &[1, 2, 0, 3, 6]).unwrap();
     s.step().unwrap();
     assert!(s.loss().unwrap() > 0.0);
-    assert_ne!(s.read_parameter("table").unwrap(), ramp(21, 1.0));
+    assert_ne!(s.read_parameter::<f32>("table").unwrap(), ramp(21, 1.0));
 }
 
 #[test]
@@ -99,13 +99,13 @@ fn steps_follow_each_other_without_being_waited_for() {
         s.step().unwrap();
         wanted.iter_mut().zip(by).for_each(|(w, b)| *w += b);
         if i % 37 == 0 {
-            assert_eq!(s.read_output(0).unwrap(), wanted);
+            assert_eq!(s.read_output::<f32>(OutputIndex(0)).unwrap(), wanted);
         }
     }
-    assert_eq!(s.read_output(0).unwrap(), wanted);
+    assert_eq!(s.read_output::<f32>(OutputIndex(0)).unwrap(), wanted);
     s.reset_state().unwrap();
     s.step().unwrap();
-    assert_eq!(s.read_output(0).unwrap(), [1.0, 99.0, -0.5]);
+    assert_eq!(s.read_output::<f32>(OutputIndex(0)).unwrap(), [1.0, 99.0, -0.5]);
 }
 
 #[test]
@@ -128,9 +128,9 @@ fn what_is_computed_between_can_be_seen() {
         })
         .unwrap();
         assert!(seen.contains(&"root".to_string()) && seen.contains(&"sum".to_string()), "{seen:?}");
-        let by_parts = s.read_output(0).unwrap();
+        let by_parts = s.read_output::<f32>(OutputIndex(0)).unwrap();
         s.step().unwrap();
-        near(&s.read_output(0).unwrap(), &by_parts, 1e-6);
+        near(&s.read_output::<f32>(OutputIndex(0)).unwrap(), &by_parts, 1e-6);
         x[9] = -1.0;
         s.set_input("x", &x).unwrap();
         assert_eq!(s.first_not_finite().unwrap(), Some(("root".into(), 1)), "{}", t.name());
@@ -149,7 +149,7 @@ fn time_is_told_by_part() {
         }
         let time = s.gpu_time().unwrap().unwrap();
         assert!(time.nanoseconds > 0 && time.parts.len() >= least, "{profiling:?}: {time:?}");
-        near(&s.read_output(0).unwrap(), &super::small_wanted(64), 1e-5);
+        near(&s.read_output::<f32>(OutputIndex(0)).unwrap(), &super::small_wanted(64), 1e-5);
     }
     let parts = s.gpu_time().unwrap().unwrap().parts;
     assert!(parts.iter().any(|p| p.kind == "product" && p.label.contains("matmul")), "{parts:?}");
@@ -174,7 +174,7 @@ fn steps_of_more_dispatches_than_a_driver_times_are_told_by_part_over_several() 
         let value = step as f32;
         s.set_input("x", &[value; 8]).unwrap();
         s.step().unwrap();
-        assert_eq!(s.read_output(0).unwrap(), vec![1201.0 * value; 8]);
+        assert_eq!(s.read_output::<f32>(OutputIndex(0)).unwrap(), vec![1201.0 * value; 8]);
     }
     let time = s.gpu_time().unwrap().unwrap();
     let labels: Vec<&str> =

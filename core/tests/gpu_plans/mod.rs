@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use weft::error::Result;
 use weft::graph::Graph;
-use weft::plan::{Plan, PlanOptions};
+use weft::internals::plan::{Plan, PlanOptions};
+use weft::internals::target::gpu::GpuPlan;
+use weft::internals::target::gpu::passes::{self, NormCosts, lower_steps};
+use weft::internals::target::gpu::program::Program;
 use weft::profile::{Limits, Precision};
-use weft::target::gpu::GpuPlan;
-use weft::target::gpu::passes::{self, NormCosts, lower_steps};
-use weft::target::gpu::program::Program;
 
 /// What the planner is asked for on a GPU.
 pub fn everything() -> PlanOptions {
@@ -23,7 +23,7 @@ pub fn plan(g: &Graph, options: &PlanOptions) -> Result<Plan> {
         shared_dispatches: true,
         bindings: None,
     };
-    lower_steps(weft::plan::plan(g, options)?, &all)
+    lower_steps(weft::internals::plan::plan(g, options)?, &all)
 }
 
 /// A plan for a GPU where small steps share dispatches.

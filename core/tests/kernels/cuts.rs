@@ -7,10 +7,11 @@ use super::gpu_plans::{everything, on, plan};
 use super::{check_program, devices, gated};
 use std::collections::HashSet;
 use weft::graph::Graph;
-use weft::plan::Plan;
+use weft::internals::plan::Plan;
+use weft::internals::target::gpu::GpuPlan;
+use weft::internals::target::gpu::kernels::{allowed, classes, neighbours, seeds};
+use weft::ops::Conv2dOptions;
 use weft::profile::Precision;
-use weft::target::gpu::GpuPlan;
-use weft::target::gpu::kernels::{allowed, classes, neighbours, seeds};
 use weft::tensor::{DType, TensorType};
 
 fn planned(build: impl FnOnce(&Graph) -> weft::graph::Value) -> Plan {
@@ -41,7 +42,7 @@ fn products() -> Vec<(&'static str, Plan)> {
             "convolution",
             planned(|g| {
                 let (x, w) = (g.input("x", DType::F32, [2, 8, 12, 12]), g.parameter("w", [32, 8, 3, 3]));
-                g.relu(g.conv2d(x, w, None, &[1, 1], &[1, 1], &[1, 1], 1))
+                g.relu(g.conv2d(x, w, None, Conv2dOptions::new().padding([1, 1])))
             }),
         ),
         ("odd", planned(|g| g.matmul(g.input("x", DType::F32, [33, 35]), g.parameter("w", [35, 37])))),

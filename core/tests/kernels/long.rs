@@ -5,8 +5,8 @@ mod long_graphs;
 
 use super::{check_plan, devices};
 use std::collections::HashSet;
-use weft::device::gpu::limits::Limits;
-use weft::plan::{PlanOptions, plan};
+use weft::internals::plan::{PlanOptions, plan};
+use weft::profile::Limits;
 use weft::profile::Precision;
 
 #[test]

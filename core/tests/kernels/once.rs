@@ -2,13 +2,13 @@
 
 use super::devices;
 use super::gpu_plans::{everything, on, plan};
-use weft::device::gpu::limits::Limits;
 use weft::graph::{Array, Graph, Value};
+use weft::internals::plan::{Plan, PlanOptions};
+use weft::internals::target::gpu::program::Program;
 use weft::models::{Llama, LlamaConfig, Logits};
-use weft::plan::{Plan, PlanOptions};
+use weft::profile::Limits;
 use weft::profile::{Costs, DeviceKind, DeviceProfile, Precision};
 use weft::session::Compiler;
-use weft::target::gpu::program::Program;
 use weft::tensor::DType;
 
 /// All of a program but how often kernels were written for it.

@@ -4,12 +4,13 @@ use super::gpu_plans::{everything, plan, program};
 use super::{check_hazards, check_plan, devices};
 use std::collections::HashSet;
 use weft::autodiff::gradients;
-use weft::device::gpu::limits::Limits;
 use weft::graph::{Graph, Value};
+use weft::internals::plan::{Plan, PlanOptions, Work};
+use weft::internals::target::gpu::program::Program;
 use weft::models::LlamaConfig;
-use weft::plan::{Plan, PlanOptions, Work};
+use weft::ops::{AttentionOptions, RopeOptions};
+use weft::profile::Limits;
 use weft::profile::Precision;
-use weft::target::gpu::program::Program;
 use weft::tensor::DType;
 
 fn layer(g: &Graph, c: &LlamaConfig, x: Value, layer: usize) -> Value {
@@ -24,9 +25,10 @@ fn layer(g: &Graph, c: &LlamaConfig, x: Value, layer: usize) -> Value {
         let part = g.narrow(all, 2, at as i64, n as i64 * d);
         g.permute(g.reshape(part, &[b, s, n as i64, d]), &[0, 2, 1, 3])
     };
-    let turned = |x| g.rope(x, None, c.rope_theta, 0, false);
+    let turned = |x| g.rope(x, None, RopeOptions::new().theta(c.rope_theta));
     let (q, k) = (turned(heads(0, c.heads)), turned(heads(wide, c.kv_heads)));
-    let seen = g.attention(q, k, heads(wide + narrow, c.kv_heads), None, true, 0, 0.125);
+    let seen =
+        g.attention(q, k, heads(wide + narrow, c.kv_heads), None, AttentionOptions::new(0.125).causal(true));
     let joined = g.reshape(g.permute(seen, &[0, 2, 1, 3]), &[b, s, wide as i64]);
     let x = g.add(x, g.linear(joined, weight("o", c.hidden, wide), None));
     let n = c.intermediate;

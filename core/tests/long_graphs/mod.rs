@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use weft::autodiff::gradients;
 use weft::graph::{Array, Graph, Value};
+use weft::ops::{AttentionOptions, AvgPool1dOptions, Conv1dOptions, CrossEntropyOptions, MaxPool2dOptions};
 use weft::tensor::{DType, TensorType};
 
 /// A graph while it is built; what its inputs are is kept.
@@ -103,23 +104,23 @@ pub const PRODUCTS: &[Form] = &[
 pub const CONVOLUTIONS: &[Form] = &[
     ("conv1d", true, |l, k| {
         let (x, w) = (l.float(&[2, 2, k]), l.float(&[3, 2, 5]));
-        l.g.conv1d(x, w, None, 1, 2, 1, 1)
+        l.g.conv1d(x, w, None, Conv1dOptions::new().padding(2))
     }),
     ("conv1d of a long window", false, |l, k| {
         let (x, w) = (l.float(&[1, 1, k + 1]), l.float(&[2, 1, k]));
-        l.g.conv1d(x, w, None, 1, 0, 1, 1)
+        l.g.conv1d(x, w, None, Default::default())
     }),
     ("depthwise conv1d", true, |l, k| {
         let (x, w) = (l.float(&[2, 3, k]), l.float(&[3, 1, 3]));
-        l.g.conv1d(x, w, None, 2, 1, 1, 3)
+        l.g.conv1d(x, w, None, Conv1dOptions::new().stride(2).padding(1).groups(3))
     }),
     ("depthwise conv1d of a long window", false, |l, k| {
         let (x, w) = (l.float(&[1, 2, k + 1]), l.float(&[2, 1, k]));
-        l.g.conv1d(x, w, None, 1, 0, 1, 2)
+        l.g.conv1d(x, w, None, Conv1dOptions::new().groups(2))
     }),
     ("conv2d of many channels", true, |l, k| {
         let (x, w) = (l.float(&[1, k / 4, 2, 2]), l.float(&[2, k / 4, 2, 2]));
-        l.g.conv2d(x, w, None, &[1, 1], &[0, 0], &[1, 1], 1)
+        l.g.conv2d(x, w, None, Default::default())
     }),
 ];
 
@@ -171,7 +172,7 @@ pub const REDUCTIONS: &[Form] = &[
     }),
     ("cross_entropy", true, |l, k| {
         let (x, labels) = (l.float(&[2, k]), l.ids(&[2], k));
-        l.g.cross_entropy(x, labels, i64::MIN, 0.1)
+        l.g.cross_entropy(x, labels, CrossEntropyOptions::new().ignore_index(i64::MIN).label_smoothing(0.1))
     }),
 ];
 
@@ -224,19 +225,19 @@ pub const POOLS: &[Form] = &[
     ("max_pool2d of large windows", true, |l, k| {
         let side = k.isqrt();
         let x = l.float(&[1, 1, side + 1, side + 1]);
-        l.g.max_pool2d(x, &[side as i64, side as i64], &[1, 1], &[0, 0])
+        l.g.max_pool2d(x, MaxPool2dOptions::new([side as i64, side as i64]).stride([1, 1]))
     }),
     ("max_pool2d of overlapping windows", true, |l, k| {
         let x = l.float(&[1, 2, 60, k / 2000 + 50]);
-        l.g.max_pool2d(x, &[50, 50], &[1, 1], &[3, 2])
+        l.g.max_pool2d(x, MaxPool2dOptions::new([50, 50]).stride([1, 1]).padding([3, 2]))
     }),
     ("max_pool2d of one window", true, |l, k| {
         let x = l.float(&[2, 1, 1, k]);
-        l.g.max_pool2d(x, &[1, k as i64], &[1, 1], &[0, 0])
+        l.g.max_pool2d(x, MaxPool2dOptions::new([1, k as i64]).stride([1, 1]))
     }),
     ("avg_pool1d", false, |l, k| {
         let x = l.float(&[1, 2, k + 2]);
-        l.g.avg_pool1d(x, k as i64, 1, 0, true)
+        l.g.avg_pool1d(x, AvgPool1dOptions::new(k as i64).stride(1))
     }),
 ];
 
@@ -244,15 +245,15 @@ pub const POOLS: &[Form] = &[
 pub const ATTENTIONS: &[Form] = &[
     ("attention over many keys", true, |l, k| {
         let (q, x, v) = (l.float(&[1, 2, 3, 8]), l.float(&[1, 1, k, 8]), l.float(&[1, 1, k, 4]));
-        l.g.attention(q, x, v, None, false, 0, 0.25)
+        l.g.attention(q, x, v, None, AttentionOptions::new(0.25))
     }),
     ("causal attention over many keys", true, |l, k| {
         let (q, x, v) = (l.float(&[1, 1, 6, 5]), l.float(&[1, 1, k, 5]), l.float(&[1, 1, k, 5]));
-        l.g.attention(q, x, v, None, true, 0, 0.3)
+        l.g.attention(q, x, v, None, AttentionOptions::new(0.3).causal(true))
     }),
     ("attention of many queries", true, |l, k| {
         let (q, x, v) = (l.float(&[1, 2, k, 4]), l.float(&[1, 1, 3, 4]), l.float(&[1, 1, 3, 4]));
-        l.g.attention(q, x, v, None, false, 0, 0.5)
+        l.g.attention(q, x, v, None, AttentionOptions::new(0.5))
     }),
 ];
 

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use weft::autodiff::gradients;
 use weft::graph::{Array, Graph, Value};
+use weft::session::OutputIndex;
 use weft::tensor::{DType, TensorType};
 
 /// Runs a graph on named arrays for its inputs; gives its outputs by name.
@@ -68,8 +69,8 @@ impl Runner for devices::Tested {
             session.set_input_tensor(&port.name, &inputs[&port.name].to_tensor()?)?;
         }
         session.step()?;
-        let read = |(i, port): (usize, &weft::plan::Port)| {
-            Ok((port.name.clone(), Array::from_tensor(&session.output_tensor(i)?)))
+        let read = |(i, port): (usize, &weft::session::Port)| {
+            Ok((port.name.clone(), Array::from_tensor(&session.output_tensor(OutputIndex(i))?)))
         };
         compiled.outputs().iter().enumerate().map(read).collect()
     }

@@ -4,7 +4,7 @@
 use crate::{optimised, profiles};
 use weft::graph::Graph;
 use weft::graph::Value;
-use weft::optimise::{Options, all_rules, alternatives, estimate};
+use weft::internals::optimise::{Options, all_rules, alternatives, estimate};
 use weft::profile::DeviceProfile;
 use weft::tensor::{DType, TensorType};
 

@@ -21,9 +21,10 @@ use compare::{Arrays, agree, run, run_on, run_reference};
 use longhand::Longhand;
 use weft::autodiff::gradients;
 use weft::graph::{Array, Graph, NodeKind, Value};
+use weft::internals::optimise::{Group, Optimised, Options, optimise};
+use weft::internals::plan::{Plan, PlanOptions, Work, plan};
 use weft::models::{Bert, BertConfig, Llama, LlamaConfig, Logits};
-use weft::optimise::{Group, Optimised, Options, optimise};
-use weft::plan::{Plan, PlanOptions, Work, plan};
+use weft::ops::{Conv2dOptions, MaxPool2dOptions};
 use weft::profile::{Costs, DeviceProfile, Precision};
 use weft::tensor::{DType, Weights};
 
@@ -206,10 +207,10 @@ fn models() -> Vec<(&'static str, Graph)> {
             build(&|g| {
                 let x = g.input("x", DType::F32, [2, 3, 9, 9]);
                 let w = |n: &str, s: &[usize]| g.parameter(n, s);
-                let y = g.conv2d(x, w("c1", &[4, 3, 3, 3]), None, &[1, 1], &[1, 1], &[1, 1], 1);
+                let y = g.conv2d(x, w("c1", &[4, 3, 3, 3]), None, Conv2dOptions::new().padding([1, 1]));
                 let var = g.abs(w("var", &[4]));
                 let y = g.batch_norm(y, w("scale", &[4]), w("bias", &[4]), w("mean", &[4]), var, 1e-3);
-                let y = g.max_pool2d(g.relu(y), &[2, 2], &[2, 2], &[0, 0]);
+                let y = g.max_pool2d(g.relu(y), MaxPool2dOptions::new([2, 2]));
                 let y = g.linear(g.reshape(y, &[2, -1]), w("fc", &[5, 64]), None);
                 g.output("y", g.softmax(g.add(y, w("b", &[5])), -1));
             }),

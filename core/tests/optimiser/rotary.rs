@@ -3,10 +3,11 @@
 
 use super::{agree, arrays, devices, optimised, profiles, run_on, run_reference};
 use crate::gpu_plans::{plan, program};
-use weft::device::gpu::limits::Limits;
 use weft::graph::{Graph, NodeKind, Value};
-use weft::optimise::Options;
-use weft::plan::PlanOptions;
+use weft::internals::optimise::Options;
+use weft::internals::plan::PlanOptions;
+use weft::ops::AttentionOptions;
+use weft::profile::Limits;
 use weft::profile::Precision;
 use weft::tensor::DType;
 
@@ -43,10 +44,10 @@ fn layers(longhand: bool) -> Graph {
         };
         let turned = |x: Value| match longhand {
             true => g.add(g.mul(x, cos), g.mul(rotate_half(&g, x), sin)),
-            false => g.rope(x, None, 10_000.0, 0, false),
+            false => g.rope(x, None, Default::default()),
         };
         let (q, k, v) = (turned(heads("q")), turned(heads("k")), heads("v"));
-        let seen = g.attention(q, k, v, None, true, 0, 1.0 / (SIZE as f64).sqrt());
+        let seen = g.attention(q, k, v, None, AttentionOptions::new(1.0 / (SIZE as f64).sqrt()).causal(true));
         x = g.add(x, g.reshape(g.permute(seen, &[0, 2, 1, 3]), &[1, TOKENS, HEADS * SIZE]));
     }
     g.output("y", x);
@@ -70,8 +71,9 @@ fn longhand_rotations_are_recognised_and_cost_what_the_composite_costs() {
         assert_eq!(found[2], packed + 1, "{}", done.graph.data().unwrap());
         let options = PlanOptions { fold_weights: true, side_by_side: gpu, ..PlanOptions::default() };
         let [ours, theirs, raw] =
-            [&done.graph, &optimised(&composite, p, &Options::default()).graph, &spelled]
-                .map(|g| if gpu { plan(g, &options) } else { weft::plan::plan(g, &options) }.unwrap());
+            [&done.graph, &optimised(&composite, p, &Options::default()).graph, &spelled].map(|g| {
+                if gpu { plan(g, &options) } else { weft::internals::plan::plan(g, &options) }.unwrap()
+            });
         assert_eq!(ours.steps.len(), theirs.steps.len());
         assert!(raw.steps.len() >= ours.steps.len() + 2 * LAYERS, "{} {}", raw.steps.len(), ours.steps.len());
         if gpu {
@@ -114,7 +116,7 @@ fn decoding(longhand: bool, layers: usize) -> Graph {
         };
         let turned = |x: Value| match longhand {
             true => g.add(g.mul(x, cos), g.mul(rotate_half(&g, x), sin)),
-            false => g.rope(x, Some(position), 10_000.0, 0, false),
+            false => g.rope(x, Some(position), Default::default()),
         };
         let cache = |name: &str, new: Value| {
             let state =
@@ -125,7 +127,7 @@ fn decoding(longhand: bool, layers: usize) -> Graph {
         };
         let (q, k, v) = (turned(heads("q")), turned(heads("k")), heads("v"));
         let (k, v) = (cache("keys", k), cache("values", v));
-        let seen = g.attention(q, k, v, None, false, 0, 1.0 / (SIZE as f64).sqrt());
+        let seen = g.attention(q, k, v, None, AttentionOptions::new(1.0 / (SIZE as f64).sqrt()));
         x = g.add(x, g.reshape(g.permute(seen, &[0, 2, 1, 3]), &[1, 1, HEADS * SIZE]));
     }
     g.output("y", x);

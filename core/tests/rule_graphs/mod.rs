@@ -1,6 +1,7 @@
 //! Graphs that each rewrite rule matches, in several shapes, dtypes and with any constant.
 
 use weft::graph::{Graph, Value};
+use weft::ops::{AttentionOptions, Conv2dOptions};
 use weft::tensor::{DType, Tensor, TensorType};
 
 /// How many shapes each rule is tried in.
@@ -106,7 +107,7 @@ impl Case {
         let [c, o] = [[2, 3], [1, 4], [3, 2]][self.variant];
         let (x, w) = (self.input("x", &[2, c, 5, 4]), self.weight("w", &[o, c, 3, 2]));
         let b = bias.then(|| self.weight("b", &[o]));
-        (self.g.conv2d(x, w, b, &[1, 1], &[1, 0], &[1, 1], 1), o)
+        (self.g.conv2d(x, w, b, Conv2dOptions::new().padding([1, 0])), o)
     }
 
     fn normed(&self, y: Value, o: usize) -> Value {
@@ -380,11 +381,11 @@ fn joined(rule: &str, c: &Case) -> Option<Value> {
         }
         "attention-of-scaled-queries" | "exact-attention-of-scaled-queries" => {
             let [q, k, v, _] = c.attention();
-            g.attention(c.scaled(q, 0.7), k, v, None, false, 0, 0.5)
+            g.attention(c.scaled(q, 0.7), k, v, None, AttentionOptions::new(0.5))
         }
         "attention-of-scaled-keys" | "exact-attention-of-scaled-keys" => {
             let [q, k, v, _] = c.attention();
-            g.attention(q, c.scaled(k, 0.7), v, None, false, 0, 0.5)
+            g.attention(q, c.scaled(k, 0.7), v, None, AttentionOptions::new(0.5))
         }
         "pack-two" => c.outputs(&c.packed(2, false)),
         "pack-two-biased" => c.outputs(&c.packed(2, true)),

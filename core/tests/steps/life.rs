@@ -5,7 +5,7 @@ use std::time::Duration;
 use weft::device::Device;
 use weft::error::Error;
 use weft::graph::Graph;
-use weft::session::{Compiled, Optimizer, Profiling, Session};
+use weft::session::{Compiled, Optimizer, OutputIndex, Profiling, Session};
 use weft::tensor::DType;
 
 /// y = x + the words' sum, a counter beside it.
@@ -32,28 +32,36 @@ fn outputs_are_those_of_the_last_step_observed_or_not() {
             let mut s = session(&t, &small(from));
             set(&mut s, from, 1.0, 0);
             s.step().unwrap();
-            assert_eq!(s.read_output(0).unwrap(), [1.0]);
+            assert_eq!(s.read_output::<f32>(OutputIndex(0)).unwrap(), [1.0]);
             set(&mut s, from, 9.0, 1);
             s.observe(|_| Ok(())).unwrap();
-            assert_eq!(s.read_output(0).unwrap(), [9.0], "observed, on {}", t.name());
+            assert_eq!(s.read_output::<f32>(OutputIndex(0)).unwrap(), [9.0], "observed, on {}", t.name());
             set(&mut s, from, 4.0, 2);
             s.step().unwrap();
-            assert_eq!(s.read_output(0).unwrap(), [4.0], "{}", t.name());
+            assert_eq!(s.read_output::<f32>(OutputIndex(0)).unwrap(), [4.0], "{}", t.name());
             assert_eq!(state(&s, "n"), [3.0], "{}", t.name());
             // a refused one, observed
             set(&mut s, from, 5.0, 3);
             let e = s.observe(|_| Ok(())).and_then(|()| s.wait()).unwrap_err();
             assert!(matches!(e, Error::IndexOutOfRange { index: 3, limit: 3, .. }), "{e}");
             assert!(e.to_string().contains("step 4"), "{e}");
-            assert!(matches!(s.read_output(0), Err(Error::NotRun { .. })), "{}", t.name());
+            assert!(
+                matches!(s.read_output::<f32>(OutputIndex(0)), Err(Error::NotRun { .. })),
+                "{}",
+                t.name()
+            );
             assert_eq!(state(&s, "n"), [3.0], "{}", t.name());
             // one whose observer gives up has no outputs, and the next is whole
             set(&mut s, from, 6.0, 0);
             let given_up = s.observe(|_| Err(Error::Cancelled { what: "seen enough".into() }));
             assert!(matches!(given_up, Err(Error::Cancelled { .. })));
-            assert!(matches!(s.read_output(0), Err(Error::NotRun { .. })), "{}", t.name());
+            assert!(
+                matches!(s.read_output::<f32>(OutputIndex(0)), Err(Error::NotRun { .. })),
+                "{}",
+                t.name()
+            );
             s.step().unwrap();
-            assert_eq!(s.read_output(0).unwrap(), [6.0]);
+            assert_eq!(s.read_output::<f32>(OutputIndex(0)).unwrap(), [6.0]);
             s.wait().unwrap();
         }
     }
@@ -68,7 +76,7 @@ fn a_refusal_is_told_by_whatever_waits_first_and_reading_stays_refused_until_a_g
             let at_once = s.step();
             let mut errors = vec![];
             errors.extend(at_once.err());
-            let e = s.read_output("y").unwrap_err();
+            let e = s.read_output::<f32>("y").unwrap_err();
             errors.push(e);
             assert!(
                 errors.iter().any(|e| matches!(e, Error::IndexOutOfRange { index: 8, .. })),
@@ -76,7 +84,7 @@ fn a_refusal_is_told_by_whatever_waits_first_and_reading_stays_refused_until_a_g
                 t.name()
             );
             for _ in 0..3 {
-                assert!(matches!(s.read_output("y"), Err(Error::NotRun { .. })));
+                assert!(matches!(s.read_output::<f32>("y"), Err(Error::NotRun { .. })));
                 assert!(matches!(s.lend_output("y"), Err(Error::NotRun { .. })));
                 assert!(matches!(s.output_tensor("y"), Err(Error::NotRun { .. })));
                 s.wait().unwrap();
@@ -84,7 +92,7 @@ fn a_refusal_is_told_by_whatever_waits_first_and_reading_stays_refused_until_a_g
             }
             set(&mut s, from, 3.0, 2);
             s.step().unwrap();
-            assert_eq!(s.read_output("y").unwrap(), [3.0]);
+            assert_eq!(s.read_output::<f32>("y").unwrap(), [3.0]);
             assert_eq!(s.lend_output("y").unwrap(), 3f32.to_le_bytes());
         }
     }
@@ -118,7 +126,7 @@ fn profiling_suspending_and_trimming_with_refused_steps_under_way() {
                 assert_eq!(state(&s, "n"), [4.0]);
                 // one that no device took is none, and tells of none
                 assert!(matches!(
-                    s.read_output("y"),
+                    s.read_output::<f32>("y"),
                     Err(Error::NotRun { .. } | Error::IndexOutOfRange { .. })
                 ));
             }
@@ -126,7 +134,7 @@ fn profiling_suspending_and_trimming_with_refused_steps_under_way() {
             t.device.trim().unwrap();
             step(&mut s, 2);
             while s.wait().is_err() {}
-            assert_eq!(s.read_output("y").unwrap(), [2.0]);
+            assert_eq!(s.read_output::<f32>("y").unwrap(), [2.0]);
             let slept = usize::from(t.device.as_gpu().is_none());
             assert_eq!(state(&s, "n"), [5.0 + slept as f64], "{}", t.name());
         }
@@ -147,7 +155,7 @@ fn of_sessions_over_the_same_weights_a_refused_one_leaves_them_to_the_others() {
                 bad_step(&mut a).unwrap();
                 bad_step(&mut b).unwrap();
             }
-            let w = b.read_parameter("w").unwrap()[0];
+            let w = b.read_parameter::<f32>("w").unwrap()[0];
             assert!((w - 0.512).abs() < 1e-6, "{w} on {}, {from:?}", t.name());
         }
     }
@@ -167,7 +175,7 @@ fn a_training_loop_ends_at_the_wrong_batch_and_can_go_on() {
         assert!(matches!(s.loss(), Err(Error::NotRun { .. })));
         give(&mut s, "id", By::Input, 0);
         s.step().unwrap();
-        let w = s.read_parameter("w").unwrap()[0];
+        let w = s.read_parameter::<f32>("w").unwrap()[0];
         assert!((w - 0.512).abs() < 1e-6, "{w} on {}", t.name());
     }
 }
@@ -187,7 +195,7 @@ fn the_step_counter_counts_good_steps() {
                 bad_step(&mut s).unwrap();
             }
             while s.wait().is_err() {}
-            assert_eq!(s.read_output("n").unwrap(), [2.0], "{from:?} on {}", t.name());
+            assert_eq!(s.read_output::<f32>("n").unwrap(), [2.0], "{from:?} on {}", t.name());
         }
     }
 }
@@ -229,7 +237,9 @@ fn an_index_in_a_buffer_of_the_host_application_is_checked_too() {
         }
         match trained {
             false => assert_eq!(state(&s, "n"), [3.0]),
-            true => assert_eq!(s.read_parameter("w").unwrap(), never.read_parameter("w").unwrap()),
+            true => {
+                assert_eq!(s.read_parameter::<f32>("w").unwrap(), never.read_parameter::<f32>("w").unwrap())
+            }
         }
     }
 }
@@ -281,7 +291,12 @@ fn sessions_of_several_threads_count_their_good_steps() {
                     .collect();
                 threads.into_iter().map(|t| t.join().unwrap()).sum::<usize>()
             });
-            assert_eq!(owner.read_parameter("w").unwrap(), [-RATE * good as f32], "{from:?} on {}", t.name());
+            assert_eq!(
+                owner.read_parameter::<f32>("w").unwrap(),
+                [-RATE * good as f32],
+                "{from:?} on {}",
+                t.name()
+            );
         }
     }
 }

@@ -11,7 +11,7 @@ mod settings;
 use devices::Tested;
 use weft::error::{Error, Result};
 use weft::graph::{Graph, Value};
-use weft::plan::{IndexKind, IndexWork, Work};
+use weft::internals::plan::{IndexKind, IndexWork, Work};
 use weft::session::{Optimizer, Session};
 use weft::tensor::{DType, Tensor, TensorType, Weights};
 
@@ -63,7 +63,7 @@ fn index(g: &Graph, name: &str, from: By) -> Value {
 fn give(s: &mut Session, name: &str, from: By, value: i32) {
     match from {
         By::Computed => s.set_input(name, &[value as f32]).unwrap(),
-        _ => s.set_input_i32(name, &vec![value; count(from)]).unwrap(),
+        _ => s.set_input::<i32>(name, &vec![value; count(from)]).unwrap(),
     }
 }
 
@@ -120,7 +120,7 @@ fn a_refused_step_changes_no_state_in_place_or_copied() {
                 let now = (state(&s, "cache"), state(&s, "n"));
                 assert_eq!(now, (full.to_vec(), n.to_vec()), "({at}, {id}) on {who}");
                 for _ in 0..2 {
-                    let e = s.read_output("sum").expect_err("outputs of a refused step");
+                    let e = s.read_output::<f32>("sum").expect_err("outputs of a refused step");
                     let said = format!("index {index} at position");
                     assert!(matches!(e, Error::NotRun { .. }) && e.to_string().contains(&said), "{e}; {who}");
                 }
@@ -129,11 +129,11 @@ fn a_refused_step_changes_no_state_in_place_or_copied() {
             set(&mut s, 2, 0, 7.0);
             s.step().unwrap();
             assert_eq!(
-                s.read_output("sum").unwrap(),
+                s.read_output::<f32>("sum").unwrap(),
                 [1.0 + 2.0 + 7.0 + 4.0, 1.5 + 2.5 + 7.5 + 4.5],
                 "{who}"
             );
-            assert_eq!(s.read_output("n.now").unwrap(), [12.0, 17.0, 22.0], "{who}");
+            assert_eq!(s.read_output::<f32>("n.now").unwrap(), [12.0, 17.0, 22.0], "{who}");
         }
     }
 }
@@ -177,7 +177,7 @@ fn each_refusal_names_its_own_step_node_position_and_index() {
                     By::Computed => {
                         s.set_input("ids", &all.iter().map(|&i| i as f32).collect::<Vec<_>>()).unwrap();
                     }
-                    _ => s.set_input_i32("ids", &all).unwrap(),
+                    _ => s.set_input::<i32>("ids", &all).unwrap(),
                 }
                 errors.extend(s.step().err());
             }
@@ -191,7 +191,7 @@ fn each_refusal_names_its_own_step_node_position_and_index() {
             });
             assert_eq!(said, wanted, "{from:?} on {}", t.name());
             // and the last step was good
-            assert_eq!(s.read_output("y").unwrap(), [0.0]);
+            assert_eq!(s.read_output::<f32>("y").unwrap(), [0.0]);
         }
     }
 }
@@ -317,21 +317,21 @@ fn a_look_up_by_what_a_cache_has_become_is_checked_before_the_cache_is_kept() {
         g.output("y", g.name(g.embedding(table, which), "words"));
         let mut s = session(&t, &g);
         let put = |s: &mut Session, at: i32, x: f32| {
-            s.set_input_i32("at", &[at]).unwrap();
+            s.set_input::<i32>("at", &[at]).unwrap();
             s.set_input("x", &[x]).unwrap();
         };
         put(&mut s, 0, 2.0);
         s.step().unwrap();
         put(&mut s, 1, 3.0);
         s.step().unwrap();
-        assert_eq!(s.read_output("y").unwrap(), [50.0], "{}", t.name());
+        assert_eq!(s.read_output::<f32>("y").unwrap(), [50.0], "{}", t.name());
         put(&mut s, 3, 4.0);
         let e = told(&mut s);
         assert!(matches!(e, Error::IndexOutOfRange { index: 9, limit: 6, .. }), "{e}");
         assert_eq!(state(&s, "cache"), [2.0, 3.0, 0.0, 0.0], "{}", t.name());
         put(&mut s, 0, 1.0);
         s.step().unwrap();
-        assert_eq!(s.read_output("y").unwrap(), [40.0], "{}", t.name());
+        assert_eq!(s.read_output::<f32>("y").unwrap(), [40.0], "{}", t.name());
     }
 }
 
@@ -383,9 +383,9 @@ fn indices_that_the_graph_or_its_weights_hold_are_checked_too() {
                         s.set_input("table", &[1.0; 10]).unwrap();
                     }
                     let e = told(&mut s);
-                    assert!(matches!(s.read_output("y"), Err(Error::NotRun { .. })), "{who}");
+                    assert!(matches!(s.read_output::<f32>("y"), Err(Error::NotRun { .. })), "{who}");
                     match trained {
-                        true => assert_eq!(s.read_parameter("table").unwrap(), [1.0; 10], "{who}"),
+                        true => assert_eq!(s.read_parameter::<f32>("table").unwrap(), [1.0; 10], "{who}"),
                         false => assert_eq!(state(&s, "n"), [0.0; 6], "{who}"),
                     }
                     e
@@ -420,7 +420,7 @@ fn sgd_makes_every_good_step_and_no_bad_one() {
                 give(&mut s, "id", from, id);
                 bad_step(&mut s).unwrap();
             }
-            let w = s.read_parameter("w").unwrap()[0];
+            let w = s.read_parameter::<f32>("w").unwrap()[0];
             assert!((w - 0.512).abs() < 1e-6, "{w} on {}, {from:?}", t.name());
         }
     }
@@ -440,7 +440,7 @@ fn adam_counts_good_steps_alone() {
                     never.step().unwrap();
                 }
             }
-            let [a, b] = [&met, &never].map(|s| s.read_parameter("w").unwrap()[0].to_bits());
+            let [a, b] = [&met, &never].map(|s| s.read_parameter::<f32>("w").unwrap()[0].to_bits());
             assert_eq!(a, b, "{} and {} on {}, {from:?}", f32::from_bits(a), f32::from_bits(b), t.name());
         }
     }

@@ -4,8 +4,9 @@ use super::{bad_step, devices};
 use std::collections::BTreeMap;
 use weft::error::Error;
 use weft::graph::{Array, Graph, Value};
+use weft::ops::CrossEntropyOptions;
 use weft::reference;
-use weft::session::{Optimizer, Session};
+use weft::session::{Optimizer, OutputIndex, Session};
 use weft::tensor::{DType, TensorType};
 
 type Arrays = BTreeMap<String, Array>;
@@ -156,7 +157,7 @@ impl Form {
         let rows = if self.has[0] && !self.has[1] { 5 } else { 4 };
         let logits = g.linear(g.tanh(h), parameter("w", &[4, 3]), Some(parameter("b", &[4])));
         let labels = self.index(&g, 3, "labels", rows, 4, &mut all);
-        g.set_loss(g.cross_entropy(logits, labels, -100, 0.1));
+        g.set_loss(g.cross_entropy(logits, labels, CrossEntropyOptions::new().label_smoothing(0.1)));
         (g, parameters, all)
     }
 }
@@ -263,7 +264,7 @@ fn states_are_those_of_the_good_steps() {
                         if r.chance(30) {
                             told.all(&mut s, &who);
                             for (i, port) in s.outputs().to_vec().iter().enumerate() {
-                                let came = s.output_tensor(i).unwrap().to_f64();
+                                let came = s.output_tensor(OutputIndex(i)).unwrap().to_f64();
                                 close(&came, &outputs[&port.name].data, t.tolerance(1e-5), &who);
                             }
                         }
@@ -272,7 +273,10 @@ fn states_are_those_of_the_good_steps() {
                         told.wanted.push(step);
                         if r.chance(30) {
                             told.all(&mut s, &who);
-                            assert!(matches!(s.output_tensor(0), Err(Error::NotRun { .. })), "{who}");
+                            assert!(
+                                matches!(s.output_tensor(OutputIndex(0)), Err(Error::NotRun { .. })),
+                                "{who}"
+                            );
                         }
                     }
                     Err(e) => panic!("{e}; {who}"),
@@ -375,14 +379,15 @@ fn parameters_are_those_of_the_good_steps() {
                 if r.chance(25) {
                     for ((name, ..), (p, ..)) in parameters.iter().zip(&replay.all) {
                         let came: Vec<f64> =
-                            s.read_parameter(name).unwrap().iter().map(|v| f64::from(*v)).collect();
+                            s.read_parameter::<f32>(name).unwrap().iter().map(|v| f64::from(*v)).collect();
                         close(&came, p, t.tolerance(1e-4), &who);
                     }
                 }
             }
             let who = format!("graph {seed}, {optimizer:?} on {}", t.name());
             for ((name, ..), (p, ..)) in parameters.iter().zip(&replay.all) {
-                let came: Vec<f64> = s.read_parameter(name).unwrap().iter().map(|v| f64::from(*v)).collect();
+                let came: Vec<f64> =
+                    s.read_parameter::<f32>(name).unwrap().iter().map(|v| f64::from(*v)).collect();
                 close(&came, p, t.tolerance(1e-4), &format!("{name}, {who}"));
             }
             assert!(refused > 0 && refused < 12, "{who}: both sorts of steps");

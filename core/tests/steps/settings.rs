@@ -42,7 +42,7 @@ fn settings_that_ruin_weights_are_refused_and_leave_the_optimizer_as_it_was() {
         }
         s.step().unwrap();
         s.step().unwrap();
-        let w = s.read_parameter("w").unwrap()[0];
+        let w = s.read_parameter::<f32>("w").unwrap()[0];
         assert!((w - 0.512).abs() < 1e-6, "{w} on {}", t.name());
         // the ends of what is allowed
         for optimizer in [
@@ -53,6 +53,6 @@ fn settings_that_ruin_weights_are_refused_and_leave_the_optimizer_as_it_was() {
             s.set_optimizer(optimizer).unwrap();
             s.step().unwrap();
         }
-        assert!(s.read_parameter("w").unwrap()[0].is_finite());
+        assert!(s.read_parameter::<f32>("w").unwrap()[0].is_finite());
     }
 }

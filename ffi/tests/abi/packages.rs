@@ -118,7 +118,7 @@ fn probabilities() -> Vec<f32> {
     let mut session = Compiler::new(&Device::cpu(0)).compile(&g).unwrap().init(&weights).unwrap();
     session.set_input("pixels", &read_digits(1)[0].0).unwrap();
     session.step().unwrap();
-    session.read_output("p").unwrap()
+    session.read_output::<f32>("p").unwrap()
 }
 
 /// First and last loss of the sample's fine-tuning and the digits that are right after it; the weights must be those saved.
@@ -128,7 +128,7 @@ fn fine_tuned(saved: &Path) -> (f32, f32, usize) {
     let logits = |g: &Graph, batch| mlp(g, g.input("pixels", DType::F32, [batch, 64]), &[64, 64, 10]);
     let g = Graph::new();
     let y = logits(&g, 16);
-    g.set_loss(g.cross_entropy(y, g.input("labels", DType::U32, [16]), -100, 0.0));
+    g.set_loss(g.cross_entropy(y, g.input("labels", DType::U32, [16]), Default::default()));
     let weights = load::weights(classifier()).unwrap();
     let mut learner = Compiler::new(&device).compile_training(&g).unwrap().init(&weights).unwrap();
     learner.set_optimizer(Optimizer::adam(1e-3)).unwrap();
@@ -147,7 +147,7 @@ fn fine_tuned(saved: &Path) -> (f32, f32, usize) {
     for (pixels, label) in &digits {
         answers.set_input("pixels", pixels).unwrap();
         answers.step().unwrap();
-        let p = answers.read_output("p").unwrap();
+        let p = answers.read_output::<f32>("p").unwrap();
         // the first of the largest, as in the sample
         let best = (0..p.len()).rev().max_by(|&a, &b| p[a].total_cmp(&p[b])).unwrap();
         right += usize::from(best as u32 == *label);
@@ -168,7 +168,7 @@ fn loss() -> f32 {
     let mut session = compiled.init(&weights).unwrap();
     let pixels: Vec<f32> = (0..4 * 64).map(|i| (i * 7 % 17) as f32 / 16.0).collect();
     session.set_input("pixels", &pixels).unwrap();
-    session.set_input_i32("labels", &[0, 1, 2, 3]).unwrap();
+    session.set_input::<i32>("labels", &[0, 1, 2, 3]).unwrap();
     session.step().unwrap();
     session.loss().unwrap()
 }

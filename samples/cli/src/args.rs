@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use weft::device::{Device, DeviceKind};
-use weft::optimise::Group;
 use weft::profile::{DeviceProfile, Precision, Tuning};
+use weft::session::Group;
 use weft::session::{Compiler, Saving};
 use weft::tensor::DType;
 

@@ -102,7 +102,7 @@ pub fn bench(args: &Bench, options: &Options, out: &mut dyn Write) -> Result<()>
     // before anything else is measured that takes memory
     let memory = peak_memory();
     let peak =
-        args.peak.then(|| weft::device::cpu::gemm::measure::fma_peak_gflops(place.device.info().threads));
+        args.peak.then(|| weft::internals::cpu::gemm::measure::fma_peak_gflops(place.device.info().threads));
     let found = fields(&measured, memory, peak, &place);
     if options.json {
         writeln!(out, "{}", Value::Object(found))?;

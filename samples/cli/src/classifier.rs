@@ -19,7 +19,7 @@ fn graph(batch: usize, learns: bool) -> Graph {
     let logits = mlp(&g, pixels, &SIZES);
     if learns {
         let labels = g.input("labels", DType::U32, [batch]);
-        g.set_loss(g.cross_entropy(logits, labels, -100, 0.0));
+        g.set_loss(g.cross_entropy(logits, labels, Default::default()));
     } else {
         g.output("probabilities", g.softmax(logits, -1));
     }
@@ -61,7 +61,7 @@ pub fn classify(session: &mut Session, digit: &Digit) -> Result<Answer> {
     session.set_input("pixels", &digit.pixels)?;
     session.step()?;
     session.wait()?;
-    let probabilities = session.read_output("probabilities")?;
+    let probabilities = session.read_output::<f32>("probabilities")?;
     let best =
         (0..probabilities.len()).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(0);
     Ok(Answer { class: best as u32, probability: probabilities[best] })
@@ -111,7 +111,7 @@ impl Course {
             for batch in order.chunks_exact(self.batch) {
                 let seen: Vec<Digit> = batch.iter().map(|d| vary(d, random)).collect();
                 session.set_input("pixels", &seen.iter().flat_map(|d| d.pixels).collect::<Vec<_>>())?;
-                session.set_input_u32("labels", &seen.iter().map(|d| d.class).collect::<Vec<_>>())?;
+                session.set_input::<u32>("labels", &seen.iter().map(|d| d.class).collect::<Vec<_>>())?;
                 let left = 1.0 - done as f32 / steps as f32;
                 session.set_learning_rate(self.last_rate + (self.rate - self.last_rate) * left)?;
                 session.step()?;

@@ -119,7 +119,7 @@ fn print(part: &Compiling, e: &Explanation, out: &mut dyn Write) -> Result<()> {
     ];
     table(out, &rows, &[1, 2])?;
     writeln!(out, "{}\n", treatment::summary(&e.weights))?;
-    let change = |c: &weft::optimise::Change| {
+    let change = |c: &weft::session::Change| {
         vec![
             format!("× {}", c.count),
             c.to.clone(),
@@ -178,7 +178,7 @@ fn as_json(part: &Compiling, e: &Explanation) -> Value {
         })
     };
     let change =
-        |c: &weft::optimise::Change| json!({"to": c.to, "from": c.from, "rules": c.rules, "count": c.count});
+        |c: &weft::session::Change| json!({"to": c.to, "from": c.from, "rules": c.rules, "count": c.count});
     let launch = |p: &Part| {
         json!({
             "label": p.label, "sort": p.sort, "operations": p.operations, "written_as": p.written_as,

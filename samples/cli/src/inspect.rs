@@ -64,14 +64,14 @@ fn artifact(path: &Path, each_weight: bool, options: &Options, out: &mut dyn Wri
     if options.json {
         let graph = |name: &str| -> weft::error::Result<Value> {
             let c = found.get(name)?;
-            let ports = |all: &[weft::plan::Port]| -> Vec<Value> {
+            let ports = |all: &[weft::session::Port]| -> Vec<Value> {
                 all.iter()
                     .map(|p| json!({"name": p.name, "dtype": p.dtype.name(), "shape": p.shape}))
                     .collect()
             };
             Ok(json!({
                 "name": name, "inputs": ports(c.inputs()), "outputs": ports(c.outputs()),
-                "training": !c.plan().gradients.is_empty(), "precision": c.precision().to_string(),
+                "training": c.is_training(), "precision": c.precision().to_string(),
                 "bytes": c.memory_summary().total_bytes, "at_init": treatment::as_json(&c.treatment()),
             }))
         };
@@ -87,8 +87,8 @@ fn artifact(path: &Path, each_weight: bool, options: &Options, out: &mut dyn Wri
     let mut rows = vec![["graph", "inputs", "outputs", "memory"].map(String::from).to_vec()];
     for name in found.names() {
         let c = found.get(name)?;
-        let types = |all: &[weft::plan::Port]| {
-            let one = |p: &weft::plan::Port| format!("{} {}{:?}", p.name, p.dtype, p.shape);
+        let types = |all: &[weft::session::Port]| {
+            let one = |p: &weft::session::Port| format!("{} {}{:?}", p.name, p.dtype, p.shape);
             all.iter().map(one).collect::<Vec<_>>().join(", ")
         };
         let memory = bytes(c.memory_summary().total_bytes as u64);

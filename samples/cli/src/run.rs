@@ -12,7 +12,7 @@ use weft::device::Device;
 use weft::error::Error;
 use weft::graph::Graph;
 use weft::load;
-use weft::session::{Artifact, Compiled, Session, TapFormat};
+use weft::session::{Artifact, Compiled, OutputIndex, Session, TapFormat};
 use weft::tensor::{DType, Tensor, TensorType, Weights};
 
 pub fn run(args: &Run, options: &Options, out: &mut dyn Write) -> Result<()> {
@@ -69,7 +69,7 @@ pub fn run(args: &Run, options: &Options, out: &mut dyn Write) -> Result<()> {
 
     let mut outputs = Weights::new();
     for index in 0..session.num_outputs() {
-        outputs.insert(session.outputs()[index].name.clone(), session.output_tensor(index)?);
+        outputs.insert(session.outputs()[index].name.clone(), session.output_tensor(OutputIndex(index))?);
     }
     load::save(&args.outputs, &outputs)?;
     if args.tap.as_deref() == Some("safetensors") {

@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 use std::sync::OnceLock;
 use weft::device::Device;
-use weft::plan::{FORMAT, Plan, Work};
+use weft::internals::plan::{FORMAT, Plan, Work};
 use weft::session::Artifact;
 
 /// Head, length and hash as the file form wants them, so that what lies behind is what is tested.

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char};
 use weft::device::Device;
 use weft::error::{Error, Result};
 use weft::load;
-use weft::session::{Artifact, Session};
+use weft::session::{Artifact, OutputIndex, Session};
 
 fn text<'a>(from: *const c_char) -> Result<&'a str> {
     if from.is_null() {
@@ -24,7 +24,7 @@ fn step(session: &mut Session) -> Result<f32> {
     }
     session.step()?;
     session.wait()?;
-    Ok(session.read_output(0)?.iter().sum())
+    Ok(session.read_output::<f32>(OutputIndex(0))?.iter().sum())
 }
 
 fn run(artifact: *const c_char, weights: *const c_char) -> Result<f32> {

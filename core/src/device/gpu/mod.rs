@@ -15,11 +15,9 @@ mod context;
 mod ending;
 mod executor;
 mod facts;
-
-pub mod limits;
+pub(crate) mod limits;
 mod pending;
 mod pipelines;
-
 mod refusal;
 mod run;
 mod selftest;
@@ -28,7 +26,6 @@ mod store;
 mod suspend;
 mod transfer;
 mod updates;
-
 mod worker;
 
 pub use crate::device::progress::{Profiling, Progress};
@@ -64,6 +61,17 @@ static OPEN: Own<Mutex<Vec<Named<Weak<Gpu>>>>> = Own::new(Mutex::default);
 static KEPT: Own<Mutex<Vec<Named<Arc<blade_graphics::Context>>>>> = Own::new(Mutex::default);
 
 type Named<T> = (String, T);
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (used, budget) = self.memory();
+        f.debug_struct("Gpu")
+            .field("name", &self.context.name)
+            .field("memory_used", &used)
+            .field("memory_budget", &budget)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Gpu {
     /// Opens an adapter and tests it, or shares what is open already.

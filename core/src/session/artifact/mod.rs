@@ -50,6 +50,13 @@ pub struct Artifact {
     metadata: BTreeMap<String, String>,
 }
 
+impl std::fmt::Debug for Artifact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let graphs = self.graphs.iter().map(|(name, graph)| (name, graph));
+        f.debug_map().entries(graphs).finish()
+    }
+}
+
 impl Artifact {
     /// An artifact without graphs.
     pub fn new() -> Artifact {

@@ -105,7 +105,7 @@ fn joined_weights_lie_where_they_are_said_to() {
         let step = plan.once.iter().find(|step| step.label == weight.applied[0].by).unwrap();
         let mut out = 0;
         step.work.for_each_operand(&mut |o, written| out = if written { o.buffer } else { out });
-        let (whole, own) = (value(out), s.read_parameter(&weight.name).unwrap());
+        let (whole, own) = (value(out), s.read_parameter::<f32>(&weight.name).unwrap());
         let (height, width) = match part.of {
             Count::Rows => (part.all, whole.len() / part.all),
             _ => (whole.len() / part.all, part.all),

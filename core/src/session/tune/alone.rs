@@ -224,6 +224,7 @@ impl Builder<'_> {
 mod tests {
     use super::*;
     use crate::graph::{Graph, Value};
+    use crate::ops::{AttentionOptions, Conv2dOptions};
     use crate::profile::{Costs, DeviceKind, DeviceProfile, Limits, Precision};
     use crate::session::{Compiled, Compiler};
     use crate::target::TargetPlan;
@@ -250,7 +251,8 @@ mod tests {
             let y = g.linear(y, weight(w, [64, 64]), None);
             g.permute(g.reshape(y, &[1, 24, 4, 16]), &[0, 2, 1, 3])
         };
-        let seen = g.attention(head("q"), head("k"), head("v"), None, true, 0, 0.25);
+        let seen =
+            g.attention(head("q"), head("k"), head("v"), None, AttentionOptions::new(0.25).causal(true));
         let seen = g.reshape(g.permute(seen, &[0, 2, 1, 3]), &[1, 24, 64]);
         let x = g.add(x, g.linear(seen, weight("o", [64, 64]), None));
         let y = norm(x, "norm2");
@@ -267,7 +269,7 @@ mod tests {
             x = layer(&g, x, n, dtype);
         }
         let image = g.reshape(x, &[1, 4, 16, 24]);
-        let y = g.conv2d(image, g.parameter("c", [16, 4, 3, 3]), None, &[1, 1], &[1, 1], &[1, 1], 1);
+        let y = g.conv2d(image, g.parameter("c", [16, 4, 3, 3]), None, Conv2dOptions::new().padding([1, 1]));
         g.output("y", g.relu(y));
         g
     }

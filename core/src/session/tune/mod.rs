@@ -19,7 +19,7 @@ const MARGIN: f64 = 0.03;
 const TURNED_MARGIN: f64 = 0.1;
 
 /// How products are measured.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Measure {
     /// Cuts that are tried for each class of products, at most.
     pub most: usize,

@@ -296,7 +296,7 @@ fn differ(wanted: &[f32], came: &[f32], written: &[bool], precision: Precision) 
 
 /// The output of a session.
 fn result(session: &Session) -> Result<Vec<f32>> {
-    session.read_output("out")
+    session.read_output::<f32>("out")
 }
 
 /// Which elements of its buffer a product writes.

@@ -9,7 +9,7 @@ use crate::output::table;
 use serde_json::{Value as Json, json};
 use std::io::Write;
 use weft::graph::{Graph, Value};
-use weft::plan::Work;
+use weft::internals::plan::Work;
 use weft::session::{Compiled, Compiler};
 
 /// An order of a case's products.

@@ -222,7 +222,7 @@ mod tests {
             let compiled = case.compile(&place, &[]).unwrap_or_else(|e| panic!("{}: {e:?}", case.name));
             // what the plan's borders hold is at least read or written once (tables are only looked up in)
             let bytes =
-                |p: &weft::plan::Port| TensorType::new(p.dtype, p.shape.clone()).bytes().unwrap() as f64;
+                |p: &weft::session::Port| TensorType::new(p.dtype, p.shape.clone()).bytes().unwrap() as f64;
             let borders: f64 = compiled.inputs().iter().chain(compiled.outputs()).map(bytes).sum();
             assert!(case.least_bytes >= borders && case.least_bytes < 1e10, "{}", case.name);
         }

@@ -64,11 +64,11 @@ fn set_inputs(session: &mut Session, encoder: &Encoder, batch: usize, tokens: us
         }
     };
     let ids: Vec<u32> = (0..batch * tokens).map(id).collect();
-    session.set_input_u32("input_ids", &ids)?;
-    session.set_input_u32("token_type_ids", &vec![0; ids.len()])?;
+    session.set_input::<u32>("input_ids", &ids)?;
+    session.set_input::<u32>("token_type_ids", &vec![0; ids.len()])?;
     session.set_input("attention_mask", &vec![1.0; ids.len()])?;
     if encoder.sentence_config().excludes_prompt() {
-        session.set_input_u32("prompt_tokens", &[0])?;
+        session.set_input::<u32>("prompt_tokens", &[0])?;
     }
     Ok(())
 }

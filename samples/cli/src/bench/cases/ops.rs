@@ -2,6 +2,7 @@
 
 use super::{Case, PLAIN};
 use weft::models::mlp;
+use weft::ops::{AttentionOptions, Conv2dOptions};
 use weft::session::Optimizer;
 use weft::tensor::DType;
 
@@ -56,7 +57,7 @@ pub const CASES: &[Case] = &[
         build: |g| {
             let x = g.input("x", DType::F32, [64, 784]);
             let labels = g.input("labels", DType::U32, [64]);
-            g.cross_entropy(mlp(g, x, &[784, 256, 10]), labels, -100, 0.0)
+            g.cross_entropy(mlp(g, x, &[784, 256, 10]), labels, Default::default())
         },
         learns: Some(|| Optimizer::adam(1e-4)),
         ids_below: 10,
@@ -96,7 +97,7 @@ pub const CASES: &[Case] = &[
         build: |g| {
             let x = g.input("x", DType::F32, [1, 64, 56, 56]);
             let (w, b) = (g.parameter("w", [64, 64, 3, 3]), g.parameter("b", [64]));
-            g.relu(g.conv2d(x, w, Some(b), &[1, 1], &[1, 1], &[1, 1], 1))
+            g.relu(g.conv2d(x, w, Some(b), Conv2dOptions::new().padding([1, 1])))
         },
         flop: 2.0 * 56.0 * 56.0 * 64.0 * 64.0 * 9.0,
         least_bytes: 4.0 * (2.0 * 64.0 * 56.0 * 56.0 + 64.0 * 64.0 * 9.0 + 64.0),
@@ -108,7 +109,7 @@ pub const CASES: &[Case] = &[
         build: |g| {
             let head = |name: &str| g.input(name, DType::F32, [1, 12, 128, 32]);
             let (q, k, v) = (head("q"), head("k"), head("v"));
-            g.attention(q, k, v, None, false, 0, 1.0 / 32f64.sqrt())
+            g.attention(q, k, v, None, AttentionOptions::new(1.0 / 32f64.sqrt()))
         },
         flop: 2.0 * 2.0 * 12.0 * 128.0 * 128.0 * 32.0,
         least_bytes: 4.0 * 4.0 * 12.0 * 128.0 * 32.0,

@@ -1,0 +1,344 @@
+//! Elements of every dtype into inputs and parameters, and out of outputs: by name, typed, checked.
+
+use super::Session;
+use super::run::{check_tensor, find, wrong_dtype};
+use crate::error::{Error, Result};
+use crate::plan::Port;
+use crate::tensor::{Bytes, DType, Dims, Element, Tensor, TensorType};
+use std::borrow::Cow;
+
+/// An output by its position among [`Session::outputs`], where its name is not at hand.
+///
+/// ```
+/// # use weft::prelude::*;
+/// # let g = Graph::new();
+/// # g.output("y", g.scalar(2.5, DType::F32));
+/// # let mut session = Compiler::new(&Device::cpu(1)).compile(&g)?.init(&Weights::new())?;
+/// session.step()?;
+/// assert_eq!(session.read_output::<f32>("y")?, [2.5]);
+/// assert_eq!(session.read_output::<f32>(OutputIndex(0))?, [2.5]);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputIndex(
+    /// From 0.
+    pub usize,
+);
+
+/// What tells an output: its name, or an [`OutputIndex`].
+pub trait OutputKey: sealed::Sealed {
+    /// Its index among the ports.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] or [`Error::OutputIndex`].
+    #[doc(hidden)]
+    fn find(&self, ports: &[Port]) -> Result<usize>;
+}
+
+mod sealed {
+    /// No other crate implements the traits here.
+    pub trait Sealed {}
+    impl Sealed for super::OutputIndex {}
+    impl Sealed for &str {}
+    impl Sealed for &String {}
+}
+
+impl OutputKey for OutputIndex {
+    fn find(&self, ports: &[Port]) -> Result<usize> {
+        match self.0 < ports.len() {
+            true => Ok(self.0),
+            false => Err(Error::OutputIndex { index: self.0, count: ports.len() }),
+        }
+    }
+}
+
+impl OutputKey for &str {
+    fn find(&self, ports: &[Port]) -> Result<usize> {
+        find("output", self, ports)
+    }
+}
+
+impl OutputKey for &String {
+    fn find(&self, ports: &[Port]) -> Result<usize> {
+        find("output", self, ports)
+    }
+}
+
+/// What an input of a run may be given: slices, arrays and vectors of any [`Element`], [`Tensor`]s, and with the feature
+/// `ndarray` its arrays.
+pub trait Data {
+    /// The elements, row-major.
+    #[doc(hidden)]
+    fn given(&self) -> Given<'_>;
+}
+
+/// Elements for an input, as [`Data`] hands them over.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Given<'a> {
+    pub(super) dtype: DType,
+    /// Where it is known: it is then the input's.
+    pub(super) shape: Option<Dims>,
+    pub(super) bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Given<'a> {
+    /// Elements in the order of the input's.
+    pub(super) fn flat<T: Element>(elements: &'a [T]) -> Given<'a> {
+        Given { dtype: T::DTYPE, shape: None, bytes: Cow::Borrowed(bytemuck::cast_slice(elements)) }
+    }
+}
+
+impl<T: Element> Data for [T] {
+    fn given(&self) -> Given<'_> {
+        Given::flat(self)
+    }
+}
+
+impl<T: Element> Data for &[T] {
+    fn given(&self) -> Given<'_> {
+        Given::flat(self)
+    }
+}
+
+impl<T: Element, const N: usize> Data for [T; N] {
+    fn given(&self) -> Given<'_> {
+        Given::flat(self)
+    }
+}
+
+impl<T: Element> Data for Vec<T> {
+    fn given(&self) -> Given<'_> {
+        Given::flat(self)
+    }
+}
+
+impl Data for Tensor<'_> {
+    fn given(&self) -> Given<'_> {
+        let (dtype, shape) = (self.dtype(), Some(self.shape().to_vec()));
+        let bytes = match self.is_contiguous() {
+            true => Cow::Borrowed(self.bytes()),
+            false => Cow::Owned(self.contiguous().bytes().to_vec()),
+        };
+        Given { dtype, shape, bytes }
+    }
+}
+
+/// A graph's outputs after a run, by name, as tensors of the host.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// let x = g.input("x", DType::F32, [3]);
+/// g.output("positive", g.relu(x));
+/// g.output("largest", g.argmax(x, 0, false));
+/// let mut session = Compiler::new(&Device::cpu(1)).compile(&g)?.init(&Weights::new())?;
+///
+/// let outputs = session.run(&[("x", &[-1.0f32, 0.5, 2.0])])?;
+/// assert_eq!(outputs.read::<f32>("positive")?, [0.0, 0.5, 2.0]);
+/// assert_eq!(outputs.get("largest")?.to_vec::<i32>()?, [2]);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Outputs {
+    all: Vec<(String, Tensor<'static>)>,
+}
+
+impl Outputs {
+    /// The output of that name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`].
+    pub fn get(&self, name: &str) -> Result<&Tensor<'static>> {
+        let at = super::run::find_among("output", name, self.all.iter().map(|(n, _)| n.as_str()))?;
+        Ok(&self.all[at].1)
+    }
+
+    /// The elements of the output of that name, row-major.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`]; [`Error::DType`] if it holds others than `T`.
+    pub fn read<T: Element>(&self, name: &str) -> Result<Vec<T>> {
+        let tensor = self.get(name)?;
+        match tensor.dtype() == T::DTYPE {
+            true => tensor.to_vec(),
+            false => Err(wrong_dtype(name, tensor.dtype(), T::DTYPE)),
+        }
+    }
+
+    /// All of them, in the graph's order; the loss, if there is one, is the last.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor<'static>)> {
+        self.all.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+}
+
+impl IntoIterator for Outputs {
+    type Item = (String, Tensor<'static>);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.all.into_iter()
+    }
+}
+
+impl Session {
+    /// Gives inputs their data, runs the graph once, waits, and hands back every output. What is not named keeps what it was
+    /// given before. In a training session with an optimizer it is a training step as [`step`](Session::step) is.
+    ///
+    /// For few copies in a tight loop, [`set_input`](Session::set_input), [`step`](Session::step) and
+    /// [`read_output_into`](Session::read_output_into) do the same in parts.
+    ///
+    /// ```
+    /// use weft::prelude::*;
+    ///
+    /// let g = Graph::new();
+    /// let (table, ids) = (g.input("table", DType::F32, [3, 2]), g.input("ids", DType::U32, [2]));
+    /// g.output("rows", g.embedding(table, ids));
+    /// let mut session = Compiler::new(&Device::cpu(1)).compile(&g)?.init(&Weights::new())?;
+    ///
+    /// let table = vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0];
+    /// let outputs = session.run(&[("table", &table), ("ids", &[2u32, 0])])?;
+    /// assert_eq!(outputs.read::<f32>("rows")?, [5.0, 6.0, 1.0, 2.0]);
+    /// # Ok::<(), weft::error::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`set_input`](Session::set_input) and [`step`](Session::step); [`Error::Length`] for a tensor of another shape.
+    pub fn run(&mut self, inputs: &[(&str, &dyn Data)]) -> Result<Outputs> {
+        for (name, data) in inputs {
+            self.give(name, data.given())?;
+        }
+        self.step()?;
+        self.wait()?;
+        let tensor = |i: usize| Ok((self.outputs()[i].name.clone(), self.output_tensor(OutputIndex(i))?));
+        Ok(Outputs { all: (0..self.num_outputs()).map(tensor).collect::<Result<_>>()? })
+    }
+
+    /// Gives an input its elements, row-major. NaN and infinities are allowed and computed with.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`], [`Error::DType`] if the input holds others than `T`, [`Error::Length`].
+    pub fn set_input<T: Element>(&mut self, name: &str, elements: &[T]) -> Result<()> {
+        self.give(name, Given::flat(elements))
+    }
+
+    /// Gives an input the elements of a tensor of its dtype and shape.
+    ///
+    /// # Errors
+    /// As [`set_input`](Session::set_input).
+    pub fn set_input_tensor(&mut self, name: &str, tensor: &Tensor<'_>) -> Result<()> {
+        let at = find("input", name, self.inputs())?;
+        let port = &self.inputs()[at];
+        check_tensor(name, port.dtype, &port.shape, tensor)?;
+        self.write_input(at, tensor.contiguous().bytes())
+    }
+
+    fn give(&mut self, name: &str, given: Given<'_>) -> Result<()> {
+        let at = find("input", name, self.inputs())?;
+        let port = &self.inputs()[at];
+        if port.dtype != given.dtype {
+            return Err(wrong_dtype(name, port.dtype, given.dtype));
+        }
+        let wanted = TensorType::new(port.dtype, port.shape.clone());
+        match given.shape {
+            Some(shape) if shape != port.shape => {
+                let came = TensorType::new(given.dtype, shape).to_string();
+                return Err(Error::Length { name: name.into(), wanted: wanted.to_string(), came });
+            }
+            None => check(port, given.dtype, given.bytes.len() / given.dtype.size().unwrap_or(1))?,
+            Some(_) => {}
+        }
+        self.write_input(at, &given.bytes)
+    }
+
+    /// Gives a parameter new elements, row-major. Sessions that share the weights see the change.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`], [`Error::OutOfMemory`].
+    pub fn set_parameter<T: Element>(&mut self, name: &str, elements: &[T]) -> Result<()> {
+        let at = find("parameter", name, self.compiled.parameters())?;
+        check(&self.compiled.parameters()[at], T::DTYPE, elements.len())?;
+        let mut store = self.parameters.write()?;
+        store.write(self.positions[at], bytemuck::cast_slice(elements))
+    }
+
+    /// The elements of a parameter, row-major.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`]; [`Error::DType`] if it holds others than `T`.
+    pub fn read_parameter<T: Element>(&self, name: &str) -> Result<Vec<T>> {
+        let at = find("parameter", name, self.compiled.parameters())?;
+        check(&self.compiled.parameters()[at], T::DTYPE, usize::MAX)?;
+        let store = self.parameters.read()?;
+        Ok(T::collect(&store.read(self.positions[at])?))
+    }
+
+    /// The elements of an output, row-major: `session.read_output::<f32>("probabilities")`. Waits for the step.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] or [`Error::OutputIndex`]; [`Error::NotRun`] before the first step and after one that was
+    /// refused; [`Error::IndexOutOfRange`] of a step that was not told of yet, as from [`wait`](Session::wait);
+    /// [`Error::DType`] if it holds others than `T`.
+    pub fn read_output<T: Element>(&self, key: impl OutputKey) -> Result<Vec<T>> {
+        let port = &self.outputs()[key.find(self.outputs())?];
+        check(port, T::DTYPE, usize::MAX)?;
+        self.ready("the output")?;
+        Ok(T::collect(&self.executor.read(port.buffer)?))
+    }
+
+    /// Copies an output's elements into the caller's memory.
+    ///
+    /// # Errors
+    /// As [`read_output`](Session::read_output); [`Error::Length`] if the slice is not its size.
+    pub fn read_output_into<T: Element>(&self, key: impl OutputKey, into: &mut [T]) -> Result<()> {
+        let port = &self.outputs()[key.find(self.outputs())?];
+        check(port, T::DTYPE, into.len()).map_err(|e| into_buffer(e, "elements", into.len()))?;
+        self.ready("the output")?;
+        T::copy(&self.executor.read(port.buffer)?, into);
+        Ok(())
+    }
+
+    /// An output of any dtype as a host tensor.
+    ///
+    /// # Errors
+    /// As [`read_output`](Session::read_output).
+    pub fn output_tensor(&self, key: impl OutputKey) -> Result<Tensor<'static>> {
+        let port = &self.outputs()[key.find(self.outputs())?];
+        self.ready("the output")?;
+        let bytes = Bytes::from_vec(self.executor.read(port.buffer)?.into_owned());
+        Tensor::from_bytes(port.dtype, port.shape.clone(), bytes)
+    }
+
+    /// The loss of the last step.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if the graph has none; [`Error::NotRun`].
+    pub fn loss(&self) -> Result<f32> {
+        let at = self.compiled.plan().loss.ok_or_else(|| Error::Graph { what: "it has no loss".into() })?;
+        Ok(self.read_output(OutputIndex(at))?[0])
+    }
+}
+
+/// The port takes elements of that dtype and number (`usize::MAX`: any number).
+fn check(port: &Port, dtype: DType, elements: usize) -> Result<()> {
+    if port.dtype != dtype {
+        return Err(wrong_dtype(&port.name, port.dtype, dtype));
+    }
+    let wanted = TensorType::new(port.dtype, port.shape.clone());
+    if elements != usize::MAX && elements != wanted.elements() {
+        let came = format!("{elements} elements");
+        let wanted = format!("{wanted} ({} elements)", wanted.elements());
+        return Err(Error::Length { name: port.name.clone(), wanted, came });
+    }
+    Ok(())
+}
+
+/// The error of data that does not fit a port, where it is the caller's memory that does not.
+pub(super) fn into_buffer(e: Error, unit: &str, room: usize) -> Error {
+    match e {
+        Error::Length { name, wanted, .. } => {
+            Error::Length { name, wanted, came: format!("a buffer of {room} {unit} to copy it into") }
+        }
+        other => other,
+    }
+}
