@@ -429,3 +429,37 @@ fn settings_of_a_tokenizer_are_followed_with_and_without_a_tokenizer_json() {
     f.change("tokenizer_config.json", "tokenizer_class", json!("PreTrainedTokenizerFast"));
     assert_eq!(ids(&f), cased);
 }
+
+#[test]
+fn threads_share_an_encoder_and_get_what_one_gets() {
+    fn shared<T: Send + Sync>() {}
+    shared::<(Encoder, Device, Tokenizer, Weights)>();
+    shared::<(weft::session::Compiled, weft::session::Parameters, weft::session::Artifact)>();
+    fn sent<T: Send>() {}
+    sent::<weft::session::Session>();
+
+    let (folder, recorded) = (Folder::of("mpnet", "threads"), Recorded::of("mpnet"));
+    folder.pool("pooling_mode_mean_tokens");
+    for t in devices::all() {
+        let encoder = Encoder::open_with(&folder.0, &t.device, t.precision).unwrap();
+        // lengths of many buckets, so that sessions are compiled and left while others run
+        let long = recorded.texts().join(" ");
+        let words: Vec<&str> = long.split_whitespace().collect();
+        let texts: Vec<String> = (0..if t.is_cpu() { 48 } else { 6 })
+            .map(|i| words[i % 3..].iter().take(1 + 5 * i).copied().collect::<Vec<_>>().join(" "))
+            .collect();
+        let alone: Vec<_> = texts.iter().map(|text| encoder.embed(&[text]).unwrap().remove(0)).collect();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (encoder, texts, alone, t) = (&encoder, &texts, &alone, &t);
+                scope.spawn(move || {
+                    for i in (0..texts.len()).map(|i| (i * 7 + thread * 11) % texts.len()) {
+                        let found = encoder.embed(&[&texts[i]]).unwrap().remove(0);
+                        assert_eq!(found, alone[i], "text {i} on thread {thread}, {}", t.name());
+                    }
+                });
+            }
+        });
+        assert!(encoder.memory_summary().total_bytes > 0);
+    }
+}

@@ -38,7 +38,7 @@ fn far(a: &[f32], b: &[f32]) -> f32 {
 #[test]
 fn ids_and_embeddings_equal_those_recorded() {
     for t in devices::all() {
-        let mut encoder = Encoder::open_with(folder(), &t.device, t.precision).unwrap();
+        let encoder = Encoder::open_with(folder(), &t.device, t.precision).unwrap();
         assert!(encoder.warnings().is_empty(), "{:?}", encoder.warnings());
         let items = recorded();
         assert_eq!(items.len(), 8);
@@ -64,7 +64,7 @@ fn ids_and_embeddings_equal_those_recorded() {
 
 #[test]
 fn any_text_has_an_embedding_of_length_one() {
-    let mut encoder = Encoder::open(folder(), &Device::cpu(2)).unwrap();
+    let encoder = Encoder::open(folder(), &Device::cpu(2)).unwrap();
     let long = "word ".repeat(2000);
     let texts = ["", "🦀🎉", "مرحبا بالعالم", "你好,世界", &long, "a [MASK] b", "\u{0}", "x"];
     let together = encoder.embed(&texts).unwrap();

@@ -272,7 +272,7 @@ fn modules_and_pooling_that_are_not_known_are_refused_by_name() {
 #[test]
 fn a_batch_of_nothing_and_a_text_too_long_for_the_model_are_refused() {
     let f = folder("batch", DType::F32);
-    let mut e = f.open().unwrap();
+    let e = f.open().unwrap();
     let said = |r: weft::error::Result<weft::session::Session>| r.err().unwrap().to_string();
     assert_eq!(said(e.forward_session(0, 8)), "batch: wanted at least one text of 1 to 32 tokens, got 0 × 8");
     assert!(said(e.forward_session(1, 33)).contains("1 × 33"));

@@ -1,7 +1,11 @@
 //! Sessions: training follows the gradient, weights are shared, dropout counts steps, memory is
 //! reused.
 
+#[path = "devices/mod.rs"]
+mod devices;
+
 use weft::device::Device;
+use weft::error::Error;
 use weft::graph::Graph;
 use weft::models::mlp;
 use weft::session::{Compiler, Optimizer, OutputIndex, Session, build_session};
@@ -197,4 +201,97 @@ fn packed_weights_of_16_bits_give_the_products_of_their_values() {
             }
         }
     }
+}
+
+/// Logits of x through `first`, and with `deep` through `second` too; with a loss it learns.
+fn stack(deep: bool, learns: bool) -> Graph {
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [3, 4]);
+    let mut y = g.linear(x, g.parameter("first", [4, 4]), Some(g.parameter("bias", [4])));
+    if deep {
+        y = g.linear(g.tanh(y), g.parameter("second", [5, 4]), None);
+    }
+    g.output("y", y);
+    if learns {
+        g.set_loss(g.mean_all(g.mul(y, y)));
+    }
+    g
+}
+
+fn stack_weights() -> Weights {
+    let mut weights = Weights::new();
+    let ramp = |n: usize, by: f32| (0..n).map(|i| (i as f32 * by).sin()).collect::<Vec<f32>>();
+    weights.insert("first", Tensor::from_vec([4, 4], ramp(16, 0.7)).unwrap());
+    weights.insert("bias", Tensor::from_vec([4], ramp(4, 1.3)).unwrap());
+    weights.insert("second", Tensor::from_vec([5, 4], ramp(20, 0.9)).unwrap());
+    weights
+}
+
+/// Whoever comes first, with more parameters or fewer: both see the same training.
+#[test]
+fn sessions_share_weights_in_any_order() {
+    let (weights, x) = (stack_weights(), [0.3f32, -0.2, 0.9, 0.1, 0.5, -0.7, 0.2, 0.4, -0.9, 0.6, 0.8, -0.1]);
+    for t in devices::all() {
+        let compiler = t.compiler();
+        let outcome = |large_first: bool| {
+            let large = compiler.compile_training(&stack(true, true)).unwrap();
+            let small = compiler.compile(&stack(false, false)).unwrap();
+            let (mut learner, mut judge) = match large_first {
+                true => {
+                    let learner = large.init(&weights).unwrap();
+                    let judge = small.init_shared(&learner.parameters()).unwrap();
+                    (learner, judge)
+                }
+                false => {
+                    let judge = small.init(&weights).unwrap();
+                    assert!(matches!(
+                        large.init_shared(&judge.parameters()),
+                        Err(Error::MissingWeight { name, came, .. }) if name == "second" && came.contains("init_shared_with")
+                    ));
+                    let learner = large.init_shared_with(&judge.parameters(), &weights).unwrap();
+                    assert_eq!(judge.parameters().to_weights().unwrap().len(), 3);
+                    (learner, judge)
+                }
+            };
+            let before = judge.run(&[("x", &x)]).unwrap().read::<f32>("y").unwrap();
+            learner.set_optimizer(Optimizer::adam(0.05)).unwrap();
+            for _ in 0..4 {
+                learner.run(&[("x", &x)]).unwrap();
+            }
+            let after = judge.run(&[("x", &x)]).unwrap().read::<f32>("y").unwrap();
+            assert_ne!(before, after);
+            let second = learner.read_parameter::<f32>("second").unwrap();
+            (before, after, second, learner.loss().unwrap())
+        };
+        assert_eq!(outcome(true), outcome(false), "{}", t.name());
+    }
+}
+
+#[test]
+fn what_does_not_fit_a_shared_set_leaves_it_as_it_was() {
+    let compiler = Compiler::new(&Device::cpu(1));
+    let first = compiler.compile(&stack(false, false)).unwrap().init(&stack_weights()).unwrap();
+    let large = compiler.compile(&stack(true, false)).unwrap();
+    // neither a weight that is missing, nor one of another type, nor another shape of one that is there
+    assert!(matches!(
+        large.init_shared_with(&first.parameters(), &Weights::new()),
+        Err(Error::MissingWeight { name, .. }) if name == "second"
+    ));
+    let mut wrong = stack_weights();
+    wrong.insert("second", Tensor::from_vec([4, 5], vec![0.0f32; 20]).unwrap());
+    assert!(matches!(large.init_shared_with(&first.parameters(), &wrong), Err(Error::WeightType { .. })));
+    let g = Graph::new();
+    g.output("y", g.add(g.parameter("bias", [7]), g.parameter("third", [7])));
+    wrong.insert("third", Tensor::from_vec([7], vec![0.0f32; 7]).unwrap());
+    let other = compiler.compile(&g).unwrap();
+    assert!(matches!(other.init_shared_with(&first.parameters(), &wrong), Err(Error::WeightType { .. })));
+    assert_eq!(first.parameters().to_weights().unwrap().len(), 2);
+    // threads that complete a set at once add each weight once
+    let parameters = first.parameters();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| large.init_shared_with(&parameters, &stack_weights()).unwrap());
+        }
+    });
+    assert_eq!(parameters.to_weights().unwrap().len(), 3);
 }

@@ -356,7 +356,7 @@ pub unsafe extern "C" fn weft_encoder_embed(
             let texts = texts.map(|t| text(t.data, t.length, "text")).collect::<Outcome<Vec<_>>>()?;
             (texts, array_mut(embeddings, embeddings_count, "embeddings")?)
         };
-        let mut encoder = handle::alone::<Encoder>(encoder)?;
+        let encoder = handle::alone::<Encoder>(encoder)?;
         let size = encoder.hidden_size();
         if texts.len().checked_mul(size) != Some(embeddings.len()) {
             let wanted = format!("{} texts of {size} components", texts.len());

@@ -31,15 +31,36 @@ impl Store {
         together: &[Vec<String>],
     ) -> Result<Store> {
         match device.inner()? {
-            Inner::Cpu(_) => {
-                let stored = |(name, ty, tensor): (String, TensorType, Option<Tensor<'static>>)| match tensor
-                {
-                    Some(t) => cpu::StoredParameter::new(name, &t),
-                    None => cpu::StoredParameter::zeros(name, ty),
-                };
-                Ok(Store::Cpu(cpu::Store::new(all.into_iter().map(stored).collect::<Result<_>>()?)))
-            }
+            Inner::Cpu(_) => Ok(Store::Cpu(cpu::Store::new(on_cpu(all)?))),
             Inner::Gpu(g) => Ok(Store::Gpu(gpu::Store::new(g, all, together)?)),
+        }
+    }
+
+    /// Adds weights to those that are there, which stay where they are.
+    ///
+    /// # Errors
+    /// As [`new`](Store::new); nothing is added then.
+    pub fn extend(
+        &mut self,
+        all: Vec<(String, TensorType, Option<Tensor<'static>>)>,
+        together: &[Vec<String>],
+    ) -> Result<()> {
+        match self {
+            Store::Cpu(s) => s.parameters.extend(on_cpu(all)?),
+            Store::Gpu(s) => s.extend(all, together)?,
+        }
+        Ok(())
+    }
+
+    /// Whether they are on that device.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if they are not.
+    pub fn check_device(&self, device: &Device) -> Result<()> {
+        match (device.inner()?, self) {
+            (Inner::Cpu(_), Store::Cpu(_)) => Ok(()),
+            (Inner::Gpu(gpu), Store::Gpu(store)) if Arc::ptr_eq(gpu, store.gpu()) => Ok(()),
+            _ => Err(elsewhere(device)),
         }
     }
 
@@ -95,6 +116,18 @@ impl Store {
             Store::Gpu(s) => s.sizes(),
         }
     }
+}
+
+fn elsewhere(device: &Device) -> Error {
+    Error::argument("weights", format!("weights on {device:?}"), "weights of another device")
+}
+
+fn on_cpu(all: Vec<(String, TensorType, Option<Tensor<'static>>)>) -> Result<Vec<cpu::StoredParameter>> {
+    let stored = |(name, ty, tensor): (String, TensorType, Option<Tensor<'static>>)| match tensor {
+        Some(t) => cpu::StoredParameter::new(name, &t),
+        None => cpu::StoredParameter::zeros(name, ty),
+    };
+    all.into_iter().map(stored).collect()
 }
 
 /// What a device makes of a plan before there are weights.
@@ -179,11 +212,7 @@ impl Executor {
             {
                 Ok(Executor::Gpu(Box::new(gpu::Executor::new(lowered, prepared, store, positions)?)))
             }
-            _ => Err(Error::argument(
-                "weights",
-                format!("weights on {:?}", device),
-                "weights of another device",
-            )),
+            _ => Err(elsewhere(device)),
         }
     }
 

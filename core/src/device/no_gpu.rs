@@ -119,6 +119,14 @@ impl Store {
         match **gpu {}
     }
 
+    pub fn extend(
+        &mut self,
+        _: Vec<(String, TensorType, Option<Tensor<'static>>)>,
+        _: &[Vec<String>],
+    ) -> Result<()> {
+        match self.none {}
+    }
+
     pub fn gpu(&self) -> &Arc<Gpu> {
         match self.none {}
     }

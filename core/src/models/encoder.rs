@@ -1,13 +1,14 @@
 //! Sentence embeddings from a model folder: text in, vectors out.
 
 use super::{EncoderConfig, SentenceConfig, SentenceModel, Similarity, transformer_folder};
-use crate::device::Device;
+use crate::device::{Device, lock};
 use crate::error::{Error, Result};
 use crate::profile::{Precision, Tuning};
 use crate::session::{Artifact, Compiler, MemorySummary, Parameters, Session};
 use crate::stack::deep;
-use crate::text::{Buckets, Encoding, Tokenizer, pad};
+use crate::text::{Buckets, Encoding, PaddedBatch, Tokenizer, pad};
 use std::path::Path;
+use std::sync::Mutex;
 
 /// Tokens computed together at most: beyond that a larger batch is no faster.
 const TOKENS_AT_ONCE: usize = 4096;
@@ -38,6 +39,23 @@ pub enum Prompt<'a> {
 }
 
 /// A sentence encoder: a folder's model, compiled for the sizes that come, and its tokenizer.
+///
+/// Threads share one (it is `Sync`; put it into an [`Arc`](std::sync::Arc)): they tokenize at the same time and take turns at
+/// the device, batch by batch, which is as fast as one encoder a thread, since a step uses all of the device by itself, and
+/// takes the memory of one.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use weft::{device::Device, models::Encoder};
+///
+/// let encoder = Arc::new(Encoder::open("all-MiniLM-L6-v2", &Device::best()?)?);
+/// let another = encoder.clone();
+/// let there = std::thread::spawn(move || another.embed(&["How is memory reused?"]));
+/// let here = encoder.embed(&["The cat sits outside", "A man is playing guitar"])?;
+/// assert_eq!(here[0].embedding.len(), encoder.hidden_size());
+/// there.join().unwrap()?;
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 pub struct Encoder {
     device: Device,
     precision: Precision,
@@ -49,7 +67,8 @@ pub struct Encoder {
     buckets: Buckets,
     parameters: Parameters,
     warnings: Vec<String>,
-    sessions: Vec<((usize, usize), Session)>,
+    /// By size, those used longest ago first. Whoever runs one holds the lock: steps take turns.
+    sessions: Mutex<Vec<((usize, usize), Session)>>,
 }
 
 impl std::fmt::Debug for Encoder {
@@ -119,7 +138,7 @@ impl Encoder {
                 tuning: tuning.clone(),
                 buckets: Buckets::new(most),
                 parameters: first.parameters(),
-                sessions: vec![((1, positions.min(8)), first)],
+                sessions: Mutex::new(vec![((1, positions.min(8)), first)]),
                 warnings,
                 model,
                 prompt: String::new(),
@@ -189,7 +208,12 @@ impl Encoder {
 
     /// What the largest session takes.
     pub fn memory_summary(&self) -> MemorySummary {
-        let all = self.sessions.iter().map(|(_, s)| s.memory_summary());
+        // a child of fork has no sessions, and waits for no lock
+        if self.device.check().is_err() {
+            return MemorySummary::default();
+        }
+        let sessions = lock(&self.sessions);
+        let all = sessions.iter().map(|(_, s)| s.memory_summary());
         all.max_by_key(|s| s.total_bytes).unwrap_or_default()
     }
 
@@ -232,8 +256,10 @@ impl Encoder {
             if !same || hidden != self.model.size() {
                 continue;
             }
-            self.sessions.retain(|(size, _)| *size != (batch, tokens));
-            self.sessions.push(((batch, tokens), compiled.init_shared(&self.parameters)?));
+            let session = compiled.init_shared(&self.parameters)?;
+            let sessions = self.sessions.get_mut().unwrap_or_else(|e| e.into_inner());
+            sessions.retain(|(size, _)| *size != (batch, tokens));
+            sessions.push(((batch, tokens), session));
             count += 1;
         }
         match count {
@@ -250,7 +276,7 @@ impl Encoder {
     ///
     /// # Errors
     /// What the tokenizer or a step returns. No texts give no embeddings.
-    pub fn embed<T: AsRef<str>>(&mut self, texts: &[T]) -> Result<Vec<Embedding>> {
+    pub fn embed<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Embedding>> {
         self.embed_with(texts, &mut |_, _| {})
     }
 
@@ -259,10 +285,11 @@ impl Encoder {
     /// # Errors
     /// As [`embed`](Encoder::embed).
     pub fn embed_with<T: AsRef<str>>(
-        &mut self,
+        &self,
         texts: &[T],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Embedding>> {
+        self.device.check()?;
         let encodings = self.encode(texts)?;
         let prompt_tokens = self.prompt_tokens()?;
         let mut order: Vec<usize> = (0..texts.len()).collect();
@@ -314,34 +341,38 @@ impl Encoder {
         Ok(Some((alone.ids.len() - end) as u32))
     }
 
-    fn run(&mut self, encodings: &[Encoding], length: usize, prompt_tokens: Option<u32>) -> Result<Vec<f32>> {
+    fn run(&self, encodings: &[Encoding], length: usize, prompt_tokens: Option<u32>) -> Result<Vec<f32>> {
         let size = (encodings.len(), length);
         // what pads is masked: any row of the table will do
         let pad_id = self.tokenizer.pad_id();
         let pad_id = if (pad_id as usize) < self.model.config().vocabulary { pad_id } else { 0 };
         let batch = pad(encodings, length, pad_id)?;
-        let at = match self.sessions.iter().position(|(s, _)| *s == size) {
-            Some(at) => at,
-            None => {
-                let session = self.forward_session(size.0, size.1)?;
-                if self.sessions.len() >= SESSIONS {
-                    self.sessions.remove(0);
-                }
-                self.sessions.push((size, session));
-                self.sessions.len() - 1
-            }
+        let mut sessions = lock(&self.sessions);
+        let mut entry = match sessions.iter().position(|(s, _)| *s == size) {
+            Some(at) => sessions.remove(at),
+            None => (size, self.forward_session(size.0, size.1)?),
         };
-        let session = &mut self.sessions[at].1;
-        session.set_input::<u32>("input_ids", &batch.ids)?;
-        session.set_input::<u32>("token_type_ids", &batch.type_ids)?;
-        session.set_input("attention_mask", &batch.mask)?;
-        if let Some(count) = prompt_tokens {
-            session.set_input::<u32>("prompt_tokens", &[count])?;
+        let done = step(&mut entry.1, &batch, prompt_tokens);
+        // the one used last is the last to go
+        if sessions.len() >= SESSIONS {
+            sessions.remove(0);
         }
-        session.step()?;
-        session.wait()?;
-        session.read_output::<f32>("embedding")
+        sessions.push(entry);
+        done
     }
+}
+
+/// The embeddings of a batch, row by row.
+fn step(session: &mut Session, batch: &PaddedBatch, prompt_tokens: Option<u32>) -> Result<Vec<f32>> {
+    session.set_input::<u32>("input_ids", &batch.ids)?;
+    session.set_input::<u32>("token_type_ids", &batch.type_ids)?;
+    session.set_input("attention_mask", &batch.mask)?;
+    if let Some(count) = prompt_tokens {
+        session.set_input::<u32>("prompt_tokens", &[count])?;
+    }
+    session.step()?;
+    session.wait()?;
+    session.read_output::<f32>("embedding")
 }
 
 fn compile(

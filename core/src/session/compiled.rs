@@ -118,12 +118,53 @@ impl Compiled {
         Session::new(self, parameters, warnings)
     }
 
-    /// A session over the weights of another session, shared with it.
+    /// A session over the weights of another session, shared with it: those of all this graph's parameters must be among
+    /// them. [`init_shared_with`](Compiled::init_shared_with) adds those that are not.
     ///
     /// # Errors
     /// As [`init`](Compiled::init).
     pub fn init_shared(&self, parameters: &Parameters) -> Result<Session> {
         Session::new(self, parameters.clone(), vec![])
+    }
+
+    /// A session over the weights of another session, shared with it. Parameters of this graph that the set lacks are taken
+    /// from `weights` and join the set, so that graphs may come in any order: one that answers before one that also learns.
+    ///
+    /// ```
+    /// use weft::prelude::*;
+    ///
+    /// // answers with one layer, learns with a second
+    /// let graph = |learns: bool| {
+    ///     let g = Graph::new();
+    ///     let y = g.linear(g.input("x", DType::F32, [1, 2]), g.parameter("first", [2, 2]), None);
+    ///     match learns {
+    ///         false => g.output("y", y),
+    ///         true => g.set_loss(g.mean_all(g.linear(y, g.parameter("second", [1, 2]), None))),
+    ///     }
+    ///     g
+    /// };
+    /// let mut weights = Weights::new();
+    /// weights.insert("first", Tensor::from_vec([2, 2], vec![1.0f32, 0.0, 0.0, 1.0])?);
+    /// weights.insert("second", Tensor::from_vec([1, 2], vec![1.0f32, 1.0])?);
+    ///
+    /// let compiler = Compiler::new(&Device::cpu(1));
+    /// let mut answers = compiler.compile(&graph(false))?.init(&weights)?;
+    /// let learning = compiler.compile_training(&graph(true))?;
+    /// let mut learns = learning.init_shared_with(&answers.parameters(), &weights)?;
+    /// learns.set_optimizer(Optimizer::sgd(0.5))?;
+    /// learns.run(&[("x", &[1.0f32, 2.0])])?;
+    ///
+    /// let y = answers.run(&[("x", &[1.0f32, 2.0])])?.read::<f32>("y")?;
+    /// assert_eq!(y, [-1.5, -0.5]); // the rows of "first" went down by ½·(1, 2)
+    /// # Ok::<(), weft::error::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`init`](Compiled::init); the set is then as it was.
+    pub fn init_shared_with(&self, parameters: &Parameters, weights: &Weights) -> Result<Session> {
+        let (device, ports) = (self.here()?.0, &self.plan.parameters);
+        parameters.complete(device, ports, weights, &self.together())?;
+        self.init_shared(parameters)
     }
 
     /// A session whose parameters are zeros until they are set.

@@ -5,7 +5,7 @@ use crate::device::executor::Store;
 use crate::error::{Error, Result};
 use crate::plan::Port;
 use crate::process::Born;
-use crate::tensor::{StoredDType, TensorType, Weights};
+use crate::tensor::{StoredDType, Tensor, TensorType, Weights};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A set of weights on a device. Clones share it; a change by one session is seen by all.
@@ -32,33 +32,32 @@ impl Parameters {
         weights: &Weights,
         together: &[Vec<String>],
     ) -> Result<(Parameters, Vec<String>)> {
-        for port in ports {
-            let wanted = TensorType::new(port.dtype, port.shape.clone());
-            let Some(tensor) = weights.get(&port.name) else {
-                let (name, wanted) = (port.name.clone(), wanted.to_string());
-                return Err(match weights.unusable(&port.name) {
-                    Some(came) => Error::WeightType { name, wanted, came: came.into() },
-                    None => Error::MissingWeight { came: nearest(&name, weights), name, wanted },
-                });
-            };
-            if tensor.ty() != wanted {
-                let mut came = tensor.ty().to_string();
-                if let Some(StoredDType::Foreign(stored)) = weights.stored_dtype(&port.name) {
-                    came += &format!(" ({} in the file)", stored.name());
-                }
-                return Err(Error::WeightType { name: port.name.clone(), wanted: wanted.to_string(), came });
-            }
-        }
-        let mut stored = Vec::with_capacity(ports.len());
-        for port in ports {
-            if let Some(tensor) = weights.get(&port.name) {
-                stored.push((port.name.clone(), tensor.ty(), Some(tensor.contiguous())));
-            }
-        }
+        let stored = bound(ports, weights)?;
         let used = |name: &str| ports.iter().any(|p| p.name == name);
         let extra = weights.held().filter(|(name, _)| !used(name));
         let warnings = extra.map(|(n, t)| format!("weight \"{n}\" ({t}) is not used by the graph")).collect();
         Ok((Parameters::over(Store::new(device, stored, together)?), warnings))
+    }
+
+    /// Adds the weights of those ports that the set lacks. Sessions over the set go on, and new ones find them.
+    pub(super) fn complete(
+        &self,
+        device: &Device,
+        ports: &[Port],
+        weights: &Weights,
+        together: &[Vec<String>],
+    ) -> Result<()> {
+        // held from the look to the change: others may add the same
+        let mut store = self.write()?;
+        store.check_device(device)?;
+        let known: Vec<&str> = store.parameters().into_iter().map(|p| p.0).collect();
+        let (there, missing): (Vec<Port>, Vec<Port>) =
+            ports.iter().cloned().partition(|p| known.contains(&p.name.as_str()));
+        positions_in(&store, &there)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        store.extend(bound(&missing, weights)?, together)
     }
 
     /// Parameters of zeros.
@@ -74,27 +73,7 @@ impl Parameters {
 
     /// Where each of a plan's ports is in this set.
     pub(super) fn positions(&self, ports: &[Port]) -> Result<Vec<usize>> {
-        let store = self.read()?;
-        let all = store.parameters();
-        let find = |port: &Port| {
-            let wanted = TensorType::new(port.dtype, port.shape.clone());
-            let at = all.iter().position(|p| p.0 == port.name);
-            let at = at.ok_or_else(|| Error::MissingWeight {
-                name: port.name.clone(),
-                wanted: wanted.to_string(),
-                came: format!("the shared set has {} parameters", all.len()),
-            })?;
-            let came = all[at].1;
-            if *came != wanted {
-                return Err(Error::WeightType {
-                    name: port.name.clone(),
-                    wanted: wanted.to_string(),
-                    came: came.to_string(),
-                });
-            }
-            Ok(at)
-        };
-        ports.iter().map(find).collect()
+        positions_in(&*self.read()?, ports)
     }
 
     /// The weights as they are now, as host tensors (those never changed are not copied).
@@ -117,6 +96,58 @@ impl Parameters {
         self.born.check("a set of weights")?;
         Ok(self.store.write().unwrap_or_else(|e| e.into_inner()))
     }
+}
+
+/// Where each of the ports is among weights.
+fn positions_in(store: &Store, ports: &[Port]) -> Result<Vec<usize>> {
+    let all = store.parameters();
+    let find = |port: &Port| {
+        let wanted = TensorType::new(port.dtype, port.shape.clone());
+        let at = all.iter().position(|p| p.0 == port.name);
+        let at = at.ok_or_else(|| Error::MissingWeight {
+            name: port.name.clone(),
+            wanted: wanted.to_string(),
+            came: format!("the shared set has {} parameters; init_shared_with adds to it", all.len()),
+        })?;
+        let came = all[at].1;
+        if *came != wanted {
+            return Err(Error::WeightType {
+                name: port.name.clone(),
+                wanted: wanted.to_string(),
+                came: came.to_string(),
+            });
+        }
+        Ok(at)
+    };
+    ports.iter().map(find).collect()
+}
+
+/// The weights of ports, by name; names, dtypes and shapes are checked.
+fn bound(ports: &[Port], weights: &Weights) -> Result<Vec<(String, TensorType, Option<Tensor<'static>>)>> {
+    for port in ports {
+        let wanted = TensorType::new(port.dtype, port.shape.clone());
+        let Some(tensor) = weights.get(&port.name) else {
+            let (name, wanted) = (port.name.clone(), wanted.to_string());
+            return Err(match weights.unusable(&port.name) {
+                Some(came) => Error::WeightType { name, wanted, came: came.into() },
+                None => Error::MissingWeight { came: nearest(&name, weights), name, wanted },
+            });
+        };
+        if tensor.ty() != wanted {
+            let mut came = tensor.ty().to_string();
+            if let Some(StoredDType::Foreign(stored)) = weights.stored_dtype(&port.name) {
+                came += &format!(" ({} in the file)", stored.name());
+            }
+            return Err(Error::WeightType { name: port.name.clone(), wanted: wanted.to_string(), came });
+        }
+    }
+    let mut stored = Vec::with_capacity(ports.len());
+    for port in ports {
+        if let Some(tensor) = weights.get(&port.name) {
+            stored.push((port.name.clone(), tensor.ty(), Some(tensor.contiguous())));
+        }
+    }
+    Ok(stored)
 }
 
 /// What to say when a weight is missing: one that differs only by a prefix, or how many there are.

@@ -184,7 +184,7 @@ const QUESTION: &str = "how is memory reused?";
 
 /// The three best passages and their scores.
 fn found(model: &Path) -> Vec<(f32, String)> {
-    let mut encoder = Encoder::open(model, &Device::cpu(0)).unwrap();
+    let encoder = Encoder::open(model, &Device::cpu(0)).unwrap();
     let texts: Vec<&str> = PASSAGES.iter().copied().chain([QUESTION]).collect();
     let all = encoder.embed(&texts).unwrap();
     let question = &all[PASSAGES.len()].embedding;

@@ -48,6 +48,19 @@ impl Heap {
         Ok(heap)
     }
 
+    /// Takes over another heap's memory; says where that begins in this one.
+    pub fn append(&mut self, other: Heap) -> usize {
+        // the last chunk may be shorter than others: what would be its rest stays unused
+        let base = self.chunks.len() * self.chunk;
+        self.chunks.extend(other.chunks);
+        base
+    }
+
+    /// Whether two regions lie in memory that is one.
+    pub fn in_one_chunk(&self, a: Region, b: Region) -> bool {
+        a.at / self.chunk == b.at / self.chunk
+    }
+
     /// Where a region begins.
     pub fn at(&self, region: Region) -> blade::BufferPiece {
         let memory = &self.chunks[region.at / self.chunk];

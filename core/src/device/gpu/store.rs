@@ -33,14 +33,29 @@ impl Store {
         parameters: Vec<(String, TensorType, Option<Tensor<'static>>)>,
         together: &[Vec<String>],
     ) -> Result<Store> {
-        let chunk = gpu.context().limits.binding;
+        let version = AtomicU64::new(0);
+        let mut store = Store { gpu: gpu.clone(), parameters: vec![], places: vec![], heap: None, version };
+        store.extend(parameters, together)?;
+        Ok(store)
+    }
+
+    /// Takes memory for more parameters. Those that are there stay where they are: sessions go on.
+    ///
+    /// # Errors
+    /// As [`new`](Store::new); nothing is added then.
+    pub fn extend(
+        &mut self,
+        parameters: Vec<(String, TensorType, Option<Tensor<'static>>)>,
+        together: &[Vec<String>],
+    ) -> Result<()> {
+        let chunk = self.gpu.context().limits.binding;
         let sizes: Vec<usize> =
             parameters.iter().map(|p| p.1.bytes().unwrap_or(0).max(1).next_multiple_of(16)).collect();
         let number = |name: &String| parameters.iter().position(|p| p.0 == *name);
         let named: Vec<Vec<usize>> =
             together.iter().filter_map(|run| run.iter().map(number).collect()).collect();
         let (places, total) = lay_out(&sizes, &named, chunk);
-        let heap = gpu.call(move |desk| {
+        let heap = self.gpu.call(move |desk| {
             let mut heap = Heap::new(&desk.context, total, chunk, "weights")?;
             if let Err(e) = desk.transfer.fill(&heap.pieces(), 0) {
                 heap.free(&desk.context);
@@ -48,25 +63,32 @@ impl Store {
             }
             Ok(heap)
         })?;
-        let mut store = Store {
-            gpu: gpu.clone(),
-            parameters: vec![],
-            places,
-            heap: Some(heap),
-            version: AtomicU64::new(0),
+        let before = self.parameters.len();
+        let base = match &mut self.heap {
+            Some(own) => own.append(heap),
+            empty => {
+                *empty = Some(heap);
+                0
+            }
         };
-        let (mut names, mut given) = (vec![], vec![]);
+        let moved = |place: Vec<Region>| place.into_iter().map(|r| Region { at: base + r.at, ..r }).collect();
+        self.places.extend(places.into_iter().map(moved));
+        let mut given = vec![];
         for (i, (name, ty, tensor)) in parameters.into_iter().enumerate() {
-            names.push((name, ty));
-            given.extend(tensor.map(|t| (i, t)));
+            self.parameters.push((name, ty));
+            given.extend(tensor.map(|t| (before + i, t)));
         }
-        store.parameters = names;
         let all: Vec<(Vec<blade::BufferPiece>, Tensor<'static>)> =
-            given.into_iter().map(|(i, t)| (store.pieces(i), t)).collect();
-        gpu.call(move |desk| {
+            given.into_iter().map(|(i, t)| (self.pieces(i), t)).collect();
+        let sent = self.gpu.call(move |desk| {
             all.into_iter().try_for_each(|(pieces, t)| desk.transfer.upload_pieces(pieces, t.bytes()))
-        })?;
-        Ok(store)
+        });
+        if sent.is_err() {
+            // their memory stays with the store, unnamed
+            self.parameters.truncate(before);
+            self.places.truncate(before);
+        }
+        sent
     }
 
     /// Whether parameters lie one after the other.
@@ -76,7 +98,8 @@ impl Store {
             _ => None,
         };
         let Some(all) = parameters.iter().map(one).collect::<Option<Vec<Region>>>() else { return false };
-        all.windows(2).all(|w| w[0].at + w[0].bytes == w[1].at)
+        let together = |a: Region, b: Region| self.heap.as_ref().is_some_and(|h| h.in_one_chunk(a, b));
+        all.windows(2).all(|w| w[0].at + w[0].bytes == w[1].at && together(w[0], w[1]))
     }
 
     /// The device it is on.

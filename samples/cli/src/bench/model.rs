@@ -24,7 +24,7 @@ pub fn bench(
     // a text of as many tokens, with the two special ones, as each of the batch has
     let text = (0..tokens.saturating_sub(2)).map(|i| WORDS[i % WORDS.len()]).collect::<Vec<_>>().join(" ");
     let start = Instant::now();
-    let mut encoder = open(folder, place)?;
+    let encoder = open(folder, place)?;
     encoder.embed(&[&text])?;
     let open_to_first_ms = ms(start.elapsed());
 
