@@ -162,7 +162,7 @@ impl Compiled {
     /// # Errors
     /// As [`init`](Compiled::init); the set is then as it was.
     pub fn init_shared_with(&self, parameters: &Parameters, weights: &Weights) -> Result<Session> {
-        let (device, ports) = (self.here()?.0, &self.plan.parameters);
+        let (device, ports) = (self.here()?.0, &self.plan().parameters);
         parameters.complete(device, ports, weights, &self.together())?;
         self.init_shared(parameters)
     }
