@@ -49,6 +49,7 @@ pub mod models;
 pub mod ops;
 #[cfg(feature = "compiler")]
 mod optimise;
+pub mod optimizer;
 mod order;
 mod plan;
 pub mod prelude;
@@ -75,6 +76,12 @@ pub mod internals {
     #[cfg(feature = "compiler")]
     pub mod optimise {
         pub use crate::optimise::*;
+    }
+    /// Optimizers and what they are lowered to.
+    pub mod optimizer {
+        pub use crate::optimizer::lower::*;
+        pub use crate::optimizer::training::*;
+        pub use crate::optimizer::*;
     }
     /// Scalar maths with its tapes.
     pub mod expr {

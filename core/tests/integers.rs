@@ -390,7 +390,7 @@ fn a_wrong_label_is_named_and_changes_neither_weights_nor_the_optimizer() {
     for t in devices::all() {
         for optimizer in [Optimizer::sgd(0.5), Optimizer::adam(0.01)] {
             for (dtype, values) in &wrong {
-                let (mut met, mut never) = (trainer(&t, *dtype, optimizer), trainer(&t, *dtype, optimizer));
+                let (mut met, mut never) = [0; 2].map(|_| trainer(&t, *dtype, optimizer.clone())).into();
                 for s in [&mut met, &mut never] {
                     give(s, *dtype, &[0, 3, 2, 4]);
                     s.step().unwrap();

@@ -170,12 +170,28 @@ fn every_operation_s_kernels_are_valid_everywhere() {
 }
 
 #[test]
-fn update_kernels_are_valid_for_few_parts_and_many() {
-    use weft::internals::target::gpu::kernels::update::kernel;
-    for (adam, parts, words) in [(false, 1, 0), (false, 70_000, 1), (true, 3, 2), (true, 200_000, 0)] {
-        let (text, [x, y, _]) = kernel(adam, parts, words);
-        check(&text, &Limits::least(), &mut HashSet::new()).unwrap_or_else(|e| panic!("{e}\n{text}"));
-        assert!(x <= 65_535 && x as usize * y as usize >= parts, "{x} × {y} for {parts}");
+fn kernels_of_every_optimizer_are_valid_everywhere_for_few_parts_and_many() {
+    use weft::internals::optimizer::{RULES, lower};
+    use weft::internals::target::gpu::kernels::update::{Place, kernel};
+    let mut seen = HashSet::new();
+    for (name, limits) in
+        devices().into_iter().chain([("few threads", Limits { threads: 32, ..Limits::least() })])
+    {
+        for rule in RULES {
+            for (matrix, used) in [(false, false), (false, true), (true, false), (true, true)] {
+                let update = lower(rule, matrix, &vec![used; rule.settings.len()]).unwrap();
+                for pass in &update.passes {
+                    for (parts, words) in [(1, 0), (70_000, 1), (3, 2), (200_000, 2000)] {
+                        let k = kernel(&update, pass, Place { first: 12, parts, words }, &limits);
+                        check(&k.text, &limits, &mut seen)
+                            .unwrap_or_else(|e| panic!("{rule:?} for {name}: {e}\n{}", k.text));
+                        let [x, y, _] = k.groups;
+                        assert!(x <= 65_535 && x as usize * y as usize >= parts, "{x} × {y} for {parts}");
+                        assert!(k.bindings.len() <= 6, "{rule:?}: {:?}", k.bindings);
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -21,6 +21,7 @@ const ROOMS: &[&str] = &[
     "autodiff",
     "optimise",
     "plan",
+    "optimizer",
     "target",
     "device",
     "session",

@@ -53,10 +53,10 @@ fn train(optimizer: Optimizer, steps: usize) -> (f32, f32, Session) {
 #[test]
 fn sgd_and_adam_lower_the_loss() {
     for (optimizer, steps) in [(Optimizer::sgd(0.5), 300), (Optimizer::adam(0.01), 300)] {
-        let (first, last, s) = train(optimizer, steps);
+        let (first, last, s) = train(optimizer.clone(), steps);
         assert!(last < first * 0.8, "{optimizer:?}: {first} to {last}");
-        let adam = matches!(optimizer, Optimizer::Adam { .. });
-        assert_eq!(s.memory_summary().adam_bytes > 0, adam);
+        let adam = optimizer.rule().name == "adam";
+        assert_eq!(s.memory_summary().optimizer_bytes > 0, adam);
     }
 }
 

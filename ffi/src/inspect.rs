@@ -22,7 +22,7 @@ pub struct weft_memory_summary {
     pub buffers: usize,
     /// Their bytes together.
     pub total_bytes: usize,
-    /// Bytes of Adam's moments among them.
+    /// Bytes of the optimizer's states among them, whatever optimizer it is.
     pub adam_bytes: usize,
     /// Bytes of the largest buffer.
     pub largest_bytes: usize,
@@ -44,7 +44,7 @@ pub fn memory_summary(m: &MemorySummary) -> weft_memory_summary {
         struct_size: size_of::<weft_memory_summary>(),
         buffers: m.buffers,
         total_bytes: m.total_bytes,
-        adam_bytes: m.adam_bytes,
+        adam_bytes: m.optimizer_bytes,
         largest_bytes: m.largest_bytes,
     }
 }

@@ -63,10 +63,13 @@ pub unsafe extern "C" fn weft_session_set_optimizer(
         if o.reserved != 0 {
             return Err(Failure::argument("reserved", 0, o.reserved));
         }
-        let lr = o.learning_rate;
         let optimizer = match o.kind {
-            WEFT_OPTIMIZER_SGD => Optimizer::Sgd { lr },
-            WEFT_OPTIMIZER_ADAM => Optimizer::Adam { lr, beta1: o.beta1, beta2: o.beta2, eps: o.epsilon },
+            WEFT_OPTIMIZER_SGD => Optimizer::sgd(o.learning_rate),
+            WEFT_OPTIMIZER_ADAM => {
+                let settings = [("beta1", o.beta1), ("beta2", o.beta2), ("epsilon", o.epsilon)];
+                let with = |adam: Optimizer, (name, value)| adam.with(name, value);
+                settings.into_iter().try_fold(Optimizer::adam(o.learning_rate), with)?
+            }
             other => return Err(Failure::argument("kind", "one of WEFT_OPTIMIZER_…", other)),
         };
         Ok(handle::alone::<Session>(session)?.set_optimizer(optimizer)?)

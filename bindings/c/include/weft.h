@@ -391,7 +391,7 @@ typedef struct {
    */
   size_t total_bytes;
   /**
-   * Bytes of Adam's moments among them.
+   * Bytes of the optimizer's states among them, whatever optimizer it is.
    */
   size_t adam_bytes;
   /**

@@ -1,8 +1,8 @@
 //! One face for both devices: weights, compiled plans and their runs.
 
-use super::optimizer::check_rate;
-use super::{Device, Inner, Optimizer, cpu, gpu};
+use super::{Device, Inner, cpu, gpu};
 use crate::error::{Error, Result};
+use crate::optimizer::{Training, check_rate};
 use crate::plan::{BufferId, Plan};
 use crate::target::TargetPlan;
 use crate::tensor::{Bytes, Tensor, TensorType};
@@ -171,7 +171,7 @@ impl Prepared {
 
 /// A plan that runs on a device.
 pub enum Executor {
-    /// On the CPU, with its pool and Adam's moments.
+    /// On the CPU, with its pool and its optimizer.
     Cpu(Box<OnCpu>),
     /// On a GPU.
     Gpu(Box<gpu::Executor>),
@@ -181,8 +181,7 @@ pub enum Executor {
 pub struct OnCpu {
     executor: cpu::Executor,
     pool: Arc<cpu::threads::ThreadPool>,
-    moments: Vec<cpu::Moments>,
-    optimizer: Option<(Optimizer, u64)>,
+    optimizer: Option<cpu::Updates>,
 }
 
 impl Executor {
@@ -197,13 +196,11 @@ impl Executor {
         store: &Store,
         positions: &[usize],
     ) -> Result<Executor> {
-        let plan = target.plan();
         match (device.inner()?, target, prepared, store) {
             (Inner::Cpu(pool), TargetPlan::Cpu(lowered), Prepared::Cpu, Store::Cpu(store)) => {
                 Ok(Executor::Cpu(Box::new(OnCpu {
                     executor: cpu::Executor::new(lowered, pool, store, positions)?,
                     pool: pool.clone(),
-                    moments: plan.gradients.iter().map(|_| Default::default()).collect(),
                     optimizer: None,
                 })))
             }
@@ -276,47 +273,77 @@ impl Executor {
     /// [`Error::OutOfMemory`].
     pub fn update(&mut self, plan: &Plan, store: &mut Store, positions: &[usize]) -> Result<()> {
         let (Executor::Cpu(e), Store::Cpu(store)) = (self, store) else { return Ok(()) };
-        let Some((optimizer, step)) = &mut e.optimizer else { return Ok(()) };
-        if let Optimizer::Adam { .. } = optimizer {
-            // before anything is changed
-            for (gradient, moments) in plan.gradients.iter().zip(&mut e.moments) {
-                let n = store.parameters[positions[gradient.parameter]].ty.elements();
-                if moments.first.len() != n {
-                    let what = "Adam's moments".into();
-                    let wanted = 8 * n as u64;
-                    *moments = cpu::Moments::zeros(n).ok_or(Error::OutOfMemory { wanted, what })?;
-                }
-            }
+        match &mut e.optimizer {
+            Some(optimizer) => optimizer.apply(&e.pool, plan, &e.executor, store, positions),
+            None => Ok(()),
         }
-        for gradient in &plan.gradients {
-            store.parameters[positions[gradient.parameter]].bytes_mut()?;
-        }
-        *step += 1;
-        for (gradient, moments) in plan.gradients.iter().zip(&mut e.moments) {
-            let p = &mut store.parameters[positions[gradient.parameter]];
-            let p: &mut [f32] = bytemuck::cast_slice_mut(p.bytes_mut()?);
-            let g: &[f32] = bytemuck::cast_slice(e.executor.read(gradient.buffer));
-            cpu::update(&e.pool, *optimizer, *step, p, &g[gradient.offset..], moments);
-        }
-        store.version += 1;
-        Ok(())
     }
 
-    /// Makes later steps change the parameters. Adam begins anew.
+    /// Makes later steps change the parameters. States begin anew.
     ///
     /// # Errors
-    /// [`Error::Argument`] for settings that ruin weights, before anything is done; [`Error::OutOfMemory`],
-    /// [`Error::DeviceLost`].
-    pub fn set_optimizer(&mut self, optimizer: Optimizer, store: &Store, positions: &[usize]) -> Result<()> {
-        optimizer.check()?;
+    /// [`Error::Device`] for a rule that does not fit the device, [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub fn set_optimizer(&mut self, training: Training, store: &Store, positions: &[usize]) -> Result<()> {
         match (self, store) {
             (Executor::Cpu(e), _) => {
-                e.moments.iter_mut().for_each(|m| *m = Default::default());
-                e.optimizer = Some((optimizer, 0));
+                // the old states make way for the new
+                let updates = cpu::Updates::new(training, &e.pool)?;
+                e.optimizer = Some(updates);
                 Ok(())
             }
-            (Executor::Gpu(e), Store::Gpu(store)) => e.set_optimizer(optimizer, store, positions),
+            (Executor::Gpu(e), Store::Gpu(store)) => e.set_optimizer(training, store, positions),
             _ => Err(Error::internal("weights of another device")),
+        }
+    }
+
+    /// The optimizer, if one was set.
+    pub fn training(&self) -> Option<&Training> {
+        match self {
+            Executor::Cpu(e) => e.optimizer.as_ref().map(|u| &u.training),
+            Executor::Gpu(e) => e.training(),
+        }
+    }
+
+    /// Steps that the optimizer has made. Waits for those under way.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn optimizer_steps(&self) -> Result<u64> {
+        match self {
+            Executor::Cpu(e) => Ok(e.optimizer.as_ref().map_or(0, |u| u.step)),
+            Executor::Gpu(e) => e.optimizer_steps(),
+        }
+    }
+
+    /// The bytes of one of the optimizer's states, by its place in [`Training::states`].
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn optimizer_state(&self, at: usize) -> Result<Cow<'_, [u8]>> {
+        match self {
+            Executor::Cpu(e) => {
+                let state = e.optimizer.as_ref().map(|u| Cow::Borrowed(u.state(at)));
+                state.ok_or_else(|| Error::internal("a state without an optimizer"))
+            }
+            Executor::Gpu(e) => e.optimizer_state(at).map(Cow::Owned),
+        }
+    }
+
+    /// Gives some of the optimizer's states other bytes, as many as they have, and the steps that it has made where they are
+    /// given.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn set_optimizer_states(&mut self, states: &[(usize, &[u8])], steps: Option<u64>) -> Result<()> {
+        match self {
+            Executor::Cpu(e) => {
+                if let Some(u) = &mut e.optimizer {
+                    states.iter().for_each(|(at, bytes)| u.set_state(*at, bytes));
+                    u.step = steps.unwrap_or(u.step);
+                }
+                Ok(())
+            }
+            Executor::Gpu(e) => e.set_optimizer_states(states, steps),
         }
     }
 
@@ -326,11 +353,11 @@ impl Executor {
     /// [`Error::Argument`] for one that is no number or below 0.
     pub fn set_learning_rate(&mut self, rate: f32) -> Result<bool> {
         check_rate(rate)?;
-        let optimizer = match self {
-            Executor::Cpu(e) => &mut e.optimizer,
-            Executor::Gpu(e) => e.optimizer_mut(),
+        let old = match self {
+            Executor::Cpu(e) => e.optimizer.as_mut().map(|u| &mut u.rate),
+            Executor::Gpu(e) => e.learning_rate_mut(),
         };
-        Ok(optimizer.as_mut().map(|(o, _)| o.set_learning_rate(rate)).is_some())
+        Ok(old.map(|old| *old = rate).is_some())
     }
 
     /// Waits for the steps under way.
@@ -408,10 +435,8 @@ impl Executor {
     /// Sizes of what the optimizer keeps.
     pub fn optimizer_sizes(&self) -> Vec<usize> {
         match self {
-            Executor::Cpu(e) => {
-                e.moments.iter().flat_map(|m| [m.first.len() * 4, m.second.len() * 4]).collect()
-            }
-            Executor::Gpu(e) => vec![e.moments()],
+            Executor::Cpu(e) => e.optimizer.as_ref().map_or(vec![], cpu::Updates::sizes),
+            Executor::Gpu(e) => vec![e.optimizer_bytes()],
         }
     }
 

@@ -8,12 +8,11 @@ pub mod gpu;
 #[path = "no_gpu.rs"]
 pub mod gpu;
 mod life;
-mod optimizer;
 mod progress;
 pub mod trace;
 
+pub use crate::optimizer::Optimizer;
 pub use crate::profile::DeviceKind;
-pub use optimizer::Optimizer;
 
 use crate::error::{Error, Result};
 use crate::log::{Level, tell};

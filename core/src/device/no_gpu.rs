@@ -3,9 +3,9 @@
 
 pub use super::progress::{Profiling, Progress};
 
-use super::Optimizer;
 use super::executor::Observer;
 use crate::error::{Error, Result};
+use crate::optimizer::Training;
 use crate::plan::BufferId;
 use crate::profile::Limits;
 use crate::target::gpu::GpuPlan;
@@ -209,11 +209,27 @@ impl Executor {
         match self.none {}
     }
 
-    pub fn set_optimizer(&mut self, _: Optimizer, _: &Store, _: &[usize]) -> Result<()> {
+    pub fn set_optimizer(&mut self, _: Training, _: &Store, _: &[usize]) -> Result<()> {
         match self.none {}
     }
 
-    pub fn optimizer_mut(&mut self) -> &mut Option<(Optimizer, u64)> {
+    pub fn training(&self) -> Option<&Training> {
+        match self.none {}
+    }
+
+    pub fn optimizer_steps(&self) -> Result<u64> {
+        match self.none {}
+    }
+
+    pub fn optimizer_state(&self, _: usize) -> Result<Vec<u8>> {
+        match self.none {}
+    }
+
+    pub fn set_optimizer_states(&mut self, _: &[(usize, &[u8])], _: Option<u64>) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn learning_rate_mut(&mut self) -> Option<&mut f32> {
         match self.none {}
     }
 
@@ -245,7 +261,7 @@ impl Executor {
         match self.none {}
     }
 
-    pub fn moments(&self) -> usize {
+    pub fn optimizer_bytes(&self) -> usize {
         match self.none {}
     }
 }

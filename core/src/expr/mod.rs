@@ -172,6 +172,22 @@ impl Expr {
         }
     }
 
+    /// The same over other operands: `change` gives each its place. What has none stays as it is.
+    pub fn with_parts(&self, change: &mut impl FnMut(&Expr) -> Expr) -> Expr {
+        let mut part = |e: &Arc<Expr>| Arc::new(change(e));
+        match self {
+            Expr::Unary(op, a) => Expr::Unary(*op, part(a)),
+            Expr::Binary(op, a, b) => Expr::Binary(*op, part(a), part(b)),
+            Expr::Compare(op, a, b) => Expr::Compare(*op, part(a), part(b)),
+            Expr::Select(c, a, b) => Expr::Select(part(c), part(a), part(b)),
+            Expr::Cast(dtype, a) => Expr::Cast(*dtype, part(a)),
+            Expr::Random { seed, counter, index } => {
+                Expr::Random { seed: *seed, counter: part(counter), index: part(index) }
+            }
+            Expr::Input(_) | Expr::Reduced(_) | Expr::Const(_) | Expr::Coord(_) | Expr::Flat => self.clone(),
+        }
+    }
+
     /// `self` put through a unary function.
     pub fn unary(self, op: Unary) -> Expr {
         Expr::Unary(op, Arc::new(self))

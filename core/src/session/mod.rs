@@ -13,6 +13,7 @@ mod compiler;
 mod explain;
 mod inspect;
 mod io;
+mod optimizer;
 #[cfg(feature = "compiler")]
 mod origins;
 #[cfg(feature = "compiler")]
@@ -26,10 +27,10 @@ mod treatment;
 #[cfg(all(feature = "compiler", feature = "gpu"))]
 mod tune;
 
-pub use crate::device::Optimizer;
 pub use crate::device::gpu::{Profiling, Progress};
 #[cfg(feature = "compiler")]
 pub use crate::optimise::{Change, Group, Report};
+pub use crate::optimizer::{Optimizer, ParameterGroup};
 pub use crate::plan::{Port, StatePort};
 pub use crate::profile::Precision;
 #[cfg(feature = "compiler")]
@@ -42,6 +43,7 @@ pub use compiler::{Compiler, Saving};
 pub use explain::{Explanation, Figures, Part, Segment};
 pub use inspect::{PartTime, StepTime, Tap, TapFormat};
 pub use io::{Data, OutputIndex, OutputKey, Outputs};
+pub use optimizer::OptimizerState;
 pub use parameters::Parameters;
 pub use run::Session;
 pub use summary::MemorySummary;

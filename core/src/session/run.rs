@@ -1,7 +1,6 @@
 //! A session: a compiled graph with its weights, ready to run.
 
 use super::{Compiled, MemorySummary, Parameters};
-use crate::device::Optimizer;
 use crate::device::executor::{Executor, Observer};
 use crate::error::{Error, Result};
 use crate::log::{Level, tell};
@@ -55,8 +54,8 @@ pub struct Session {
     number: u64,
     /// Why the last of them was refused, where it was told at once.
     refused: Option<Error>,
-    /// Steps since the optimizer was set, without those refused.
-    updates: u64,
+    /// Steps since the optimizer was set, without those that the CPU refused.
+    pub(super) updates: u64,
     /// The buffer of `step_counter`, once the session feeds it.
     pub(super) counter: Option<usize>,
     warnings: Vec<String>,
@@ -283,41 +282,13 @@ impl Session {
         Ok(all[gradient.offset..][..elements].to_vec())
     }
 
-    /// Makes every later step change the parameters. Adam begins anew.
-    ///
-    /// # Errors
-    /// [`Error::Graph`] if the session was not compiled for training; [`Error::Argument`] for a learning rate or epsilon that
-    /// is not finite or below 0, or a beta that is not in 0 ≤ β < 1: the optimizer is then what it was.
-    pub fn set_optimizer(&mut self, optimizer: Optimizer) -> Result<()> {
-        if self.compiled.plan().gradients.is_empty() {
-            return Err(Error::Graph {
-                what: "this session has no backward pass: compile its graph for training".into(),
-            });
-        }
-        self.executor.set_optimizer(optimizer, &*self.parameters.read()?, &self.positions)?;
-        self.updates = 0;
-        Ok(())
-    }
-
-    /// Changes the learning rate and nothing else.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] if no optimizer was set, or for a rate that is not finite or below 0.
-    pub fn set_learning_rate(&mut self, rate: f32) -> Result<()> {
-        self.check()?;
-        match self.executor.set_learning_rate(rate)? {
-            true => Ok(()),
-            false => Err(Error::argument("learning rate", "an optimizer set before", "none")),
-        }
-    }
-
     /// What the session takes: weights, their packed forms, scratch, inputs, outputs, optimizer state.
     pub fn memory_summary(&self) -> MemorySummary {
-        let adam = self.executor.optimizer_sizes();
-        let total = adam.iter().sum();
+        let states = self.executor.optimizer_sizes();
+        let total = states.iter().sum();
         // a child of fork sees no weights
         let weights = self.parameters.read().map_or(vec![], |store| store.sizes());
-        MemorySummary::of(weights.into_iter().chain(self.executor.sizes()).chain(adam), total)
+        MemorySummary::of(weights.into_iter().chain(self.executor.sizes()).chain(states), total)
     }
 }
 

@@ -9,16 +9,16 @@ pub struct MemorySummary {
     pub buffers: usize,
     /// Their bytes together.
     pub total_bytes: usize,
-    /// Bytes of Adam's moments among them.
-    pub adam_bytes: usize,
+    /// Bytes of the optimizer's states among them.
+    pub optimizer_bytes: usize,
     /// Bytes of the largest buffer.
     pub largest_bytes: usize,
 }
 
 impl MemorySummary {
     /// The summary of buffers of those sizes.
-    pub(super) fn of(sizes: impl IntoIterator<Item = usize>, adam_bytes: usize) -> Self {
-        let mut s = MemorySummary { adam_bytes, ..Default::default() };
+    pub(super) fn of(sizes: impl IntoIterator<Item = usize>, optimizer_bytes: usize) -> Self {
+        let mut s = MemorySummary { optimizer_bytes, ..Default::default() };
         for bytes in sizes.into_iter().filter(|&b| b > 0) {
             s.buffers += 1;
             s.total_bytes += bytes;
@@ -33,10 +33,10 @@ impl fmt::Display for MemorySummary {
         let mb = |bytes: usize| bytes as f64 / 1e6;
         write!(
             f,
-            "{} buffers, {:.1} MB total ({:.1} MB adam state), largest {:.1} MB",
+            "{} buffers, {:.1} MB total ({:.1} MB optimizer state), largest {:.1} MB",
             self.buffers,
             mb(self.total_bytes),
-            mb(self.adam_bytes),
+            mb(self.optimizer_bytes),
             mb(self.largest_bytes)
         )
     }
@@ -51,9 +51,9 @@ mod tests {
         let s = MemorySummary {
             buffers: 47,
             total_bytes: 312_400_000,
-            adam_bytes: 0,
+            optimizer_bytes: 0,
             largest_bytes: 141_600_000,
         };
-        assert_eq!(s.to_string(), "47 buffers, 312.4 MB total (0.0 MB adam state), largest 141.6 MB");
+        assert_eq!(s.to_string(), "47 buffers, 312.4 MB total (0.0 MB optimizer state), largest 141.6 MB");
     }
 }

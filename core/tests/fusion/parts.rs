@@ -167,7 +167,7 @@ fn joined_weights_train_as_weights_apart() {
         for optimizer in [Optimizer::sgd(0.5), Optimizer::adam(0.05)] {
             let mut all = [session(&t.device, true), session(&Device::cpu(1), false)];
             for s in &mut all {
-                s.set_optimizer(optimizer).unwrap();
+                s.set_optimizer(optimizer.clone()).unwrap();
                 (0..8).for_each(|_| s.step().unwrap());
             }
             let [mut together, apart] = all;

@@ -310,10 +310,12 @@ impl Replay {
         self.step += 1;
         for ((p, m, v), g) in self.all.iter_mut().zip(gradients) {
             for (i, g) in g.data.iter().enumerate() {
-                match self.optimizer {
-                    Optimizer::Sgd { lr } => p[i] -= f64::from(lr) * g,
-                    Optimizer::Adam { lr, beta1, beta2, eps } => {
-                        let [lr, b1, b2, eps] = [lr, beta1, beta2, eps].map(f64::from);
+                let lr = f64::from(self.optimizer.learning_rate());
+                match self.optimizer.rule().name {
+                    "sgd" => p[i] -= lr * g,
+                    _ => {
+                        let setting = |name| f64::from(self.optimizer.setting(name).unwrap());
+                        let [b1, b2, eps] = ["beta1", "beta2", "epsilon"].map(setting);
                         m[i] = b1 * m[i] + (1.0 - b1) * g;
                         v[i] = b2 * v[i] + (1.0 - b2) * g * g;
                         let (mh, vh) = (m[i] / (1.0 - b1.powi(self.step)), v[i] / (1.0 - b2.powi(self.step)));
@@ -333,7 +335,7 @@ fn parameters_are_those_of_the_good_steps() {
             let form = Form::new(&mut r);
             let (g, parameters, given) = form.training();
             // a gradient that is nearly 0 says little of its sign: a larger epsilon
-            let adam = Optimizer::Adam { lr: 0.05, beta1: 0.9, beta2: 0.99, eps: 1e-2 };
+            let adam = Optimizer::adam(0.05).with("beta2", 0.99).unwrap().with("epsilon", 1e-2).unwrap();
             let optimizer = if r.chance(50) { adam } else { Optimizer::sgd(0.2) };
             let mut s = t.compiler().compile_training(&g).unwrap().init_zeros().unwrap();
             // what the reference computes of the same: each gradient
@@ -343,14 +345,14 @@ fn parameters_are_those_of_the_good_steps() {
             for (p, v) in of.iter().zip(weft::autodiff::gradients(&with, loss, None, &values).unwrap()) {
                 with.output(&format!("grad.{}", p.0), v);
             }
-            let mut replay = Replay { optimizer, step: 0, all: vec![] };
+            let mut replay = Replay { optimizer: optimizer.clone(), step: 0, all: vec![] };
             for (name, _, shape) in &parameters {
                 let x: Vec<f32> = (0..shape.iter().product::<usize>()).map(|_| r.float()).collect();
                 s.set_parameter(name, &x).unwrap();
                 let n = x.len();
                 replay.all.push((x.iter().map(|v| f64::from(*v)).collect(), vec![0.0; n], vec![0.0; n]));
             }
-            s.set_optimizer(optimizer).unwrap();
+            s.set_optimizer(optimizer.clone()).unwrap();
             let mut refused = 0;
             for step in 1..=12 {
                 let who = format!("graph {seed}, step {step}, {optimizer:?} on {}", t.name());

@@ -75,7 +75,7 @@ pub fn demo(args: &Demo, options: &Options, out: &mut dyn Write) -> Result<()> {
             },
             "memory": {
                 "summary": m.to_string(), "buffers": m.buffers, "total_bytes": m.total_bytes,
-                "adam_bytes": m.adam_bytes, "largest_bytes": m.largest_bytes,
+                "optimizer_bytes": m.optimizer_bytes, "largest_bytes": m.largest_bytes,
             },
             "device": described(place.device.info()),
             "adapted_weights": args.out.display().to_string(),

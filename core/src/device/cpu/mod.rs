@@ -23,7 +23,7 @@ use std::sync::OnceLock;
 
 pub(crate) use executor::Executor;
 pub(crate) use parameters::{Store, StoredParameter, packed_bytes};
-pub(crate) use update::{Moments, update};
+pub(crate) use update::Updates;
 
 use super::{DeviceInfo, DeviceKind};
 

@@ -12,7 +12,6 @@ use super::store::{Foreign, Store};
 use super::transfer::Transfer;
 use super::worker::Desk;
 use crate::device::lock;
-use crate::device::optimizer::Optimizer;
 use crate::device::progress::{Profiling, Progress};
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Plan, Uses};
@@ -23,7 +22,7 @@ use crate::tensor::{DType, copied};
 use blade_graphics as blade;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use training::Counts;
+use training::Optimizing;
 
 mod look;
 mod observe;
@@ -117,8 +116,7 @@ pub struct Executor {
     small_inputs: Vec<Small>,
     small_outputs: Vec<Small>,
     posted: Arc<AtomicUsize>,
-    /// The optimizer, and how many steps were posted with it.
-    optimizer: Option<(Optimizer, u64)>,
+    optimizer: Option<Optimizing>,
     /// What steps were refused for.
     log: Arc<Mutex<Refusals>>,
     /// What is bad in what the host has given or seen, by look-up.
@@ -131,10 +129,7 @@ pub struct Executor {
     counter: Option<usize>,
     /// The session's number of the last step.
     number: u64,
-    /// Where the optimizer's rates lie among the inputs.
-    rates: usize,
     sizes: Vec<usize>,
-    moments: usize,
     /// Dispatches of the optimizer.
     updates: usize,
     /// The version of the weights that what runs once was computed from; `None` if it needs none.
@@ -170,8 +165,6 @@ impl Executor {
                 inputs += bytes;
             }
         }
-        let rates = inputs;
-        inputs += if plan.gradients.is_empty() { 0 } else { 32 };
         let mut down = (p.lookups.len() * 4).next_multiple_of(16);
         for port in &plan.outputs {
             let bytes = p.storage.buffers[port.buffer].bytes();
@@ -197,9 +190,7 @@ impl Executor {
             adopted: vec![],
             counter: None,
             number: 0,
-            rates,
             sizes: vec![p.arena, p.own],
-            moments: 0,
             updates: 0,
             folded: Uses::of(plan).of_parameters(plan).contains(&true).then(|| store.version()),
             pending: None,
@@ -210,7 +201,7 @@ impl Executor {
         let (small_in, small_out) = (e.small_inputs.clone(), e.small_outputs.clone());
         let log = e.log.clone();
         gpu.call(move |desk| {
-            let made = start(desk, &plan, &prepared, &parameters, (&small_in, rates), &small_out, &log)?;
+            let made = start(desk, &plan, &prepared, &parameters, &small_in, &small_out, &log)?;
             desk.runs.insert(run, made);
             Ok(())
         })?;
@@ -307,15 +298,15 @@ impl Executor {
             lock(&self.log).add(number, &self.prepared.program.lookups[look], bad);
             return Ok(false);
         }
-        if let Some((_, step)) = &mut self.optimizer {
-            *step += 1;
+        if let Some(optimizer) = &mut self.optimizer {
+            optimizer.step += 1;
             store.changed();
         }
         if self.posted.load(Ordering::Acquire) >= AHEAD {
             self.gpu.call(|_| Ok(()))?;
         }
         let (run, mut inputs, posted) = (self.run, self.inputs.clone(), self.posted.clone());
-        let counts = Counts { optimizer: self.optimizer, rates: self.rates, counter: self.counter };
+        let counts = self.counts();
         posted.fetch_add(1, Ordering::AcqRel);
         let accepted = self.gpu.post_work(move |desk| {
             posted.fetch_sub(1, Ordering::AcqRel);
@@ -331,7 +322,7 @@ impl Executor {
         });
         if accepted.is_err() {
             self.posted.fetch_sub(1, Ordering::AcqRel);
-            self.optimizer.iter_mut().for_each(|(_, step)| *step -= 1);
+            self.optimizer.iter_mut().for_each(|o| o.step -= 1);
         }
         accepted.map(|()| true)
     }
@@ -468,11 +459,6 @@ impl Executor {
     /// Sizes of the memory it allocated.
     pub fn sizes(&self) -> Vec<usize> {
         self.sizes.clone()
-    }
-
-    /// Bytes of the optimizer's state.
-    pub fn moments(&self) -> usize {
-        self.moments
     }
 }
 

@@ -25,7 +25,6 @@ mod start;
 mod store;
 mod suspend;
 mod transfer;
-mod updates;
 mod worker;
 
 pub use crate::device::progress::{Profiling, Progress};

@@ -117,8 +117,10 @@ pub struct Run {
     pub once: Vec<Ready>,
     pub steps: Vec<Ready>,
     pub updates: Vec<Ready>,
-    /// What the optimizer keeps: tables, Adam's moments.
+    /// What the optimizer keeps: tables, states, means.
     pub kept: Vec<Heap>,
+    /// The optimizer's scalars.
+    pub scalars: Option<Parcel>,
     pub uploads: Vec<Parcel>,
     pub downloads: Vec<Parcel>,
     /// Host memory of both command buffers: what goes up, what comes down.
@@ -150,6 +152,7 @@ impl Run {
             steps: vec![],
             updates: vec![],
             kept: vec![],
+            scalars: None,
             uploads: vec![],
             downloads: vec![],
             up: [None; 2],
@@ -199,7 +202,8 @@ impl Run {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn prepare(&mut self, context: &Context) -> Result<()> {
-        let (up, down) = (end(&self.uploads), end(&self.downloads));
+        let up = end(self.uploads.iter().chain(&self.scalars));
+        let down = end(&self.downloads);
         for i in 0..2 {
             let kinds = [
                 (&mut self.up[i], up, blade::Memory::Upload, "inputs"),
@@ -314,14 +318,16 @@ impl Run {
         encoder.start();
         let turn = self.turn;
         self.clock.read(turn, encoder.timings().iter().map(|t| t.1));
-        let up = self.up[turn].filter(|_| !self.uploads.is_empty());
+        let up = self.up[turn].filter(|_| !self.uploads.is_empty() || self.scalars.is_some());
         if up.is_some() || self.watch.is_needed() {
             let mut transfer = encoder.transfer("inputs");
             if self.watch.is_needed() {
                 // what refused a step before refuses it alone
                 transfer.fill_buffer(self.errors.buffer.at(0), self.errors.bytes, 0xff);
             }
-            for (up, p) in up.iter().flat_map(|up| self.uploads.iter().map(move |p| (up, p))) {
+            for (up, p) in
+                up.iter().flat_map(|up| self.uploads.iter().chain(&self.scalars).map(move |p| (up, p)))
+            {
                 transfer.copy_buffer_to_buffer(up.buffer.at(p.at as u64), p.piece, p.bytes as u64);
             }
             drop(transfer);
@@ -508,8 +514,8 @@ impl Run {
 }
 
 /// Where the host's memory of parcels ends.
-fn end(parcels: &[Parcel]) -> usize {
-    parcels.iter().map(|p| p.at + p.bytes).max().unwrap_or(0)
+fn end<'a>(parcels: impl IntoIterator<Item = &'a Parcel>) -> usize {
+    parcels.into_iter().map(|p| p.at + p.bytes).max().unwrap_or(0)
 }
 
 /// What a finished step has brought down.

@@ -7,7 +7,6 @@ use super::run::{Heap, Parcel, Run};
 use super::worker::Desk;
 use crate::error::Result;
 use crate::plan::{Place, Plan};
-use crate::target::gpu::{ALIGN, program::Region};
 use crate::tensor::DType;
 use blade_graphics as blade;
 use std::sync::{Arc, Mutex};
@@ -18,17 +17,14 @@ pub fn start(
     plan: &Plan,
     prepared: &Prepared,
     parameters: &[Vec<blade::BufferPiece>],
-    (inputs, rates): (&[Small], usize),
+    inputs: &[Small],
     outputs: &[Small],
     log: &Arc<Mutex<Refusals>>,
 ) -> Result<Run> {
     let context = desk.context.clone();
     let (p, chunk) = (&prepared.program, context.limits.binding);
     let mut arena = Heap::new(&context, p.arena, chunk, "intermediate values")?;
-    // the optimizer's rates stand behind the session's own buffers
-    let at_rates = p.own.next_multiple_of(ALIGN);
-    let own_bytes = if plan.gradients.is_empty() { p.own } else { at_rates + 64 };
-    let mut own = match Heap::new(&context, own_bytes, chunk, "inputs, outputs and constants") {
+    let mut own = match Heap::new(&context, p.own, chunk, "inputs, outputs and constants") {
         Ok(own) => own,
         Err(e) => {
             arena.free(&context);
@@ -47,7 +43,7 @@ pub fn start(
     let mut r = Run::new(plan, arena, own, errors);
     let lookups = p.lookups.clone();
     r.watch = Watch { down: vec![None; lookups.len()], lookups, log: log.clone(), ..Watch::default() };
-    let outcome = fill(desk, plan, prepared, parameters, (inputs, rates), outputs, &mut r);
+    let outcome = fill(desk, plan, prepared, parameters, inputs, outputs, &mut r);
     match outcome {
         Ok(()) => Ok(r),
         Err(e) => {
@@ -62,7 +58,7 @@ fn fill(
     plan: &Plan,
     prepared: &Prepared,
     parameters: &[Vec<blade::BufferPiece>],
-    (inputs, rates): (&[Small], usize),
+    inputs: &[Small],
     outputs: &[Small],
     r: &mut Run,
 ) -> Result<()> {
@@ -94,12 +90,7 @@ fn fill(
         at: s.at,
         bytes: p.storage.buffers[s.buffer].bytes(),
     };
-    let mut uploads: Vec<Parcel> = inputs.iter().map(parcel).collect();
-    if !plan.gradients.is_empty() {
-        let at = p.own.next_multiple_of(ALIGN);
-        let piece = r.own.at(Region { at, bytes: 32 });
-        uploads.push(Parcel { piece, at: rates, bytes: 32 });
-    }
+    let uploads: Vec<Parcel> = inputs.iter().map(parcel).collect();
     let mut downloads = vec![];
     if !p.lookups.is_empty() {
         downloads.push(Parcel { piece: r.errors.buffer.at(0), at: 0, bytes: p.lookups.len() * 4 });

@@ -14,6 +14,8 @@ pub mod passes;
 pub mod program;
 pub mod storage;
 #[cfg(feature = "gpu")]
+pub mod updates;
+#[cfg(feature = "gpu")]
 pub mod wgsl;
 pub(crate) mod wire;
 

@@ -41,7 +41,7 @@ fn the_demo_recognises_loses_and_recovers_and_saves_what_it_learnt() {
     }
     // Adam keeps two numbers for each parameter
     let parameters: usize = saved.iter().map(|(_, t)| t.elements()).sum();
-    assert_eq!(number(&found["memory"], "adam_bytes") as usize, parameters * 8);
+    assert_eq!(number(&found["memory"], "optimizer_bytes") as usize, parameters * 8);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn the_demo_tells_its_story_in_the_figures_it_computed() {
         assert!(told.out.contains(&percent), "no {percent} in:\n{}", told.out);
     }
     assert!(told.out.contains('█') && told.out.contains("✗"), "{}", told.out);
-    assert!(told.out.contains("MB adam state"), "{}", told.out);
+    assert!(told.out.contains("MB optimizer state"), "{}", told.out);
 }
 
 #[test]

@@ -122,8 +122,14 @@ pub(super) fn schedule(
     for &(fold, kind, root) in reductions {
         begin = s.reduction(begin, fold, kind, root);
     }
-    also.iter().for_each(|&(root, cursor)| s.row_result(root, cursor));
-    s.result(begin, result);
+    if around.reduces {
+        also.iter().for_each(|&(root, cursor)| s.row_result(root, cursor));
+        s.result(begin, result, &[]);
+    } else {
+        // any of them may be stored over an operand of another: all are computed first
+        also.iter().for_each(|&(root, _)| s.set_aside(root));
+        s.result(begin, result, also);
+    }
     let mut out = s.out;
     out.assign(s.values);
     out
@@ -246,6 +252,18 @@ impl Scheduler<'_> {
         next
     }
 
+    /// Computes a result that is stored later; an operand that is one is copied.
+    fn set_aside(&mut self, root: Root) {
+        let needed = self.needed(&[root.id]);
+        self.emit_all(&needed, false);
+        if let Some(from @ Spot::Cursor(cursor)) = self.spots[root.id] {
+            let (dtype, step) = self.around.cursors[cursor];
+            let slot = self.slot();
+            self.draft(Code::Load(dtype.unwrap_or(DType::F32), step), slot, [from, Spot::None, Spot::None]);
+            self.spots[root.id] = Some(slot);
+        }
+    }
+
     /// A result of the row stored, in the last section's code for once a row.
     fn row_result(&mut self, root: Root, cursor: usize) {
         let needed = self.needed(&[root.id]);
@@ -258,8 +276,8 @@ impl Scheduler<'_> {
         }
     }
 
-    /// The last section: the result, stored.
-    fn result(&mut self, begin: usize, root: Root) {
+    /// The last section: the result, stored, and then those that were set aside.
+    fn result(&mut self, begin: usize, root: Root, aside: &[(Root, usize)]) {
         let needed = self.needed(&[root.id]);
         let looped = !self.around.per_row && !self.around.whole && self.around.reduces;
         let (dtype, step) = self.around.cursors[self.around.out];
@@ -286,6 +304,7 @@ impl Scheduler<'_> {
             let src = self.sources(&[root.id]);
             self.draft(Code::Store(dtype, step), out, src);
         }
+        aside.iter().for_each(|&(root, cursor)| self.row_result(root, cursor));
         let end = self.out.drafts.len();
         let inner = if looped { once_end } else { end };
         self.out.sections.push(Section { once: begin..inner, inner: inner..end });

@@ -21,7 +21,7 @@ impl Executor {
         }
         let (mut inputs, small) = (self.inputs.clone(), self.small_inputs.clone());
         let prepared = self.prepared.clone();
-        let counts = Counts { optimizer: None, rates: self.rates, counter: self.counter };
+        let counts = Counts { optimizer: None, counter: self.counter };
         let watched = self.on_run(move |r, transfer, context| {
             r.told(context, transfer)?;
             counts.write(&mut inputs, r.watch.counted());

@@ -2,26 +2,49 @@
 
 use super::Executor;
 use crate::device::gpu::context::Context;
-use crate::device::gpu::run::{Heap, Ready};
+use crate::device::gpu::run::{Heap, Parcel, Ready};
 use crate::device::gpu::store::Store;
 use crate::device::gpu::transfer::Transfer;
-use crate::device::gpu::updates::{Batch, Update, arrange};
 use crate::device::lock;
-use crate::device::optimizer::Optimizer;
 use crate::device::progress::Progress;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::optimizer::{Member, Span, Training};
 use crate::plan::Place;
 use crate::plan::memory::{self, Lifetime};
+use crate::profile::Limits;
 use crate::target::gpu::ALIGN;
-use crate::target::gpu::kernels;
+use crate::target::gpu::kernels::fits;
+use crate::target::gpu::kernels::update::{bound, kernel};
+use crate::target::gpu::program::Region;
+use crate::target::gpu::updates::{Placed, Small, arrange, cut, element_states, tables, unit};
+use crate::target::gpu::wgsl::source::{Kernel, Slot};
+use std::sync::Arc;
 
-/// What of a step depends on how many came before: an optimizer's rates, an input that counts.
-#[derive(Clone, Copy)]
+/// The heaps that an optimizer keeps, by their numbers among what the run keeps for it.
+const TABLES: usize = 0;
+const STATES: usize = 1;
+const SMALL: usize = 2;
+
+/// An optimizer of a session.
+pub(super) struct Optimizing {
+    training: Arc<Training>,
+    rate: f32,
+    /// The step that was posted last.
+    pub step: u64,
+    /// Where its scalars lie among the inputs.
+    scalars: usize,
+    /// Where each of its states lies: the heap, and the regions one after the other.
+    states: Vec<(usize, Vec<Region>)>,
+    /// Bytes of its memory.
+    bytes: usize,
+}
+
+/// What of a step depends on how many came before: an optimizer's scalars, an input that counts.
+#[derive(Clone)]
 pub(super) struct Counts {
-    /// The optimizer, and the number of its step if none before is refused.
-    pub optimizer: Option<(Optimizer, u64)>,
-    /// Where its rates lie among the inputs.
-    pub rates: usize,
+    /// The optimizer, its learning rate, the number of its step if none before is refused, and where its scalars lie among the
+    /// inputs.
+    pub optimizer: Option<(Arc<Training>, f32, u64, usize)>,
     /// Where the input does.
     pub counter: Option<usize>,
 }
@@ -29,14 +52,15 @@ pub(super) struct Counts {
 impl Counts {
     /// Whether it makes a difference how many steps were refused.
     pub fn matter(&self) -> bool {
-        matches!(self.optimizer, Some((Optimizer::Adam { .. }, _))) || self.counter.is_some()
+        self.optimizer.as_ref().is_some_and(|o| o.0.depends_on_step()) || self.counter.is_some()
     }
 
     /// Writes them into a step's inputs, where so many steps were counted before that were refused.
     pub fn write(&self, inputs: &mut [u8], refused: u64) {
-        if let Some((optimizer, step)) = self.optimizer {
-            let rates = rates(optimizer, step.saturating_sub(refused));
-            inputs[self.rates..self.rates + 20].copy_from_slice(bytemuck::cast_slice(&rates));
+        if let Some((training, rate, step, at)) = &self.optimizer {
+            let mut scalars = vec![0f32; training.scalar_count()];
+            training.scalars(*rate, step.saturating_sub(refused), &mut scalars);
+            inputs[*at..at + scalars.len() * 4].copy_from_slice(bytemuck::cast_slice(&scalars));
         }
         if let (Some(at), 1..) = (self.counter, refused) {
             let counted = [0, 1, 2, 3].map(|i| inputs[at + i]);
@@ -46,125 +70,319 @@ impl Counts {
     }
 }
 
+/// Memory of an optimizer, before there is any.
+struct Layout {
+    placed: Vec<Placed>,
+    states: Vec<(usize, Vec<Region>)>,
+    /// Initial values of states other than 0: which state, and the value.
+    initial: Vec<(usize, f32)>,
+    /// Bytes of states of one value an element, and of what there is less of.
+    bytes: [usize; 2],
+}
+
 impl Executor {
-    /// Makes steps change the parameters, or no longer.
+    /// Makes steps change the parameters.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] for Adam's moments, [`Error::DeviceLost`], [`Error::Driver`].
-    pub fn set_optimizer(&mut self, optimizer: Optimizer, store: &Store, positions: &[usize]) -> Result<()> {
-        let adam = matches!(optimizer, Optimizer::Adam { .. });
-        let chunk = self.gpu.limits().binding;
-        let (updates, moments) = self.planned(store, positions, adam);
-        let batches = arrange(&updates, chunk);
-        let words = self.prepared.program.lookups.len();
-        let (texts, grids): (Vec<String>, Vec<[u32; 3]>) =
-            batches.iter().map(|b| kernels::update::kernel(adam, b.table.len(), words)).unzip();
-        let bindings = vec![if adam { 7 } else { 5 }; texts.len()];
+    /// [`Error::Device`] for a rule that does not fit the device; [`Error::OutOfMemory`], [`Error::DeviceLost`],
+    /// [`Error::Driver`].
+    pub fn set_optimizer(&mut self, training: Training, store: &Store, positions: &[usize]) -> Result<()> {
+        let limits = self.gpu.limits().clone();
+        let layout = self.laid_out(&training, store, positions)?;
+        let batches = arrange(&training, &layout.placed, &limits);
+        let scalars = training.scalar_count();
+        let (table, mut places) = tables(&batches, scalars.next_multiple_of(4));
+        places.iter_mut().for_each(|p| p.words = self.prepared.program.lookups.len());
+        let kernels: Vec<Kernel> = batches
+            .iter()
+            .zip(&places)
+            .map(|(b, place)| {
+                let update = &training.updates[b.pass.0];
+                kernel(update, &update.passes[b.pass.1], *place, &limits)
+            })
+            .collect();
+        for k in &kernels {
+            if let Some((wanted, came)) = fits::excess(k, &limits) {
+                return Err(self.unfit(&training, format!("it takes {wanted}: {came}")));
+            }
+        }
+        let texts: Vec<String> = kernels.iter().map(|k| k.text.to_string()).collect();
+        let bindings: Vec<usize> = kernels.iter().map(|k| k.bindings.len()).collect();
         let pipelines =
             self.gpu.pipelines().get(self.gpu.context(), &texts, &bindings, &Progress::default())?;
-        let weights: Vec<_> = batches.iter().filter_map(|b| store.at(b.parameters)).collect();
-        self.updates = batches.len();
+        let weights: Vec<_> = batches.iter().map(|b| store.at(b.from[0])).collect();
+        let (updates, at) = (batches.len(), self.base_inputs());
+        let (sizes, states) = ([table.len() * 4, layout.bytes[0], layout.bytes[1]], layout.states.clone());
         self.on_run(move |r, transfer, context| {
             r.told(context, transfer)?;
             r.forget(context)?;
-            let made = memory_of(context, transfer, (&batches, &grids), (moments, chunk))?;
+            let made = memory_of(context, transfer, &table, sizes, &layout, limits.binding)?;
             r.kept.drain(..).for_each(|mut h| h.free(context));
-            // the rates are the last of what goes up
-            let rates = r.uploads.last().map_or(r.errors.buffer.at(0), |p| p.piece);
-            let mut updates = vec![];
-            for (i, (b, weights)) in batches.iter().zip(weights).enumerate() {
-                let heap = if b.own { &r.own } else { &r.arena };
-                let table = Batch::piece(&made[i], 0);
-                let mut pieces =
-                    vec![weights, Batch::piece(heap, b.gradients), r.errors.buffer.at(0), rates, table];
-                pieces.extend(made[batches.len()..].iter().map(|heap| Batch::piece(heap, b.moments)));
-                let (pipeline, groups) = (pipelines[i].clone(), grids[i]);
-                updates.push(Ready { pipeline, pieces, groups, barrier: i == 0, step: None });
+            let piece = |heap: usize, at: usize| made[heap].at(Region { at, bytes: 0 });
+            let mut all = vec![];
+            for (i, (b, k)) in batches.iter().zip(&kernels).enumerate() {
+                let gradients = if b.own { &r.own } else { &r.arena };
+                let bind = |slot: Slot| match slot {
+                    Slot::Buffer(bound::PARAMETERS, _) => weights[i],
+                    Slot::Buffer(bound::GRADIENTS, _) => {
+                        Some(gradients.at(Region { at: b.from[1], bytes: 0 }))
+                    }
+                    Slot::Buffer(bound::STATES, _) => Some(piece(STATES, b.from[2])),
+                    Slot::Buffer(bound::SMALL, _) => Some(piece(SMALL, 0)),
+                    Slot::Errors => Some(r.errors.buffer.at(0)),
+                    _ => Some(piece(TABLES, 0)),
+                };
+                let pieces = k.bindings.iter().map(|b| bind(b.slot)).collect::<Option<Vec<_>>>();
+                let pieces =
+                    pieces.ok_or_else(|| Error::internal("an optimizer of weights without memory"))?;
+                let barrier = i == 0 || batches[i - 1].level != b.level;
+                let pipeline = pipelines[i].clone();
+                all.push(Ready { pipeline, pieces, groups: k.groups, barrier, step: None });
             }
-            (r.updates, r.kept) = (updates, made);
-            Ok(())
+            r.scalars = Some(Parcel { piece: piece(TABLES, 0), at, bytes: scalars * 4 });
+            (r.updates, r.kept) = (all, made);
+            r.prepare(context)
         })?;
         lock(&self.log).count_anew();
-        self.moments = 2 * moments;
-        self.optimizer = Some((optimizer, 0));
+        self.updates = updates;
+        self.inputs.resize(at + (scalars * 4).next_multiple_of(16), 0);
+        let (rate, bytes) = (training.optimizer.learning_rate(), layout_bytes(&states));
+        self.optimizer =
+            Some(Optimizing { training: Arc::new(training), rate, step: 0, scalars: at, states, bytes });
         Ok(())
     }
 
-    /// What the optimizer changes, and the bytes of each of Adam's moments.
-    fn planned(&self, store: &Store, positions: &[usize], adam: bool) -> (Vec<Update>, usize) {
-        let (p, plan) = (&self.prepared.program, &self.plan);
-        let chunk = self.gpu.limits().binding;
+    fn unfit(&self, training: &Training, why: String) -> Error {
+        let why = format!("optimizer {}: {why}", training.optimizer.rule().name);
+        Error::Device { device: self.gpu.context().name.clone(), why }
+    }
+
+    /// Bytes of the inputs without the optimizer's scalars.
+    fn base_inputs(&self) -> usize {
+        self.optimizer.as_ref().map_or(self.inputs.len(), |o| o.scalars)
+    }
+
+    /// Where everything of each parameter lies.
+    fn laid_out(&self, training: &Training, store: &Store, positions: &[usize]) -> Result<Layout> {
+        let (p, plan, limits) = (&self.prepared.program, &self.plan, self.gpu.limits());
+        let chunk = limits.binding;
+        let mut l = Layout { placed: vec![], states: vec![], initial: vec![], bytes: [0; 2] };
         let mut lives: Vec<Lifetime> = vec![];
-        let mut updates: Vec<Update> = vec![];
-        for g in &plan.gradients {
-            let elements: usize = plan.parameters[g.parameter].shape.iter().product();
-            let parameter = store.places(positions[g.parameter]);
-            let left = |n: usize| (elements * 4 - n * chunk).min(chunk);
-            let piece = |n: usize| Lifetime { bytes: left(n).next_multiple_of(16), from: 0, to: 0 };
-            lives.extend((0..parameter.len()).map(piece));
-            updates.push(Update {
-                elements,
-                parameter,
+        for (i, (g, m)) in plan.gradients.iter().zip(&training.members).enumerate() {
+            let update = training.update(i);
+            let mut placed = Placed {
+                parameter: store.places(positions[g.parameter]),
                 gradient: p.places[g.buffer].iter().map(|r| r.at).collect(),
                 offset: g.offset,
                 own: !matches!(plan.buffers[g.buffer].place, Place::Scratch),
                 alone: plan.outputs.iter().any(|o| o.buffer == g.buffer),
-                moments: vec![],
-            });
-        }
-        if !adam {
-            return (updates, 0);
+                ..Placed::default()
+            };
+            let count = element_states(update);
+            let pieces = pieces(m, count, chunk);
+            lives.extend(pieces.iter().map(|bytes| Lifetime { bytes: bytes * count, from: 0, to: 0 }));
+            if update.is_elementwise() {
+                placed.small.states = vec![None; update.states.len()];
+            } else {
+                let whole = placed.parameter.len() == 1 && placed.gradient.len() == 1 && pieces.len() <= 1;
+                placed.small = match small(training, m, limits, &mut l.bytes[1]) {
+                    Some(small) if whole => small,
+                    _ => return Err(self.unfit(training, format!("\"{}\" is too large for it", m.name))),
+                };
+            }
+            l.placed.push(placed);
         }
         let (places, total) = memory::place(&lives, ALIGN, chunk);
+        l.bytes[0] = if lives.is_empty() { 0 } else { total };
         let mut places = places.into_iter();
-        for u in &mut updates {
-            u.moments = places.by_ref().take(u.parameter.len()).collect();
+        for (i, (m, placed)) in training.members.iter().zip(&mut l.placed).enumerate() {
+            let update = training.update(i);
+            let pieces = pieces(m, element_states(update), chunk);
+            placed.states = places.by_ref().take(pieces.len()).collect();
+            let mut number = 0;
+            for (state, small) in update.states.iter().zip(&placed.small.states) {
+                if state.initial != 0.0 {
+                    l.initial.push((l.states.len(), state.initial));
+                }
+                let bytes = m.geometry.count(state.span) * 4;
+                l.states.push(match small {
+                    Some(word) => (SMALL, vec![Region { at: word * 4, bytes }]),
+                    None => {
+                        let each = |(&at, &own): (&usize, &usize)| (at + number * own, own);
+                        let runs = placed.states.iter().zip(&pieces).map(each);
+                        let mut left = bytes;
+                        let region = |(at, own): (usize, usize)| {
+                            let bytes = left.min(own);
+                            left -= bytes;
+                            Region { at, bytes }
+                        };
+                        let regions = runs.map(region).collect();
+                        number += 1;
+                        (STATES, regions)
+                    }
+                });
+            }
         }
-        (updates, total)
+        if l.bytes[1] > chunk {
+            let why = format!("its means take {} bytes, and one binding covers {chunk}", l.bytes[1]);
+            return Err(self.unfit(training, why));
+        }
+        Ok(l)
     }
 
-    /// The optimizer and how many steps it has made.
-    pub fn optimizer_mut(&mut self) -> &mut Option<(Optimizer, u64)> {
-        &mut self.optimizer
+    /// The optimizer, if one was set.
+    pub fn training(&self) -> Option<&Training> {
+        self.optimizer.as_ref().map(|o| &*o.training)
+    }
+
+    /// Its learning rate.
+    pub fn learning_rate_mut(&mut self) -> Option<&mut f32> {
+        self.optimizer.as_mut().map(|o| &mut o.rate)
+    }
+
+    /// Bytes of its states.
+    pub fn optimizer_bytes(&self) -> usize {
+        self.optimizer.as_ref().map_or(0, |o| o.bytes)
+    }
+
+    /// What of the next step depends on how many came before.
+    pub(super) fn counts(&self) -> Counts {
+        let optimizer = self.optimizer.as_ref();
+        let optimizer = optimizer.map(|o| (o.training.clone(), o.rate, o.step, o.scalars));
+        Counts { optimizer, counter: self.counter }
+    }
+
+    /// Steps that it has made. Waits for those under way.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn optimizer_steps(&self) -> Result<u64> {
+        let step = self.optimizer.as_ref().map_or(0, |o| o.step);
+        let refused = self.on_run(|r, transfer, context| {
+            r.told(context, transfer)?;
+            Ok(r.watch.counted())
+        })?;
+        Ok(step.saturating_sub(refused))
+    }
+
+    /// The bytes of one of its states. Waits for the steps under way.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn optimizer_state(&self, at: usize) -> Result<Vec<u8>> {
+        let states = self.optimizer.as_ref().map(|o| &o.states);
+        let (heap, regions) = states
+            .and_then(|s| s.get(at))
+            .cloned()
+            .ok_or_else(|| Error::internal("a state that is not there"))?;
+        self.on_run(move |r, transfer, context| {
+            r.settle(context)?;
+            let mut all = vec![];
+            for region in regions {
+                let mut bytes = vec![0; region.bytes];
+                transfer.download(r.kept[heap].at(region), &mut bytes)?;
+                all.extend(bytes);
+            }
+            Ok(all)
+        })
+    }
+
+    /// Gives states other bytes, as many as they have, and the steps made where they are given.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn set_optimizer_states(&mut self, states: &[(usize, &[u8])], steps: Option<u64>) -> Result<()> {
+        let Some(o) = &mut self.optimizer else { return Ok(()) };
+        let given: Vec<_> =
+            states.iter().map(|(at, bytes)| (o.states[*at].clone(), bytes.to_vec())).collect();
+        o.step = steps.unwrap_or(o.step);
+        self.on_run(move |r, transfer, context| {
+            r.told(context, transfer)?;
+            given
+                .iter()
+                .try_for_each(|((heap, regions), bytes)| put(&r.kept[*heap], regions, transfer, bytes))
+        })?;
+        if steps.is_some() {
+            lock(&self.log).count_anew();
+        }
+        Ok(())
     }
 }
 
-/// Memory of an optimizer: a table for each batch, then, if they have bytes, the two moments, zeros.
+fn put(heap: &Heap, regions: &[Region], transfer: &mut Transfer, bytes: &[u8]) -> Result<()> {
+    let mut rest = bytes;
+    for region in regions {
+        let (own, others) = rest.split_at(region.bytes.min(rest.len()));
+        transfer.upload(heap.at(*region), own)?;
+        rest = others;
+    }
+    Ok(())
+}
+
+fn layout_bytes(states: &[(usize, Vec<Region>)]) -> usize {
+    states.iter().flat_map(|s| &s.1).map(|r| r.bytes).sum()
+}
+
+/// Bytes of each state of one value an element in each piece of a parameter's states.
+fn pieces(m: &Member, states: usize, chunk: usize) -> Vec<usize> {
+    if states == 0 {
+        return vec![];
+    }
+    let (all, unit) = (m.geometry.count(Span::Element), unit(states, chunk));
+    (0..all.div_ceil(unit)).map(|n| ((all - n * unit).min(unit) * 4).next_multiple_of(16)).collect()
+}
+
+/// Where a parameter's small values lie, from so many bytes on; `None` for a mean of too many values.
+fn small(training: &Training, m: &Member, limits: &Limits, bytes: &mut usize) -> Option<Small> {
+    let (update, of) = (&training.updates[m.update], m.geometry);
+    let mut take = |words: usize| {
+        let at = *bytes / 4;
+        // lanes beyond the last element read on
+        *bytes += (words * 4 + 16).next_multiple_of(16);
+        at
+    };
+    let states = update.states.iter();
+    let states = states.map(|s| (s.span != Span::Element).then(|| take(of.count(s.span)))).collect();
+    let kept = update.kept.iter().map(|span| take(of.count(*span))).collect();
+    let mut means = vec![];
+    for &(from, to) in &update.means {
+        let sums = of.count(to);
+        means.push(take(cut(of.count(from) / sums, sums, to, limits)?.pieces * sums));
+    }
+    Some(Small { states, kept, means })
+}
+
+/// Memory of an optimizer: tables, states at their initial values.
 fn memory_of(
     context: &Context,
     transfer: &mut Transfer,
-    (batches, grids): (&[Batch], &[[u32; 3]]),
-    (moments, chunk): (usize, usize),
+    table: &[u32],
+    sizes: [usize; 3],
+    layout: &Layout,
+    chunk: usize,
 ) -> Result<Vec<Heap>> {
     let mut made: Vec<Heap> = vec![];
     let mut make = |made: &mut Vec<Heap>| -> Result<()> {
-        for (batch, &groups) in batches.iter().zip(grids) {
-            let table = batch.bytes(groups);
-            made.push(Heap::new(context, table.len(), table.len(), "optimizer tables")?);
-            transfer.upload(Batch::piece(&made[made.len() - 1], 0), &table)?;
+        let chunks = [sizes[TABLES].max(4), chunk, chunk];
+        let what = ["optimizer tables", "optimizer states", "optimizer means"];
+        for ((bytes, chunk), what) in sizes.into_iter().zip(chunks).zip(what) {
+            made.push(Heap::new(context, bytes, chunk, what)?);
         }
-        for _ in 0..if moments > 0 { 2 } else { 0 } {
-            made.push(Heap::new(context, moments, chunk, "adam state")?);
+        transfer.upload(made[TABLES].at(Region { at: 0, bytes: 0 }), bytemuck::cast_slice(table))?;
+        let pieces: Vec<_> = made[STATES..].iter().flat_map(Heap::pieces).collect();
+        transfer.fill(&pieces, 0)?;
+        for (state, value) in &layout.initial {
+            let (heap, regions) = &layout.states[*state];
+            let values = vec![*value; regions.iter().map(|r| r.bytes / 4).sum()];
+            put(&made[*heap], regions, transfer, bytemuck::cast_slice(&values))?;
         }
-        let pieces: Vec<_> = made[batches.len()..].iter().flat_map(Heap::pieces).collect();
-        transfer.fill(&pieces, 0)
+        Ok(())
     };
     match make(&mut made) {
         Ok(()) => Ok(made),
         Err(e) => {
             made.iter_mut().for_each(|h| h.free(context));
             Err(e)
-        }
-    }
-}
-
-/// What the update kernels take: see [`super::kernels::update`].
-fn rates(optimizer: Optimizer, step: u64) -> [f32; 5] {
-    match optimizer {
-        Optimizer::Sgd { lr } => [lr, 0.0, 0.0, 0.0, 0.0],
-        Optimizer::Adam { lr, beta1, beta2, eps } => {
-            let correct = |b: f32| (1.0 - f64::from(b).powf(step as f64)) as f32;
-            [lr / correct(beta1), beta1, beta2, eps, correct(beta2).sqrt().recip()]
         }
     }
 }

@@ -1,0 +1,196 @@
+//! Optimizers as rules. A rule is declared once, as expressions over a parameter, its gradient and named states
+//! ([`RULES`]); what devices run is derived from that: `lower` turns a rule into passes over tapes, `training` lays them
+//! over the parameters of a session. Knows shapes and names, never a device.
+//!
+//! To add an optimizer, write its [`Rule`] into `table.rs`; `core/tests/optimizers` then asks for its values.
+
+pub(crate) mod lower;
+mod rule;
+mod table;
+pub(crate) mod training;
+
+pub use rule::{Over, Range, Rule, Scope, Setting, Span, StateForm};
+pub use table::RULES;
+
+pub(crate) use lower::{Pass, Source, Target, Update};
+pub(crate) use training::{Geometry, Member, StateOf, Training};
+
+use crate::error::{Error, Result};
+
+/// How training changes parameters: a rule with its settings, and groups of parameters that differ in some.
+///
+/// ```
+/// # use weft::optimizer::{ParameterGroup, Optimizer};
+/// # fn main() -> weft::error::Result<()> {
+/// let all = Optimizer::adamw(1e-3).with("weight_decay", 0.1)?;
+/// // biases and norms are not made smaller, the head learns ten times as fast
+/// let all = all.group(ParameterGroup::new(["layers.0.bias", "norm.weight"]).weight_decay(0.0));
+/// let all = all.group(ParameterGroup::new(["head.weight"]).rate(10.0));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Optimizer {
+    rule: &'static Rule,
+    rate: f32,
+    settings: Vec<f32>,
+    groups: Vec<ParameterGroup>,
+}
+
+/// Parameters, by name, whose updates differ from the others'.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ParameterGroup {
+    names: Vec<String>,
+    rate: Option<f32>,
+    weight_decay: Option<f32>,
+}
+
+impl ParameterGroup {
+    /// The parameters of those names, as yet updated like all others.
+    pub fn new<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
+        ParameterGroup { names: names.into_iter().map(Into::into).collect(), rate: None, weight_decay: None }
+    }
+
+    /// Multiplies the learning rate for them by a number, 0 or more.
+    pub fn rate(self, factor: f32) -> Self {
+        ParameterGroup { rate: Some(factor), ..self }
+    }
+
+    /// Their weight decay, in place of the optimizer's.
+    pub fn weight_decay(self, decay: f32) -> Self {
+        ParameterGroup { weight_decay: Some(decay), ..self }
+    }
+
+    /// The names of its parameters.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+}
+
+impl Optimizer {
+    /// The rule with its defaults and a learning rate.
+    pub fn of(rule: &'static Rule, rate: f32) -> Self {
+        Optimizer { rule, rate, settings: rule.settings.iter().map(|s| s.default).collect(), groups: vec![] }
+    }
+
+    /// The rule of that name with its defaults, its learning rate too.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] with the names there are.
+    pub fn named(name: &str) -> Result<Self> {
+        let rule = RULES.iter().find(|r| r.name == name).ok_or_else(|| Error::UnknownName {
+            kind: "optimizer".into(),
+            name: name.into(),
+            known: RULES.iter().map(|r| r.name).collect::<Vec<_>>().join(", "),
+        })?;
+        Ok(Optimizer::of(rule, rule.rate))
+    }
+
+    /// Stochastic gradient descent; `momentum`, `nesterov` and `weight_decay` are 0.
+    pub fn sgd(rate: f32) -> Self {
+        Optimizer::of(&table::SGD, rate)
+    }
+
+    /// Adam with its authors' constants.
+    pub fn adam(rate: f32) -> Self {
+        Optimizer::of(&table::ADAM, rate)
+    }
+
+    /// Adam with decoupled weight decay, 0.01.
+    pub fn adamw(rate: f32) -> Self {
+        Optimizer::of(&table::ADAMW, rate)
+    }
+
+    /// LaProp with its authors' constants.
+    pub fn laprop(rate: f32) -> Self {
+        Optimizer::of(&table::LAPROP, rate)
+    }
+
+    /// Lion with its authors' constants.
+    pub fn lion(rate: f32) -> Self {
+        Optimizer::of(&table::LION, rate)
+    }
+
+    /// Adafactor as PyTorch has it.
+    pub fn adafactor(rate: f32) -> Self {
+        Optimizer::of(&table::ADAFACTOR, rate)
+    }
+
+    /// The same with another value of a setting. Whether the rule allows the value is looked at where the optimizer is set
+    /// ([`check`](Optimizer::check)).
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] for a setting that the rule has not.
+    pub fn with(mut self, setting: &str, value: f32) -> Result<Self> {
+        let at = self.rule.setting(setting)?;
+        self.settings[at] = value;
+        Ok(self)
+    }
+
+    /// The same with a group of parameters that are updated otherwise.
+    pub fn group(mut self, group: ParameterGroup) -> Self {
+        self.groups.push(group);
+        self
+    }
+
+    /// Its rule.
+    pub fn rule(&self) -> &'static Rule {
+        self.rule
+    }
+
+    /// Its learning rate.
+    pub fn learning_rate(&self) -> f32 {
+        self.rate
+    }
+
+    /// Changes the learning rate and nothing else.
+    pub fn set_learning_rate(&mut self, rate: f32) {
+        self.rate = rate;
+    }
+
+    /// The value of a setting.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`].
+    pub fn setting(&self, name: &str) -> Result<f32> {
+        Ok(self.settings[self.rule.setting(name)?])
+    }
+
+    /// Whether its settings are numbers that do not ruin weights: a rate that is no number or below 0, a mean that never
+    /// forgets or grows, a denominator that may be negative.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] with the first that is not.
+    pub fn check(&self) -> Result<()> {
+        check_rate(self.rate)?;
+        self.rule.settings.iter().zip(&self.settings).try_for_each(|(s, &v)| s.check(v))?;
+        for group in &self.groups {
+            if let Some(factor) = group.rate {
+                Range::NotNegative.check("learning rate of a group", factor)?;
+            }
+            if let Some(decay) = group.weight_decay {
+                let at = self.rule.setting("weight_decay")?;
+                self.rule.settings[at].range.check("weight_decay of a group", decay)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The settings and the factor of the learning rate of a group, or of what is in none.
+    fn values(&self, group: Option<&ParameterGroup>) -> (f32, Vec<f32>) {
+        let mut settings = self.settings.clone();
+        if let (Some(decay), Ok(at)) = (group.and_then(|g| g.weight_decay), self.rule.setting("weight_decay"))
+        {
+            settings[at] = decay;
+        }
+        (group.and_then(|g| g.rate).unwrap_or(1.0), settings)
+    }
+}
+
+/// Whether a learning rate is a finite number, 0 or more.
+///
+/// # Errors
+/// [`Error::Argument`].
+pub fn check_rate(rate: f32) -> Result<()> {
+    Range::NotNegative.check("learning rate", rate)
+}

@@ -1,0 +1,292 @@
+//! What a rule is made of, and the scope in which its update is written down.
+
+use crate::error::{Error, Result};
+use crate::expr::Expr;
+
+/// An optimizer, declared.
+pub struct Rule {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is, with its source.
+    pub about: &'static str,
+    /// The learning rate that its authors, or PyTorch, begin with.
+    pub rate: f32,
+    /// What can be set of it, beside the learning rate.
+    pub settings: &'static [Setting],
+    /// Its formula: gives the parameter's next value, and says in the scope what states become. Called once for parameters of
+    /// two axes and more and once for the others, if it asks [`Scope::is_matrix`].
+    pub update: fn(&mut Scope<'_>) -> Expr,
+}
+
+/// Rules are told apart by their declarations.
+impl PartialEq for Rule {
+    fn eq(&self, other: &Rule) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl std::fmt::Debug for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Rule {
+    /// The position of a setting.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`].
+    pub fn setting(&self, name: &str) -> Result<usize> {
+        self.settings.iter().position(|s| s.name == name).ok_or_else(|| Error::UnknownName {
+            kind: format!("setting of {}", self.name),
+            name: name.into(),
+            known: self.settings.iter().map(|s| s.name).collect::<Vec<_>>().join(", "),
+        })
+    }
+}
+
+/// A number that a rule can be given.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is where nothing is said.
+    pub default: f32,
+    /// What it may be.
+    pub range: Range,
+    /// What it does.
+    pub about: &'static str,
+}
+
+impl Setting {
+    /// Whether it may have a value.
+    ///
+    /// # Errors
+    /// [`Error::Argument`].
+    pub fn check(&self, value: f32) -> Result<()> {
+        self.range.check(self.name, value)
+    }
+}
+
+/// The numbers that a setting may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Range {
+    /// 0 ≤ x < 1: how much of a mean is kept.
+    Decay,
+    /// 0 ≤ x.
+    NotNegative,
+    /// 0 < x.
+    Positive,
+    /// x ≤ 0.
+    NotPositive,
+    /// 0 or 1.
+    Switch,
+}
+
+impl Range {
+    /// Whether a value is in it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`].
+    pub fn check(self, what: &str, value: f32) -> Result<()> {
+        let (allowed, wanted) = match self {
+            Range::Decay => ((0.0..1.0).contains(&value), "a number from 0, below 1"),
+            Range::NotNegative => (value >= 0.0, "a finite number, 0 or more"),
+            Range::Positive => (value > 0.0, "a finite number above 0"),
+            Range::NotPositive => (value <= 0.0, "a finite number, 0 or less"),
+            Range::Switch => (value == 0.0 || value == 1.0, "0 or 1"),
+        };
+        if allowed && value.is_finite() { Ok(()) } else { Err(Error::argument(what, wanted, value)) }
+    }
+}
+
+/// How many values there are for a parameter. One of two axes and more is matrices of rows and columns, its last two axes;
+/// any other is one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Span {
+    /// One an element.
+    Element,
+    /// One a row.
+    Row,
+    /// One a column.
+    Column,
+    /// One a matrix.
+    Matrix,
+    /// One.
+    Whole,
+}
+
+impl Span {
+    /// Whether it has an index along matrices, rows, columns.
+    pub fn axes(self) -> [bool; 3] {
+        match self {
+            Span::Element => [true, true, true],
+            Span::Row => [true, true, false],
+            Span::Column => [true, false, true],
+            Span::Matrix => [true, false, false],
+            Span::Whole => [false; 3],
+        }
+    }
+
+    fn of(axes: [bool; 3]) -> Span {
+        match axes {
+            [_, true, true] => Span::Element,
+            [_, true, false] => Span::Row,
+            [_, false, true] => Span::Column,
+            [true, false, false] => Span::Matrix,
+            [false, false, false] => Span::Whole,
+        }
+    }
+
+    /// That of a value computed from values of both.
+    pub fn with(self, other: Span) -> Span {
+        let (a, b) = (self.axes(), other.axes());
+        Span::of([0, 1, 2].map(|i| a[i] || b[i]))
+    }
+
+    /// That of a mean over axes; `None` if it has none of them.
+    pub fn mean(self, over: Over) -> Option<Span> {
+        let [b, r, c] = self.axes();
+        match over {
+            Over::Columns => c.then(|| Span::of([b, r, false])),
+            Over::Rows => r.then(|| Span::of([b, false, c])),
+            Over::All => (b || r || c).then_some(Span::Whole),
+        }
+    }
+}
+
+/// What a mean is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// The last axis: one mean a row.
+    Columns,
+    /// The last axis but one: one mean a column; of values of rows, one a matrix.
+    Rows,
+    /// Everything.
+    All,
+}
+
+/// A state that a rule keeps for a parameter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StateForm {
+    /// Its name.
+    pub name: &'static str,
+    /// How many values it has.
+    pub span: Span,
+    /// What each is before the first step.
+    pub initial: f32,
+}
+
+/// A mean that a rule takes.
+#[derive(Debug, Clone)]
+pub struct Mean {
+    /// Of what.
+    pub(super) of: Expr,
+    /// Over what.
+    pub(super) over: Over,
+}
+
+/// What a rule says is to be stored.
+#[derive(Debug, Clone)]
+pub(super) enum Definition {
+    /// A state's next value.
+    State(usize, Expr),
+    /// A value that later ones use.
+    Kept(usize, Expr),
+}
+
+/// The free names of a rule's expressions, as numbers of inputs.
+pub(super) mod leaf {
+    pub const PARAMETER: usize = 0;
+    pub const GRADIENT: usize = 1;
+    pub const RATE: usize = 2;
+    pub const STEP: usize = 3;
+    pub const SETTINGS: usize = 4;
+    pub const STATES: usize = 32;
+    pub const NEXT: usize = 64;
+    pub const KEPT: usize = 96;
+    pub const SCALARS: usize = 128;
+}
+
+/// Where a rule's update is written down: what it is computed from, and what is stored.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    matrix: bool,
+    used: &'a [bool],
+    settings: &'static [Setting],
+    pub(super) states: Vec<StateForm>,
+    pub(super) means: Vec<Mean>,
+    pub(super) definitions: Vec<Definition>,
+    pub(super) kept: usize,
+}
+
+impl<'a> Scope<'a> {
+    pub(super) fn new(rule: &Rule, matrix: bool, used: &'a [bool]) -> Self {
+        let settings = rule.settings;
+        Scope { matrix, used, settings, states: vec![], means: vec![], definitions: vec![], kept: 0 }
+    }
+
+    /// The parameter's element.
+    pub fn parameter(&self) -> Expr {
+        Expr::Input(leaf::PARAMETER)
+    }
+
+    /// Its gradient.
+    pub fn gradient(&self) -> Expr {
+        Expr::Input(leaf::GRADIENT)
+    }
+
+    /// The learning rate.
+    pub fn rate(&self) -> Expr {
+        Expr::Input(leaf::RATE)
+    }
+
+    /// The number of this step, from 1.
+    pub fn step(&self) -> Expr {
+        Expr::Input(leaf::STEP)
+    }
+
+    /// The first settings, in the order of the declaration.
+    pub fn settings<const N: usize>(&self) -> [Expr; N] {
+        std::array::from_fn(|i| Expr::Input(leaf::SETTINGS + i))
+    }
+
+    /// Whether a setting is other than 0 for some parameter: what it alone needs can else be left out.
+    pub fn uses(&self, setting: &str) -> bool {
+        self.settings.iter().zip(self.used).any(|(s, used)| s.name == setting && *used)
+    }
+
+    /// Whether the parameter has rows and columns: two axes and more.
+    pub fn is_matrix(&self) -> bool {
+        self.matrix
+    }
+
+    /// A state as the step before left it; `initial` before the first.
+    pub fn state(&mut self, name: &'static str, span: Span, initial: f32) -> Expr {
+        self.states.push(StateForm { name, span, initial });
+        Expr::Input(leaf::STATES + self.states.len() - 1)
+    }
+
+    /// Makes a state what it is from this step on, and gives that value.
+    pub fn becomes(&mut self, state: Expr, next: Expr) -> Expr {
+        let at = match state {
+            Expr::Input(i) if (leaf::STATES..leaf::NEXT).contains(&i) => i - leaf::STATES,
+            _ => usize::MAX, // refused where the rule is lowered
+        };
+        self.definitions.push(Definition::State(at, next));
+        Expr::Input(leaf::NEXT.saturating_add(at))
+    }
+
+    /// The mean of a value over axes of the parameter.
+    pub fn mean(&mut self, of: Expr, over: Over) -> Expr {
+        self.means.push(Mean { of, over });
+        Expr::Reduced(self.means.len() - 1)
+    }
+
+    /// A value of fewer than one an element, computed once in place of where it is used.
+    pub fn keep(&mut self, value: Expr) -> Expr {
+        self.definitions.push(Definition::Kept(self.kept, value));
+        self.kept += 1;
+        Expr::Input(leaf::KEPT + self.kept - 1)
+    }
+}

@@ -1,0 +1,426 @@
+//! Which dispatches change which parameters: the passes of an optimizer over all of them in as few as the memory's blocks
+//! allow. Pure: places in, tables out.
+
+use super::ALIGN;
+use super::kernels::update::{EACH, PIECES, Place, Sort, TURNS, small_loads, threads};
+use super::wgsl::walk;
+use crate::optimizer::{Member, Pass, Source, Span, Target, Training, Update};
+use crate::profile::Limits;
+
+/// Where everything of a parameter lies, in bytes of the heaps.
+#[derive(Debug, Clone, Default)]
+pub struct Placed {
+    /// The parameter's pieces.
+    pub parameter: Vec<usize>,
+    /// The pieces of the buffer that holds the gradient.
+    pub gradient: Vec<usize>,
+    /// The gradient's first element in that buffer, a multiple of 4.
+    pub offset: usize,
+    /// The gradient's buffer is in the session's own heap, else in the arena.
+    pub own: bool,
+    /// The gradient's buffer may be another one later: it is bound by itself.
+    pub alone: bool,
+    /// The pieces of its states of one value an element: in each piece they lie one after the other.
+    pub states: Vec<usize>,
+    /// Its other values.
+    pub small: Small,
+}
+
+/// Where a parameter's values of fewer than one an element lie, in words of their heap.
+#[derive(Debug, Clone, Default)]
+pub struct Small {
+    /// Its states, those of one value an element left out.
+    pub states: Vec<Option<usize>>,
+    /// Its kept values.
+    pub kept: Vec<usize>,
+    /// The pieces of its means.
+    pub means: Vec<usize>,
+}
+
+/// A dispatch: what it binds, as bytes in the heaps, and for each workgroup its part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// The update, and the pass of it.
+    pub pass: (usize, usize),
+    /// Its level: those of one need not wait for each other.
+    pub level: usize,
+    /// The gradients are in the session's own heap, else in the arena.
+    pub own: bool,
+    /// Where the bindings of parameters, gradients and states begin.
+    pub from: [usize; 3],
+    /// For each workgroup a record: see [`Sort`].
+    pub records: Vec<u32>,
+    /// How many.
+    pub parts: usize,
+}
+
+/// How the values of a mean are shared by threads.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cut {
+    /// Neighbouring threads that have a sum each; the others of a workgroup share these.
+    pub width: usize,
+    /// Values of a piece.
+    pub length: usize,
+    /// Pieces of a sum.
+    pub pieces: usize,
+}
+
+/// How a mean over `count` values is cut, one for each of `sums` of a span; `None` if it is over too many.
+pub fn cut(count: usize, sums: usize, to: Span, limits: &Limits) -> Option<Cut> {
+    let threads = threads(limits);
+    // neighbouring threads read neighbouring elements: columns, where one is a sum
+    let least = if to == Span::Column { sums.next_power_of_two().min(32).min(threads) } else { 1 };
+    let parts = count.div_ceil(8).next_power_of_two().min(threads / least);
+    let length = (parts * 64).max(count.div_ceil(PIECES));
+    let fits = length.div_ceil(parts) <= TURNS;
+    fits.then_some(Cut { width: threads / parts, length, pieces: count.div_ceil(length) })
+}
+
+/// Elements of a piece of states of which a parameter has so many, where one binding covers `chunk` bytes.
+pub fn unit(states: usize, chunk: usize) -> usize {
+    chunk / 16 / states.max(1) * 4
+}
+
+/// The states of an update that have one value an element.
+pub fn element_states(update: &Update) -> usize {
+    update.states.iter().filter(|s| s.span == Span::Element).count()
+}
+
+/// A part of a dispatch, and where its record's first words count from.
+struct Part {
+    /// Bytes in the heaps of parameters, gradients and states.
+    at: [usize; 3],
+    /// The record, without what depends on where bindings begin.
+    record: Vec<u32>,
+}
+
+/// The dispatches for all parameters, where one binding covers `chunk` bytes of a heap.
+pub fn arrange(training: &Training, placed: &[Placed], limits: &Limits) -> Vec<Batch> {
+    // pass, blocks of the three heaps, which heap the gradient is in, and the parameter if its gradient is alone
+    type Key = ((usize, usize), [usize; 3], bool, Option<usize>);
+    let chunk = limits.binding;
+    let mut batches: Vec<(Key, Vec<Part>)> = vec![];
+    for (i, (m, p)) in training.members.iter().zip(placed).enumerate() {
+        for (n, pass) in training.updates[m.update].passes.iter().enumerate() {
+            let whole = Whole { update: &training.updates[m.update], pass, m, p, limits };
+            let reads = pass.loads.contains(&Source::Gradient) || Sort::of(pass) == Sort::Elements;
+            for part in whole.parts() {
+                let alone = (p.alone && reads).then_some(i);
+                let key = ((m.update, n), part.at.map(|at| at / chunk), p.own && reads, alone);
+                match batches.iter_mut().find(|b| b.0 == key) {
+                    Some(batch) => batch.1.push(part),
+                    None => batches.push((key, vec![part])),
+                }
+            }
+        }
+    }
+    let batch = |((pass, _, own, alone), parts): (Key, Vec<Part>)| {
+        let level = training.updates[pass.0].passes[pass.1].level;
+        let sort = Sort::of(&training.updates[pass.0].passes[pass.1]);
+        batch(pass, level, sort, own, &parts, alone.map(|i| &placed[i]))
+    };
+    let mut all: Vec<Batch> = batches.into_iter().map(batch).collect();
+    all.sort_by_key(|b| b.level);
+    all
+}
+
+fn batch(
+    pass: (usize, usize),
+    level: usize,
+    sort: Sort,
+    own: bool,
+    parts: &[Part],
+    alone: Option<&Placed>,
+) -> Batch {
+    let first = |n: usize| parts.iter().map(|p| p.at[n]).min().unwrap_or(0) / ALIGN * ALIGN;
+    let mut from = [first(0), first(1), first(2)];
+    if let Some(p) = alone {
+        // bound where the whole buffer is: it is found by that
+        from[1] = p.gradient.iter().copied().filter(|&at| at <= from[1]).max().unwrap_or(from[1]);
+    }
+    // elements are counted in fours where they are changed
+    let size = if sort == Sort::Elements { 16 } else { 4 };
+    let mut records = vec![];
+    for part in parts {
+        let begins = records.len();
+        records.extend(&part.record);
+        if sort != Sort::Smalls {
+            for n in 0..3 {
+                records[begins + n] = ((part.at[n] - from[n]) / size) as u32;
+            }
+        }
+    }
+    Batch { pass, level, own, from, records, parts: parts.len() }
+}
+
+/// A parameter and a pass over it.
+struct Whole<'a> {
+    update: &'a Update,
+    pass: &'a Pass,
+    m: &'a Member,
+    p: &'a Placed,
+    limits: &'a Limits,
+}
+
+impl Whole<'_> {
+    fn parts(&self) -> Vec<Part> {
+        match Sort::of(self.pass) {
+            Sort::Elements => self.elements(),
+            Sort::Sums => self.sums(),
+            Sort::Smalls => self.smalls(),
+        }
+    }
+
+    /// Where a small value lies.
+    fn small(&self, source: Source) -> u32 {
+        let small = &self.p.small;
+        let at = match source {
+            Source::State(i) => small.states[i].unwrap_or(0),
+            Source::Kept(i) => small.kept[i],
+            Source::Mean(i) => small.means[i],
+            _ => 0,
+        };
+        at as u32
+    }
+
+    /// The words of a record that say where the small values lie which the pass reads.
+    fn loads(&self) -> impl Iterator<Item = u32> + '_ {
+        small_loads(self.update, self.pass).map(|s| self.small(s))
+    }
+
+    /// Rows and columns.
+    fn sides(&self) -> [u32; 2] {
+        let [_, rows, columns] = self.m.geometry.sizes;
+        [rows as u32, columns as u32]
+    }
+
+    /// Elements from a place in a piece on, up to where one of the pieces ends.
+    fn elements(&self) -> Vec<Part> {
+        let (p, each, states) = (self.p, self.limits.binding / 4, element_states(self.update));
+        let unit = unit(states, self.limits.binding);
+        let all = self.m.geometry.count(Span::Element);
+        let (mut at, mut parts) = (0, vec![]);
+        while at < all {
+            let from = p.offset + at;
+            let mut elements = (all - at).min(EACH).min(each - at % each).min(each - from % each);
+            let place = |pieces: &[usize], element: usize| pieces[element / each] + element % each * 4;
+            let (mut state, mut distance) = (0, 0);
+            if states > 0 {
+                elements = elements.min(unit - at % unit);
+                state = p.states[at / unit] + at % unit * 4;
+                distance = (all - at / unit * unit).min(unit).div_ceil(4);
+            }
+            let mut record =
+                vec![0, 0, 0, elements as u32, distance as u32, self.m.scalars as u32, at as u32];
+            record.extend(self.sides());
+            record.extend(self.loads());
+            parts.push(Part { at: [place(&p.parameter, at), place(&p.gradient, from), state], record });
+            at += elements;
+        }
+        parts
+    }
+
+    /// Pieces of sums; the parameter and what belongs to it lie in one piece each.
+    fn sums(&self) -> Vec<Part> {
+        let (p, g) = (self.p, self.m.geometry);
+        let [(Target::Mean(k), _)] = self.pass.results[..] else { return vec![] };
+        let (from, to) = self.update.means[k];
+        let (sums, count) = (g.count(to), g.count(from) / g.count(to));
+        let Some(cut) = cut(count, sums, to, self.limits) else { return vec![] };
+        let reads = |source: Source, at: usize| if self.pass.loads.contains(&source) { at } else { 0 };
+        let at = [
+            reads(Source::Parameter, p.parameter[0]),
+            reads(Source::Gradient, p.gradient[0] + p.offset * 4),
+            p.states.first().copied().unwrap_or(0),
+        ];
+        let distance = g.count(Span::Element).next_multiple_of(4) as u32;
+        let mut parts = vec![];
+        for first in (0..sums).step_by(cut.width) {
+            for piece in 0..cut.pieces {
+                let values = piece * cut.length..((piece + 1) * cut.length).min(count);
+                let mut record = vec![0, 0, 0, distance, self.m.scalars as u32];
+                record.extend(self.sides());
+                record.extend(
+                    [first, (sums - first).min(cut.width), values.start, values.end].map(|n| n as u32),
+                );
+                record.extend([cut.width, cut.pieces, piece].map(|n| n as u32));
+                record.push(self.small(Source::Mean(k)));
+                record.extend(self.loads());
+                parts.push(Part { at, record });
+            }
+        }
+        parts
+    }
+
+    /// Values of fewer than one an element, one a thread.
+    fn smalls(&self) -> Vec<Part> {
+        let (g, threads) = (self.m.geometry, threads(self.limits));
+        let all = g.count(self.pass.over);
+        let part = |first: usize| {
+            let mut record = vec![first as u32, (all - first).min(threads) as u32, self.m.scalars as u32];
+            record.extend(self.sides());
+            for load in small_loads(self.update, self.pass) {
+                record.push(self.small(load));
+                if let Source::Mean(k) = load {
+                    let (from, to) = self.update.means[k];
+                    let count = g.count(from) / g.count(to);
+                    let pieces = cut(count, g.count(to), to, self.limits).map_or(1, |c| c.pieces);
+                    record.extend([pieces as u32, count as u32]);
+                }
+            }
+            for (target, _) in &self.pass.results {
+                record.push(match *target {
+                    Target::State(i) => self.small(Source::State(i)),
+                    Target::Kept(i) => self.small(Source::Kept(i)),
+                    _ => 0,
+                });
+            }
+            Part { at: [0; 3], record }
+        };
+        (0..all).step_by(threads).map(part).collect()
+    }
+}
+
+/// The words of all tables, one behind the other from a word on, and where each begins.
+pub fn tables(batches: &[Batch], first: usize) -> (Vec<u32>, Vec<Place>) {
+    let (mut words, mut places) = (vec![0; first], vec![]);
+    for b in batches {
+        places.push(Place { first: words.len(), parts: b.parts, words: 0 });
+        words.extend(&b.records);
+        // a grid may have some workgroups more: these have nothing to do
+        let more = walk::fold(b.parts).iter().product::<u32>() as usize - b.parts;
+        words.resize(words.len() + more * (b.records.len() / b.parts), 0);
+    }
+    (words, places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optimizer::Optimizer;
+
+    /// Limits with bindings of so many bytes.
+    fn limits(binding: usize) -> Limits {
+        Limits { binding, ..Limits::least() }
+    }
+
+    fn training(optimizer: Optimizer, sizes: &[usize]) -> Training {
+        let shapes: Vec<Vec<usize>> = sizes.iter().map(|n| vec![*n]).collect();
+        let names: Vec<String> = (0..sizes.len()).map(|i| format!("p{i}")).collect();
+        let all: Vec<(&str, &[usize])> =
+            names.iter().zip(&shapes).map(|(n, s)| (n.as_str(), s.as_slice())).collect();
+        Training::new(optimizer, &all).unwrap()
+    }
+
+    /// Carries out p −= g, and s += 1 of the first state, s −= 1 of the second, by the records of batches.
+    fn run(batches: &[Batch], heaps: &mut [Vec<f32>; 4], chunk: usize) {
+        for b in batches {
+            let from = b.from.map(|at| at / 4);
+            for r in b.records.chunks_exact(b.records.len() / b.parts) {
+                let [p, g, s, n, distance] = [0, 1, 2, 3, 4].map(|i| r[i] as usize);
+                assert!(n <= EACH);
+                for i in 0..n {
+                    let (p, g) = (from[0] + p * 4 + i, from[1] + g * 4 + i);
+                    assert_eq!(from[0] * 4 / chunk, p * 4 / chunk, "one binding covers it");
+                    assert_eq!(from[1] * 4 / chunk, g * 4 / chunk, "one binding covers it");
+                    heaps[0][p] -= heaps[1 + usize::from(b.own)][g];
+                    for (k, by) in [(0, 1.0), (1, -1.0)] {
+                        let s = from[2] + s * 4 + k * distance * 4 + i;
+                        assert_eq!(from[2] * 4 / chunk, s * 4 / chunk, "one binding covers it");
+                        heaps[3][s] += by;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_element_changes_once_by_its_own_gradient() {
+        let chunk = 64 << 10;
+        let sizes = [1usize, 3, 4, 4097, 16_384, 40_000, 9, 70_000];
+        let (mut placed, mut at, mut wanted) = (vec![], [0usize; 4], vec![]);
+        let mut heaps = [0; 4].map(|_| vec![0.0f32; 1 << 20]);
+        for (i, &elements) in sizes.iter().enumerate() {
+            let (own, offset) = (i % 2 == 1, if i % 3 == 1 { 12 } else { 0 });
+            // pieces of one heap's chunks each, as `memory::place` lays them
+            let mut lay = |heap: usize, elements: usize, most: usize, times: usize| -> Vec<usize> {
+                let mut pieces = vec![];
+                let mut left = elements * 4;
+                while left > 0 {
+                    let bytes = left.min(most);
+                    let taken = bytes.next_multiple_of(16) * times;
+                    if at[heap] % chunk + taken > chunk {
+                        at[heap] = at[heap].next_multiple_of(chunk);
+                    }
+                    pieces.push(at[heap]);
+                    at[heap] = (at[heap] + taken).next_multiple_of(256);
+                    left -= bytes;
+                }
+                pieces
+            };
+            let parameter = lay(0, elements, chunk, 1);
+            let gradient = lay(1 + usize::from(own), elements + offset, chunk, 1);
+            let states = lay(3, elements, unit(2, chunk) * 4, 2);
+            let find = |pieces: &[usize], n: usize| pieces[n * 4 / chunk] / 4 + n % (chunk / 4);
+            for n in 0..elements {
+                let value = (i * 100_000 + n) as f32;
+                heaps[1 + usize::from(own)][find(&gradient, n + offset)] = value;
+                wanted.push((find(&parameter, n), -value));
+            }
+            let alone = i == 5;
+            placed.push(Placed { parameter, gradient, offset, own, alone, states, ..Placed::default() });
+        }
+        let batches = arrange(&training(Optimizer::adam(0.1), &sizes), &placed, &limits(chunk));
+        run(&batches, &mut heaps, chunk);
+        for (at, value) in &wanted {
+            assert_eq!(heaps[0][*at], *value);
+        }
+        let changed = heaps[0].iter().filter(|v| **v != 0.0).count();
+        assert_eq!(changed, wanted.iter().filter(|w| w.1 != 0.0).count());
+        let times = |by: f32| heaps[3].iter().filter(|v| **v == by).count();
+        let all: usize = sizes.iter().sum();
+        assert_eq!((times(1.0), times(-1.0), times(0.0)), (all, all, (1 << 20) - 2 * all));
+    }
+
+    #[test]
+    fn what_one_block_holds_is_one_dispatch() {
+        let place = |i: usize| Placed {
+            parameter: vec![i * 4096],
+            gradient: vec![i * 4096 + 256],
+            alone: i == 7,
+            ..Placed::default()
+        };
+        let placed: Vec<Placed> = (0..20).map(place).collect();
+        let training = training(Optimizer::sgd(0.1), &[1000; 20]);
+        let batches = arrange(&training, &placed, &limits(1 << 30));
+        assert_eq!(batches.len(), 2);
+        assert_eq!(batches[1].from[1], 7 * 4096 + 256);
+        assert_eq!(arrange(&training, &placed, &limits(8192)).len(), 11);
+    }
+
+    #[test]
+    fn every_value_of_a_mean_is_in_one_piece_of_its_sum() {
+        for (count, sums, to) in [
+            (1, 1, Span::Whole),
+            (5, 33, Span::Row),
+            (33, 5, Span::Column),
+            (3, 7, Span::Matrix),
+            (100_000, 1, Span::Whole),
+            (1000, 300, Span::Column),
+            (28_311_552, 1, Span::Whole),
+        ] {
+            for threads in [256, 64, 1] {
+                let limits = Limits { threads, ..Limits::least() };
+                let Some(cut) = cut(count, sums, to, &limits) else {
+                    assert!(count > threads * TURNS * 64, "{count} of {sums} by {threads}");
+                    continue;
+                };
+                let parts = threads / cut.width;
+                assert!(parts * cut.width == threads && cut.length.div_ceil(parts) <= TURNS);
+                assert!(cut.pieces <= PIECES && (cut.pieces - 1) * cut.length < count);
+                assert!(cut.pieces * cut.length >= count);
+            }
+        }
+        assert_eq!(cut(usize::MAX / 2, 1, Span::Whole, &Limits::least()), None);
+    }
+}
