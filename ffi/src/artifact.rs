@@ -1,9 +1,9 @@
 //! Compiled graphs as files and bytes: made once, here or on another machine, loaded in milliseconds.
 
+use crate::arguments::*;
 use crate::compile::{reporting, weft_cancel, weft_compiled, weft_progress_fn, wish};
 use crate::device::weft_device;
 use crate::error::*;
-use crate::given::*;
 use crate::guard::*;
 use crate::handle::{self, object};
 use crate::ports::{tensor_info, unnamed, weft_tensor_info};

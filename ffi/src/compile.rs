@@ -1,8 +1,8 @@
 //! From a graph to what a device runs, and from there to sessions over weights.
 
+use crate::arguments::*;
 use crate::device::weft_device;
 use crate::error::*;
-use crate::given::*;
 use crate::graph::weft_graph;
 use crate::guard::*;
 use crate::handle::{self, object};

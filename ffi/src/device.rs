@@ -1,7 +1,7 @@
 //! Devices: which there are, opening one, its memory, its life in a mobile application.
 
+use crate::arguments::*;
 use crate::error::*;
-use crate::given::*;
 use crate::guard::*;
 use crate::handle::{self, object};
 use engine::device::{Device, DeviceInfo, DeviceKind};

@@ -1,6 +1,6 @@
 //! Statuses and error objects.
 
-use crate::given::{self, weft_str};
+use crate::arguments::{self, weft_str};
 use crate::guard::{Failure, guard, guard_value};
 use crate::handle::{self, object};
 use std::ffi::c_char;
@@ -42,7 +42,7 @@ object!(ErrorObject, weft_error);
 impl ErrorObject {
     /// The error of a call.
     pub fn new(call: &'static str, failure: Failure) -> ErrorObject {
-        ErrorObject { status: failure.status, message: given::sentence(failure.message), call }
+        ErrorObject { status: failure.status, message: arguments::sentence(failure.message), call }
     }
 
     /// The message.

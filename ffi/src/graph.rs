@@ -1,7 +1,7 @@
 //! Graphs: built call by call, or read from text. The operations are in `generated`, one function each.
 
+use crate::arguments::*;
 use crate::error::*;
-use crate::given::*;
 use crate::guard::*;
 use crate::handle::{self, object};
 use crate::ports::{tensor_info, unnamed, weft_tensor_info};
@@ -140,12 +140,12 @@ pub unsafe extern "C" fn weft_graph_input(
     err: *mut *mut weft_error,
 ) -> weft_status {
     guard("weft_graph_input", err, || {
-        let place = crate::given::out(out, "out")?;
+        let place = crate::arguments::out(out, "out")?;
         // SAFETY: the preamble's promise.
         let (name, shape) =
-            unsafe { (name(input_name, name_length, "name")?, crate::given::shape(shape, rank)?) };
+            unsafe { (name(input_name, name_length, "name")?, crate::arguments::shape(shape, rank)?) };
         let graph = handle::alone::<Graph>(graph)?;
-        let made = graph.input(name, crate::given::dtype(dtype)?, shape);
+        let made = graph.input(name, crate::arguments::dtype(dtype)?, shape);
         give_value(&graph, made, place)
     })
 }
@@ -164,12 +164,12 @@ pub unsafe extern "C" fn weft_graph_parameter(
     err: *mut *mut weft_error,
 ) -> weft_status {
     guard("weft_graph_parameter", err, || {
-        let place = crate::given::out(out, "out")?;
+        let place = crate::arguments::out(out, "out")?;
         // SAFETY: the preamble's promise.
         let (name, shape) =
-            unsafe { (name(parameter_name, name_length, "name")?, crate::given::shape(shape, rank)?) };
+            unsafe { (name(parameter_name, name_length, "name")?, crate::arguments::shape(shape, rank)?) };
         let graph = handle::alone::<Graph>(graph)?;
-        let ty = TensorType::new(crate::given::dtype(dtype)?, shape);
+        let ty = TensorType::new(crate::arguments::dtype(dtype)?, shape);
         let made = graph.parameter_of(name, ty, trainable);
         give_value(&graph, made, place)
     })
@@ -188,12 +188,12 @@ pub unsafe extern "C" fn weft_graph_state(
     err: *mut *mut weft_error,
 ) -> weft_status {
     guard("weft_graph_state", err, || {
-        let place = crate::given::out(out, "out")?;
+        let place = crate::arguments::out(out, "out")?;
         // SAFETY: the preamble's promise.
         let (name, shape) =
-            unsafe { (name(state_name, name_length, "name")?, crate::given::shape(shape, rank)?) };
+            unsafe { (name(state_name, name_length, "name")?, crate::arguments::shape(shape, rank)?) };
         let graph = handle::alone::<Graph>(graph)?;
-        let made = graph.state(name, crate::given::dtype(dtype)?, shape);
+        let made = graph.state(name, crate::arguments::dtype(dtype)?, shape);
         give_value(&graph, made, place)
     })
 }
@@ -235,11 +235,12 @@ pub unsafe extern "C" fn weft_graph_constant(
     err: *mut *mut weft_error,
 ) -> weft_status {
     guard("weft_graph_constant", err, || {
-        let place = crate::given::out(out, "out")?;
+        let place = crate::arguments::out(out, "out")?;
         // SAFETY: the preamble's promise.
-        let (shape, data) = unsafe { (crate::given::shape(shape, rank)?, bytes(data, data_bytes, "data")?) };
+        let (shape, data) =
+            unsafe { (crate::arguments::shape(shape, rank)?, bytes(data, data_bytes, "data")?) };
         let graph = handle::alone::<Graph>(graph)?;
-        let dtype = crate::given::dtype(dtype)?;
+        let dtype = crate::arguments::dtype(dtype)?;
         let made = graph.constant(Tensor::from_bytes(dtype, shape, Bytes::from_vec(data.to_vec()))?);
         give_value(&graph, made, place)
     })
@@ -256,9 +257,9 @@ pub unsafe extern "C" fn weft_graph_scalar(
     err: *mut *mut weft_error,
 ) -> weft_status {
     guard("weft_graph_scalar", err, || {
-        let place = crate::given::out(out, "out")?;
+        let place = crate::arguments::out(out, "out")?;
         let graph = handle::alone::<Graph>(graph)?;
-        let made = graph.scalar(number, crate::given::dtype(dtype)?);
+        let made = graph.scalar(number, crate::arguments::dtype(dtype)?);
         give_value(&graph, made, place)
     })
 }
@@ -344,7 +345,7 @@ pub unsafe extern "C" fn weft_graph_mlp(
     err: *mut *mut weft_error,
 ) -> weft_status {
     guard("weft_graph_mlp", err, || {
-        let place = crate::given::out(out, "out")?;
+        let place = crate::arguments::out(out, "out")?;
         // SAFETY: the preamble's promise.
         let sizes = unsafe { array(sizes, sizes_count, "sizes") }?;
         let graph = handle::alone::<Graph>(graph)?;
@@ -367,7 +368,7 @@ pub unsafe extern "C" fn weft_graph_cnn(
     err: *mut *mut weft_error,
 ) -> weft_status {
     guard("weft_graph_cnn", err, || {
-        let place = crate::given::out(out, "out")?;
+        let place = crate::arguments::out(out, "out")?;
         // SAFETY: the preamble's promise.
         let widths = unsafe { array(widths, widths_count, "widths") }?;
         let graph = handle::alone::<Graph>(graph)?;

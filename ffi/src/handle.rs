@@ -5,7 +5,7 @@
 //! A slot counts who uses it. Objects that threads may share are pinned by any number of calls at once, the others by one;
 //! a second one is refused, in release builds too, since the count is needed anyway: to free an object is to pin it alone.
 
-use crate::given::weft_str;
+use crate::arguments::weft_str;
 use crate::guard::Failure;
 use engine::error::Error;
 use engine::internals::process::{Own, generation};

@@ -1,7 +1,7 @@
 //! Looking into a session: memory, where a GPU's time goes, the values on the way. Traces of the whole process.
 
+use crate::arguments::*;
 use crate::error::*;
-use crate::given::*;
 use crate::guard::*;
 use crate::handle::{self, object};
 use crate::ports::{tensor_info, weft_tensor_info};

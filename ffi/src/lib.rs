@@ -15,7 +15,7 @@ mod device;
 mod error;
 #[rustfmt::skip]
 mod generated;
-mod given;
+mod arguments;
 mod graph;
 mod guard;
 mod handle;

@@ -1,7 +1,7 @@
 //! The log hook.
 
+use crate::arguments::*;
 use crate::error::*;
-use crate::given::*;
 use crate::guard::*;
 use engine::log::{self, Level};
 use std::ffi::c_void;

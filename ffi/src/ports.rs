@@ -1,6 +1,6 @@
 //! What tensors are called and how large they are: inputs, outputs, parameters, states, weights, values of a graph.
 
-use crate::given::*;
+use crate::arguments::*;
 use crate::guard::*;
 use engine::session::Compiled;
 use engine::tensor::{DType, TensorType};

@@ -1,7 +1,7 @@
 //! Sessions: inputs in, a step, outputs out.
 
+use crate::arguments::*;
 use crate::error::*;
-use crate::given::*;
 use crate::guard::*;
 use crate::handle::{self, object};
 use crate::inspect::{memory_summary, weft_memory_summary};
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn weft_session_set_input(
         // SAFETY: the preamble's promise.
         let (name, data) =
             unsafe { (name(input_name, name_length, "name")?, bytes(data, data_bytes, "data")?) };
-        let dtype = crate::given::dtype(dtype)?;
+        let dtype = crate::arguments::dtype(dtype)?;
         Ok(handle::alone::<Session>(session)?.set_input_bytes(name, dtype, data)?)
     })
 }
@@ -114,7 +114,7 @@ pub unsafe extern "C" fn weft_session_borrow_input(
         // SAFETY: the preamble's promise.
         let (name, data) =
             unsafe { (name(input_name, name_length, "name")?, lent(data, data_bytes, "data", &held)?) };
-        let dtype = crate::given::dtype(dtype)?;
+        let dtype = crate::arguments::dtype(dtype)?;
         handle::alone::<Session>(session)?.borrow_input(name, dtype, &data)?;
         held.taken();
         Ok(())
@@ -194,7 +194,7 @@ pub unsafe extern "C" fn weft_session_read_output(
             let data = array_mut(data.cast::<u8>(), data_bytes, "data")?;
             (name(output_name, name_length, "name")?, data)
         };
-        let dtype = crate::given::dtype(dtype)?;
+        let dtype = crate::arguments::dtype(dtype)?;
         Ok(handle::alone::<Session>(session)?.read_output_bytes(name, dtype, data)?)
     })
 }
@@ -212,7 +212,7 @@ pub unsafe extern "C" fn weft_session_read_output_at(
     guard("weft_session_read_output_at", err, || {
         // SAFETY: the preamble's promise.
         let data = unsafe { array_mut(data.cast::<u8>(), data_bytes, "data") }?;
-        let dtype = crate::given::dtype(dtype)?;
+        let dtype = crate::arguments::dtype(dtype)?;
         Ok(handle::alone::<Session>(session)?.read_output_bytes(OutputIndex(index), dtype, data)?)
     })
 }

@@ -1,10 +1,10 @@
 //! Text: tokenizers, and sentence embeddings from a Hugging Face folder.
 
+use crate::arguments::*;
 use crate::artifact::weft_artifact;
 use crate::compile::{weft_precision, weft_progress_fn};
 use crate::device::weft_device;
 use crate::error::*;
-use crate::given::*;
 use crate::guard::*;
 use crate::handle::{self, object};
 use crate::inspect::{memory_summary, weft_memory_summary};

@@ -1,8 +1,8 @@
 //! Training: optimizers, the loop over batches, gradients. A session trains if its graph was compiled with `training`.
 
+use crate::arguments::*;
 use crate::compile::{weft_cancel, wish};
 use crate::error::*;
-use crate::given::*;
 use crate::guard::*;
 use crate::handle;
 use crate::session::{copy, weft_session};

@@ -1,7 +1,7 @@
 //! Weights: named tensors, from safetensors files, from memory, or made by hand.
 
+use crate::arguments::*;
 use crate::error::*;
-use crate::given::*;
 use crate::guard::*;
 use crate::handle::{self, object};
 use crate::ports::{tensor_info, weft_tensor_info};
@@ -60,7 +60,7 @@ pub unsafe extern "C" fn weft_weights_load_as(
         let weights = out(weights, "weights")?;
         // SAFETY: the preamble's promise.
         let path = unsafe { name(path, path_length, "path") }?;
-        give(weights, load::weights_as(path, crate::given::dtype(dtype)?)?)
+        give(weights, load::weights_as(path, crate::arguments::dtype(dtype)?)?)
     })
 }
 
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn weft_weights_to_dtype(
 ) -> weft_status {
     guard("weft_weights_to_dtype", err, || {
         let converted = out(converted, "converted")?;
-        let dtype = crate::given::dtype(dtype)?;
+        let dtype = crate::arguments::dtype(dtype)?;
         let found = handle::share::<Weights>(weights)?.to_dtype(dtype)?;
         give(converted, found)
     })
@@ -161,11 +161,11 @@ pub unsafe extern "C" fn weft_weights_insert(
     guard("weft_weights_insert", err, || {
         // SAFETY: the preamble's promise.
         let (name, shape, data) = unsafe {
-            let shape = crate::given::shape(shape, rank)?;
+            let shape = crate::arguments::shape(shape, rank)?;
             (name(tensor_name, name_length, "name")?, shape, bytes(data, data_bytes, "data")?)
         };
         let mut weights = handle::alone::<Weights>(weights)?;
-        let tensor = tensor(crate::given::dtype(dtype)?, shape, Bytes::from_vec(data.to_vec()))?;
+        let tensor = tensor(crate::arguments::dtype(dtype)?, shape, Bytes::from_vec(data.to_vec()))?;
         weights.insert(name, tensor);
         Ok(())
     })
@@ -190,8 +190,8 @@ pub unsafe extern "C" fn weft_weights_insert_borrowed(
     guard("weft_weights_insert_borrowed", err, || {
         // SAFETY: the preamble's promise.
         let (name, shape) =
-            unsafe { (name(tensor_name, name_length, "name")?, crate::given::shape(shape, rank)?) };
-        let dtype = crate::given::dtype(dtype)?;
+            unsafe { (name(tensor_name, name_length, "name")?, crate::arguments::shape(shape, rank)?) };
+        let dtype = crate::arguments::dtype(dtype)?;
         let mut weights = handle::alone::<Weights>(weights)?;
         // SAFETY: as above.
         unsafe {

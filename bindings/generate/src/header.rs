@@ -6,7 +6,7 @@ use std::path::Path;
 const SECTIONS: &[&str] = &[
     "version",
     "error",
-    "given",
+    "arguments",
     "log",
     "device",
     "ports",

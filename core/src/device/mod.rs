@@ -7,7 +7,7 @@ pub mod gpu;
 #[cfg(not(feature = "gpu"))]
 #[path = "no_gpu.rs"]
 pub mod gpu;
-mod life;
+mod lifecycle;
 mod progress;
 pub mod trace;
 

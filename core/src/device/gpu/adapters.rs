@@ -42,7 +42,7 @@ impl Adapter {
 /// has what the parent was told, none of which it can use.
 pub fn adapters() -> Vec<Adapter> {
     static FOUND: std::sync::OnceLock<Vec<Adapter>> = std::sync::OnceLock::new();
-    if let Err(e) = super::ending::allowed() {
+    if let Err(e) = super::process_exit::allowed() {
         // a parent that was still asking never gets to an answer here
         let mut found = FOUND.get().cloned().unwrap_or_default();
         found.iter_mut().for_each(|a| a.refused = Some(e.to_string()));
@@ -55,7 +55,9 @@ pub fn adapters() -> Vec<Adapter> {
 fn all_facts() -> &'static [Facts] {
     static FOUND: std::sync::OnceLock<Vec<Facts>> = std::sync::OnceLock::new();
     FOUND.get_or_init(|| {
-        let Some(_inside) = super::ending::enter(super::ending::Work::Host) else { return vec![] };
+        let Some(_inside) = super::process_exit::enter(super::process_exit::Work::Host) else {
+            return vec![];
+        };
         // a driver that cannot be asked is taken to have the least
         catch_unwind(ask::ask).unwrap_or_default()
     })
@@ -68,7 +70,7 @@ pub(super) fn facts(device_id: Option<u32>, name: &str) -> Option<&'static Facts
 }
 
 fn find() -> Vec<Adapter> {
-    let Some(_inside) = super::ending::enter(super::ending::Work::Host) else { return vec![] };
+    let Some(_inside) = super::process_exit::enter(super::process_exit::Work::Host) else { return vec![] };
     // a machine without a loader or driver has no adapters, which is no error
     let reports = catch_unwind(AssertUnwindSafe(blade::Context::enumerate));
     let reports = reports.ok().and_then(Result::ok).unwrap_or_default();

@@ -76,7 +76,7 @@ impl Context {
             // SAFETY: the crate asks that no other of its contexts of an unlike kind is in use; headless ones are alike.
             unsafe { blade::Context::init(desc) }
         };
-        let _inside = super::ending::enter(super::ending::Work::Host)
+        let _inside = super::process_exit::enter(super::process_exit::Work::Host)
             .ok_or_else(|| refused("the process ends".into()))?;
         let context = catch_unwind(AssertUnwindSafe(open))
             .map_err(|_| refused("the driver failed while it was opened".into()))?

@@ -10,7 +10,7 @@ use super::run::{Run, SMALL};
 use super::start::{narrowed, start, widened};
 use super::store::{Foreign, Store};
 use super::transfer::Transfer;
-use super::worker::Desk;
+use super::worker::WorkerState;
 use crate::device::lock;
 use crate::device::progress::{Profiling, Progress};
 use crate::error::{Error, Result};
@@ -310,7 +310,7 @@ impl Executor {
         posted.fetch_add(1, Ordering::AcqRel);
         let accepted = self.gpu.post_work(move |desk| {
             posted.fetch_sub(1, Ordering::AcqRel);
-            let Desk { context, runs, transfer, .. } = desk;
+            let WorkerState { context, runs, transfer, .. } = desk;
             let Some(r) = runs.get_mut(&run) else { return Ok(()) };
             let _span = crate::device::trace::span("gpu", "submit and record");
             if r.watch.waits() || r.watch.is_needed() && counts.matter() {

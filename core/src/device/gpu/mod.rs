@@ -12,12 +12,12 @@ mod ask;
 mod ask;
 mod clock;
 mod context;
-mod ending;
 mod executor;
 mod facts;
 pub(crate) mod limits;
 mod pending;
 mod pipelines;
+mod process_exit;
 mod refusal;
 mod run;
 mod selftest;
@@ -31,8 +31,8 @@ pub use crate::device::progress::{Profiling, Progress};
 pub use adapters::{Adapter, adapters};
 #[doc(hidden)]
 pub use context::Fault;
-pub(crate) use ending::allowed;
 pub(crate) use executor::{Executor, Prepared};
+pub(crate) use process_exit::allowed;
 pub use store::Foreign;
 pub(crate) use store::Store;
 
@@ -78,7 +78,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::Device`](crate::error::Error::Device) with the driver's reason or the test that failed.
     pub fn open(adapter: &Adapter) -> Result<Arc<Gpu>> {
-        ending::allowed()?;
+        process_exit::allowed()?;
         deep(|| Gpu::opened(adapter))
     }
 
@@ -123,8 +123,8 @@ impl Gpu {
     }
 
     fn over(context: Arc<Context>) -> Result<Arc<Gpu>> {
-        ending::allowed()?;
-        ending::listen();
+        process_exit::allowed()?;
+        process_exit::listen();
         let worker = worker::Worker::start(context.clone())?;
         let gpu = Arc::new(Gpu { worker, pipelines: Default::default(), context, life: Default::default() });
         let turns = selftest::turns::most(&gpu)?;
@@ -138,7 +138,7 @@ impl Gpu {
             return Gpu::over(Arc::new(context));
         }
         selftest::run(&gpu)?;
-        ending::listen();
+        process_exit::listen();
         Ok(gpu)
     }
 
@@ -189,7 +189,7 @@ impl Gpu {
 
     pub(crate) fn call<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut worker::Desk) -> Result<T> + Send + 'static,
+        job: impl FnOnce(&mut worker::WorkerState) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let _awake = self.awake()?;
         self.worker.call(job)
@@ -197,7 +197,7 @@ impl Gpu {
 
     pub(crate) fn call_later<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut worker::Desk, worker::Reply<T>) -> Result<()> + Send + 'static,
+        job: impl FnOnce(&mut worker::WorkerState, worker::Reply<T>) -> Result<()> + Send + 'static,
     ) -> Result<T> {
         let _awake = self.awake()?;
         self.worker.call_later(job)
@@ -206,7 +206,7 @@ impl Gpu {
     /// As `call_later`, without waiting for the reply.
     pub(crate) fn begin<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut worker::Desk, worker::Reply<T>) -> Result<()> + Send + 'static,
+        job: impl FnOnce(&mut worker::WorkerState, worker::Reply<T>) -> Result<()> + Send + 'static,
     ) -> Result<pending::Pending<T>> {
         let _awake = self.awake()?;
         Ok(self.worker.begin(job))
@@ -215,14 +215,14 @@ impl Gpu {
     /// Posts work that the GPU must not begin while the device is suspended.
     pub(crate) fn post_work(
         &self,
-        job: impl FnOnce(&mut worker::Desk) -> Result<()> + Send + 'static,
+        job: impl FnOnce(&mut worker::WorkerState) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let _awake = self.awake()?;
         self.worker.post(job);
         Ok(())
     }
 
-    pub(crate) fn post(&self, job: impl FnOnce(&mut worker::Desk) -> Result<()> + Send + 'static) {
+    pub(crate) fn post(&self, job: impl FnOnce(&mut worker::WorkerState) -> Result<()> + Send + 'static) {
         self.worker.post(job);
     }
 }

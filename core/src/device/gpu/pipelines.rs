@@ -1,7 +1,7 @@
 //! Compiled kernels of a device, by their text: sessions share them. Compiled on several threads, with progress.
 
 use super::context::{Context, Fault};
-use super::ending;
+use super::process_exit;
 use super::worker::translated;
 use crate::device::lock;
 use crate::device::progress::Progress;
@@ -35,7 +35,7 @@ pub struct Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        let Some(_inside) = ending::enter(ending::Work::Host) else { return };
+        let Some(_inside) = process_exit::enter(process_exit::Work::Host) else { return };
         let destroy = || self.context.blade.destroy_compute_pipeline(&mut self.blade);
         let _ = catch_unwind(AssertUnwindSafe(destroy));
     }
@@ -113,7 +113,7 @@ fn compile(context: &Arc<Context>, text: &str, bindings: usize) -> Result<Pipeli
         let why = format!("its kernels bind at most {most} buffers, and one of {bindings} is needed");
         return Err(Error::Device { device, why });
     }
-    let Some(_inside) = ending::enter(ending::Work::Host) else {
+    let Some(_inside) = process_exit::enter(process_exit::Work::Host) else {
         return Err(Error::DeviceLost { device, why: "the process ends".into() });
     };
     let layout = blade::ShaderDataLayout {
@@ -131,7 +131,7 @@ fn compile(context: &Arc<Context>, text: &str, bindings: usize) -> Result<Pipeli
     };
     match catch_unwind(AssertUnwindSafe(make)) {
         Ok(Ok(pipeline)) => {
-            ending::compiled();
+            process_exit::compiled();
             Ok(Pipeline { blade: pipeline, context: context.clone() })
         }
         Ok(Err(why)) => Err(Error::Driver { device, why }),

@@ -241,7 +241,7 @@ impl Run {
         while self.flying.len() > most {
             let Some(first) = self.flying.front() else { break };
             context.finish(&first.point)?;
-            super::ending::listen();
+            super::process_exit::listen();
             let (turn, number) = (first.turn, first.number);
             self.landed = Some(turn);
             self.flying.pop_front();

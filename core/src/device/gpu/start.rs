@@ -4,7 +4,7 @@
 use super::executor::{Prepared, Small};
 use super::refusal::{Refusals, Watch};
 use super::run::{Heap, Parcel, Run};
-use super::worker::Desk;
+use super::worker::WorkerState;
 use crate::error::Result;
 use crate::plan::{Place, Plan};
 use crate::tensor::DType;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 /// Memory, constants, bindings, and the steps that run once.
 pub fn start(
-    desk: &mut Desk,
+    desk: &mut WorkerState,
     plan: &Plan,
     prepared: &Prepared,
     parameters: &[Vec<blade::BufferPiece>],
@@ -54,7 +54,7 @@ pub fn start(
 }
 
 fn fill(
-    desk: &mut Desk,
+    desk: &mut WorkerState,
     plan: &Plan,
     prepared: &Prepared,
     parameters: &[Vec<blade::BufferPiece>],

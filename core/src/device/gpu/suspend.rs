@@ -4,7 +4,7 @@
 //! a step: all that was accepted is done, and nothing more is accepted.
 
 use super::Gpu;
-use super::worker::Desk;
+use super::worker::WorkerState;
 use crate::error::{Error, Result};
 use crate::log::{Level, tell};
 use std::sync::{RwLock, RwLockReadGuard};
@@ -68,11 +68,11 @@ impl Gpu {
     /// [`Error::DeviceLost`].
     pub fn trim(&self) -> Result<()> {
         self.born()?;
-        self.worker.call(Desk::trim)
+        self.worker.call(WorkerState::trim)
     }
 }
 
-impl Desk {
+impl WorkerState {
     /// Gives back what can be made again; the next step or copy takes a little longer.
     fn trim(&mut self) -> Result<()> {
         let context = self.context.clone();

@@ -2,8 +2,8 @@
 //! has finished, and turns panics from below into errors, after which the device counts as lost.
 
 use super::context::Context;
-use super::ending::{self, Work};
 use super::pending::Pending;
+use super::process_exit::{self, Work};
 use crate::device::lock;
 use crate::error::{Error, Result};
 use crate::process::Born;
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 /// How long the worker and those who wait for it look for news before they sleep.
 pub(super) const SPIN: Duration = Duration::from_micros(50);
 
-type Job = Box<dyn FnOnce(&mut Desk) + Send>;
+type Job = Box<dyn FnOnce(&mut WorkerState) + Send>;
 
 /// What the worker has before it.
-pub struct Desk {
+pub struct WorkerState {
     /// The driver's context.
     pub context: Arc<Context>,
     /// Runs of sessions, by number.
@@ -29,16 +29,20 @@ pub struct Desk {
     waiting: Vec<Waiting>,
 }
 
-type Then = Box<dyn FnOnce(&mut Desk, Result<()>)>;
+type Then = Box<dyn FnOnce(&mut WorkerState, Result<()>)>;
 
 struct Waiting {
     point: blade::SyncPoint,
     then: Then,
 }
 
-impl Desk {
+impl WorkerState {
     /// Calls `then` once the GPU has reached a point.
-    pub fn after(&mut self, point: blade::SyncPoint, then: impl FnOnce(&mut Desk, Result<()>) + 'static) {
+    pub fn after(
+        &mut self,
+        point: blade::SyncPoint,
+        then: impl FnOnce(&mut WorkerState, Result<()>) + 'static,
+    ) {
         self.waiting.push(Waiting { point, then: Box::new(then) });
     }
 
@@ -93,16 +97,16 @@ impl Worker {
             .spawn(move || {
                 // a processor that plays a GPU has threads of its own, which its exit handlers do not wait for
                 let work = if context.limits.software { Work::Host } else { Work::Gpu };
-                let Some(_inside) = ending::enter(work) else { return };
+                let Some(_inside) = process_exit::enter(work) else { return };
                 let transfer = super::transfer::Transfer::new(&context);
-                let mut desk = Desk { context, runs: Default::default(), transfer, waiting: vec![] };
+                let mut desk = WorkerState { context, runs: Default::default(), transfer, waiting: vec![] };
                 serve(&mut desk, &receiver);
                 close(desk);
             })
             .map_err(|e| Error::Device { device: name, why: format!("no thread for it: {e}") })?;
         let sender = Arc::new(Mutex::new(Some(sender)));
         let woken = Arc::downgrade(&sender);
-        ending::at_end(move || {
+        process_exit::at_end(move || {
             woken
                 .upgrade()
                 .is_some_and(|s| lock(&s).as_ref().is_some_and(|s| s.send(Box::new(|_| {})).is_ok()))
@@ -111,7 +115,7 @@ impl Worker {
     }
 
     /// Runs a job on the worker without waiting for it; a panic of the job loses the device.
-    pub fn post(&self, job: impl FnOnce(&mut Desk) -> Result<()> + Send + 'static) {
+    pub fn post(&self, job: impl FnOnce(&mut WorkerState) -> Result<()> + Send + 'static) {
         self.send(Box::new(move |desk| {
             let context = desk.context.clone();
             if context.lost().is_none() {
@@ -135,7 +139,7 @@ impl Worker {
     /// The job's, or that of a lost device.
     pub fn call<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Desk) -> Result<T> + Send + 'static,
+        job: impl FnOnce(&mut WorkerState) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.call_later(|desk, reply: Reply<T>| {
             let outcome = job(desk);
@@ -150,7 +154,7 @@ impl Worker {
     /// Those of the reply, or of a lost device.
     pub fn call_later<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Desk, Reply<T>) -> Result<()> + Send + 'static,
+        job: impl FnOnce(&mut WorkerState, Reply<T>) -> Result<()> + Send + 'static,
     ) -> Result<T> {
         self.begin(job).0.wait()
     }
@@ -158,7 +162,7 @@ impl Worker {
     /// As [`call_later`](Worker::call_later), without waiting.
     pub fn begin<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Desk, Reply<T>) -> Result<()> + Send + 'static,
+        job: impl FnOnce(&mut WorkerState, Reply<T>) -> Result<()> + Send + 'static,
     ) -> Pending<T> {
         let shared: Arc<Slot<T>> = Arc::default();
         let reply = Reply(shared.clone());
@@ -186,16 +190,16 @@ impl Drop for Worker {
         lock(&self.sender).take();
         if let Some(thread) = lock(&self.thread).take() {
             // the last owner may be a job's own thread; a process that ends has waited long enough
-            if thread.thread().id() != std::thread::current().id() && !ending::under_way() {
+            if thread.thread().id() != std::thread::current().id() && !process_exit::under_way() {
                 let _ = thread.join();
             }
         }
     }
 }
 
-fn serve(desk: &mut Desk, jobs: &Receiver<Job>) {
+fn serve(desk: &mut WorkerState, jobs: &Receiver<Job>) {
     let mut since = Instant::now();
-    while !ending::under_way() {
+    while !process_exit::under_way() {
         match jobs.try_recv() {
             Ok(job) => {
                 job(desk);
@@ -216,7 +220,7 @@ fn serve(desk: &mut Desk, jobs: &Receiver<Job>) {
             std::hint::spin_loop();
         } else {
             match jobs.recv() {
-                Ok(job) if !ending::under_way() => job(desk),
+                Ok(job) if !process_exit::under_way() => job(desk),
                 _ => return,
             }
             since = Instant::now();
@@ -225,11 +229,11 @@ fn serve(desk: &mut Desk, jobs: &Receiver<Job>) {
 }
 
 /// Waits for the GPU and gives everything back, if the device still answers.
-fn close(mut desk: Desk) {
+fn close(mut desk: WorkerState) {
     while !desk.waiting.is_empty() {
         desk.look(true);
     }
-    if ending::under_way() {
+    if process_exit::under_way() {
         // nothing is given back: the driver may be asked for nothing more
         let context = desk.context.clone();
         let _ = guarded(&context, || desk.settle());

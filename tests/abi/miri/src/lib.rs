@@ -3,8 +3,8 @@
 
 #[path = "../../../../ffi/src/error.rs"]
 mod error;
-#[path = "../../../../ffi/src/given.rs"]
-mod given;
+#[path = "../../../../ffi/src/arguments.rs"]
+mod arguments;
 #[path = "../../../../ffi/src/guard.rs"]
 mod guard;
 #[path = "../../../../ffi/src/handle.rs"]

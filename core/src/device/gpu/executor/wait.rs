@@ -2,7 +2,7 @@
 
 use super::Executor;
 use crate::device::gpu::run::Run;
-use crate::device::gpu::worker::{Desk, Reply};
+use crate::device::gpu::worker::{Reply, WorkerState};
 use crate::device::lock;
 use crate::error::{Error, Result};
 use std::sync::atomic::Ordering;
@@ -50,7 +50,7 @@ impl Executor {
     }
 
     /// A job that replies once all steps are done, and what refused any of them is known.
-    fn when_done(&self) -> impl FnOnce(&mut Desk, Reply<()>) -> Result<()> + Send + 'static {
+    fn when_done(&self) -> impl FnOnce(&mut WorkerState, Reply<()>) -> Result<()> + Send + 'static {
         let run = self.run;
         move |desk, reply| {
             match desk.runs.get(&run).and_then(Run::last) {
@@ -64,7 +64,7 @@ impl Executor {
     }
 }
 
-fn told(desk: &mut Desk, run: u64) -> Result<()> {
-    let Desk { context, runs, transfer, .. } = desk;
+fn told(desk: &mut WorkerState, run: u64) -> Result<()> {
+    let WorkerState { context, runs, transfer, .. } = desk;
     runs.get_mut(&run).map_or(Ok(()), |r| r.told(context, transfer))
 }
