@@ -6,11 +6,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What every fallible call of Weft returns.
+///
+/// ```
+/// fn probability(session: &weft::session::Session) -> weft::error::Result<f32> {
+///     Ok(session.read_output::<f32>("probability")?[0])
+/// }
+/// ```
 pub type Result<T> = std::result::Result<T, Error>;
 
 macro_rules! errors {
     ($( $(#[$doc:meta])* $code:literal $name:ident { $( $(#[$fdoc:meta])* $field:ident : $ty:ty ),* $(,)? } => $fmt:literal ),* $(,)?) => {
         /// Everything that can go wrong. Codes are stable across versions; see [`Error::code`].
+        ///
+        /// ```
+        /// use weft::error::Error;
+        ///
+        /// match weft::load::safetensors("no such file") {
+        ///     Err(Error::Io { path, why, .. }) => assert!(path.ends_with("no such file"), "{why}"),
+        ///     Err(other) => panic!("{other} (code {})", other.code()),
+        ///     Ok(_) => unreachable!(),
+        /// }
+        /// ```
         #[derive(Debug, Clone, PartialEq)]
         #[non_exhaustive]
         pub enum Error {

@@ -6,6 +6,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, RwLock};
 
 /// How much a line matters.
+///
+/// ```
+/// use std::sync::Arc;
+/// use weft::log::{Level, set};
+///
+/// set(Some((Level::Warn, Arc::new(|level, line: &str| eprintln!("{level:?}: {line}")))));
+/// set(None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {

@@ -12,6 +12,12 @@ use std::fmt;
 use std::str::FromStr;
 
 /// What sort of processor a device is.
+///
+/// ```
+/// use weft::{device::Device, profile::DeviceKind};
+///
+/// assert_eq!(Device::cpu(1).info().kind, DeviceKind::Cpu);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceKind {
@@ -42,6 +48,12 @@ impl DeviceKind {
 }
 
 /// A GPU as the kernels' writers see it: plain numbers, so that kernels are written and tested without one.
+///
+/// ```
+/// use weft::profile::Limits;
+///
+/// assert!(Limits::least().threads <= Limits::large().threads);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Threads of a workgroup, at most.
@@ -211,6 +223,12 @@ impl Limits {
 }
 
 /// What work costs on a device: the figures that the optimiser chooses by.
+///
+/// ```
+/// use weft::profile::Costs;
+///
+/// assert!(Costs::cpu(8).f32_per_us > Costs::cpu(1).f32_per_us);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Costs {
     /// Microseconds that a step of its own takes whatever is in it.
@@ -452,6 +470,13 @@ impl FromStr for DeviceProfile {
 }
 
 /// How exactly a plan computes.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let compiler = Compiler::new(&Device::best()?).with_precision(Precision::Fast); // the CPU is exact all the same
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[non_exhaustive]
 pub enum Precision {

@@ -27,6 +27,12 @@ pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What there is to know of a device before opening it.
+///
+/// ```
+/// let all = weft::device::Device::all();
+/// assert_eq!(all[0].name, "cpu");
+/// assert!(all.iter().enumerate().all(|(i, device)| device.index == i));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceInfo {
     /// Its place in [`Device::all`].
@@ -48,6 +54,17 @@ pub struct DeviceInfo {
 }
 
 /// An open device. Clones share it; sessions on it may live on different threads.
+///
+/// ```
+/// use weft::device::Device;
+///
+/// let device = Device::best()?; // Device::cpu(threads), Device::gpu() and Device::open(name, threads) choose
+/// for (why, _) in device.passed_over().iter().zip(0..) {
+///     println!("not taken: {why}");
+/// }
+/// assert!(!device.info().name.is_empty());
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Device {
     info: DeviceInfo,

@@ -5,6 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How far a compilation is, and whether it should go on.
+///
+/// ```
+/// use weft::prelude::*;
+/// use weft::session::Progress;
+///
+/// let progress = Progress::new(|done, all| println!("{done} of {all} kernels"));
+/// let elsewhere = progress.clone(); // a button's
+/// elsewhere.cancel();
+///
+/// let g = Graph::new();
+/// g.output("y", g.scalar(1.0, DType::F32));
+/// let refused = Compiler::new(&Device::cpu(1)).with_progress(progress).compile(&g);
+/// assert!(matches!(refused, Err(weft::error::Error::Cancelled { .. })));
+/// ```
 #[derive(Clone, Default)]
 pub struct Progress {
     report: Option<Arc<dyn Fn(usize, usize) + Send + Sync>>,
@@ -55,6 +69,21 @@ impl Progress {
 }
 
 /// What the GPU's time is measured for.
+///
+/// ```no_run
+/// use weft::prelude::*;
+/// use weft::session::Profiling;
+///
+/// fn slowest(session: &mut Session) -> weft::error::Result<String> {
+///     session.set_profiling(Profiling::Dispatch)?;
+///     for _ in 0..3 {
+///         session.step()?; // the time of a step is known two steps later
+///     }
+///     let time = session.gpu_time()?.unwrap_or_default(); // nothing on the CPU
+///     let part = time.parts.iter().max_by_key(|part| part.nanoseconds);
+///     Ok(part.map_or("-".into(), |part| part.label.clone()))
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Profiling {

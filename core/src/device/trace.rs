@@ -123,6 +123,12 @@ fn write(path: &Path) -> Result<()> {
 }
 
 /// Something that takes time, from its making to its drop.
+///
+/// ```
+/// let span = weft::device::trace::span("app", "load the picture");
+/// // … what takes time
+/// drop(span); // WEFT_TRACE=FILE has it
+/// ```
 #[derive(Debug)]
 pub struct Span {
     from: Option<(Instant, &'static str, String)>,

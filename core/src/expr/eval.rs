@@ -5,6 +5,13 @@ use crate::tensor::DType;
 use std::f64::consts::FRAC_1_SQRT_2;
 
 /// One value, of one of the four kinds that kernels compute in, or an i64, which they have as two words.
+///
+/// ```
+/// use weft::{expr::Scalar, tensor::DType};
+///
+/// assert_eq!(Scalar::of(DType::Bool, 1.0), Scalar::B(true));
+/// assert_eq!(Scalar::F(2.75).cast(DType::I32).number(), 2.0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar {
     /// f32, f16, bf16: held in f64.
@@ -88,6 +95,15 @@ impl Scalar {
 }
 
 /// What an expression sees at one position.
+///
+/// ```
+/// use weft::expr::{Context, Expr, Scalar};
+///
+/// // a position's own number
+/// let at = Context { coords: &[2, 5], flat: 25, ..Default::default() };
+/// assert_eq!(Expr::Coord(1).evaluate(&at).number(), 5.0);
+/// assert_eq!(Expr::Flat.evaluate(&at).number(), 25.0);
+/// ```
 #[derive(Debug, Default)]
 pub struct Context<'a> {
     /// The inputs' elements there.

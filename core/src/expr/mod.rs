@@ -1,5 +1,5 @@
 //! Scalar maths as a small tree: what one element of a pointwise operation, or one step of a
-//! reduction, computes. Evaluate it in f64, differentiate it, flatten it to a [`Tape`] for kernels.
+//! reduction, computes. Evaluate it in f64, differentiate it, flatten it to a tape for kernels.
 //! Knows nothing of tensors' shapes or of devices.
 
 mod cost;
@@ -18,6 +18,14 @@ use std::ops;
 use std::sync::Arc;
 
 /// One value to one value of the same kind.
+///
+/// ```
+/// use weft::expr::{Context, Expr, Scalar, Unary};
+///
+/// let e = Expr::Input(0).unary(Unary::Sqrt); // Expr::sqrt is the same
+/// let at = Context { inputs: &[Scalar::F(9.0)], ..Default::default() };
+/// assert_eq!(e.evaluate(&at), Scalar::F(3.0));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[non_exhaustive]
 pub enum Unary {
@@ -62,6 +70,12 @@ pub enum Unary {
 }
 
 /// Two values of one kind to a value of that kind.
+///
+/// ```
+/// use weft::expr::{Binary, Expr};
+///
+/// assert_eq!(Expr::Input(0) + 1.0, Expr::Input(0).binary(Binary::Add, 1.0));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[non_exhaustive]
 pub enum Binary {
@@ -90,6 +104,12 @@ pub enum Binary {
 }
 
 /// Two values of one kind to a bool; with a NaN only `Ne` holds.
+///
+/// ```
+/// use weft::expr::{Compare, Expr};
+///
+/// assert_eq!(Expr::Input(0).less(0.0), Expr::Input(0).compare(Compare::Lt, 0.0));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Compare {
     /// a < b
@@ -107,6 +127,16 @@ pub enum Compare {
 }
 
 /// How a reduction joins its elements.
+///
+/// ```
+/// use weft::expr::{Expr, Fold};
+/// use weft::graph::Reduction;
+///
+/// // the sum of squares of a row
+/// let of = Expr::Input(0) * Expr::Input(0);
+/// let squares = Reduction { fold: Fold::Sum, of };
+/// assert!(squares.of.is_same_everywhere());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Fold {
     /// Their sum.
@@ -124,6 +154,17 @@ pub enum Fold {
 }
 
 /// A scalar expression. Cloning is cheap; shared parts stay shared.
+///
+/// ```
+/// use weft::expr::{Context, Expr, Scalar};
+///
+/// let x = Expr::Input(0);
+/// let silu = x.clone() * x.sigmoid();
+/// let slope = silu.derivative(0);
+/// let at = |e: &Expr, x: f64| e.evaluate(&Context { inputs: &[Scalar::F(x)], ..Default::default() }).number();
+/// let numeric = (at(&silu, 0.7 + 1e-6) - at(&silu, 0.7 - 1e-6)) / 2e-6;
+/// assert!((at(&slope, 0.7) - numeric).abs() < 1e-8);
+/// ```
 #[derive(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub enum Expr {

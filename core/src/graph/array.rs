@@ -5,6 +5,19 @@ use crate::expr::Scalar;
 use crate::tensor::{DType, Tensor, TensorType, contiguous_strides};
 
 /// A contiguous tensor of values of some type.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use weft::graph::{Array, Graph};
+/// use weft::tensor::{DType, TensorType};
+///
+/// let g = Graph::new();
+/// g.output("y", g.sqrt(g.input("x", DType::F32, [2])));
+/// let x = Array::new(TensorType::f32([2]), vec![4.0, 2.0]);
+/// let y = weft::reference::run(&g, &BTreeMap::from([("x".to_string(), x)]))?;
+/// assert_eq!(y["y"].data[0], 2.0);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Array {
     /// Dtype and shape.

@@ -4,6 +4,13 @@ use crate::tensor::DType;
 use std::fmt;
 
 /// The value of an attribute.
+///
+/// ```
+/// use weft::graph::{Attr, AttrKind};
+///
+/// let axes = Attr::Ints(vec![0, -1]);
+/// assert_eq!((axes.kind(), axes.to_string()), (AttrKind::Ints, "[0, -1]".to_string()));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Attr {
     /// A whole number.
@@ -19,6 +26,13 @@ pub enum Attr {
 }
 
 /// The type of an attribute.
+///
+/// ```
+/// use weft::graph::AttrKind;
+///
+/// let softmax = weft::ops::find("softmax").expect("an operation");
+/// assert_eq!(softmax.attributes()[0].kind, AttrKind::Int);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttrKind {
     /// [`Attr::Int`]
@@ -59,6 +73,12 @@ impl fmt::Display for Attr {
 }
 
 /// One declared attribute of an operation.
+///
+/// ```
+/// let softmax = weft::ops::find("softmax").expect("an operation");
+/// let axis = &softmax.attributes()[0];
+/// assert_eq!((axis.name, axis.about), ("axis", "The axis that sums to 1."));
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct AttrSpec {
     /// Its name.
@@ -70,6 +90,13 @@ pub struct AttrSpec {
 }
 
 /// The attributes of one node, in the order the operation declares them. All are always present.
+///
+/// ```
+/// use weft::graph::{Attr, Attrs};
+///
+/// let attrs = Attrs::none().with("axes", Attr::Ints(vec![1])).with("keepdim", Attr::Bool(true));
+/// assert_eq!((attrs.ints("axes"), attrs.bool("keepdim")), (&[1][..], true));
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Attrs(pub Vec<(&'static str, Attr)>);
 

@@ -10,6 +10,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A value of a graph. Only meaningful for the graph that made it.
+///
+/// ```
+/// use weft::graph::{Graph, Value};
+/// use weft::tensor::DType;
+///
+/// let g = Graph::new();
+/// let x = g.input("x", DType::F32, [2, 3]);
+/// assert_eq!(g.shape(g.transpose(x)), [3, 2]);
+/// // a wrong call is no panic: its value stands for nothing, and the graph knows why
+/// let wrong = g.matmul(x, x);
+/// assert_eq!(wrong, Value::POISON);
+/// assert!(g.error().unwrap().to_string().starts_with("matmul: inner dimensions must agree"));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Value(u32);
 
@@ -29,6 +42,16 @@ impl Value {
 }
 
 /// What a node is.
+///
+/// ```
+/// use weft::graph::{Graph, NodeKind};
+///
+/// let g = Graph::new();
+/// let w = g.parameter("w", [2]);
+/// let data = g.data()?;
+/// assert!(matches!(data.node(w).kind, NodeKind::Parameter { trainable: true }));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum NodeKind {
@@ -49,6 +72,17 @@ pub enum NodeKind {
 }
 
 /// One node; its inputs are earlier nodes.
+///
+/// ```
+/// use weft::graph::Graph;
+///
+/// let g = Graph::new();
+/// let w = g.parameter("w", [2]);
+/// let y = g.name(g.neg(w), "y");
+/// let data = g.data()?;
+/// assert_eq!((data.node(y).name.as_deref(), &data.node(y).inputs[..]), (Some("y"), &[w][..]));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Node {
     /// What it is.
@@ -62,6 +96,18 @@ pub struct Node {
 }
 
 /// A finished graph's contents, in an order in which every node follows its inputs.
+///
+/// ```
+/// use weft::graph::Graph;
+/// use weft::tensor::DType;
+///
+/// let g = Graph::new();
+/// g.output("y", g.relu(g.input("x", DType::F32, [2])));
+/// let text = g.data()?.to_string();
+/// assert_eq!(text, "weft 1\ninput x: f32[2]\n%1 = relu(x)\noutput y = %1\n");
+/// assert_eq!(Graph::parse(&text)?.data()?.to_string(), text);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct GraphData {
     /// The nodes.
@@ -141,6 +187,17 @@ struct State {
 
 /// A graph under construction. Methods take `&self`, so calls nest:
 /// `g.relu(g.matmul(x, w))`. Operations are methods generated from the table `OPS`.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// let x = g.input("x", DType::F32, [8, 4]);
+/// let hidden = g.scope("first", |g| g.relu(g.linear(x, g.parameter("weight", [16, 4]), None)));
+/// g.output("y", g.linear(hidden, g.parameter("second.weight", [2, 16]), None));
+/// assert_eq!(g.data()?.parameters().count(), 2); // "first.weight" and "second.weight"
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
     state: RefCell<State>,

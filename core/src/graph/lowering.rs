@@ -3,6 +3,23 @@
 use crate::expr::{Expr, Fold};
 
 /// How a node is carried out.
+///
+/// What an operation of a graph is as work:
+///
+/// ```
+/// use weft::graph::{Call, Lowering};
+/// use weft::tensor::{DType, TensorType};
+///
+/// let g = weft::graph::Graph::new();
+/// let y = g.transpose(g.input("x", DType::F32, [2, 3]));
+/// let data = g.data()?;
+/// let node = data.node(y);
+/// let weft::graph::NodeKind::Op(op, attrs) = &node.kind else { unreachable!() };
+/// let types = data.input_types(node);
+/// let lowering = op.lower(&Call { inputs: &types, attrs });
+/// assert!(matches!(lowering, Lowering::View(_)));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Lowering {
@@ -82,6 +99,21 @@ pub enum Lowering {
 }
 
 /// Another way to walk a tensor's elements.
+///
+/// ```
+/// use weft::graph::{Call, Lowering};
+/// use weft::tensor::{DType, TensorType};
+///
+/// let g = weft::graph::Graph::new();
+/// let y = g.transpose(g.input("x", DType::F32, [2, 3]));
+/// let data = g.data()?;
+/// let node = data.node(y);
+/// let weft::graph::NodeKind::Op(op, attrs) = &node.kind else { unreachable!() };
+/// let types = data.input_types(node);
+/// let lowering = op.lower(&Call { inputs: &types, attrs });
+/// assert_eq!(lowering, Lowering::View(weft::graph::ViewForm::Permute(vec![1, 0])));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum ViewForm {
     /// The same row-major order in another shape.
@@ -100,6 +132,22 @@ pub enum ViewForm {
 }
 
 /// One reduction of a row.
+///
+/// ```
+/// use weft::graph::{Call, Lowering};
+/// use weft::tensor::{DType, TensorType};
+///
+/// let g = weft::graph::Graph::new();
+/// let y = g.sum(g.input("x", DType::F32, [2, 3]), &[1], false);
+/// let data = g.data()?;
+/// let node = data.node(y);
+/// let weft::graph::NodeKind::Op(op, attrs) = &node.kind else { unreachable!() };
+/// let types = data.input_types(node);
+/// let lowering = op.lower(&Call { inputs: &types, attrs });
+/// let Lowering::Rowwise(form) = lowering else { panic!("{lowering:?}") };
+/// assert_eq!(form.reductions[0].fold, weft::expr::Fold::Sum);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reduction {
     /// How elements are joined.
@@ -109,6 +157,22 @@ pub struct Reduction {
 }
 
 /// Reductions over `axes` of the domain (the shape that the inputs broadcast to), then an expression.
+///
+/// ```
+/// use weft::graph::{Call, Lowering};
+/// use weft::tensor::{DType, TensorType};
+///
+/// let g = weft::graph::Graph::new();
+/// let y = g.softmax(g.input("x", DType::F32, [2, 3]), -1);
+/// let data = g.data()?;
+/// let node = data.node(y);
+/// let weft::graph::NodeKind::Op(op, attrs) = &node.kind else { unreachable!() };
+/// let types = data.input_types(node);
+/// let lowering = op.lower(&Call { inputs: &types, attrs });
+/// let Lowering::Rowwise(form) = lowering else { panic!("{lowering:?}") };
+/// assert_eq!((form.domain, form.axes, form.reductions.len()), (vec![2, 3], vec![1], 2));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowwiseForm {
     /// Shape of the domain.
@@ -126,6 +190,23 @@ pub struct RowwiseForm {
 
 /// Geometry of a convolution, general enough to be closed under differentiation: the input may be
 /// spread out by `input_dilation`, and padding may be negative (it then crops).
+///
+/// ```
+/// use weft::graph::{Call, Lowering};
+/// use weft::tensor::{DType, TensorType};
+///
+/// let g = weft::graph::Graph::new();
+/// let [x, w] = ["x", "w"].map(|name| g.input(name, DType::F32, [1, 1, 3, 3]));
+/// let y = g.convolution(x, w, weft::ops::ConvolutionOptions::new().stride([2, 1]));
+/// let data = g.data()?;
+/// let node = data.node(y);
+/// let weft::graph::NodeKind::Op(op, attrs) = &node.kind else { unreachable!() };
+/// let types = data.input_types(node);
+/// let lowering = op.lower(&Call { inputs: &types, attrs });
+/// let Lowering::Convolution(form) = lowering else { panic!("{lowering:?}") };
+/// assert_eq!((form.stride, form.groups), ([2, 1], 1));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConvolutionForm {
     /// Steps of the window `[y, x]`.
@@ -141,6 +222,22 @@ pub struct ConvolutionForm {
 }
 
 /// Geometry of pooling.
+///
+/// ```
+/// use weft::graph::{Call, Lowering};
+/// use weft::tensor::{DType, TensorType};
+///
+/// let g = weft::graph::Graph::new();
+/// let y = g.max_pool2d(g.input("x", DType::F32, [1, 1, 4, 4]), weft::ops::MaxPool2dOptions::new([2, 2]));
+/// let data = g.data()?;
+/// let node = data.node(y);
+/// let weft::graph::NodeKind::Op(op, attrs) = &node.kind else { unreachable!() };
+/// let types = data.input_types(node);
+/// let lowering = op.lower(&Call { inputs: &types, attrs });
+/// let Lowering::MaxPool(form) = lowering else { panic!("{lowering:?}") };
+/// assert_eq!((form.kernel, form.stride), ([2, 2], [2, 2]));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolForm {
     /// Window `[y, x]`.
@@ -152,6 +249,23 @@ pub struct PoolForm {
 }
 
 /// The options of attention over q `[b, h, l, d]`, k and v `[b, h_kv, s, d]`.
+///
+/// ```
+/// use weft::graph::{Call, Lowering};
+/// use weft::tensor::{DType, TensorType};
+///
+/// let g = weft::graph::Graph::new();
+/// let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, DType::F32, [1, 2, 5, 4]));
+/// let y = g.attention(q, k, v, None, weft::ops::AttentionOptions::new(0.5).causal(true));
+/// let data = g.data()?;
+/// let node = data.node(y);
+/// let weft::graph::NodeKind::Op(op, attrs) = &node.kind else { unreachable!() };
+/// let types = data.input_types(node);
+/// let lowering = op.lower(&Call { inputs: &types, attrs });
+/// let Lowering::Attention(form) = lowering else { panic!("{lowering:?}") };
+/// assert!(form.causal && !form.masked);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionForm {
     /// Factor on the scores.

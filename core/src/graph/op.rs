@@ -6,6 +6,14 @@ use crate::tensor::TensorType;
 use std::any::Any;
 
 /// The names of an operation's inputs.
+///
+/// ```
+/// use weft::graph::Inputs;
+///
+/// let linear = Inputs::Optional(&["x", "weight"], &["bias"]);
+/// assert!(linear.accepts(2) && linear.accepts(3) && !linear.accepts(1));
+/// assert_eq!(linear.to_string(), "(x, weight[, bias])");
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub enum Inputs {
     /// Exactly these.
@@ -38,6 +46,15 @@ impl std::fmt::Display for Inputs {
 }
 
 /// A node as an operation sees it while inferring, evaluating or lowering: types and attributes.
+///
+/// ```
+/// use weft::graph::{Attr, Attrs, Call};
+/// use weft::tensor::TensorType;
+///
+/// let (types, attrs) = ([TensorType::f32([2, 3])], Attrs::none().with("axis", Attr::Int(-1)));
+/// let call = Call { inputs: &types, attrs: &attrs };
+/// assert_eq!((call.shape(0), call.axis("axis", 2)), (&[2, 3][..], Ok(1)));
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
     /// Types of the inputs.
@@ -88,6 +105,13 @@ fn resolve_axis(axis: i64, rank: usize) -> std::result::Result<usize, Refusal> {
 }
 
 /// Why an operation does not accept its inputs: what it wants, what came.
+///
+/// ```
+/// use weft::graph::{Refusal, refuse};
+///
+/// let refused: Result<(), Refusal> = refuse("a matrix", "f32[3]");
+/// assert_eq!(refused.unwrap_err().came, "f32[3]");
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
     /// What the operation wants.
@@ -105,6 +129,17 @@ pub fn refuse<T>(wanted: impl ToString, came: impl ToString) -> std::result::Res
 }
 
 /// An operation's answer to "what is your gradient".
+///
+/// ```
+/// use weft::graph::{Grad, Graph, Value};
+///
+/// /// What `grad` of an operation 2·x answers.
+/// fn of_twice(g: &Graph, up: Value) -> Grad {
+///     Grad::of([g.add(up, up)])
+/// }
+/// # let g = Graph::new();
+/// # assert!(matches!(of_twice(&g, g.input("up", weft::tensor::DType::F32, [1])), Grad::Of(all) if all.len() == 1));
+/// ```
 #[derive(Debug)]
 pub enum Grad {
     /// The gradient with respect to each input; `None` for inputs that have none (indices).
@@ -123,6 +158,12 @@ impl Grad {
 }
 
 /// One example of an operation: what conformance tests run.
+///
+/// ```
+/// // those of the table are there with the feature `samples`
+/// let count = weft::ops::find("relu").map_or(0, |op| op.samples().len());
+/// println!("{count} samples of relu");
+/// ```
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// Inputs: types and elements.
@@ -136,6 +177,38 @@ pub struct Sample {
 
 /// An operation: declared once, as a unit struct. The engine's own are in [`ops`](crate::ops); others are given to
 /// [`Graph::apply`] just so, and the optimiser carries them through as they are.
+///
+/// ```
+/// use weft::graph::{Array, Attrs, AttrSpec, Call, Grad, Graph, Inputs, Lowering, Op, Refusal, Sample, Value};
+/// use weft::tensor::{DType, TensorType};
+///
+/// /// x², made of a product.
+/// struct Square;
+///
+/// impl Op for Square {
+///     fn name(&self) -> &'static str { "square" }
+///     fn version(&self) -> u32 { 1 }
+///     fn about(&self) -> &'static str { "x·x." }
+///     fn inputs(&self) -> Inputs { Inputs::Fixed(&["x"]) }
+///     fn attributes(&self) -> &'static [AttrSpec] { &[] }
+///     fn infer(&self, call: &Call<'_>) -> Result<TensorType, Refusal> { Ok(call.inputs[0].clone()) }
+///     fn evaluate(&self, call: &Call<'_>, x: &[&Array]) -> weft::error::Result<Array> {
+///         Ok(Array::new(call.inputs[0].clone(), x[0].data.iter().map(|v| v * v).collect()))
+///     }
+///     fn grad(&self, _: &Graph, _: Value, _: Value) -> Grad { Grad::ByDecomposition }
+///     fn lower(&self, _: &Call<'_>) -> Lowering { Lowering::Decompose }
+///     fn decompose(&self, g: &Graph, x: &[Value], _: &Attrs) -> Option<Value> { Some(g.mul(x[0], x[0])) }
+///     fn samples(&self) -> Vec<Sample> { vec![] }
+/// }
+///
+/// let g = Graph::new();
+/// let y = g.apply(&Square, &[g.input("x", DType::F32, [2])], Attrs::none());
+/// g.output("y", y);
+/// # use weft::prelude::*;
+/// let mut session = Compiler::new(&Device::cpu(1)).compile(&g)?.init(&Weights::new())?;
+/// assert_eq!(session.run(&[("x", &[3.0f32, -2.0])])?.read::<f32>("y")?, [9.0, 4.0]);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 pub trait Op: Any + Sync + Send {
     /// Its name in the text form, the builder and the tables.
     fn name(&self) -> &'static str;

@@ -27,6 +27,14 @@ use std::fmt;
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Finds an operation by name.
+///
+/// ```
+/// use weft::graph::parse;
+///
+/// let graph = parse("weft 1\ninput x: f32[2]\ny = neg(x)\noutput y = y", weft::ops::find)?;
+/// assert_eq!(graph.data()?.nodes.len(), 2);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 pub type OpLookup = fn(&str) -> Option<&'static dyn Op>;
 
 impl fmt::Display for GraphData {

@@ -10,6 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a file or folder says it holds, read from headers alone.
+///
+/// ```
+/// let found = weft::load::inspect(concat!(env!("CARGO_MANIFEST_DIR"), "/../samples/models/digits/model.safetensors"))?;
+/// let bytes: usize = found.tensors.iter().map(|tensor| tensor.bytes).sum();
+/// assert_eq!((found.tensors.len(), bytes), (4, 4 * (64 * 64 + 64 + 10 * 64 + 10)));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inspection {
     /// Every tensor, by name.
@@ -19,6 +26,13 @@ pub struct Inspection {
 }
 
 /// One tensor as its file's header describes it.
+///
+/// ```
+/// let found = weft::load::inspect(concat!(env!("CARGO_MANIFEST_DIR"), "/../samples/models/digits/model.safetensors"))?;
+/// let tensor = &found.tensors[0];
+/// assert_eq!(format!("{} {}{:?}", tensor.name, tensor.dtype, tensor.shape), "layers.0.bias f32[64]");
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorInfo {
     /// Name of the tensor.

@@ -38,6 +38,16 @@ pub fn to_bytes(weights: &Weights) -> Result<Vec<u8>> {
 }
 
 /// What [`convert`] did.
+///
+/// ```no_run
+/// use weft::prelude::*;
+///
+/// fn smaller(model: &str, to: &str) -> weft::error::Result<()> {
+///     let done = load::convert(model, to, DType::F16, &mut |written, all| println!("{written} of {all}"))?;
+///     println!("{} tensors, {} bytes for {}", done.converted.len(), done.bytes[1], done.bytes[0]);
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conversion {
     /// Names of tensors whose floats have another dtype now.

@@ -11,6 +11,17 @@ use crate::tensor::Weights;
 use serde_json::Value as Json;
 
 /// The function between the two products of a feed-forward block.
+///
+/// ```
+/// use weft::models::{Activation, BertConfig};
+///
+/// let config = serde_json::json!({
+///     "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 10,
+///     "max_position_embeddings": 4, "type_vocab_size": 2, "hidden_act": "relu",
+/// });
+/// assert_eq!(BertConfig::from_json(&config)?.activation, Activation::Relu);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Activation {
@@ -25,6 +36,23 @@ pub enum Activation {
 }
 
 /// Sizes and options of a BERT encoder.
+///
+/// ```
+/// use weft::models::{Activation, Bert, BertConfig, Pooling};
+/// use weft::prelude::*;
+///
+/// let config = BertConfig {
+///     hidden: 8, intermediate: 16, layers: 1, heads: 2, vocabulary: 10, positions: 4, types: 2, eps: 1e-12,
+///     activation: Activation::Gelu,
+/// };
+/// let (g, weights) = (Graph::new(), Weights::new()); // without weights: parameters of f32
+/// let [ids, types] = ["ids", "types"].map(|name| g.input(name, DType::U32, [1, 4]));
+/// let mask = g.input("mask", DType::F32, [1, 4]);
+/// let tokens = Bert::new(&config, &weights).hidden_states(&g, ids, types, mask);
+/// assert_eq!(g.shape(tokens), [1, 4, 8]);
+/// let one = Bert::pool(&g, tokens, mask, Pooling::Mean, true);
+/// assert_eq!(g.shape(one), [1, 8]);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct BertConfig {
     /// Width of token vectors.
@@ -76,6 +104,23 @@ impl BertConfig {
 }
 
 /// A BERT encoder over weights, which may have a prefix and dtypes.
+///
+/// ```
+/// use weft::models::{Activation, Bert, BertConfig, Pooling};
+/// use weft::prelude::*;
+///
+/// let config = BertConfig {
+///     hidden: 8, intermediate: 16, layers: 1, heads: 2, vocabulary: 10, positions: 4, types: 2, eps: 1e-12,
+///     activation: Activation::Gelu,
+/// };
+/// let (g, weights) = (Graph::new(), Weights::new()); // without weights: parameters of f32
+/// let [ids, types] = ["ids", "types"].map(|name| g.input(name, DType::U32, [1, 4]));
+/// let mask = g.input("mask", DType::F32, [1, 4]);
+/// let tokens = Bert::new(&config, &weights).hidden_states(&g, ids, types, mask);
+/// assert_eq!(g.shape(tokens), [1, 4, 8]);
+/// let one = Bert::pool(&g, tokens, mask, Pooling::Mean, true);
+/// assert_eq!(g.shape(one), [1, 8]);
+/// ```
 #[derive(Debug)]
 pub struct Bert<'a> {
     config: EncoderConfig,

@@ -16,6 +16,15 @@ const TOKENS_AT_ONCE: usize = 4096;
 const SESSIONS: usize = 12;
 
 /// One text's embedding.
+///
+/// ```
+/// use weft::{device::Device, models::Encoder};
+///
+/// let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/encoders/bert");
+/// let found = Encoder::open(folder, &Device::cpu(1))?.embed(&["a text"])?;
+/// assert!(found[0].token_ids.len() >= 3); // [CLS], what the text has, [SEP]
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embedding {
     /// Its token ids, special tokens included, after truncation.
@@ -25,6 +34,17 @@ pub struct Embedding {
 }
 
 /// What stands before the texts that are embedded.
+///
+/// ```
+/// use weft::{device::Device, models::{Encoder, Prompt}};
+///
+/// let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/encoders/bert");
+/// let mut encoder = Encoder::open(folder, &Device::cpu(1))?;
+/// encoder.set_prompt(Prompt::Name("query"))?;
+/// assert!(!encoder.prompt().is_empty());
+/// assert!(encoder.set_prompt(Prompt::Name("quary")).is_err());
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Prompt<'a> {

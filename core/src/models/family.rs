@@ -203,6 +203,13 @@ pub(super) struct Sight {
 pub(super) const BUCKETS: usize = 32;
 
 /// Sizes and options of a text encoder.
+///
+/// ```
+/// let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/encoders/bert");
+/// let model = weft::models::SentenceModel::open(folder.as_ref())?;
+/// assert_eq!((model.config().architecture(), model.config().hidden), ("bert", 32));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncoderConfig {
     pub(super) family: Family,

@@ -12,6 +12,17 @@ use crate::tensor::{DType, TensorType, Weights};
 use serde_json::Value as Json;
 
 /// Sizes and options of a Llama.
+///
+/// ```
+/// use weft::models::{Llama, LlamaConfig, Logits};
+/// use weft::prelude::*;
+///
+/// let config = LlamaConfig { hidden: 16, intermediate: 32, layers: 1, heads: 2, kv_heads: 1, head_dim: 8, vocabulary: 20, ..LlamaConfig::smollm2_135m() };
+/// let g = Graph::new();
+/// let ids = g.input("ids", DType::U32, [1, 5]);
+/// let logits = Llama::new(&config).forward(&g, ids, Logits::Last);
+/// assert_eq!(g.shape(logits), [1, 1, 20]);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
     /// Width of token vectors.
@@ -118,6 +129,17 @@ impl LlamaConfig {
 }
 
 /// Whose logits a forward pass gives.
+///
+/// ```
+/// use weft::models::{Llama, LlamaConfig, Logits};
+/// use weft::prelude::*;
+///
+/// let config = LlamaConfig { hidden: 16, intermediate: 32, layers: 1, heads: 2, kv_heads: 1, head_dim: 8, vocabulary: 20, ..LlamaConfig::smollm2_135m() };
+/// let g = Graph::new();
+/// let ids = g.input("ids", DType::U32, [1, 5]);
+/// let logits = Llama::new(&config).forward(&g, ids, Logits::Last);
+/// assert_eq!(g.shape(logits), [1, 1, 20]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Logits {
@@ -128,6 +150,17 @@ pub enum Logits {
 }
 
 /// A Llama whose weights have a dtype. Norms are f32 unless given weights say otherwise.
+///
+/// ```
+/// use weft::models::{Llama, LlamaConfig, Logits};
+/// use weft::prelude::*;
+///
+/// let config = LlamaConfig { hidden: 16, intermediate: 32, layers: 1, heads: 2, kv_heads: 1, head_dim: 8, vocabulary: 20, ..LlamaConfig::smollm2_135m() };
+/// let g = Graph::new();
+/// let ids = g.input("ids", DType::U32, [1, 5]);
+/// let logits = Llama::new(&config).forward(&g, ids, Logits::Last);
+/// assert_eq!(g.shape(logits), [1, 1, 20]);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Llama<'a> {
     config: &'a LlamaConfig,

@@ -16,6 +16,16 @@ use std::path::{Component, Path};
 pub(super) const WHO: &str = "sentence encoder";
 
 /// What is done with token vectors, or with the one that they became.
+///
+/// ```
+/// use weft::models::{Module, sentence_config};
+///
+/// let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/encoders/bert");
+/// let config = sentence_config(folder.as_ref())?;
+/// assert!(matches!(config.modules[0], Module::Pooling { .. }));
+/// assert_eq!(config.modules.last(), Some(&Module::Normalise));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Module {
@@ -53,6 +63,15 @@ pub enum Module {
 }
 
 /// The function after a dense module's product.
+///
+/// ```
+/// use weft::models::{DenseActivation, Module};
+///
+/// fn is_linear(module: &Module) -> bool {
+///     matches!(module, Module::Dense { activation: DenseActivation::Identity, .. })
+/// }
+/// assert!(!is_linear(&Module::Normalise));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 #[non_exhaustive]

@@ -7,6 +7,10 @@ use crate::tensor::DType;
 use serde_json::Value as Json;
 
 /// How token vectors become one.
+///
+/// ```
+/// assert_eq!(weft::models::Pooling::WeightedMean.name(), "weightedmean");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pooling {

@@ -8,6 +8,13 @@ use crate::ops::RopeOptions;
 use std::f64::consts::TAU;
 
 /// How a rotary embedding's frequencies were scaled when a model was fitted to longer texts.
+///
+/// ```
+/// use weft::models::{LlamaConfig, RopeScaling};
+///
+/// let longer = LlamaConfig { rope_scaling: RopeScaling::Linear { factor: 4.0 }, ..LlamaConfig::smollm2_135m() };
+/// assert_ne!(longer, LlamaConfig::smollm2_135m());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum RopeScaling {

@@ -14,6 +14,13 @@ use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 
 /// How alike two embeddings are, as their model means it.
+///
+/// ```
+/// use weft::models::Similarity;
+///
+/// assert_eq!(Similarity::Cosine.of(&[1.0, 0.0], &[3.0, 0.0]), 1.0);
+/// assert_eq!(Similarity::Euclidean.of(&[1.0, 0.0], &[1.0, 2.0]), -2.0);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Similarity {
@@ -57,6 +64,13 @@ impl Similarity {
 }
 
 /// What a sentence-embedding folder says beside its encoder.
+///
+/// ```
+/// let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/encoders/bert");
+/// let config = weft::models::sentence_config(folder.as_ref())?;
+/// assert!(config.prompts.iter().any(|(name, _)| name == "query"));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct SentenceConfig {
     /// What is done with token vectors, in order; one of them pools.
@@ -229,6 +243,16 @@ impl SentenceConfig {
 }
 
 /// A sentence encoder as its folder has it: everything that graphs are made of.
+///
+/// ```
+/// use weft::models::SentenceModel;
+///
+/// let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/encoders/bert");
+/// let model = SentenceModel::open(folder.as_ref())?;
+/// let graph = model.graph(2, 8); // two texts of eight tokens
+/// assert_eq!(graph.data()?.outputs[0].0, "embedding");
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 pub struct SentenceModel {
     folder: PathBuf,
     encoder: EncoderConfig,

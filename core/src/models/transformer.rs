@@ -11,6 +11,20 @@ use crate::tensor::{DType, Tensor, TensorType, Weights};
 const UNSEEN: f64 = -1e9;
 
 /// A text encoder over weights, which may have any prefix and dtypes.
+///
+/// ```
+/// use weft::models::{SentenceModel, Transformer};
+/// use weft::prelude::*;
+///
+/// let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/encoders/bert");
+/// let model = SentenceModel::open(folder.as_ref())?;
+/// let g = Graph::new();
+/// let [ids, types] = ["ids", "types"].map(|name| g.input(name, DType::U32, [1, 6]));
+/// let mask = g.input("mask", DType::F32, [1, 6]);
+/// let x = Transformer::new(model.config(), model.weights()).hidden_states(&g, ids, types, mask);
+/// assert_eq!(g.shape(x), [1, 6, 32]);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Transformer<'a> {
     config: &'a EncoderConfig,

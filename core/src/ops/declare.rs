@@ -98,6 +98,11 @@ macro_rules! op {
         #[doc = concat!("The attributes of [`", stringify!($method), "`](crate::graph::Graph::", stringify!($method), ").")]
         #[doc = ""]
         #[doc = concat!("Begin with [`", stringify!($Options), "::new`] and change what is not as usual: each attribute has a method.")]
+        #[doc = ""]
+        #[doc = concat!(
+            "```\nuse weft::ops::", stringify!($Options), ";\n\nlet usual = ", stringify!($Options), "::new(",
+            $( op!(@example $ntype), )* ");\nassert_eq!(", $( "usual.", stringify!($attr), "(usual.", stringify!($attr), ")", ", usual);\nassert_eq!(", )* "usual, usual);\n```"
+        )]
         #[derive(Debug, Clone, Copy, PartialEq)]
         #[non_exhaustive]
         pub struct $Options {
@@ -130,6 +135,9 @@ macro_rules! op {
 
         op!(@default $Options ( $( $need )* ));
     };
+    (@example Pair) => { "[2, 2]" };
+    (@example Int) => { "2" };
+    (@example Float) => { "0.5" };
     (@usual $attr:ident) => { $attr };
     (@usual $attr:ident $usual:expr) => { $usual };
     (@default $Options:ident ()) => {

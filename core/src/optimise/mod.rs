@@ -64,6 +64,18 @@ pub struct Optimised {
 }
 
 /// What an optimisation did.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// let x = g.input("x", DType::F32, [4]);
+/// g.output("y", g.mul(x, g.sigmoid(x)));
+/// let compiled = Compiler::new(&Device::cpu(1)).compile(&g)?;
+/// let report = compiled.report();
+/// assert_eq!((report.nodes_before, report.nodes_after), (2, 1)); // that is silu
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// Live operations and constants before.
@@ -93,6 +105,18 @@ pub struct Report {
 }
 
 /// New nodes of one kind.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// let x = g.input("x", DType::F32, [4]);
+/// g.output("y", g.mul(x, g.sigmoid(x)));
+/// let compiled = Compiler::new(&Device::cpu(1)).compile(&g)?;
+/// let change = &compiled.report().changes[0];
+/// assert_eq!((change.to.as_str(), change.count), ("silu", 1));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The operation.

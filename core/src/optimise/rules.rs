@@ -24,6 +24,15 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 /// What rules are for; each group can be left out.
+///
+/// ```
+/// use weft::prelude::*;
+/// use weft::session::Group;
+///
+/// let device = Device::cpu(1);
+/// let plain = Compiler::new(&device).with_rules(&[]); // the graph as it came
+/// let exact = Compiler::new(&device).allow(Group::Exact); // as if numbers were exact
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Group {

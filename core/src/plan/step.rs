@@ -45,6 +45,17 @@ pub struct Gradient {
 }
 
 /// What goes in or out by name: an input, an output, a parameter.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// g.output("y", g.neg(g.input("x", DType::F32, [2, 3])));
+/// let compiled = Compiler::new(&Device::cpu(1)).compile(&g)?;
+/// let port = &compiled.inputs()[0];
+/// assert_eq!((port.name.as_str(), port.dtype, &port.shape[..]), ("x", DType::F32, &[2, 3][..]));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Port {
     /// Its name.
@@ -62,6 +73,22 @@ pub struct Port {
 
 /// A value that stays from one step to the next: in a buffer of its own, zeros at init. The plan's steps leave in it what it is
 /// for the next step.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// let sum = g.state("sum", DType::F32, [1]);
+/// let next = g.add(sum, g.input("x", DType::F32, [1]));
+/// g.set_state(sum, next);
+/// g.output("y", next);
+/// let mut session = Compiler::new(&Device::cpu(1)).compile(&g)?.init(&Weights::new())?;
+/// session.run(&[("x", &[2.0f32])])?;
+/// session.run(&[("x", &[3.0f32])])?;
+/// assert_eq!(session.states()[0].name, "sum");
+/// assert_eq!(session.read_state("sum")?.to_vec::<f32>()?, [5.0]);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatePort {
     /// Its name.

@@ -5,6 +5,10 @@ use crate::tensor::DType;
 use std::fmt;
 
 /// The axis along which an operand of a product hands out four elements at once.
+///
+/// ```
+/// assert_eq!(weft::profile::Along::Outer.name(), "outer");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Along {
     /// Single elements only.
@@ -29,6 +33,14 @@ impl Along {
 }
 
 /// The extents of a product and how its operands may be read and written.
+///
+/// ```
+/// use weft::profile::Shape;
+///
+/// fn of(product: &weft::profile::TunedProduct) -> Shape {
+///     product.class.shape
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Shape {
     /// Independent products.
@@ -55,6 +67,14 @@ pub struct Shape {
 
 /// What of a product decides which kernel is best: products that are alike in it share one choice, as the layers of a
 /// model do.
+///
+/// ```
+/// use weft::profile::ProductClass;
+///
+/// fn of(product: &weft::profile::TunedProduct) -> ProductClass {
+///     product.class
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProductClass {
     /// Extents and form.
@@ -93,6 +113,14 @@ impl fmt::Display for ProductClass {
 
 /// A kernel of a product and how its work is cut. What a device's limits decide is not in it: the side of matrices, the
 /// threads of a subgroup.
+///
+/// ```
+/// use weft::profile::Cut;
+///
+/// fn of(product: &weft::profile::TunedProduct) -> Option<Cut> {
+///     product.cut // none where nothing was better than the rule's
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cut {
     /// f32 in registers, operands staged in workgroup memory.

@@ -24,6 +24,12 @@ use std::path::Path;
 use std::str::FromStr;
 
 /// What was measured of a product.
+///
+/// ```
+/// fn shown(product: &weft::profile::TunedProduct) -> String {
+///     format!("{}: {:.1} µs for {:.1}", product.class, product.us, product.rule_us)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct TunedProduct {
     /// Which products.
@@ -39,6 +45,14 @@ pub struct TunedProduct {
 }
 
 /// What was measured on a device.
+///
+/// ```
+/// let tuning: weft::profile::Tuning = "weft-tuning 1".parse()?;
+/// for device in tuning.devices() {
+///     println!("{}: {} products", device.name, device.products.len());
+/// }
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct TunedDevice {
     /// Its name.
@@ -50,6 +64,18 @@ pub struct TunedDevice {
 }
 
 /// Measured choices of one or more devices: `Tuning::measure` makes them, `Compiler::with_tuning` follows them.
+///
+/// ```
+/// use weft::prelude::*;
+/// use weft::profile::Tuning;
+///
+/// let mut tuning = Tuning::default();
+/// tuning.merge(&"weft-tuning 1".parse()?);
+/// let device = Device::cpu(1);
+/// assert!(tuning.check(&device.profile()).is_err()); // it has nothing of that device
+/// let compiler = Compiler::new(&device).with_tuning(&tuning); // and changes nothing there
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tuning {
     devices: Vec<TunedDevice>,

@@ -13,6 +13,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// A compiled graph: a plan for a device, still without weights. Cheap to clone.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// g.output("y", g.mul(g.input("x", DType::F32, [2]), g.parameter("w", [2])));
+/// let compiled = Compiler::new(&Device::cpu(1)).compile(&g)?;
+/// assert_eq!(compiled.inputs()[0].name, "x");
+///
+/// let mut weights = Weights::new();
+/// weights.insert("w", Tensor::from_vec([2], vec![2.0f32, 3.0])?);
+/// let mut one = compiled.init(&weights)?;
+/// let other = compiled.init_shared(&one.parameters())?; // the same weights, other inputs and outputs
+/// assert_eq!(one.run(&[("x", &[1.0f32, 1.0])])?.read::<f32>("y")?, [2.0, 3.0]);
+/// # let _ = other;
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Compiled {
     pub(super) target: TargetPlan,

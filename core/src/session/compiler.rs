@@ -21,6 +21,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Something that a compiler does to make a step shorter; see [`Compiler::without`].
+///
+/// ```
+/// use weft::prelude::*;
+/// use weft::session::Saving;
+///
+/// let compiler = Compiler::new(&Device::cpu(1)).without(Saving::FoldedWeights);
+/// assert!(Saving::ALL.iter().any(|(name, _)| *name == "folded-weights"));
+/// # let _ = compiler;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Saving {
@@ -48,6 +57,22 @@ impl Saving {
 const ATTENTION_GRAD: usize = 10;
 
 /// Compiles graphs for a device.
+///
+/// ```
+/// use weft::prelude::*;
+/// use weft::profile::DeviceProfile;
+///
+/// let g = Graph::new();
+/// g.output("y", g.tanh(g.input("x", DType::F32, [2])));
+/// let here = Compiler::new(&Device::best()?).compile(&g)?;
+///
+/// // for a device that is not here: described, compiled for, saved as an artifact
+/// let profile = Device::cpu(4).profile();
+/// let elsewhere = Compiler::for_profile(&profile).compile(&g)?;
+/// assert!(elsewhere.device().is_none() && !elsewhere.to_bytes()?.is_empty());
+/// # let _ = here;
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 pub struct Compiler {
     device: Option<Device>,
     profile: Arc<DeviceProfile>,

@@ -15,6 +15,16 @@ use crate::target::TargetPlan;
 use crate::target::forecast::{Forecast, Launch, Memory, forecast};
 
 /// What compiling a graph for a device makes of it; see [`Compiler::explain`].
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// g.output("y", g.relu(g.matmul(g.input("x", DType::F32, [4, 8]), g.parameter("w", [8, 8]))));
+/// let explanation = Compiler::new(&Device::cpu(1)).explain(&g, false)?;
+/// assert_eq!((explanation.before.dispatches, explanation.after.dispatches), (2, 1)); // fused
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
     /// The device it is for.
@@ -37,6 +47,17 @@ pub struct Explanation {
 
 /// Counts of a graph and of a step of it, without what an optimizer does and keeps. Bytes, operations and time are reckoned
 /// from the plan; each value that a launch reads or writes counts once.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// g.output("y", g.relu(g.matmul(g.input("x", DType::F32, [4, 8]), g.parameter("w", [8, 8]))));
+/// let explanation = Compiler::new(&Device::cpu(1)).explain(&g, false)?;
+/// assert_eq!(explanation.after.operations, 2.0 * 4.0 * 8.0 * 8.0 + 4.0 * 8.0);
+/// assert!(explanation.after.moved_bytes() > 0.0);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Figures {
     /// Operations of the graph that its results need.
@@ -65,6 +86,17 @@ impl Figures {
 }
 
 /// Launches one after the other, and how often they repeat.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// g.output("y", g.relu(g.matmul(g.input("x", DType::F32, [4, 8]), g.parameter("w", [8, 8]))));
+/// let explanation = Compiler::new(&Device::cpu(1)).explain(&g, false)?;
+/// let launches: usize = explanation.segments.iter().map(|s| s.times * s.parts.len()).sum();
+/// assert_eq!(launches, explanation.after.dispatches);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Segment {
     /// How often.
@@ -74,6 +106,16 @@ pub struct Segment {
 }
 
 /// A launch: what is fused into it, and what it costs.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// g.output("y", g.relu(g.matmul(g.input("x", DType::F32, [4, 8]), g.parameter("w", [8, 8]))));
+/// let explanation = Compiler::new(&Device::cpu(1)).explain(&g, false)?;
+/// assert_eq!(explanation.segments[0].parts[0].operations, ["matmul", "relu"]);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Part {
     /// Names of the graph's nodes it completes, where they have any; else operations.

@@ -9,6 +9,21 @@ use crate::tensor::{Bytes, DType, Tensor};
 use std::fmt;
 
 /// The GPU's time of a step.
+///
+/// ```no_run
+/// use weft::prelude::*;
+/// use weft::session::{PartTime, Profiling, StepTime};
+///
+/// fn show(session: &mut Session) -> weft::error::Result<()> {
+///     session.set_profiling(Profiling::Pass)?;
+///     (0..3).try_for_each(|_| session.step())?;
+///     if let Some(StepTime { nanoseconds, parts }) = session.gpu_time()? {
+///         println!("{nanoseconds} ns");
+///         parts.iter().for_each(|PartTime { label, kind, nanoseconds }| println!("{label} ({kind}): {nanoseconds} ns"));
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepTime {
     /// Nanoseconds of the whole step.
@@ -19,6 +34,21 @@ pub struct StepTime {
 }
 
 /// The GPU's time of a part of a step.
+///
+/// ```no_run
+/// use weft::prelude::*;
+/// use weft::session::{PartTime, Profiling, StepTime};
+///
+/// fn show(session: &mut Session) -> weft::error::Result<()> {
+///     session.set_profiling(Profiling::Pass)?;
+///     (0..3).try_for_each(|_| session.step())?;
+///     if let Some(StepTime { nanoseconds, parts }) = session.gpu_time()? {
+///         println!("{nanoseconds} ns");
+///         parts.iter().for_each(|PartTime { label, kind, nanoseconds }| println!("{label} ({kind}): {nanoseconds} ns"));
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartTime {
     /// Names of the graph's nodes it carries out.
@@ -30,6 +60,22 @@ pub struct PartTime {
 }
 
 /// A value stored during a step.
+///
+/// ```
+/// use weft::prelude::*;
+/// use weft::session::TapFormat;
+///
+/// let g = Graph::new();
+/// g.output("y", g.name(g.log(g.input("x", DType::F32, [2])), "logarithm"));
+/// let mut session = Compiler::new(&Device::cpu(1)).without_fusion().compile(&g)?.init(&Weights::new())?;
+/// session.set_input("x", &[1.0, 0.0])?;
+/// session.observe(|tap| {
+///     println!("{}", tap.show(TapFormat::Compact));
+///     Ok(())
+/// })?;
+/// assert_eq!(session.first_not_finite()?, Some(("logarithm".into(), 1)));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Tap {
     /// Names of the graph's nodes whose result it is, joined by `+`.
@@ -39,6 +85,22 @@ pub struct Tap {
 }
 
 /// How a tap is written.
+///
+/// ```
+/// use weft::prelude::*;
+/// use weft::session::TapFormat;
+///
+/// let g = Graph::new();
+/// g.output("y", g.name(g.log(g.input("x", DType::F32, [2])), "logarithm"));
+/// let mut session = Compiler::new(&Device::cpu(1)).without_fusion().compile(&g)?.init(&Weights::new())?;
+/// session.set_input("x", &[1.0, 0.0])?;
+/// session.observe(|tap| {
+///     println!("{}", tap.show(TapFormat::Compact));
+///     Ok(())
+/// })?;
+/// assert_eq!(session.first_not_finite()?, Some(("logarithm".into(), 1)));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TapFormat {
     /// Shape, range, mean, the first few elements.

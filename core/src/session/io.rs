@@ -26,6 +26,15 @@ pub struct OutputIndex(
 );
 
 /// What tells an output: its name, or an [`OutputIndex`].
+///
+/// ```
+/// use weft::session::{OutputIndex, OutputKey, Session};
+///
+/// fn first(session: &Session, output: impl OutputKey) -> weft::error::Result<f32> {
+///     Ok(session.read_output::<f32>(output)?[0])
+/// }
+/// # fn both(session: &Session) -> weft::error::Result<f32> { Ok(first(session, "y")? + first(session, OutputIndex(0))?) }
+/// ```
 pub trait OutputKey: sealed::Sealed {
     /// Its index among the ports.
     ///
@@ -66,6 +75,15 @@ impl OutputKey for &String {
 
 /// What an input of a run may be given: slices, arrays and vectors of any [`Element`], [`Tensor`]s, and with the feature
 /// `ndarray` its arrays.
+///
+/// ```
+/// use weft::session::{Data, Session};
+///
+/// fn classify(session: &mut Session, picture: &dyn Data) -> weft::error::Result<Vec<f32>> {
+///     session.run(&[("picture", picture)])?.read("probabilities")
+/// }
+/// # fn all(session: &mut Session, v: Vec<f32>) -> weft::error::Result<Vec<f32>> { classify(session, &v)?; classify(session, &[0.0f32; 4]) }
+/// ```
 pub trait Data {
     /// The elements, row-major.
     #[doc(hidden)]

@@ -9,6 +9,19 @@ use crate::tensor::{StoredDType, Tensor, TensorType, Weights};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A set of weights on a device. Clones share it; a change by one session is seen by all.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// g.output("y", g.neg(g.parameter("w", [2])));
+/// let compiled = Compiler::new(&Device::cpu(1)).compile(&g)?;
+/// let mut session = compiled.init_zeros()?;
+/// session.set_parameter("w", &[1.0f32, 2.0])?;
+/// let weights = session.parameters().to_weights()?; // to save: load::save
+/// assert_eq!(weights.get("w").unwrap().to_vec::<f32>()?, [1.0, 2.0]);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Parameters {
     store: Arc<RwLock<Store>>,

@@ -43,6 +43,26 @@ pub(super) fn port<'a>(kind: &str, name: &str, ports: &'a [Port]) -> Result<&'a 
 }
 
 /// A compiled graph with weights, inputs and outputs. `Send`; one thread at a time.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// let x = g.input("x", DType::F32, [2]);
+/// let scaled = g.mul(x, g.parameter("w", [2]));
+/// g.output("y", scaled);
+/// g.set_loss(g.mean_all(g.mul(scaled, scaled)));
+///
+/// let mut session = Compiler::new(&Device::cpu(1)).compile_training(&g)?.init_zeros()?;
+/// session.set_parameter("w", &[1.0f32, 2.0])?;
+/// session.set_optimizer(Optimizer::sgd(0.5))?;
+/// session.set_input("x", &[1.0, 1.0])?;
+/// session.step()?; // computes outputs, loss and gradients, and then changes w
+/// assert_eq!(session.read_output::<f32>("y")?, [1.0, 2.0]);
+/// assert_eq!((session.loss()?, session.read_gradient("w")?), (2.5, vec![1.0, 2.0]));
+/// assert_eq!(session.read_parameter::<f32>("w")?, [0.5, 1.0]);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 pub struct Session {
     pub(super) compiled: Compiled,
     pub(super) parameters: Parameters,

@@ -3,6 +3,16 @@
 use std::fmt;
 
 /// Sizes of what a session has allocated or mapped.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// g.output("y", g.neg(g.input("x", DType::F32, [1000])));
+/// let session = Compiler::new(&Device::cpu(1)).compile(&g)?.init(&Weights::new())?;
+/// assert!(session.memory_summary().total_bytes >= 8000);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemorySummary {
     /// Number of buffers.

@@ -5,6 +5,22 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, TensorType};
 
 /// One input's elements of every batch, one batch after the other.
+///
+/// ```
+/// use weft::prelude::*;
+/// use weft::session::{Batches, Progress};
+///
+/// let g = Graph::new();
+/// let error = g.term(g.parameter("w", [1])) - g.input("x", DType::F32, [1]);
+/// g.set_loss(g.mean_all(error * error));
+/// let mut session = Compiler::new(&Device::cpu(1)).compile_training(&g)?.init_zeros()?;
+/// session.set_optimizer(Optimizer::sgd(0.25))?;
+/// let x: Vec<u8> = [1.0f32, 3.0, 1.0, 3.0].iter().flat_map(|v| v.to_le_bytes()).collect(); // four batches
+/// let data = [Batches { name: "x", dtype: DType::F32, bytes: &x }];
+/// session.train(&data, 10, &Progress::default(), &mut |step, all, loss| println!("{step} of {all}: {loss}"))?;
+/// assert!((session.read_parameter::<f32>("w")?[0] - 2.0).abs() < 0.5);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Batches<'a> {
     /// The input.

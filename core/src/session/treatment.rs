@@ -12,6 +12,18 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 /// What is done with a weight.
+///
+/// ```
+/// use weft::prelude::*;
+/// use weft::session::Transformation;
+///
+/// let g = Graph::new();
+/// let w = g.parameter("w", [64, 64]);
+/// g.output("y", g.linear(g.input("x", DType::F32, [8, 64]), w, None));
+/// let treatment = Compiler::new(&Device::cpu(1)).compile(&g)?.treatment();
+/// assert!(treatment.weights[0].applied.iter().any(|a| a.how == Transformation::Packed));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transformation {
@@ -50,6 +62,18 @@ pub enum Transformation {
 }
 
 /// A part of a joined weight, from up to before which of how many.
+///
+/// ```
+/// use weft::session::{Count, Transformation, TreatedWeight, WeightPart};
+///
+/// /// Where a weight lies in what it was joined to.
+/// fn part_of(weight: &TreatedWeight) -> Option<WeightPart> {
+///     weight.applied.iter().find_map(|applied| match &applied.how {
+///         Transformation::Joined { part, .. } => Some(*part),
+///         _ => None,
+///     })
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WeightPart {
     /// What is counted.
@@ -63,6 +87,13 @@ pub struct WeightPart {
 }
 
 /// What a [`WeightPart`] counts.
+///
+/// ```
+/// use weft::session::{Count, WeightPart};
+///
+/// let upper = WeightPart { of: Count::Rows, from: 0, to: 64, all: 128 };
+/// assert!(upper.of == Count::Rows && upper.to < upper.all);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
     /// Rows as they lie in memory.
@@ -74,6 +105,20 @@ pub enum Count {
 }
 
 /// A transformation of a weight, with whose work it is and what it takes.
+///
+/// ```
+/// use weft::prelude::*;
+/// use weft::session::Transformation;
+///
+/// let g = Graph::new();
+/// let w = g.parameter("w", [64, 64]);
+/// g.output("y", g.linear(g.input("x", DType::F32, [8, 64]), w, None));
+/// let treatment = Compiler::new(&Device::cpu(1)).compile(&g)?.treatment();
+/// let applied = &treatment.weights[0].applied[0];
+/// assert!(applied.bytes >= 64 * 64 * 4, "{applied:?}");
+/// # let _ = Transformation::Packed;
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
     /// What is done.
@@ -86,6 +131,20 @@ pub struct Applied {
 }
 
 /// A weight with what is done with it, in order; nothing where no step reads it.
+///
+/// ```
+/// use weft::prelude::*;
+/// use weft::session::Transformation;
+///
+/// let g = Graph::new();
+/// let w = g.parameter("w", [64, 64]);
+/// g.output("y", g.linear(g.input("x", DType::F32, [8, 64]), w, None));
+/// let treatment = Compiler::new(&Device::cpu(1)).compile(&g)?.treatment();
+/// let weight = &treatment.weights[0];
+/// assert_eq!((weight.name.as_str(), weight.ty.to_string()), ("w", "f32[64, 64]".to_string()));
+/// # let _ = Transformation::Packed;
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreatedWeight {
     /// Its name.
@@ -99,6 +158,19 @@ pub struct TreatedWeight {
 }
 
 /// A value that is made of weights at init and stays, packed forms among them. All are made anew when a weight changes.
+///
+/// ```
+/// use weft::prelude::*;
+/// use weft::session::Transformation;
+///
+/// let g = Graph::new();
+/// let w = g.parameter("w", [64, 64]);
+/// g.output("y", g.linear(g.input("x", DType::F32, [8, 64]), w, None));
+/// let treatment = Compiler::new(&Device::cpu(1)).compile(&g)?.treatment();
+/// assert!(treatment.made[0].packed && treatment.made[0].weights == ["w"]);
+/// # let _ = Transformation::Packed;
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeOfWeights {
     /// The names of the graph's nodes whose work it is.
@@ -112,6 +184,20 @@ pub struct MadeOfWeights {
 }
 
 /// What becomes of a compiled graph's weights before the first step; see [`Compiled::treatment`].
+///
+/// ```
+/// use weft::prelude::*;
+/// use weft::session::Transformation;
+///
+/// let g = Graph::new();
+/// let w = g.parameter("w", [64, 64]);
+/// g.output("y", g.linear(g.input("x", DType::F32, [8, 64]), w, None));
+/// let treatment = Compiler::new(&Device::cpu(1)).compile(&g)?.treatment();
+/// assert_eq!(treatment.weights.len(), 1);
+/// assert!(treatment.bytes() >= 64 * 64 * 4);
+/// # let _ = Transformation::Packed;
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Treatment {
     /// Every weight once, in the graph's order.

@@ -33,6 +33,17 @@ pub(crate) struct Launch {
 }
 
 /// Memory that a session takes, in bytes.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// g.output("y", g.relu(g.matmul(g.input("x", DType::F32, [4, 8]), g.parameter("w", [8, 8]))));
+/// let explanation = Compiler::new(&Device::cpu(1)).explain(&g, false)?;
+/// assert_eq!(explanation.after.memory.weights, 8 * 8 * 4);
+/// assert!(explanation.after.memory.total() > explanation.after.memory.weights);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Weights as they are given. A CPU packs those of products besides.

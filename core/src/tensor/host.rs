@@ -6,6 +6,15 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 /// Bytes with an owner that keeps them alive. Cloning is cheap and shares them.
+///
+/// ```
+/// use weft::tensor::{Bytes, DType, Tensor};
+///
+/// static WEIGHTS: [u8; 4] = [1, 2, 3, 4]; // include_bytes! gives such
+/// let tensor = Tensor::from_bytes(DType::U8, [2, 2], Bytes::borrowed(&WEIGHTS))?;
+/// assert_eq!(tensor.as_slice::<u8>(), Some(&[1, 2, 3, 4][..]));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Bytes<'a> {
     start: *const u8,
@@ -89,6 +98,14 @@ impl Deref for Bytes<'_> {
 }
 
 /// Shape, strides and offset in elements: how a tensor's axes walk through its bytes.
+///
+/// ```
+/// use weft::tensor::Tensor;
+///
+/// let columns = Tensor::from_vec([2, 3], vec![0.0f32; 6])?.transposed()?;
+/// assert_eq!((columns.shape(), columns.strides()), (&[3, 2][..], &[1, 3][..]));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     /// Sizes of the axes.
@@ -98,6 +115,16 @@ pub struct View {
 }
 
 /// A tensor in host memory.
+///
+/// ```
+/// use weft::tensor::Tensor;
+///
+/// let t = Tensor::from_vec([2, 3], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+/// assert_eq!(t.ty().to_string(), "f32[2, 3]");
+/// assert_eq!(t.transposed()?.to_vec::<f32>()?, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+/// assert!(t.to_vec::<i32>().is_err());
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tensor<'a> {
     dtype: DType,

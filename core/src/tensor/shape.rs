@@ -4,12 +4,26 @@ use super::DType;
 use std::fmt;
 
 /// Sizes of a tensor's axes, outermost first; empty for a scalar.
+///
+/// ```
+/// use weft::tensor::{Dims, broadcast_shapes};
+///
+/// let both: Option<Dims> = broadcast_shapes(&[4, 1, 5], &[3, 1]);
+/// assert_eq!(both, Some(vec![4, 3, 5]));
+/// ```
 pub type Dims = Vec<usize>;
 
 /// Most elements of a value: what can be indexed with room to count bytes.
 pub const MOST_ELEMENTS: usize = if usize::BITS > 40 { (1u64 << 40) as usize } else { usize::MAX >> 7 };
 
 /// Dtype and shape: all a graph knows of a value before it runs. Shown as `f32[4, 784]`.
+///
+/// ```
+/// use weft::tensor::{DType, TensorType};
+///
+/// let ty = TensorType::new(DType::F16, [4, 784]);
+/// assert_eq!((ty.to_string(), ty.rank(), ty.bytes()), ("f16[4, 784]".to_string(), 2, Some(6272)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TensorType {
     /// Element type.

@@ -7,6 +7,14 @@ use std::fmt;
 use std::sync::OnceLock;
 
 /// The dtype of a tensor in a file.
+///
+/// ```
+/// use weft::tensor::{DType, StoredDType, Tensor, Weights};
+///
+/// let mut weights = Weights::new();
+/// weights.insert("w", Tensor::scalar(1.5f32));
+/// assert_eq!(weights.stored_dtype("w"), Some(StoredDType::Known(DType::F32)));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoredDType {
@@ -17,6 +25,18 @@ pub enum StoredDType {
 }
 
 /// A dtype of the safetensors format that Weft does not compute with.
+///
+/// ```
+/// use weft::tensor::{ForeignDType, StoredDType, Weights};
+///
+/// fn foreign(weights: &Weights, name: &str) -> Option<&'static ForeignDType> {
+///     match weights.stored_dtype(name)? {
+///         StoredDType::Foreign(dtype) => Some(dtype),
+///         _ => None,
+///     }
+/// }
+/// # assert!(foreign(&Weights::new(), "w").is_none());
+/// ```
 #[derive(Debug, PartialEq, Eq)]
 pub struct ForeignDType {
     name: &'static str,

@@ -12,6 +12,19 @@ use std::sync::Arc;
 /// Files may also hold tensors of dtypes that Weft does not compute with (see [`StoredDType`]). They are kept as they
 /// are. Those that lose nothing by it, or are f64, are converted when they are first asked for, and count as tensors of
 /// the dtype that they become; the others are kept for saving alone.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let mut weights = Weights::new(); // load::safetensors reads a file, load::weights a folder of shards too
+/// weights.insert("w", Tensor::from_vec([2], vec![1.5f32, -2.0])?);
+/// weights.metadata_mut().insert("epochs".into(), "3".into());
+/// let bytes = load::to_bytes(&weights)?; // load::save writes a file
+/// let again = load::safetensors_bytes(weft::tensor::Bytes::from_vec(bytes))?;
+/// assert_eq!(again.get("w").unwrap().to_vec::<f32>()?, [1.5, -2.0]);
+/// assert_eq!(again.metadata()["epochs"], "3");
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Clone, Default, Debug)]
 pub struct Weights {
     tensors: BTreeMap<String, Held>,

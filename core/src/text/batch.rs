@@ -4,6 +4,13 @@ use super::Encoding;
 use crate::error::{Error, Result};
 
 /// The lengths a model is compiled for: shapes are static, so a text is padded to the next of these.
+///
+/// ```
+/// use weft::text::Buckets;
+///
+/// let buckets = Buckets::new(100);
+/// assert_eq!((buckets.bucket(5), buckets.bucket(17), buckets.bucket(1000)), (8, 32, 100));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buckets {
     sizes: Vec<usize>,
@@ -38,6 +45,15 @@ impl Buckets {
 }
 
 /// Token ids of several texts, padded to one length. All three are `[batch, length]`, row-major.
+///
+/// ```
+/// use weft::text::{Encoding, pad};
+///
+/// let text = |ids: &[u32]| Encoding { ids: ids.to_vec(), type_ids: vec![0; ids.len()], ..Default::default() };
+/// let batch = pad(&[text(&[7, 8]), text(&[9])], 3, 0)?;
+/// assert_eq!((&batch.ids[..], &batch.mask[..]), (&[7, 8, 0, 9, 0, 0][..], &[1.0, 1.0, 0.0, 1.0, 0.0, 0.0][..]));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct PaddedBatch {
     /// Token ids, the padding's id after each text's end.

@@ -21,6 +21,16 @@ type Inner =
     TokenizerImpl<Vocabulary, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// Turns text into token ids and back.
+///
+/// ```
+/// use weft::text::Tokenizer;
+///
+/// let tokenizer = Tokenizer::from_file(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/encoders/bert"))?;
+/// let encoding = tokenizer.encode("a text", 16)?;
+/// assert_eq!(encoding.ids.len(), encoding.special.len());
+/// assert!(encoding.special[0] && !encoding.truncated); // [CLS]
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 pub struct Tokenizer {
     inner: Inner,
     pad_id: u32,
@@ -29,6 +39,16 @@ pub struct Tokenizer {
 }
 
 /// The tokens of one text, or of a pair.
+///
+/// ```
+/// use weft::text::Tokenizer;
+///
+/// let tokenizer = Tokenizer::from_file(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/encoders/bert"))?;
+/// let encoding = tokenizer.encode("a text", 16)?;
+/// assert_eq!(encoding.ids.len(), encoding.special.len());
+/// assert!(encoding.special[0] && !encoding.truncated); // [CLS]
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Encoding {
     /// Token ids, special tokens included.

@@ -7,6 +7,12 @@ use blade_graphics as blade;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// An adapter as its driver reports it.
+///
+/// ```
+/// for adapter in weft::device::gpu::adapters() {
+///     println!("{} by {}: {}", adapter.name, adapter.driver, adapter.refused.as_deref().unwrap_or("usable"));
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
     /// The model.

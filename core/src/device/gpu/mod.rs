@@ -46,6 +46,18 @@ use limits::Limits;
 use std::sync::{Arc, Mutex, Weak};
 
 /// An open GPU: its context, its worker, its compiled kernels. Shared by the devices of the process opened on it.
+///
+/// ```
+/// use weft::device::Device;
+///
+/// if let Ok(device) = Device::gpu() {
+///     let gpu = device.as_gpu().expect("it is one");
+///     gpu.set_memory_budget(256 << 20); // what goes beyond is refused: Error::OutOfMemory
+///     gpu.suspend()?; // an app in the background gives the GPU to others
+///     gpu.resume();
+/// }
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 pub struct Gpu {
     // dropped first: the worker lets go of its context
     worker: worker::Worker,

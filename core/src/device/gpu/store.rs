@@ -215,6 +215,15 @@ impl Drop for Store {
 }
 
 /// A host application's buffer in the place of one of the session's.
+///
+/// ```no_run
+/// use weft::prelude::*;
+///
+/// fn show_where_it_lies(session: &mut Session) -> weft::error::Result<u64> {
+///     let picture = session.shared_output("picture")?; // for a renderer of the same context
+///     Ok(picture.bytes)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Foreign {
     /// Where it begins.

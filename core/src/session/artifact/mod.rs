@@ -29,6 +29,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A weight that the graphs of an artifact need.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// g.output("y", g.neg(g.parameter("w", [2])));
+/// let mut artifact = Artifact::new();
+/// artifact.add("main", &Compiler::new(&Device::cpu(1)).compile(&g)?)?;
+/// assert_eq!((artifact.weights()[0].name.as_str(), artifact.weights()[0].trainable), ("w", true));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Weight {
@@ -44,6 +55,30 @@ pub struct Weight {
 }
 
 /// Named compiled graphs over one set of weights.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let graph = |batch: usize| {
+///     let g = Graph::new();
+///     g.output("y", g.linear(g.input("x", DType::F32, [batch, 2]), g.parameter("w", [1, 2]), None));
+///     g
+/// };
+/// let device = Device::cpu(1);
+/// let compiler = Compiler::new(&device);
+/// let mut artifact = Artifact::new();
+/// artifact.add("one", &compiler.compile(&graph(1))?)?;
+/// artifact.add("many", &compiler.compile(&graph(8))?)?;
+/// let bytes = artifact.to_bytes()?; // or save to a file
+///
+/// let mut weights = Weights::new();
+/// weights.insert("w", Tensor::from_vec([1, 2], vec![1.0f32, 10.0])?);
+/// let mut sessions = Artifact::from_bytes(&device, bytes)?.init_all(&weights)?;
+/// let (name, session) = &mut sessions[0];
+/// assert_eq!(session.run(&[("x", &[3.0f32, 4.0])])?.read::<f32>("y")?, [43.0]);
+/// assert_eq!(name, "one");
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct Artifact {
     graphs: Vec<(String, Compiled)>,

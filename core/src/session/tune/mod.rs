@@ -19,6 +19,21 @@ const MARGIN: f64 = 0.03;
 const TURNED_MARGIN: f64 = 0.1;
 
 /// How products are measured.
+///
+/// ```no_run
+/// use weft::prelude::*;
+/// use weft::profile::Tuning;
+/// use weft::session::{Measure, Measured, Wrong};
+///
+/// fn tune(compiled: &Compiled) -> weft::error::Result<Tuning> {
+///     let mut tuning = Tuning::default();
+///     tuning.measure(compiled, &Measure { most: 32, ..Default::default() }, &mut |_, found: &Measured| {
+///         println!("{} ({} of them): {} cuts", found.label, found.count, found.tried);
+///         found.wrong.iter().for_each(|Wrong { why, .. }| println!("dropped: {why}"));
+///     })?;
+///     Ok(tuning)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Measure {
     /// Cuts that are tried for each class of products, at most.
@@ -38,6 +53,21 @@ impl Default for Measure {
 }
 
 /// What was found of a class of products.
+///
+/// ```no_run
+/// use weft::prelude::*;
+/// use weft::profile::Tuning;
+/// use weft::session::{Measure, Measured, Wrong};
+///
+/// fn tune(compiled: &Compiled) -> weft::error::Result<Tuning> {
+///     let mut tuning = Tuning::default();
+///     tuning.measure(compiled, &Measure { most: 32, ..Default::default() }, &mut |_, found: &Measured| {
+///         println!("{} ({} of them): {} cuts", found.label, found.count, found.tried);
+///         found.wrong.iter().for_each(|Wrong { why, .. }| println!("dropped: {why}"));
+///     })?;
+///     Ok(tuning)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Measured {
     /// As the table has it.
@@ -55,6 +85,21 @@ pub struct Measured {
 }
 
 /// A cut that was dropped.
+///
+/// ```no_run
+/// use weft::prelude::*;
+/// use weft::profile::Tuning;
+/// use weft::session::{Measure, Measured, Wrong};
+///
+/// fn tune(compiled: &Compiled) -> weft::error::Result<Tuning> {
+///     let mut tuning = Tuning::default();
+///     tuning.measure(compiled, &Measure { most: 32, ..Default::default() }, &mut |_, found: &Measured| {
+///         println!("{} ({} of them): {} cuts", found.label, found.count, found.tried);
+///         found.wrong.iter().for_each(|Wrong { why, .. }| println!("dropped: {why}"));
+///     })?;
+///     Ok(tuning)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Wrong {
     /// The cut.
