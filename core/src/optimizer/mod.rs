@@ -38,6 +38,15 @@ pub struct Optimizer {
 }
 
 /// Parameters, by name, whose updates differ from the others'.
+///
+/// ```
+/// use weft::optimizer::{Optimizer, ParameterGroup};
+///
+/// let head = ParameterGroup::new(["head.weight"]).rate(10.0).weight_decay(0.0);
+/// assert_eq!(head.names(), ["head.weight"]);
+/// Optimizer::adamw(1e-3).group(head).check()?;
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ParameterGroup {
     names: Vec<String>,

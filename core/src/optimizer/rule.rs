@@ -4,6 +4,36 @@ use crate::error::{Error, Result};
 use crate::expr::Expr;
 
 /// An optimizer, declared.
+///
+/// ```
+/// use weft::optimizer::{Over, Range, Rule, Setting, Span};
+///
+/// /// AdaGrad (Duchi, Hazan & Singer 2011), each row of a matrix held to a root mean square of `bound` at most.
+/// static BOUNDED: Rule = Rule {
+///     name: "bounded",
+///     about: "AdaGrad with bounded rows.",
+///     rate: 0.1,
+///     settings: &[Setting { name: "bound", default: 1.0, range: Range::Positive, about: "Bound of rows." }],
+///     update: |x| {
+///         let [bound] = x.settings();
+///         let g = x.gradient();
+///         let sums = x.state("sum", Span::Element, 1e-8);
+///         let sums = x.becomes(sums.clone(), sums + g.clone() * g.clone());
+///         let moved = x.parameter() - x.rate() * g * sums.rsqrt();
+///         let square = x.mean(moved.clone() * moved.clone(), Over::Columns);
+///         let scale = x.keep((bound / square.sqrt()).min(1.0));
+///         moved * scale
+///     },
+/// };
+/// use weft::prelude::*;
+/// let g = Graph::new();
+/// g.set_loss(g.mean_all(g.parameter("w", [2, 2])));
+/// let mut session = Compiler::new(&Device::cpu(1)).compile_training(&g)?.init_zeros()?;
+/// session.set_optimizer(Optimizer::of(&BOUNDED, 0.5))?;
+/// session.step()?;
+/// assert_eq!(session.optimizer_states()[0].name, "sum");
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 pub struct Rule {
     /// Its name.
     pub name: &'static str,
@@ -46,6 +76,12 @@ impl Rule {
 }
 
 /// A number that a rule can be given.
+///
+/// ```
+/// let setting = &weft::optimizer::Optimizer::adam(1e-3).rule().settings[0];
+/// assert_eq!((setting.name, setting.default), ("beta1", 0.9));
+/// assert!(setting.check(1.0).is_err()); // a mean that never forgets
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// Its name.
@@ -69,6 +105,12 @@ impl Setting {
 }
 
 /// The numbers that a setting may be.
+///
+/// ```
+/// use weft::optimizer::Range;
+///
+/// assert!(Range::Decay.check("beta", 0.9).is_ok() && Range::Decay.check("beta", f32::NAN).is_err());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Range {
     /// 0 ≤ x < 1: how much of a mean is kept.
@@ -102,6 +144,13 @@ impl Range {
 
 /// How many values there are for a parameter. One of two axes and more is matrices of rows and columns, its last two axes;
 /// any other is one row.
+///
+/// ```
+/// use weft::optimizer::{Over, Span};
+///
+/// assert_eq!(Span::Row.with(Span::Column), Span::Element);
+/// assert_eq!(Span::Element.mean(Over::Columns), Some(Span::Row));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Span {
     /// One an element.
@@ -156,6 +205,12 @@ impl Span {
 }
 
 /// What a mean is taken over.
+///
+/// ```
+/// use weft::optimizer::{Over, Span};
+///
+/// assert_eq!(Span::Row.mean(Over::Columns), None); // one value a row has no columns
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
     /// The last axis: one mean a row.
@@ -167,6 +222,13 @@ pub enum Over {
 }
 
 /// A state that a rule keeps for a parameter.
+///
+/// ```
+/// use weft::optimizer::{Span, StateForm};
+///
+/// let momentum = StateForm { name: "momentum_buffer", span: Span::Element, initial: 0.0 };
+/// assert!(momentum.span.axes().iter().all(|has| *has));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StateForm {
     /// Its name.
@@ -209,6 +271,16 @@ pub(super) mod leaf {
 }
 
 /// Where a rule's update is written down: what it is computed from, and what is stored.
+///
+/// ```
+/// use weft::{expr::Expr, optimizer::Scope};
+///
+/// /// p − lr·g, as a rule's `update`.
+/// fn descend(x: &mut Scope<'_>) -> Expr {
+///     x.parameter() - x.rate() * x.gradient()
+/// }
+/// # let _: fn(&mut Scope<'_>) -> Expr = descend;
+/// ```
 #[derive(Debug)]
 pub struct Scope<'a> {
     matrix: bool,

@@ -7,6 +7,31 @@ use crate::optimizer::{Optimizer, StateOf, Training};
 use crate::tensor::{Bytes, DType, Dims, Tensor, TensorType, Weights};
 
 /// A state that the optimizer keeps for a parameter: f32, as long as the session lives.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// let w = g.parameter("w", [2]);
+/// g.set_loss(g.mean_all(g.mul(w, w)));
+/// let training = Compiler::new(&Device::cpu(1)).compile_training(&g)?;
+/// let mut session = training.init_zeros()?;
+/// session.set_parameter("w", &[1.0f32, -2.0])?;
+/// session.set_optimizer(Optimizer::adam(0.1))?;
+/// session.step()?;
+/// let names: Vec<&str> = session.optimizer_states().iter().map(|state| state.name).collect();
+/// assert_eq!(names, ["exp_avg", "exp_avg_sq"]);
+///
+/// // what another process needs to go on: weights and states
+/// let (weights, states) = (session.parameters().to_weights()?, session.save_optimizer()?);
+/// let mut again = training.init(&weights)?;
+/// again.set_optimizer(Optimizer::adam(0.1))?;
+/// again.restore_optimizer(&states)?;
+/// session.step()?;
+/// again.step()?;
+/// assert_eq!(session.read_parameter::<f32>("w")?, again.read_parameter::<f32>("w")?);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct OptimizerState {
     /// What it is: "exp_avg".

@@ -81,7 +81,7 @@ fn main() -> Result<()> {
     let folder = PathBuf::from(args.next().unwrap_or_else(|| "train-sample".into()));
     let epochs: usize = args.next().and_then(|n| n.parse().ok()).unwrap_or(20);
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, "make", &e))?;
-    let file = folder.join("model.safetensors");
+    let (file, states) = (folder.join("model.safetensors"), folder.join("optimizer.safetensors"));
 
     // what an earlier process saved, or fresh weights
     let weights = if file.exists() { load::safetensors(&file)? } else { fresh()? };
@@ -100,7 +100,10 @@ fn main() -> Result<()> {
     println!("{} epochs done before: {:.1} % right", done, 100.0 * accuracy()?);
 
     let training = Points::new(1024, 3);
-    learner.set_optimizer(Optimizer::adam(3e-3))?;
+    learner.set_optimizer(Optimizer::adamw(3e-3))?;
+    if done > 0 {
+        learner.restore_optimizer(&load::safetensors(&states)?)?; // its moments and its count of steps
+    }
     let mut order: Vec<usize> = (0..training.labels.len()).collect();
     for epoch in done..done + epochs {
         let mut total = 0.0;
@@ -120,6 +123,7 @@ fn main() -> Result<()> {
 
     let mut weights = learner.parameters().to_weights()?;
     weights.metadata_mut().insert("epochs".into(), (done + epochs).to_string());
+    load::save(&states, &learner.save_optimizer()?)?;
     load::save(&file, &weights)?;
     println!("{:.1} % right; saved {}", 100.0 * accuracy()?, file.display());
     Ok(())
