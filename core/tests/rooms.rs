@@ -141,3 +141,61 @@ fn unsafe_lives_in_named_places() {
         assert!(!uses || named, "{file} uses unsafe: not one of the named files");
     }
 }
+
+/// Rooms that are part of the API: those that `lib.rs` declares `pub`.
+fn public_rooms() -> Vec<String> {
+    let lib = std::fs::read_to_string(source().join("lib.rs")).unwrap();
+    let room = |l: &str| l.strip_prefix("pub mod ")?.strip_suffix(';').map(String::from);
+    lib.lines().filter_map(room).collect()
+}
+
+/// Types that a room shows: those that its root declares or takes up from its files, by `pub use` without a word on features.
+fn shown(root: &str) -> Vec<String> {
+    let mut all: Vec<String> = root.lines().filter_map(|l| declared(l).map(String::from)).collect();
+    for (at, _) in root.match_indices("\npub use ") {
+        let hidden = root[..at].lines().last().is_some_and(|l| l.contains("doc(hidden)"));
+        let text = root[at + 9..].split(';').next().unwrap_or("");
+        let names =
+            text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|n| !hidden && !n.is_empty());
+        // types begin with a capital and go on in small letters; constants do not
+        let is_type = |n: &&str| n.starts_with(char::is_uppercase) && n.chars().any(char::is_lowercase);
+        all.extend(names.filter(is_type).map(String::from));
+    }
+    all
+}
+
+/// The type that a line declares for all to see.
+fn declared(line: &str) -> Option<&str> {
+    let rest = ["pub struct ", "pub enum ", "pub trait ", "pub type "]
+        .iter()
+        .find_map(|word| line.strip_prefix(word))?;
+    rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()
+}
+
+/// Declared by macros, which write their examples.
+const BY_MACROS: [&str; 2] = ["Error", "Options"];
+
+#[test]
+fn every_public_type_has_an_example() {
+    let sources = sources();
+    let mut documented = std::collections::HashSet::new();
+    for (_, text) in &sources {
+        let lines: Vec<&str> = text.lines().collect();
+        for (i, name) in lines.iter().enumerate().filter_map(|(i, l)| declared(l).map(|name| (i, name))) {
+            let above =
+                lines[..i].iter().rev().take_while(|l| ["///", "#[", "// "].iter().any(|p| l.starts_with(p)));
+            if above.into_iter().any(|l| l.starts_with("/// ```")) {
+                documented.insert(name.to_string());
+            }
+        }
+    }
+    let mut bare = vec![];
+    for room in public_rooms() {
+        let (folder, file) = (format!("{room}/mod.rs"), format!("{room}.rs"));
+        let root = &sources.iter().find(|(name, _)| *name == folder || *name == file).unwrap().1;
+        let names = shown(root).into_iter().filter(|n| !BY_MACROS.iter().any(|m| n.ends_with(m)));
+        bare.extend(names.filter(|n| !documented.contains(n)).map(|n| format!("{room}::{n}")));
+    }
+    assert!(bare.is_empty(), "without an example: {}", bare.join(", "));
+    assert!(documented.len() > 100, "{} found", documented.len());
+}
