@@ -118,7 +118,7 @@ fn check_program(
             failures.push(format!("{name} for {device}, {precision}: {e}\n{text}"));
         }
     }
-    let grids = made.once.iter().chain(&made.steps).map(|d| d.groups);
+    let grids = made.schedule.init_steps.iter().chain(&made.schedule.steps).map(|d| d.groups);
     for g in grids {
         if g.iter().any(|&n| n == 0 || n > 65_535) {
             failures.push(format!("{name} for {device}: a grid of {g:?}"));
@@ -259,11 +259,11 @@ fn values_of_more_elements_than_kernels_count_are_refused() {
 fn lies(p: &Plan, made: &Program, bound: &Bound) -> Option<(usize, usize, usize)> {
     let (heap, region) = match *bound {
         Bound::Errors => return None,
-        Bound::Scratch(i) => (0, made.scratch[i]),
+        Bound::Scratch(i) => (0, made.memory.scratch[i]),
         Bound::Buffer(id, piece) => match p.buffers[id].place {
             Place::Parameter(i) => return Some((2 + i, 0, 1)),
-            Place::Scratch => (0, made.places[id][piece]),
-            _ => (1, made.places[id][piece]),
+            Place::Scratch => (0, made.memory.places[id][piece]),
+            _ => (1, made.memory.places[id][piece]),
         },
     };
     Some((heap, region.at, region.at + region.bytes))
@@ -272,7 +272,7 @@ fn lies(p: &Plan, made: &Program, bound: &Bound) -> Option<(usize, usize, usize)
 /// What runs between two barriers must not touch what another of them writes, unless they write parts of one value.
 fn check_hazards(name: &str, p: &Plan, made: &Program) {
     let mut level: Vec<((usize, usize, usize), bool, &Bound)> = vec![];
-    for d in &made.steps {
+    for d in &made.schedule.steps {
         if d.barrier {
             level.clear();
         }
@@ -294,7 +294,7 @@ fn check_hazards(name: &str, p: &Plan, made: &Program) {
 fn check_order(name: &str, p: &Plan, made: &Program) {
     let mut levels: Vec<Option<(usize, usize)>> = vec![None; p.steps.len()];
     let mut level = 0;
-    for d in &made.steps {
+    for d in &made.schedule.steps {
         level += usize::from(d.barrier);
         for &s in &d.steps {
             let known = levels[s].get_or_insert((level, level));
@@ -339,8 +339,12 @@ fn nothing_between_two_barriers_overwrites_what_another_uses() {
     let made = program(&p, &Limits::large(), Precision::Full).unwrap();
     check_hazards("training", &p, &made);
     // and few of them: levels, not dispatches
-    let barriers = made.steps.iter().filter(|d| d.barrier).count();
-    assert!(3 * barriers < 2 * made.steps.len(), "{barriers} barriers for {} dispatches", made.steps.len());
+    let barriers = made.schedule.steps.iter().filter(|d| d.barrier).count();
+    assert!(
+        3 * barriers < 2 * made.schedule.steps.len(),
+        "{barriers} barriers for {} dispatches",
+        made.schedule.steps.len()
+    );
     let g = Graph::new();
     let [id, position] = ["id", "position"].map(|n| g.input(n, DType::U32, [1]));
     g.output("logits", Llama::new(&config).with_dtype(DType::F16).decode(&g, id, position, 64));
@@ -348,7 +352,7 @@ fn nothing_between_two_barriers_overwrites_what_another_uses() {
     let made = program(&p, &Limits::large(), Precision::Fast).unwrap();
     check_hazards("decode", &p, &made);
     // products of a layer, its two puts and its attention: norms, rotations and gates are computed where they are read
-    let layer = made.steps.iter().filter(|d| d.barrier).count();
+    let layer = made.schedule.steps.iter().filter(|d| d.barrier).count();
     assert!(layer <= 2 * 6 + 6, "{layer} levels for two layers");
 }
 

@@ -114,7 +114,7 @@ fn of_a_layer(build: impl Fn(&LlamaConfig) -> Graph, precision: Precision) -> (u
     let count = |layers: usize| {
         let c = LlamaConfig { layers, ..LlamaConfig::smollm2_135m() };
         let made = on_gpu(&build(&c), precision);
-        (made.steps.len(), made.steps.iter().filter(|d| d.barrier).count())
+        (made.schedule.steps.len(), made.schedule.steps.iter().filter(|d| d.barrier).count())
     };
     let (one, two) = (count(1), count(2));
     (two.0 - one.0, two.1 - one.1)

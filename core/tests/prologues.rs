@@ -360,10 +360,15 @@ fn small_steps_that_share_dispatches_are_right() {
         check(&g, &format!("{m} × {n}"));
         let p = on_gpu(&g);
         let made = program(&p, &Limits::large(), Precision::Full).unwrap();
-        let (shared, apart) = (made.steps.iter().map(|d| d.steps.len()).max().unwrap(), p.steps.len());
-        assert!(shared > 3 && made.steps.len() < apart, "{} dispatches of {apart} steps", made.steps.len());
+        let (shared, apart) =
+            (made.schedule.steps.iter().map(|d| d.steps.len()).max().unwrap(), p.steps.len());
+        assert!(
+            shared > 3 && made.schedule.steps.len() < apart,
+            "{} dispatches of {apart} steps",
+            made.schedule.steps.len()
+        );
         let alone = |d: &Dispatch| d.steps.len() == 1 && d.label.contains("sum") && !d.label.contains("mul");
-        assert!(!made.steps.iter().any(alone), "{m} × {n}: the sum apart has a dispatch of its own");
+        assert!(!made.schedule.steps.iter().any(alone), "{m} × {n}: the sum apart has a dispatch of its own");
     }
 }
 

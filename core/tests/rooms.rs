@@ -32,6 +32,58 @@ const ROOMS: &[&str] = &[
     "prelude",
 ];
 
+/// The order inside rooms: what is in a folder, each of which may use those before it. A folder's own `mod.rs` may use all
+/// of it, and all may use the items that stand there.
+const INSIDE: &[(&str, &[&str])] = &[
+    ("plan", &["step", "uses", "memory", "bounds"]),
+    ("target", &["launches", "cpu", "gpu", "forecast", "wire"]),
+    (
+        "target/gpu",
+        &[
+            "storage",
+            "wgsl",
+            "kernels",
+            "updates",
+            "kernel_cache",
+            "schedule",
+            "memory",
+            "program",
+            "forecast",
+            "passes",
+            "wire",
+        ],
+    ),
+    ("device", &["life", "lifecycle", "progress", "observer", "trace", "cpu", "gpu", "no_gpu", "executor"]),
+    (
+        "device/gpu",
+        &[
+            "limits",
+            "facts",
+            "ask_metal",
+            "ask_vulkan",
+            "ending",
+            "process_exit",
+            "adapters",
+            "panics",
+            "context",
+            "pending",
+            "clock",
+            "transfer",
+            "pipelines",
+            "refusal",
+            "run",
+            "worker",
+            "store",
+            "updates",
+            "prepared",
+            "start",
+            "suspend",
+            "executor",
+            "selftest",
+        ],
+    ),
+];
+
 /// The files that may say `unsafe` besides the CPU device's kernels.
 const UNSAFE: &[&str] = &[
     "process.rs",
@@ -117,6 +169,72 @@ fn rooms_import_only_from_rooms_above() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The neighbours in a folder that a file names: `super::x` in the folder's own files, and `crate::folder::x` anywhere.
+fn neighbours(folder: &str, inside: &str, text: &str) -> Vec<String> {
+    let path = format!("crate::{}::", folder.replace('/', "::"));
+    let module = inside.trim_end_matches(".rs").trim_end_matches("/mod");
+    let above = "super::".repeat(module.split('/').count());
+    let code: Vec<&str> = text.lines().map(|l| l.split("//").next().unwrap_or("")).collect();
+    let code = code.join("\n");
+    let ident = |s: &str| s.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut found = vec![];
+    for prefix in [path.as_str(), above.as_str()] {
+        for (at, _) in code.match_indices(prefix) {
+            let before = code[..at].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || c == ':' || c == '_') {
+                continue;
+            }
+            match code[at + prefix.len()..].strip_prefix('{') {
+                Some(group) => {
+                    found.extend(group.split('}').next().unwrap().split(',').map(|p| ident(p.trim())))
+                }
+                None => found.push(ident(&code[at + prefix.len()..])),
+            }
+        }
+    }
+    found.retain(|f| f != "super");
+    found
+}
+
+#[test]
+fn rooms_inside_rooms_are_in_order() {
+    let mut wrong = vec![];
+    let (mut seen, mut uses) = (0, 0);
+    for (folder, order) in INSIDE {
+        let place = |name: &str| order.iter().position(|r| *r == name);
+        for (file, text) in sources() {
+            let Some(inside) = file.strip_prefix(&format!("{folder}/")) else { continue };
+            let own = inside.split(['/', '.']).next().unwrap();
+            let Some(at) = place(own) else {
+                // of the planner only some are in order yet
+                assert!(own == "mod" || *folder == "plan", "{file} has no place in {folder}'s order");
+                continue;
+            };
+            seen += 1;
+            for other in neighbours(folder, inside, &text) {
+                match place(&other) {
+                    Some(other_at) if other_at > at => {
+                        wrong.push(format!("{file} uses {folder}/{other}, below it"))
+                    }
+                    Some(_) => uses += 1,
+                    None => {}
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(seen > 100 && uses > 100, "{uses} uses in {seen} files");
+}
+
+#[test]
+fn neighbours_are_found_by_either_path() {
+    let text = "use super::run::Run;\nuse crate::device::gpu::{store, worker::Desk}; // super::z";
+    assert_eq!(neighbours("device/gpu", "start.rs", text), ["store", "worker", "run"]);
+    let text = "use super::Executor;\nuse super::super::run::Run;";
+    assert_eq!(neighbours("device/gpu", "executor/look.rs", text), ["run"]);
+    assert_eq!(neighbours("device/gpu", "executor/mod.rs", text), ["Executor"]);
 }
 
 #[test]

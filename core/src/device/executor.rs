@@ -1,5 +1,6 @@
 //! One face for both devices: weights, compiled plans and their runs.
 
+use super::observer::Observer;
 use super::{Device, Inner, cpu, gpu};
 use crate::error::{Error, Result};
 use crate::optimizer::{Training, check_rate};
@@ -8,9 +9,6 @@ use crate::target::TargetPlan;
 use crate::tensor::{Bytes, Tensor, TensorType};
 use std::borrow::Cow;
 use std::sync::Arc;
-
-/// Who is shown values as they are stored: names, buffer, bytes.
-pub type Observer<'a> = dyn FnMut(&str, BufferId, &[u8]) -> Result<()> + 'a;
 
 /// Weights on a device.
 pub enum Store {

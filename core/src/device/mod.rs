@@ -8,6 +8,7 @@ pub mod gpu;
 #[path = "no_gpu.rs"]
 pub mod gpu;
 mod lifecycle;
+pub(crate) mod observer;
 mod progress;
 pub mod trace;
 

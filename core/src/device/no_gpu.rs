@@ -3,7 +3,7 @@
 
 pub use super::progress::{Profiling, Progress};
 
-use super::executor::Observer;
+use super::observer::Observer;
 use crate::error::{Error, Result};
 use crate::optimizer::Training;
 use crate::plan::BufferId;

@@ -12,6 +12,7 @@ mod copy;
 mod emit;
 #[cfg(feature = "compiler")]
 mod expand;
+mod facts;
 #[cfg(feature = "compiler")]
 mod fold;
 #[cfg(feature = "compiler")]
@@ -21,6 +22,7 @@ mod heavy;
 #[cfg(feature = "compiler")]
 mod layout;
 pub mod memory;
+mod operands;
 #[cfg(feature = "compiler")]
 mod parts;
 mod refusal;
@@ -40,6 +42,7 @@ pub(crate) mod wire;
 
 #[cfg(feature = "compiler")]
 pub use bounds::{Bindings, binds_few};
+pub use facts::{Facts, Written};
 pub use tally::Tally;
 pub use uses::{Accesses, Uses};
 pub(crate) use verify::{Checked, inside, refuse, too_large};
@@ -208,59 +211,5 @@ pub fn verified(plan: Plan) -> Result<Plan> {
             Err(Error::Op { op: "compile".into(), node: flaw.part, wanted: flaw.wanted, came: flaw.came })
         }
         Err(flaw) => Err(Error::internal(format!("a plan that keeps not to its buffers: {flaw}"))),
-    }
-}
-
-impl Work {
-    /// Calls `f` with every operand; the written one last, with `true`.
-    pub fn for_each_operand(&self, f: &mut dyn FnMut(&Operand, bool)) {
-        let epilogue = |e: &Option<Epilogue>, f: &mut dyn FnMut(&Operand, bool)| {
-            e.iter().flat_map(|e| &e.operands).for_each(|o| f(o, false));
-        };
-        match self {
-            Work::Rowwise(w) => {
-                w.operands.iter().for_each(|o| f(o, false));
-                w.also.iter().for_each(|r| f(&r.out, true));
-                f(&w.out, true);
-            }
-            Work::Product(w) => {
-                [&w.a, &w.b].into_iter().for_each(|o| f(o, false));
-                w.prologue.iter().flat_map(|p| &p.operands).for_each(|o| f(o, false));
-                epilogue(&w.epilogue, f);
-                w.extra_outputs.iter().for_each(|r| f(&r.out, true));
-                f(&w.out, true);
-            }
-            Work::Convolution(w) => {
-                [&w.input, &w.weight].into_iter().for_each(|o| f(o, false));
-                epilogue(&w.epilogue, f);
-                f(&w.out, true);
-            }
-            Work::Attention(w) => {
-                w.inputs.operands().for_each(|o| f(o, false));
-                w.kept.iter().for_each(|o| f(o, true));
-                f(&w.out, true);
-            }
-            Work::AttentionGrad(w) => {
-                let kept = w.kept.iter().flat_map(|k| [&k.out, &k.rows]);
-                w.inputs.operands().chain([&w.up]).chain(kept).for_each(|o| f(o, false));
-                w.outs.iter().for_each(|o| f(o, true));
-            }
-            Work::Index(w) => {
-                [&w.table, &w.indices].into_iter().chain(&w.updates).for_each(|o| f(o, false));
-                f(&w.out, true);
-            }
-            Work::Scan(w) => {
-                f(&w.input, false);
-                f(&w.out, true);
-            }
-            Work::Pool(w) => {
-                [&w.x].into_iter().chain(&w.up).for_each(|o| f(o, false));
-                f(&w.out, true);
-            }
-            Work::Dequantise(from, to) => {
-                f(from, false);
-                f(to, true);
-            }
-        }
     }
 }

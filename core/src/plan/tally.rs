@@ -209,21 +209,3 @@ impl Plan {
         t
     }
 }
-
-impl Work {
-    /// What sort of work it is, in words.
-    pub fn sort(&self) -> &'static str {
-        match self {
-            Work::Rowwise(w) if w.reductions.is_empty() => "pointwise",
-            Work::Rowwise(_) => "rowwise",
-            Work::Product(_) => "product",
-            Work::Convolution(_) => "convolution",
-            Work::Attention(_) => "attention",
-            Work::AttentionGrad(_) => "attention gradient",
-            Work::Index(_) => "look-up",
-            Work::Scan(_) => "scan",
-            Work::Pool(_) => "pooling",
-            Work::Dequantise(..) => "dequantise",
-        }
-    }
-}

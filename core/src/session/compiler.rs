@@ -11,11 +11,11 @@ use crate::graph::{Graph, GraphData, NodeKind, Value};
 use crate::log::{Level, tell};
 use crate::ops;
 use crate::optimise::{self, Group, Optimised, Report, optimise};
-use crate::plan::{Bindings, Plan, PlanOptions, plan};
+use crate::plan::{Plan, PlanOptions, plan};
 use crate::profile::{DeviceProfile, Limits, Precision, TunedProduct, Tuning};
 use crate::stack;
-use crate::target::TargetPlan;
-use crate::target::gpu::passes::{self, NormCosts};
+use crate::target::gpu::passes;
+use crate::target::{self, TargetPlan};
 use crate::tensor::DType;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,9 +52,6 @@ impl Saving {
         ("shared-dispatches", Saving::SharedDispatches),
     ];
 }
-
-/// Buffers that the kernels of attention's gradient bind; on devices that allow fewer it is computed in simpler steps.
-const ATTENTION_GRAD: usize = 10;
 
 /// Compiles graphs for a device.
 ///
@@ -230,29 +227,26 @@ impl Compiler {
     }
 
     fn options(&self, gradients: Vec<(Value, Value)>) -> PlanOptions {
-        let gpu = self.profile.is_gpu();
-        let bindings = self.profile.gpu.as_ref().map(bindings);
         PlanOptions {
             gradients,
             no_fusion: self.no_fusion,
-            flash_backward: bindings.is_some_and(|b| b.buffers >= ATTENTION_GRAD),
-            side_by_side: gpu,
             fold_weights: !self.without.contains(&Saving::FoldedWeights),
-            bindings,
+            ..target::planned_for(&self.profile)
         }
     }
 
-    /// What GPUs of the profile's limits make of a plan.
+    /// What is done on a GPU of those limits beside what the plan says.
     fn passes(&self, limits: &Limits) -> passes::Options {
-        let with = |saving: Saving| !self.without.contains(&saving);
-        let matrices = self.precision == Precision::Fast && limits.coop.max(limits.coop_f32) > 0;
-        let norms = NormCosts::of(&self.profile.costs, matrices);
-        passes::Options {
-            norms_in_products: Some(norms).filter(|_| with(Saving::NormsInProducts)),
-            gated_columns: with(Saving::HalvesInProducts),
-            shared_dispatches: with(Saving::SharedDispatches),
-            bindings: Some(bindings(limits)),
+        let mut options = passes::Options::of(limits, &self.profile.costs, self.precision);
+        for saving in &self.without {
+            match saving {
+                Saving::FoldedWeights => {}
+                Saving::NormsInProducts => options.norms_in_products = None,
+                Saving::HalvesInProducts => options.gated_columns = false,
+                Saving::SharedDispatches => options.shared_dispatches = false,
+            }
         }
+        options
     }
 
     /// Compiles a graph with a loss for training: adds the backward pass for its trainable parameters.
@@ -379,11 +373,6 @@ pub(super) struct Lowered {
     /// What the last of the optimiser's passes did.
     pub report: Report,
     pub origins: Origins,
-}
-
-/// What kernels may bind on GPUs of those limits.
-fn bindings(limits: &Limits) -> Bindings {
-    Bindings { buffers: limits.bindings, bytes: limits.binding }
 }
 
 /// Operations of a graph that are not the engine's own, with their versions.

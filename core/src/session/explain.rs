@@ -12,7 +12,8 @@ use crate::optimise::Change;
 use crate::plan::Plan;
 use crate::profile::{DeviceProfile, Precision};
 use crate::target::TargetPlan;
-use crate::target::forecast::{Forecast, Launch, Memory, forecast};
+use crate::target::forecast::forecast;
+use crate::target::launches::{Forecast, Launch, Memory};
 
 /// What compiling a graph for a device makes of it; see [`Compiler::explain`].
 ///

@@ -34,7 +34,7 @@ pub use crate::optimizer::{Optimizer, ParameterGroup};
 pub use crate::plan::{Port, StatePort};
 pub use crate::profile::Precision;
 #[cfg(feature = "compiler")]
-pub use crate::target::forecast::Memory;
+pub use crate::target::launches::Memory;
 pub use artifact::{Artifact, Weight};
 pub use compiled::Compiled;
 #[cfg(feature = "compiler")]

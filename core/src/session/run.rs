@@ -1,7 +1,8 @@
 //! A session: a compiled graph with its weights, ready to run.
 
 use super::{Compiled, MemorySummary, Parameters};
-use crate::device::executor::{Executor, Observer};
+use crate::device::executor::Executor;
+use crate::device::observer::Observer;
 use crate::error::{Error, Result};
 use crate::log::{Level, tell};
 use crate::plan::Port;

@@ -400,7 +400,13 @@ fn copied(work: &Work) -> Option<&Operand> {
             let copies = reductions.is_empty() && also.is_empty() && tape.code.iter().all(moves);
             operands.first().filter(|_| copies && operands.len() == 1)
         }
-        _ => None,
+        Work::Product(_)
+        | Work::Convolution(_)
+        | Work::Attention(_)
+        | Work::AttentionGrad(_)
+        | Work::Index(_)
+        | Work::Scan(_)
+        | Work::Pool(_) => None,
     }
 }
 
@@ -422,7 +428,13 @@ fn part(work: &Work, out: &Operand, plan: &Plan) -> (WeightPart, usize) {
             w.domain.iter().zip(&w.reduced).map(kept).collect()
         }
         Work::Product(w) => [w.batch.as_slice(), &[w.m, w.n]].concat(),
-        _ => vec![whole.elements],
+        Work::Convolution(_)
+        | Work::Attention(_)
+        | Work::AttentionGrad(_)
+        | Work::Index(_)
+        | Work::Scan(_)
+        | Work::Pool(_)
+        | Work::Dequantise(..) => vec![whole.elements],
     };
     // copies move narrow elements two at a time, and the halves of wide ones
     let scaled = |n: usize| match (out.dtype.bytes(n), whole.dtype.bytes(1)) {

@@ -4,15 +4,21 @@
 
 pub mod cpu;
 #[cfg(feature = "compiler")]
-pub mod forecast;
+pub(crate) mod forecast;
 pub mod gpu;
+#[cfg(feature = "compiler")]
+pub mod launches;
 mod wire;
 
 pub(crate) use wire::Unverified;
 
 #[cfg(feature = "compiler")]
 use crate::error::{Error, Result};
+#[cfg(feature = "compiler")]
+use crate::plan::PlanOptions;
 use crate::plan::{BufferId, Plan, Uses};
+#[cfg(feature = "compiler")]
+use crate::profile::DeviceProfile;
 use cpu::{Arena, CpuPlan};
 use gpu::GpuPlan;
 use gpu::storage::Form;
@@ -25,6 +31,13 @@ pub enum TargetPlan {
     Cpu(Arc<CpuPlan>),
     /// On a GPU.
     Gpu(Arc<GpuPlan>),
+}
+
+/// What the planner must know of a profile's sort of device: the forms of steps that it has kernels for, and what these may
+/// bind.
+#[cfg(feature = "compiler")]
+pub(crate) fn planned_for(profile: &DeviceProfile) -> PlanOptions {
+    profile.gpu.as_ref().map_or(PlanOptions::default(), gpu::passes::planned_for)
 }
 
 impl TargetPlan {

@@ -132,7 +132,7 @@ fn held(compiled: &Compiled, precision: Precision) -> usize {
         None => own.map(|id| plan.buffers[id].bytes()).sum(),
         Some(limits) => {
             let made = program(plan, limits, precision).unwrap();
-            own.flat_map(|id| &made.places[id]).map(|region| region.bytes).sum()
+            own.flat_map(|id| &made.memory.places[id]).map(|region| region.bytes).sum()
         }
     }
 }

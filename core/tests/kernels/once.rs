@@ -13,10 +13,8 @@ use weft::tensor::DType;
 
 /// All of a program but how often kernels were written for it.
 fn told(p: &Program) -> String {
-    let Program { texts, once, steps, storage, places, scratch, arena, own, lookups, writings: _ } = p;
-    format!(
-        "{texts:#?}\n{once:#?}\n{steps:#?}\n{storage:?}\n{places:?}\n{scratch:?} {arena} {own} {lookups:?}"
-    )
+    let Program { texts, schedule, memory, storage, writings: _ } = p;
+    format!("{texts:#?}\n{schedule:#?}\n{storage:?}\n{memory:?}")
 }
 
 /// The programs with and without sharing, which must be the same; how often kernels were written for them.
@@ -97,7 +95,7 @@ fn more_layers_need_no_more_kernels_written() {
             let p = compiler.plan(&build(layers), trains).unwrap();
             on(&p, &limits, Precision::Full).program(&limits).unwrap()
         });
-        assert!(few.steps.len() + 30 < many.steps.len());
+        assert!(few.schedule.steps.len() + 30 < many.schedule.steps.len());
         assert_eq!(few.writings, many.writings);
         // one for the puts of each layer: where they report a bad index is a number in their text
         assert!(many.texts.len() <= few.texts.len() + 12);

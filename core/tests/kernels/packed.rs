@@ -66,11 +66,11 @@ fn large(p: &Plan) -> Program {
 #[test]
 fn a_layer_of_packed_products_trains_in_few_dispatches() {
     let [two, four] = [2, 4].map(|layers| large(&training(layers)));
-    let layer = (four.steps.len() - two.steps.len()) / 2;
+    let layer = (four.schedule.steps.len() - two.schedule.steps.len()) / 2;
     assert!(layer <= 24, "{layer} dispatches a layer");
     // nothing is copied, filled or added that is no work of the model
     let spare = |d: &&str| ["copy", "place", "pad", "add"].iter().any(|w| d.starts_with(w));
-    let labels: Vec<&str> = four.steps.iter().map(|d| d.label.as_str()).collect();
+    let labels: Vec<&str> = four.schedule.steps.iter().map(|d| d.label.as_str()).collect();
     assert_eq!(labels.iter().filter(|d| spare(d)).count(), 0, "{labels:#?}");
     // gradients of joined weights are parts of one product's result
     let p = training(1);

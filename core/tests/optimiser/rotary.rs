@@ -77,7 +77,7 @@ fn longhand_rotations_are_recognised_and_cost_what_the_composite_costs() {
         assert_eq!(ours.steps.len(), theirs.steps.len());
         assert!(raw.steps.len() >= ours.steps.len() + 2 * LAYERS, "{} {}", raw.steps.len(), ours.steps.len());
         if gpu {
-            let dispatches = |p| program(p, &Limits::large(), Precision::Full).unwrap().steps.len();
+            let dispatches = |p| program(p, &Limits::large(), Precision::Full).unwrap().schedule.steps.len();
             assert_eq!(dispatches(&ours), dispatches(&theirs));
         }
     }

@@ -12,7 +12,7 @@ use super::product::PreparedProduct;
 use super::rowwise::{PreparedRowwise, RowScratch};
 use super::scan::PreparedScan;
 use super::threads::ThreadPool;
-use crate::device::executor::Observer;
+use crate::device::observer::Observer;
 use crate::error::{Error, Result};
 use crate::plan::{Accesses, Operand, Place, Plan, Step, Uses};
 use crate::target::cpu::{CpuPlan, CpuWork};

@@ -181,17 +181,18 @@ impl Context {
             self.fail_if(Fault::Exhausted);
             self.blade.create_buffer(blade::BufferDesc { name: what, size: bytes, memory })
         };
-        let buffer = unpoisoned(create).map_err(|panic| match super::worker::translated(self, &*panic) {
-            // nothing came of it, and the driver's crate goes on
-            Error::OutOfMemory { .. } => Error::OutOfMemory {
-                wanted: bytes,
-                what: format!("{what} (refused by the driver of {})", self.name),
-            },
-            other => {
-                self.lose(&other);
-                other
-            }
-        })?;
+        let buffer =
+            unpoisoned(create).map_err(|panic| match super::panics::translated(&self.name, &*panic) {
+                // nothing came of it, and the driver's crate goes on
+                Error::OutOfMemory { .. } => Error::OutOfMemory {
+                    wanted: bytes,
+                    what: format!("{what} (refused by the driver of {})", self.name),
+                },
+                other => {
+                    self.lose(&other);
+                    other
+                }
+            })?;
         self.used.fetch_add(bytes, Ordering::Relaxed);
         Ok(Memory { buffer, bytes })
     }

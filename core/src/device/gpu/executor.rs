@@ -4,7 +4,7 @@
 use super::Gpu;
 use super::context::Context;
 use super::pending::Pending;
-use super::pipelines::Pipeline;
+use super::prepared::{Prepared, Small};
 use super::refusal::{Bad, Refusals};
 use super::run::{Run, SMALL};
 use super::start::{narrowed, start, widened};
@@ -12,11 +12,10 @@ use super::store::{Foreign, Store};
 use super::transfer::Transfer;
 use super::worker::WorkerState;
 use crate::device::lock;
-use crate::device::progress::{Profiling, Progress};
+use crate::device::progress::Profiling;
 use crate::error::{Error, Result};
 use crate::plan::{BufferId, Plan, Uses};
 use crate::target::gpu::GpuPlan;
-use crate::target::gpu::program::Program;
 use crate::target::gpu::storage::{ElementStorage, Form, is_narrow};
 use crate::tensor::{DType, copied};
 use blade_graphics as blade;
@@ -31,71 +30,6 @@ mod wait;
 
 /// Steps posted and not yet known to be accepted, beyond which the next one waits.
 const AHEAD: usize = 2;
-
-/// A plan's kernels, compiled.
-pub struct Prepared {
-    /// The kernels and where everything lies.
-    pub program: Program,
-    /// Compiled texts, in order.
-    pub pipelines: Vec<Arc<Pipeline>>,
-}
-
-impl Prepared {
-    /// Writes and compiles the kernels of a plan.
-    ///
-    /// # Errors
-    /// [`Error::Driver`] if the driver refuses one, [`Error::Cancelled`].
-    pub fn new(gpu: &Gpu, plan: &GpuPlan, progress: &Progress) -> Result<Prepared> {
-        if let Some(e) = gpu.context().lost() {
-            return Err(e);
-        }
-        Prepared::compile(gpu, plan.program(gpu.limits())?, progress)
-    }
-
-    /// Compiles a program's kernels.
-    ///
-    /// # Errors
-    /// As [`new`](Prepared::new).
-    pub fn compile(gpu: &Gpu, program: Program, progress: &Progress) -> Result<Prepared> {
-        let mut bindings = vec![0; program.texts.len()];
-        for d in program.once.iter().chain(&program.steps) {
-            bindings[d.text] = d.slots.len();
-        }
-        let span = crate::device::trace::span("compile", "kernels");
-        let pipelines = gpu.pipelines().get(gpu.context(), &program.texts, &bindings, progress)?;
-        drop(span);
-        Ok(Prepared { program, pipelines })
-    }
-
-    /// These kernels, or others for weights that lie elsewhere than these take them to: those of a session whose plan
-    /// joins others, or none.
-    fn fitting(
-        self: &Arc<Self>,
-        plan: &GpuPlan,
-        store: &Store,
-        positions: &[usize],
-    ) -> Result<Arc<Prepared>> {
-        let adjoin = |run: &Vec<usize>| {
-            let at: Vec<usize> = run.iter().map(|&i| positions[i]).collect();
-            store.adjoin(&at)
-        };
-        if self.program.storage.adjacent.iter().all(adjoin) {
-            return Ok(self.clone());
-        }
-        let gpu = store.gpu();
-        let program = plan.apart().program(gpu.limits())?;
-        Ok(Arc::new(Prepared::compile(gpu, program, &Progress::default())?))
-    }
-}
-
-/// A small input or output inside the step's command buffer.
-#[derive(Clone, Copy)]
-pub struct Small {
-    /// The plan's buffer.
-    pub buffer: BufferId,
-    /// Where it lies in the host's memory.
-    pub at: usize,
-}
 
 /// Nanoseconds that a step took on the GPU.
 pub struct Times {
@@ -165,7 +99,7 @@ impl Executor {
                 inputs += bytes;
             }
         }
-        let mut down = (p.lookups.len() * 4).next_multiple_of(16);
+        let mut down = (p.schedule.lookups.len() * 4).next_multiple_of(16);
         for port in &plan.outputs {
             let bytes = p.storage.buffers[port.buffer].bytes();
             if bytes <= SMALL && p.storage.pieces(port.buffer) == 1 {
@@ -185,12 +119,12 @@ impl Executor {
             posted: Arc::default(),
             optimizer: None,
             log: Arc::default(),
-            bad: vec![None; p.lookups.len()],
+            bad: vec![None; p.schedule.lookups.len()],
             foreign: vec![],
             adopted: vec![],
             counter: None,
             number: 0,
-            sizes: vec![p.arena, p.own],
+            sizes: vec![p.memory.arena, p.memory.own],
             updates: 0,
             folded: Uses::of(plan).of_parameters(plan).contains(&true).then(|| store.version()),
             pending: None,
@@ -295,7 +229,7 @@ impl Executor {
     /// [`Error::DeviceLost`]; what a step meets later is told by [`wait`](Executor::wait).
     pub fn step(&mut self, store: &Store, number: u64) -> Result<bool> {
         if let Some((look, bad)) = self.begin(store, number)? {
-            lock(&self.log).add(number, &self.prepared.program.lookups[look], bad);
+            lock(&self.log).add(number, &self.prepared.program.schedule.lookups[look], bad);
             return Ok(false);
         }
         if let Some(optimizer) = &mut self.optimizer {
@@ -402,7 +336,7 @@ impl Executor {
         })?;
         let nanos = |d: std::time::Duration| d.as_nanos() as u64;
         let named = |(step, time): (Option<usize>, std::time::Duration)| {
-            let (label, kind) = match step.map(|s| &self.prepared.program.steps[s]) {
+            let (label, kind) = match step.map(|s| &self.prepared.program.schedule.steps[s]) {
                 Some(d) => (d.label.clone(), d.kind),
                 None => ("copies and updates".into(), "other"),
             };
@@ -413,7 +347,7 @@ impl Executor {
 
     /// Dispatches of a step.
     pub fn dispatches(&self) -> usize {
-        self.prepared.program.steps.len() + self.updates
+        self.prepared.program.schedule.steps.len() + self.updates
     }
 
     /// The driver's buffer in which an output lies, and its bytes, for a renderer in the same process.
@@ -428,7 +362,7 @@ impl Executor {
                 format!("a value of {} in {pieces} pieces has no buffer of its own to share", held.dtype);
             return Err(Error::Device { device: self.gpu.context().name.clone(), why });
         }
-        let region = self.prepared.program.places[buffer][0];
+        let region = self.prepared.program.memory.places[buffer][0];
         self.on_run(move |r, _, _| Ok(Foreign { piece: r.at(buffer, region), bytes: region.bytes as u64 }))
     }
 

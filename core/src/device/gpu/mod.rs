@@ -1,7 +1,7 @@
 //! The GPU device: Vulkan and Metal, through blade-graphics, which only this room names.
 //!
-//! `wgsl` and `kernels` write text from plain data and `program` arranges it; none of them needs a GPU. `context`,
-//! `worker`, `pipelines`, `run`, `store` and `executor` bring it to one.
+//! What runs on it is decided and written in `target/gpu`, from plain data. `context`, `worker`, `pipelines`, `run`, `store` and
+//! `executor` bring it to a device.
 
 mod adapters;
 #[cfg(any(target_os = "ios", target_os = "macos"))]
@@ -15,8 +15,10 @@ mod context;
 mod executor;
 mod facts;
 pub(crate) mod limits;
+mod panics;
 mod pending;
 mod pipelines;
+mod prepared;
 mod process_exit;
 mod refusal;
 mod run;
@@ -31,7 +33,8 @@ pub use crate::device::progress::{Profiling, Progress};
 pub use adapters::{Adapter, adapters};
 #[doc(hidden)]
 pub use context::Fault;
-pub(crate) use executor::{Executor, Prepared};
+pub(crate) use executor::Executor;
+pub(crate) use prepared::Prepared;
 pub(crate) use process_exit::allowed;
 pub use store::Foreign;
 pub(crate) use store::Store;
@@ -209,7 +212,7 @@ impl Gpu {
 
     pub(crate) fn call_later<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut worker::WorkerState, worker::Reply<T>) -> Result<()> + Send + 'static,
+        job: impl FnOnce(&mut worker::WorkerState, pending::Reply<T>) -> Result<()> + Send + 'static,
     ) -> Result<T> {
         let _awake = self.awake()?;
         self.worker.call_later(job)
@@ -218,7 +221,7 @@ impl Gpu {
     /// As `call_later`, without waiting for the reply.
     pub(crate) fn begin<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut worker::WorkerState, worker::Reply<T>) -> Result<()> + Send + 'static,
+        job: impl FnOnce(&mut worker::WorkerState, pending::Reply<T>) -> Result<()> + Send + 'static,
     ) -> Result<pending::Pending<T>> {
         let _awake = self.awake()?;
         Ok(self.worker.begin(job))

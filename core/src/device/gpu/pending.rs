@@ -1,11 +1,13 @@
-//! A reply of the worker that nobody has to wait for: asked for now and then, or waited for a while.
+//! Replies of the worker: given once, waited for, or asked for now and then.
 
-use super::worker::{SPIN, Slot};
 use crate::device::lock;
-use crate::error::Result;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use crate::error::{Error, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
+
+/// How long the worker and those who wait for it look for news before they sleep.
+pub(super) const SPIN: Duration = Duration::from_micros(50);
 
 /// A reply that is on its way.
 pub struct Pending<T>(pub(super) Arc<Slot<T>>);
@@ -25,6 +27,58 @@ impl<T> Pending<T> {
             let left = time.checked_sub(start.elapsed()).filter(|t| !t.is_zero())?;
             let woken = self.0.given.wait_timeout(value, left).unwrap_or_else(|e| e.into_inner());
             value = woken.0;
+        }
+    }
+}
+
+/// Where a reply is put.
+pub(super) struct Slot<T> {
+    value: Mutex<Option<Result<T>>>,
+    ready: AtomicBool,
+    given: Condvar,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Slot { value: Mutex::new(None), ready: Default::default(), given: Condvar::new() }
+    }
+}
+
+impl<T> Slot<T> {
+    pub(super) fn wait(&self) -> Result<T> {
+        let start = Instant::now();
+        while !self.ready.load(Ordering::Acquire) && start.elapsed() < SPIN {
+            std::hint::spin_loop();
+        }
+        let mut value = lock(&self.value);
+        loop {
+            if let Some(v) = value.take() {
+                return v;
+            }
+            value = self.given.wait(value).unwrap_or_else(|e| e.into_inner());
+        }
+    }
+}
+
+/// Where a job's reply goes. Dropped without one, it says that the worker is gone.
+pub struct Reply<T>(pub(super) Arc<Slot<T>>);
+
+impl<T> Reply<T> {
+    /// Gives the reply; the first counts.
+    pub fn give(&self, outcome: Result<T>) {
+        let mut value = lock(&self.0.value);
+        if !self.0.ready.swap(true, Ordering::AcqRel) {
+            *value = Some(outcome);
+            self.0.given.notify_all();
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        // another owner of the slot (the waiting side, or the guard) is left: only the last reply speaks
+        if Arc::strong_count(&self.0) <= 2 {
+            self.give(Err(Error::DeviceLost { device: "gpu".into(), why: "its worker is gone".into() }));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Compiled kernels of a device, by their text: sessions share them. Compiled on several threads, with progress.
 
 use super::context::{Context, Fault};
+use super::panics::translated;
 use super::process_exit;
-use super::worker::translated;
 use crate::device::lock;
 use crate::device::progress::Progress;
 use crate::error::{Error, Result};
@@ -135,7 +135,7 @@ fn compile(context: &Arc<Context>, text: &str, bindings: usize) -> Result<Pipeli
             Ok(Pipeline { blade: pipeline, context: context.clone() })
         }
         Ok(Err(why)) => Err(Error::Driver { device, why }),
-        Err(panic) => Err(translated(context, &*panic)),
+        Err(panic) => Err(translated(&context.name, &*panic)),
     }
 }
 

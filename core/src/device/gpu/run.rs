@@ -179,7 +179,7 @@ impl Run {
         program: &'a Program,
         buffer: BufferId,
     ) -> impl Iterator<Item = blade::BufferPiece> + 'a {
-        program.places[buffer].iter().map(move |&region| self.at(buffer, region))
+        program.memory.places[buffer].iter().map(move |&region| self.at(buffer, region))
     }
 
     /// Binds another buffer wherever `own` is bound; what went up and down through it no longer does.
@@ -481,10 +481,10 @@ impl Run {
     ) -> Vec<Ready> {
         let piece = |b: &Bound| match *b {
             Bound::Errors => self.errors.buffer.at(0),
-            Bound::Scratch(i) => self.arena.at(program.scratch[i]),
+            Bound::Scratch(i) => self.arena.at(program.memory.scratch[i]),
             Bound::Buffer(id, n) => match parameter(id, n) {
                 Some(piece) => piece,
-                None => self.at(id, program.places[id][n]),
+                None => self.at(id, program.memory.places[id][n]),
             },
         };
         let ready = |(i, d): (usize, &crate::target::gpu::program::Dispatch)| Ready {

@@ -4,7 +4,8 @@
 
 use super::Gpu;
 use super::Progress;
-use super::executor::{Executor, Prepared};
+use super::executor::Executor;
+use super::prepared::Prepared;
 use super::store::Store;
 use crate::error::{Error, Result};
 use crate::expr::{Fold, Instr, Kind, Tape};

@@ -1,7 +1,7 @@
 //! What an executor asks the worker to do beside steps: a run's memory, constants and bindings at its start; and the forms
 //! of narrow elements on both sides.
 
-use super::executor::{Prepared, Small};
+use super::prepared::{Prepared, Small};
 use super::refusal::{Refusals, Watch};
 use super::run::{Heap, Parcel, Run};
 use super::worker::WorkerState;
@@ -23,15 +23,15 @@ pub fn start(
 ) -> Result<Run> {
     let context = desk.context.clone();
     let (p, chunk) = (&prepared.program, context.limits.binding);
-    let mut arena = Heap::new(&context, p.arena, chunk, "intermediate values")?;
-    let mut own = match Heap::new(&context, p.own, chunk, "inputs, outputs and constants") {
+    let mut arena = Heap::new(&context, p.memory.arena, chunk, "intermediate values")?;
+    let mut own = match Heap::new(&context, p.memory.own, chunk, "inputs, outputs and constants") {
         Ok(own) => own,
         Err(e) => {
             arena.free(&context);
             return Err(e);
         }
     };
-    let words = p.lookups.len();
+    let words = p.schedule.lookups.len();
     let errors = match context.allocate(words.max(4) * 4, blade::Memory::DeviceTransient, "errors") {
         Ok(errors) => errors,
         Err(e) => {
@@ -41,7 +41,7 @@ pub fn start(
         }
     };
     let mut r = Run::new(plan, arena, own, errors);
-    let lookups = p.lookups.clone();
+    let lookups = p.schedule.lookups.clone();
     r.watch = Watch { down: vec![None; lookups.len()], lookups, log: log.clone(), ..Watch::default() };
     let outcome = fill(desk, plan, prepared, parameters, inputs, outputs, &mut r);
     match outcome {
@@ -75,29 +75,29 @@ fn fill(
         Place::Parameter(i) => parameters[i].get(n).copied(),
         _ => None,
     };
-    r.once = r.bind(p, &p.once, &prepared.pipelines, &parameter);
+    r.once = r.bind(p, &p.schedule.init_steps, &prepared.pipelines, &parameter);
     if !r.once.is_empty() {
         Run::run_now(&context, &r.once)?;
     }
-    r.steps = r.bind(p, &p.steps, &prepared.pipelines, &parameter);
+    r.steps = r.bind(p, &p.schedule.steps, &prepared.pipelines, &parameter);
     let lies = |id: usize| match plan.buffers[id].place {
         Place::Parameter(i) => parameters[i].clone(),
         _ => r.pieces(p, id).collect(),
     };
-    r.watch.indices = p.lookups.iter().map(|l| lies(l.indices.buffer)).collect();
+    r.watch.indices = p.schedule.lookups.iter().map(|l| lies(l.indices.buffer)).collect();
     let parcel = |s: &Small| Parcel {
-        piece: r.own.at(p.places[s.buffer][0]),
+        piece: r.own.at(p.memory.places[s.buffer][0]),
         at: s.at,
         bytes: p.storage.buffers[s.buffer].bytes(),
     };
     let uploads: Vec<Parcel> = inputs.iter().map(parcel).collect();
     let mut downloads = vec![];
-    if !p.lookups.is_empty() {
-        downloads.push(Parcel { piece: r.errors.buffer.at(0), at: 0, bytes: p.lookups.len() * 4 });
+    if !p.schedule.lookups.is_empty() {
+        downloads.push(Parcel { piece: r.errors.buffer.at(0), at: 0, bytes: p.schedule.lookups.len() * 4 });
     }
     downloads.extend(outputs.iter().map(parcel));
     (r.uploads, r.downloads) = (uploads, downloads);
-    (0..p.lookups.len()).filter(|&i| p.lookups[i].computed).for_each(|i| r.watch(i));
+    (0..p.schedule.lookups.len()).filter(|&i| p.schedule.lookups[i].computed).for_each(|i| r.watch(i));
     r.prepare(&context)
 }
 

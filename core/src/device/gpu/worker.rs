@@ -2,7 +2,8 @@
 //! has finished, and turns panics from below into errors, after which the device counts as lost.
 
 use super::context::Context;
-use super::pending::Pending;
+use super::panics::translated;
+use super::pending::{Pending, Reply, SPIN, Slot};
 use super::process_exit::{self, Work};
 use crate::device::lock;
 use crate::error::{Error, Result};
@@ -10,11 +11,8 @@ use crate::process::Born;
 use blade_graphics as blade;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
-
-/// How long the worker and those who wait for it look for news before they sleep.
-pub(super) const SPIN: Duration = Duration::from_micros(50);
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 type Job = Box<dyn FnOnce(&mut WorkerState) + Send>;
 
@@ -256,83 +254,9 @@ fn guarded<T>(context: &Context, f: impl FnOnce() -> Result<T>) -> Result<T> {
             outcome
         }
         Err(panic) => {
-            let error = translated(context, &*panic);
+            let error = translated(&context.name, &*panic);
             context.lose(&error);
             Err(error)
-        }
-    }
-}
-
-/// A panic's message as an error: what the driver's crate says when memory ends, the device goes, or a shader fails.
-pub fn translated(context: &Context, panic: &(dyn std::any::Any + Send)) -> Error {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    let why = text.unwrap_or("it panicked without a message").to_string();
-    let says = |words: &[&str]| words.iter().any(|w| why.contains(w));
-    let device = context.name.clone();
-    if says(&[
-        "OUT_OF_DEVICE_MEMORY",
-        "OUT_OF_HOST_MEMORY",
-        "OutOfDeviceMemory",
-        "OutOfHostMemory",
-        "OutOfMemory",
-    ]) {
-        return Error::OutOfMemory { wanted: 0, what: format!("{device}: {why}") };
-    }
-    // a lock of the driver's crate that an earlier panic left is as good as a lost device
-    if says(&["DEVICE_LOST", "GPU has crashed", "DeviceLost", "PoisonError"]) {
-        return Error::DeviceLost { device, why };
-    }
-    Error::Driver { device, why }
-}
-
-/// Where a reply is put.
-pub(super) struct Slot<T> {
-    pub(super) value: Mutex<Option<Result<T>>>,
-    pub(super) ready: std::sync::atomic::AtomicBool,
-    pub(super) given: Condvar,
-}
-
-impl<T> Default for Slot<T> {
-    fn default() -> Self {
-        Slot { value: Mutex::new(None), ready: Default::default(), given: Condvar::new() }
-    }
-}
-
-impl<T> Slot<T> {
-    fn wait(&self) -> Result<T> {
-        let start = Instant::now();
-        while !self.ready.load(std::sync::atomic::Ordering::Acquire) && start.elapsed() < SPIN {
-            std::hint::spin_loop();
-        }
-        let mut value = lock(&self.value);
-        loop {
-            if let Some(v) = value.take() {
-                return v;
-            }
-            value = self.given.wait(value).unwrap_or_else(|e| e.into_inner());
-        }
-    }
-}
-
-/// Where a job's reply goes. Dropped without one, it says that the worker is gone.
-pub struct Reply<T>(Arc<Slot<T>>);
-
-impl<T> Reply<T> {
-    /// Gives the reply; the first counts.
-    pub fn give(&self, outcome: Result<T>) {
-        let mut value = lock(&self.0.value);
-        if !self.0.ready.swap(true, std::sync::atomic::Ordering::AcqRel) {
-            *value = Some(outcome);
-            self.0.given.notify_all();
-        }
-    }
-}
-
-impl<T> Drop for Reply<T> {
-    fn drop(&mut self) {
-        // another owner of the slot (the waiting side, or the guard) is left: only the last reply speaks
-        if Arc::strong_count(&self.0) <= 2 {
-            self.give(Err(Error::DeviceLost { device: "gpu".into(), why: "its worker is gone".into() }));
         }
     }
 }

@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::expr::{Fold, Instr, Kind, Tape};
 use crate::plan::{
-    Buffer, BufferId, Operand, Place, Plan, Port, RowResult, Rowwise, Step, Uses, Work, verify,
+    Accesses, Buffer, BufferId, Operand, Place, Plan, Port, Rowwise, Step, Uses, Work, verify,
 };
 use crate::profile::Limits;
 use crate::target::gpu::GpuPlan;
@@ -57,10 +57,10 @@ pub(super) fn alone(of: &GpuPlan, step: usize, limits: &Limits) -> Result<Alone>
         b.known.insert(out, made);
     }
     // what it stores beside is a product's cost too
-    for r in beside(work) {
-        if !b.known.contains_key(&r.out.buffer) {
-            let made = b.scratch(DType::F32, plan.buffers[r.out.buffer].elements);
-            b.known.insert(r.out.buffer, made);
+    for id in Accesses::of(work).writes {
+        if !b.known.contains_key(&id) {
+            let made = b.scratch(plan.buffers[id].dtype, plan.buffers[id].elements);
+            b.known.insert(id, made);
         }
     }
     let mut products = vec![];
@@ -74,7 +74,7 @@ pub(super) fn alone(of: &GpuPlan, step: usize, limits: &Limits) -> Result<Alone>
         // what is computed where it is read has few readers: each copy has its own
         b.known.retain(|&id, _| storage.computed_at(id).is_none());
         let mut work = work.clone();
-        operands(&mut work).into_iter().for_each(|o| o.buffer = b.take(o.buffer));
+        work.operands_mut().into_iter().for_each(|o| o.buffer = b.take(o.buffer));
         products.push(b.made.steps.len());
         b.made.steps.push(Step { work, label: plan.steps[step].label.clone(), nodes: vec![] });
     }
@@ -83,40 +83,6 @@ pub(super) fn alone(of: &GpuPlan, step: usize, limits: &Limits) -> Result<Alone>
         Err(flaw) => {
             Err(Error::internal(format!("a product by itself that keeps not to its buffers: {flaw}")))
         }
-    }
-}
-
-/// The operands of the works that products read from without storing, and of products.
-fn operands(work: &mut Work) -> Vec<&mut Operand> {
-    let mut all: Vec<&mut Operand> = vec![];
-    let epilogue = match work {
-        Work::Product(w) => {
-            all.extend([&mut w.a, &mut w.b, &mut w.out]);
-            all.extend(w.prologue.iter_mut().flat_map(|p| &mut p.operands));
-            all.extend(w.extra_outputs.iter_mut().map(|r| &mut r.out));
-            &mut w.epilogue
-        }
-        Work::Convolution(w) => {
-            all.extend([&mut w.input, &mut w.weight, &mut w.out]);
-            &mut w.epilogue
-        }
-        Work::Rowwise(w) => {
-            all.extend(&mut w.operands);
-            all.push(&mut w.out);
-            return all;
-        }
-        Work::Dequantise(from, to) => return vec![from, to],
-        _ => return all,
-    };
-    all.extend(epilogue.iter_mut().flat_map(|e| &mut e.operands));
-    all
-}
-
-/// What a product stores beside its result.
-fn beside(work: &Work) -> &[RowResult] {
-    match work {
-        Work::Product(w) => &w.extra_outputs,
-        _ => &[],
     }
 }
 
@@ -188,7 +154,7 @@ impl Builder<'_> {
         let plan = self.plan;
         for at in self.uses.writers[id].clone() {
             let mut step = plan.steps[at].clone();
-            operands(&mut step.work).into_iter().for_each(|o| o.buffer = self.take(o.buffer));
+            step.work.operands_mut().into_iter().for_each(|o| o.buffer = self.take(o.buffer));
             self.made.steps.push(step);
         }
         made
@@ -318,7 +284,11 @@ mod tests {
         g.set_loss(g.mean_all(g.mul(y, y)));
         let training = Compiler::for_profile(&profile()).compile_training(&g).unwrap();
         assert!(
-            training.plan().steps.iter().any(|s| !beside(&s.work).is_empty()),
+            training
+                .plan()
+                .steps
+                .iter()
+                .any(|s| matches!(&s.work, Work::Product(w) if !w.extra_outputs.is_empty())),
             "no gate stores its halves"
         );
         count += check(&training, "training", &mut joined);

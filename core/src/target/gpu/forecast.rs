@@ -4,9 +4,9 @@ use super::GpuPlan;
 use super::program::{Bound, Dispatch, Program};
 use super::storage::Form;
 use crate::error::Result;
-use crate::plan::{BufferId, Place, Plan, Step, Tally, Uses, Work};
+use crate::plan::{BufferId, Place, Plan, Step, Tally, Uses};
 use crate::profile::{Costs, Limits, Precision};
-use crate::target::forecast::{Forecast, Launch, Memory};
+use crate::target::launches::{Forecast, Launch, Memory};
 
 /// What a GPU will do with a plan.
 ///
@@ -17,10 +17,10 @@ pub(crate) fn forecast(lowered: &GpuPlan, limits: &Limits, costs: &Costs) -> Res
     let seen = Seen { plan, program };
     let fast = lowered.precision == Precision::Fast;
     let mut begun = vec![false; plan.steps.len()];
-    let mut launches = Vec::with_capacity(program.steps.len());
-    for (i, dispatch) in program.steps.iter().enumerate() {
+    let mut launches = Vec::with_capacity(program.schedule.steps.len());
+    for (i, dispatch) in program.schedule.steps.iter().enumerate() {
         let launch = seen.launch(dispatch, i == 0, &mut begun);
-        let matrices = fast && dispatch.steps.iter().any(|&s| on_matrices(&plan.steps[s].work));
+        let matrices = fast && dispatch.steps.iter().any(|&s| plan.steps[s].work.facts().on_matrices);
         launches.push(launch.priced(costs, matrices));
     }
     seen.absorb(&mut launches);
@@ -29,13 +29,8 @@ pub(crate) fn forecast(lowered: &GpuPlan, limits: &Limits, costs: &Costs) -> Res
         _ => 0,
     };
     let weights = plan.buffers.iter().enumerate().map(of_parameters).sum();
-    let memory = Memory { weights, working: program.arena, kept: program.own };
-    Ok(Forecast { launches, once: program.once.len(), memory })
-}
-
-/// Whether a step is work for matrix units.
-fn on_matrices(work: &Work) -> bool {
-    matches!(work, Work::Product(_) | Work::Convolution(_) | Work::Attention(_))
+    let memory = Memory { weights, working: program.memory.arena, kept: program.memory.own };
+    Ok(Forecast { launches, once: program.schedule.init_steps.len(), memory })
 }
 
 /// A plan and what the device makes of it.
@@ -71,7 +66,7 @@ impl Seen<'_> {
         for (slot, &written) in dispatch.slots.iter().zip(&dispatch.written) {
             if let Bound::Scratch(i) = slot {
                 let to = if written { &mut launch.written } else { &mut launch.read };
-                *to += self.program.scratch[*i].bytes as f64;
+                *to += self.program.memory.scratch[*i].bytes as f64;
             }
         }
         launch
@@ -116,7 +111,7 @@ impl Seen<'_> {
     fn absorb(&self, launches: &mut [Launch]) {
         let steps = &self.plan.steps;
         let uses = Uses::of(self.plan);
-        let dispatched = |s: usize| self.program.steps.iter().any(|d| d.steps.contains(&s));
+        let dispatched = |s: usize| self.program.schedule.steps.iter().any(|d| d.steps.contains(&s));
         for s in (0..steps.len()).rev().filter(|&s| !dispatched(s)) {
             let results = &uses.steps[s].writes;
             for launch in launches.iter_mut() {

@@ -54,6 +54,16 @@ impl<'a> KernelCache<'a> {
         KernelCache { setting, known: HashMap::new(), count: 0 }
     }
 
+    /// How buffers are stored.
+    pub fn storage(&self) -> &'a Storage {
+        self.setting.storage
+    }
+
+    /// What the device can do.
+    pub fn limits(&self) -> &'a Limits {
+        self.setting.limits
+    }
+
     /// The kernels of a step: see [`kernels::kernels`].
     ///
     /// # Errors

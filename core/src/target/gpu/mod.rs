@@ -8,10 +8,14 @@ pub(crate) mod forecast;
 mod kernel_cache;
 #[cfg(feature = "gpu")]
 pub mod kernels;
+#[cfg(feature = "gpu")]
+pub mod memory;
 #[cfg(feature = "compiler")]
 pub mod passes;
 #[cfg(feature = "gpu")]
 pub mod program;
+#[cfg(feature = "gpu")]
+pub mod schedule;
 pub mod storage;
 #[cfg(feature = "gpu")]
 pub mod updates;

@@ -12,7 +12,7 @@ impl Executor {
         if self.foreign.contains(&buffer) {
             return;
         }
-        for (look, bad) in self.prepared.program.lookups.iter().zip(&mut self.bad) {
+        for (look, bad) in self.prepared.program.schedule.lookups.iter().zip(&mut self.bad) {
             if look.indices.buffer == buffer && !look.once && !look.computed {
                 *bad = look.first_bad(bytes);
             }
@@ -36,7 +36,7 @@ impl Executor {
     /// [`Error::DeviceLost`].
     pub(super) fn look_at_once(&mut self) -> Result<Option<Error>> {
         let prepared = self.prepared.clone();
-        let lookups = &prepared.program.lookups;
+        let lookups = &prepared.program.schedule.lookups;
         let mut found = None;
         if lookups.iter().any(|l| l.once) {
             let words = self.on_run(|r, transfer, _| r.take_words(transfer))?;
@@ -63,7 +63,7 @@ impl Executor {
     /// changes a state: those are given back. Otherwise their indices are looked at before each step.
     pub(super) fn adopt_indices(&mut self, buffer: BufferId) -> Vec<usize> {
         self.foreign.push(buffer);
-        let lookups = &self.prepared.program.lookups;
+        let lookups = &self.prepared.program.schedule.lookups;
         let by = |i: &usize| lookups[*i].indices.buffer == buffer && !lookups[*i].computed;
         let by: Vec<usize> = (0..lookups.len()).filter(by).collect();
         by.iter().for_each(|&i| self.bad[i] = None);
@@ -82,7 +82,7 @@ impl Executor {
     pub(super) fn look_at_adopted(&mut self) -> Result<()> {
         for i in self.adopted.clone() {
             let bytes = self.indices(i)?;
-            self.bad[i] = self.prepared.program.lookups[i].first_bad(&bytes);
+            self.bad[i] = self.prepared.program.schedule.lookups[i].first_bad(&bytes);
         }
         Ok(())
     }

@@ -2,10 +2,10 @@
 
 use super::Executor;
 use super::training::Counts;
-use crate::device::executor::Observer;
 use crate::device::gpu::refusal::first_word;
 use crate::device::gpu::run::Run;
 use crate::device::gpu::store::Store;
+use crate::device::observer::Observer;
 use crate::error::Result;
 use crate::target::gpu::program::Bound;
 
@@ -17,7 +17,7 @@ impl Executor {
     /// or what `see` returns.
     pub fn observe(&mut self, store: &Store, number: u64, see: &mut Observer<'_>) -> Result<()> {
         if let Some((look, bad)) = self.begin(store, number)? {
-            return Err(self.prepared.program.lookups[look].refused(bad));
+            return Err(self.prepared.program.schedule.lookups[look].refused(bad));
         }
         let (mut inputs, small) = (self.inputs.clone(), self.small_inputs.clone());
         let prepared = self.prepared.clone();
@@ -28,7 +28,7 @@ impl Executor {
             let p = &prepared.program;
             small.iter().try_for_each(|s| {
                 let bytes = &inputs[s.at..s.at + p.storage.buffers[s.buffer].bytes()];
-                transfer.upload(r.own.at(p.places[s.buffer][0]), bytes)
+                transfer.upload(r.own.at(p.memory.places[s.buffer][0]), bytes)
             })?;
             if r.watch.is_needed() {
                 r.take_words(transfer)?;
@@ -36,9 +36,9 @@ impl Executor {
             r.outputs_stay();
             Ok(r.watch.computed.clone())
         })?;
-        for step in 0..self.prepared.program.steps.len() {
+        for step in 0..self.prepared.program.schedule.steps.len() {
             self.on_run(move |r, _, context| Run::run_now(context, std::slice::from_ref(&r.steps[step])))?;
-            let d = &self.prepared.program.steps[step];
+            let d = &self.prepared.program.schedule.steps[step];
             if !watched.is_empty() && d.slots.contains(&Bound::Errors) {
                 self.look_at_words(&watched)?;
             }
@@ -53,7 +53,7 @@ impl Executor {
     fn look_at_words(&self, watched: &[usize]) -> Result<()> {
         let words = self.on_run(|r, transfer, _| r.words(transfer))?;
         let Some((look, position)) = first_word(&words, |i| watched.contains(&i)) else { return Ok(()) };
-        let look_up = &self.prepared.program.lookups[look];
+        let look_up = &self.prepared.program.schedule.lookups[look];
         Err(look_up.refused((position, look_up.index(&self.indices(look)?, position))))
     }
 }

@@ -92,7 +92,7 @@ impl Executor {
         let batches = arrange(&training, &layout.placed, &limits);
         let scalars = training.scalar_count();
         let (table, mut places) = tables(&batches, scalars.next_multiple_of(4));
-        places.iter_mut().for_each(|p| p.words = self.prepared.program.lookups.len());
+        places.iter_mut().for_each(|p| p.words = self.prepared.program.schedule.lookups.len());
         let kernels: Vec<Kernel> = batches
             .iter()
             .zip(&places)
@@ -172,7 +172,7 @@ impl Executor {
             let update = training.update(i);
             let mut placed = Placed {
                 parameter: store.places(positions[g.parameter]),
-                gradient: p.places[g.buffer].iter().map(|r| r.at).collect(),
+                gradient: p.memory.places[g.buffer].iter().map(|r| r.at).collect(),
                 offset: g.offset,
                 own: !matches!(plan.buffers[g.buffer].place, Place::Scratch),
                 alone: plan.outputs.iter().any(|o| o.buffer == g.buffer),

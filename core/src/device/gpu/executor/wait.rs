@@ -1,8 +1,9 @@
 //! Waiting for a session's steps: to their end, for a while, or not at all.
 
 use super::Executor;
+use crate::device::gpu::pending::Reply;
 use crate::device::gpu::run::Run;
-use crate::device::gpu::worker::{Reply, WorkerState};
+use crate::device::gpu::worker::WorkerState;
 use crate::device::lock;
 use crate::error::{Error, Result};
 use std::sync::atomic::Ordering;

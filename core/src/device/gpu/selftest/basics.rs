@@ -1,7 +1,8 @@
 //! What everything else stands on: a kernel that binds as much as the limits allow reads all of it, NaN and infinities
 //! are told from numbers and from each other, and threads that share a row find all of what it holds.
 
-use crate::device::gpu::executor::{Executor, Prepared};
+use crate::device::gpu::executor::Executor;
+use crate::device::gpu::prepared::Prepared;
 use crate::device::gpu::store::Store;
 use crate::device::gpu::{Gpu, Progress};
 use crate::error::{Error, Result};

@@ -2,7 +2,8 @@
 //! all loops together). A kernel that takes every turn the limits allow must count right, or fewer are allowed.
 
 use super::{operand, port};
-use crate::device::gpu::executor::{Executor, Prepared};
+use crate::device::gpu::executor::Executor;
+use crate::device::gpu::prepared::Prepared;
 use crate::device::gpu::store::Store;
 use crate::device::gpu::{Gpu, Progress};
 use crate::error::{Error, Result};

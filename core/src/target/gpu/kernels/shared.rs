@@ -35,7 +35,13 @@ pub fn shares(work: &Work, kernel: &Kernel, limits: &Limits) -> bool {
             let in_place = w.table.buffer == w.out.buffer && w.table.offset == w.out.offset;
             w.kind == IndexKind::Check || w.kind == IndexKind::TakePut && in_place
         }
-        _ => false,
+        Work::Product(_)
+        | Work::Convolution(_)
+        | Work::Attention(_)
+        | Work::AttentionGrad(_)
+        | Work::Scan(_)
+        | Work::Pool(_)
+        | Work::Dequantise(..) => false,
     };
     form && kernel.groups[1] == 1 && kernel.groups[0] <= SMALL
 }

@@ -15,8 +15,8 @@ pub(crate) use transpose_weight::Turned;
 
 use super::GpuPlan;
 use crate::error::{Error, Result};
-use crate::plan::{Bindings, Plan, binds_few, verified};
-use crate::profile::{Limits, Precision, TunedProduct};
+use crate::plan::{Bindings, Plan, PlanOptions, binds_few, verified};
+use crate::profile::{Costs, Limits, Precision, TunedProduct};
 use std::sync::Arc;
 
 /// Which passes run.
@@ -30,6 +30,37 @@ pub struct Options {
     pub shared_dispatches: bool,
     /// What kernels may bind; `None`: any number of buffers of any length.
     pub bindings: Option<Bindings>,
+}
+
+impl Options {
+    /// All of them, where they pay on a device of those limits and costs.
+    pub fn of(limits: &Limits, costs: &Costs, precision: Precision) -> Options {
+        let matrices = precision == Precision::Fast && limits.coop.max(limits.coop_f32) > 0;
+        Options {
+            norms_in_products: Some(NormCosts::of(costs, matrices)),
+            gated_columns: true,
+            shared_dispatches: true,
+            bindings: Some(bindings(limits)),
+        }
+    }
+}
+
+/// Buffers that the kernels of attention's gradient bind; on devices that allow fewer it is computed in simpler steps.
+const ATTENTION_GRAD: usize = 10;
+
+fn bindings(limits: &Limits) -> Bindings {
+    Bindings { buffers: limits.bindings, bytes: limits.binding }
+}
+
+/// What the planner must know of GPUs of those limits: they have a kernel for attention's gradient, if it binds no more
+/// than they allow, and one product does not fill them.
+pub(crate) fn planned_for(limits: &Limits) -> PlanOptions {
+    PlanOptions {
+        flash_backward: limits.bindings >= ATTENTION_GRAD,
+        side_by_side: true,
+        bindings: Some(bindings(limits)),
+        ..PlanOptions::default()
+    }
 }
 
 /// The steps of a plan as GPUs carry them out.
