@@ -49,7 +49,7 @@ pub struct Bounds<'a> {
 
 /// A group's reads, bindings and work while it grows.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct StepCost {
     reads: HashSet<usize>,
     bindings: usize,
     work: usize,
@@ -92,38 +92,44 @@ impl<'a> Bounds<'a> {
     }
 
     /// The tally of a node by itself.
-    pub fn alone(&self, node: usize) -> Tally {
-        let mut tally = Tally::default();
-        self.add(&mut tally, node, |_| false);
-        tally
+    pub fn alone(&self, node: usize) -> StepCost {
+        let mut step_cost = StepCost::default();
+        self.add(&mut step_cost, node, |_| false);
+        step_cost
     }
 
     /// What a node would add to a group: bindings gained, bindings lost.
-    fn change(&self, tally: &Tally, node: usize, member: impl Fn(usize) -> bool) -> (usize, usize) {
+    fn change(&self, step_cost: &StepCost, node: usize, member: impl Fn(usize) -> bool) -> (usize, usize) {
         let inputs = &self.nodes[node].inputs;
         let new = |(at, i): (usize, &usize)| {
-            let known = tally.reads.contains(i) || member(*i) || inputs[..at].contains(i);
+            let known = step_cost.reads.contains(i) || member(*i) || inputs[..at].contains(i);
             if known { 0 } else { self.read(*i) }
         };
         let gained = inputs.iter().enumerate().map(new).sum::<usize>() + self.scratch(node);
-        (gained, if tally.reads.contains(&node) { self.read(node) } else { 0 })
+        (gained, if step_cost.reads.contains(&node) { self.read(node) } else { 0 })
     }
 
     /// Whether a group may take a node, whose value it may have read until now.
-    pub fn takes(&self, tally: &Tally, g: &Group, node: usize, member: impl Fn(usize) -> bool) -> bool {
-        let (gained, lost) = self.change(tally, node, member);
+    pub fn takes(
+        &self,
+        step_cost: &StepCost,
+        g: &Group,
+        node: usize,
+        member: impl Fn(usize) -> bool,
+    ) -> bool {
+        let (gained, lost) = self.change(step_cost, node, member);
         let results: usize = g.results().map(|x| self.pieces[x]).sum();
-        tally.work + self.work[node] <= MOST_WORK
-            && self.bindings.is_none_or(|most| tally.bindings + gained - lost + results <= most.buffers)
+        step_cost.work + self.work[node] <= MOST_WORK
+            && self.bindings.is_none_or(|most| step_cost.bindings + gained - lost + results <= most.buffers)
     }
 
     /// Takes it.
-    pub fn add(&self, tally: &mut Tally, node: usize, member: impl Fn(usize) -> bool) {
-        let (gained, lost) = self.change(tally, node, &member);
-        tally.bindings = tally.bindings + gained - lost;
-        tally.work += self.work[node];
-        tally.reads.remove(&node);
-        tally.reads.extend(self.nodes[node].inputs.iter().filter(|&&i| !member(i)));
+    pub fn add(&self, step_cost: &mut StepCost, node: usize, member: impl Fn(usize) -> bool) {
+        let (gained, lost) = self.change(step_cost, node, &member);
+        step_cost.bindings = step_cost.bindings + gained - lost;
+        step_cost.work += self.work[node];
+        step_cost.reads.remove(&node);
+        step_cost.reads.extend(self.nodes[node].inputs.iter().filter(|&&i| !member(i)));
     }
 
     /// Whether a step of those members, each once and in order, that stores those results keeps to the bounds.

@@ -126,7 +126,7 @@ impl Emitter<'_> {
             result,
             per_row: false,
             out: copy.to,
-            also: vec![],
+            extra_outputs: vec![],
         };
         let label = format!("{what} {}", self.label(node));
         // for whoever reads the copy, it is the copied node's

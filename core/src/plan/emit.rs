@@ -155,7 +155,7 @@ impl<'a> Emitter<'a> {
     }
 
     pub(super) fn push(&mut self, work: Work, label: String) {
-        let steps = if self.once { &mut self.plan.once } else { &mut self.plan.steps };
+        let steps = if self.once { &mut self.plan.init_steps } else { &mut self.plan.steps };
         steps.push(Step { work, label, nodes: self.carries.clone() });
     }
 
@@ -248,8 +248,8 @@ impl<'a> Emitter<'a> {
         };
         let mut code = Code::new(domain.clone(), 0);
         self.write_code(g, &mut code, &reduced)?;
-        let also = g.extras.iter().map(|&x| self.row_result(x, &code, &reduced));
-        let mut also: Vec<RowResult> = also.collect::<Result<_>>()?;
+        let extra_outputs = g.extras.iter().map(|&x| self.row_result(x, &code, &reduced));
+        let mut extra_outputs: Vec<RowResult> = extra_outputs.collect::<Result<_>>()?;
         let (buffer, layout) = self.result(g.output, Store::Anywhere);
         let shape = self.shape(g.output);
         let axes = if g.per_row {
@@ -265,12 +265,13 @@ impl<'a> Emitter<'a> {
             Words::Two(low, high) => {
                 let [first, second] = out.words();
                 out = first;
-                also.push(RowResult { result: high, out: second });
+                extra_outputs.push(RowResult { result: high, out: second });
                 low
             }
         };
         let per_row = g.per_row;
-        let work = Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, also };
+        let work =
+            Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, extra_outputs };
         self.push(Work::Rowwise(work), label);
         Ok(())
     }

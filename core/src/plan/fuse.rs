@@ -1,7 +1,7 @@
 //! Groups primitives into steps: pointwise chains join the product, convolution or reduction whose
 //! result they take, or the reduction or chain that takes theirs.
 
-use super::bounds::{Bounds, Tally};
+use super::bounds::{Bounds, StepCost};
 use super::expand::Primitive;
 use crate::expr::Expr;
 use crate::graph::{Lowering, NodeKind, RowwiseForm};
@@ -111,7 +111,7 @@ pub fn group(
     let depths = if side_by_side { depths(nodes) } else { vec![] };
     let mut of: Vec<Option<usize>> = vec![None; nodes.len()];
     let mut groups: Vec<Group> = Vec::new();
-    let mut tallies: Vec<Tally> = Vec::new();
+    let mut tallies: Vec<StepCost> = Vec::new();
     // heavy work, with the pointwise chain that takes its result
     for (i, n) in nodes.iter().enumerate() {
         let heavy = !matches!(n.work, None | Some(Lowering::View(_)) | Some(Lowering::Pointwise(_)));
@@ -119,21 +119,21 @@ pub fn group(
             continue;
         }
         let mut g = Group::of(nodes, i);
-        let mut tally = bounds.alone(i);
+        let mut step_cost = bounds.alone(i);
         of[i] = Some(groups.len());
         let member = |of: &[Option<usize>], x: usize| of[x] == Some(groups.len());
         while fuse
             && let Some(next) = epilogue(nodes, &users, pinned, &of, &g)
             && !waits(nodes, &depths, &g, next)
-            && bounds.takes(&tally, &g, next, |x| member(&of, x))
+            && bounds.takes(&step_cost, &g, next, |x| member(&of, x))
         {
-            bounds.add(&mut tally, next, |x| member(&of, x));
+            bounds.add(&mut step_cost, next, |x| member(&of, x));
             of[next] = Some(groups.len());
             g.members.push(next);
             g.output = next;
         }
         groups.push(g);
-        tallies.push(tally);
+        tallies.push(step_cost);
     }
     // the remaining pointwise nodes, consumers first
     for i in (0..nodes.len()).rev() {

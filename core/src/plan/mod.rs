@@ -1,7 +1,7 @@
 //! Decides what steps a graph is, and their order. Reads graphs, writes steps; never touches a device.
 //!
 //! A graph is expanded into primitives (`expand`), pointwise chains are fused into their producers and
-//! consumers (`fuse`), groups become steps (`emit`, `heavy`). Who uses which buffer is found once (`uses`). What one kind of
+//! consumers (`fuse`), groups become steps (`emit`, `lower_steps`). Who uses which buffer is found once (`uses`). What one kind of
 //! device makes of the steps, and where scratch lies, is decided in `target`.
 
 #[cfg(feature = "compiler")]
@@ -18,9 +18,9 @@ mod fold;
 #[cfg(feature = "compiler")]
 mod fuse;
 #[cfg(feature = "compiler")]
-mod heavy;
-#[cfg(feature = "compiler")]
 mod layout;
+#[cfg(feature = "compiler")]
+mod lower_steps;
 pub mod memory;
 mod operands;
 #[cfg(feature = "compiler")]
@@ -35,7 +35,7 @@ mod simplify;
 #[cfg(feature = "compiler")]
 mod state;
 mod step;
-mod tally;
+mod step_cost;
 mod uses;
 mod verify;
 pub(crate) mod wire;
@@ -43,7 +43,7 @@ pub(crate) mod wire;
 #[cfg(feature = "compiler")]
 pub use bounds::{Bindings, binds_few};
 pub use facts::{Facts, Written};
-pub use tally::Tally;
+pub use step_cost::StepCost;
 pub use uses::{Accesses, Uses};
 pub(crate) use verify::{Checked, inside, refuse, too_large};
 pub use verify::{Flaw, verify};

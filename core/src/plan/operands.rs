@@ -11,7 +11,7 @@ impl Work {
         match self {
             Work::Rowwise(w) => {
                 w.operands.iter().for_each(|o| f(o, false));
-                w.also.iter().for_each(|r| f(&r.out, true));
+                w.extra_outputs.iter().for_each(|r| f(&r.out, true));
                 f(&w.out, true);
             }
             Work::Product(w) => {
@@ -62,7 +62,7 @@ impl Work {
         }
         match self {
             Work::Rowwise(w) => {
-                let results = w.also.iter_mut().map(|r| &mut r.out).chain([&mut w.out]);
+                let results = w.extra_outputs.iter_mut().map(|r| &mut r.out).chain([&mut w.out]);
                 w.operands.iter_mut().chain(results).collect()
             }
             Work::Product(w) => {

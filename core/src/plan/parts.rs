@@ -72,7 +72,7 @@ impl Emitter<'_> {
 /// A step that stores one value all over a domain.
 fn fill_with(value: f64, domain: Vec<usize>, out: Operand) -> Work {
     let mut tape = Tape::default();
-    let (result, out, also) = if out.dtype == DType::I64 {
+    let (result, out, extra_outputs) = if out.dtype == DType::I64 {
         let v = value as i64;
         let [low, high] = [v as u32, (v >> 32) as u32].map(|bits| tape.push(Instr::Const(bits), Kind::U));
         let [first, second] = out.words();
@@ -89,6 +89,6 @@ fn fill_with(value: f64, domain: Vec<usize>, out: Operand) -> Work {
         result,
         per_row: false,
         out,
-        also,
+        extra_outputs,
     })
 }

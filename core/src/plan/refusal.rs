@@ -14,7 +14,7 @@ impl Plan {
         let constant = |place: &Place| matches!(place, Place::Constant(_));
         let mut known: Vec<bool> = self.buffers.iter().map(|b| constant(&b.place)).collect();
         self.inputs.iter().for_each(|p| known[p.buffer] = true);
-        for step in &self.once {
+        for step in &self.init_steps {
             Accesses::of(&step.work).writes.into_iter().for_each(|b| known[b] = true);
         }
         known

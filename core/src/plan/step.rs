@@ -16,7 +16,7 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Steps that depend on constants, and without gradients on parameters, alone: run once, at init, and again when a
     /// parameter has changed.
-    pub once: Vec<Step>,
+    pub init_steps: Vec<Step>,
     /// Inputs: name, buffer.
     pub inputs: Vec<Port>,
     /// Parameters the graph reads.
@@ -222,7 +222,7 @@ pub struct Rowwise {
     pub out: Operand,
     /// More results of rows, stored beside: see `per_row`. Where no axis is reduced, a row is an element. They are f32,
     /// or the high words of results that are i64.
-    pub also: Vec<RowResult>,
+    pub extra_outputs: Vec<RowResult>,
 }
 
 /// A result of each row that a step stores beside its own.

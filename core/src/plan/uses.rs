@@ -52,7 +52,8 @@ impl Uses {
     /// Of a plan.
     pub fn of(plan: &Plan) -> Uses {
         let accesses = |steps: &[super::Step]| steps.iter().map(|s| Accesses::of(&s.work)).collect();
-        let (steps, init): (Vec<Accesses>, Vec<Accesses>) = (accesses(&plan.steps), accesses(&plan.once));
+        let (steps, init): (Vec<Accesses>, Vec<Accesses>) =
+            (accesses(&plan.steps), accesses(&plan.init_steps));
         let by_buffer = |all: &[Accesses], of: fn(&Accesses) -> &Vec<BufferId>| {
             let mut found = vec![vec![]; plan.buffers.len()];
             for (i, a) in all.iter().enumerate() {

@@ -225,7 +225,7 @@ impl Compiled {
 pub(super) fn treatment(target: &TargetPlan) -> Treatment {
     let plan = &**target.plan();
     let mut look = Look::new(plan, target);
-    plan.once.iter().for_each(|step| look.at_init(step));
+    plan.init_steps.iter().for_each(|step| look.at_init(step));
     for panels in look.panels {
         for p in look.of[panels.buffer].clone() {
             look.apply(p, Transformation::Packed, &panels.label, packed(panels));
@@ -361,7 +361,7 @@ impl<'a> Look<'a> {
     /// What is made of weights: values of steps that run once, and packed forms.
     fn made(&self) -> Vec<MadeOfWeights> {
         let none = BTreeSet::new();
-        let label = |&s: &usize| self.plan.once[s].label.as_str();
+        let label = |&s: &usize| self.plan.init_steps[s].label.as_str();
         let value = |(id, writers): (usize, &Vec<usize>)| {
             let labels: Vec<&str> = writers.iter().map(label).collect();
             let weights = self.names(&self.of[id], &none);
@@ -395,9 +395,9 @@ fn packed(panels: &Panels) -> usize {
 fn copied(work: &Work) -> Option<&Operand> {
     match work {
         Work::Dequantise(from, _) => Some(from),
-        Work::Rowwise(Rowwise { operands, tape, reductions, also, .. }) => {
+        Work::Rowwise(Rowwise { operands, tape, reductions, extra_outputs, .. }) => {
             let moves = |(i, _): &(Instr, _)| matches!(i, Instr::Load(_) | Instr::Cast(..));
-            let copies = reductions.is_empty() && also.is_empty() && tape.code.iter().all(moves);
+            let copies = reductions.is_empty() && extra_outputs.is_empty() && tape.code.iter().all(moves);
             operands.first().filter(|_| copies && operands.len() == 1)
         }
         Work::Product(_)

@@ -132,7 +132,7 @@ impl CpuPlan {
             let lowered = |s: &Step| inside(CpuWork::of(&s.work), || s.label.clone());
             steps.iter().map(lowered).collect()
         };
-        let (steps, init_steps) = (lowered(&plan.steps)?, lowered(&plan.once)?);
+        let (steps, init_steps) = (lowered(&plan.steps)?, lowered(&plan.init_steps)?);
         let panels = panels(&plan, uses);
         Ok(CpuPlan { plan, steps, init_steps, arena, panels })
     }
@@ -238,7 +238,7 @@ impl Arena {
 fn panels(plan: &Plan, uses: &Uses) -> Vec<Panels> {
     let renewed = uses.of_parameters(plan);
     let lasts = |writes: &[usize]| writes.iter().any(|&b| renewed[b]);
-    let once = plan.once.iter().zip(&uses.init).map(|(s, a)| (s, lasts(&a.writes)));
+    let once = plan.init_steps.iter().zip(&uses.init).map(|(s, a)| (s, lasts(&a.writes)));
     let steps = plan.steps.iter().map(|s| (s, true));
     let (mut known, mut all) = (HashSet::new(), vec![]);
     for (step, lasts) in once.chain(steps) {

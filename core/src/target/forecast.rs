@@ -5,7 +5,7 @@ use super::TargetPlan;
 use super::cpu::CpuPlan;
 use super::launches::{Forecast, Launch, Memory, sum};
 use crate::error::Result;
-use crate::plan::{Place, Step, Tally};
+use crate::plan::{Place, Step, StepCost};
 use crate::profile::{Costs, DeviceProfile};
 
 /// What a device of that profile will do with a plan.
@@ -26,7 +26,7 @@ pub(crate) fn forecast(target: &TargetPlan, profile: &DeviceProfile) -> Result<F
 fn on_cpu(lowered: &CpuPlan, costs: &Costs) -> Forecast {
     let plan = &lowered.plan;
     let launch = |(i, step): (usize, &Step)| {
-        let Tally { read, written, operations } = plan.tally(step);
+        let StepCost { read, written, operations } = plan.step_cost(step);
         let (read, written) = (sum(&read), sum(&written));
         let plain = Launch { sort: step.work.sort(), steps: vec![i], waits: true, ..Launch::default() };
         Launch { read, written, operations, ..plain }.priced(costs, false)
@@ -39,5 +39,9 @@ fn on_cpu(lowered: &CpuPlan, costs: &Costs) -> Forecast {
             Place::Own | Place::Constant(_) => memory.kept += buffer.bytes(),
         }
     }
-    Forecast { launches: plan.steps.iter().enumerate().map(launch).collect(), once: plan.once.len(), memory }
+    Forecast {
+        launches: plan.steps.iter().enumerate().map(launch).collect(),
+        once: plan.init_steps.len(),
+        memory,
+    }
 }

@@ -429,17 +429,19 @@ fn norms_and_halves_in_products_read_what_is_there() {
     check(
         || gated(true),
         &[
-            ("a half past its end", &|p| beside(p, &|also, _| also[1].out.offset += 1)),
-            ("halves in one place", &|p| beside(p, &|also, _| also[1].out.offset = 0)),
-            ("halves over each other", &|p| beside(p, &|also, _| also[0].out.offset = 1)),
-            ("a half in what is read", &|p| beside(p, &|also, a| also[0].out.buffer = a)),
-            ("a half of no register", &|p| beside(p, &|also, _| also[0].result = 99)),
-            ("a half of another type", &|p| beside(p, &|also, _| also[0].out.dtype = DType::U32)),
+            ("a half past its end", &|p| beside(p, &|extra_outputs, _| extra_outputs[1].out.offset += 1)),
+            ("halves in one place", &|p| beside(p, &|extra_outputs, _| extra_outputs[1].out.offset = 0)),
+            ("halves over each other", &|p| beside(p, &|extra_outputs, _| extra_outputs[0].out.offset = 1)),
+            ("a half in what is read", &|p| beside(p, &|extra_outputs, a| extra_outputs[0].out.buffer = a)),
+            ("a half of no register", &|p| beside(p, &|extra_outputs, _| extra_outputs[0].result = 99)),
+            ("a half of another type", &|p| {
+                beside(p, &|extra_outputs, _| extra_outputs[0].out.dtype = DType::U32)
+            }),
             ("a half in the product's own result", &|p| {
                 let own = product(p).out.buffer;
-                beside(p, &|also, _| also[0].out.buffer = own)
+                beside(p, &|extra_outputs, _| extra_outputs[0].out.buffer = own)
             }),
-            ("rows over each other", &|p| beside(p, &|also, _| also[0].out.strides[0] = 1)),
+            ("rows over each other", &|p| beside(p, &|extra_outputs, _| extra_outputs[0].out.strides[0] = 1)),
         ],
     );
 }

@@ -40,7 +40,7 @@ fn cost(plan: &Plan) -> (f64, f64) {
         Work::Pool(w) => product(&[w.planes, w.output[0], w.output[1]]) * product(&w.form.kernel),
         Work::Dequantise(_, to) => plan.buffers[to.buffer].elements as f64,
     };
-    let work = plan.once.iter().chain(&plan.steps).map(|s| of(&s.work)).sum();
+    let work = plan.init_steps.iter().chain(&plan.steps).map(|s| of(&s.work)).sum();
     let memory: f64 = plan.buffers.iter().map(|b| b.bytes() as f64).sum();
     (work, memory)
 }

@@ -19,8 +19,12 @@ fn a_norm_s_gradient_is_one_walk_over_its_rows_and_a_sum_over_them() {
         let of_rows = steps.iter().filter(|w| w.reduced == [false, false, true]).count();
         assert_eq!((of_rows, steps.len()), (1, if layer { 3 } else { 2 }), "{:#?}", labels(&p));
         // what the sum over rows needs of each row is stored beside
-        let also = if layer { 3 } else { 1 };
-        assert!(steps.iter().any(|w| !w.per_row && w.also.len() == also), "{:#?}", labels(&p));
+        let extra_outputs = if layer { 3 } else { 1 };
+        assert!(
+            steps.iter().any(|w| !w.per_row && w.extra_outputs.len() == extra_outputs),
+            "{:#?}",
+            labels(&p)
+        );
         check(&g, &given(&g), 1e-4);
     }
 }
@@ -173,7 +177,8 @@ fn random_chains_over_rows_agree_with_the_reference() {
         let (g, arrays) = random(seed);
         let p = planned(&g);
         several += rowwise(&p).iter().filter(|w| w.reductions.len() > 1).count();
-        beside += rowwise(&p).iter().filter(|w| !w.also.is_empty() && w.reduced.contains(&true)).count();
+        beside +=
+            rowwise(&p).iter().filter(|w| !w.extra_outputs.is_empty() && w.reduced.contains(&true)).count();
         let wanted = super::run_reference(&g, &arrays);
         for t in super::devices::all() {
             if !t.is_cpu() && seed % 6 != 0 {

@@ -90,7 +90,7 @@ impl Executor {
         };
         e.allocate(lowered)?;
         e.bind(store, positions);
-        let once = prepare(&plan.once, &lowered.init_steps, plan)?;
+        let once = prepare(&plan.init_steps, &lowered.init_steps, plan)?;
         let steps = prepare(&plan.steps, &lowered.steps, plan)?;
         let all = || once.iter().chain(&steps);
         let most = |f: &dyn Fn(&Kernel) -> usize| all().map(|p| f(&p.kernel)).max().unwrap_or(0);

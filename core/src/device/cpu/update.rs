@@ -195,7 +195,7 @@ impl Places<'_> {
             Target::Mean(i) => self.source(Source::Mean(i)),
         };
         let Some((&(target, result), others)) = pass.results.split_first() else { return vec![] };
-        let also = others.iter().map(|&(t, result)| RowResult { result, out: out(t) }).collect();
+        let extra_outputs = others.iter().map(|&(t, result)| RowResult { result, out: out(t) }).collect();
         vec![Rowwise {
             reduced: vec![false; domain.len()],
             domain,
@@ -205,7 +205,7 @@ impl Places<'_> {
             result,
             per_row: false,
             out: out(target),
-            also,
+            extra_outputs,
         }]
     }
 
@@ -236,7 +236,7 @@ impl Places<'_> {
             result: mean,
             per_row: true,
             out: out.clone(),
-            also: vec![],
+            extra_outputs: vec![],
         };
         if to != Span::Whole || from != Span::Element || self.of.count(from) <= ONE_ROW {
             return vec![whole];
@@ -259,7 +259,7 @@ impl Places<'_> {
             result: mean,
             per_row: true,
             out,
-            also: vec![],
+            extra_outputs: vec![],
         };
         vec![sums, joined]
     }

@@ -98,7 +98,7 @@ fn plan(m: usize, n: usize, k: usize) -> Plan {
         result,
         per_row: true,
         out: operand(3, &[1, 0]),
-        also: vec![],
+        extra_outputs: vec![],
     };
     let step = |work| Step { work, label: "self-test".into(), nodes: vec![] };
     Plan {

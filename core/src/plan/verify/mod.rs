@@ -14,7 +14,7 @@
 //!   checked before they are followed, and must not change in between).
 //! * **Tapes** (`tape`): registers read earlier ones of the kinds that the instruction is for; loads, reductions and
 //!   index strides exist; a reduction needs only earlier ones; what is stored once a row does not vary along it.
-//! * **Forms** (`heavy`): dtypes that the kernels have; shapes of one step that agree with each other; geometry of
+//! * **Forms** (`forms`): dtypes that the kernels have; shapes of one step that agree with each other; geometry of
 //!   windows by which every window holds an element; weights that are packed once are constants, parameters or what
 //!   ran once.
 //! * **Order** (`order`): a step reads what an earlier one has written; what runs once reads constants and, in plans without
@@ -27,7 +27,7 @@
 //! Not checked: that a plan computes something sensible, ends soon, or takes little memory
 //! (`Compiled::memory_summary` tells that before anything is allocated).
 
-mod heavy;
+mod forms;
 mod order;
 mod reach;
 mod tape;
@@ -78,7 +78,7 @@ pub fn verify(plan: &Plan) -> std::result::Result<(), Flaw> {
     let checker = Checker { plan };
     checker.buffers()?;
     checker.ports()?;
-    for (at, step) in plan.once.iter().chain(&plan.steps).enumerate() {
+    for (at, step) in plan.init_steps.iter().chain(&plan.steps).enumerate() {
         inside(checker.step(step), || format!("step {at} ({})", step.label))?;
     }
     checker.order()

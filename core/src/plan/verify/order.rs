@@ -118,7 +118,7 @@ impl Checker<'_> {
         plan.inputs.iter().for_each(|p| inputs[p.buffer] = true);
         let mut border = inputs.clone();
         plan.states.iter().for_each(|p| border[p.buffer] = true);
-        for (at, step) in plan.once.iter().enumerate() {
+        for (at, step) in plan.init_steps.iter().enumerate() {
             let own = |b: usize| matches!(plan.buffers[b].place, Place::Own) && !border[b];
             inside(advance(step, &mut defined, own, true), || format!("step {at} ({})", step.label))?;
             self.fixed_weight(step, &defined, at)?;
@@ -128,7 +128,7 @@ impl Checker<'_> {
             defined[b] |= border[b] || matches!(buffer.place, Place::Parameter(_));
         }
         for (at, step) in plan.steps.iter().enumerate() {
-            let at = plan.once.len() + at;
+            let at = plan.init_steps.len() + at;
             let free = |b: usize| !inputs[b] && !fixed[b];
             self.fixed_weight(step, &fixed, at)?;
             inside(advance(step, &mut defined, free, false), || format!("step {at} ({})", step.label))?;
@@ -142,7 +142,7 @@ impl Checker<'_> {
             }
         }
         if let Some((state, look_up)) = plan.changed_too_early() {
-            let part = || format!("step {} ({})", plan.once.len() + state, plan.steps[state].label);
+            let part = || format!("step {} ({})", plan.init_steps.len() + state, plan.steps[state].label);
             let came = format!("\"{}\" after it", plan.steps[look_up].label);
             return inside(refuse("a state changed after all look-ups by computed indices", came), part);
         }

@@ -141,7 +141,7 @@ impl Around<'_> {
 
 impl Checker<'_> {
     pub(super) fn rowwise(&self, w: &Rowwise) -> Checked<()> {
-        let Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, also } = w;
+        let Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, extra_outputs } = w;
         count(domain)?;
         if domain.len() > MOST_AXES || reduced.len() != domain.len() {
             let wanted = format!("at most {MOST_AXES} axes, each reduced or not");
@@ -163,7 +163,7 @@ impl Checker<'_> {
             }
             self.writes(out, &kept)
         };
-        for (i, RowResult { result, out: beside }) in also.iter().enumerate() {
+        for (i, RowResult { result, out: beside }) in extra_outputs.iter().enumerate() {
             match tape.code.get(*result) {
                 Some((_, Kind::F)) if beside.dtype == DType::F32 => of_row(*result, beside)?,
                 // the high word of a 64-bit result
@@ -175,7 +175,7 @@ impl Checker<'_> {
             }
             self.apart(beside, operands)?;
             // results may be parts of one buffer
-            let before = also[..i].iter().map(|r| &r.out).chain([out]);
+            let before = extra_outputs[..i].iter().map(|r| &r.out).chain([out]);
             before.into_iter().try_for_each(|other| self.distinct(beside, other, &kept))?;
         }
         if *per_row { of_row(*result, out) } else { self.writes(out, domain) }

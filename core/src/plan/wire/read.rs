@@ -140,13 +140,13 @@ impl Reader {
     /// A plan, not yet verified.
     pub(crate) fn plan(&mut self) -> Read<Plan> {
         let buffers = self.list(Reader::buffer)?;
-        let (steps, once) = (self.list(Reader::step)?, self.list(Reader::step)?);
+        let (steps, init_steps) = (self.list(Reader::step)?, self.list(Reader::step)?);
         let (inputs, parameters, outputs) =
             (self.list(Reader::port)?, self.list(Reader::port)?, self.list(Reader::port)?);
         Ok(Plan {
             buffers,
             steps,
-            once,
+            init_steps,
             inputs,
             parameters,
             outputs,

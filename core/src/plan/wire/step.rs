@@ -138,7 +138,7 @@ impl Writer {
     }
 
     pub(crate) fn rowwise(&mut self, w: &Rowwise) {
-        let Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, also } = w;
+        let Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, extra_outputs } = w;
         self.sizes(domain);
         self.list(reduced, |w, r| w.flag(*r));
         self.list(operands, Writer::operand);
@@ -150,7 +150,7 @@ impl Writer {
         self.size(*result);
         self.flag(*per_row);
         self.operand(out);
-        self.results(also);
+        self.results(extra_outputs);
     }
 
     fn results(&mut self, all: &[RowResult]) {
@@ -347,7 +347,7 @@ impl Reader {
             result: self.size()?,
             per_row: self.flag()?,
             out: self.operand()?,
-            also: self.results()?,
+            extra_outputs: self.results()?,
         })
     }
 

@@ -106,12 +106,22 @@ impl Writer {
     /// # Errors
     /// [`Error::Internal`] for a constant that is not of its buffer's type.
     pub(crate) fn plan(&mut self, plan: &Plan) -> Result<()> {
-        let Plan { buffers, steps, once, inputs, parameters, states, outputs, loss, unfused, gradients } =
-            plan;
+        let Plan {
+            buffers,
+            steps,
+            init_steps,
+            inputs,
+            parameters,
+            states,
+            outputs,
+            loss,
+            unfused,
+            gradients,
+        } = plan;
         self.size(buffers.len());
         buffers.iter().try_for_each(|b| self.buffer(b))?;
         self.list(steps, Writer::step);
-        self.list(once, Writer::step);
+        self.list(init_steps, Writer::step);
         for ports in [inputs, parameters, outputs] {
             self.list(ports, Writer::port);
         }

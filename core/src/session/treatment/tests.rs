@@ -69,7 +69,7 @@ fn packed_forms_are_as_large_as_those_that_a_session_allocates() {
             step.work.for_each_operand(&mut |o, written| lasts |= written && renewed[o.buffer]);
             lasts
         };
-        let kept = plan.steps.len() + plan.once.iter().filter(lasts).count();
+        let kept = plan.steps.len() + plan.init_steps.iter().filter(lasts).count();
         let sizes = s.executor.sizes();
         let own: usize = sizes[sizes.len() - kept..].iter().sum();
         let packed: usize = told.made.iter().filter(|m| m.packed).map(|m| m.bytes).sum();
@@ -102,7 +102,7 @@ fn joined_weights_lie_where_they_are_said_to() {
         let Some(Transformation::Joined { part, .. }) = weight.applied.first().map(|a| a.how.clone()) else {
             panic!("{weight:?}");
         };
-        let step = plan.once.iter().find(|step| step.label == weight.applied[0].by).unwrap();
+        let step = plan.init_steps.iter().find(|step| step.label == weight.applied[0].by).unwrap();
         let mut out = 0;
         step.work.for_each_operand(&mut |o, written| out = if written { o.buffer } else { out });
         let (whole, own) = (value(out), s.read_parameter::<f32>(&weight.name).unwrap());

@@ -179,7 +179,7 @@ impl Builder<'_> {
             result,
             per_row: true,
             out: operand(made, [1, 0]),
-            also: vec![],
+            extra_outputs: vec![],
         };
         self.made.steps.push(Step { work: Work::Rowwise(work), label: "rounded".into(), nodes: vec![] });
         made

@@ -4,7 +4,7 @@ use super::GpuPlan;
 use super::program::{Bound, Dispatch, Program};
 use super::storage::Form;
 use crate::error::Result;
-use crate::plan::{BufferId, Place, Plan, Step, Tally, Uses};
+use crate::plan::{BufferId, Place, Plan, Step, StepCost, Uses};
 use crate::profile::{Costs, Limits, Precision};
 use crate::target::launches::{Forecast, Launch, Memory};
 
@@ -52,7 +52,7 @@ impl Seen<'_> {
             slots.filter(|s| !written || *s.1).any(|s| matches!(s.0, Bound::Buffer(id, _) if *id == b))
         };
         for &s in &dispatch.steps {
-            let Tally { read, written, operations } = self.traffic(&self.plan.steps[s]);
+            let StepCost { read, written, operations } = self.traffic(&self.plan.steps[s]);
             let of = |all: &[(BufferId, f64)], written| {
                 all.iter().filter(|t| binds(t.0, written)).map(|t| t.1).sum::<f64>()
             };
@@ -73,11 +73,11 @@ impl Seen<'_> {
     }
 
     /// What a step reads, writes and computes, in the bytes that elements have on the device.
-    fn traffic(&self, step: &Step) -> Tally {
-        let tally = self.plan.tally(step);
-        let mut seen = Tally { operations: tally.operations, ..Tally::default() };
+    fn traffic(&self, step: &Step) -> StepCost {
+        let step_cost = self.plan.step_cost(step);
+        let mut seen = StepCost { operations: step_cost.operations, ..StepCost::default() };
         let share = |b: BufferId, bytes: f64| bytes / (self.plan.buffers[b].bytes() as f64).max(1.0);
-        for (b, bytes) in tally.read {
+        for (b, bytes) in step_cost.read {
             let (held, share) = (&self.program.storage.buffers[b], share(b, bytes));
             match &held.form {
                 Form::Concat(view) => {
@@ -97,7 +97,7 @@ impl Seen<'_> {
                 Form::Stored(_) => seen.read.push((b, self.stored(b) * share)),
             }
         }
-        let written = tally.written.into_iter();
+        let written = step_cost.written.into_iter();
         seen.written = written.map(|(b, bytes)| (b, self.stored(b) * share(b, bytes))).collect();
         seen
     }

@@ -67,7 +67,7 @@ fn written(lowered: &GpuPlan, limits: &Limits, anew: bool) -> Result<Program> {
 
 /// Kernels count elements in 32 bits, also those that operands repeat.
 fn check_sizes(plan: &Plan) -> Result<()> {
-    let steps = plan.once.iter().chain(&plan.steps).map(|s| (s.work.facts().counted, s.label.as_str()));
+    let steps = plan.init_steps.iter().chain(&plan.steps).map(|s| (s.work.facts().counted, s.label.as_str()));
     // 64-bit elements are seen as two of 32
     let halves = |dtype| if dtype == DType::I64 { 2 } else { 1 };
     let buffers = plan
@@ -89,6 +89,6 @@ fn name(plan: &Plan, buffer: BufferId) -> &str {
     let port =
         [&plan.inputs, &plan.parameters, &plan.outputs].into_iter().flatten().find(|p| p.buffer == buffer);
     let fills = |s: &&Step| Accesses::of(&s.work).writes.contains(&buffer);
-    let step = || plan.once.iter().chain(&plan.steps).find(fills).map(|s| s.label.as_str());
+    let step = || plan.init_steps.iter().chain(&plan.steps).find(fills).map(|s| s.label.as_str());
     port.map(|p| p.name.as_str()).or_else(step).unwrap_or("a constant")
 }

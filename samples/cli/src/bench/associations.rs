@@ -34,7 +34,7 @@ fn products(compiled: &Compiled) -> Vec<[usize; 3]> {
         Work::Product(p) => Some([p.m, p.n, p.k]),
         _ => None,
     };
-    let mut all: Vec<_> = plan.once.iter().chain(&plan.steps).filter_map(|s| size(&s.work)).collect();
+    let mut all: Vec<_> = plan.init_steps.iter().chain(&plan.steps).filter_map(|s| size(&s.work)).collect();
     all.sort_unstable();
     all
 }

@@ -126,7 +126,7 @@ impl Domain {
         operations: usize,
         reductions: usize,
         per_row: bool,
-        also: usize,
+        extra_outputs: usize,
     ) -> usize {
         let cost = |&axis: &usize| {
             let lanes = self.sizes[axis].clamp(1, 512) as f64;
@@ -143,7 +143,7 @@ impl Domain {
                     _ => 1.5 + far,
                 };
                 let last = self.cursors.len() - 1;
-                let of_row = i == last && per_row || i < last && i + also >= last;
+                let of_row = i == last && per_row || i < last && i + extra_outputs >= last;
                 cost += if of_row { each / row } else { each };
             }
             let per_segment = 20.0 * operations as f64 + 30.0;

@@ -99,8 +99,11 @@ impl PreparedRowwise {
             Some(operand) => Cursor::operand(operand),
             None => Err(missing(i)),
         };
-        let also: Vec<(Reg, Cursor)> =
-            step.also.iter().map(|r| Ok((r.result, Cursor::operand(&r.out)?))).collect::<Result<_>>()?;
+        let extra_outputs: Vec<(Reg, Cursor)> = step
+            .extra_outputs
+            .iter()
+            .map(|r| Ok((r.result, Cursor::operand(&r.out)?)))
+            .collect::<Result<_>>()?;
         let program = Program::new(&Draft {
             domain: &step.domain,
             reduced: &step.reduced,
@@ -108,7 +111,7 @@ impl PreparedRowwise {
             reductions: &step.reductions,
             result: step.result,
             per_row: step.per_row,
-            also: &also,
+            extra_outputs: &extra_outputs,
             load: &load,
             out: Cursor::operand(&step.out)?,
             fixed: false,
@@ -179,7 +182,7 @@ impl PreparedEpilogue {
             reductions: &[],
             result: epilogue.result,
             per_row: false,
-            also: &[],
+            extra_outputs: &[],
             load: &load,
             out: Cursor::segment(rank),
             fixed: true,

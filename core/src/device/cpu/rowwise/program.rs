@@ -39,7 +39,7 @@ pub(super) struct Draft<'a> {
     pub(super) result: Reg,
     pub(super) per_row: bool,
     /// More results of rows: registers, and where they go.
-    pub(super) also: &'a [(Reg, Cursor)],
+    pub(super) extra_outputs: &'a [(Reg, Cursor)],
     pub(super) load: &'a dyn Fn(usize) -> Result<Cursor>,
     pub(super) out: Cursor,
     /// The last axis stays the lanes' and the others keep their order.
@@ -93,7 +93,7 @@ impl Program {
             .reductions
             .iter()
             .map(|r| r.1)
-            .chain(draft.also.iter().map(|r| r.0))
+            .chain(draft.extra_outputs.iter().map(|r| r.0))
             .chain([draft.result])
             .collect();
         let (mut nodes, places) = lower(draft.tape, &roots, draft.load, &mut cursors)?;
@@ -105,7 +105,7 @@ impl Program {
             (DType::U8, Kind::F) => nodes.cast(dtype, value)?,
             _ => nodes.convert(Kind::of(dtype), value),
         };
-        cursors.extend(draft.also.iter().map(|r| r.1.clone()));
+        cursors.extend(draft.extra_outputs.iter().map(|r| r.1.clone()));
         cursors.push(draft.out.clone());
         let rank = draft.domain.len();
         if draft.reduced.len() != rank || cursors.iter().any(|c| c.strides.len() != rank) {
@@ -116,7 +116,7 @@ impl Program {
         let maps = nodes.all.iter().filter(|(n, _)| matches!(n, Node::Map(..))).count();
         let lane = match draft.fixed {
             true => domain.sizes.len() - 1,
-            false => domain.lane_axis(maps, draft.reductions.len(), draft.per_row, draft.also.len()),
+            false => domain.lane_axis(maps, draft.reductions.len(), draft.per_row, draft.extra_outputs.len()),
         };
         let column = !domain.reduced[lane];
         let kept = domain.walk(false, lane, draft.fixed);
@@ -134,7 +134,7 @@ impl Program {
                 Want { id, fold: Some(fold), wide: !repeats }
             })
             .collect();
-        wants.extend(draft.also.iter().map(|r| Want { id: place(r.0), fold: None, wide: false }));
+        wants.extend(draft.extra_outputs.iter().map(|r| Want { id: place(r.0), fold: None, wide: false }));
         wants.push(Want { id: result, fold: None, wide: !one && packing(dtype).is_some() });
         check_order(&nodes, &wants)?;
         let kinds: Vec<Kind> = wants.iter().map(|want| nodes.kind(want.id)).collect();
@@ -148,10 +148,10 @@ impl Program {
         if draft.per_row && (facts[root.id].inner || (one && facts[root.id].wide)) {
             return Err(broken("a result for each row varies along a reduced axis"));
         }
-        let last = domain.cursors.len() - 1 - draft.also.len();
-        let also: Vec<_> =
+        let last = domain.cursors.len() - 1 - draft.extra_outputs.len();
+        let extra_outputs: Vec<_> =
             reduced_roots[draft.reductions.len()..].iter().zip(last..).map(|(r, c)| (*r, c)).collect();
-        if also.iter().any(|(r, _)| facts[r.id].inner || !column && facts[r.id].wide) {
+        if extra_outputs.iter().any(|(r, _)| facts[r.id].inner || !column && facts[r.id].wide) {
             return Err(broken("a result for each row varies along a reduced axis"));
         }
         let reductions: Vec<_> = draft
@@ -174,10 +174,10 @@ impl Program {
             per_row: draft.per_row,
         };
         let lanes = domain.sizes[lane];
-        let mut code = schedule(&nodes, &facts, &reductions, (&also, root), &around);
+        let mut code = schedule(&nodes, &facts, &reductions, (&extra_outputs, root), &around);
         if around.whole && code.slot_count * lanes * 4 > WHOLE_BYTES {
             around.whole = false;
-            code = schedule(&nodes, &facts, &reductions, (&also, root), &around);
+            code = schedule(&nodes, &facts, &reductions, (&extra_outputs, root), &around);
         }
         let chunk = chunk_for(&code, lanes, around.whole, draft.limits.chunk);
         let placed = code.place(chunk, typed.len(), one);

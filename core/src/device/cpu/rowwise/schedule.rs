@@ -102,7 +102,7 @@ pub(super) fn schedule(
     nodes: &Nodes,
     facts: &[Fact],
     reductions: &[(Fold, Kind, Root)],
-    (also, result): (&[(Root, usize)], Root),
+    (extra_outputs, result): (&[(Root, usize)], Root),
     around: &Surroundings<'_>,
 ) -> Scheduled {
     let out = Scheduled {
@@ -123,12 +123,12 @@ pub(super) fn schedule(
         begin = s.reduction(begin, fold, kind, root);
     }
     if around.reduces {
-        also.iter().for_each(|&(root, cursor)| s.row_result(root, cursor));
+        extra_outputs.iter().for_each(|&(root, cursor)| s.row_result(root, cursor));
         s.result(begin, result, &[]);
     } else {
         // any of them may be stored over an operand of another: all are computed first
-        also.iter().for_each(|&(root, _)| s.set_aside(root));
-        s.result(begin, result, also);
+        extra_outputs.iter().for_each(|&(root, _)| s.set_aside(root));
+        s.result(begin, result, extra_outputs);
     }
     let mut out = s.out;
     out.assign(s.values);

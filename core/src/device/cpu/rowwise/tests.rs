@@ -317,14 +317,18 @@ fn program(noise: &mut Noise, most: usize) -> (Rowwise, Vec<Vec<u8>>, usize) {
         data.push(vec![0xAB; elements * 4]);
         RowResult { result, out }
     };
-    let also = stored.into_iter().map(&mut result_of_row).collect();
+    let extra_outputs = stored.into_iter().map(&mut result_of_row).collect();
     let dtype = if noise.chance(50) { DType::F32 } else { noise.pick(DTYPES) };
     let zero: Vec<bool> = reduced.iter().map(|&r| r && per_row).collect();
     let (out_strides, offset, elements) = strides(noise, &domain, &zero, false);
     let out = Operand { buffer: data.len(), dtype, offset, strides: out_strides };
     data.push(vec![0xAB; elements * dtype.size().unwrap()]);
     let elements = data.len() - 1;
-    (Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, also }, data, elements)
+    (
+        Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, extra_outputs },
+        data,
+        elements,
+    )
 }
 
 /// All positions where `along` is set, the others as in `base`.
@@ -365,9 +369,9 @@ fn reference(step: &Rowwise, data: &[Vec<u8>]) -> Vec<(usize, usize, Val)> {
             let result = registers(&step.tape, at, &load, &results)[step.result];
             wanted.push((step.out.buffer, place(&step.out, at), result));
         }
-        for also in &step.also {
-            let result = registers(&step.tape, &row, &load, &results)[also.result];
-            wanted.push((also.out.buffer, place(&also.out, &row), result));
+        for extra_outputs in &step.extra_outputs {
+            let result = registers(&step.tape, &row, &load, &results)[extra_outputs.result];
+            wanted.push((extra_outputs.out.buffer, place(&extra_outputs.out, &row), result));
         }
     }
     wanted
@@ -377,7 +381,7 @@ fn check(seed: u64, most: usize, checked: &mut (usize, usize)) {
     let mut noise = Noise(seed);
     let (step, data, out) = program(&mut noise, most);
     let wanted = reference(&step, &data);
-    let outputs = out - step.also.len()..out + 1;
+    let outputs = out - step.extra_outputs.len()..out + 1;
     for (isa, limits) in available().flat_map(|isa| [(isa, LIMITS), (isa, SMALL)]) {
         let mut prepared = PreparedRowwise::on(&step, isa, limits).unwrap();
         let mut first: Option<Vec<Vec<u8>>> = None;

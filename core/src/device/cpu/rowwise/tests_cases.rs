@@ -25,7 +25,7 @@ fn row_sums(domain: Vec<usize>, strides: &[isize]) -> Rowwise {
         result: sum,
         per_row: true,
         out: plain(1, &[1, 0]),
-        also: vec![],
+        extra_outputs: vec![],
     }
 }
 
@@ -65,7 +65,7 @@ fn a_softmax_may_overwrite_its_operand() {
             result: y,
             per_row: false,
             out: plain(0, &[c, 1]),
-            also: vec![],
+            extra_outputs: vec![],
         };
         let prepared = PreparedRowwise::new(&step).unwrap();
         let mut scratch = RowScratch::try_new(2, prepared.scratch_bytes_per_worker()).unwrap();
@@ -116,7 +116,7 @@ fn a_tape_that_makes_no_sense_is_refused() {
         result: later,
         per_row: true,
         out: plain(0, &[0]),
-        also: vec![],
+        extra_outputs: vec![],
     };
     assert!(PreparedRowwise::new(&step).is_err());
 }
@@ -141,7 +141,7 @@ fn reduced(fold: Fold, columns: usize, product: bool) -> Rowwise {
         result,
         per_row: true,
         out: Operand { dtype: if position { DType::I32 } else { DType::F32 }, ..plain(2, &[1, 0]) },
-        also: vec![],
+        extra_outputs: vec![],
     }
 }
 

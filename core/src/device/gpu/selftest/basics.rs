@@ -127,7 +127,7 @@ fn pointwise(n: usize, operands: Vec<Operand>, tape: Tape, result: usize, out: u
         result,
         per_row: false,
         out: operand(out, &[1]),
-        also: vec![],
+        extra_outputs: vec![],
     }
 }
 
@@ -156,7 +156,7 @@ fn rows() -> Test {
         result,
         per_row: true,
         out: operand(1, &[1, 0]),
-        also: vec![],
+        extra_outputs: vec![],
     };
     Test { work, inputs: vec![x], wanted }
 }

@@ -95,7 +95,7 @@ fn plan() -> Plan {
         result,
         per_row: false,
         out: of(1),
-        also: vec![],
+        extra_outputs: vec![],
     };
     Plan {
         buffers: vec![buffer.clone(), buffer],

@@ -60,11 +60,11 @@ fn body(
         strides.iter().zip(&all).map(|(s, whole)| [s.as_slice(), &[whole[last]]].concat()).collect();
     let (strides, others) = full.split_at(e.operands.len());
     let (index_strides, beside) = others.split_at(indices.len());
-    let also: Vec<Reg> = extra_outputs.iter().map(|r| r.result).collect();
+    let extra_results: Vec<Reg> = extra_outputs.iter().map(|r| r.result).collect();
     let code = Code {
         tape: &e.tape,
         result: e.result,
-        also: &also,
+        extra_outputs: &extra_results,
         operands: &e.operands,
         strides,
         indices: &indices,
@@ -81,7 +81,7 @@ fn body(
     for (n, (r, strides)) in extra_outputs.iter().zip(beside).enumerate() {
         let at = format!("at{n}");
         text += &format!("\nlet {at} = {};\n", walk::address(r.out.offset, &coordinates, strides));
-        text += &store(&r.out, &at, &code.also_value(n, lanes));
+        text += &store(&r.out, &at, &code.extra_value(n, lanes));
     }
     text + "\n"
 }

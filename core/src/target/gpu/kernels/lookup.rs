@@ -265,7 +265,7 @@ impl<'a> Lookup<'a> {
             result,
             per_row: false,
             out: line(&w.out),
-            also: vec![],
+            extra_outputs: vec![],
         };
         rowwise::kernels(&copy, self.storage, limits).kernels
     }

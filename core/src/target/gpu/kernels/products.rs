@@ -126,7 +126,7 @@ fn prologue(source: &mut Source<'_>, p: &Prologue) {
             indices: &[],
             index_strides: &[],
             first: Some(&["v"]),
-            also: &[],
+            extra_outputs: &[],
         };
         code.print(source, &["k".into()], lanes)
     };

@@ -44,7 +44,7 @@ fn joined(p: &Product, w: &Rowwise, kept: bool) -> Option<Product> {
     let plain =
         p.epilogue.is_none() && !p.halves && p.batch.is_empty() && p.n.is_multiple_of(2) && n > FEW_COLUMNS;
     let stored = p.out.offset == 0 && p.out.strides == [p.n as isize, 1];
-    let pointwise = w.also.is_empty()
+    let pointwise = w.extra_outputs.is_empty()
         && w.reductions.is_empty()
         && w.reduced.iter().all(|r| !r)
         && w.out.dtype == DType::F32;

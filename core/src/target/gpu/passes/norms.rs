@@ -106,7 +106,7 @@ fn norm(w: &Rowwise, elements: usize) -> Option<(Operand, Prologue)> {
     let (last, outer) = w.reduced.split_last()?;
     let k = row_length(w);
     let whole = is_row_major(&w.out.strides, &w.domain) && w.out.offset == 0;
-    let alone = w.also.is_empty() && !w.per_row;
+    let alone = w.extra_outputs.is_empty() && !w.per_row;
     let fits = *last && outer.iter().all(|r| !r) && alone && w.out.dtype == DType::F32;
     if !fits || !whole || !k.is_multiple_of(4) || w.domain.iter().product::<usize>() != elements {
         return None;

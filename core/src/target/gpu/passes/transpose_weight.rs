@@ -38,7 +38,7 @@ impl Turned {
                 plan.buffers.push(Buffer { dtype: from.dtype, elements, place: Place::Own });
                 let source = Operand { strides: strides.to_vec(), ..from.clone() };
                 let out = Operand { buffer, dtype: from.dtype, offset: 0, strides: to.to_vec() };
-                plan.once.push(Step { work: copy(sizes, along_k, source, out), label, nodes: vec![] });
+                plan.init_steps.push(Step { work: copy(sizes, along_k, source, out), label, nodes: vec![] });
                 self.0.insert(key, buffer);
                 buffer
             }
@@ -69,6 +69,6 @@ fn copy(sizes: [usize; 2], result_by_rows: bool, mut from: Operand, mut out: Ope
         result,
         per_row: false,
         out,
-        also: vec![],
+        extra_outputs: vec![],
     })
 }

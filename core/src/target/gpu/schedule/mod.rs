@@ -160,11 +160,11 @@ impl Schedule {
             nodes.iter().try_for_each(|n| runs(n, steps, limits))?;
             Ok(nodes)
         };
-        let (init_steps, mut steps) = (lower(&plan.once, true)?, lower(&plan.steps, false)?);
+        let (init_steps, mut steps) = (lower(&plan.init_steps, true)?, lower(&plan.steps, false)?);
         let words: Vec<usize> = (0..lookups.len()).filter(|&i| lookups[i].computed).collect();
         steps.iter_mut().filter(|n| n.guarded).for_each(|n| n.kernel = guard::guarded(&n.kernel, &words));
         let mut texts = Texts::default();
-        let init_steps = dispatches(&init_steps, &plan.once, &mut texts);
+        let init_steps = dispatches(&init_steps, &plan.init_steps, &mut texts);
         let steps = dispatches(&steps, &plan.steps, &mut texts);
         Ok((Schedule { init_steps, steps, lookups, scratch }, texts.all()))
     }

@@ -55,7 +55,7 @@ pub(super) fn may_be_computed(plan: &Plan, uses: &Uses, step: usize, w: &Rowwise
     let last = readers.last().copied().unwrap_or(step);
     let stays = |o: &Operand| uses.writers[o.buffer].iter().all(|&s| s <= step || s > last);
     uses.is_inner(plan, b)
-        && w.also.is_empty()
+        && w.extra_outputs.is_empty()
         && fits
         && !loops
         && !readers.is_empty()

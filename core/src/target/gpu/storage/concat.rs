@@ -106,7 +106,7 @@ pub(super) fn concatenation(plan: &Plan, uses: &Uses, id: BufferId) -> Option<Co
 fn part(plan: &Plan, w: &Rowwise) -> Option<(Part, usize)> {
     let [from] = w.operands.as_slice() else { return None };
     let copies = w.reductions.is_empty()
-        && w.also.is_empty()
+        && w.extra_outputs.is_empty()
         && w.tape.code.as_slice() == [(Instr::Load(0), Kind::F)]
         && matches!(plan.buffers[from.buffer].place, Place::Parameter(_));
     let plain = |o: &Operand| {

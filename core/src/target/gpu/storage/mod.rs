@@ -179,7 +179,7 @@ fn elements(plan: &Plan, native_f16: bool) -> Vec<BufferStorage> {
         BufferStorage { dtype: b.dtype, elements: b.elements, form }
     };
     let mut buffers: Vec<BufferStorage> = plan.buffers.iter().map(stored).collect();
-    for step in plan.once.iter().chain(&plan.steps) {
+    for step in plan.init_steps.iter().chain(&plan.steps) {
         step.work.for_each_operand(&mut |o, written| {
             // words of narrow elements are written as they are
             if written && is_narrow(o.dtype) {
@@ -187,7 +187,7 @@ fn elements(plan: &Plan, native_f16: bool) -> Vec<BufferStorage> {
             }
         });
     }
-    for step in plan.once.iter().filter(|_| native_f16) {
+    for step in plan.init_steps.iter().filter(|_| native_f16) {
         step.work.for_each_operand(&mut |o, written| {
             let buffer = &mut buffers[o.buffer];
             if written && o.dtype == DType::F16 && buffer.holds(ElementStorage::U32) {

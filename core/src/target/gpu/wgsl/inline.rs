@@ -32,7 +32,7 @@ pub fn put(source: &mut Source<'_>, w: &Rowwise, name: &str, lanes: usize) {
     let code = Code {
         tape: &w.tape,
         result: w.result,
-        also: &[],
+        extra_outputs: &[],
         operands: &w.operands,
         strides: &strides[..operands],
         indices: &indices,

@@ -50,7 +50,7 @@ pub struct Code<'a> {
     /// The register that is wanted.
     pub result: Reg,
     /// More of them.
-    pub also: &'a [Reg],
+    pub extra_outputs: &'a [Reg],
     /// What `Load(i)` reads, from `Load(first)` on.
     pub operands: &'a [Operand],
     /// Their strides over the coordinates.
@@ -69,7 +69,7 @@ impl Code<'_> {
     pub fn print(&self, source: &mut Source<'_>, coordinates: &[String], lanes: usize) -> (String, String) {
         let first = self.first.unwrap_or_default();
         let shift = first.len();
-        let results: Vec<Reg> = [self.result].into_iter().chain(self.also.iter().copied()).collect();
+        let results: Vec<Reg> = [self.result].into_iter().chain(self.extra_outputs.iter().copied()).collect();
         let used = code::needed(self.tape, &results);
         let loaded =
             |i: usize| self.tape.code.iter().zip(&used).any(|(c, u)| *u && c.0 == Instr::Load(i + shift));
@@ -124,8 +124,8 @@ impl Code<'_> {
     }
 
     /// The expression that is the n-th of `also` after the text that was printed.
-    pub fn also_value(&self, n: usize, lanes: usize) -> String {
-        if lanes == 4 { four_name(n + 1) } else { format!("r{}", self.also[n]) }
+    pub fn extra_value(&self, n: usize, lanes: usize) -> String {
+        if lanes == 4 { four_name(n + 1) } else { format!("r{}", self.extra_outputs[n]) }
     }
 }
 

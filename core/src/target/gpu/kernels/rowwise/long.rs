@@ -121,7 +121,8 @@ impl Rows<'_> {
         body += "}\n";
         self.join(reductions, &mut source, &mut body);
         if pass + 1 == self.passes.len() && self.w.per_row {
-            let rows: Vec<Reg> = self.w.also.iter().map(|r| r.result).chain([self.w.result]).collect();
+            let rows: Vec<Reg> =
+                self.w.extra_outputs.iter().map(|r| r.result).chain([self.w.result]).collect();
             self.given(&rows, pass, &mut source, &mut body);
             let mut ready = vec![false; self.w.tape.code.len()];
             self.of_rows(&coordinates, "part == 0u", &mut ready, &mut source, &mut body);
@@ -140,7 +141,8 @@ impl Rows<'_> {
     fn last(&self, storage: &Storage) -> Kernel {
         let mut source = Source::new(storage);
         let (mut body, coordinates, grid) = self.opening(self.splits);
-        let results: Vec<Reg> = self.w.also.iter().map(|r| r.result).chain([self.w.result]).collect();
+        let results: Vec<Reg> =
+            self.w.extra_outputs.iter().map(|r| r.result).chain([self.w.result]).collect();
         self.given(&results, self.passes.len(), &mut source, &mut body);
         let mut ready = vec![false; self.w.tape.code.len()];
         let one = "part == 0u && piece == 0u";

@@ -69,7 +69,7 @@ pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits, threads: 
     let mut sets: Vec<&[isize]> = w.operands.iter().map(|o| o.strides.as_slice()).collect();
     sets.push(&w.out.strides);
     sets.extend(&indices);
-    sets.extend(w.also.iter().map(|r| r.out.strides.as_slice()));
+    sets.extend(w.extra_outputs.iter().map(|r| r.out.strides.as_slice()));
     let Merged { sizes, strides } = walk::merge(&w.domain, &sets);
     let operands = w.operands.len();
     let elements: usize = sizes.iter().product();
@@ -79,7 +79,7 @@ pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits, threads: 
     let wide = elements >= VECTORS_FROM
         && innermost % 4 == 0
         && writes_four(&w.out, &strides[operands])
-        && w.also.iter().zip(others).all(four);
+        && w.extra_outputs.iter().zip(others).all(four);
     let lanes = if wide { 4 } else { 1 };
     let work = elements / lanes;
     let most = limits.threads.min(256);
@@ -88,11 +88,11 @@ pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits, threads: 
     let (split, coordinates) = walk::coordinates("c", "i", &sizes);
     let (grid, mut body) = walk::each("t", work, threads);
     body += &format!("let i = t * {lanes}u;\n{split}");
-    let also: Vec<Reg> = w.also.iter().map(|r| r.result).collect();
+    let extra_outputs: Vec<Reg> = w.extra_outputs.iter().map(|r| r.result).collect();
     let code = Code {
         tape: &w.tape,
         result: w.result,
-        also: &also,
+        extra_outputs: &extra_outputs,
         operands: &w.operands,
         strides: &strides[..operands],
         indices: &indices,
@@ -103,8 +103,8 @@ pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits, threads: 
     body += &text;
     body += &format!("let at = {};\n", walk::address(w.out.offset, &coordinates, &strides[operands]));
     body += &if wide { source.store4(&w.out, "at", &value) } else { source.store(&w.out, "at", &value) };
-    for (n, (r, strides)) in w.also.iter().zip(others).enumerate() {
-        let (at, value) = (format!("at{n}"), code.also_value(n, lanes));
+    for (n, (r, strides)) in w.extra_outputs.iter().zip(others).enumerate() {
+        let (at, value) = (format!("at{n}"), code.extra_value(n, lanes));
         body += &format!("\nlet {at} = {};\n", walk::address(r.out.offset, &coordinates, strides));
         body += &if wide { source.store4(&r.out, &at, &value) } else { source.store(&r.out, &at, &value) };
     }
@@ -171,7 +171,7 @@ impl<'a> Rows<'a> {
         let mut sets: Vec<&[isize]> = w.operands.iter().map(|o| o.strides.as_slice()).collect();
         sets.push(&w.out.strides);
         sets.extend(&indices);
-        sets.extend(w.also.iter().map(|r| r.out.strides.as_slice()));
+        sets.extend(w.extra_outputs.iter().map(|r| r.out.strides.as_slice()));
         let merged = |reduced: bool| {
             let pick = |s: &[isize]| -> Vec<isize> {
                 s.iter().zip(&w.reduced).filter(|(_, r)| **r == reduced).map(|(s, _)| *s).collect()
@@ -208,7 +208,7 @@ impl<'a> Rows<'a> {
         let folds = w.reductions.iter().all(|(f, _)| !matches!(f, Fold::ArgMax | Fold::ArgMin));
         let groups = rows.div_ceil(group);
         // parts of each reduction are kept in scratch of their own, or all in one
-        let few_bound = w.operands.len() + w.reductions.len() + w.also.len() < limits.bindings;
+        let few_bound = w.operands.len() + w.reductions.len() + w.extra_outputs.len() < limits.bindings;
         let plain = passes.len() == 1 && w.per_row && folds && few_bound;
         let splits = if plain && length / parts >= 64 && groups < limits.units {
             (2 * limits.units / groups).clamp(1, length / (parts * 16))
@@ -351,12 +351,14 @@ impl<'a> Rows<'a> {
         source: &mut Source<'_>,
         body: &mut String,
     ) {
-        let rows: Vec<Reg> = self.w.also.iter().map(|r| r.result).chain([self.w.result]).collect();
+        let rows: Vec<Reg> = self.w.extra_outputs.iter().map(|r| r.result).chain([self.w.result]).collect();
         self.hoist(&rows, ready, source, body);
-        for (i, also) in self.w.also.iter().enumerate() {
+        for (i, extra_outputs) in self.w.extra_outputs.iter().enumerate() {
             let strides = &self.kept.strides[self.w.operands.len() + 1 + self.indices.len() + i];
-            *body += &format!("let at{i} = {};\n", walk::address(also.out.offset, coordinates, strides));
-            let store = source.store(&also.out, &format!("at{i}"), &format!("r{}", also.result));
+            *body +=
+                &format!("let at{i} = {};\n", walk::address(extra_outputs.out.offset, coordinates, strides));
+            let store =
+                source.store(&extra_outputs.out, &format!("at{i}"), &format!("r{}", extra_outputs.result));
             *body += &format!("if (live && {one}) {{ {store} }}\n");
         }
         if self.w.per_row {

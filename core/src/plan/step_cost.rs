@@ -7,7 +7,7 @@ use crate::expr::{Instr, Tape};
 
 /// What a step moves and computes.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Tally {
+pub struct StepCost {
     /// Bytes it reads, by buffer.
     pub read: Vec<(BufferId, f64)>,
     /// Bytes it writes, by buffer.
@@ -33,7 +33,7 @@ fn length(tape: &Tape) -> f64 {
     tape.code.iter().map(|(i, _)| computes(i)).sum::<usize>() as f64
 }
 
-impl Tally {
+impl StepCost {
     /// Elements of an operand, as it walks a domain: those that differ.
     fn walked(o: &Operand, domain: &[usize]) -> f64 {
         let sizes = o.strides.iter().zip(domain).filter(|(s, _)| **s != 0);
@@ -65,7 +65,7 @@ impl Tally {
 
     fn rowwise(&mut self, w: &Rowwise) {
         w.operands.iter().for_each(|o| self.reads(o, &w.domain));
-        w.also.iter().for_each(|r| self.writes(&r.out, &w.domain));
+        w.extra_outputs.iter().for_each(|r| self.writes(&r.out, &w.domain));
         self.writes(&w.out, &w.domain);
         self.operations += product(&w.domain) * (length(&w.tape) + w.reductions.len() as f64);
     }
@@ -137,8 +137,8 @@ impl Tally {
         self.operations += if adds { touched } else { 0.0 };
     }
 
-    fn of(work: &Work) -> Tally {
-        let mut t = Tally::default();
+    fn of(work: &Work) -> StepCost {
+        let mut t = StepCost::default();
         match work {
             Work::Rowwise(w) => t.rowwise(w),
             Work::Product(w) => t.product(w),
@@ -153,7 +153,7 @@ impl Tally {
                 let i = &w.inputs;
                 let pairs = t.attention(i);
                 t.writes(&w.out, &[i.b, i.h, i.l, i.d_v]);
-                w.kept.iter().for_each(|o| Tally::add(&mut t.written, o, product(&[i.b, i.h, i.l, 2])));
+                w.kept.iter().for_each(|o| StepCost::add(&mut t.written, o, product(&[i.b, i.h, i.l, 2])));
                 t.operations += 2.0 * pairs * (i.d + i.d_v) as f64;
             }
             Work::AttentionGrad(w) => {
@@ -162,7 +162,7 @@ impl Tally {
                 t.reads(&w.up, &[i.b, i.h, i.l, i.d_v]);
                 if let Some(kept) = &w.kept {
                     t.reads(&kept.out, &[i.b, i.h, i.l, i.d_v]);
-                    Tally::add(&mut t.read, &kept.rows, product(&[i.b, i.h, i.l, 2]));
+                    StepCost::add(&mut t.read, &kept.rows, product(&[i.b, i.h, i.l, 2]));
                 }
                 let [dq, dk, dv] = &w.outs;
                 t.writes(dq, &[i.b, i.h, i.l, i.d]);
@@ -198,8 +198,8 @@ impl Tally {
 
 impl Plan {
     /// What a step of this plan moves and computes. What it reads of a buffer twice counts no more than the buffer has.
-    pub fn tally(&self, step: &Step) -> Tally {
-        let mut t = Tally::of(&step.work);
+    pub fn step_cost(&self, step: &Step) -> StepCost {
+        let mut t = StepCost::of(&step.work);
         for (buffer, bytes) in t.read.iter_mut().chain(&mut t.written) {
             *bytes = bytes.min(self.buffers[*buffer].bytes() as f64);
         }

@@ -220,7 +220,7 @@ impl Emitter<'_> {
                     result,
                     per_row: false,
                     out: to.clone(),
-                    also: vec![],
+                    extra_outputs: vec![],
                 };
                 self.push(Work::Rowwise(copy), "copy".into());
                 *operand = to;
