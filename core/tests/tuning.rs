@@ -206,7 +206,7 @@ fn turned_weights_compute_the_same_and_follow_their_parameter() {
                 .steps
                 .iter()
                 .any(|s| matches!(&s.work, weft::internals::plan::Work::Product(w) if w.b_is_weight));
-        let more = tuned.plan().once.len() - plain.plan().once.len();
+        let more = tuned.plan().init_steps.len() - plain.plan().init_steps.len();
         let narrow = class.b == DType::F16 && !limits(&device).f16;
         assert_eq!(more, usize::from(weight && !narrow), "{name}");
         case.check(&tuned, 2e-5, name);

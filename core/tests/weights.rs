@@ -90,7 +90,7 @@ fn folded_weights_follow_a_change_of_theirs() {
         let g = folding();
         let mut given = arrays(&g, 40);
         let compiled = t.compiler().compile(&g).unwrap();
-        assert!(compiled.plan().once.len() >= 4, "{} steps run once", compiled.plan().once.len());
+        assert!(compiled.plan().init_steps.len() >= 4, "{} steps run once", compiled.plan().init_steps.len());
         let mut s = init(&compiled, &given);
         let tolerance = t.tolerance(1e-5);
         check(&mut s, &compiled, &g, &given, tolerance, &format!("{} at init", t.name()));
@@ -171,7 +171,7 @@ fn joined_f16_weights_stay_f16_and_are_packed_once() {
     let p = plan(&halves([4, 6], 8), &options).unwrap();
     let product = product_of(&p);
     assert!(product.b_is_weight && product.b.dtype == DType::F16);
-    assert_eq!((p.once.len(), p.steps.len()), (2, 1));
+    assert_eq!((p.init_steps.len(), p.steps.len()), (2, 1));
     // a GPU without 16-bit stores copies them as words, and holds them no wider
     let b = product.b.buffer;
     let limits = weft::profile::Limits::least();
@@ -189,7 +189,7 @@ fn what_kernels_widen_by_themselves_is_not_folded() {
     let quants = g.parameter_of("quants", TensorType::new(DType::Q8, [64, 512]), false);
     g.output("z", g.linear(x, g.dequantise(quants), None));
     let p = plan(&g, &PlanOptions { fold_weights: true, ..Default::default() }).unwrap();
-    assert!(p.once.is_empty(), "{:?}", p.once.iter().map(|s| &s.label).collect::<Vec<_>>());
+    assert!(p.init_steps.is_empty(), "{:?}", p.init_steps.iter().map(|s| &s.label).collect::<Vec<_>>());
     // and training folds nothing
     let compiled = Compiler::new(&weft::device::Device::cpu(1));
     let g = Graph::new();

@@ -33,7 +33,7 @@ fn quick(plan: &Plan) -> bool {
         Work::Convolution(_) | Work::Pool(_) => f64::INFINITY,
         _ => 0.0,
     };
-    plan.once.iter().chain(&plan.steps).all(|s| work(&s.work) < 1e6)
+    plan.init_steps.iter().chain(&plan.steps).all(|s| work(&s.work) < 1e6)
 }
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
