@@ -41,7 +41,8 @@ impl From<Encoding> for Tokens {
     }
 }
 
-/// A sentence encoder: a model with its tokenizer, compiled for the sizes that come. One thread at a time.
+/// A sentence encoder: a model with its tokenizer, compiled for the sizes that come. Threads may share it: they take turns at the
+/// device, batch by batch. Setting a prompt and adding an artifact need it alone: else they are WEFT_STATUS_BUSY.
 pub struct weft_encoder {
     _opaque: [u8; 0],
 }
@@ -278,7 +279,7 @@ pub unsafe extern "C" fn weft_encoder_sizes(
 ) -> weft_status {
     guard("weft_encoder_sizes", err, || {
         let (components, tokens) = (out(components, "components")?, out(max_tokens, "max_tokens")?);
-        let encoder = handle::alone::<Encoder>(encoder)?;
+        let encoder = handle::share::<Encoder>(encoder)?;
         components.set(encoder.hidden_size());
         tokens.set(encoder.max_tokens());
         Ok(())
@@ -356,7 +357,7 @@ pub unsafe extern "C" fn weft_encoder_embed(
             let texts = texts.map(|t| text(t.data, t.length, "text")).collect::<Outcome<Vec<_>>>()?;
             (texts, array_mut(embeddings, embeddings_count, "embeddings")?)
         };
-        let encoder = handle::alone::<Encoder>(encoder)?;
+        let encoder = handle::share::<Encoder>(encoder)?;
         let size = encoder.hidden_size();
         if texts.len().checked_mul(size) != Some(embeddings.len()) {
             let wanted = format!("{} texts of {size} components", texts.len());
@@ -384,7 +385,7 @@ pub unsafe extern "C" fn weft_encoder_memory_summary(
     err: *mut *mut weft_error,
 ) -> weft_status {
     guard("weft_encoder_memory_summary", err, || {
-        let encoder = handle::alone::<Encoder>(encoder)?;
+        let encoder = handle::share::<Encoder>(encoder)?;
         // SAFETY: the preamble's promise.
         unsafe { fill(summary, memory_summary(&encoder.memory_summary()), "summary") }
     })
@@ -394,4 +395,60 @@ pub unsafe extern "C" fn weft_encoder_memory_summary(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_encoder_free(encoder: *mut weft_encoder) -> weft_status {
     guard("weft_encoder_free", std::ptr::null_mut(), || handle::free::<Encoder>(encoder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ptr::{null, null_mut};
+
+    /// Called in the middle of embedding: others may use the encoder, and nobody may change it.
+    unsafe extern "C" fn meanwhile(user_data: *mut c_void, _: usize, _: usize) {
+        let encoder: *mut weft_encoder = user_data.cast();
+        let (mut components, mut tokens) = (0, 0);
+        // SAFETY: a handle, places of our own, and names that may be NULL.
+        unsafe {
+            assert_eq!(weft_encoder_sizes(encoder, &mut components, &mut tokens, null_mut()), 0);
+            let changed = weft_encoder_set_prompt_name(encoder, null(), 0, null_mut());
+            assert_eq!(changed, WEFT_STATUS_BUSY);
+            assert_eq!(weft_encoder_free(encoder), WEFT_STATUS_BUSY);
+        }
+    }
+
+    #[test]
+    fn threads_share_an_encoder_and_nobody_changes_it_meanwhile() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/encoders/bert");
+        let encoder = Encoder::open(folder, &Device::cpu(1)).unwrap();
+        let wanted = encoder.embed(&["a text"]).unwrap().remove(0).embedding;
+        let handle = handle::put(encoder).ok().unwrap() as usize;
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let wanted = &wanted;
+                scope.spawn(move || {
+                    let text = weft_str { data: c"a text".as_ptr(), length: 6 };
+                    let mut found = vec![0f32; wanted.len()];
+                    for _ in 0..8 {
+                        let (place, room) = (found.as_mut_ptr(), found.len());
+                        let encoder = handle as *mut weft_encoder;
+                        // SAFETY: one text, and room for its embedding.
+                        let status = unsafe {
+                            weft_encoder_embed(
+                                encoder,
+                                &text,
+                                1,
+                                place,
+                                room,
+                                Some(meanwhile),
+                                encoder.cast(),
+                                null_mut(),
+                            )
+                        };
+                        assert_eq!((status, &found), (0, wanted));
+                    }
+                });
+            }
+        });
+        // SAFETY: the handle, which nobody uses any more.
+        assert_eq!(unsafe { weft_encoder_free(handle as *mut weft_encoder) }, 0);
+    }
 }

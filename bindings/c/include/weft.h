@@ -125,7 +125,8 @@ typedef struct weft_device weft_device;
 typedef struct weft_device_list weft_device_list;
 
 /**
- * A sentence encoder: a model with its tokenizer, compiled for the sizes that come. One thread at a time.
+ * A sentence encoder: a model with its tokenizer, compiled for the sizes that come. Threads may share it: they take turns at the
+ * device, batch by batch. Setting a prompt and adding an artifact need it alone: else they are WEFT_STATUS_BUSY.
  */
 typedef struct weft_encoder weft_encoder;
 
@@ -838,9 +839,6 @@ typedef struct {
  */
 #define WEFT_STATUS_ARGUMENT 307
 
-/**
- * The operating system refused a file.
- */
 #define WEFT_STATUS_IO 400
 
 /**
@@ -848,9 +846,6 @@ typedef struct {
  */
 #define WEFT_STATUS_SAFETENSORS 401
 
-/**
- * A JSON or table file (config.json, an index, a CSV) does not hold what it should.
- */
 #define WEFT_STATUS_CONFIG 402
 
 /**
@@ -868,9 +863,6 @@ typedef struct {
  */
 #define WEFT_STATUS_MODEL_OPTION 501
 
-/**
- * The tokenizer cannot be read or failed on a text.
- */
 #define WEFT_STATUS_TOKENIZER 502
 
 /**
@@ -2893,7 +2885,7 @@ weft_status weft_op_resize_bilinear(weft_graph *graph,
  * Optional, WEFT_VALUE_NONE to leave out: mask.
  * `causal`: Query i sees keys up to i + s − l.
  * `window`: Query i sees keys after i + s − l − window; 0: all.
- * `scale`: Factor on the scores.
+ * `scale`: Factor on the scores: 1/√d, as a rule.
  */
 weft_status weft_op_attention(weft_graph *graph,
                               weft_value q,
