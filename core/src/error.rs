@@ -182,8 +182,8 @@ errors! {
         /// What came.
         came: String,
     } => "{what}: wanted {wanted}, got {came}",
-    /// The operating system refused a file.
     #[non_exhaustive]
+    /// The operating system refused a file.
     400 Io {
         /// The file or folder.
         path: PathBuf,
@@ -203,8 +203,8 @@ errors! {
         /// What the file has.
         came: String,
     } => "{file} is not a valid safetensors file: wanted {wanted}, found {came}",
-    /// A JSON or table file (config.json, an index, a CSV) does not hold what it should.
     #[non_exhaustive]
+    /// A JSON or table file (config.json, an index, a CSV) does not hold what it should.
     402 Config {
         /// The file.
         file: String,
@@ -244,8 +244,8 @@ errors! {
         /// Its value in the model.
         came: String,
     } => "{architecture}: option {option} = {came} is not supported (supported: {wanted})",
-    /// The tokenizer cannot be read or failed on a text.
     #[non_exhaustive]
+    /// The tokenizer cannot be read or failed on a text.
     502 Tokenizer {
         /// The file or text.
         what: String,

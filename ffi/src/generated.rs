@@ -39,9 +39,11 @@ pub const WEFT_STATUS_INDEX_OUT_OF_RANGE: weft_status = 305;
 pub const WEFT_STATUS_NOT_RUN: weft_status = 306;
 /// An argument that no call can accept.
 pub const WEFT_STATUS_ARGUMENT: weft_status = 307;
+/// The operating system refused a file.
 pub const WEFT_STATUS_IO: weft_status = 400;
 /// A safetensors file is malformed.
 pub const WEFT_STATUS_SAFETENSORS: weft_status = 401;
+/// A JSON or table file (config.json, an index, a CSV) does not hold what it should.
 pub const WEFT_STATUS_CONFIG: weft_status = 402;
 /// A compiled artifact that this engine cannot or must not load on this device: compile anew.
 pub const WEFT_STATUS_ARTIFACT: weft_status = 403;
@@ -49,6 +51,7 @@ pub const WEFT_STATUS_ARTIFACT: weft_status = 403;
 pub const WEFT_STATUS_ARCHITECTURE: weft_status = 500;
 /// An option of a known architecture that Weft would compute wrongly.
 pub const WEFT_STATUS_MODEL_OPTION: weft_status = 501;
+/// The tokenizer cannot be read or failed on a text.
 pub const WEFT_STATUS_TOKENIZER: weft_status = 502;
 /// No such device, or it cannot do what is asked.
 pub const WEFT_STATUS_DEVICE: weft_status = 600;

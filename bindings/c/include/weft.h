@@ -839,6 +839,9 @@ typedef struct {
  */
 #define WEFT_STATUS_ARGUMENT 307
 
+/**
+ * The operating system refused a file.
+ */
 #define WEFT_STATUS_IO 400
 
 /**
@@ -846,6 +849,9 @@ typedef struct {
  */
 #define WEFT_STATUS_SAFETENSORS 401
 
+/**
+ * A JSON or table file (config.json, an index, a CSV) does not hold what it should.
+ */
 #define WEFT_STATUS_CONFIG 402
 
 /**
@@ -863,6 +869,9 @@ typedef struct {
  */
 #define WEFT_STATUS_MODEL_OPTION 501
 
+/**
+ * The tokenizer cannot be read or failed on a text.
+ */
 #define WEFT_STATUS_TOKENIZER 502
 
 /**
