@@ -30,13 +30,11 @@ pub fn kernels(w: &Rowwise, storage: &Storage, limits: &Limits) -> Made {
         return rows.stages(storage);
     }
     let kernel = |part| rows.kernel(storage, part);
-    match rows.splits {
-        1 => Made { kernels: vec![kernel(Part::Whole)], scratch: vec![] },
-        splits => Made {
-            kernels: vec![kernel(Part::Pieces), kernel(Part::Joined)],
-            scratch: vec![rows.rows * splits; w.reductions.len()],
-        },
+    if rows.splits == 1 {
+        return Made { kernels: vec![kernel(Part::Whole)], scratch: vec![] };
     }
+    let scratch = vec![rows.rows * rows.splits; w.reductions.len()];
+    Made { kernels: vec![kernel(Part::Pieces), kernel(Part::Joined)], scratch }
 }
 
 fn pointwise(w: &Rowwise, storage: &Storage, limits: &Limits) -> Kernel {
