@@ -6,10 +6,14 @@ use crate::error::*;
 use crate::guard::*;
 use crate::handle;
 use crate::session::{copy, weft_session};
-use engine::session::{Batches, Optimizer, Session};
+use crate::weights::weft_weights;
+use engine::optimizer::{Optimizer, ParameterGroup, RULES};
+use engine::session::{Batches, Session};
+use engine::tensor::{Tensor, Weights};
 use std::ffi::{c_char, c_void};
 
-/// A rule by which training changes parameters: one of WEFT_OPTIMIZER_….
+/// A rule by which training changes parameters: one of WEFT_OPTIMIZER_…. There are more, by name:
+/// weft_session_set_optimizer_named.
 pub type weft_optimizer_kind = u32;
 
 /// Stochastic gradient descent: p -= learning_rate * g.
@@ -49,7 +53,7 @@ unsafe impl Versioned for weft_optimizer {
     };
 }
 
-/// Makes every later step change the parameters. Adam begins anew. WEFT_STATUS_ARGUMENT for settings that are no finite numbers
+/// Makes every later step change the parameters. States and count of steps begin anew. WEFT_STATUS_ARGUMENT for settings that are no finite numbers
 /// or outside their range: the optimizer is then what it was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_set_optimizer(
@@ -73,6 +77,198 @@ pub unsafe extern "C" fn weft_session_set_optimizer(
             other => return Err(Failure::argument("kind", "one of WEFT_OPTIMIZER_…", other)),
         };
         Ok(handle::alone::<Session>(session)?.set_optimizer(optimizer)?)
+    })
+}
+
+/// A setting of an optimizer. Frozen: this structure stays as it is, and has no struct_size.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct weft_setting {
+    /// Its name: "beta1".
+    pub name: weft_str,
+    /// Its value.
+    pub value: f32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// Parameters that are updated otherwise than the others. Frozen: this structure stays as it is, and has no struct_size.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct weft_parameter_group {
+    /// The parameters' names.
+    pub names: *const weft_str,
+    /// How many.
+    pub names_count: usize,
+    /// What the learning rate is multiplied by for them: 1 where it stays.
+    pub rate: f32,
+    /// Their weight decay; NaN for the optimizer's own.
+    pub weight_decay: f32,
+}
+
+/// The names of all optimizers, for weft_session_set_optimizer_named, a line each: "sgd", "adam", "adamw", "laprop", "lion",
+/// "adafactor". Freed with weft_bytes_free.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_optimizer_names(
+    names: *mut *mut weft_bytes,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_optimizer_names", err, || {
+        let place = out(names, "names")?;
+        let all: String = RULES.iter().map(|rule| [rule.name, "\n"].concat()).collect();
+        give(place, BytesObject::new(all))
+    })
+}
+
+/// Makes every later step change the parameters by the optimizer of that name, its settings at their defaults but for those
+/// given, which the names of torch.optim have where it has them ("momentum", "nesterov", "weight_decay", "beta1", "beta2",
+/// "epsilon", …). Parameters of a group differ in learning rate or weight decay. Its states and its count of steps begin anew.
+/// WEFT_STATUS_ARGUMENT for values outside their range, WEFT_STATUS_UNKNOWN_NAME for a name that is not there,
+/// WEFT_STATUS_DEVICE for what the device cannot run: the optimizer is then what it was. `settings` and `groups` may be NULL
+/// where their counts are 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_set_optimizer_named(
+    session: *mut weft_session,
+    optimizer_name: *const c_char,
+    name_length: usize,
+    learning_rate: f32,
+    settings: *const weft_setting,
+    settings_count: usize,
+    groups: *const weft_parameter_group,
+    groups_count: usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_set_optimizer_named", err, || {
+        // SAFETY: the preamble's promise.
+        let (rule, settings, groups) = unsafe {
+            (
+                name(optimizer_name, name_length, "name")?,
+                array(settings, settings_count, "settings")?,
+                array(groups, groups_count, "groups")?,
+            )
+        };
+        let mut optimizer = Optimizer::of(Optimizer::named(rule)?.rule(), learning_rate);
+        for s in settings {
+            if s.reserved != 0 {
+                return Err(Failure::argument("reserved", 0, s.reserved));
+            }
+            // SAFETY: as above.
+            optimizer = optimizer.with(unsafe { name(s.name.data, s.name.length, "setting") }?, s.value)?;
+        }
+        for g in groups {
+            // SAFETY: as above.
+            let names = unsafe { array(g.names, g.names_count, "names") }?;
+            // SAFETY: as above.
+            let read = |n: &weft_str| unsafe { name(n.data, n.length, "parameter") };
+            let names = names.iter().map(read).collect::<Outcome<Vec<_>>>()?;
+            let group = ParameterGroup::new(names).rate(g.rate);
+            let own = g.weight_decay.is_nan();
+            optimizer = optimizer.group(if own { group } else { group.weight_decay(g.weight_decay) });
+        }
+        Ok(handle::alone::<Session>(session)?.set_optimizer(optimizer)?)
+    })
+}
+
+/// How many steps the optimizer has made; those that were refused do not count. Waits for steps under way.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_optimizer_steps(
+    session: *const weft_session,
+    steps: *mut u64,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_optimizer_steps", err, || {
+        let place = out(steps, "steps")?;
+        place.set(handle::alone::<Session>(session)?.optimizer_steps()?);
+        Ok(())
+    })
+}
+
+/// Copies the state of that name ("exp_avg") of a parameter into the caller's memory, of exactly that many elements. Waits for
+/// steps under way.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_read_optimizer_state(
+    session: *const weft_session,
+    state_name: *const c_char,
+    name_length: usize,
+    parameter_name: *const c_char,
+    parameter_length: usize,
+    elements: *mut f32,
+    count: usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_read_optimizer_state", err, || {
+        // SAFETY: the preamble's promise.
+        let (state, parameter, elements) = unsafe {
+            (
+                name(state_name, name_length, "name")?,
+                name(parameter_name, parameter_length, "parameter")?,
+                array_mut(elements, count, "elements")?,
+            )
+        };
+        let found = handle::alone::<Session>(session)?.read_optimizer_state(state, parameter)?;
+        copy(&found.to_vec::<f32>()?, elements, state)
+    })
+}
+
+/// Gives the state of that name of a parameter its elements.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_write_optimizer_state(
+    session: *mut weft_session,
+    state_name: *const c_char,
+    name_length: usize,
+    parameter_name: *const c_char,
+    parameter_length: usize,
+    elements: *const f32,
+    count: usize,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_write_optimizer_state", err, || {
+        // SAFETY: the preamble's promise.
+        let (state, parameter, elements) = unsafe {
+            (
+                name(state_name, name_length, "name")?,
+                name(parameter_name, parameter_length, "parameter")?,
+                array(elements, count, "elements")?,
+            )
+        };
+        let mut session = handle::alone::<Session>(session)?;
+        let all = session.optimizer_states();
+        let shape = all.iter().find(|s| s.name == state && s.parameter == parameter).map(|s| &s.shape);
+        let fits = shape.filter(|s| s.iter().product::<usize>() == count);
+        // what does not fit is refused by the engine, in its words
+        let shape = fits.cloned().unwrap_or_else(|| vec![count]);
+        Ok(session.write_optimizer_state(state, parameter, &Tensor::borrowed(shape, elements)?)?)
+    })
+}
+
+/// Everything that the optimizer keeps, to be saved: its states, named "OPTIMIZER/STATE/PARAMETER", and its count of steps, an i64
+/// named "OPTIMIZER/step". With the parameters that is what another process needs to go on as if there had been no end.
+/// Freed with weft_weights_free.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_save_optimizer(
+    session: *const weft_session,
+    states: *mut *mut weft_weights,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_save_optimizer", err, || {
+        let place = out(states, "states")?;
+        let saved = handle::alone::<Session>(session)?.save_optimizer()?;
+        give(place, saved)
+    })
+}
+
+/// Gives the optimizer, which was set before, what weft_session_save_optimizer gave of one of the same name over the same
+/// parameters. An input named "step_counter" counts on from there. Nothing is changed where something is missing or of another
+/// type.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_session_restore_optimizer(
+    session: *mut weft_session,
+    states: *const weft_weights,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_session_restore_optimizer", err, || {
+        let states = handle::share::<Weights>(states)?;
+        Ok(handle::alone::<Session>(session)?.restore_optimizer(&states)?)
     })
 }
 

@@ -259,9 +259,49 @@ static void training(const weft_weights *w) {
     FAILS(WEFT_STATUS_ARGUMENT, weft_session_set_optimizer(s, &wrong, &err));
   }
 
+  /* optimizers by name, with settings and groups; their states */
+  weft_bytes *known = NULL;
+  OK(weft_optimizer_names(&known, &err));
+  const uint8_t *names = NULL;
+  size_t names_length = 0;
+  OK(weft_bytes_data(known, &names, &names_length, &err));
+  CHECK(strstr((const char *)names, "sgd\nadam\nadamw\n") == (const char *)names);
+  OK(weft_bytes_free(known));
+  weft_setting decay[] = {{{"weight_decay", NUL}, 0.5f, 0}, {{"momentum", NUL}, 0.5f, 0}};
+  weft_str members[] = {{"b", NUL}};
+  weft_parameter_group group = {members, 1, 0.5f, 0};
+  FAILS(WEFT_STATUS_UNKNOWN_NAME, weft_session_set_optimizer_named(s, "ada", NUL, 1, NULL, 0, NULL, 0, &err));
+  FAILS(WEFT_STATUS_UNKNOWN_NAME, weft_session_set_optimizer_named(s, "lion", NUL, 1, decay, 2, NULL, 0, &err));
+  FAILS(WEFT_STATUS_ARGUMENT, weft_session_set_optimizer_named(s, "lion", NUL, NAN, NULL, 0, NULL, 0, &err));
+  OK(weft_session_set_optimizer_named(s, "sgd", NUL, 0.5f, decay, 2, &group, 1, &err));
+  uint64_t made = 7;
+  OK(weft_session_optimizer_steps(s, &made, &err));
+  CHECK(made == 0);
+  float momentum[3] = {1, 2, 3}, read[3];
+  OK(weft_session_write_optimizer_state(s, "momentum_buffer", NUL, "b", NUL, momentum, 3, &err));
+  FAILS(WEFT_STATUS_LENGTH, weft_session_write_optimizer_state(s, "momentum_buffer", NUL, "b", NUL, momentum, 2, &err));
+  weft_weights *states = NULL;
+  OK(weft_session_save_optimizer(s, &states, &err));
+  OK(weft_session_read_parameter(s, "b", NUL, b, 3, &err));
+  for (int again = 0; again < 2; again++) {
+    float at[3];
+    OK(weft_session_read_parameter(s, "b", NUL, at, 3, &err));
+    OK(weft_session_step(s, &err));
+    OK(weft_session_read_gradient(s, "b", NUL, gradient, 3, &err));
+    OK(weft_session_read_optimizer_state(s, "momentum_buffer", NUL, "b", NUL, read, 3, &err));
+    for (int i = 0; i < 3; i++) CHECK(fabsf(read[i] - (0.5f * momentum[i] + gradient[i])) < 1e-5f);
+    OK(weft_session_read_parameter(s, "b", NUL, b, 3, &err));
+    for (int i = 0; i < 3; i++) CHECK(fabsf(b[i] - (at[i] - 0.25f * read[i])) < 1e-5f);
+    OK(weft_session_optimizer_steps(s, &made, &err));
+    CHECK(made == 1);
+    OK(weft_session_restore_optimizer(s, states, &err));
+  }
+
   weft_optimizer adam = WEFT_OPTIMIZER_INIT;
   adam.learning_rate = 0.01f;
   OK(weft_session_set_optimizer(s, &adam, &err));
+  FAILS(WEFT_STATUS_MISSING_WEIGHT, weft_session_restore_optimizer(s, states, &err));
+  OK(weft_weights_free(states));
   float data[3 * 4];
   for (int i = 0; i < 12; i++) data[i] = X[i % 4];
   weft_batches batches[] = {{{"x", NUL}, data, sizeof data, WEFT_DTYPE_F32, 0}};

@@ -172,6 +172,25 @@ static const weft_batches *any_batches(void) {
   }
   return all;
 }
+static const weft_setting *any_settings(void) {
+  static const char *const known[] = {"beta1", "momentum", "weight_decay", "epsilon"};
+  static _Thread_local weft_setting all[4];
+  if (chance(16)) return NULL;
+  for (size_t i = 0; i < 4; i++) {
+    all[i] = (weft_setting){{known[draw() % 4], WEFT_NUL_TERMINATED}, chance(4) ? -1 : 0.5f, chance(16)};
+    if (chance(8)) all[i].name = (weft_str){any_text(), text_length};
+  }
+  return all;
+}
+static const weft_parameter_group *any_groups(void) {
+  static _Thread_local weft_parameter_group all[4];
+  if (chance(16)) return NULL;
+  for (size_t i = 0; i < 4; i++) {
+    all[i] = (weft_parameter_group){any_strings(), draw() % 5, chance(4) ? -1 : 2, chance(2) ? NAN : 0};
+    if (chance(8)) all[i].names_count = huge();
+  }
+  return all;
+}
 /* Zeros but for the size and the field behind it, which is a small number. */
 static void *any_structure(size_t size) {
   if (chance(16)) return NULL;

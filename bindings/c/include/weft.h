@@ -34,9 +34,9 @@
  * library shows (weft_str, weft_bytes, const char *); its length does not count it.
  *
  * Structures begin with `size_t struct_size`: set it to sizeof before the call (options: use the ..._INIT macro). A library that is
- * newer takes what is missing as its default; an older one accepts what it does not know if it is zero. weft_str and weft_batches,
- * of which arrays are made, have none: they are frozen and stay as they are. Numbers that stand for a choice (weft_dtype, ...)
- * are integers, so that later ones are no error of the language.
+ * newer takes what is missing as its default; an older one accepts what it does not know if it is zero. weft_str, weft_batches,
+ * weft_setting and weft_parameter_group, of which arrays are made, have none: they are frozen and stay as they are. Numbers that
+ * stand for a choice (weft_dtype, ...) are integers, so that later ones are no error of the language.
  *
  * Callbacks get the user_data that came with them, on the threads that their comments say. They must return: no longjmp, no C++
  * exception through the library. They may call the library, but not with the object that their call is using.
@@ -402,7 +402,8 @@ typedef struct {
 } weft_memory_summary;
 
 /**
- * A rule by which training changes parameters: one of WEFT_OPTIMIZER_….
+ * A rule by which training changes parameters: one of WEFT_OPTIMIZER_…. There are more, by name:
+ * weft_session_set_optimizer_named.
  */
 typedef uint32_t weft_optimizer_kind;
 
@@ -439,6 +440,46 @@ typedef struct {
    */
   uint32_t reserved;
 } weft_optimizer;
+
+/**
+ * A setting of an optimizer. Frozen: this structure stays as it is, and has no struct_size.
+ */
+typedef struct {
+  /**
+   * Its name: "beta1".
+   */
+  weft_str name;
+  /**
+   * Its value.
+   */
+  float value;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+} weft_setting;
+
+/**
+ * Parameters that are updated otherwise than the others. Frozen: this structure stays as it is, and has no struct_size.
+ */
+typedef struct {
+  /**
+   * The parameters' names.
+   */
+  const weft_str *names;
+  /**
+   * How many.
+   */
+  size_t names_count;
+  /**
+   * What the learning rate is multiplied by for them: 1 where it stays.
+   */
+  float rate;
+  /**
+   * Their weight decay; NaN for the optimizer's own.
+   */
+  float weight_decay;
+} weft_parameter_group;
 
 /**
  * One input's elements of every batch, one batch after the other: the caller's memory, during the call. Frozen: this structure
@@ -1646,12 +1687,85 @@ weft_status weft_session_memory_summary(const weft_session *session,
 weft_status weft_session_free(weft_session *session);
 
 /**
- * Makes every later step change the parameters. Adam begins anew. WEFT_STATUS_ARGUMENT for settings that are no finite numbers
+ * Makes every later step change the parameters. States and count of steps begin anew. WEFT_STATUS_ARGUMENT for settings that are no finite numbers
  * or outside their range: the optimizer is then what it was.
  */
 weft_status weft_session_set_optimizer(weft_session *session,
                                        const weft_optimizer *optimizer,
                                        weft_error **err);
+
+/**
+ * The names of all optimizers, for weft_session_set_optimizer_named, a line each: "sgd", "adam", "adamw", "laprop", "lion",
+ * "adafactor". Freed with weft_bytes_free.
+ */
+weft_status weft_optimizer_names(weft_bytes **names,
+                                 weft_error **err);
+
+/**
+ * Makes every later step change the parameters by the optimizer of that name, its settings at their defaults but for those
+ * given, which the names of torch.optim have where it has them ("momentum", "nesterov", "weight_decay", "beta1", "beta2",
+ * "epsilon", …). Parameters of a group differ in learning rate or weight decay. Its states and its count of steps begin anew.
+ * WEFT_STATUS_ARGUMENT for values outside their range, WEFT_STATUS_UNKNOWN_NAME for a name that is not there,
+ * WEFT_STATUS_DEVICE for what the device cannot run: the optimizer is then what it was. `settings` and `groups` may be NULL
+ * where their counts are 0.
+ */
+weft_status weft_session_set_optimizer_named(weft_session *session,
+                                             const char *optimizer_name,
+                                             size_t name_length,
+                                             float learning_rate,
+                                             const weft_setting *settings,
+                                             size_t settings_count,
+                                             const weft_parameter_group *groups,
+                                             size_t groups_count,
+                                             weft_error **err);
+
+/**
+ * How many steps the optimizer has made; those that were refused do not count. Waits for steps under way.
+ */
+weft_status weft_session_optimizer_steps(const weft_session *session, uint64_t *steps, weft_error **err);
+
+/**
+ * Copies the state of that name ("exp_avg") of a parameter into the caller's memory, of exactly that many elements. Waits for
+ * steps under way.
+ */
+weft_status weft_session_read_optimizer_state(const weft_session *session,
+                                              const char *state_name,
+                                              size_t name_length,
+                                              const char *parameter_name,
+                                              size_t parameter_length,
+                                              float *elements,
+                                              size_t count,
+                                              weft_error **err);
+
+/**
+ * Gives the state of that name of a parameter its elements.
+ */
+weft_status weft_session_write_optimizer_state(weft_session *session,
+                                               const char *state_name,
+                                               size_t name_length,
+                                               const char *parameter_name,
+                                               size_t parameter_length,
+                                               const float *elements,
+                                               size_t count,
+                                               weft_error **err);
+
+/**
+ * Everything that the optimizer keeps, to be saved: its states, named "OPTIMIZER/STATE/PARAMETER", and its count of steps, an i64
+ * named "OPTIMIZER/step". With the parameters that is what another process needs to go on as if there had been no end.
+ * Freed with weft_weights_free.
+ */
+weft_status weft_session_save_optimizer(const weft_session *session,
+                                        weft_weights **states,
+                                        weft_error **err);
+
+/**
+ * Gives the optimizer, which was set before, what weft_session_save_optimizer gave of one of the same name over the same
+ * parameters. An input named "step_counter" counts on from there. Nothing is changed where something is missing or of another
+ * type.
+ */
+weft_status weft_session_restore_optimizer(weft_session *session,
+                                           const weft_weights *states,
+                                           weft_error **err);
 
 /**
  * Changes the learning rate and nothing else. WEFT_STATUS_ARGUMENT for one that is not finite or below 0.

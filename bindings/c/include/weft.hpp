@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace weft {
@@ -179,6 +180,19 @@ class Session : public Handle<weft_session, weft_session_free> {
   }
   /// Makes every later step change the parameters.
   void set_optimizer(const weft_optimizer &optimizer) { call(weft_session_set_optimizer, get(), &optimizer); }
+  /// As above, by name ("adamw"), with settings: set_optimizer("adamw", 1e-3f, {{"weight_decay", 0.1f}}).
+  void set_optimizer(std::string_view name, float learning_rate,
+                     std::initializer_list<std::pair<std::string_view, float>> settings = {}) {
+    std::vector<weft_setting> all;
+    for (const auto &s : settings) all.push_back({{s.first.data(), s.first.size()}, s.second, 0});
+    call(weft_session_set_optimizer_named, get(), name.data(), name.size(), learning_rate,
+         static_cast<const weft_setting *>(all.data()), all.size(), static_cast<const weft_parameter_group *>(nullptr),
+         size_t{0});
+  }
+  /// What the optimizer keeps, to be saved with the parameters.
+  Weights save_optimizer() const { return made<Weights, weft_weights>(weft_session_save_optimizer, get()); }
+  /// Goes on from what was saved; set the optimizer before.
+  void restore_optimizer(const Weights &states) { call(weft_session_restore_optimizer, get(), states.get()); }
 };
 
 /// A compiled graph without weights.

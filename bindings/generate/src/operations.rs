@@ -42,6 +42,8 @@ fn about_error(source: &str, code: u32, name: &str) -> Result<Vec<String>, Strin
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
     let at = lines.iter().position(|l| *l == format!("{code} {name} {{"));
     let at = at.ok_or_else(|| format!("core/src/error.rs has no line \"{code} {name} {{\""))?;
+    // attributes stand between the documentation and the name
+    let at = lines[..at].iter().rposition(|l| !l.starts_with("#[")).map_or(0, |i| i + 1);
     let first = lines[..at].iter().rposition(|l| !l.starts_with("///")).map_or(0, |i| i + 1);
     // what only the engine's documentation has
     let plain = |l: &&str| l.replace(" (see `Device::suspend`)", " (see weft_device_suspend)");

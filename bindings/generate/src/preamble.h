@@ -34,9 +34,9 @@
  * library shows (weft_str, weft_bytes, const char *); its length does not count it.
  *
  * Structures begin with `size_t struct_size`: set it to sizeof before the call (options: use the ..._INIT macro). A library that is
- * newer takes what is missing as its default; an older one accepts what it does not know if it is zero. weft_str and weft_batches,
- * of which arrays are made, have none: they are frozen and stay as they are. Numbers that stand for a choice (weft_dtype, ...)
- * are integers, so that later ones are no error of the language.
+ * newer takes what is missing as its default; an older one accepts what it does not know if it is zero. weft_str, weft_batches,
+ * weft_setting and weft_parameter_group, of which arrays are made, have none: they are frozen and stay as they are. Numbers that
+ * stand for a choice (weft_dtype, ...) are integers, so that later ones are no error of the language.
  *
  * Callbacks get the user_data that came with them, on the threads that their comments say. They must return: no longjmp, no C++
  * exception through the library. They may call the library, but not with the object that their call is using.

@@ -118,13 +118,6 @@ fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan
             what: "it has no outputs and no loss: name an output, or set a loss".into(),
         });
     }
-    if !options.gradients.is_empty()
-        && let Some((v, _)) = data.states().next()
-    {
-        let what =
-            format!("states are for inference, and training was asked for (state \"{}\")", data.label(v));
-        return Err(Error::Graph { what });
-    }
     let becomes = data.next.iter().map(|n| n.1);
     let roots: Vec<Value> =
         results.iter().map(|r| r.1).chain(options.gradients.iter().map(|g| g.1)).chain(becomes).collect();

@@ -9,6 +9,7 @@ mod formulas;
 mod limits;
 mod recorded;
 mod states;
+mod trained;
 
 use devices::Tested;
 use formulas::Formula;

@@ -126,6 +126,8 @@ fn made_up(f: &Function, at: usize) -> Option<String> {
         ("const uint32_t *", _) | ("const weft_value *", _) => value("any_values()"),
         ("const weft_str *", _) => value("any_strings()"),
         ("const weft_batches *", _) => value("any_batches()"),
+        ("const weft_setting *", _) => value("any_settings()"),
+        ("const weft_parameter_group *", _) => value("any_groups()"),
         ("weft_value *", _) => value("any_value_place()"),
         ("weft_value", _) => value("any_value()"),
         ("int64_t", _) => value("any_int()"),

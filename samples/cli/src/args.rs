@@ -106,6 +106,15 @@ fn float(text: &str) -> Result<DType, String> {
     DType::from_name(text).filter(|d| d.is_float()).ok_or_else(|| "wanted f32, f16 or bf16".into())
 }
 
+fn optimizers() -> Vec<&'static str> {
+    weft::optimizer::RULES.iter().map(|rule| rule.name).collect()
+}
+
+fn setting(text: &str) -> Result<(String, f32), String> {
+    let parts = text.split_once('=').and_then(|(name, value)| Some((name.to_string(), value.parse().ok()?)));
+    parts.ok_or_else(|| "wanted NAME=VALUE, the value a number".into())
+}
+
 fn above_zero(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "wanted a whole number above 0".into())
 }
@@ -432,6 +441,25 @@ pub struct TrainDigits {
     /// Seed of the first weights and of the order
     #[arg(long, default_value_t = 7, value_name = "N")]
     pub seed: u64,
+    /// The rule by which weights change
+    #[arg(long, default_value = "adam", value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(optimizers()))]
+    pub optimizer: String,
+    /// Learning rate of the first step, which falls in a line to a 300th of it; without it, 0.003 for adam, and for another
+    /// optimizer its own
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<f32>,
+    /// A setting of the optimizer: momentum=0.9, weight_decay=0.01; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    pub set: Vec<(String, f32)>,
+    /// Begin with these weights, which an earlier run saved, in place of fresh ones
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Begin with this state of the optimizer, which --save-optimizer of an earlier run wrote
+    #[arg(long, value_name = "FILE", requires = "weights")]
+    pub restore_optimizer: Option<PathBuf>,
+    /// Also save the state of the optimizer, with which a later run goes on
+    #[arg(long, value_name = "FILE")]
+    pub save_optimizer: Option<PathBuf>,
 }
 
 /// A compiler that leaves out what `--without` names.

@@ -6,7 +6,7 @@ use crate::failure::Result;
 use crate::random::Random;
 use weft::graph::Graph;
 use weft::models::mlp;
-use weft::session::{Compiled, Optimizer, Session};
+use weft::session::{Compiled, Session};
 use weft::tensor::{DType, Tensor, Weights};
 
 /// Pixels, hidden units, classes.
@@ -80,7 +80,7 @@ pub fn accuracy(session: &mut Session, digits: &[Digit]) -> Result<f64> {
 pub struct Course {
     pub batch: usize,
     pub epochs: usize,
-    /// Adam's learning rate at the first step; it falls in a line to `last_rate`.
+    /// The learning rate at the first step; it falls in a line to `last_rate`.
     pub rate: f32,
     pub last_rate: f32,
 }
@@ -91,7 +91,7 @@ impl Course {
         self.epochs * (digits / self.batch)
     }
 
-    /// Trains over whole batches in a new order each pass. `vary` may alter each digit before it is seen; `progress`
+    /// Trains by the optimizer that was set, over whole batches in a new order each pass. `vary` may alter each digit before it is seen; `progress`
     /// hears of each step and its loss. Returns the mean losses of the first and of the last pass.
     pub fn run(
         &self,
@@ -101,7 +101,6 @@ impl Course {
         vary: impl Fn(&Digit, &mut Random) -> Digit,
         mut progress: impl FnMut(usize, f32),
     ) -> Result<(f32, f32)> {
-        session.set_optimizer(Optimizer::adam(self.rate))?;
         let steps = self.steps(digits.len());
         let (mut done, mut first, mut last) = (0, 0.0, 0.0);
         let mut order: Vec<&Digit> = digits.iter().collect();

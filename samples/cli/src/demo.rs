@@ -10,7 +10,7 @@ use crate::random::Random;
 use serde_json::json;
 use std::io::Write;
 use std::time::{Duration, Instant};
-use weft::session::{MemorySummary, Session};
+use weft::session::{MemorySummary, Optimizer, Session};
 use weft::tensor::{Bytes, Weights};
 
 /// Trained by `weft train-digits`; carried in the program so that the demo runs from anywhere.
@@ -159,6 +159,7 @@ fn walk(place: &Place, held_out: &[Digit], args: &Demo, out: &mut dyn Write) -> 
 fn fine_tune(learner: &mut Session, examples: &[Digit]) -> Result<(f32, f32)> {
     let bar = Progress::new(FINE_TUNING.steps(LEARNT), "   fine-tuning");
     let mut random = Random::new(1);
+    learner.set_optimizer(Optimizer::adam(FINE_TUNING.rate))?;
     FINE_TUNING.run(
         learner,
         examples,

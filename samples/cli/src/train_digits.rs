@@ -3,11 +3,12 @@
 use crate::args::{Options, TrainDigits};
 use crate::classifier::{self, Course, accuracy, compile, compile_learning};
 use crate::digits::{self, Digit, Hand};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::{Progress, bytes, time};
 use crate::random::Random;
 use std::io::Write;
 use std::time::Instant;
+use weft::optimizer::Optimizer;
 
 /// Digits a step.
 const BATCH: usize = 32;
@@ -15,6 +16,15 @@ const BATCH: usize = 32;
 /// Hands differ a little: each digit is seen slanted and turned by a little, so that the classifier bears that.
 fn vary(digit: &Digit, random: &mut Random) -> Digit {
     Hand { slant: random.between(-0.09, 0.09), rotation: random.between(-6.0, 6.0) }.write(digit)
+}
+
+/// The optimizer that was asked for.
+fn optimizer(args: &TrainDigits) -> Result<Optimizer> {
+    let own = Optimizer::named(&args.optimizer)?;
+    let usual = if args.optimizer == "adam" { 3e-3 } else { own.learning_rate() };
+    let rate = args.rate.unwrap_or(usual);
+    let all = Optimizer::of(own.rule(), rate);
+    Ok(args.set.iter().try_fold(all, |o, (name, value)| o.with(name, *value))?)
 }
 
 pub fn train_digits(args: &TrainDigits, options: &Options, out: &mut dyn Write) -> Result<()> {
@@ -25,8 +35,18 @@ pub fn train_digits(args: &TrainDigits, options: &Options, out: &mut dyn Write) 
     };
     let mut random = Random::new(args.seed);
     let start = Instant::now();
-    let mut learner = compile_learning(&place, BATCH)?.init(&classifier::fresh_weights(&mut random)?)?;
-    let course = Course { batch: BATCH, epochs: args.epochs, rate: 3e-3, last_rate: 1e-5 };
+    let weights = match &args.weights {
+        Some(path) => weft::load::weights(path)?,
+        None => classifier::fresh_weights(&mut random)?,
+    };
+    let optimizer = optimizer(args)?;
+    let rate = optimizer.learning_rate();
+    let mut learner = compile_learning(&place, BATCH)?.init(&weights)?;
+    learner.set_optimizer(optimizer)?;
+    if let Some(path) = &args.restore_optimizer {
+        learner.restore_optimizer(&weft::load::weights(path)?).map_err(|e| Failure::from(e).within(path))?;
+    }
+    let course = Course { batch: BATCH, epochs: args.epochs, rate, last_rate: rate / 300.0 };
     let bar = Progress::new(course.steps(split.learn.len()), "training");
     let (first, last) = course.run(&mut learner, &split.learn, &mut random, vary, |step, loss| {
         bar.at(step);
@@ -40,11 +60,15 @@ pub fn train_digits(args: &TrainDigits, options: &Options, out: &mut dyn Write) 
         (accuracy(&mut answers, &split.learn)?, accuracy(&mut answers, &split.held_out)?);
     let weights = learner.parameters().to_weights()?;
     weft::load::save(&args.out, &weights)?;
+    if let Some(path) = &args.save_optimizer {
+        weft::load::save(path, &learner.save_optimizer()?)?;
+    }
     let size = weights.bytes() as u64;
     if options.json {
         let found = serde_json::json!({
             "accuracy": held_out, "accuracy_trained_on": learnt, "digits": split.learn.len(),
-            "held_out": split.held_out.len(), "epochs": args.epochs, "loss_first": first, "loss_last": last,
+            "held_out": split.held_out.len(), "epochs": args.epochs, "optimizer": args.optimizer,
+            "optimizer_steps": learner.optimizer_steps()?, "loss_first": first, "loss_last": last,
             "seconds": took.as_secs_f64(), "weights": args.out.display().to_string(), "bytes": size,
         });
         writeln!(out, "{found}")?;

@@ -77,3 +77,37 @@ fn the_shipped_classifier_can_be_trained_again() {
     assert_eq!(number(&found, "held_out") as usize + number(&found, "digits") as usize, 1797);
     assert!(std::fs::metadata(out).unwrap().len() < 200_000);
 }
+
+#[test]
+fn every_optimizer_trains_digits_and_goes_on_from_what_was_saved() {
+    let folder = Folder::new();
+    let (out, states) = (folder.at("w.safetensors"), folder.at("states.safetensors"));
+    let train = |more: &[&str]| {
+        let begin = ["train-digits", "--json", "--epochs", "2", "--out", out.as_str()];
+        weft(&[&begin, more].concat())
+    };
+    for rule in weft::optimizer::RULES {
+        let found = train(&["--optimizer", rule.name, "--save-optimizer", &states]).json();
+        let steps = number(&found, "optimizer_steps");
+        assert!(number(&found, "loss_last") < number(&found, "loss_first"), "{found}");
+        let saved = weft::load::weights(&states).unwrap();
+        assert_eq!(saved.get(&format!("{}/step", rule.name)).unwrap().to_f64(), [steps]);
+        let more =
+            ["--optimizer", rule.name, "--weights", &out, "--restore-optimizer", &states, "--seed", "8"];
+        let then = train(&more).json();
+        assert_eq!(number(&then, "optimizer_steps"), 2.0 * steps);
+        assert!(number(&then, "loss_first") < number(&found, "loss_last"), "{found}, then {then}");
+    }
+    let set = train(&["--optimizer", "sgd", "--rate", "0.1", "--set", "momentum=0.9", "--set", "nesterov=1"]);
+    assert!(number(&set.json(), "loss_last") > 0.0);
+    train(&["--optimizer", "adagrad"]).says(2, &["adagrad", "adamw"]);
+    train(&["--set", "speed=1"]).says(1, &["speed", "beta1"]);
+    train(&["--set", "beta1=1"]).says(1, &["beta1", "below 1"]);
+    train(&["--rate", "-1"]).says(2, &["-1"]);
+    train(&["--set", "beta1"]).says(2, &["NAME=VALUE"]);
+    // another rule's states, and no states at all
+    let other = ["--optimizer", "adam", "--weights", out.as_str(), "--restore-optimizer"];
+    train(&[&other[..], &[&states]].concat()).says(1, &["adam/step", "adafactor"]);
+    train(&[&other[..], &[&out]].concat()).says(1, &["adam/step"]);
+    train(&["--restore-optimizer", &states]).says(2, &["--weights"]);
+}
