@@ -1,6 +1,11 @@
 //! Which process this is. A child of fork has a copy of its parent's memory, but only the thread that forked: locks that
 //! other threads held stay locked, pools have no threads, drivers do not know the child. So what threads or drivers stand
 //! behind remembers the process that it was made in ([`Born`]), and what a process shares is made anew in a child ([`Own`]).
+//!
+//! **Fork** (`process`). Devices, weights, sessions and handles of C remember the process they were made in (`Born`) and are refused in
+//! a child (`Error::Forked`), before any lock is taken that a thread of the parent may have held; letting go of them there ends
+//! no threads and calls no drivers. What a process shares (tables, lists of devices, the log's hook) is an `Own`: a child makes it anew, so
+//! a static lock or a half-made table of the parent is never waited for. New statics that hold a lock or are made once are `Own`s, too.
 
 use crate::error::{Error, Result};
 use std::fmt::Display;

@@ -1,5 +1,10 @@
 //! 64-bit integers on a tape, whose registers have 32 bits: as two words each. What is done with them is spelt out in
 //! instructions on words, so that every device computes them in the same way.
+//!
+//! **64-bit integers** are two words of 32 bits on tapes (`expr/words`), whose registers have no more: comparisons, choices and
+//! conversions are spelt out in instructions on words, so both devices compute them alike, and copies move words. Only the
+//! operations that the test `integers` lists take i64; the others refuse it when the graph is built. In the reference an `Array`
+//! of i64 holds its elements exactly beside their nearest f64.
 
 use super::{Binary, Compare, Instr, Kind, Reg, Tape, Unary};
 use crate::tensor::DType;

@@ -1,4 +1,8 @@
 //! The archetypes: the dozen forms of work that both devices know how to run.
+//!
+//! **Lowering yields an archetype** (`graph/lowering.rs`): view, pointwise, rowwise (reductions over axes, then an
+//! expression: softmax and norms too), contraction, convolution, attention, look-ups, scan, pooling, placing. Operations
+//! without one of their own say `Decompose`, and `plan/expand.rs` puts their decomposition in their place.
 
 use crate::expr::{Expr, Fold};
 

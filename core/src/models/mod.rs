@@ -1,6 +1,11 @@
 //! Architectures, read from a Hugging Face folder (`config.json`, `model.safetensors`, a tokenizer's files)
 //! or built from sizes. One that Weft does not know, or whose options it would compute wrongly, is refused
 //! by name.
+//!
+//! **Text encoders** (`models`). A family is a row of `family`: the names of its options and weights, where norms stand, how a
+//! position gets into a token's vector. `transformer` builds the graph from that row and a model's `config.json`; `modules` are what
+//! `modules.json` lists after it, `sentence` the whole folder. Every option is read by type (`config`, `options`): a wrong type names
+//! file and key, and what would be computed wrongly is refused. `text/folder` makes a tokenizer of what a folder has.
 
 mod bert;
 mod config;

@@ -1,4 +1,8 @@
 //! The macro with which an operation is declared: its identity in one place, nothing by default.
+//!
+//! **An operation is declared once**, with the `op!` macro (`ops/declare.rs`): name, inputs, attributes, inference, exact
+//! evaluation, gradient, lowering, samples. The builder's method, the text form and the tests come from that. A pointwise
+//! operation is one expression; its evaluation, gradient and kernels derive from it.
 
 /// Declares an operation as a unit struct, its `Op` implementation and its builder method.
 ///

@@ -1,4 +1,8 @@
 //! Rotary position embedding (Su et al. 2021, arXiv:2104.09864).
+//!
+//! **Rotary embedding** comes in two composites. `rope` makes its tables from positions, theta and offset. `rotary` takes cos and
+//! sin as they come, and is what longhand (x·cos + rotate_half(x)·sin) is recognised as: whether tables that were computed from
+//! positions, scaled, or read from a file are those of a `rope` cannot be proven by looking, and need not be.
 
 use super::movement::signed;
 use super::samples::{as_dtype, indices, normal, sample};

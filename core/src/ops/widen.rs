@@ -2,6 +2,10 @@
 //! over f16 or bf16 are built in f32, between a cast of the inputs and one cast of each result: squares do not overflow,
 //! an epsilon of 1e-12 does not become 0, and a result is rounded once. The macro `op!` puts both through here, so that
 //! no operation can forget it.
+//!
+//! **16 bits** are for storage. `op!` puts every decomposition and gradient through `ops/widen`: of f16 and bf16 inputs they are
+//! built in f32, between casts, so that squares do not overflow, an epsilon stays one, and a result is rounded once. A cast that
+//! widens what is stored is no step: whoever reads it widens as it loads (`fuse::widened`).
 
 use crate::graph::{Attrs, Call, Grad, Graph, Lowering, NodeKind, Op, Value};
 use crate::tensor::{DType, TensorType};

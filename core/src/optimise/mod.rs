@@ -2,6 +2,19 @@
 //! optimised once (`outline`, `block`), rules in `rules/*.egg` say what equals what (`rules`, `space`, in egglog), and what
 //! costs least by the device's profile is picked (`cost`, `extract`) and built (`decode`). Reads graphs and profiles; never
 //! touches a device, and names no operation outside the rules.
+//!
+//! **The optimiser** (`optimise`): the live graph is cut where layers repeat (`outline`) and each distinct block is put once
+//! into one e-graph (`space`), whose language is generated from the table of operations (`language`): a constructor each,
+//! inputs first, then attributes. Rules are egglog's, in files by group (`rules/*.egg`); only those are loaded that the graph's
+//! operations can meet, and each is tested by itself (`core/tests/rules.rs` fails for a rule without a graph to try). What rules
+//! ask beside operations (whether a value is another one times a constant) is found before each round (`facts.egg`). Types of
+//! what rules make come from the operations' own inference, after every round; an expression of another type than its class has
+//! no say. `extract` begins with each class's own best and with what was there, and then changes groups of choices that share a
+//! new class, so that one product in place of three is found though it pays for none of them alone. Costs (`cost`) are bytes,
+//! operations and starts by the device's profile; work on weights counts next to nothing, since the planner does it at init
+//! (`plan/fold.rs`). `decode` builds the graph with names, results and provenance. What goes wrong in here is no error: the
+//! graph is planned as it came, and `Compiled::report` says so. Training graphs are recognised, packed (on a GPU), differentiated
+//! and optimised, in this order.
 
 mod alternatives;
 mod block;

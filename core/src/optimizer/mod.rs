@@ -3,6 +3,14 @@
 //! over the parameters of a session. Knows shapes and names, never a device.
 //!
 //! To add an optimizer, write its [`Rule`] into `table.rs`; `core/tests/optimizers` then asks for its values.
+//!
+//! **An optimizer is declared once**, as a row of `optimizer/table.rs`: its settings with their ranges, and a formula over parameter, gradient, named states,
+//! learning rate and step, in `expr`; means over rows, columns or all are part of it, so that states may have one value a row (Adafactor).
+//! `optimizer/lower` makes passes of it: what is the same for every element becomes *scalars*, computed in f64 on the host once a step
+//! (bias corrections), means become passes of their own, and the last pass writes parameters and states in place. The CPU runs passes
+//! as steps of rows (`cpu/update`). On a GPU a kernel knows the rule alone and finds its part in a table
+//! (`target/gpu/kernels/update`, `updates`): all parameters whose memory one binding covers share a dispatch, and a kernel binds six buffers at
+//! most. A session reads, writes, saves and restores states by name (`session/optimizer`); the count of steps is part of them.
 
 pub(crate) mod lower;
 mod rule;

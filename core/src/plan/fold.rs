@@ -1,5 +1,9 @@
 //! What is computed once, at init, instead of in each step: what depends on constants and, in plans without gradients,
 //! on parameters alone. Executors compute it again when a parameter changes.
+//!
+//! **Weights fold** (`plan/fold.rs`). In plans without gradients the same goes for what depends on parameters alone, where it
+//! pays: joined and rearranged weights, products of weights, scales; not what kernels widen as they read. Each session has
+//! its own results, and computes them again when the weights it shares have another version. 16-bit weights stay so.
 
 use super::emit::Emitter;
 use super::expand::Primitive;

@@ -1,5 +1,14 @@
 //! Groups primitives into steps: pointwise chains join the product, convolution or reduction whose
 //! result they take, or the reduction or chain that takes theirs.
+//!
+//! **Fusion** (`plan/fuse.rs`): a product, convolution or reduction takes the pointwise chain that alone uses its result; a
+//! pointwise or rowwise step takes the pointwise nodes that only it uses. What is computed inside a step never reaches
+//! memory. Views (reshape, permute, broadcast, slice, flip) are strides (`plan/layout.rs`); a copy is made only where a
+//! kernel cannot walk them. Where a result is only permuted, it is stored permuted.
+//!
+//! What one step binds and computes is bounded (`plan/bounds.rs`, `PlanOptions::bindings`): a driver bounds the buffers of a kernel
+//! (`Limits::bindings`, 8 where nothing is known), and code without end compiles without end. What a device cannot run whatever
+//! is done is refused at compile time, by its node (`kernels/fits`).
 
 use super::bounds::{Bounds, StepCost};
 use super::expand::Primitive;

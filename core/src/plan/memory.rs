@@ -1,4 +1,7 @@
 //! Places scratch buffers in one arena so that those alive at different times share bytes.
+//!
+//! **Memory** (`plan/memory.rs`; where, a target says): intermediate values share one arena by lifetime; inputs, outputs and gradients have their
+//! own. Steps that depend on constants alone run once, at init.
 
 /// A buffer's size and the steps between which it holds something.
 #[derive(Debug, Clone, Copy)]

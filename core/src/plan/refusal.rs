@@ -1,6 +1,22 @@
 //! For which look-ups a step may be refused, and when that is known. A refused step leaves nothing behind: every look-up
 //! whose indices the step computes stands before the first step that changes a state, and the indices of all others can be
 //! looked at before the step begins.
+//!
+//! **Refused steps.** A step that meets an index outside its table, a label outside its classes or a `put` outside its state is
+//! refused, and leaves nothing behind on any device: no parameter, state, moment or count changes, its outputs cannot be read, and
+//! the steps after it count as if it had not been (`Session::step` has the whole contract). So everything that may refuse a step
+//! comes before the first write that lasts. `plan/refusal` tells two kinds of look-ups apart. Indices that are *known* before a
+//! step (inputs, constants, what runs once) are looked at before it begins: by the CPU device where a state would be changed before
+//! they are used, on a GPU by the host as they are given, so that a refused step is never submitted and the others cost nothing.
+//! Look-ups whose indices a step *computes* (or a state holds) are ordered before every step that changes a state. A `put` in place by such
+//! indices gets a check (`IndexKind::Check`) in front, and a state that such a look-up needs as it has become is copied at the end instead of
+//! being changed in place. `verify` refuses plans that do it otherwise. On a GPU each look-up has a word of the errors, which a step with
+//! computed indices begins by setting back; kernels that change states (`schedule/guard`) and optimizers do nothing where one of them
+//! says something. Words, and the indices beside them, come down with the step's results, and are read as it lands (`gpu/refusal`), before
+//! the next but one is recorded: so the error has its own step's number and index. Where it matters how many steps counted (Adam's bias correction, `step_counter`), or
+//! where the indices are too many to come down, a step with computed indices waits for the one before it. A host application's
+//! buffer in the place of an index input is checked by the GPU, or, where there are states, read by the host before each step. Labels of
+//! cross-entropy are looked at like other indices, by a step of their own (`check_labels`), which shares a dispatch where it can.
 
 #[cfg(feature = "compiler")]
 use super::Uses;

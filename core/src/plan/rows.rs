@@ -2,6 +2,13 @@
 //! for each of its elements, and results of rows stored beside the last result where others read them too.
 //!
 //! [`fuse`](super::fuse) has grouped before, each reduction by itself; nothing here touches products.
+//!
+//! What walks the same rows is one step (`plan/rows.rs`): reductions one after the other, the work between them, and
+//! results of rows that others read too (`Rowwise::extra_outputs`), so that a norm's gradient is one step and a sum over rows. A
+//! cheap pointwise node is computed wherever it is read (`fuse::is_cheap`). Results lie as their reader walks them
+//! (`plan/reverse.rs`): permuted, or in the concatenation that they are a part of (`plan/parts.rs`). `plan/simplify.rs`
+//! makes of a gradient's sum of padded parts a concatenation; `autodiff` adds what a look-up's gradient adds to zeros to the other
+//! gradient instead.
 
 use super::bounds::Bounds;
 use super::expand::Primitive;

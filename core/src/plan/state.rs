@@ -1,4 +1,8 @@
 //! States: where they lie, which of them change in place, and the steps that leave in the others what they are next.
+//!
+//! **States** are values that a session keeps from step to step (a cache of keys and values). A state whose next value is
+//! a `put` into itself that nothing else needs as it was is written in place (`plan/state.rs`); others are copied at the
+//! step's end.
 
 use super::emit::Emitter;
 use super::{Place, StatePort};

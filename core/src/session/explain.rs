@@ -1,5 +1,12 @@
 //! What compiling makes of a graph, as data: before and after, what runs, by which rules, and what it is reckoned to cost
 //! on a device. A pure function of graph, profile and options: the device need not be there.
+//!
+//! **Explanations** (`session/explain`). A step of a plan knows the nodes it carries out (`Step::nodes`, followed through
+//! decomposition, fusion, norms and halves), a pass of the optimiser knows what each new node does the work of and by which rules
+//! (`Report`), and `session/origins` follows both back to the graph as it was written. `plan/step_cost` counts what a step moves and
+//! computes from its operands; `target/forecast` makes launches of it as the device will (a GPU's program is asked: what is
+//! computed where it is read belongs to its readers) and prices them by the profile's costs. `session/outline` tells layers once.
+//! All of it is a pure function of graph, profile and options. `weft bench --profile-device` measures the costs.
 
 use super::Compiler;
 use super::compiler::Lowered;

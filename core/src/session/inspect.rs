@@ -1,4 +1,9 @@
 //! Looking into a session: where a GPU's time goes, what values lie between, where the first NaN appears.
+//!
+//! **Looking inside.** `Session::set_profiling` and `gpu_time` give the GPU's time by dispatch with the names of nodes (`clock`; of
+//! more dispatches than the driver's crate has timestamps for, a window of them a step),
+//! `observe` shows every stored value, `first_not_finite` names the node where a NaN first appears, `device::trace` (or
+//! `WEFT_TRACE=FILE`) writes what Perfetto opens.
 
 use super::Session;
 use crate::device::gpu::Profiling;

@@ -1,6 +1,13 @@
 //! What a plan becomes on one kind of device: pure passes over a plan and a profile decide the forms of steps, how buffers
 //! are stored, what runs when, and where everything lies. Decided once, as data, and read by all: executors, artifacts,
 //! explanations, tuning, reports. Never touches a device: `device` carries out what is decided here.
+//!
+//! `TargetPlan` (`CpuPlan` or `GpuPlan`) is what a `Compiled` holds and an artifact has in it: `target/wire` writes and reads it,
+//! `CpuPlan::verified` and `GpuPlan::verify` check it (that the arena's buffers lie apart, that what is never stored can be found where it is
+//! read, that what is stored is as wide as its writers and readers take it to be). All of them ask one analysis of uses
+//! (`plan/uses`), and of a step what its form's row says (`plan/facts`, `plan/operands`). A `Program` (texts, `Schedule`, `Memory`) is made from a `GpuPlan` when a device, an artifact's hash or a forecast needs kernels; it is not stored. A
+//! `CpuPlan` has no word for what only GPUs do. A new pass goes between those that make what it needs and those that read what it
+//! changes; it records what later ones ask, so that none takes a step apart to find out what another meant.
 
 pub mod cpu;
 #[cfg(feature = "compiler")]

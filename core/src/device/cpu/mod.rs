@@ -1,5 +1,10 @@
 //! The CPU device: runs plans with SIMD kernels on a pool of threads. Weights are packed once, steps
 //! allocate nothing.
+//!
+//! **The CPU device** (`device/cpu`): `rowwise/` interprets fused tapes over chunks of lanes in L1, `gemm/` multiplies by
+//! weights packed once into panels, with the epilogue applied while a piece is in cache, `attention/` never stores the score
+//! matrix, `convolution/` is an implicit product. `threads.rs` is a pool that spins 50 µs before it parks. All results are the same
+//! bits for any number of threads. Kernels exist for AVX-512, AVX2, NEON and portable code, chosen once at start.
 
 mod attention;
 mod bases;

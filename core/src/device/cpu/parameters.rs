@@ -1,4 +1,9 @@
 //! Weights as sessions share them: mapped or borrowed until somebody changes them, packed once for all.
+//!
+//! **Weights** (`device/cpu/parameters.rs`) are shared by sessions and stay mapped until somebody changes them; every change
+//! raises a version, and packed forms are made anew when it is behind. f16 and bf16 weights of products stay packed and are
+//! widened in registers. Dtypes of files that Weft does not compute with (`tensor/stored`) are kept as they are: F64 and small
+//! integers are converted when they are asked for, the others are an error only for a graph that needs them.
 
 use super::buffer::Buffer;
 use super::gemm::{BElements, BSource, Format, PackedB};

@@ -2,6 +2,16 @@
 //!
 //! What runs on it is decided and written in `target/gpu`, from plain data. `context`, `worker`, `pipelines`, `run`, `store` and
 //! `executor` bring it to a device.
+//!
+//! | | |
+//! |---|---|
+//! | `facts`, `ask_vulkan`, `ask_metal` | what a driver says of its devices, as plain data; limits are read off there, none off a name |
+//! | `adapters`, `context` | what there is; one driver context an adapter and process; memory counted and refused before it is asked for |
+//! | `worker` | a thread a device makes all driver calls; panics from below become `OutOfMemory`, `DeviceLost` or `Driver`, and a device that panicked is lost for good while others go on (memory that was refused loses nothing) |
+//! | `process_exit` | who may call drivers: no child of fork whose parent did, nobody in a process that exits; there work under way is waited for (a GPU's 3 s, the processor's 30 s) before drivers' own exit handlers |
+//! | `prepared`, `pipelines` | compiled kernels, by text, shared by sessions; compiled on several threads |
+//! | `selftest` | loops of as many turns and as many buffers as a kernel may have, NaN, long rows, products, few rows and many, a reduction, and f16 where used, before a device is taken |
+//! | `run`, `store`, `executor` | a session's memory and command buffers: while the GPU runs one, the next step is recorded into the other, so that a step costs one submission. Small inputs and outputs travel inside it |
 
 mod adapters;
 #[cfg(any(target_os = "ios", target_os = "macos"))]

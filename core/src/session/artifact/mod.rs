@@ -12,6 +12,15 @@
 //! be as sound as writing it from a plan that was verified; `tests/bench/RESULTS.md` says how long that takes.
 //! The artifact has the kernels' hash instead: an engine that would write others says so rather than compute otherwise
 //! than what was tested. CPU kernels are part of the engine.
+//!
+//! **Artifacts.** A plan, written by hand field by field (`plan/wire`), is what a compiled artifact holds: named graphs over
+//! one set of weights, with constants, a manifest of the weights and the profile it is for (`session/artifact`). Reading is
+//! of untrusted input: lengths are bounded by what is left, and `plan/verify` proves that every operand, tape, place and port
+//! stays inside its buffers; its first comment lists what the executors rely on. The planner's own plans go through it too. A
+//! form of work with a new field does not compile in `wire` until it is written and read, and in `verify` until it is looked
+//! at; raise `plan::FORMAT` then. GPU kernels are not stored but written anew from the verified plan, and compared by hash.
+//! `Compiled::treatment` (`session/treatment`) tells what becomes of each weight at init (read as it is, joined, folded, turned,
+//! packed…), for which nodes and in how many bytes: read off the `TargetPlan`, not stored.
 
 mod form;
 

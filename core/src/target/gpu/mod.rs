@@ -1,6 +1,14 @@
 //! Plans for GPUs, from plain data; no driver is asked. In order: `passes` change steps to what GPUs have kernels for,
 //! `storage` decides how buffers are stored, `kernels` are written (as text, by `wgsl`; equal steps share theirs in
 //! `kernel_cache`), `schedule` and memory make a `program` of them.
+//!
+//! | | |
+//! |---|---|
+//! | `wgsl/` | prints tapes as WGSL; binds buffers; reads and writes elements of every dtype (packed ones are widened in registers, block formats where they are used); puts in the functions that WGSL lacks |
+//! | `kernels/` | a skeleton an archetype. Products, attention and convolution are written with *hole functions* (`load_a`, `store`, …) that the frame fills with the plan's operands and epilogues |
+//! | `schedule` | a plan as dispatches: levels of kernels that wait for each other, a barrier between levels and nowhere else |
+//! | `memory` | regions of what they bind, by lifetimes counted in levels; `program` is all three |
+//! | `kernel_cache` | kernels by the form of their steps (as `plan/wire` writes it, buffers numbered as they come up, and how these are held): equal steps share what was written once, so that a model of any depth has its kernels written as often as one of a few layers |
 
 #[cfg(all(feature = "compiler", feature = "gpu"))]
 pub(crate) mod forecast;

@@ -1,4 +1,14 @@
 //! Kernels of a plan's steps: each archetype's skeleton, its holes filled.
+//!
+//! **Long work.** `Limits::turns` (`gpu.turns`) bounds what all loops of one invocation turn together: lavapipe ends loops after
+//! 65,535 turns, in silence, and other drivers have watchdogs. What is longer is split over workgroups and joined by further kernels of
+//! the step: a product's k (`product/long`; in several rounds where partial sums have no room side by side), rows (`rowwise/long`, pass
+//! by pass), keys and queries of attention, running sums. Look-ups with many updates are sorted by their indices and summed in runs
+//! (`kernels/scatter`), which pooling with large windows uses for its gradient. Sums of many terms are cut into shorter ones for
+//! their accuracy, too. The self-test turns as often as the limit says, and lowers it, or refuses the driver.
+//!
+//! Elements of 8 and 16 bits that kernels write are held in 32 bits on a GPU and packed when read. What is longer than one
+//! binding may cover is bound in pieces.
 
 mod attend;
 pub mod attention;

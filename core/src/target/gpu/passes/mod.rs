@@ -1,4 +1,16 @@
 //! What GPUs do otherwise than a plan says: each pass changes steps to forms that only their kernels have.
+//!
+//! **Norms in products** (`passes/norms.rs`, `kernels/product/rows.rs`), where that costs less than a step of their own
+//! (`NormCosts`: few rows). The factor of a row commutes with a product: where
+//! products alone read a norm (of rows of a multiple of four elements), each multiplies x · w as it streams k, sums x² as it
+//! goes by, and scales its results at the end. As f16, each row is staged times a power of two near its factor, estimated from its
+//! first elements; a row that shows a bad estimate at its end is summed again. **Halves** (`passes/gated_columns.rs`): a product whose result
+//! is first read as its two halves of columns, which meet in pointwise work (gate and up), computes a column of each half in the same workgroup, and stores what they
+//! give together; for those who read the halves again (gradients), it stores these beside (`Product::extra_outputs`). **Shared
+//! dispatches** (`kernels/shared.rs`): small pointwise steps, reductions and puts of one level are ranges of workgroups of one
+//! dispatch; what nobody waits for moves to a later level where it can share one (`schedule/delay`). With packed weights a layer
+//! of Llama is 6 dispatches, forward or decoding, and 23 in training. Each of these can be left out (`Compiler::without`,
+//! `weft bench --without`) to see what it is worth.
 
 mod concurrent;
 mod gated_columns;

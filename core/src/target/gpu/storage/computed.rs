@@ -1,5 +1,10 @@
 //! Values that are never stored: pointwise steps whose few readers compute the elements they need themselves. What a
 //! plan's products take in this way is their prologue.
+//!
+//! **Prologues.** A pointwise step whose few readers are products, `put`s or attention with few queries is never stored:
+//! they compute the elements they read (`storage/computed`). For a product of one row so is a whole norm, whose reduction each
+//! workgroup repeats. Products of equal depth are not made to wait for each other by an epilogue (`PlanOptions::side_by_side`).
+//! In fast precision, what only products and attention read is held as f16: they round it so anyway.
 
 use super::budget::Budget;
 use crate::expr::{Binary, Instr, Kind, Tape, Unary};

@@ -1,6 +1,13 @@
 //! Concatenations of parameters that are never stored. In training a model whose products are packed would else copy all
 //! of their weights in each step. Whole parameters are laid in memory one after the other, and read as one; of others,
 //! what reads them chooses the part that an element is in.
+//!
+//! **Training.** A GPU reads joined weights where they lie (`storage/concat`), so products are packed before they are
+//! differentiated: the store lays whole parameters that a plan joins one after the other, and kernels read them as one; over
+//! weights that lie otherwise (another session's) they choose the part of each element. Attention's gradient reads what the
+//! forward pass kept of its rows (`passes/softmax_stats`). The optimizer changes all parameters in a dispatch for each block of memory (`updates`): a table says
+//! where a workgroup's part of a parameter, its gradient and its moments are. Gradients may be parts of one buffer
+//! (`Plan::gradients`).
 
 use super::budget::Budget;
 use super::{ALIGN, BufferStorage, Form};

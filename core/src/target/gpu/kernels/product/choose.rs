@@ -4,6 +4,19 @@
 //! multiprocessor busy when the product is small. The ladders carry what each rung costs a product of two elements,
 //! measured on an H100 through Vulkan, and the cheapest rung wins. What a device cannot hold (invocations, registers,
 //! workgroup memory) is passed over, or staged in shorter steps.
+//!
+//! **Cuts** (`kernels/product/choose`, `candidates`). A product's kernel, tile and split of k follow a rule from its shape and
+//! the device's limits, or were measured. One that runs beside others of its size (`passes/concurrent`: the gradients of a product's
+//! two sides) is cut for the least work; one that runs alone, to be done soon. `GpuPlan::cuts` names the cut of a *class* of products (extents, how operands are
+//! read, their elements as they lie, whether they run beside others, precision), and the rule makes way for it where `candidates::allowed` finds that it
+//! suits shape and device. So a choice travels with the plan: artifacts need no tuning, and one that is hostile chooses among
+//! kernels that are right. `Tuning` (`profile/tuning`) is the table of what was measured, by device and class, with a text
+//! form; `passes/tuned` puts it into a plan, where a weight may also be `turned` (`passes/transpose_weight`): stored by its other axis by
+//! a step that runs once. `Tuning::measure` (`session/tune`) takes one product of each class out of a plan with what it
+//! computes where it reads it (`alone`; not of those that run beside others, of which its own time tells nothing), runs cuts over random data (`trial`: weights cold, results compared with the CPU's
+//! or, for norms, halves and what is large, the rule's), and goes from the best to its neighbours (`search`); the winner must
+//! beat the rule turn by turn, by 3 %, and by 10 % if it turns a weight. On the CPU nothing is to choose: panels are cut by
+//! its vector length and caches, and all results are the same bits.
 
 use super::candidates::matrices;
 use super::{Along, Coop, Limits, Precision, Shape, Skeleton, Tiled, Vector, coop, tiled, vector};
