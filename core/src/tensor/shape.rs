@@ -70,11 +70,13 @@ pub fn element_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
 }
 
-/// Row-major strides, in elements.
+/// Row-major strides, in elements. They stop at the largest number: a shape without elements, as a file may have it, can have any
+/// other sizes, and nobody walks it.
 pub fn contiguous_strides(shape: &[usize]) -> Vec<isize> {
     let mut strides = vec![1isize; shape.len()];
     for axis in (0..shape.len().saturating_sub(1)).rev() {
-        strides[axis] = strides[axis + 1] * shape[axis + 1] as isize;
+        let size = isize::try_from(shape[axis + 1]).unwrap_or(isize::MAX);
+        strides[axis] = strides[axis + 1].saturating_mul(size);
     }
     strides
 }
@@ -107,6 +109,9 @@ mod tests {
     #[test]
     fn strides_are_row_major_and_counts_do_not_overflow() {
         assert_eq!(contiguous_strides(&[2, 3, 4]), [12, 4, 1]);
+        // no elements, and more of them along one axis than numbers go
+        assert_eq!(contiguous_strides(&[0, 1 << 40, 1 << 40]), [isize::MAX, 1 << 40, 1]);
+        assert_eq!(contiguous_strides(&[0, usize::MAX, 1]), [isize::MAX, 1, 1]);
         assert_eq!(element_count(&[usize::MAX, 2]), None);
         assert_eq!(TensorType::f32([2, 3]).to_string(), "f32[2, 3]");
     }
