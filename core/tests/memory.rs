@@ -23,7 +23,7 @@ const RLIMIT_AS: c_uint = 9;
 
 /// What a child says by its exit status of what was refused; `DONE` if nothing was.
 const WHATS: &[&str] =
-    &["arena", "input, output", "constant", "scratch", "packed weight", "weight", "moments"];
+    &["arena", "input, output", "constant", "scratch", "packed weight", "weight", "optimizer's state"];
 const DONE: usize = 40;
 
 /// Bytes of address space that this process has.
@@ -108,7 +108,7 @@ fn whatever_memory_is_refused_the_error_says_for_what() {
         }
     }
     println!("refused: {met:?}");
-    for what in ["nothing", "moments", "input, output"] {
+    for what in ["nothing", "optimizer's state", "input, output"] {
         assert!(met.contains(what), "{what} is not among {met:?}");
     }
 }
