@@ -198,7 +198,7 @@ fn every_element_of_attention_is() {
         let [t, s] = [queries, keys].map(|n| format!("f32[1, {heads}, {n}, {wide}]"));
         let text = format!(
             "weft 1\ninput q: {t}\nparam k: {s}\ninput v: {s}\n\
-             y = attention(q, k, v, scale={scale}, causal=false)\noutput y = y\n"
+             y = attention(q, k, v, causal=false, window=0, scale={scale})\noutput y = y\n"
         );
         let shapes = ([1, heads, queries, wide], [1, heads, keys, wide]);
         let inputs: [(&str, &[usize], &[f32]); 3] =
