@@ -3,9 +3,10 @@
 
 #![cfg(target_os = "linux")]
 
+mod child;
+
 use std::collections::BTreeSet;
 use std::ffi::{c_int, c_uint};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use weft::device::{Device, Optimizer};
 use weft::error::{Error, Result};
 use weft::graph::Graph;
@@ -13,9 +14,6 @@ use weft::session::{Compiled, Compiler};
 use weft::tensor::{DType, Tensor, Weights};
 
 unsafe extern "C" {
-    fn fork() -> c_int;
-    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
-    fn _exit(status: c_int) -> !;
     fn setrlimit(resource: c_uint, limit: *const [u64; 2]) -> c_int;
 }
 
@@ -34,35 +32,28 @@ fn space() -> u64 {
 
 /// Runs `work` in a child that gets `more` bytes from where `prepare` left it.
 fn with_memory<T>(more: u64, prepare: fn() -> T, work: fn(T) -> Result<()>) -> usize {
-    // SAFETY: the C library's own declarations; the child leaves by _exit.
-    let pid = unsafe { fork() };
-    assert!(pid >= 0);
-    if pid == 0 {
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let prepared = prepare();
-            // small things come of what the allocator has: only large ones are refused
-            let mut small: Vec<Vec<u8>> = (0..4096).map(|_| vec![1; 1000]).collect();
-            small.swap(0, 4095);
-            small.truncate(1);
-            let most = space() + more;
-            assert_eq!(unsafe { setrlimit(RLIMIT_AS, &[most, most]) }, 0);
-            let told = match work(prepared) {
-                Ok(()) => DONE,
-                Err(Error::OutOfMemory { what, wanted }) if wanted > 0 => {
-                    WHATS.iter().position(|w| what.contains(w)).unwrap_or_else(|| panic!("of what? {what}"))
-                }
-                Err(e) => panic!("{e}"),
-            };
-            drop(small);
-            told
-        }));
-        unsafe { _exit(outcome.map_or(99, |told| told as c_int + 1)) }
-    }
-    let mut status = 0;
-    assert_eq!(unsafe { waitpid(pid, &mut status, 0) }, pid);
-    assert_eq!(status & 0x7f, 0, "killed by signal {} with {more} bytes", status & 0x7f);
-    assert_ne!(status >> 8, 99, "the child panicked with {more} bytes");
-    (status >> 8) as usize - 1
+    let (signal, status) = child::in_a_child(|| {
+        let prepared = prepare();
+        // small things come of what the allocator has: only large ones are refused
+        let mut small: Vec<Vec<u8>> = (0..4096).map(|_| vec![1; 1000]).collect();
+        small.swap(0, 4095);
+        small.truncate(1);
+        let most = space() + more;
+        // SAFETY: the C library's own declaration; the structure is as long as it wants.
+        assert_eq!(unsafe { setrlimit(RLIMIT_AS, &[most, most]) }, 0);
+        let told = match work(prepared) {
+            Ok(()) => DONE,
+            Err(Error::OutOfMemory { what, wanted }) if wanted > 0 => {
+                WHATS.iter().position(|w| what.contains(w)).unwrap_or_else(|| panic!("of what? {what}"))
+            }
+            Err(e) => panic!("{e}"),
+        };
+        drop(small);
+        told as c_int + 1
+    });
+    assert_eq!(signal, 0, "killed by signal {signal} with {more} bytes");
+    assert_ne!(status, 99, "the child panicked with {more} bytes");
+    status as usize - 1
 }
 
 /// Large enough that the allocator asks the system for each: it keeps what is smaller.

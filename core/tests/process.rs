@@ -3,36 +3,22 @@
 
 #![cfg(unix)]
 
+mod child;
 mod devices;
 
-use std::ffi::c_int;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use weft::device::{Device, Optimizer};
 use weft::error::Error;
 use weft::graph::Graph;
 use weft::session::{Artifact, Compiler, Session};
 use weft::tensor::DType;
 
-unsafe extern "C" {
-    fn fork() -> c_int;
-    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
-    fn _exit(status: c_int) -> !;
-    fn alarm(seconds: u32) -> u32;
-}
-
 /// Runs `inside` in a child, which must come to its end: whether it did, within a minute.
 fn in_a_child(inside: impl FnOnce()) {
-    // SAFETY: the C library's own declarations; the child calls what this test is about, and leaves by _exit.
-    let pid = unsafe { fork() };
-    assert!(pid >= 0);
-    if pid == 0 {
-        unsafe { alarm(60) };
-        let outcome = catch_unwind(AssertUnwindSafe(inside));
-        unsafe { _exit(if outcome.is_ok() { 17 } else { 1 }) }
-    }
-    let mut status = 0;
-    assert_eq!(unsafe { waitpid(pid, &mut status, 0) }, pid);
-    assert_eq!((status & 0x7f, status >> 8), (0, 17), "signal, exit status");
+    let ended = child::in_a_child(|| {
+        inside();
+        17
+    });
+    assert_eq!(ended, (0, 17), "signal, exit status");
 }
 
 fn graph() -> Graph {
