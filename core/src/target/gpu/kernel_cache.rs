@@ -6,7 +6,7 @@
 //! since a field of a step that is not written there does not compile. In which words look-ups report is left out of it
 //! and put into the text.
 
-use super::kernels::{self, Made, Precision, lookup, shared};
+use super::kernels::{self, Made, Precision, shared};
 use super::storage::{BufferStorage, ElementStorage, Form, Storage};
 use super::wgsl::source::{Kernel, Slot};
 use crate::error::Result;
@@ -115,10 +115,10 @@ impl Known {
                     *id = buffers[*id];
                 }
             }
-            if reports != self.reports {
-                kernel.text = lookup::reporting(&kernel.text, &self.reports, reports).into();
+            match reports == self.reports || kernel.reports.is_empty() {
+                true => kernel,
+                false => kernel.reporting(&self.reports, reports),
             }
-            kernel
         };
         Made { kernels: self.kernels.iter().map(kernel).collect(), scratch: self.scratch.clone() }
     }

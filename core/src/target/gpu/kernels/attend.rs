@@ -1,9 +1,9 @@
 //! Attention and its gradient: the skeletons of [`attention`](super::attention) with a plan's operands in their holes.
 
-use super::attention::{self, Kernel as Skeleton, Problem, Vectors};
+use super::attention::{self, Hole, Input, Kernel as Skeleton, Lanes, Problem, Vectors};
 use super::{Made, Precision};
 use crate::error::{Error, Result};
-use crate::plan::{Attention, AttentionGrad, AttentionInputs, Kept, Operand};
+use crate::plan::{Attention, AttentionGrad, AttentionInputs, Operand};
 use crate::profile::Limits;
 use crate::target::gpu::storage::Storage;
 use crate::target::gpu::wgsl::source::Source;
@@ -18,14 +18,19 @@ pub fn forward(w: &Attention, storage: &Storage, limits: &Limits, precision: Pre
     let skeleton = attention::forward(&problem, &allowed(limits, precision));
     within(&skeleton, &problem, limits)?;
     Ok(made(&skeleton, storage, |source, hole| match hole {
-        "store" => {
-            let at = address(&w.out, ["b", "h", "i", "e"]);
-            Some(source.store(&w.out, &at, "v"))
-        }
-        "kept_store" => {
+        Hole::Store => Some(source.store(&w.out, &address(&w.out, ["b", "h", "i", "e"]), "v")),
+        Hole::SoftmaxStatsStore => {
             w.kept.as_ref().map(|rows| source.store(rows, &format!("(i + {}u)", rows.offset), "v"))
         }
-        _ => read(source, hole, &w.inputs, None),
+        Hole::Load(input, lanes) => load(source, operand(input, &w.inputs)?, input, lanes),
+        Hole::LoadMask => mask(source, &w.inputs),
+        Hole::PartStore | Hole::PartLoad => of_scratch(source, hole),
+        Hole::StoreDq
+        | Hole::StoreDk
+        | Hole::StoreDv
+        | Hole::StatStore
+        | Hole::StatLoad
+        | Hole::SoftmaxStatsLoad => None,
     }))
 }
 
@@ -57,15 +62,23 @@ pub fn backward(w: &AttentionGrad, storage: &Storage, limits: &Limits) -> Result
     p.vectors.out = w.kept.as_ref().is_some_and(|k| in_fours(&k.out));
     let skeleton = attention::backward(&p, &allowed(limits, Precision::Full));
     within(&skeleton, &p, limits)?;
-    Ok(made(&skeleton, storage, |source, hole| {
-        let (out, names) = match hole {
-            "store_dq" => (&w.outs[0], ["b", "h", "i", "e"]),
-            "store_dk" => (&w.outs[1], ["b", "g", "j", "e"]),
-            "store_dv" => (&w.outs[2], ["b", "g", "j", "e"]),
-            "load_o" | "load_o4" | "kept_load" => return reread(source, hole, w.kept.as_ref()?),
-            _ => return read(source, hole, &w.inputs, Some(&w.up)),
-        };
-        Some(source.store(out, &address(out, names), "v"))
+    let store =
+        |source: &mut Source<'_>, out: &Operand, names| Some(source.store(out, &address(out, names), "v"));
+    let [dq, dk, dv] = &w.outs;
+    Ok(made(&skeleton, storage, |source, hole| match hole {
+        Hole::StoreDq => store(source, dq, ["b", "h", "i", "e"]),
+        Hole::StoreDk => store(source, dk, ["b", "g", "j", "e"]),
+        Hole::StoreDv => store(source, dv, ["b", "g", "j", "e"]),
+        Hole::Load(Input::Up, lanes) => load(source, &w.up, Input::Up, lanes),
+        Hole::Load(Input::Out, lanes) => load(source, &w.kept.as_ref()?.out, Input::Out, lanes),
+        Hole::Load(input, lanes) => load(source, operand(input, &w.inputs)?, input, lanes),
+        Hole::LoadMask => mask(source, &w.inputs),
+        Hole::SoftmaxStatsLoad => {
+            let rows = &w.kept.as_ref()?.rows;
+            Some(format!("return {};", source.load(rows, &format!("(i + {}u)", rows.offset))))
+        }
+        Hole::StatStore | Hole::StatLoad => of_scratch(source, hole),
+        Hole::Store | Hole::PartStore | Hole::PartLoad | Hole::SoftmaxStatsStore => None,
     }))
 }
 
@@ -118,49 +131,51 @@ fn address(o: &Operand, names: [&str; 4]) -> String {
     format!("({})", walk::address(o.offset, &names.map(String::from), &o.strides))
 }
 
-/// What a reading hole returns.
-fn read(source: &mut Source<'_>, hole: &str, w: &AttentionInputs, up: Option<&Operand>) -> Option<String> {
-    let (o, names) = match hole.trim_end_matches('4') {
-        "load_q" => (&w.q, ["b", "h", "i", "e"]),
-        "load_k" => (&w.k, ["b", "g", "j", "e"]),
-        "load_v" => (&w.v, ["b", "g", "j", "e"]),
-        "load_do" => (up?, ["b", "h", "i", "e"]),
-        "load_mask" => (w.mask.as_ref()?, ["b", "h", "i", "j"]),
-        _ => return None,
-    };
+/// The operand of an input that the forward pass has, too.
+fn operand(input: Input, w: &AttentionInputs) -> Option<&Operand> {
+    match input {
+        Input::Q => Some(&w.q),
+        Input::K => Some(&w.k),
+        Input::V => Some(&w.v),
+        Input::Up | Input::Out => None,
+    }
+}
+
+/// What a hole returns that reads an input.
+fn load(source: &mut Source<'_>, o: &Operand, input: Input, lanes: Lanes) -> Option<String> {
+    let names = if input.has_queries() { ["b", "h", "i", "e"] } else { ["b", "g", "j", "e"] };
     let at = address(o, names);
-    let value = if hole.ends_with('4') { source.load4(o, &at) } else { source.load(o, &at) };
+    let value = if lanes == Lanes::Four { source.load4(o, &at) } else { source.load(o, &at) };
     Some(format!("return {value};"))
 }
 
-/// What a hole returns that reads what the forward pass kept.
-fn reread(source: &mut Source<'_>, hole: &str, kept: &Kept) -> Option<String> {
-    let at = address(&kept.out, ["b", "h", "i", "e"]);
-    let value = match hole {
-        "load_o" => source.load(&kept.out, &at),
-        "load_o4" => source.load4(&kept.out, &at),
-        _ => source.load(&kept.rows, &format!("(i + {}u)", kept.rows.offset)),
-    };
+fn mask(source: &mut Source<'_>, w: &AttentionInputs) -> Option<String> {
+    let o = w.mask.as_ref()?;
+    let value = source.load(o, &address(o, ["b", "h", "i", "j"]));
     Some(format!("return {value};"))
 }
 
-/// A skeleton's passes with their holes; partial results and statistics lie in scratch 0.
+/// What a hole does that writes or reads scratch 0: partial results and statistics.
+fn of_scratch(source: &mut Source<'_>, hole: Hole) -> Option<String> {
+    Some(match hole {
+        Hole::PartStore | Hole::StatStore => format!("{}[i] = v;", source.scratch(0, true)),
+        _ => format!("return {}[i];", source.scratch(0, false)),
+    })
+}
+
+/// A skeleton's passes with their holes.
 fn made(
     skeleton: &Skeleton,
     storage: &Storage,
-    fill: impl Fn(&mut Source<'_>, &str) -> Option<String>,
+    fill: impl Fn(&mut Source<'_>, Hole) -> Option<String>,
 ) -> Made {
     let mut kernels = vec![];
     for pass in &skeleton.passes {
         let mut source = Source::new(storage);
         pass.enables.iter().for_each(|name| source.enable(name));
-        for (name, signature) in pass.holes() {
-            let body = match name {
-                "part_store" | "stat_store" => format!("{}[i] = v;", source.scratch(0, true)),
-                "part_load" | "stat_load" => format!("return {}[i];", source.scratch(0, false)),
-                _ => fill(&mut source, name).unwrap_or_default(),
-            };
-            source.function(format!("fn {name}{signature} {{ {body} }}"));
+        for &hole in &pass.holes {
+            let body = fill(&mut source, hole).unwrap_or_default();
+            source.function(format!("fn {}{} {{ {body} }}", hole.name(), hole.signature()));
         }
         kernels.push(source.finish(&pass.text, pass.workgroups));
     }

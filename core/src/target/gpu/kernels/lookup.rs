@@ -20,8 +20,6 @@ pub const THREADS: usize = 64;
 const SEARCH: usize = Limits::FEWEST_TURNS / 2;
 /// What stands for a bad index until the updates are sorted.
 const NONE: &str = "0xffffffffu";
-/// What a report begins with; the errors' name and the word in brackets follow.
-const REPORTS: &str = "atomicMin(&";
 
 /// The kernels of a look-up; bad indices are reported in the `report`-th word of the errors.
 ///
@@ -57,24 +55,6 @@ pub fn part(source: &mut Source<'_>, w: &IndexWork, report: usize, storage: &Sto
     let w = &halves(w);
     let look = Lookup::new(w, report, storage, tag);
     if w.kind == IndexKind::Check { look.check(source) } else { look.write(source) }
-}
-
-/// A kernel's text as it is where its look-ups report in other words of the errors: in place of `now[i]`, in `then[i]`.
-pub fn reporting(text: &str, now: &[usize], then: &[usize]) -> String {
-    let mut all = String::with_capacity(text.len() + 8);
-    let mut rest = text;
-    while let Some(at) = rest.find(REPORTS) {
-        let (before, after) = rest.split_at(at + REPORTS.len());
-        let opens = after.find('[').map_or(0, |i| i + 1);
-        let digits = after[opens..].find(']').map_or(opens, |i| opens + i);
-        let word = after[opens..digits].parse().ok();
-        let other = now.iter().position(|n| Some(*n) == word).and_then(|i| then.get(i));
-        all += before;
-        all += &after[..opens];
-        all += &other.map_or(after[opens..digits].to_string(), usize::to_string);
-        rest = &after[digits..];
-    }
-    all + rest
 }
 
 /// 64-bit elements move as two of 32; those that are added up stay together.
@@ -187,9 +167,10 @@ impl<'a> Lookup<'a> {
     fn checked_or(&self, source: &mut Source<'_>, position: &str, then: &str) -> String {
         self.index_function(source);
         let errors = source.bind(Slot::Errors, View::Atomic, true);
+        let report = source.report(self.report);
         format!(
-            "var k = index{}({position});\nif (k >= {}u) {{ {REPORTS}{errors}[{}], {position}); {then} }}\n",
-            self.tag, self.limit, self.report
+            "var k = index{}({position});\nif (k >= {}u) {{ atomicMin(&{errors}[{report}], {position}); {then} }}\n",
+            self.tag, self.limit
         )
     }
 

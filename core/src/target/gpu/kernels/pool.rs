@@ -108,8 +108,8 @@ impl<'a> Large<'a> {
     /// Lines that join `best` and `at` of the threads to the workgroup's, in `values[0]` and `places[0]`.
     fn join(&self, source: &mut Source<'_>) -> String {
         let better = fold::better(source, Fold::ArgMax, Kind::F);
-        source.function(format!("var<workgroup> values: array<f32, {THREADS}>;"));
-        source.function(format!("var<workgroup> places: array<u32, {THREADS}>;"));
+        source.share("values", "f32", THREADS);
+        source.share("places", "u32", THREADS);
         let mut body = String::from("values[lid] = best;\nplaces[lid] = at;\nworkgroupBarrier();\n");
         let mut half = THREADS / 2;
         while half > 0 {

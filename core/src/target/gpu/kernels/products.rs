@@ -206,8 +206,8 @@ pub fn made(
         // a prologue that needs its row reduced: before anything else, by the whole workgroup
         let mut text = pass.text.clone();
         if let Some(&row) = source.rows().first() {
-            rowwise::prepare(&mut source, row, pass.threads as usize, limits);
-            text.insert_str(pass.body, "prepare(t);\n");
+            rowwise::prepare(&mut source, row, pass.text.threads, limits);
+            text.begin_with("prepare(t);\n");
         }
         source.finish(&text, pass.workgroups)
     };

@@ -102,7 +102,7 @@ impl Column<'_> {
     }
 
     fn tile(&self, source: &mut Source<'_>) {
-        source.function(format!("var<workgroup> tile: array<{}, {THREADS}>;", self.kind));
+        source.share("tile", self.kind, THREADS);
     }
 
     /// A thread a column.

@@ -109,7 +109,7 @@ impl<'a> Scatter<'a> {
     fn digits(&self, source: &mut Source<'_>, tile: &Tile) -> ([u32; 3], String) {
         let (each, entries) = (tile.each, self.list.entries);
         let keys = Self::words(source, self.list.keys, false);
-        source.function(format!("var<workgroup> counts: array<u32, {}>;", DIGITS * THREADS));
+        source.share("counts", "u32", DIGITS * THREADS);
         source.function(format!("fn digit_of(key: u32) -> u32 {{ return (key >> {}u) & 15u; }}", tile.shift));
         let grid = walk::fold(tile.tiles);
         let mut body = walk::group_number(grid);
@@ -142,7 +142,7 @@ impl<'a> Scatter<'a> {
         let all = DIGITS * tile.tiles;
         let run = all.div_ceil(threads);
         let table = Self::words(&mut source, tile.counts, true);
-        source.function(format!("var<workgroup> sums: array<u32, {threads}>;"));
+        source.share("sums", "u32", threads);
         let each = |inner: &str| {
             format!(
                 "for (var n = 0u; n < {run}u; n++) {{\nlet at = lid * {run}u + n;\nif (at >= {all}u) {{ break; }}\n{inner}\n}}\n"

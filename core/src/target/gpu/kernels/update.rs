@@ -98,14 +98,7 @@ pub fn small_loads<'a>(update: &'a Update, pass: &'a Pass) -> impl Iterator<Item
 
 /// The kernel of a pass.
 pub fn kernel(update: &Update, pass: &Pass, place: Place, limits: &Limits) -> Kernel {
-    let storage = Storage {
-        buffers: vec![],
-        computed: vec![],
-        adjacent: vec![],
-        binding: limits.binding,
-        native_f16: false,
-        single_view: false,
-    };
+    let storage = Storage::empty(limits.binding);
     let grid = walk::fold(place.parts);
     let sort = Sort::of(pass);
     let mut w = Writer { update, pass, text: Text::new(&storage), threads: threads(limits) };
@@ -170,7 +163,7 @@ impl Writer<'_> {
             );
         }
         // a workgroup shares them
-        self.text.function("var<workgroup> bad: atomic<u32>;");
+        self.text.share_one("bad", "atomic<u32>");
         format!(
             "if (lid == 0u) {{ atomicStore(&bad, 0u); }}\nworkgroupBarrier();\n\
              for (var e = lid; e < {words}u; e += {}u) {{\n\
@@ -322,7 +315,7 @@ impl Writer<'_> {
             });
         }
         body += &format!("sum += computed({}).y0;\n}}\n", arguments.join(", "));
-        self.text.function(format!("var<workgroup> sums: array<f32, {threads}>;"));
+        self.text.share("sums", "f32", threads);
         body += "sums[lid] = sum;\nworkgroupBarrier();\n";
         let mut half = threads / 2;
         while half > 0 {

@@ -50,13 +50,18 @@ pub(super) fn guarded(kernel: &Kernel, words: &[usize]) -> Kernel {
         false => format!("b{at}[{w}] != 0xffffffffu"),
     };
     let guard = format!("if ({}) {{ return; }}\n", words.iter().map(says).collect::<Vec<_>>().join(" || "));
-    if let Some(entry) = text.find("@compute")
-        && let Some(body) = text[entry..].find("{\n")
-    {
-        text.insert_str(entry + body + 2, &guard);
-        if known.is_none() {
-            text.insert_str(entry, &format!("var<storage, read> b{at}: array<u32>;\n"));
-        }
+    text.insert_str(kernel.body, &guard);
+    let (mut entry, mut body, mut reports) = (kernel.entry, kernel.body, kernel.reports.clone());
+    let mut moved = |from: usize, by: usize| {
+        reports.iter_mut().filter(|r| r.at >= from).for_each(|r| r.at += by);
+    };
+    moved(body, guard.len());
+    if known.is_none() {
+        let line = format!("var<storage, read> b{at}: array<u32>;\n");
+        text.insert_str(entry, &line);
+        moved(entry, line.len());
+        entry += line.len();
+        body += line.len();
     }
-    Kernel { text: text.into(), bindings, groups: kernel.groups }
+    Kernel { text: text.into(), bindings, entry, body, reports, ..kernel.clone() }
 }

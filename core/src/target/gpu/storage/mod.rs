@@ -105,6 +105,13 @@ pub fn is_narrow(dtype: DType) -> bool {
 }
 
 impl Storage {
+    /// No buffers, for kernels over others than a plan's.
+    #[cfg(feature = "gpu")]
+    pub fn empty(binding: usize) -> Storage {
+        let (buffers, computed, adjacent) = (vec![], vec![], vec![]);
+        Storage { buffers, computed, adjacent, binding, native_f16: false, single_view: false }
+    }
+
     /// The storage of a plan's buffers on a GPU of those limits. In fast precision, what only products and attention read
     /// is f16.
     pub fn new(plan: &Plan, uses: &Uses, limits: &Limits, precision: Precision) -> Storage {

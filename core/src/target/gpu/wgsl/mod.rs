@@ -8,4 +8,5 @@ pub mod inline;
 pub mod lanes;
 pub mod math;
 pub mod source;
+pub mod text;
 pub mod walk;

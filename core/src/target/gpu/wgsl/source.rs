@@ -1,5 +1,6 @@
 //! One kernel's text while it is written: what it binds, how elements are read and written, which helpers it calls.
 
+use super::text::{self, Text};
 use super::{concat, inline, math};
 use crate::plan::{BufferId, Operand, Rowwise};
 use crate::target::gpu::storage::{ElementStorage, Form, Storage};
@@ -82,6 +83,53 @@ pub struct Kernel {
     pub bindings: Vec<Binding>,
     /// Workgroups.
     pub groups: [u32; 3],
+    /// Threads of a workgroup.
+    pub threads: usize,
+    /// Bytes that a workgroup shares.
+    pub shared: usize,
+    /// Where in the text the entry point begins.
+    pub entry: usize,
+    /// Where its statements begin.
+    pub body: usize,
+    /// Where look-ups name the words of the errors in which they report, in order.
+    pub reports: Vec<Report>,
+}
+
+/// A place of a kernel's text that names a word of the errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Where its digits begin.
+    pub at: usize,
+    /// How many they are.
+    pub digits: usize,
+    /// The word.
+    pub word: usize,
+}
+
+/// What stands on both sides of a report's word until the kernel is finished.
+const MARK: char = '\u{1}';
+
+impl Kernel {
+    /// The kernel as it is where its look-ups report in other words of the errors: in place of `now[i]`, in `then[i]`.
+    pub fn reporting(&self, now: &[usize], then: &[usize]) -> Kernel {
+        let mut all = String::with_capacity(self.text.len() + 8);
+        let (mut from, mut reports) = (0, Vec::with_capacity(self.reports.len()));
+        let (mut entry, mut body) = (self.entry, self.body);
+        for &Report { at, digits, word } in &self.reports {
+            let other = now.iter().position(|n| *n == word).and_then(|i| then.get(i));
+            let word = other.copied().unwrap_or(word);
+            all += &self.text[from..at];
+            let written = word.to_string();
+            reports.push(Report { at: all.len(), digits: written.len(), word });
+            all += &written;
+            from = at + digits;
+            for place in [&mut entry, &mut body].into_iter().filter(|place| **place > at) {
+                *place = *place + written.len() - digits;
+            }
+        }
+        all += &self.text[from..];
+        Kernel { text: all.into(), reports, entry, body, ..self.clone() }
+    }
 }
 
 /// A kernel being written.
@@ -94,6 +142,10 @@ pub struct Source<'a> {
     functions: Vec<String>,
     /// Values that the kernel computes, by number.
     inlined: Vec<usize>,
+    /// Bytes that a workgroup shares.
+    shared: usize,
+    /// Some look-up reports.
+    reports: bool,
 }
 
 impl<'a> Source<'a> {
@@ -106,6 +158,8 @@ impl<'a> Source<'a> {
             helpers: vec![],
             functions: vec![],
             inlined: vec![],
+            shared: 0,
+            reports: false,
         }
     }
 
@@ -133,6 +187,29 @@ impl<'a> Source<'a> {
         if !self.functions.contains(&text) {
             self.functions.push(text);
         }
+    }
+
+    /// Declares an array that a workgroup shares.
+    pub fn share(&mut self, name: &str, ty: &str, count: usize) {
+        self.shared_variable(text::shared(name, ty, Some(count)));
+    }
+
+    /// Declares a value that a workgroup shares.
+    pub fn share_one(&mut self, name: &str, ty: &str) {
+        self.shared_variable(text::shared(name, ty, None));
+    }
+
+    fn shared_variable(&mut self, (line, bytes): (String, usize)) {
+        if !self.functions.contains(&line) {
+            self.functions.push(line);
+            self.shared += bytes;
+        }
+    }
+
+    /// The number of a word in which a look-up reports, as text: it may be another where the kernel is used again.
+    pub fn report(&mut self, word: usize) -> String {
+        self.reports = true;
+        format!("{MARK}{word}{MARK}")
     }
 
     /// Binds something; gives the variable's name.
@@ -407,7 +484,7 @@ impl<'a> Source<'a> {
     }
 
     /// The kernel: `text` holds the entry point (without the functions declared here).
-    pub fn finish(self, text: &str, groups: [u32; 3]) -> Kernel {
+    pub fn finish(self, text: &Text, groups: [u32; 3]) -> Kernel {
         let mut all = String::new();
         for e in &self.enables {
             all += &format!("enable {e};\n");
@@ -426,7 +503,40 @@ impl<'a> Source<'a> {
             all += f;
             all.push('\n');
         }
-        all += text;
-        Kernel { text: all.into(), bindings: self.bindings, groups }
+        let mut reports = vec![];
+        if self.reports {
+            all = named(&all, 0, &mut reports);
+        }
+        let before = all.len();
+        match self.reports {
+            true => all += &named(&text.all, before, &mut reports),
+            false => all += &text.all,
+        }
+        let (threads, shared) = (text.threads, self.shared + text.shared);
+        #[cfg(debug_assertions)]
+        assert_eq!(text::read_off(&all), [threads, shared], "threads and shared bytes of\n{all}");
+        Kernel {
+            text: all.into(),
+            bindings: self.bindings,
+            groups,
+            threads,
+            shared,
+            entry: before + text.entry,
+            body: before + text.body,
+            reports,
+        }
     }
+}
+
+/// A text with the numbers of its reports in place of what marks them; where they are, after `before` bytes, goes to `reports`.
+fn named(text: &str, before: usize, reports: &mut Vec<Report>) -> String {
+    let mut pieces = text.split(MARK);
+    let mut all = pieces.next().unwrap_or_default().to_string();
+    while let (Some(number), Some(rest)) = (pieces.next(), pieces.next()) {
+        let word = number.parse().unwrap_or_default();
+        reports.push(Report { at: before + all.len(), digits: number.len(), word });
+        all += number;
+        all += rest;
+    }
+    all
 }

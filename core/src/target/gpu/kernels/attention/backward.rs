@@ -6,7 +6,8 @@ use super::choice::{Tiling, choose};
 use super::forward::SPELT;
 use super::roles::{Role, constants, real};
 use super::tiles::Writer;
-use super::{Heads, Kernel, Limits, Pass, Problem, grid};
+use super::{Heads, Hole, Kernel, Limits, Pass, Problem, grid, listed};
+use crate::target::gpu::wgsl::text::Text;
 use std::fmt::Write;
 
 /// dq, dk and dv. Holes: `load_q`, `load_k`, `load_v`, `load_do` (or their forms of four), `load_mask`,
@@ -48,10 +49,9 @@ fn join(p: &Problem, t: &Tiling) -> Pass {
     const THREADS: usize = 64;
     let (lines, words) = (p.b * p.h_kv * p.rows(), t.slices + 2);
     let (workgroups, side) = grid(lines.div_ceil(THREADS));
-    let mut text = String::new();
+    let mut text = Text::default();
     let out = &mut text;
-    line!(out, "@compute @workgroup_size({THREADS})");
-    line!(out, "fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {{");
+    out.open(THREADS, "wg", "lid");
     line!(out, "let row = (wg.x + wg.y * {side}u) * {THREADS}u + lid;\nif (row >= {lines}u) {{ return; }}");
     line!(out, "let start = {}u + row * {}u;", lines * words, t.splits * words);
     line!(out, "var largest = -3.4028234e38f;\nvar sum = 0f;");
@@ -71,7 +71,7 @@ fn join(p: &Problem, t: &Tiling) -> Pass {
         line!(out, "stat_store(row * {words}u + {}u, mean_{slice} * inverse);", 2 + slice);
     }
     line!(out, "}}");
-    Pass { text, workgroups, threads: THREADS as u32, enables: &[] }
+    Pass { text, holes: listed(vec![Hole::StatLoad, Hole::StatStore]), workgroups, enables: &[] }
 }
 
 /// Elements of dk and of all that a role's pass gives of so many heads.
@@ -89,8 +89,7 @@ fn add(p: &Problem, role: Role, t: &Tiling, (lines, heads): (usize, Heads)) -> P
     let (workgroups, side) = grid(elements.div_ceil(THREADS));
     let mut text = constants(p);
     let out = &mut text;
-    line!(out, "@compute @workgroup_size({THREADS})");
-    line!(out, "fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {{");
+    out.open(THREADS, "wg", "lid");
     line!(out, "let x = (wg.x + wg.y * {side}u) * {THREADS}u + lid;\nif (x >= {elements}u) {{ return; }}");
     if t.splits > SPELT {
         line!(out, "var v = 0f;\nfor (var n = 0u; n < {}u; n++) {{", t.splits);
@@ -112,13 +111,16 @@ fn add(p: &Problem, role: Role, t: &Tiling, (lines, heads): (usize, Heads)) -> P
         line!(out, "let line = x / D;\nlet bg = {of_row};\nlet row = line % ROWS;");
         line!(out, "store_dq(bg / KV, bg % KV * GROUP + row / L, row % L, x % D, v);\n}}");
     }
-    Pass { text, workgroups, threads: THREADS as u32, enables: &[] }
+    let stored: &[Hole] = if role == Role::Keys { &[Hole::StoreDk, Hole::StoreDv] } else { &[Hole::StoreDq] };
+    let holes = listed([&[Hole::StatLoad], stored].concat());
+    Pass { text, holes, workgroups, enables: &[] }
 }
 
 impl Writer<'_> {
     /// Reads a row's statistics: largest score, inverse sum, Σ do·o.
     pub(super) fn stat_of(&mut self) {
         let (width, out) = (self.parts + 2, &mut self.text);
+        self.holes.push(if self.p.kept { Hole::SoftmaxStatsLoad } else { Hole::StatLoad });
         if self.p.kept {
             line!(out, "fn stat_of(line: u32) -> vec4<f32> {{");
             line!(out, "return vec4<f32>(kept_load(line * 2u), kept_load(line * 2u + 1u), 0f, 0f);\n}}");
@@ -141,6 +143,12 @@ impl Writer<'_> {
         let scale = real(p.scale as f32);
         for &(_, input, name) in role.sums() {
             let (width, scaled) = (input.width(p), name != "dv");
+            self.holes.push(match name {
+                _ if t.splits > 1 => Hole::StatStore,
+                "dq" => Hole::StoreDq,
+                "dk" => Hole::StoreDk,
+                _ => Hole::StoreDv,
+            });
             let (size, row) =
                 if role == Role::Keys { ("S", "g, row") } else { ("ROWS", "g * GROUP + row / L, row % L") };
             for m in 0..t.rows / t.ty {

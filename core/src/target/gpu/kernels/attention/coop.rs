@@ -12,7 +12,8 @@
 
 use super::roles::{Input, Role, constants, fours, real};
 use super::tiles::key_range;
-use super::{Limits, Pass, Problem, grid};
+use super::{Hole, Lanes, Limits, Pass, Problem, grid, listed};
+use crate::target::gpu::wgsl::text::Text;
 use std::fmt::Write;
 
 /// Side of a matrix.
@@ -45,7 +46,10 @@ pub(super) fn forward(p: &Problem, limits: &Limits) -> Option<Pass> {
     let cut = if formed { choose(p, limits) } else { None };
     // its workgroups walk all keys; loops but that one are of a few turns before and after it
     let cut = cut.filter(|cut| p.s.div_ceil(cut.keys) <= limits.turns / 2);
-    cut.map(|cut| Writer { p, cut, threads: cut.groups * limits.subgroup, text: String::new() }.write(limits))
+    cut.map(|cut| {
+        Writer { p, cut, threads: cut.groups * limits.subgroup, text: Text::default(), holes: vec![] }
+            .write(limits)
+    })
 }
 
 /// The largest cut that gives every multiprocessor a workgroup, or else the smallest; none where few workgroups would
@@ -105,7 +109,8 @@ struct Writer<'a> {
     p: &'a Problem,
     cut: Cut,
     threads: usize,
-    text: String,
+    text: Text,
+    holes: Vec<Hole>,
 }
 
 impl Writer<'_> {
@@ -116,10 +121,7 @@ impl Writer<'_> {
         let (workgroups, side) = grid(count);
         self.declarations();
         let out = &mut self.text;
-        line!(out, "@compute @workgroup_size({})", self.threads);
-        out.push_str(
-            "fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {\n",
-        );
+        out.open(self.threads, "wg", "lid");
         line!(out, "let index = wg.x + wg.y * {side}u;\nif (index >= {count}u) {{ return; }}");
         // the last rows see most keys under causality: first
         line!(out, "let row0 = ({}u - index % {blocks}u) * {}u;", blocks - 1, cut.rows);
@@ -139,10 +141,11 @@ impl Writer<'_> {
         self.values();
         line!(self.text, "}}");
         self.finish();
+        self.holes.push(Hole::Store);
         Pass {
             text: self.text,
+            holes: listed(self.holes),
             workgroups,
-            threads: self.threads as u32,
             enables: &["f16", "wgpu_cooperative_matrix"],
         }
     }
@@ -172,16 +175,19 @@ impl Writer<'_> {
         let mut out = constants(p);
         line!(out, "var<private> opaque: u32 = 0u;");
         for (name, size) in ["q", "k", "v"].into_iter().zip(cut.staged(p)) {
-            line!(out, "var<workgroup> tile_{name}: array<vec4<f16>, {size}>;");
+            out.share(&format!("tile_{name}"), "vec4<f16>", size);
         }
-        line!(out, "var<workgroup> scores: array<vec4<f32>, {}>;", cut.rows * cut.pitch(p));
-        line!(out, "var<workgroup> gathered: array<f32, {}>;", self.threads);
+        out.share("scores", "vec4<f32>", cut.rows * cut.pitch(p));
+        out.share("gathered", "f32", self.threads);
         if p.excludes() {
+            out.push_str("\n");
+            out.share_one("odd", "atomic<u32>");
             out.push_str(ODD);
         }
         for input in Role::Forward.resident().iter().chain(Role::Forward.streamed()) {
             let (name, place) = (input.name(), input.place(p));
             line!(out, "fn at_{name}(b: u32, g: u32, at: u32, e: u32) -> vec4<f32> {{");
+            self.holes.push(Hole::Load(*input, if input.vector(p) { Lanes::Four } else { Lanes::One }));
             if input.vector(p) {
                 line!(out, "return load_{name}4({place}, e);\n}}");
             } else {
@@ -264,6 +270,7 @@ impl Writer<'_> {
         if !self.p.masked {
             return;
         }
+        self.holes.push(Hole::LoadMask);
         for n in 0..self.share() {
             let key = format!("{tile} * {}u + (x + {}u) * 4u", self.cut.keys, n * self.across());
             let each = [0, 1, 2, 3].map(|c| format!("load_mask(b, h, i, min({key} + {c}u, S - 1u))"));
@@ -481,8 +488,7 @@ fn load(order: &str, role: &str, name: &str, at: &str, pitch: usize) -> String {
     format!("coopLoad{order}<coop_mat16x16<f16, {role}>>(&tile_{name}[{at}], {pitch}u)")
 }
 
-const ODD: &str = "
-var<workgroup> odd: atomic<u32>;
+const ODD: &str = "\
 fn is_odd(v: vec4<f32>) -> vec4<bool> {
     return (bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x477fe000u);
 }

@@ -2,7 +2,8 @@
 //! threads read neighbouring elements of a key, then of a value, several keys ahead of their use; the parts of a dot
 //! product meet in workgroup memory.
 
-use super::{Kernel, Limits, Pass, Problem, grid};
+use super::{Hole, Input, Kernel, Lanes, Limits, Pass, Problem, grid, listed};
+use crate::target::gpu::wgsl::text::Text;
 
 /// Queries up to which this form is taken.
 const QUERIES: usize = 4;
@@ -98,16 +99,15 @@ pub(super) fn forward(p: &Problem) -> Kernel {
         }
         values += "}\n";
     }
-    let dot_parts = parts_size(p);
-    let text = format!(
-        "var<workgroup> query: array<vec4<f32>, {fours}>;
-var<workgroup> weights: array<f32, {s}>;
-var<workgroup> joined: array<f32, {THREADS}>;
-var<workgroup> dots: array<f32, {dot_parts}>;
-fn low() -> f32 {{ var bits = 0xff800000u; return bitcast<f32>(bits); }}
-@compute @workgroup_size({THREADS})
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {{
-let row = wg.x + wg.y * {side}u;
+    let mut text = Text::default();
+    text.share("query", "vec4<f32>", fours);
+    text.share("weights", "f32", p.s);
+    text.share("joined", "f32", THREADS);
+    text.share("dots", "f32", parts_size(p));
+    text.line("fn low() -> f32 { var bits = 0xff800000u; return bitcast<f32>(bits); }");
+    text.open(THREADS, "wg", "t");
+    let body = format!(
+        "let row = wg.x + wg.y * {side}u;
 if (row >= {rows}u) {{ return; }}
 let i = row % {l}u;
 let h = row / {l}u % {heads}u;
@@ -177,8 +177,11 @@ store(b, h, i, t * 4u + 3u, scaled.w);
         reading = keys * fours,
         taken = columns * parts,
     );
+    text.push_str(&body);
+    let loads = [Input::Q, Input::K, Input::V].map(|input| Hole::Load(input, Lanes::Four));
+    let holes = loads.into_iter().chain(p.masked.then_some(Hole::LoadMask)).chain([Hole::Store]).collect();
     Kernel {
-        passes: vec![Pass { text, workgroups, threads: THREADS as u32, enables: &[] }],
+        passes: vec![Pass { text, holes: listed(holes), workgroups, enables: &[] }],
         scratch: 0,
         parts: 1,
     }

@@ -3,7 +3,7 @@
 use super::choice::{Tiling, choose};
 use super::roles::{Role, constants, fours};
 use super::tiles::{Writer, repeat};
-use super::{Heads, Kernel, Limits, Pass, Problem, coop, few, grid};
+use super::{Heads, Hole, Kernel, Limits, Pass, Problem, coop, few, grid, listed};
 use crate::target::gpu::wgsl::lanes::LANES;
 use std::fmt::Write;
 
@@ -41,6 +41,8 @@ fn merge(p: &Problem, t: &Tiling, heads: Heads) -> Pass {
     line!(text, "const SPLITS = {}u;", t.splits);
     line!(text, "const SIDE = {side}u;");
     line!(text, "const ELEMENTS = {elements}u;");
+    text.push_str("\n");
+    text.open(THREADS, "wg", "lid");
     text.push_str(&MERGE_OPEN.replace("LINE", &heads.global("line / ROWS")));
     let out = &mut text;
     if t.splits > SPELT {
@@ -67,13 +69,12 @@ fn merge(p: &Problem, t: &Tiling, heads: Heads) -> Pass {
         line!(out, "kept_store({line} * 2u + 1u, select(1f / sum, 0f, sum == 0f));\n}}");
     }
     text.push_str(MERGE_CLOSE);
-    Pass { text, workgroups, threads: THREADS as u32, enables: &[] }
+    let stats = p.kept.then_some(Hole::SoftmaxStatsStore);
+    let holes = [Hole::PartLoad, Hole::Store].into_iter().chain(stats).collect();
+    Pass { text, holes: listed(holes), workgroups, enables: &[] }
 }
 
-const MERGE_OPEN: &str = "
-@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let x = (wg.x + wg.y * SIDE) * 64u + lid;
+const MERGE_OPEN: &str = "    let x = (wg.x + wg.y * SIDE) * 64u + lid;
     if (x >= ELEMENTS) { return; }
     let e = x % DV;
     let line = x / DV;
@@ -140,12 +141,15 @@ impl Writer<'_> {
             line!(self.text, "if (row0 + r_{m} < ROWS) {{\nlet row = row0 + r_{m};");
             let call = if t.splits == 1 {
                 line!(self.text, "let inverse = select(1f / sum_{m}, 0f, sum_{m} == 0f);");
+                self.holes.push(Hole::Store);
                 if p.kept {
+                    self.holes.push(Hole::SoftmaxStatsStore);
                     line!(self.text, "if (tx == 0u && slice == 0u) {{\nlet line = (bg * ROWS + row) * 2u;");
                     line!(self.text, "kept_store(line, max_{m});\nkept_store(line + 1u, inverse);\n}}");
                 }
                 "store(b, g * GROUP + row / L, row % L, {e}, {v} * inverse);"
             } else {
+                self.holes.push(Hole::PartStore);
                 let bg = self.heads.own("bg");
                 line!(self.text, "let at = (({bg} * ROWS + row) * {}u + part) * (DV + 2u);", t.splits);
                 line!(self.text, "if (tx == 0u && slice == 0u) {{");
@@ -165,6 +169,7 @@ impl Writer<'_> {
         self.gather("sum");
         // parts of a row are brought to its sum once they are joined
         let whole = t.splits == 1;
+        self.holes.push(Hole::StatStore);
         for m in 0..self.tm() {
             let out = &mut self.text;
             let inverse = match whole {

@@ -1,8 +1,8 @@
 //! Attention on GPUs: writes the WGSL of the forward pass and of the passes of its gradient.
 //!
 //! Knows sizes and limits only. A text declares no bindings and has one entry point, `main`; it reads and
-//! writes through *hole functions* (the list [`HOLES`]) that whoever runs it adds. It never calls one
-//! outside the sizes of [`Problem`]. The l × s matrix of scores is never stored (after Dao 2023,
+//! writes through *hole functions* ([`Hole`]) that whoever runs it adds: a pass lists those that it calls as it writes the
+//! calls. It never calls one outside the sizes of [`Problem`]. The l × s matrix of scores is never stored (after Dao 2023,
 //! "FlashAttention-2", and for few queries the same group's "Flash-Decoding").
 
 /// Appends a line.
@@ -26,36 +26,95 @@ mod tiles;
 
 pub use backward::backward;
 pub use forward::forward;
+pub use roles::Input;
 
+use crate::target::gpu::wgsl::text::Text;
 use crate::target::gpu::wgsl::walk;
 
-/// The holes, with their signatures: `b`, `h`, `g` count batches, query heads and key heads, `i` queries,
-/// `j` keys, `e` elements of a head. A form ending in 4 gives elements `e..e + 4`, `e` a multiple of 4.
-/// `part` and `stat` are f32 scratch of [`Kernel::scratch`] elements, kept from one pass to the next; `kept` is what the
-/// forward pass leaves for the gradient, `[b, h, l, 2]`: a row's largest score and the inverse of its sum of weights.
-pub const HOLES: &[(&str, &str)] = &[
-    ("load_q", "(b: u32, h: u32, i: u32, e: u32) -> f32"),
-    ("load_q4", "(b: u32, h: u32, i: u32, e: u32) -> vec4<f32>"),
-    ("load_k", "(b: u32, g: u32, j: u32, e: u32) -> f32"),
-    ("load_k4", "(b: u32, g: u32, j: u32, e: u32) -> vec4<f32>"),
-    ("load_v", "(b: u32, g: u32, j: u32, e: u32) -> f32"),
-    ("load_v4", "(b: u32, g: u32, j: u32, e: u32) -> vec4<f32>"),
-    ("load_do", "(b: u32, h: u32, i: u32, e: u32) -> f32"),
-    ("load_do4", "(b: u32, h: u32, i: u32, e: u32) -> vec4<f32>"),
-    ("load_o", "(b: u32, h: u32, i: u32, e: u32) -> f32"),
-    ("load_o4", "(b: u32, h: u32, i: u32, e: u32) -> vec4<f32>"),
-    ("load_mask", "(b: u32, h: u32, i: u32, j: u32) -> f32"),
-    ("store", "(b: u32, h: u32, i: u32, e: u32, v: f32)"),
-    ("store_dq", "(b: u32, h: u32, i: u32, e: u32, v: f32)"),
-    ("store_dk", "(b: u32, g: u32, j: u32, e: u32, v: f32)"),
-    ("store_dv", "(b: u32, g: u32, j: u32, e: u32, v: f32)"),
-    ("part_store", "(i: u32, v: f32)"),
-    ("part_load", "(i: u32) -> f32"),
-    ("stat_store", "(i: u32, v: f32)"),
-    ("stat_load", "(i: u32) -> f32"),
-    ("kept_store", "(i: u32, v: f32)"),
-    ("kept_load", "(i: u32) -> f32"),
-];
+/// A hole. Arguments: `b`, `h`, `g` count batches, query heads and key heads, `i` queries, `j` keys, `e` elements of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hole {
+    /// An element of an input, or elements `e..e + 4`, `e` a multiple of 4.
+    Load(Input, Lanes),
+    /// An element of the mask.
+    LoadMask,
+    /// Stores the output.
+    Store,
+    /// Stores the gradient of q.
+    StoreDq,
+    /// Stores the gradient of k.
+    StoreDk,
+    /// Stores the gradient of v.
+    StoreDv,
+    /// Scratch of [`Kernel::scratch`] f32, kept from one pass of the forward kernel to the next.
+    PartStore,
+    /// Reads it.
+    PartLoad,
+    /// The same of the gradient's passes.
+    StatStore,
+    /// Reads it.
+    StatLoad,
+    /// What the forward pass leaves for the gradient, `[b, h, l, 2]`: a row's largest score and the inverse of its sum of
+    /// weights.
+    SoftmaxStatsStore,
+    /// Reads it.
+    SoftmaxStatsLoad,
+}
+
+/// How many elements a hole reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lanes {
+    /// One.
+    One,
+    /// Four.
+    Four,
+}
+
+impl Hole {
+    /// Its name in WGSL.
+    pub fn name(self) -> String {
+        let name = match self {
+            Hole::Load(input, lanes) => {
+                return format!("load_{}{}", input.name(), if lanes == Lanes::Four { "4" } else { "" });
+            }
+            Hole::LoadMask => "load_mask",
+            Hole::Store => "store",
+            Hole::StoreDq => "store_dq",
+            Hole::StoreDk => "store_dk",
+            Hole::StoreDv => "store_dv",
+            Hole::PartStore => "part_store",
+            Hole::PartLoad => "part_load",
+            Hole::StatStore => "stat_store",
+            Hole::StatLoad => "stat_load",
+            Hole::SoftmaxStatsStore => "kept_store",
+            Hole::SoftmaxStatsLoad => "kept_load",
+        };
+        name.into()
+    }
+
+    /// Its arguments and result.
+    pub fn signature(self) -> String {
+        match self {
+            Hole::Load(input, lanes) => {
+                let rows = if input.has_queries() { "h: u32, i: u32" } else { "g: u32, j: u32" };
+                let of = if lanes == Lanes::Four { "vec4<f32>" } else { "f32" };
+                format!("(b: u32, {rows}, e: u32) -> {of}")
+            }
+            Hole::LoadMask => "(b: u32, h: u32, i: u32, j: u32) -> f32".into(),
+            Hole::Store | Hole::StoreDq => "(b: u32, h: u32, i: u32, e: u32, v: f32)".into(),
+            Hole::StoreDk | Hole::StoreDv => "(b: u32, g: u32, j: u32, e: u32, v: f32)".into(),
+            Hole::PartStore | Hole::StatStore | Hole::SoftmaxStatsStore => "(i: u32, v: f32)".into(),
+            Hole::PartLoad | Hole::StatLoad | Hole::SoftmaxStatsLoad => "(i: u32) -> f32".into(),
+        }
+    }
+}
+
+/// Holes in their order, each once.
+fn listed(mut holes: Vec<Hole>) -> Vec<Hole> {
+    holes.sort_unstable();
+    holes.dedup();
+    holes
+}
 
 /// q `[b, h, l, d]`, k `[b, h_kv, s, d]`, v `[b, h_kv, s, d_v]`; no size is 0 and `h_kv` divides `h`.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,26 +200,13 @@ pub struct Kernel {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pass {
     /// WGSL without the holes.
-    pub text: String,
+    pub text: Text,
+    /// The holes that it calls, each once, in the order of [`Hole`].
+    pub holes: Vec<Hole>,
     /// The grid.
     pub workgroups: [u32; 3],
-    /// Threads of a workgroup.
-    pub threads: u32,
     /// Extensions of WGSL that the text needs.
     pub enables: &'static [&'static str],
-}
-
-impl Pass {
-    /// Names and signatures of the holes that this text calls.
-    pub fn holes(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let calls = |name: &str| {
-            let call = format!("{name}(");
-            self.text
-                .match_indices(&call)
-                .any(|(at, _)| !self.text[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
-        };
-        HOLES.iter().copied().filter(move |(name, _)| calls(name))
-    }
 }
 
 impl Problem {

@@ -1,8 +1,9 @@
 //! What the passes compute, of which inputs: the table that the texts are written from, and the functions
 //! that every text opens with.
 
-use super::Problem;
 use super::tiles::Writer;
+use super::{Hole, Lanes, Problem};
+use crate::target::gpu::wgsl::text::Text;
 use std::fmt::Write;
 
 /// What a pass computes.
@@ -19,17 +20,23 @@ pub(super) enum Role {
 }
 
 /// An input of the kernels.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Input {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Input {
+    /// Queries.
     Q,
+    /// Keys.
     K,
+    /// Values.
     V,
+    /// The gradient of the output.
     Up,
+    /// The output.
     Out,
 }
 
 impl Input {
-    pub(super) fn name(self) -> &'static str {
+    /// Its name in WGSL.
+    pub fn name(self) -> &'static str {
         match self {
             Input::Q => "q",
             Input::K => "k",
@@ -39,7 +46,8 @@ impl Input {
         }
     }
 
-    fn has_queries(self) -> bool {
+    /// It has a row for each query, not for each key.
+    pub fn has_queries(self) -> bool {
         matches!(self, Input::Q | Input::Up | Input::Out)
     }
 
@@ -108,8 +116,8 @@ pub(super) fn fours(width: usize) -> usize {
     width.div_ceil(4)
 }
 /// Sizes, shared by all texts.
-pub(super) fn constants(p: &Problem) -> String {
-    let mut text = String::new();
+pub(super) fn constants(p: &Problem) -> Text {
+    let mut text = Text::default();
     let all = [("H", p.h), ("KV", p.h_kv), ("GROUP", p.group()), ("L", p.l), ("S", p.s)];
     for (name, v) in all.into_iter().chain([("D", p.d), ("DV", p.d_v), ("ROWS", p.rows())]) {
         line!(text, "const {name} = {v}u;");
@@ -126,7 +134,7 @@ impl Writer<'_> {
     pub(super) fn declarations(&mut self) {
         let (p, t, role, means) = (self.p, self.t, self.role, self.sums_means());
         let out = &mut self.text;
-        out.push_str(&constants(p));
+        out.push_str(&constants(p).all);
         line!(out, "const TX = {}u;\nconst TY = {}u;", t.tx, t.ty);
         line!(out, "const LOWEST = -3.4028234e38f;");
         line!(out, "var<private> opaque: u32 = 0u;");
@@ -134,28 +142,30 @@ impl Writer<'_> {
             for (inputs, rows) in [(role.resident(), t.rows), (role.streamed(), t.cols)] {
                 for &input in inputs {
                     let size = rows * (fours(input.width(p)) | 1);
-                    line!(out, "var<workgroup> tile_{}: array<vec4<f32>, {size}>;", input.name());
+                    out.share(&format!("tile_{}", input.name()), "vec4<f32>", size);
                 }
             }
         }
         for (weights, _, _) in role.sums() {
             let size = t.rows * ((t.cols / 4) | 1);
-            line!(out, "var<workgroup> weights_{weights}: array<vec4<f32>, {size}>;");
+            out.share(&format!("weights_{weights}"), "vec4<f32>", size);
         }
         if role.online() {
-            line!(out, "var<workgroup> gathered: array<f32, {}>;", t.rows * t.tx);
+            out.share("gathered", "f32", t.rows * t.tx);
         }
         if role == Role::Keys {
-            line!(out, "var<workgroup> stats: array<vec4<f32>, {}>;", t.cols);
+            out.share("stats", "vec4<f32>", t.cols);
         }
         if means {
-            line!(out, "var<workgroup> means: array<f32, {}>;", t.threads());
+            out.share("means", "f32", t.threads());
         }
         out.push_str(PRELUDE);
         for input in self.inputs() {
             self.fetch(input);
         }
         if self.guards().1 {
+            self.text.push_str("\n");
+            self.text.share_one("odd", "atomic<u32>");
             self.text.push_str(ODD);
         }
         if !role.online() {
@@ -170,6 +180,7 @@ impl Writer<'_> {
         let (name, width) = (input.name(), input.width(self.p));
         let place = input.place(self.p);
         let vector = input.vector(self.p);
+        self.holes.push(Hole::Load(input, if vector { Lanes::Four } else { Lanes::One }));
         let out = &mut self.text;
         line!(out, "fn at_{name}(b: u32, g: u32, row: u32, limit: u32, c: u32) -> vec4<f32> {{");
         line!(out, "    let at = min(row, limit - 1u);");
@@ -199,6 +210,7 @@ impl Writer<'_> {
         if p.window > 0 {
             let _ = write!(hidden, " || j + L + {}u <= i + S", p.window);
         }
+        self.holes.extend(p.masked.then_some(Hole::LoadMask));
         let mask =
             if p.masked { format!(" + load_mask(b, {head}, i, min(j, S - 1u))") } else { String::new() };
         let scale = real(p.scale as f32);
@@ -223,8 +235,7 @@ fn slope(p: f32, product: f32, mean: f32) -> f32 {
 }
 ";
 
-const ODD: &str = "
-var<workgroup> odd: atomic<u32>;
+const ODD: &str = "\
 fn is_odd(v: vec4<f32>) -> bool {
     return any((bitcast<vec4<u32>>(v) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u));
 }

@@ -1,6 +1,6 @@
 //! What texts must keep to, read off the texts themselves. That they compute attention is tested on devices.
 
-use super::{Kernel, Limits, Problem, Vectors, backward, forward};
+use super::{Hole, Input, Kernel, Lanes, Limits, Problem, Vectors, backward, forward};
 
 fn problems() -> Vec<Problem> {
     let of = |[b, h, h_kv, l, s, d, d_v]: [usize; 7], causal, masked| Problem {
@@ -52,29 +52,49 @@ fn check(each: impl Fn(&Problem, &Limits, &Kernel, bool)) {
     }
 }
 
-/// Bytes of the arrays that a text keeps in workgroup memory.
-fn shared(text: &str) -> usize {
-    let arrays = text.lines().filter(|l| l.starts_with("var<workgroup>") && l.contains("array<"));
-    let size = |line: &str| match (line.contains("vec4"), line.contains("f16")) {
-        (true, false) => 16,
-        (true, true) => 8,
-        (false, _) => 4,
+/// The holes that a text calls, found in it.
+fn called(text: &str) -> Vec<String> {
+    let calls = |name: &str| {
+        let call = format!("{name}(");
+        let inside = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        text.match_indices(&call).any(|(at, _)| !text[..at].ends_with(inside))
     };
-    let bytes = |line: &str| {
-        let count = line.rsplit(", ").next().and_then(|n| n.trim_end_matches(">;").parse::<usize>().ok());
-        count.unwrap_or(usize::MAX / 64) * size(line)
-    };
-    arrays.map(bytes).sum()
+    let inputs = [Input::Q, Input::K, Input::V, Input::Up, Input::Out];
+    let loads = inputs.into_iter().flat_map(|i| [Lanes::One, Lanes::Four].map(|n| Hole::Load(i, n)));
+    let others = [
+        Hole::LoadMask,
+        Hole::Store,
+        Hole::StoreDq,
+        Hole::StoreDk,
+        Hole::StoreDv,
+        Hole::PartStore,
+        Hole::PartLoad,
+        Hole::StatStore,
+        Hole::StatLoad,
+        Hole::SoftmaxStatsStore,
+        Hole::SoftmaxStatsLoad,
+    ];
+    loads.chain(others).map(Hole::name).filter(|name| calls(name)).collect()
+}
+
+#[test]
+fn passes_list_the_holes_that_they_call() {
+    check(|p, limits, kernel, _| {
+        for pass in &kernel.passes {
+            let listed: Vec<String> = pass.holes.iter().map(|h| h.name()).collect();
+            assert_eq!(listed, called(&pass.text.all), "{p:?} on {limits:?}");
+        }
+    });
 }
 
 #[test]
 fn passes_keep_within_the_limits_of_the_device() {
     check(|p, limits, kernel, _| {
         for pass in &kernel.passes {
-            assert!(shared(&pass.text) + 16 <= limits.shared, "{p:?} on {limits:?}: {}", shared(&pass.text));
-            assert!(pass.threads as usize <= limits.threads, "{p:?}: {} threads", pass.threads);
+            assert!(pass.text.shared <= limits.shared, "{p:?} on {limits:?}: {}", pass.text.shared);
+            assert!(pass.text.threads <= limits.threads, "{p:?}: {} threads", pass.text.threads);
             assert!(pass.workgroups.iter().all(|n| (1..=65_535).contains(n)), "{p:?}: {:?}", pass.workgroups);
-            assert_eq!(pass.text.matches("@compute").count(), 1);
+            assert_eq!(pass.text.all.matches("@compute").count(), 1);
         }
     });
 }
@@ -82,24 +102,25 @@ fn passes_keep_within_the_limits_of_the_device() {
 #[test]
 fn every_pass_stores_and_calls_only_the_holes_of_its_kernel() {
     check(|p, _, kernel, back| {
-        let mut stored: Vec<&str> = vec![];
+        let mut stored: Vec<String> = vec![];
         for pass in &kernel.passes {
-            let names: Vec<&str> = pass.holes().map(|h| h.0).collect();
+            let names: Vec<String> = pass.holes.iter().map(|h| h.name()).collect();
+            let has = |name: &str| names.iter().any(|n| n == name);
             assert!(
                 names.iter().any(|n| n.contains("store")),
                 "{p:?}: a pass that stores nothing: {names:?}"
             );
-            assert!(p.masked || !names.contains(&"load_mask"));
+            assert!(p.masked || !has("load_mask"));
             assert!(!names.iter().any(|n| n.starts_with(if back { "part" } else { "stat" })), "{names:?}");
-            let vectors = |width: usize, name: &str| width.is_multiple_of(4) && names.contains(&name);
+            let vectors = |width: usize, name: &str| width.is_multiple_of(4) && has(name);
             assert!(!vectors(p.d, "load_q") && !vectors(p.d_v, "load_v"), "single loads: {names:?}");
-            stored.extend(names.iter().filter(|n| n.starts_with("store")));
+            stored.extend(names.into_iter().filter(|n| n.starts_with("store")));
         }
         let wanted: &[&str] = if back { &["store_dk", "store_dv", "store_dq"] } else { &["store"] };
         assert_eq!(stored, wanted, "{p:?}");
         assert!(kernel.scratch > 0 || !back || p.kept);
-        let holes: Vec<&str> = kernel.passes.iter().flat_map(|pass| pass.holes()).map(|h| h.0).collect();
-        let keeps = holes.contains(&if back { "kept_load" } else { "kept_store" });
+        let holes: Vec<Hole> = kernel.passes.iter().flat_map(|pass| pass.holes.clone()).collect();
+        let keeps = holes.contains(if back { &Hole::SoftmaxStatsLoad } else { &Hole::SoftmaxStatsStore });
         assert_eq!(keeps, p.kept, "{p:?}: {holes:?}");
     });
 }
@@ -122,7 +143,7 @@ fn matrices_are_for_the_fast_precision_and_for_sizes_that_they_fit() {
     let taken = |z: [usize; 7], limits: &Limits| {
         let kernel = forward(&of(z), limits);
         let enables = kernel.passes[0].enables;
-        assert_eq!(kernel.passes[0].text.contains("coop_mat16x16"), !enables.is_empty());
+        assert_eq!(kernel.passes[0].text.all.contains("coop_mat16x16"), !enables.is_empty());
         !enables.is_empty()
     };
     let usual = [1, 9, 3, 128, 128, 64, 64];

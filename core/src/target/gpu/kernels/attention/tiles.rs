@@ -14,8 +14,9 @@
 
 use super::choice::Tiling;
 use super::roles::{Input, Role, Sum, fours};
-use super::{Heads, Pass, Problem, grid};
+use super::{Heads, Hole, Pass, Problem, grid, listed};
 use crate::target::gpu::wgsl::lanes::LANES;
+use crate::target::gpu::wgsl::text::Text;
 use std::fmt::Write;
 
 pub(super) struct Writer<'a> {
@@ -27,12 +28,13 @@ pub(super) struct Writer<'a> {
     /// Slices of the statistics pass: how many parts Σ do·o comes in.
     pub(super) parts: usize,
     pub(super) heads: Heads,
-    pub(super) text: String,
+    pub(super) text: Text,
+    pub(super) holes: Vec<Hole>,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(p: &'a Problem, role: Role, t: &'a Tiling, software: bool, parts: usize) -> Self {
-        Writer { p, role, t, software, parts, heads: Heads::all(p), text: String::new() }
+        Writer { p, role, t, software, parts, heads: Heads::all(p), text: Text::default(), holes: vec![] }
     }
 
     /// The same over some of the heads.
@@ -47,7 +49,7 @@ impl<'a> Writer<'a> {
         let (workgroups, side) = grid(count);
         self.declarations();
         self.main(blocks, count, side);
-        Pass { text: self.text, workgroups, threads: self.t.threads() as u32, enables: &[] }
+        Pass { text: self.text, holes: listed(self.holes), workgroups, enables: &[] }
     }
 
     pub(super) fn tm(&self) -> usize {
@@ -75,11 +77,7 @@ impl<'a> Writer<'a> {
     fn main(&mut self, blocks: usize, count: usize, side: usize) {
         let (t, role) = (self.t, self.role);
         let out = &mut self.text;
-        line!(out, "@compute @workgroup_size({})", t.threads());
-        line!(
-            out,
-            "fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {{"
-        );
+        out.open(t.threads(), "wg", "lid");
         line!(out, "let index = wg.x + wg.y * {side}u;\nif (index >= {count}u) {{ return; }}");
         // the last rows see most keys under causality: first
         line!(out, "let row0 = ({}u - index % {blocks}u) * {}u;", blocks - 1, t.rows);
@@ -414,7 +412,7 @@ fn pairs(tm: usize, tn: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// The tiles of keys that some of the rows see: `first` and `total`. Returns the most there can be.
-pub(super) fn key_range(out: &mut String, p: &Problem, rows: usize, cols: usize) -> usize {
+pub(super) fn key_range(out: &mut Text, p: &Problem, rows: usize, cols: usize) -> usize {
     line!(out, "let last_row = min(row0 + {rows}u, ROWS) - 1u;");
     line!(out, "let one_head = row0 / L == last_row / L;");
     line!(out, "let i_low = select(0u, row0 % L, one_head);");

@@ -8,7 +8,7 @@
 
 use super::rows::{Rows, scaled};
 use super::tile::{Grid, Stage, Steps};
-use super::{Along, F32, Shape, Skeleton, Text, entry, reduce::reduce};
+use super::{Along, F32, Pass, Shape, Skeleton, Text, entry, reduce::reduce};
 
 /// How the work of [`coop`] is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,7 +118,7 @@ pub fn coop(shape: &Shape, cut: &Coop) -> Skeleton {
             rows.again(&mut text, columns, shape.halves.then_some(columns), b.along_k);
         }
         text.line("}");
-        text.pass(grid.holes(shape.c_vec), workgroups, cut.threads())
+        Pass { text, holes: grid.holes(shape.c_vec), workgroups }
     };
     Skeleton {
         main: pass(grid.clone()),
@@ -154,13 +154,13 @@ impl Kernel<'_> {
     fn memory(&self, text: &mut Text) {
         let element = self.element;
         for (name, stage) in [("sa", &self.a), ("sb", &self.b)] {
-            let size = stage.size();
-            text.line(match self.cut.packed {
-                true => format!("var<workgroup> {name}: array<vec4<{element}>, {size}>;"),
-                false => format!("var<workgroup> {name}: array<{element}, {}>;", size * 4),
-            });
+            let size = stage.size() as usize;
+            match self.cut.packed {
+                true => text.share(name, &format!("vec4<{element}>"), size),
+                false => text.share(name, element, size * 4),
+            }
         }
-        text.line(format!("var<workgroup> so: array<f32, {}>;", self.out));
+        text.share("so", "f32", self.out as usize);
         self.rows.iter().for_each(|r| r.memory(text));
     }
 

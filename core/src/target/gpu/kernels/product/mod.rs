@@ -39,6 +39,7 @@ pub use coop::{Coop, coop};
 pub use tiled::{Tiled, tiled};
 pub use vector::{Vector, vector};
 
+use crate::target::gpu::wgsl::text::Text;
 use crate::target::gpu::wgsl::walk;
 
 impl Shape {
@@ -88,15 +89,11 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pass {
     /// WGSL with one entry point, `main`; holes to be filled.
-    pub text: String,
-    /// Where in the text the statements of the entry point begin.
-    pub body: usize,
+    pub text: Text,
     /// The holes that it calls.
     pub holes: Holes,
     /// Workgroups to dispatch.
     pub workgroups: [u32; 3],
-    /// Invocations of a workgroup.
-    pub threads: u32,
 }
 
 /// The holes that a pass calls.
@@ -154,25 +151,6 @@ pub struct Skeleton {
 /// Bytes of an f32.
 const F32: u32 = 4;
 
-/// Lines of WGSL.
-#[derive(Default)]
-struct Text {
-    all: String,
-    /// Where the statements of the entry point begin.
-    body: usize,
-}
-
-impl Text {
-    fn line(&mut self, line: impl AsRef<str>) {
-        self.all.push_str(line.as_ref());
-        self.all.push('\n');
-    }
-
-    fn pass(self, holes: Holes, workgroups: [u32; 3], threads: u32) -> Pass {
-        Pass { text: self.all, body: self.body, holes, workgroups, threads }
-    }
-}
-
 /// A grid of `total` workgroups folded into two dimensions, and the WGSL that finds `id` from `wg: vec3<u32>`.
 fn fold(total: u32) -> ([u32; 3], String) {
     let [x, y, _] = walk::fold(total as usize);
@@ -186,8 +164,6 @@ fn fold(total: u32) -> ([u32; 3], String) {
 
 /// The opening of an entry point: attributes, arguments and `id`.
 fn entry(text: &mut Text, threads: u32, id: &str) {
-    text.line(format!("@compute @workgroup_size({threads})"));
-    text.line("fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {");
-    text.body = text.all.len();
+    text.open(threads as usize, "wg", "t");
     text.line(id);
 }

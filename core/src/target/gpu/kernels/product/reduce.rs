@@ -33,5 +33,5 @@ pub(super) fn reduce(shape: &Shape, split: u32) -> Pass {
     text.line(format!("let row = at / {n}u;"));
     text.line(format!("{store}(row / {m}u, row % {m}u, at % {n}u, sum);\n}}"));
     let holes = Holes { sums: Sums::Parts, results: Results::C { four: c_vec } };
-    text.pass(holes, workgroups, THREADS)
+    Pass { text, holes, workgroups }
 }

@@ -67,9 +67,9 @@ impl Rows {
     }
 
     pub(super) fn memory(&self, text: &mut Text) {
-        text.line(format!("var<workgroup> factors: array<f32, {}>;", self.stage.rows));
+        text.share("factors", "f32", self.stage.rows as usize);
         if self.half {
-            text.line(format!("var<workgroup> bad: array<atomic<u32>, {}>;", words(&self.stage)));
+            text.share("bad", "atomic<u32>", words(&self.stage) as usize);
             // the power of two of a factor; what has none (infinite, NaN, 0) gets the nearest that can be divided by
             text.line(
                 "fn power(f: f32) -> f32 { \

@@ -80,7 +80,7 @@ fn a_choice_stays_within_its_device() {
                 let skeleton = choice.skeleton(&shape);
                 assert!(skeleton.shared <= limits.shared_limit, "{choice:?} for {shape:?} on {limits:?}");
                 assert!(
-                    skeleton.main.threads <= limits.max_threads,
+                    skeleton.main.text.threads <= limits.max_threads as usize,
                     "{choice:?} for {shape:?} on {limits:?}"
                 );
                 assert!(precision == Precision::Fast || !matches!(choice, Choice::Coop(_)));
@@ -114,8 +114,9 @@ fn a_pass_declares_the_holes_that_it_calls() {
         for shape in forms() {
             let skeleton = choose(&shape, &limits, Precision::Fast).skeleton(&shape);
             let passes = [&skeleton.main].into_iter().chain(&skeleton.rounds).chain(&skeleton.reduce);
-            for Pass { text, body, holes, .. } in passes {
-                assert!(text[..*body].ends_with("{\n") && text[..*body].contains("fn main("), "{text}");
+            for Pass { text, holes, .. } in passes {
+                let (text, body) = (&text.all, text.body);
+                assert!(text[..body].ends_with("{\n") && text[..body].contains("fn main("), "{text}");
                 let products = matches!(holes.sums, Sums::Products { .. });
                 let norm = holes.sums == Sums::Products { norm: true };
                 let c = matches!(holes.results, Results::C { .. });
@@ -226,7 +227,7 @@ fn the_rule_s_choice_and_every_candidate_are_allowed_and_within_the_device() {
                     let skeleton = choice.skeleton(&shape);
                     let what = format!("{cut} for {shape:?} on {limits:?}");
                     assert!(skeleton.shared <= limits.shared_limit, "{what}: {}", skeleton.shared);
-                    assert!(skeleton.main.threads <= limits.max_threads, "{what}");
+                    assert!(skeleton.main.text.threads <= limits.max_threads as usize, "{what}");
                     assert!(precision == Precision::Fast || !matches!(choice, Choice::Coop(_)), "{what}");
                     assert_eq!(skeleton.scratch > 0, skeleton.reduce.is_some(), "{what}");
                     assert!(u64::from(skeleton.scratch) * 4 <= limits.scratch_limit, "{what}");
@@ -369,7 +370,10 @@ fn cuts_from_anywhere_are_refused_or_stay_within_the_device() {
         };
         let skeleton = choice.skeleton(&shape);
         assert!(skeleton.shared <= limits.shared_limit, "{cut} for {shape:?} on {limits:?}");
-        assert!(skeleton.main.threads <= limits.max_threads, "{cut} for {shape:?} on {limits:?}");
+        assert!(
+            skeleton.main.text.threads <= limits.max_threads as usize,
+            "{cut} for {shape:?} on {limits:?}"
+        );
         taken += 1;
     }
     assert!(taken > 60 && refused > 1000, "{taken} taken, {refused} refused");

@@ -8,7 +8,7 @@
 
 use super::rows::{Rows, scaled};
 use super::tile::{Grid, Stage, Steps};
-use super::{Along, F32, Shape, Skeleton, Text, entry, reduce::reduce};
+use super::{Along, F32, Pass, Shape, Skeleton, Text, entry, reduce::reduce};
 use crate::target::gpu::wgsl::lanes::LANES;
 
 /// How the work of [`tiled`] is cut.
@@ -71,7 +71,7 @@ pub fn tiled(shape: &Shape, cut: &Tiled) -> Skeleton {
     let pass = |grid: Grid| {
         let (workgroups, id, place) = grid.place();
         let mut text = Text::default();
-        text.line(format!("var<workgroup> tile: array<vec4<f32>, {}>;", cut.groups(shape, &a, &b)));
+        text.share("tile", "vec4<f32>", cut.groups(shape, &a, &b) as usize);
         kernel.rows.iter().for_each(|r| r.memory(&mut text));
         grid.fetches(&mut text);
         grid.put(&mut text);
@@ -85,7 +85,7 @@ pub fn tiled(shape: &Shape, cut: &Tiled) -> Skeleton {
             true => kernel.join(&mut text),
         }
         text.line("}");
-        text.pass(grid.holes(shape.c_vec), workgroups, cut.threads())
+        Pass { text, holes: grid.holes(shape.c_vec), workgroups }
     };
     Skeleton {
         main: pass(grid.clone()),

@@ -6,7 +6,7 @@
 //! storage order is read in whole cache lines.
 
 use super::tile::Grid;
-use super::{Along, F32, Shape, Skeleton, Text, entry, reduce::reduce};
+use super::{Along, F32, Pass, Shape, Skeleton, Text, entry, reduce::reduce};
 use crate::target::gpu::wgsl::lanes::LANES;
 
 /// Steps of k up to which an invocation sums them as they come.
@@ -45,9 +45,9 @@ pub fn vector(shape: &Shape, cut: &Vector) -> Skeleton {
         let (workgroups, id, place) = grid.place();
         let mut text = Text::default();
         if cut.lanes > 1 {
-            text.line(format!("var<workgroup> sums: array<f32, {}>;", kernel.memory()));
+            text.share("sums", "f32", kernel.memory() as usize);
             if shape.norm {
-                text.line(format!("var<workgroup> parts: array<f32, {}>;", kernel.parts()));
+                text.share("parts", "f32", kernel.parts() as usize);
             }
         }
         kernel.fetches(&mut text);
@@ -58,7 +58,7 @@ pub fn vector(shape: &Shape, cut: &Vector) -> Skeleton {
         kernel.walk(&mut text, grid.trips, !shape.k.is_multiple_of(bk) || grid.ragged());
         kernel.put(&mut text);
         text.line("}");
-        text.pass(grid.holes(false), workgroups, cut.threads)
+        Pass { text, holes: grid.holes(false), workgroups }
     };
     Skeleton {
         main: pass(grid.clone()),

@@ -27,11 +27,11 @@ impl Rows<'_> {
                 }
                 continue;
             }
-            source.function(format!("var<workgroup> s{r}{tag}: array<{}, {threads}>;", shared_type(kind)));
+            source.share(&format!("s{r}{tag}"), shared_type(kind), threads);
             let put = if kind == Kind::B { format!("u32(acc{r})") } else { format!("acc{r}") };
             *body += &format!("s{r}{tag}[lid] = {put};\n");
             if fold::is_place(f) {
-                source.function(format!("var<workgroup> p{r}{tag}: array<u32, {threads}>;"));
+                source.share(&format!("p{r}{tag}"), "u32", threads);
                 *body += &format!("p{r}{tag}[lid] = pos{r};\n");
             }
         }
@@ -96,7 +96,7 @@ impl Rows<'_> {
             }
             if groups > 1 {
                 let count = self.threads / width;
-                source.function(format!("var<workgroup> s{r}{tag}: array<{}, {count}>;", shared_type(kind)));
+                source.share(&format!("s{r}{tag}"), shared_type(kind), count);
                 *body += &format!(
                     "if (lid % {width}u == 0u) {{ s{r}{tag}[lid / {width}u] = {}; }}\n",
                     shared(&format!("acc{r}"))

@@ -14,6 +14,7 @@ use crate::target::gpu::storage::{Storage, turns};
 use crate::target::gpu::wgsl::code::{self, Names};
 use crate::target::gpu::wgsl::lanes::{Code, LANES, index_strides, writes_four};
 use crate::target::gpu::wgsl::source::{Kernel, Slot, Source, View};
+use crate::target::gpu::wgsl::text::Text;
 use crate::target::gpu::wgsl::walk::{self, Merged};
 use join::type_name;
 
@@ -110,11 +111,12 @@ pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits, threads: 
 }
 
 /// The entry point around a body that knows `wid` and `lid`.
-pub fn entry(threads: usize, body: &str) -> String {
-    format!(
-        "@compute @workgroup_size({threads})\nfn main(@builtin(workgroup_id) wid: vec3<u32>, \
-         @builtin(local_invocation_index) lid: u32) {{\n{body}\n}}\n"
-    )
+pub fn entry(threads: usize, body: &str) -> Text {
+    let mut text = Text::default();
+    text.open(threads, "wid", "lid");
+    text.line(body);
+    text.line("}");
+    text
 }
 
 /// Which part of a reduction a kernel does.

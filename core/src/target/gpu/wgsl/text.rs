@@ -1,0 +1,104 @@
+//! A kernel's own text while it is written, with what must be known of it to run it: where its entry point and the
+//! statements in it begin, its threads, the memory that a workgroup shares. Whoever writes says so; nobody reads it off the
+//! text again (debug builds compare).
+
+use std::fmt;
+
+/// Lines of WGSL with one entry point.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Text {
+    /// The lines.
+    pub all: String,
+    /// Where the entry point begins.
+    pub entry: usize,
+    /// Where its statements begin.
+    pub body: usize,
+    /// Threads of a workgroup.
+    pub threads: usize,
+    /// Bytes that a workgroup shares, each variable on a multiple of 16.
+    pub shared: usize,
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push_str(text);
+        Ok(())
+    }
+}
+
+impl Text {
+    /// Appends a line.
+    pub fn line(&mut self, line: impl AsRef<str>) {
+        self.push_str(line.as_ref());
+        self.all.push('\n');
+    }
+
+    /// Appends text.
+    pub fn push_str(&mut self, text: &str) {
+        self.all.push_str(text);
+    }
+
+    /// Declares an array that a workgroup shares.
+    pub fn share(&mut self, name: &str, ty: &str, count: usize) {
+        let (line, bytes) = shared(name, ty, Some(count));
+        self.shared += bytes;
+        self.line(line);
+    }
+
+    /// Declares a value that a workgroup shares.
+    pub fn share_one(&mut self, name: &str, ty: &str) {
+        let (line, bytes) = shared(name, ty, None);
+        self.shared += bytes;
+        self.line(line);
+    }
+
+    /// Opens the entry point; gives names to the workgroup (`vec3<u32>`) and to the thread's number in it (`u32`).
+    pub fn open(&mut self, threads: usize, group: &str, thread: &str) {
+        (self.entry, self.threads) = (self.all.len(), threads);
+        self.line(format!("@compute @workgroup_size({threads})"));
+        self.line(format!(
+            "fn main(@builtin(workgroup_id) {group}: vec3<u32>, @builtin(local_invocation_index) {thread}: u32) {{"
+        ));
+        self.body = self.all.len();
+    }
+
+    /// Puts lines before all other statements of the entry point.
+    pub fn begin_with(&mut self, lines: &str) {
+        self.all.insert_str(self.body, lines);
+    }
+}
+
+/// The declaration of memory that a workgroup shares, an array or one value, and its bytes.
+pub fn shared(name: &str, ty: &str, count: Option<usize>) -> (String, usize) {
+    let each = match ty {
+        "f16" => 2,
+        "vec4<f16>" => 8,
+        "vec4<f32>" => 16,
+        // f32, i32, u32, and u32 that is atomic
+        _ => 4,
+    };
+    let line = match count {
+        Some(n) => format!("var<workgroup> {name}: array<{ty}, {n}>;"),
+        None => format!("var<workgroup> {name}: {ty};"),
+    };
+    (line, (each * count.unwrap_or(1)).next_multiple_of(16))
+}
+
+/// Threads and shared bytes as a text has them: what its writer said is compared with these in debug builds.
+#[cfg(debug_assertions)]
+pub fn read_off(text: &str) -> [usize; 2] {
+    fn size(ty: &str) -> usize {
+        let inner = |prefix: &str| ty.strip_prefix(prefix).and_then(|t| t.strip_suffix('>'));
+        if let Some((of, count)) = inner("array<").and_then(|t| t.rsplit_once(", ")) {
+            return size(of) * count.parse::<usize>().unwrap_or(0);
+        }
+        match inner("vec4<") {
+            Some(of) => 4 * size(of),
+            None if ty == "f16" => 2,
+            None => 4,
+        }
+    }
+    let threads = text.split("@workgroup_size(").nth(1).and_then(|t| t.split(')').next()?.parse().ok());
+    let types = text.split("var<workgroup>").skip(1).filter_map(|v| v.split(';').next()?.split_once(": "));
+    [threads.unwrap_or(0), types.map(|(_, ty)| size(ty).next_multiple_of(16)).sum()]
+}
