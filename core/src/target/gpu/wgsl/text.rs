@@ -68,6 +68,15 @@ impl Text {
     }
 }
 
+/// The entry point around a body that knows `wid` and `lid`.
+pub fn entry(threads: usize, body: &str) -> Text {
+    let mut text = Text::default();
+    text.open(threads, "wid", "lid");
+    text.line(body);
+    text.line("}");
+    text
+}
+
 /// The declaration of memory that a workgroup shares, an array or one value, and its bytes.
 pub fn shared(name: &str, ty: &str, count: Option<usize>) -> (String, usize) {
     let each = match ty {

@@ -3,6 +3,7 @@
 mod join;
 mod long;
 
+pub use crate::target::gpu::wgsl::text::entry;
 pub use join::prepare;
 
 use super::shared::Share;
@@ -14,7 +15,6 @@ use crate::target::gpu::storage::{Storage, turns};
 use crate::target::gpu::wgsl::code::{self, Names};
 use crate::target::gpu::wgsl::lanes::{Code, LANES, index_strides, writes_four};
 use crate::target::gpu::wgsl::source::{Kernel, Slot, Source, View};
-use crate::target::gpu::wgsl::text::Text;
 use crate::target::gpu::wgsl::walk::{self, Merged};
 use join::type_name;
 
@@ -108,15 +108,6 @@ pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits, threads: 
         body += &if wide { source.store4(&r.out, &at, &value) } else { source.store(&r.out, &at, &value) };
     }
     Share { body, threads, grid }
-}
-
-/// The entry point around a body that knows `wid` and `lid`.
-pub fn entry(threads: usize, body: &str) -> Text {
-    let mut text = Text::default();
-    text.open(threads, "wid", "lid");
-    text.line(body);
-    text.line("}");
-    text
 }
 
 /// Which part of a reduction a kernel does.
