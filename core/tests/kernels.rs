@@ -4,6 +4,8 @@
 #[path = "kernels/cuts.rs"]
 mod cuts;
 mod gpu_plans;
+#[path = "kernels/hazards.rs"]
+mod hazards;
 #[path = "kernels/long.rs"]
 mod long;
 #[path = "kernels/once.rs"]
@@ -14,10 +16,10 @@ mod packed;
 mod turns;
 
 use gpu_plans::{everything, plan, program};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use weft::graph::{Graph, Value};
-use weft::internals::plan::{Place, Plan, PlanOptions};
-use weft::internals::target::gpu::program::{Bound, Program};
+use weft::internals::plan::{Plan, PlanOptions};
+use weft::internals::target::gpu::program::Program;
 use weft::models::{Llama, LlamaConfig, Logits};
 use weft::ops::Conv2dOptions;
 use weft::profile::Limits;
@@ -253,107 +255,6 @@ fn values_of_more_elements_than_kernels_count_are_refused() {
     g.output("y", g.max_over(x, &[1], false));
     let e = program(&plan(&g, &PlanOptions::default()).unwrap(), &Limits::large(), Precision::Full).err();
     assert!(e.expect("too large").to_string().contains("up to 2³² − 1 elements"));
-}
-
-/// Where a binding lies: heap (arena, own, parameter), from, to.
-fn lies(p: &Plan, made: &Program, bound: &Bound) -> Option<(usize, usize, usize)> {
-    let (heap, region) = match *bound {
-        Bound::Errors => return None,
-        Bound::Scratch(i) => (0, made.memory.scratch[i]),
-        Bound::Buffer(id, piece) => match p.buffers[id].place {
-            Place::Parameter(i) => return Some((2 + i, 0, 1)),
-            Place::Scratch => (0, made.memory.places[id][piece]),
-            _ => (1, made.memory.places[id][piece]),
-        },
-    };
-    Some((heap, region.at, region.at + region.bytes))
-}
-
-/// What runs between two barriers must not touch what another of them writes, unless they write parts of one value.
-fn check_hazards(name: &str, p: &Plan, made: &Program) {
-    let mut level: Vec<((usize, usize, usize), bool, &Bound)> = vec![];
-    for d in &made.schedule.steps {
-        if d.barrier {
-            level.clear();
-        }
-        let own: Vec<_> =
-            d.slots.iter().zip(&d.written).filter_map(|(b, w)| Some((lies(p, made, b)?, *w, b))).collect();
-        for ((heap, from, to), written, bound) in &own {
-            for ((h, f, t), w, other) in &level {
-                let meet = heap == h && from < t && f < to;
-                let parts = *written && *w && bound == other;
-                assert!(!meet || !(*written || *w) || parts, "{name}: {bound:?} and {other:?} ({})", d.label);
-            }
-        }
-        level.extend(own);
-    }
-    check_order(name, p, made);
-}
-
-/// A step that reads what an earlier one writes, or writes what an earlier one reads, stands behind a barrier after it.
-fn check_order(name: &str, p: &Plan, made: &Program) {
-    let mut levels: Vec<Option<(usize, usize)>> = vec![None; p.steps.len()];
-    let mut level = 0;
-    for d in &made.schedule.steps {
-        level += usize::from(d.barrier);
-        for &s in &d.steps {
-            let known = levels[s].get_or_insert((level, level));
-            *known = (known.0.min(level), known.1.max(level));
-        }
-    }
-    // who wrote and who read each buffer last
-    let (mut wrote, mut read) = (HashMap::<usize, usize>::new(), HashMap::<usize, usize>::new());
-    for (i, s) in p.steps.iter().enumerate() {
-        let Some((first, last)) = levels[i] else { continue };
-        s.work.for_each_operand(&mut |o, written| {
-            let before = wrote.get(&o.buffer).filter(|_| !written).into_iter();
-            for &l in before.chain(read.get(&o.buffer).filter(|_| written)) {
-                assert!(l < first, "{name}: step {i} ({}) on level {first}, not after {l}", s.label);
-            }
-        });
-        s.work.for_each_operand(&mut |o, written| {
-            let of = if written { &mut wrote } else { &mut read };
-            let known = of.entry(o.buffer).or_insert(last);
-            *known = last.max(*known);
-        });
-    }
-}
-
-#[test]
-fn nothing_between_two_barriers_overwrites_what_another_uses() {
-    for (name, p) in large_graphs() {
-        for limits in [Limits::least(), Limits::large()] {
-            check_hazards(name, &p, &program(&p, &limits, Precision::Full).unwrap());
-        }
-    }
-    // training, and a cache that is changed in place
-    let config = LlamaConfig { layers: 2, ..LlamaConfig::smollm2_135m() };
-    let g = Graph::new();
-    let ids = g.input("ids", DType::U32, [1, 40]);
-    let loss = Llama::new(&config).loss(&g, ids);
-    g.set_loss(loss);
-    let by: Vec<_> = g.data().unwrap().parameters().map(|(v, _)| v).collect();
-    let grads = weft::autodiff::gradients(&g, loss, None, &by).unwrap();
-    let options = PlanOptions { gradients: by.into_iter().zip(grads).collect(), ..everything() };
-    let p = plan(&g, &options).unwrap();
-    let made = program(&p, &Limits::large(), Precision::Full).unwrap();
-    check_hazards("training", &p, &made);
-    // and few of them: levels, not dispatches
-    let barriers = made.schedule.steps.iter().filter(|d| d.barrier).count();
-    assert!(
-        3 * barriers < 2 * made.schedule.steps.len(),
-        "{barriers} barriers for {} dispatches",
-        made.schedule.steps.len()
-    );
-    let g = Graph::new();
-    let [id, position] = ["id", "position"].map(|n| g.input(n, DType::U32, [1]));
-    g.output("logits", Llama::new(&config).with_dtype(DType::F16).decode(&g, id, position, 64));
-    let p = plan(&g, &everything()).unwrap();
-    let made = program(&p, &Limits::large(), Precision::Fast).unwrap();
-    check_hazards("decode", &p, &made);
-    // products of a layer, its two puts and its attention: norms, rotations and gates are computed where they are read
-    let layer = made.schedule.steps.iter().filter(|d| d.barrier).count();
-    assert!(layer <= 2 * 6 + 6, "{layer} levels for two layers");
 }
 
 /// A normed product whose two halves meet, of weights of a dtype, `[n, k]` or `[k, n]`; and its halves.

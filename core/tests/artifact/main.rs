@@ -13,3 +13,4 @@ mod refusals;
 mod round_trip;
 mod storage;
 mod treatment;
+mod writers;

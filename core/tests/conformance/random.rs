@@ -1,11 +1,12 @@
-//! Random graphs: chains and trees of operations with sizes of 1 and odd sizes, ranks 0 to 5.
+//! Random graphs: chains and trees of operations with sizes of 1 and odd sizes, ranks 0 to 5, some of them over quantised
+//! weights.
 
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use weft::graph::{Array, Graph, Value};
 use weft::internals::expr::{philox_word, uniform};
-use weft::tensor::{DType, TensorType};
+use weft::tensor::{DType, Tensor, TensorType};
 
 pub struct Dice {
     pub seed: u64,
@@ -27,6 +28,27 @@ pub fn array(shape: &[usize], seed: u64) -> Array {
     })
 }
 
+/// A weight in a block format, widened: a parameter, or a constant of the graph. Its last axis is whole blocks.
+pub fn quantised(
+    g: &Graph,
+    dice: &mut Dice,
+    name: &str,
+    shape: &[usize],
+    arrays: &mut BTreeMap<String, Array>,
+) -> Value {
+    let ty = TensorType::new([DType::Q8, DType::Q4][dice.below(2)], shape);
+    // blocks of different sizes, so that another's scale would show
+    let scaled = |(i, v): (usize, f64)| v * [1.0, 0.04, 2.0][i / 32 % 3];
+    let wide = array(shape, dice.seed * 13 + dice.at).data;
+    let packed =
+        Tensor::from_f64(&ty, &wide.into_iter().enumerate().map(scaled).collect::<Vec<_>>()).unwrap();
+    if dice.below(3) == 0 {
+        return g.dequantise(g.constant(packed));
+    }
+    arrays.insert(name.to_string(), Array::from_tensor(&packed));
+    g.dequantise(g.parameter_of(name, ty, false))
+}
+
 /// A graph of 3 to 25 operations and arrays for its inputs and parameters.
 pub fn graph(seed: u64) -> (Graph, BTreeMap<String, Array>) {
     let mut dice = Dice { seed, at: 0 };
@@ -44,6 +66,10 @@ pub fn graph(seed: u64) -> (Graph, BTreeMap<String, Array>) {
         };
         arrays.insert(name, array(&shape, seed * 100 + i as u64));
         values.push(v);
+    }
+    if dice.below(3) == 0 {
+        let shape = [vec![32], vec![3, 32], vec![64], vec![2, 1, 32]][dice.below(4)].clone();
+        values.push(quantised(&g, &mut dice, "blocks", &shape, &mut arrays));
     }
     for _ in 0..3 + dice.below(23) {
         let x = values[dice.below(values.len())];

@@ -1,7 +1,8 @@
 //! Training of a Llama whose products are packed: q, k and v are one, gate and up are one, of weights that are joined.
 
 use super::gpu_plans::{everything, plan, program};
-use super::{check_hazards, check_plan, devices};
+use super::hazards::check_hazards;
+use super::{check_plan, devices};
 use std::collections::HashSet;
 use weft::autodiff::gradients;
 use weft::graph::{Graph, Value};

@@ -68,12 +68,13 @@ fn with_gradients(g: &Graph) -> Option<Graph> {
 
 #[test]
 fn a_thousand_random_graphs_and_their_gradients_stay_what_they_were() {
-    let (mut failures, mut changed, mut with) = (vec![], 0, 0);
+    let (mut failures, mut changed, mut with, mut quantised) = (vec![], 0, 0, 0);
     let cpu = devices::all().into_iter().find(|t| t.is_cpu());
     for seed in 0..1000 {
         let (alone, arrays) = mixed::graph(seed);
         let whole = with_gradients(&alone);
         with += usize::from(whole.is_some());
+        quantised += usize::from(alone.data().unwrap().to_string().contains(" = dequantise("));
         let g = whole.unwrap_or(alone);
         let wanted = run_reference(&g, &arrays);
         let done = optimised(&g, &profiles()[seed as usize % 2], &Options::default());
@@ -109,6 +110,7 @@ fn a_thousand_random_graphs_and_their_gradients_stay_what_they_were() {
         failures[..failures.len().min(3)].join("\n")
     );
     assert!(changed > 500 && with > 900, "{changed} were changed, {with} had gradients");
+    assert!(quantised > 300, "{quantised} have quantised weights");
 }
 
 /// Which random graphs run on a GPU: 60, or those of WEFT_RANDOM_GRAPHS=FROM..TO; software Vulkan takes half a second each.

@@ -1,9 +1,10 @@
-//! Random graphs in which longhand maths, products of one weight and of several, and the rest of `random` meet.
+//! Random graphs in which longhand maths, products of one weight and of several,
+//! of quantised ones and tables too, and the rest of `random` meet.
 
 use crate::random::{self, Dice, array};
 use std::collections::BTreeMap;
 use weft::graph::{Array, Graph, Value};
-use weft::tensor::DType;
+use weft::tensor::{DType, TensorType};
 
 /// A graph and arrays for its inputs and parameters.
 pub fn graph(seed: u64) -> (Graph, BTreeMap<String, Array>) {
@@ -18,9 +19,10 @@ pub fn graph(seed: u64) -> (Graph, BTreeMap<String, Array>) {
     for i in 0..2 + dice.below(7) {
         let x = values[dice.below(values.len())];
         let y = values[dice.below(values.len())];
-        let v = match dice.below(3) {
-            0 => longhand(&g, &mut dice, x),
-            1 => weighted(&g, &mut dice, x, i, &mut arrays),
+        let v = match dice.below(7) {
+            0 | 1 => longhand(&g, &mut dice, x),
+            2 => in_blocks(&g, &mut dice, x, i, &mut arrays),
+            3 | 4 => weighted(&g, &mut dice, x, i, &mut arrays),
             _ => random::step(&g, &mut dice, x, y),
         };
         let v = if g.shape(v).iter().product::<usize>() > 1500 { g.mean(v, &[0], false) } else { v };
@@ -101,6 +103,49 @@ fn weighted(g: &Graph, dice: &mut Dice, x: Value, i: usize, arrays: &mut BTreeMa
             let (w, a, b) = (weight("w", &[n, k]), weight("a", &[2, k]), weight("b", &[n, 2]));
             let thin = g.mul(g.linear(g.linear(x, a, None), b, None), scalar(g, 0.5));
             g.add(g.linear(x, w, None), thin)
+        }
+    }
+}
+
+/// x with quantised weights: products, of one and of several side by side, a table's rows, a scale.
+fn in_blocks(g: &Graph, dice: &mut Dice, x: Value, i: usize, arrays: &mut BTreeMap<String, Array>) -> Value {
+    let Some(&k) = g.shape(x).last() else { return g.neg(x) };
+    // a width of whole blocks
+    let name = format!("wide{i}");
+    let width = 32 * (1 + dice.below(2));
+    arrays.insert(name.clone(), array(&[k, width], i as u64 * 11 + k as u64));
+    let wide = g.mul(g.matmul(g.reshape(x, &[-1, k as i64]), g.parameter(&name, [k, width])), scalar(g, 0.2));
+    let mut blocks = |dice: &mut Dice, what: &str, shape: &[usize]| {
+        random::quantised(g, dice, &format!("{what}{i}"), shape, arrays)
+    };
+    let n = 1 + dice.below(5);
+    match dice.below(5) {
+        0 => {
+            let w = blocks(dice, "rows", &[n, width]);
+            g.linear(wide, w, None)
+        }
+        1 => {
+            let w = blocks(dice, "columns", &[width, 32]);
+            g.matmul(wide, w)
+        }
+        2 => {
+            let all: Vec<Value> = ["q", "k"].map(|w| blocks(dice, w, &[n, width])).into();
+            match dice.below(2) {
+                0 => g.mul(g.silu(g.linear(wide, all[0], None)), g.linear(wide, all[1], None)),
+                _ => g.linear(wide, g.concat(&all, 0), None),
+            }
+        }
+        3 => {
+            let scale = blocks(dice, "scale", &[width]);
+            g.mul(wide, scale)
+        }
+        _ => {
+            let table = blocks(dice, "table", &[5, width]);
+            let (ids, count) = (format!("ids{i}"), 1 + dice.below(4));
+            let one = |_: &[usize]| dice.below(5) as f64;
+            arrays.insert(ids.clone(), Array::from_fn(TensorType::new(DType::U32, [count]), one));
+            let rows = g.embedding(table, g.input(&ids, DType::U32, [count]));
+            g.matmul_with(g.tanh(wide), rows, false, true)
         }
     }
 }

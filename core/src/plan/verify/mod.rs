@@ -19,9 +19,11 @@
 //!   ran once.
 //! * **Order** (`order`): a step reads what an earlier one has written; what runs once reads constants and, in plans without
 //!   gradients, parameters. (Where scratch lies is a target's to decide, and to verify.)
+//! * **Writers** (`writers`): results that are parts of one buffer have no element in common, those of one step and those of
+//!   several, since they are written at the same time.
 //! * **Refusals** (`order`): a look-up whose indices the steps compute comes before every step that changes a state, so that
 //!   a step that is refused has changed none. The indices of others are there before the first step.
-//! * **Borders** (`order`): ports are buffers of their type; inputs, outputs and states have one each, of their own;
+//! * **Borders** (`order`): ports are buffers of their type; no two parameters have one name, which finds their memory; inputs, outputs and states have one each, of their own;
 //!   gradients are f32 and as long as their parameters.
 //!
 //! Not checked: that a plan computes something sensible, ends soon, or takes little memory
@@ -31,6 +33,7 @@ mod forms;
 mod order;
 mod reach;
 mod tape;
+mod writers;
 
 use super::{Plan, Step, Work};
 use std::fmt;
@@ -81,7 +84,8 @@ pub fn verify(plan: &Plan) -> std::result::Result<(), Flaw> {
     for (at, step) in plan.init_steps.iter().chain(&plan.steps).enumerate() {
         inside(checker.step(step), || format!("step {at} ({})", step.label))?;
     }
-    checker.order()
+    checker.order()?;
+    checker.writers()
 }
 
 /// A plan being checked.

@@ -45,7 +45,14 @@ impl Checker<'_> {
     pub(super) fn ports(&self) -> Checked<()> {
         let plan = self.plan;
         let part = |kind: &'static str| move || kind.to_string();
+        let mut names = HashSet::new();
         for (i, p) in plan.parameters.iter().enumerate() {
+            if !names.insert(p.name.as_str()) {
+                return inside(
+                    refuse("parameters of different names", format!("\"{}\" twice", p.name)),
+                    part("parameters"),
+                );
+            }
             let place = inside(self.port(&p.name, p.buffer, p.dtype, &p.shape), part("parameters"))?;
             if !matches!(place, Place::Parameter(n) if *n == i) {
                 return inside(

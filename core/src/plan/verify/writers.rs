@@ -1,0 +1,234 @@
+//! Results that are parts of one buffer: no two of them have an element in common.
+//!
+//! GPUs write parts of a buffer at the same time: kernels of steps whose [`Facts::written`](crate::plan::Facts) is a part wait for none
+//! that writes other parts of the same buffer (`target/gpu/schedule`), may share a dispatch with it, and a step's kernels
+//! write its several results in any order. So between two steps that write a buffer whole, all parts of it are disjoint,
+//! whichever steps write them and whatever reads them meanwhile; and they are of one dtype, since narrow elements have words
+//! of their own where single elements are written, and share them where words are. All other pairs of steps that touch one buffer, one of them
+//! writing, have a barrier between them.
+
+use super::{Checked, Checker, inside, refuse, too_large};
+use crate::plan::{BufferId, Operand, Step, Work};
+use crate::tensor::DType;
+use std::collections::{BTreeMap, HashMap};
+
+/// Comparisons that a plan's parts may take in all, about a second of them.
+const COMPARISONS: u32 = 1 << 25;
+
+impl Checker<'_> {
+    /// Parts of a buffer are disjoint.
+    pub(super) fn writers(&self) -> Checked<()> {
+        let mut left = COMPARISONS;
+        let (init, steps) = (&self.plan.init_steps, &self.plan.steps);
+        for (first, steps) in [(0, init), (init.len(), steps)] {
+            let mut parts: HashMap<BufferId, Parts> = HashMap::new();
+            for (at, step) in steps.iter().enumerate() {
+                inside(self.parts(step, &mut parts, &mut left), || {
+                    format!("step {} ({})", first + at, step.label)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn parts(&self, step: &Step, parts: &mut HashMap<BufferId, Parts>, left: &mut u32) -> Checked<()> {
+        let written = step.work.facts().written;
+        let is_part = |o: &Operand| written.is_part(o.buffer, self.plan.buffers[o.buffer].elements);
+        step.work.for_each_operand(&mut |o, written| {
+            if written && !parts.is_empty() && !is_part(o) {
+                parts.remove(&o.buffer);
+            }
+        });
+        let mut checked = Ok(());
+        for_each_part(&step.work, &mut |o, sizes| {
+            if checked.is_ok() && is_part(o) {
+                checked = parts.entry(o.buffer).or_default().add(o, sizes, left);
+            }
+        });
+        checked
+    }
+}
+
+/// Calls `f` with every result that may be a part of its buffer, and the sizes that it is walked over. Results of other
+/// forms are all of their buffers.
+fn for_each_part(work: &Work, f: &mut dyn FnMut(&Operand, &[usize])) {
+    match work {
+        Work::Rowwise(w) => {
+            let row = |(n, reduced): (&usize, &bool)| if *reduced { 1 } else { *n };
+            let rows: Vec<usize> = w.domain.iter().zip(&w.reduced).map(row).collect();
+            w.extra_outputs.iter().for_each(|r| f(&r.out, &rows));
+            f(&w.out, if w.per_row { &rows } else { &w.domain });
+        }
+        Work::Product(w) => {
+            let domain = w.epilogue.iter().map(|e| &e.domain);
+            domain.for_each(|domain| w.extra_outputs.iter().for_each(|r| f(&r.out, domain)));
+            f(&w.out, &[w.batch.as_slice(), &[w.m, w.n]].concat());
+        }
+        Work::AttentionGrad(w) => {
+            let i = &w.inputs;
+            let shapes = [[i.b, i.h, i.l, i.d], [i.b, i.h_kv, i.s, i.d], [i.b, i.h_kv, i.s, i.d_v]];
+            w.outs.iter().zip(shapes).for_each(|(out, shape)| f(out, &shape));
+        }
+        Work::Convolution(_)
+        | Work::Attention(_)
+        | Work::Index(_)
+        | Work::Scan(_)
+        | Work::Pool(_)
+        | Work::Dequantise(..) => {}
+    }
+}
+
+/// The elements of a result: from `low` on, some steps along each axis. None of its numbers overflows, since it lies inside
+/// its buffer.
+#[derive(Debug)]
+struct Region {
+    low: i64,
+    high: i64,
+    /// Elements between neighbours, and how many steps there are.
+    axes: Vec<(i64, i64)>,
+}
+
+impl Region {
+    fn of(o: &Operand, sizes: &[usize]) -> Region {
+        let mut r = Region { low: o.offset as i64, high: 0, axes: Vec::with_capacity(sizes.len()) };
+        for (&n, &stride) in sizes.iter().zip(&o.strides).filter(|(n, s)| **n > 1 && **s != 0) {
+            let (step, count) = (stride as i64, n as i64 - 1);
+            // walked from its lowest element on
+            r.low += step.min(0) * count;
+            r.axes.push((step.abs(), count));
+        }
+        r.high = r.low + r.axes.iter().map(|(step, count)| step * count).sum::<i64>();
+        r
+    }
+}
+
+/// The parts of one buffer that were written since it was written whole.
+#[derive(Default)]
+struct Parts {
+    dtype: Option<DType>,
+    /// By first element, and number.
+    all: BTreeMap<(i64, usize), Region>,
+    /// Elements from the first to the last of the longest.
+    longest: i64,
+}
+
+impl Parts {
+    fn add(&mut self, o: &Operand, sizes: &[usize], left: &mut u32) -> Checked<()> {
+        let dtype = *self.dtype.get_or_insert(o.dtype);
+        if o.dtype != dtype {
+            return refuse(format!("parts of buffer {} of {dtype}", o.buffer), o.dtype);
+        }
+        let new = Region::of(o, sizes);
+        let near = self.all.range((new.low - self.longest, 0)..(new.high + 1, 0)).map(|(_, part)| part);
+        for other in near.filter(|part| part.high >= new.low) {
+            if meet(&new, other, left) {
+                let Region { low, high, .. } = other;
+                let came = format!("elements {} to {}, and {low} to {high}", new.low, new.high);
+                return match *left {
+                    0 => too_large(
+                        format!("parts of buffer {} that are told apart in {COMPARISONS} steps", o.buffer),
+                        came,
+                    ),
+                    _ => refuse(format!("parts of buffer {} without an element in common", o.buffer), came),
+                };
+            }
+        }
+        self.longest = self.longest.max(new.high - new.low);
+        self.all.insert((new.low, self.all.len()), new);
+        Ok(())
+    }
+}
+
+/// Whether two regions have an element in common, or `left` comparisons do not tell.
+fn meet(a: &Region, b: &Region, left: &mut u32) -> bool {
+    // of each stride, how many steps `b` may be from its first element, and `a` from its own
+    let mut axes: Vec<Axis> = Vec::with_capacity(a.axes.len() + b.axes.len());
+    for (axis, to_b) in a.axes.iter().map(|x| (x, false)).chain(b.axes.iter().map(|x| (x, true))) {
+        let &(stride, count) = axis;
+        let (before, behind) = if to_b { (count, 0) } else { (0, count) };
+        match axes.iter_mut().find(|known| known.stride == stride) {
+            Some(known) => {
+                known.before += before;
+                known.behind += behind;
+            }
+            None => axes.push(Axis { stride, before, behind }),
+        }
+    }
+    axes.sort_unstable_by_key(|axis| std::cmp::Reverse(axis.stride));
+    reaches(&axes, b.low - a.low, left)
+}
+
+/// A stride, and how many steps of it may be taken back and forth.
+struct Axis {
+    stride: i64,
+    before: i64,
+    behind: i64,
+}
+
+/// Whether steps along axes, the longest first, add up to a distance; true also if `left` comparisons do not tell.
+fn reaches(axes: &[Axis], distance: i64, left: &mut u32) -> bool {
+    *left = left.saturating_sub(1);
+    let Some((axis, rest)) = axes.split_first() else { return distance == 0 };
+    let back: i64 = rest.iter().map(|x| x.stride * x.before).sum();
+    let forth: i64 = rest.iter().map(|x| x.stride * x.behind).sum();
+    // as many steps as leave what the shorter ones can make up
+    let least = (distance - forth).div_euclid(axis.stride);
+    let least = least + i64::from(least * axis.stride < distance - forth);
+    let most = (distance + back).div_euclid(axis.stride);
+    (least.max(-axis.before)..=most.min(axis.behind))
+        .any(|steps| *left == 0 || reaches(rest, distance - steps * axis.stride, left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    /// Every element, one by one.
+    fn elements(o: &Operand, sizes: &[usize]) -> HashSet<i64> {
+        let mut all = vec![o.offset as i64];
+        for (&n, &stride) in sizes.iter().zip(&o.strides) {
+            all = all.iter().flat_map(|at| (0..n as i64).map(move |i| at + i * stride as i64)).collect();
+        }
+        all.into_iter().collect()
+    }
+
+    #[test]
+    fn regions_meet_where_an_element_is_in_both() {
+        let mut seed = 1u64;
+        let mut dice = |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        let (mut apart, mut nested) = (0, 0);
+        for _ in 0..20_000 {
+            let mut one = || {
+                let sizes: Vec<usize> = (0..dice(4)).map(|_| 1 + dice(5)).collect();
+                let stride = |_: &usize| [1, 2, 3, 4, 6, 8, 12, 24, -1, -6, 0][dice(11)];
+                let strides = sizes.iter().map(stride).collect();
+                let offset = 150 + dice(30) as isize;
+                (Operand { buffer: 0, dtype: DType::F32, offset, strides }, sizes)
+            };
+            let ((a, a_sizes), (b, b_sizes)) = (one(), one());
+            let shares = !elements(&a, &a_sizes).is_disjoint(&elements(&b, &b_sizes));
+            let (x, y) = (Region::of(&a, &a_sizes), Region::of(&b, &b_sizes));
+            assert_eq!(meet(&x, &y, &mut 10_000), shares, "{a:?} over {a_sizes:?}, {b:?} over {b_sizes:?}");
+            apart += usize::from(!shares);
+            nested += usize::from(!shares && x.low <= y.high && y.low <= x.high);
+        }
+        assert!(apart > 4000 && nested > 2000 && apart < 18_000, "{apart}, {nested}");
+    }
+
+    #[test]
+    fn what_takes_too_long_to_tell_counts_as_meeting() {
+        let long = |offset| {
+            let strides = vec![6, 10, 14, 22, 26, 34, 38, 46];
+            Region::of(&Operand { buffer: 0, dtype: DType::F32, offset, strides }, &[1000; 8])
+        };
+        let mut left = 1000;
+        // no sum of even strides is odd, but who would try them all?
+        assert!(meet(&long(0), &long(50_001), &mut left) && left == 0);
+        let mut left = 1000;
+        assert!(!meet(&long(0), &long(50_000_001), &mut left) && left > 0);
+    }
+}
