@@ -22,5 +22,5 @@ pub use crate::ops::{
 pub use crate::profile::Precision;
 #[cfg(feature = "compiler")]
 pub use crate::session::Compiler;
-pub use crate::session::{Artifact, Compiled, Optimizer, OutputIndex, Parameters, Session};
+pub use crate::session::{Artifact, Compiled, Optimizer, OutputIndex, Parameters, Session, States};
 pub use crate::tensor::{DType, Tensor, TensorType, Weights};

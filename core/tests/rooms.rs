@@ -53,7 +53,10 @@ const INSIDE: &[(&str, &[&str])] = &[
             "wire",
         ],
     ),
-    ("device", &["life", "lifecycle", "progress", "observer", "trace", "cpu", "gpu", "no_gpu", "executor"]),
+    (
+        "device",
+        &["life", "lifecycle", "progress", "observer", "trace", "cpu", "gpu", "no_gpu", "states", "executor"],
+    ),
     (
         "device/gpu",
         &[
@@ -77,6 +80,7 @@ const INSIDE: &[(&str, &[&str])] = &[
             "updates",
             "prepared",
             "start",
+            "states",
             "suspend",
             "executor",
             "selftest",

@@ -121,7 +121,7 @@ fn a_put_into_a_state_that_nothing_else_reads_is_done_in_place() {
     assert_eq!(copies(plan), 0);
     for port in &plan.states {
         assert_eq!(port.next, Some(port.buffer));
-        assert!(matches!(plan.buffers[port.buffer].place, Place::Own));
+        assert!(matches!(plan.buffers[port.buffer].place, Place::State(_)));
         let puts = plan.steps.iter().filter(|s| match &s.work {
             Work::Index(w) => w.out.buffer == port.buffer && w.table.buffer == port.buffer,
             _ => false,

@@ -1,6 +1,7 @@
 //! One face for both devices: weights, compiled plans and their runs.
 
-use super::observer::Observer;
+use super::observer::{Observer, Showing};
+use super::states::{Memory, StateSet};
 use super::{Device, Inner, cpu, gpu};
 use crate::error::{Error, Result};
 use crate::optimizer::{Training, check_rate};
@@ -116,6 +117,10 @@ impl Store {
     }
 }
 
+fn foreign_states() -> Error {
+    Error::internal("states of another device")
+}
+
 fn elsewhere(device: &Device) -> Error {
     Error::argument("weights", format!("weights on {device:?}"), "weights of another device")
 }
@@ -183,7 +188,8 @@ pub struct OnCpu {
 }
 
 impl Executor {
-    /// Allocates what the plan needs and runs what runs once.
+    /// Allocates what the plan needs and runs what runs once. Parameters and states come with where the plan's are among them; the
+    /// states were checked to be on the device.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
@@ -191,27 +197,37 @@ impl Executor {
         device: &Device,
         target: &TargetPlan,
         prepared: &Prepared,
-        store: &Store,
-        positions: &[usize],
+        (store, positions): (&Store, &[usize]),
+        (set, states): (&StateSet, &[usize]),
     ) -> Result<Executor> {
-        match (device.inner()?, target, prepared, store) {
-            (Inner::Cpu(pool), TargetPlan::Cpu(lowered), Prepared::Cpu, Store::Cpu(store)) => {
-                Ok(Executor::Cpu(Box::new(OnCpu {
-                    executor: cpu::Executor::new(lowered, pool, store, positions)?,
-                    pool: pool.clone(),
-                    optimizer: None,
-                })))
+        let set = &*set.read()?;
+        match (device.inner()?, target, prepared, store, set.memory()) {
+            (
+                Inner::Cpu(pool),
+                TargetPlan::Cpu(lowered),
+                Prepared::Cpu,
+                Store::Cpu(store),
+                Memory::Cpu(memory),
+            ) => {
+                let (store, states) = ((store, positions), (memory, states));
+                let executor = cpu::Executor::new(lowered, pool, store, states)?;
+                Ok(Executor::Cpu(Box::new(OnCpu { executor, pool: pool.clone(), optimizer: None })))
             }
-            (Inner::Gpu(gpu), TargetPlan::Gpu(lowered), Prepared::Gpu(prepared), Store::Gpu(store))
-                if Arc::ptr_eq(gpu, store.gpu()) =>
-            {
-                Ok(Executor::Gpu(Box::new(gpu::Executor::new(lowered, prepared, store, positions)?)))
+            (
+                Inner::Gpu(gpu),
+                TargetPlan::Gpu(lowered),
+                Prepared::Gpu(prepared),
+                Store::Gpu(store),
+                Memory::Gpu(memory),
+            ) if Arc::ptr_eq(gpu, store.gpu()) => {
+                let (store, states) = ((store, positions), (memory, states));
+                Ok(Executor::Gpu(Box::new(gpu::Executor::new(lowered, prepared, store, states)?)))
             }
             _ => Err(elsewhere(device)),
         }
     }
 
-    /// Copies bytes into an input or state; their number has been checked.
+    /// Copies bytes into an input; their number has been checked.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -231,12 +247,23 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::IndexOutOfRange`] on the CPU, [`Error::DeviceLost`] on a GPU.
-    pub fn step(&mut self, store: &Store, positions: &[usize], number: u64) -> Result<bool> {
+    pub fn step(
+        &mut self,
+        (store, positions): (&Store, &[usize]),
+        states: &StateSet,
+        number: u64,
+    ) -> Result<bool> {
         match (self, store) {
             (Executor::Cpu(e), Store::Cpu(store)) => {
-                e.executor.run(&e.pool, store, positions).map(|()| true).map_err(|e| e.of_step(number))
+                let mut held = states.write()?;
+                let Memory::Cpu(memory) = held.memory_mut() else { return Err(foreign_states()) };
+                let done = e.executor.run(&e.pool, (store, positions), memory);
+                done.map(|()| true).map_err(|e| e.of_step(number))
             }
-            (Executor::Gpu(e), Store::Gpu(store)) => e.step(store, number),
+            (Executor::Gpu(e), Store::Gpu(store)) => {
+                let _posting = states.read()?;
+                e.step(store, number)
+            }
             _ => Err(Error::internal("weights of another device")),
         }
     }
@@ -409,14 +436,18 @@ impl Executor {
     /// Those of a step, at once on every device, or what `see` returns.
     pub fn observe(
         &mut self,
-        store: &Store,
-        positions: &[usize],
+        (store, positions): (&Store, &[usize]),
+        states: &StateSet,
         number: u64,
         see: &mut Observer<'_>,
     ) -> Result<()> {
-        let observed = match (self, store) {
-            (Executor::Cpu(e), Store::Cpu(store)) => e.executor.observe(&e.pool, store, positions, see),
-            (Executor::Gpu(e), Store::Gpu(store)) => e.observe(store, number, see),
+        let mut held = states.write()?;
+        let _shown = Showing::of(states);
+        let observed = match (self, store, held.memory_mut()) {
+            (Executor::Cpu(e), Store::Cpu(store), Memory::Cpu(memory)) => {
+                e.executor.observe(&e.pool, (store, positions), memory, see)
+            }
+            (Executor::Gpu(e), Store::Gpu(store), Memory::Gpu(_)) => e.observe(store, number, see),
             _ => Err(Error::internal("weights of another device")),
         };
         observed.map_err(|e| e.of_step(number))

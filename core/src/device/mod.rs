@@ -10,6 +10,7 @@ pub mod gpu;
 mod lifecycle;
 pub(crate) mod observer;
 mod progress;
+pub(crate) mod states;
 pub mod trace;
 
 pub use crate::optimizer::Optimizer;

@@ -148,6 +148,41 @@ impl Store {
     }
 }
 
+/// States on a GPU.
+pub(crate) struct StateMemory {
+    none: Infallible,
+}
+
+impl StateMemory {
+    pub fn new(gpu: &Arc<Gpu>) -> StateMemory {
+        match **gpu {}
+    }
+
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        match self.none {}
+    }
+
+    pub fn extend(&mut self, _: &[TensorType]) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn read(&self, _: usize) -> Result<Vec<u8>> {
+        match self.none {}
+    }
+
+    pub fn write(&self, _: usize, _: &[u8]) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn reset(&self, _: &[usize]) -> Result<()> {
+        match self.none {}
+    }
+
+    pub fn sizes(&self) -> Vec<usize> {
+        match self.none {}
+    }
+}
+
 /// A plan as kernels.
 pub(crate) struct Program {
     pub texts: Vec<String>,
@@ -177,7 +212,12 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    pub fn new(_: &GpuPlan, _: &Arc<Prepared>, store: &Store, _: &[usize]) -> Result<Executor> {
+    pub fn new(
+        _: &GpuPlan,
+        _: &Arc<Prepared>,
+        (store, _): (&Store, &[usize]),
+        _: (&StateMemory, &[usize]),
+    ) -> Result<Executor> {
         match store.none {}
     }
 

@@ -8,7 +8,7 @@ use super::{Buffer, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
 use crate::error::{Error, Result};
 use crate::expr::{Bindings, Expr, Instr, Kind, Reg, Tape, Words};
 use crate::graph::{GraphData, Lowering, Node, NodeKind};
-use crate::tensor::{DType, element_count};
+use crate::tensor::{DType, contiguous_strides, element_count};
 use std::collections::HashMap;
 
 /// How a step can store its result.
@@ -145,13 +145,25 @@ impl<'a> Emitter<'a> {
     /// multiple of 4; copied if need be.
     pub(super) fn run_of(&mut self, node: usize) -> Result<(usize, usize)> {
         let (buffer, layout) = self.place(node)?;
-        let computed = matches!(self.plan.buffers[buffer].place, Place::Scratch | Place::Own);
-        let known = self.plan.inputs.iter().any(|p| p.buffer == buffer);
-        let there = computed && !known && layout.is_contiguous(self.shape(node));
+        let there = self.is_result(buffer) && layout.is_contiguous(self.shape(node));
         match usize::try_from(layout.offset) {
-            Ok(offset) if there && offset % 4 == 0 => Ok((buffer, offset)),
-            _ => Ok((self.copy_of(node)?, 0)),
+            Ok(offset) if there && offset % 4 == 0 => return Ok((buffer, offset)),
+            _ => {}
         }
+        let whole = self.copy_of(node)?;
+        if self.is_result(whole) || matches!(self.plan.buffers[whole].place, Place::Constant(_)) {
+            return Ok((whole, 0));
+        }
+        // the value of an input, a parameter or a state, which may be another when the result is read
+        let own = self.scratch(self.dtype(node), element_count(self.shape(node)).unwrap_or(0));
+        self.copy_to(node, own, 0, &contiguous_strides(self.shape(node)), "result")?;
+        Ok((own, 0))
+    }
+
+    /// Whether a step writes a buffer as what it is in this step alone.
+    fn is_result(&self, buffer: usize) -> bool {
+        let computed = matches!(self.plan.buffers[buffer].place, Place::Scratch | Place::Own);
+        computed && self.plan.inputs.iter().all(|p| p.buffer != buffer)
     }
 
     pub(super) fn push(&mut self, work: Work, label: String) {

@@ -20,7 +20,8 @@ impl Emitter<'_> {
                 continue;
             }
             let ty = &n.node.ty;
-            let buffer = self.buffer(ty.dtype, ty.elements(), Place::Own);
+            let place = Place::State(self.plan.states.len());
+            let buffer = self.buffer(ty.dtype, ty.elements(), place);
             self.set_place(i, buffer);
             let becomes = next.iter().find(|(state, _)| *state == i).map(|(_, to)| *to);
             let name = n.node.name.clone().unwrap_or_default();

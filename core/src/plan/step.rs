@@ -129,10 +129,12 @@ impl Buffer {
 pub enum Place {
     /// Memory that it shares over time with others; a target decides where.
     Scratch,
-    /// Its own memory that lives as long as the session (inputs, outputs, states, results of `once`).
+    /// Its own memory that lives as long as the session (inputs, outputs, results of `once`).
     Own,
     /// The n-th parameter's elements.
     Parameter(usize),
+    /// The n-th state's elements, in a set that sessions may share.
+    State(usize),
     /// Data of the plan.
     Constant(Tensor<'static>),
 }

@@ -1,6 +1,6 @@
 //! A compiled graph: a plan for a device, still without weights.
 
-use super::{MemorySummary, Parameters, Session};
+use super::{MemorySummary, Parameters, Session, States};
 use crate::device::Device;
 use crate::device::executor::Prepared;
 use crate::device::gpu::Progress;
@@ -132,7 +132,7 @@ impl Compiled {
     pub fn init(&self, weights: &Weights) -> Result<Session> {
         let (device, ports) = (self.here()?.0, &self.plan().parameters);
         let (parameters, warnings) = Parameters::bind(device, ports, weights, &self.together())?;
-        Session::new(self, parameters, warnings)
+        Session::new(self, parameters, None, warnings)
     }
 
     /// A session over the weights of another session, shared with it: those of all this graph's parameters must be among
@@ -141,7 +141,7 @@ impl Compiled {
     /// # Errors
     /// As [`init`](Compiled::init).
     pub fn init_shared(&self, parameters: &Parameters) -> Result<Session> {
-        Session::new(self, parameters.clone(), vec![])
+        Session::new(self, parameters.clone(), None, vec![])
     }
 
     /// A session over the weights of another session, shared with it. Parameters of this graph that the set lacks are taken
@@ -184,6 +184,59 @@ impl Compiled {
         self.init_shared(parameters)
     }
 
+    /// A session over the weights and the states of other sessions, shared with them: what a step of one leaves in a state, the next
+    /// step of any of them finds there. So a graph of 128 tokens a step may fill a cache (prefill) which another of one token a step
+    /// goes on with (decode). Each state of this graph which the set has by name must be of the same type there; those that it lacks
+    /// join it, as zeros. See [`States`].
+    ///
+    /// ```
+    /// use weft::prelude::*;
+    ///
+    /// // writes `rows` rows into a cache of 8 from a position on, and sums up the whole cache
+    /// let graph = |rows: usize| {
+    ///     let g = Graph::new();
+    ///     let at = g.add(g.iota(&[rows as i64], 0), g.input("position", DType::U32, [1]));
+    ///     let cache = g.state("cache", DType::F32, [8, 2]);
+    ///     let next = g.put(cache, at, g.input("x", DType::F32, [rows, 2]), 0);
+    ///     g.set_state(cache, next);
+    ///     g.output("sum", g.sum(next, &[0, 1], false));
+    ///     g
+    /// };
+    /// let compiler = Compiler::new(&Device::cpu(1));
+    /// let mut prefill = compiler.compile(&graph(4))?.init(&Weights::new())?;
+    /// let decode = compiler.compile(&graph(1))?;
+    /// let mut decode = decode.init_shared_states(&prefill.parameters(), &prefill.shared_states())?;
+    ///
+    /// prefill.run(&[("position", &[0u32]), ("x", &[1.0f32; 8])])?;
+    /// let outputs = decode.run(&[("position", &[4u32]), ("x", &[10.0f32, 10.0])])?;
+    /// assert_eq!(outputs.read::<f32>("sum")?, [28.0]);
+    /// # Ok::<(), weft::error::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`init_shared`](Compiled::init_shared); [`Error::DType`] and [`Error::Length`] for a state of another type than the set's,
+    /// [`Error::Argument`] for states on another device. The set is then as it was.
+    pub fn init_shared_states(&self, parameters: &Parameters, states: &States) -> Result<Session> {
+        Session::new(self, parameters.clone(), Some(states), vec![])
+    }
+
+    /// As [`init_shared_states`](Compiled::init_shared_states), and parameters of this graph that the set of weights lacks are taken
+    /// from `weights` and join it, as [`init_shared_with`](Compiled::init_shared_with) does.
+    ///
+    /// # Errors
+    /// As both.
+    pub fn init_shared_states_with(
+        &self,
+        parameters: &Parameters,
+        weights: &Weights,
+        states: &States,
+    ) -> Result<Session> {
+        let (device, ports) = (self.here()?.0, &self.plan().parameters);
+        states.check(device, &self.plan().states)?;
+        parameters.complete(device, ports, weights, &self.together())?;
+        self.init_shared_states(parameters, states)
+    }
+
     /// A session whose parameters are zeros until they are set.
     ///
     /// # Errors
@@ -192,6 +245,7 @@ impl Compiled {
         Session::new(
             self,
             Parameters::zeros(self.here()?.0, &self.plan().parameters, &self.together())?,
+            None,
             vec![],
         )
     }
@@ -276,7 +330,9 @@ impl Compiled {
     /// What a session will take, known before anything is allocated (packed forms of weights aside).
     pub fn memory_summary(&self) -> MemorySummary {
         let own = self.plan().buffers.iter().filter(|b| !matches!(b.place, Place::Scratch));
-        MemorySummary::of(own.map(|b| b.bytes()).chain([self.target.scratch_bytes()]), 0)
+        let summary = MemorySummary::of(own.map(|b| b.bytes()).chain([self.target.scratch_bytes()]));
+        let states = self.plan().states.iter().map(|s| self.plan().buffers[s.buffer].bytes());
+        MemorySummary { state_bytes: states.sum(), ..summary }
     }
 }
 

@@ -46,6 +46,7 @@ pub use io::{Data, OutputIndex, OutputKey, Outputs};
 pub use optimizer::OptimizerState;
 pub use parameters::Parameters;
 pub use run::Session;
+pub use state::States;
 pub use summary::MemorySummary;
 pub use train::Batches;
 pub use treatment::{Applied, Count, MadeOfWeights, Transformation, TreatedWeight, Treatment, WeightPart};

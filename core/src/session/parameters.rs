@@ -2,6 +2,7 @@
 
 use crate::device::Device;
 use crate::device::executor::Store;
+use crate::device::observer::{Showing, check_not_shown};
 use crate::error::{Error, Result};
 use crate::plan::Port;
 use crate::process::Born;
@@ -100,13 +101,30 @@ impl Parameters {
         all.iter().enumerate().map(tensor).collect::<Result<Weights>>()
     }
 
-    pub(super) fn read(&self) -> Result<RwLockReadGuard<'_, Store>> {
+    fn check(&self) -> Result<()> {
         self.born.check("a set of weights")?;
+        check_not_shown(&*self.store, "weights")
+    }
+
+    /// The set is locked by this thread, which shows its caller values of a step from now on.
+    pub(super) fn show(&self) -> Showing {
+        Showing::of(&*self.store)
+    }
+
+    /// Which set it is, and sizes of what it holds.
+    pub(super) fn sizes(&self) -> (usize, Vec<usize>) {
+        // a child of fork sees no weights
+        let sizes = self.read().map_or(vec![], |store| store.sizes());
+        (Arc::as_ptr(&self.store).addr(), sizes)
+    }
+
+    pub(super) fn read(&self) -> Result<RwLockReadGuard<'_, Store>> {
+        self.check()?;
         Ok(self.store.read().unwrap_or_else(|e| e.into_inner()))
     }
 
     pub(super) fn write(&self) -> Result<RwLockWriteGuard<'_, Store>> {
-        self.born.check("a set of weights")?;
+        self.check()?;
         Ok(self.store.write().unwrap_or_else(|e| e.into_inner()))
     }
 }

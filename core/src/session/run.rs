@@ -1,6 +1,6 @@
 //! A session: a compiled graph with its weights, ready to run.
 
-use super::{Compiled, MemorySummary, Parameters};
+use super::{Compiled, MemorySummary, Parameters, States};
 use crate::device::executor::Executor;
 use crate::device::observer::Observer;
 use crate::error::{Error, Result};
@@ -68,6 +68,9 @@ pub struct Session {
     pub(super) compiled: Compiled,
     pub(super) parameters: Parameters,
     pub(super) positions: Vec<usize>,
+    pub(super) states: States,
+    /// Where the graph's states are in their set.
+    pub(super) state_positions: Vec<usize>,
     pub(super) executor: Executor,
     pub(super) given: Vec<bool>,
     pub(super) ran: bool,
@@ -99,20 +102,31 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    pub(super) fn new(compiled: &Compiled, parameters: Parameters, warnings: Vec<String>) -> Result<Session> {
+    /// A session over sets of weights and states; with `None` over states of its own.
+    pub(super) fn new(
+        compiled: &Compiled,
+        parameters: Parameters,
+        states: Option<&States>,
+        warnings: Vec<String>,
+    ) -> Result<Session> {
         let (device, prepared) = compiled.here()?;
         warnings.iter().for_each(|w| tell(Level::Warn, || w.clone()));
         let positions = parameters.positions(&compiled.plan().parameters)?;
+        let states = states.map_or_else(|| States::new(device), |shared| Ok(shared.clone()))?;
+        let state_positions = states.join(device, &compiled.plan().states)?;
         let executor = {
             let store = &*parameters.read()?;
+            let (weights, states) = ((store, &positions[..]), (states.set()?, &state_positions[..]));
             // what a GPU's weights make necessary is compiled here
-            deep(|| Executor::new(device, &compiled.target, prepared, store, &positions))?
+            deep(|| Executor::new(device, &compiled.target, prepared, weights, states))?
         };
         Ok(Session {
             given: vec![false; compiled.plan().inputs.len()],
             compiled: compiled.clone(),
             parameters,
             positions,
+            states,
+            state_positions,
             executor,
             ran: false,
             number: 0,
@@ -175,7 +189,7 @@ impl Session {
         self.begin()?;
         let counts = {
             let store = self.parameters.read()?;
-            let done = self.executor.step(&store, &self.positions, self.number);
+            let done = self.executor.step((&store, &self.positions), self.states.set()?, self.number);
             self.refused = done.as_ref().err().cloned();
             done?
         };
@@ -206,8 +220,9 @@ impl Session {
     pub(super) fn step_observed(&mut self, see: &mut Observer<'_>) -> Result<()> {
         self.begin()?;
         let store = self.parameters.read()?;
-        let done = self.executor.observe(&store, &self.positions, self.number, see);
-        drop(store);
+        let shown = self.parameters.show();
+        let done = self.executor.observe((&store, &self.positions), self.states.set()?, self.number, see);
+        drop((shown, store));
         self.refused = done.as_ref().err().cloned();
         self.ran = done.is_ok();
         done
@@ -303,13 +318,10 @@ impl Session {
         Ok(all[gradient.offset..][..elements].to_vec())
     }
 
-    /// What the session takes: weights, their packed forms, scratch, inputs, outputs, optimizer state.
+    /// What the session takes: weights, their packed forms, states, scratch, inputs, outputs, optimizer state. Sets that it shares
+    /// with other sessions are counted in each; [`MemorySummary::of_all`] counts them once.
     pub fn memory_summary(&self) -> MemorySummary {
-        let states = self.executor.optimizer_sizes();
-        let total = states.iter().sum();
-        // a child of fork sees no weights
-        let weights = self.parameters.read().map_or(vec![], |store| store.sizes());
-        MemorySummary::of(weights.into_iter().chain(self.executor.sizes()).chain(states), total)
+        MemorySummary::of_all([self])
     }
 }
 

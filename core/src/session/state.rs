@@ -1,57 +1,234 @@
-//! What stays in a session from step to step: read, written, begun anew.
+//! What stays from step to step: sets of states that sessions share, read, written, begun anew, saved and restored.
 
-use super::Session;
 use super::run::{check_tensor, find_among};
-use crate::error::Result;
+use super::{MemorySummary, Session};
+use crate::device::Device;
+use crate::device::states::{Held, StateSet};
+use crate::error::{Error, Result};
 use crate::plan::StatePort;
-use crate::tensor::{Bytes, Tensor, TensorType};
+use crate::process::Born;
+use crate::tensor::{Bytes, Tensor, TensorType, Weights};
+use std::sync::Arc;
+
+/// A set of named states on a device, such as the caches of a language model: values that steps leave for the steps after them. Clones
+/// share it. Sessions of different graphs work on one set ([`Compiled::init_shared_states`](super::Compiled::init_shared_states)): the
+/// memory is there once, nothing is copied between them, and what a step of one leaves the next step of any of them finds.
+///
+/// Sessions may be on different threads. Steps over one set come one after the other: on the CPU device each has the set to itself
+/// until it is done; on a GPU they run in the order in which they were asked for. A refused step leaves the set as it was.
+/// [`read`](States::read), [`write`](States::write) and the others fall between two steps, too.
+///
+/// ```
+/// use weft::prelude::*;
+///
+/// let graph = |by: f64| {
+///     let g = Graph::new();
+///     let sum = g.state("sum", DType::F32, [1]);
+///     g.set_state(sum, g.add(sum, g.scalar(by, DType::F32)));
+///     g.output("before", g.neg(sum));
+///     g
+/// };
+/// let device = Device::cpu(1);
+/// let states = States::new(&device)?; // or those of a session: session.shared_states()
+/// let weights = Compiler::new(&device).compile(&graph(1.0))?.init(&Weights::new())?.parameters();
+/// let session = |by| Compiler::new(&device).compile(&graph(by))?.init_shared_states(&weights, &states);
+/// let (mut ones, mut tens) = (session(1.0)?, session(10.0)?);
+/// ones.step()?;
+/// tens.step()?;
+/// ones.step()?;
+/// assert_eq!(states.read("sum")?.to_vec::<f32>()?, [12.0]);
+///
+/// let saved = states.save()?; // tensors by name, for load::save
+/// states.reset()?;
+/// assert_eq!(ones.read_state("sum")?.to_vec::<f32>()?, [0.0]);
+/// states.restore(&saved)?;
+/// assert_eq!(states.types()?, [("sum".to_string(), TensorType::f32([1]))]);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct States {
+    set: Arc<StateSet>,
+    born: Born,
+}
+
+impl std::fmt::Debug for States {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // a step under way is not waited for
+        let shown = |(name, ty): (String, TensorType)| format!("{name}: {ty}");
+        let types = self.set.try_types().filter(|_| self.born.is_here());
+        let types: Option<Vec<String>> = types.map(|all| all.into_iter().map(shown).collect());
+        f.debug_struct("States").field("states", &types).finish_non_exhaustive()
+    }
+}
+
+impl States {
+    /// An empty set on a device. Sessions over it bring their states.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] for a device of before a fork.
+    pub fn new(device: &Device) -> Result<States> {
+        Ok(States { set: Arc::new(StateSet::new(device)?), born: Born::here() })
+    }
+
+    /// Names and types, in the order in which they joined the set.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn types(&self) -> Result<Vec<(String, TensorType)>> {
+        Ok(self.set()?.read()?.types().to_vec())
+    }
+
+    /// What a state is now. Waits for the steps that were asked for before.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`]; [`Error::OutOfMemory`], [`Error::DeviceLost`], [`Error::Forked`].
+    pub fn read(&self, name: &str) -> Result<Tensor<'static>> {
+        let held = self.set()?.read()?;
+        tensor(&held, find(&held, name)?)
+    }
+
+    /// Makes a state what a tensor of its dtype and shape holds, for every session over the set.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`]; [`Error::OutOfMemory`], [`Error::DeviceLost`], [`Error::Forked`].
+    pub fn write(&self, name: &str, tensor: &Tensor<'_>) -> Result<()> {
+        let tensor_bytes = tensor.contiguous();
+        let mut held = self.set()?.write()?;
+        let at = find(&held, name)?;
+        let ty = &held.types()[at].1;
+        check_tensor(name, ty.dtype, &ty.shape, tensor)?;
+        held.set_bytes(at, tensor_bytes.bytes())
+    }
+
+    /// Makes every state of the set zeros.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], [`Error::Forked`].
+    pub fn reset(&self) -> Result<()> {
+        let mut held = self.set()?.write()?;
+        let all: Vec<usize> = (0..held.types().len()).collect();
+        held.reset(&all)
+    }
+
+    /// All states of one moment, by name: to be saved ([`load::save`](crate::load::save)), and given back later by
+    /// [`restore`](States::restore).
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`], [`Error::Forked`].
+    pub fn save(&self) -> Result<Weights> {
+        // for oneself: on a GPU no step is posted between two of them
+        let held = self.set()?.write()?;
+        let state = |at: usize| Ok((held.types()[at].0.clone(), tensor(&held, at)?));
+        (0..held.types().len()).map(state).collect()
+    }
+
+    /// Makes the states what [`save`](States::save) gave. Other tensors are left alone.
+    ///
+    /// # Errors
+    /// [`Error::MissingWeight`] and [`Error::WeightType`], with no state changed; [`Error::DeviceLost`], [`Error::Forked`].
+    pub fn restore(&self, from: &Weights) -> Result<()> {
+        let mut held = self.set()?.write()?;
+        let found = |(name, ty): &(String, TensorType)| match from.get(name) {
+            Some(tensor) if tensor.ty() == *ty => Ok(tensor.contiguous()),
+            Some(tensor) => {
+                let (name, wanted) = (name.clone(), ty.to_string());
+                Err(Error::WeightType { name, wanted, came: tensor.ty().to_string() })
+            }
+            None => {
+                let came = format!("{} tensors for a set of {} states", from.len(), held.types().len());
+                Err(Error::MissingWeight { name: name.clone(), wanted: ty.to_string(), came })
+            }
+        };
+        let all = held.types().iter().map(found).collect::<Result<Vec<_>>>()?;
+        all.iter().enumerate().try_for_each(|(at, tensor)| held.set_bytes(at, tensor.bytes()))
+    }
+
+    /// What the set takes on its device.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn memory_summary(&self) -> Result<MemorySummary> {
+        let sizes = self.set()?.read()?.sizes();
+        Ok(MemorySummary { state_bytes: sizes.iter().sum(), ..MemorySummary::of(sizes) })
+    }
+
+    /// Where states are in the set, which they join where they are missing.
+    pub(super) fn join(&self, device: &Device, ports: &[StatePort]) -> Result<Vec<usize>> {
+        self.set()?.join(device, &typed(ports))
+    }
+
+    /// Whether states can join the set.
+    pub(super) fn check(&self, device: &Device, ports: &[StatePort]) -> Result<()> {
+        self.set()?.read()?.check(device, &typed(ports))
+    }
+
+    pub(super) fn set(&self) -> Result<&StateSet> {
+        self.born.check("a set of states")?;
+        Ok(&self.set)
+    }
+
+    /// Which set it is, and sizes of what it holds.
+    pub(super) fn sizes(&self) -> (usize, Vec<usize>) {
+        // a child of fork sees no states
+        let sizes = self.set().and_then(StateSet::read).map_or(vec![], |held| held.sizes());
+        (Arc::as_ptr(&self.set).addr(), sizes)
+    }
+}
+
+fn typed(ports: &[StatePort]) -> Vec<(&str, TensorType)> {
+    ports.iter().map(|p| (p.name.as_str(), TensorType::new(p.dtype, p.shape.clone()))).collect()
+}
+
+fn find(held: &Held, name: &str) -> Result<usize> {
+    find_among("state", name, held.types().iter().map(|s| s.0.as_str()))
+}
+
+fn tensor(held: &Held, at: usize) -> Result<Tensor<'static>> {
+    let ty = &held.types()[at].1;
+    Tensor::from_bytes(ty.dtype, ty.shape.clone(), Bytes::from_vec(held.bytes(at)?))
+}
 
 impl Session {
-    /// States: name, dtype, shape.
+    /// The graph's states: name, dtype, shape.
     pub fn states(&self) -> &[StatePort] {
         &self.compiled.plan().states
     }
 
-    /// Makes every state zeros, as after init.
+    /// The set that the graph's states are in, to share with another session or to save.
+    pub fn shared_states(&self) -> States {
+        self.states.clone()
+    }
+
+    /// Makes every state of this graph zeros, as after init. Sessions that share them see the change.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`](crate::error::Error::DeviceLost) on a GPU.
+    /// [`Error::DeviceLost`] on a GPU.
     pub fn reset_state(&mut self) -> Result<()> {
         self.check()?;
-        for at in 0..self.states().len() {
-            let zeros = crate::tensor::zeros(self.state_bytes(at), "the zeros of a state")?;
-            let buffer = self.states()[at].buffer;
-            self.executor.write(buffer, &zeros)?;
-        }
-        Ok(())
+        self.states.set()?.write()?.reset(&self.state_positions)
     }
 
-    /// What a state is now: zeros before the first step, what it was before a step that was refused.
+    /// What a state is now: zeros before the first step, what it was before a step that was refused. Waits for the steps before.
     ///
     /// # Errors
-    /// [`Error::UnknownName`](crate::error::Error::UnknownName).
+    /// [`Error::UnknownName`].
     pub fn read_state(&self, name: &str) -> Result<Tensor<'static>> {
-        let port = &self.states()[self.find_state(name)?];
+        let at = self.find_state(name)?;
         self.check()?;
-        let bytes = Bytes::from_vec(self.executor.read(port.buffer)?.into_owned());
-        Tensor::from_bytes(port.dtype, port.shape.clone(), bytes)
+        tensor(&*self.states.set()?.read()?, self.state_positions[at])
     }
 
-    /// Makes a state what a tensor of its dtype and shape holds: a cache kept from earlier.
+    /// Makes a state what a tensor of its dtype and shape holds: a cache kept from earlier. Sessions that share it see the change.
     ///
     /// # Errors
-    /// [`Error::UnknownName`](crate::error::Error::UnknownName), [`Error::DType`](crate::error::Error::DType), [`Error::Length`](crate::error::Error::Length).
+    /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`].
     pub fn write_state(&mut self, name: &str, tensor: &Tensor<'_>) -> Result<()> {
-        let port = &self.states()[self.find_state(name)?];
+        let at = self.find_state(name)?;
+        let port = &self.states()[at];
         check_tensor(name, port.dtype, &port.shape, tensor)?;
         self.check()?;
-        let buffer = port.buffer;
-        self.executor.write(buffer, tensor.contiguous().bytes())
-    }
-
-    fn state_bytes(&self, at: usize) -> usize {
-        let port = &self.states()[at];
-        TensorType::new(port.dtype, port.shape.clone()).bytes().unwrap_or(0)
+        let tensor = tensor.contiguous();
+        self.states.set()?.write()?.set_bytes(self.state_positions[at], tensor.bytes())
     }
 
     fn find_state(&self, name: &str) -> Result<usize> {

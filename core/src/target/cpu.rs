@@ -173,7 +173,7 @@ impl Arena {
     pub(super) fn place(plan: &Plan, uses: &Uses) -> Arena {
         let life = |b: usize| match plan.buffers[b].place {
             Place::Scratch => uses.life(plan, b).map(|life| (b, life)),
-            Place::Own | Place::Parameter(_) | Place::Constant(_) => None,
+            Place::Own | Place::Parameter(_) | Place::Constant(_) | Place::State(_) => None,
         };
         let scratch: Vec<(usize, (usize, usize))> = (0..plan.buffers.len()).filter_map(life).collect();
         let lifetime = |&(b, (from, to)): &(usize, (usize, usize))| Lifetime {
@@ -251,7 +251,7 @@ fn panels(plan: &Plan, uses: &Uses) -> Vec<Panels> {
         let kept = match plan.buffers[p.b.buffer].place {
             // with the weights, however long
             Place::Parameter(_) => known.insert(place),
-            Place::Own | Place::Scratch | Place::Constant(_) => lasts,
+            Place::Own | Place::Scratch | Place::Constant(_) | Place::State(_) => lasts,
         };
         if kept {
             let (label, dtype) = (step.label.clone(), p.b.dtype);

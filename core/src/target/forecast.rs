@@ -36,7 +36,7 @@ fn on_cpu(lowered: &CpuPlan, costs: &Costs) -> Forecast {
         match buffer.place {
             Place::Scratch => {}
             Place::Parameter(_) => memory.weights += buffer.bytes(),
-            Place::Own | Place::Constant(_) => memory.kept += buffer.bytes(),
+            Place::Own | Place::Constant(_) | Place::State(_) => memory.kept += buffer.bytes(),
         }
     }
     Forecast {

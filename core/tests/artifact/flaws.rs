@@ -204,6 +204,63 @@ fn scratch_of_the_cpu_lies_in_its_arena_and_apart() {
     assert!(CpuPlan::verified(plan, short).is_err());
 }
 
+/// Two states, one changed in place, and a gradient.
+fn stateful() -> Plan {
+    let g = Graph::new();
+    let (x, w) = (g.input("x", DType::F32, [1, 4]), g.parameter("w", [4]));
+    let (a, b) = (g.state("a", DType::F32, [3, 4]), g.state("b", DType::F32, [4]));
+    g.set_state(a, g.put(a, g.input("at", DType::U32, [1]), x, 0));
+    g.set_state(b, g.add(b, g.reshape(x, &[4])));
+    g.set_loss(g.mean_all(g.mul(g.mul(w, w), b)));
+    Compiler::new(&Device::cpu(1)).compile_training(&g).unwrap().plan().clone()
+}
+
+#[test]
+fn states_are_buffers_of_their_own_and_have_names_of_their_own() {
+    check(
+        stateful,
+        &[
+            ("two states of one name", &|p| p.states[1].name = p.states[0].name.clone()),
+            ("two states in one buffer", &|p| p.states[1].buffer = p.states[0].buffer),
+            ("two states exchanged", &|p| {
+                let (a, b) = (p.states[0].buffer, p.states[1].buffer);
+                (p.buffers[a].place, p.buffers[b].place) = (Place::State(1), Place::State(0));
+            }),
+            ("a state that is not there", &|p| {
+                let b = p.states[0].buffer;
+                p.buffers[b].place = Place::State(2);
+            }),
+            ("a state in the session's own memory", &|p| {
+                let b = p.states[0].buffer;
+                p.buffers[b].place = Place::Own;
+            }),
+            ("a state's place without a state", &|p| {
+                p.states.pop();
+            }),
+            ("a state of another shape", &|p| p.states[0].shape[0] += 1),
+            ("a state of another dtype", &|p| p.states[1].dtype = DType::I32),
+            ("an output in a state", &|p| {
+                let s = p.states[1].clone();
+                p.outputs[0].buffer = s.buffer;
+                p.outputs[0].shape = s.shape;
+            }),
+            ("an input in a state", &|p| {
+                let (s, at) = (p.states[1].buffer, p.inputs.iter().position(|i| i.name == "x").unwrap());
+                p.inputs[at].buffer = s;
+            }),
+            ("a gradient in a state", &|p| p.gradients[0].buffer = p.states[1].buffer),
+            ("a state changed at init", &|p| {
+                let writes = |s: &weft::internals::plan::Step| {
+                    weft::internals::plan::Accesses::of(&s.work).writes.contains(&p.states[1].buffer)
+                };
+                let at = p.steps.iter().position(writes).unwrap();
+                let step = p.steps.remove(at);
+                p.init_steps.push(step);
+            }),
+        ],
+    );
+}
+
 #[test]
 fn buffers_ports_and_order_hold_together() {
     let arena = |p: &Plan| {

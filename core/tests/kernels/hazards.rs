@@ -11,13 +11,15 @@ use weft::models::{Llama, LlamaConfig};
 use weft::profile::{Limits, Precision};
 use weft::tensor::DType;
 
-/// Where a binding lies: heap (arena, own, parameter), from, to.
+/// Where a binding lies: heap (arena, own, parameter, state), from, to.
 fn lies(p: &Plan, made: &Program, bound: &Bound) -> Option<(usize, usize, usize)> {
     let (heap, region) = match *bound {
         Bound::Errors => return None,
         Bound::Scratch(i) => (0, made.memory.scratch[i]),
         Bound::Buffer(id, piece) => match p.buffers[id].place {
             Place::Parameter(i) => return Some((2 + i, 0, 1)),
+            // each in memory of its own, behind all parameters
+            Place::State(i) => return Some((usize::MAX - i, piece, piece + 1)),
             Place::Scratch => (0, made.memory.places[id][piece]),
             _ => (1, made.memory.places[id][piece]),
         },

@@ -11,6 +11,7 @@ use super::pool::PreparedPool;
 use super::product::PreparedProduct;
 use super::rowwise::{PreparedRowwise, RowScratch};
 use super::scan::PreparedScan;
+use super::states::StateMemory;
 use super::threads::ThreadPool;
 use crate::device::observer::Observer;
 use crate::error::{Error, Result};
@@ -41,8 +42,8 @@ pub struct Executor {
     looked_at: Vec<usize>,
 }
 
-// SAFETY: the addresses point into memory the executor owns, into constants it keeps, or into parameters
-// whose store is locked while they are followed.
+// SAFETY: the addresses point into memory the executor owns, into constants it keeps, into parameters whose store is
+// locked while they are followed, or into states that who runs it holds exclusively.
 unsafe impl Send for Executor {}
 
 /// Working memory of the kernels, sized for the largest step.
@@ -70,8 +71,14 @@ enum Kernel {
 }
 
 impl Executor {
-    /// Allocates what the plan needs, packs weights, and runs the steps that run once.
-    pub fn new(lowered: &CpuPlan, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<Executor> {
+    /// Allocates what the plan needs, packs weights, and runs the steps that run once. `states` says where in their set the
+    /// plan's states are; the set outlives the executor.
+    pub fn new(
+        lowered: &CpuPlan,
+        pool: &ThreadPool,
+        (store, positions): (&Store, &[usize]),
+        (set, states): (&StateMemory, &[usize]),
+    ) -> Result<Executor> {
         let plan = &*lowered.plan;
         let mut e = Executor {
             steps: vec![],
@@ -89,6 +96,9 @@ impl Executor {
             looked_at: vec![],
         };
         e.allocate(lowered)?;
+        for (port, &at) in plan.states.iter().zip(states) {
+            e.bases[port.buffer] = set.base(at);
+        }
         e.bind(store, positions);
         let once = prepare(&plan.init_steps, &lowered.init_steps, plan)?;
         let steps = prepare(&plan.steps, &lowered.steps, plan)?;
@@ -136,6 +146,7 @@ impl Executor {
                     self.parameters.push((id, *p));
                     std::ptr::null_mut()
                 }
+                Place::State(_) => std::ptr::null_mut(),
                 Place::Constant(t) if t.bytes().as_ptr().align_offset(LINE.min(8)) == 0 => {
                     self._constants.push(t.clone());
                     t.bytes().as_ptr().cast_mut()
@@ -181,11 +192,16 @@ impl Executor {
         Ok(())
     }
 
-    /// Runs the plan once.
+    /// Runs the plan once, with its states in nobody else's hands.
     ///
     /// # Errors
     /// [`Error::IndexOutOfRange`] for an index in the data outside its table.
-    pub fn run(&mut self, pool: &ThreadPool, store: &Store, positions: &[usize]) -> Result<()> {
+    pub fn run(
+        &mut self,
+        pool: &ThreadPool,
+        (store, positions): (&Store, &[usize]),
+        _states: &mut StateMemory,
+    ) -> Result<()> {
         self.renew(pool, store, positions)?;
         self.run_steps(pool)
     }
@@ -245,7 +261,7 @@ impl Executor {
         let bases = Bases(&self.bases);
         for step in &self.steps[steps] {
             // SAFETY: the plan's operands lie inside its buffers and buffers alive together do not overlap
-            // (`plan::verify` passed it, or the planner made it), and the parameters are locked by the caller.
+            // (`plan::verify` passed it, or the planner made it), and parameters and states are locked by the caller.
             let done = unsafe { step.kernel.run(pool, bases, &mut self.scratch) };
             done.map_err(|e| step.refused(e))?;
         }
@@ -259,8 +275,8 @@ impl Executor {
     pub fn observe(
         &mut self,
         pool: &ThreadPool,
-        store: &Store,
-        positions: &[usize],
+        (store, positions): (&Store, &[usize]),
+        _states: &mut StateMemory,
         see: &mut Observer<'_>,
     ) -> Result<()> {
         self.renew(pool, store, positions)?;

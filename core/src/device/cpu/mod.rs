@@ -19,6 +19,7 @@ mod pool;
 mod product;
 mod rowwise;
 mod scan;
+mod states;
 pub mod threads;
 mod update;
 pub mod vmath;
@@ -28,6 +29,7 @@ use std::sync::OnceLock;
 
 pub(crate) use executor::Executor;
 pub(crate) use parameters::{Store, StoredParameter, packed_bytes};
+pub(crate) use states::StateMemory;
 pub(crate) use update::Updates;
 
 use super::{DeviceInfo, DeviceKind};

@@ -6,8 +6,9 @@ use super::context::Context;
 use super::pending::Pending;
 use super::prepared::{Prepared, Small};
 use super::refusal::{Bad, Refusals};
-use super::run::{Run, SMALL};
+use super::run::{Run, SMALL, Shared};
 use super::start::{narrowed, start, widened};
+use super::states::StateMemory;
 use super::store::{Foreign, Store};
 use super::transfer::Transfer;
 use super::worker::WorkerState;
@@ -18,7 +19,6 @@ use crate::plan::{BufferId, Plan, Uses};
 use crate::target::gpu::GpuPlan;
 use crate::target::gpu::storage::{ElementStorage, Form, is_narrow};
 use crate::tensor::{DType, copied};
-use blade_graphics as blade;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use training::Optimizing;
@@ -72,20 +72,23 @@ pub struct Executor {
     pending: Option<Pending<()>>,
     /// Whether no step was posted since one was last waited for.
     settled: AtomicBool,
+    /// The number of the set of its states, and how many runs bind that.
+    set: (u64, Arc<AtomicUsize>),
 }
 
 static RUNS: AtomicU64 = AtomicU64::new(0);
 
 impl Executor {
-    /// Allocates what the plan needs, uploads constants, runs what runs once.
+    /// Allocates what the plan needs, uploads constants, runs what runs once. `positions` and `states` say where in their sets
+    /// the plan's parameters and states are.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn new(
         lowered: &GpuPlan,
         prepared: &Arc<Prepared>,
-        store: &Store,
-        positions: &[usize],
+        (store, positions): (&Store, &[usize]),
+        (set, states): (&StateMemory, &[usize]),
     ) -> Result<Executor> {
         let gpu = store.gpu().clone();
         let plan = &lowered.plan;
@@ -107,7 +110,12 @@ impl Executor {
                 down += bytes;
             }
         }
+        for (port, &at) in plan.states.iter().zip(states) {
+            let (stored, pieces) = (&p.storage.buffers[port.buffer], p.storage.pieces(port.buffer));
+            set.check(&port.name, at, stored, pieces)?;
+        }
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        set.runs.fetch_add(1, Ordering::AcqRel);
         let mut e = Executor {
             gpu: gpu.clone(),
             run,
@@ -129,13 +137,18 @@ impl Executor {
             folded: Uses::of(plan).of_parameters(plan).contains(&true).then(|| store.version()),
             pending: None,
             settled: AtomicBool::new(true),
+            set: (set.number, set.runs.clone()),
         };
-        let parameters = e.parameter_pieces(store, positions);
+        let shared = Shared {
+            parameters: positions.iter().map(|&p| store.pieces(p)).collect(),
+            states: states.iter().map(|&s| set.pieces(s)).collect(),
+            set: set.number,
+        };
         let (plan, prepared) = (plan.clone(), prepared.clone());
         let (small_in, small_out) = (e.small_inputs.clone(), e.small_outputs.clone());
         let log = e.log.clone();
         gpu.call(move |desk| {
-            let made = start(desk, &plan, &prepared, &parameters, &small_in, &small_out, &log)?;
+            let made = start(desk, &plan, &prepared, &shared, &small_in, &small_out, &log)?;
             desk.runs.insert(run, made);
             Ok(())
         })?;
@@ -147,11 +160,7 @@ impl Executor {
         }
     }
 
-    fn parameter_pieces(&self, store: &Store, positions: &[usize]) -> Vec<Vec<blade::BufferPiece>> {
-        positions.iter().map(|&p| store.pieces(p)).collect()
-    }
-
-    /// Copies bytes into an input or state; their number has been checked.
+    /// Copies bytes into an input; their number has been checked.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -174,13 +183,7 @@ impl Executor {
         }
         let (prepared, bytes) = (self.prepared.clone(), copied(bytes, "an input on its way to the device")?);
         let _span = crate::device::trace::span("upload", "input");
-        self.on_run(move |r, transfer, context| {
-            if r.watch.waits() {
-                // a state may hold the indices that a step is refused for
-                r.told(context, transfer)?;
-            }
-            transfer.upload_pieces(r.pieces(&prepared.program, buffer), &bytes)
-        })
+        self.on_run(move |r, transfer, _| transfer.upload_pieces(r.pieces(&prepared.program, buffer), &bytes))
     }
 
     /// Gives an input the number of steps so far; those that are found to be refused later are taken off it.
@@ -242,8 +245,12 @@ impl Executor {
         let (run, mut inputs, posted) = (self.run, self.inputs.clone(), self.posted.clone());
         let counts = self.counts();
         posted.fetch_add(1, Ordering::AcqRel);
+        let shared = self.shares_states();
         let accepted = self.gpu.post_work(move |desk| {
             posted.fetch_sub(1, Ordering::AcqRel);
+            if let Some(set) = shared {
+                desk.told_of_set(set, Some(run))?;
+            }
             let WorkerState { context, runs, transfer, .. } = desk;
             let Some(r) = runs.get_mut(&run) else { return Ok(()) };
             let _span = crate::device::trace::span("gpu", "submit and record");
@@ -259,6 +266,12 @@ impl Executor {
             self.optimizer.iter_mut().for_each(|o| o.step -= 1);
         }
         accepted.map(|()| true)
+    }
+
+    /// The number of the set of its states, where other runs change them, too.
+    fn shares_states(&self) -> Option<u64> {
+        let (set, runs) = &self.set;
+        (!self.plan.states.is_empty() && runs.load(Ordering::Acquire) > 1).then_some(*set)
     }
 
     /// What comes before a step: weights are folded, and what the host can see is looked at. Gives what refuses the step: a
@@ -362,8 +375,8 @@ impl Executor {
                 format!("a value of {} in {pieces} pieces has no buffer of its own to share", held.dtype);
             return Err(Error::Device { device: self.gpu.context().name.clone(), why });
         }
-        let region = self.prepared.program.memory.places[buffer][0];
-        self.on_run(move |r, _, _| Ok(Foreign { piece: r.at(buffer, region), bytes: region.bytes as u64 }))
+        let (prepared, bytes) = (self.prepared.clone(), held.bytes() as u64);
+        self.on_run(move |r, _, _| Ok(Foreign { piece: r.piece(&prepared.program, buffer, 0), bytes }))
     }
 
     /// Reads and writes a host application's buffer in the place of an input's or output's own.
@@ -399,6 +412,7 @@ impl Executor {
 impl Drop for Executor {
     fn drop(&mut self) {
         let run = self.run;
+        self.set.1.fetch_sub(1, Ordering::AcqRel);
         self.gpu.post(move |desk| {
             if let Some(r) = desk.runs.remove(&run) {
                 r.close(&desk.context.clone());

@@ -34,6 +34,7 @@ mod refusal;
 mod run;
 mod selftest;
 mod start;
+mod states;
 mod store;
 mod suspend;
 mod transfer;
@@ -46,6 +47,7 @@ pub use context::Fault;
 pub(crate) use executor::Executor;
 pub(crate) use prepared::Prepared;
 pub(crate) use process_exit::allowed;
+pub(crate) use states::StateMemory;
 pub use store::Foreign;
 pub(crate) use store::Store;
 

@@ -11,7 +11,7 @@ use super::transfer::Transfer;
 use crate::device::lock;
 use crate::device::progress::Profiling;
 use crate::error::{Error, Result};
-use crate::plan::{BufferId, Place, Plan};
+use crate::plan::{Buffer, BufferId, Place, Plan};
 use crate::target::gpu::program::{Bound, Program, Region};
 use blade_graphics as blade;
 use std::collections::VecDeque;
@@ -106,6 +106,17 @@ struct Flying {
     number: u64,
 }
 
+/// What of a run lies with sets that sessions share, each in pieces.
+#[derive(Default)]
+pub struct Shared {
+    /// By the plan's number of the parameter.
+    pub parameters: Vec<Vec<blade::BufferPiece>>,
+    /// By the plan's number of the state.
+    pub states: Vec<Vec<blade::BufferPiece>>,
+    /// The number of the set of states.
+    pub set: u64,
+}
+
 /// A session on the worker.
 pub struct Run {
     pub arena: Heap,
@@ -136,13 +147,32 @@ pub struct Run {
     pub profiling: Profiling,
     /// What of a step is timed, and how long it took.
     pub clock: Clock,
-    /// Which of the plan's buffers lie in the arena.
-    in_arena: Vec<bool>,
+    /// Where each of the plan's buffers lies.
+    lies: Vec<Lies>,
+    /// The number of the set of its states.
+    pub set: u64,
+}
+
+/// The memory that a buffer lies in.
+pub enum Lies {
+    /// The run's arena.
+    Arena,
+    /// What is the run's alone.
+    Own,
+    /// A set that sessions share, weights or states: the pieces there.
+    Shared(Vec<blade::BufferPiece>),
 }
 
 impl Run {
-    /// A run of a plan over that memory; nothing recorded yet.
-    pub fn new(plan: &Plan, arena: Heap, own: Heap, errors: Memory) -> Run {
+    /// A run of a plan over that memory; nothing recorded yet. Its parameters and states lie in those pieces, those in the set of
+    /// that number.
+    pub fn new(plan: &Plan, [arena, own]: [Heap; 2], errors: Memory, shared: &Shared) -> Run {
+        let lies = |b: &Buffer| match b.place {
+            Place::Scratch => Lies::Arena,
+            Place::Own | Place::Constant(_) => Lies::Own,
+            Place::Parameter(i) => Lies::Shared(shared.parameters[i].clone()),
+            Place::State(i) => Lies::Shared(shared.states[i].clone()),
+        };
         Run {
             arena,
             own,
@@ -164,13 +194,18 @@ impl Run {
             landed: None,
             profiling: Profiling::Off,
             clock: Clock::default(),
-            in_arena: plan.buffers.iter().map(|b| matches!(b.place, Place::Scratch)).collect(),
+            lies: plan.buffers.iter().map(lies).collect(),
+            set: shared.set,
         }
     }
 
-    /// Where a region of one of the plan's buffers begins; parameters lie elsewhere.
-    pub fn at(&self, buffer: BufferId, region: Region) -> blade::BufferPiece {
-        if self.in_arena[buffer] { self.arena.at(region) } else { self.own.at(region) }
+    /// Where a piece of one of the plan's buffers begins.
+    pub fn piece(&self, program: &Program, buffer: BufferId, n: usize) -> blade::BufferPiece {
+        match &self.lies[buffer] {
+            Lies::Arena => self.arena.at(program.memory.places[buffer][n]),
+            Lies::Own => self.own.at(program.memory.places[buffer][n]),
+            Lies::Shared(pieces) => pieces[n],
+        }
     }
 
     /// Where the pieces of one of the plan's buffers begin.
@@ -179,7 +214,11 @@ impl Run {
         program: &'a Program,
         buffer: BufferId,
     ) -> impl Iterator<Item = blade::BufferPiece> + 'a {
-        program.memory.places[buffer].iter().map(move |&region| self.at(buffer, region))
+        let count = match &self.lies[buffer] {
+            Lies::Arena | Lies::Own => program.memory.places[buffer].len(),
+            Lies::Shared(pieces) => pieces.len(),
+        };
+        (0..count).map(move |n| self.piece(program, buffer, n))
     }
 
     /// Binds another buffer wherever `own` is bound; what went up and down through it no longer does.
@@ -471,21 +510,17 @@ impl Run {
         done
     }
 
-    /// Makes a program's dispatches ready over this run's memory and the parameters'.
+    /// Makes a program's dispatches ready over this run's memory.
     pub fn bind(
         &self,
         program: &Program,
         dispatches: &[crate::target::gpu::program::Dispatch],
         pipelines: &[Arc<Pipeline>],
-        parameter: &dyn Fn(usize, usize) -> Option<blade::BufferPiece>,
     ) -> Vec<Ready> {
         let piece = |b: &Bound| match *b {
             Bound::Errors => self.errors.buffer.at(0),
             Bound::Scratch(i) => self.arena.at(program.memory.scratch[i]),
-            Bound::Buffer(id, n) => match parameter(id, n) {
-                Some(piece) => piece,
-                None => self.at(id, program.memory.places[id][n]),
-            },
+            Bound::Buffer(id, n) => self.piece(program, id, n),
         };
         let ready = |(i, d): (usize, &crate::target::gpu::program::Dispatch)| Ready {
             pipeline: pipelines[d.text].clone(),

@@ -6,6 +6,7 @@ use super::Gpu;
 use super::Progress;
 use super::executor::Executor;
 use super::prepared::Prepared;
+use super::states::StateMemory;
 use super::store::Store;
 use crate::error::{Error, Result};
 use crate::expr::{Fold, Instr, Kind, Tape};
@@ -55,7 +56,7 @@ fn sums(gpu: &Arc<Gpu>, m: usize, precision: Precision) -> Result<(Vec<f32>, Vec
     let plan = GpuPlan::new(Arc::new(plan(m, n, k)), gpu.limits(), precision);
     let prepared = Arc::new(Prepared::new(gpu, &plan, &Progress::default())?);
     let store = Store::new(gpu, vec![], &[])?;
-    let mut executor = Executor::new(&plan, &prepared, &store, &[])?;
+    let mut executor = Executor::new(&plan, &prepared, (&store, &[]), (&StateMemory::new(gpu), &[]))?;
     executor.write(0, bytemuck::cast_slice(&a))?;
     executor.write(1, bytemuck::cast_slice(&b))?;
     executor.step(&store, 1)?;

@@ -3,7 +3,7 @@
 
 use super::prepared::{Prepared, Small};
 use super::refusal::{Refusals, Watch};
-use super::run::{Heap, Parcel, Run};
+use super::run::{Heap, Parcel, Run, Shared};
 use super::worker::WorkerState;
 use crate::error::Result;
 use crate::plan::{Place, Plan};
@@ -16,7 +16,7 @@ pub fn start(
     desk: &mut WorkerState,
     plan: &Plan,
     prepared: &Prepared,
-    parameters: &[Vec<blade::BufferPiece>],
+    shared: &Shared,
     inputs: &[Small],
     outputs: &[Small],
     log: &Arc<Mutex<Refusals>>,
@@ -40,10 +40,10 @@ pub fn start(
             return Err(e);
         }
     };
-    let mut r = Run::new(plan, arena, own, errors);
+    let mut r = Run::new(plan, [arena, own], errors, shared);
     let lookups = p.schedule.lookups.clone();
     r.watch = Watch { down: vec![None; lookups.len()], lookups, log: log.clone(), ..Watch::default() };
-    let outcome = fill(desk, plan, prepared, parameters, inputs, outputs, &mut r);
+    let outcome = fill(desk, plan, prepared, inputs, outputs, &mut r);
     match outcome {
         Ok(()) => Ok(r),
         Err(e) => {
@@ -57,7 +57,6 @@ fn fill(
     desk: &mut WorkerState,
     plan: &Plan,
     prepared: &Prepared,
-    parameters: &[Vec<blade::BufferPiece>],
     inputs: &[Small],
     outputs: &[Small],
     r: &mut Run,
@@ -71,20 +70,12 @@ fn fill(
             desk.transfer.upload_pieces(r.pieces(p, id), t.bytes())?;
         }
     }
-    let parameter = |id: usize, n: usize| match plan.buffers[id].place {
-        Place::Parameter(i) => parameters[i].get(n).copied(),
-        _ => None,
-    };
-    r.once = r.bind(p, &p.schedule.init_steps, &prepared.pipelines, &parameter);
+    r.once = r.bind(p, &p.schedule.init_steps, &prepared.pipelines);
     if !r.once.is_empty() {
         Run::run_now(&context, &r.once)?;
     }
-    r.steps = r.bind(p, &p.schedule.steps, &prepared.pipelines, &parameter);
-    let lies = |id: usize| match plan.buffers[id].place {
-        Place::Parameter(i) => parameters[i].clone(),
-        _ => r.pieces(p, id).collect(),
-    };
-    r.watch.indices = p.schedule.lookups.iter().map(|l| lies(l.indices.buffer)).collect();
+    r.steps = r.bind(p, &p.schedule.steps, &prepared.pipelines);
+    r.watch.indices = p.schedule.lookups.iter().map(|l| r.pieces(p, l.indices.buffer).collect()).collect();
     let parcel = |s: &Small| Parcel {
         piece: r.own.at(p.memory.places[s.buffer][0]),
         at: s.at,

@@ -171,7 +171,7 @@ impl Store {
 
 /// Where parameters of those sizes lie, and how much memory they take. A run of parameters lies together if each is a
 /// multiple of the alignment, no other run has one of them, and all of it fits into a binding.
-fn lay_out(sizes: &[usize], together: &[Vec<usize>], chunk: usize) -> (Vec<Vec<Region>>, usize) {
+pub fn lay_out(sizes: &[usize], together: &[Vec<usize>], chunk: usize) -> (Vec<Vec<Region>>, usize) {
     let mut free = vec![true; sizes.len()];
     let mut runs: Vec<Vec<usize>> = vec![];
     for run in together {

@@ -19,6 +19,10 @@ impl Checker<'_> {
                     Some(port) if port.buffer == id => Ok(()),
                     _ => refuse("the buffer of its parameter", format!("parameter {p}")),
                 },
+                (_, Place::State(s)) => match plan.states.get(*s) {
+                    Some(port) if port.buffer == id => Ok(()),
+                    _ => refuse("the buffer of its state", format!("state {s}")),
+                },
                 (_, Place::Constant(t)) => {
                     let same = t.dtype() == b.dtype && t.elements() == b.elements;
                     let truths = b.dtype != DType::Bool || t.bytes().iter().all(|v| *v < 2);
@@ -27,7 +31,7 @@ impl Checker<'_> {
                         false => refuse(format!("a constant of {} {}", b.elements, b.dtype), t.ty()),
                     }
                 }
-                _ => Ok(()),
+                (_, Place::Scratch | Place::Own) => Ok(()),
             };
             inside(checked, || format!("buffer {id}"))?;
         }
@@ -72,8 +76,17 @@ impl Checker<'_> {
         let mut each = |p: &Port| own(&p.name, p.buffer, p.dtype, &p.shape);
         plan.inputs.iter().try_for_each(&mut each).or_else(|f| inside(Err(f), part("inputs")))?;
         plan.outputs.iter().try_for_each(&mut each).or_else(|f| inside(Err(f), part("outputs")))?;
-        for s in &plan.states {
-            inside(own(&s.name, s.buffer, s.dtype, &s.shape), part("states"))?;
+        let mut names = HashSet::new();
+        for (i, s) in plan.states.iter().enumerate() {
+            let place = inside(self.port(&s.name, s.buffer, s.dtype, &s.shape), part("states"))?;
+            // sets of states know them by their names: two of one name would be one memory
+            if !matches!(place, Place::State(n) if *n == i) || !names.insert(s.name.as_str()) {
+                let came = format!("\"{}\" in {place:?}", s.name);
+                return inside(
+                    refuse(format!("a name of its own, in state {i}'s place"), came),
+                    part("states"),
+                );
+            }
             inside(s.next.map_or(Ok(()), |b| self.buffer(b).map(|_| ())), part("states"))?;
         }
         inside(self.results(), part("gradients and loss"))
@@ -103,7 +116,7 @@ impl Checker<'_> {
                     came,
                 );
             }
-            if matches!(b.place, Place::Parameter(_)) {
+            if matches!(b.place, Place::Parameter(_) | Place::State(_)) {
                 return refuse("a gradient with memory of its own", format!("\"{}\"", p.name));
             }
         }
@@ -117,7 +130,7 @@ impl Checker<'_> {
         let constant = |place: &Place| match place {
             Place::Constant(_) => true,
             Place::Parameter(_) => folds,
-            Place::Scratch | Place::Own => false,
+            Place::Scratch | Place::Own | Place::State(_) => false,
         };
         // what holds something, what never changes, what the steps must leave alone
         let mut defined: Vec<bool> = plan.buffers.iter().map(|b| constant(&b.place)).collect();

@@ -112,10 +112,10 @@ impl Checker<'_> {
         self.reads_run(o, elements)
     }
 
-    /// The operand may be written: its memory is the session's.
+    /// The operand may be written: its memory is the session's, or that of its states.
     pub(super) fn writable(&self, o: &Operand) -> Checked<()> {
         match self.buffer(o.buffer)?.place {
-            Place::Scratch | Place::Own => Ok(()),
+            Place::Scratch | Place::Own | Place::State(_) => Ok(()),
             Place::Parameter(_) => refuse("a result in the session's own memory", "a parameter"),
             Place::Constant(_) => refuse("a result in the session's own memory", "a constant"),
         }

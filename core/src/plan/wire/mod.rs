@@ -18,7 +18,7 @@ pub(crate) use read::{Damage, Read, Reader};
 pub(crate) use write::Writer;
 
 /// Number of the format; grows with every change.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// Where the bytes of constants begin.
 pub const ALIGN: usize = 64;

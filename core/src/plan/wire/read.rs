@@ -165,6 +165,7 @@ impl Reader {
             1 => Place::Own,
             2 => Place::Parameter(self.size()?),
             3 => Place::Constant(self.constant(dtype)?),
+            4 => Place::State(self.size()?),
             other => return Err(Damage::new("a place", format!("number {other}"))),
         };
         Ok(Buffer { dtype, elements, place })

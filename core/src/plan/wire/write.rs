@@ -147,6 +147,10 @@ impl Writer {
                 self.byte(2);
                 self.size(*parameter);
             }
+            Place::State(state) => {
+                self.byte(4);
+                self.size(*state);
+            }
             Place::Constant(t) => {
                 let whole = t.contiguous();
                 if t.dtype() != *dtype || whole.bytes().len() != buffer.bytes() {

@@ -211,7 +211,7 @@ impl Artifact {
         let together: Vec<Vec<String>> = self.graphs.iter().flat_map(|(_, c)| c.together()).collect();
         let (parameters, warnings) = Parameters::bind(first.here()?.0, &ports, weights, &together)?;
         let session = |(name, compiled): &(String, Compiled)| {
-            let session = Session::new(compiled, parameters.clone(), warnings.clone())?;
+            let session = Session::new(compiled, parameters.clone(), None, warnings.clone())?;
             Ok((name.clone(), session))
         };
         self.graphs.iter().map(session).collect()

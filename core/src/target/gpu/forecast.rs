@@ -24,12 +24,15 @@ pub(crate) fn forecast(lowered: &GpuPlan, limits: &Limits, costs: &Costs) -> Res
         launches.push(launch.priced(costs, matrices));
     }
     seen.absorb(&mut launches);
-    let of_parameters = |(id, b): (usize, &crate::plan::Buffer)| match b.place {
-        Place::Parameter(_) => program.storage.buffers[id].bytes(),
-        _ => 0,
-    };
-    let weights = plan.buffers.iter().enumerate().map(of_parameters).sum();
-    let memory = Memory { weights, working: program.memory.arena, kept: program.memory.own };
+    let mut memory = Memory { weights: 0, working: program.memory.arena, kept: program.memory.own };
+    for (buffer, stored) in plan.buffers.iter().zip(&program.storage.buffers) {
+        match buffer.place {
+            Place::Parameter(_) => memory.weights += stored.bytes(),
+            Place::State(_) => memory.kept += stored.bytes(),
+            // counted with the arena and the session's own heap
+            Place::Scratch | Place::Own | Place::Constant(_) => {}
+        }
+    }
     Ok(Forecast { launches, once: program.schedule.init_steps.len(), memory })
 }
 

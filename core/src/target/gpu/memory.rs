@@ -1,5 +1,5 @@
 //! Where everything lies that a schedule's dispatches bind: scratch shares an arena by lifetimes counted in levels, what stays
-//! has a heap of the session's own.
+//! has a heap of the session's own. Parameters and states lie with the sets that sessions share.
 
 use super::ALIGN;
 use super::schedule::{Bound, Dispatch, Schedule};
@@ -20,7 +20,7 @@ pub struct Region {
 /// Where buffers and scratch lie.
 #[derive(Debug, Clone)]
 pub struct Memory {
-    /// Where the pieces of each buffer lie: in the arena, or in the session's own heap. Parameters have none here.
+    /// Where the pieces of each buffer lie: in the arena, or in the session's own heap. Parameters and states have none here.
     pub places: Vec<Vec<Region>>,
     /// Scratch of steps, in the arena.
     pub scratch: Vec<Region>,
@@ -55,7 +55,7 @@ impl Memory {
             let bytes = storage.buffers[id].bytes();
             let pieces = (0..storage.pieces(id)).map(|i| (id, (bytes - i * chunk).min(chunk)));
             match (&buffer.place, lives.get(&Thing::Buffer(id))) {
-                (Place::Parameter(_), _) | (Place::Scratch, None) => {}
+                (Place::Parameter(_) | Place::State(_), _) | (Place::Scratch, None) => {}
                 (Place::Scratch, Some(&(from, to))) => {
                     arena.extend(pieces.map(|(id, bytes)| (id, Lifetime { bytes, from, to })));
                 }

@@ -22,6 +22,9 @@ impl Executor {
         let (mut inputs, small) = (self.inputs.clone(), self.small_inputs.clone());
         let prepared = self.prepared.clone();
         let counts = Counts { optimizer: None, counter: self.counter };
+        if let (Some(set), run) = (self.shares_states(), self.run) {
+            self.gpu.call(move |desk| desk.told_of_set(set, Some(run)))?;
+        }
         let watched = self.on_run(move |r, transfer, context| {
             r.told(context, transfer)?;
             counts.write(&mut inputs, r.watch.counted());

@@ -3,6 +3,7 @@
 
 use crate::device::gpu::executor::Executor;
 use crate::device::gpu::prepared::Prepared;
+use crate::device::gpu::states::StateMemory;
 use crate::device::gpu::store::Store;
 use crate::device::gpu::{Gpu, Progress};
 use crate::error::{Error, Result};
@@ -71,7 +72,7 @@ impl Test {
         let plan = GpuPlan::new(Arc::new(plan), gpu.limits(), Precision::Full);
         let prepared = Arc::new(Prepared::new(gpu, &plan, &Progress::default())?);
         let store = Store::new(gpu, vec![], &[])?;
-        let mut executor = Executor::new(&plan, &prepared, &store, &[])?;
+        let mut executor = Executor::new(&plan, &prepared, (&store, &[]), (&StateMemory::new(gpu), &[]))?;
         for (i, values) in self.inputs.iter().enumerate() {
             executor.write(i, bytemuck::cast_slice(values))?;
         }

@@ -4,6 +4,7 @@
 use super::{operand, port};
 use crate::device::gpu::executor::Executor;
 use crate::device::gpu::prepared::Prepared;
+use crate::device::gpu::states::StateMemory;
 use crate::device::gpu::store::Store;
 use crate::device::gpu::{Gpu, Progress};
 use crate::error::{Error, Result};
@@ -66,7 +67,7 @@ fn counts(gpu: &Arc<Gpu>, turns: usize) -> Result<bool> {
     )];
     let prepared = Arc::new(Prepared::compile(gpu, program, &Progress::default())?);
     let store = Store::new(gpu, vec![], &[])?;
-    let mut executor = Executor::new(&plan, &prepared, &store, &[])?;
+    let mut executor = Executor::new(&plan, &prepared, (&store, &[]), (&StateMemory::new(gpu), &[]))?;
     let given: Vec<u32> = (0..THREADS as u32).map(|i| i.wrapping_mul(2_654_435_761) | 1).collect();
     executor.write(0, bytemuck::cast_slice(&given))?;
     executor.step(&store, 1)?;

@@ -67,7 +67,7 @@ pub enum ElementStorage {
     Packed,
     /// Elements of 8 and 16 bits in 32 each: those that kernels write.
     U32,
-    /// f16: f32 that only products and attention read, which round them so anyway, and f16 that is computed once.
+    /// f16: f32 that only products and attention read, which round them so anyway, f16 that is computed once, and states of f16.
     F16,
 }
 
@@ -179,7 +179,7 @@ impl Storage {
 }
 
 /// Elements as steps that write them leave them: narrow ones in 32 bits, but for f16 that is made at init, which the device
-/// may write as it is.
+/// may write as it is. Those of states do not depend on the plan.
 fn elements(plan: &Plan, native_f16: bool) -> Vec<BufferStorage> {
     let stored = |b: &Buffer| {
         let form = Form::Stored(ElementStorage::Packed);
@@ -202,7 +202,22 @@ fn elements(plan: &Plan, native_f16: bool) -> Vec<BufferStorage> {
             }
         });
     }
+    // sessions of other plans may share them: what this one does with a state makes no difference
+    for (buffer, b) in buffers.iter_mut().zip(&plan.buffers) {
+        if matches!(b.place, Place::State(_)) {
+            buffer.form = Form::Stored(state_storage(b.dtype, native_f16));
+        }
+    }
     buffers
+}
+
+/// How the elements of a state of a dtype lie in memory, in every plan for a device: f16 as such where kernels can write it.
+pub fn state_storage(dtype: DType, native_f16: bool) -> ElementStorage {
+    match (dtype, is_narrow(dtype)) {
+        (DType::F16, _) if native_f16 => ElementStorage::F16,
+        (_, true) => ElementStorage::U32,
+        (_, false) => ElementStorage::Packed,
+    }
 }
 
 /// Whether who reads what a step decodes may decode it instead.
