@@ -20,8 +20,16 @@ unsafe extern "C" {
 const RLIMIT_AS: c_uint = 9;
 
 /// What a child says by its exit status of what was refused; `DONE` if nothing was.
-const WHATS: &[&str] =
-    &["arena", "input, output", "constant", "scratch", "packed weight", "weight", "optimizer's state"];
+const WHATS: &[&str] = &[
+    "arena",
+    "input, output",
+    "constant",
+    "scratch",
+    "packed weight",
+    "weight",
+    "optimizer's state",
+    "set of states",
+];
 const DONE: usize = 40;
 
 /// Bytes of address space that this process has.
@@ -70,6 +78,8 @@ fn network() -> Graph {
     let x = g.input("x", DType::F32, [ROWS, N]);
     let w = g.parameter("w", [N, N]);
     let y = g.softmax(g.matmul(x, w), -1);
+    let kept = g.state("kept", DType::F32, [N, N]);
+    g.set_state(kept, g.add(kept, w));
     g.output("y", y);
     g.set_loss(g.mean(g.mul(y, y), &[0, 1], false));
     g
@@ -99,7 +109,7 @@ fn whatever_memory_is_refused_the_error_says_for_what() {
         }
     }
     println!("refused: {met:?}");
-    for what in ["nothing", "optimizer's state", "input, output"] {
+    for what in ["nothing", "optimizer's state", "input, output", "set of states"] {
         assert!(met.contains(what), "{what} is not among {met:?}");
     }
 }

@@ -59,6 +59,11 @@ fn apart(t: Tested) -> Tested {
     Tested { device: gpu.map_or(t.device, Device::from_gpu), ..t }
 }
 
+/// The GPU, unless the environment says that the CPU is all there is.
+fn gpu() -> Option<Tested> {
+    (std::env::var("WEFT_DEVICE").as_deref() != Ok("cpu")).then(devices::gpu)
+}
+
 fn compile(t: &Tested, g: &Graph) -> Compiled {
     t.compiler().compile(g).unwrap()
 }
@@ -209,13 +214,15 @@ fn states_of_another_type_or_device_are_refused_by_name_and_the_set_stays_as_it_
         assert_eq!(weights.to_weights().unwrap().len(), 1);
 
         let elsewhere = match t.device.as_gpu() {
-            None => devices::gpu().device,
-            Some(gpu) => Device::from_gpu(gpu.limited(|_| {}).unwrap()),
+            None => gpu().map(|t| t.device),
+            Some(gpu) => Some(Device::from_gpu(gpu.limited(|_| {}).unwrap())),
         };
-        let foreign = States::new(&elsewhere).unwrap();
-        let e = compile(&t, &reader()).init_shared_states(&weights, &foreign).expect_err("another device");
-        assert!(matches!(&e, Error::Argument { what, .. } if what == "states"), "{e}");
-        assert_eq!(foreign.types().unwrap(), []);
+        if let Some(foreign) = elsewhere.map(|device| States::new(&device).unwrap()) {
+            let e =
+                compile(&t, &reader()).init_shared_states(&weights, &foreign).expect_err("another device");
+            assert!(matches!(&e, Error::Argument { what, .. } if what == "states"), "{e}");
+            assert_eq!(foreign.types().unwrap(), []);
+        }
 
         let after: Vec<_> = states.types().unwrap().into_iter().filter(|(n, _)| n != "one").collect();
         assert_eq!(after, before.0);
@@ -465,7 +472,7 @@ fn gradients_that_are_values_of_parameters_inputs_and_states_are_what_these_were
 
 #[test]
 fn states_longer_than_a_binding_are_shared_in_pieces() {
-    let device = devices::gpu().device;
+    let Some(Tested { device, .. }) = gpu() else { return };
     let gpu = device.as_gpu().unwrap().limited(|l| l.binding = 4096).unwrap();
     let t = Tested { device: Device::from_gpu(gpu), precision: devices::precision() };
     const LONG: usize = 5000;
@@ -570,7 +577,7 @@ fn graphs_of_an_artifact_share_as_compiled_ones_do() {
 
 #[test]
 fn a_suspended_device_gives_and_takes_no_states_and_keeps_them() {
-    let t = apart(devices::gpu());
+    let Some(t) = gpu().map(apart) else { return };
     let mut s = compile(&t, &counter(3, 4)).init(&Weights::new()).unwrap();
     let states = s.shared_states();
     s.step().unwrap();
@@ -622,5 +629,44 @@ fn a_child_of_fork_refuses_the_set_at_once_also_while_a_step_holds_it() {
             over.store(true, std::sync::atomic::Ordering::Relaxed);
         });
         assert_eq!(states.types().unwrap(), [("count".to_string(), TensorType::new(DType::I32, [3]))]);
+    }
+}
+
+#[test]
+fn every_f16_is_kept_as_it_is_in_whatever_form_a_device_has_it() {
+    for t in devices::all() {
+        // each of the 65,536, but for NaNs, of which only that they are is kept
+        let all: Vec<half::f16> = (0..=u16::MAX).map(half::f16::from_bits).collect();
+        let ty = TensorType::new(DType::F16, [256, 256]);
+        let bytes = all.iter().flat_map(|v| v.to_bits().to_le_bytes()).collect();
+        let tensor =
+            Tensor::from_bytes(DType::F16, [256, 256], weft::tensor::Bytes::from_vec(bytes)).unwrap();
+        assert_eq!(tensor.ty(), ty);
+        let g = Graph::new();
+        let (x, at) = (g.input("x", DType::F16, [256, 256]), g.iota(&[256], 0));
+        let put = g.state("put", DType::F16, [256, 256]);
+        let next = g.put(put, at, x, 0);
+        g.set_state(put, next);
+        g.set_state(g.state("copied", DType::F16, [256, 256]), x);
+        g.set_state(g.state("computed", DType::F16, [256, 256]), g.cast(g.cast(x, DType::F32), DType::F16));
+        let kept = g.state("written", DType::F16, [256, 256]);
+        g.output("read", g.cast(kept, DType::F32));
+        let mut s = compile(&t, &g).init(&Weights::new()).unwrap();
+        s.write_state("written", &tensor).unwrap();
+        s.set_input_tensor("x", &tensor).unwrap();
+        s.step().unwrap();
+        let same = |what: &str, came: Vec<f64>| {
+            for (a, b) in came.iter().zip(all.iter().map(|v| v.to_f64())) {
+                assert!(
+                    a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(),
+                    "{} {what}: {a} for {b}",
+                    t.name()
+                );
+            }
+        };
+        for state in ["put", "copied", "computed", "written"] {
+            same(state, s.read_state(state).unwrap().to_f64());
+        }
+        same("read", s.read_output::<f32>("read").unwrap().into_iter().map(f64::from).collect());
     }
 }

@@ -340,6 +340,26 @@ pub unsafe extern "C" fn weft_compiled_init_shared(
     })
 }
 
+/// A session over the weights of another, shared with it. Parameters of this graph that the set lacks are taken from `weights` and
+/// join it, so that graphs may come in any order: one that answers before one that also learns. Where this fails, the set is as it
+/// was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_compiled_init_shared_with(
+    compiled: *const weft_compiled,
+    parameters: *const weft_parameters,
+    weights: *const weft_weights,
+    session: *mut *mut weft_session,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_compiled_init_shared_with", err, || {
+        let place = out(session, "session")?;
+        let compiled = handle::share::<Compiled>(compiled)?;
+        let weights = handle::share::<Weights>(weights)?;
+        let session = compiled.init_shared_with(&*handle::share::<Parameters>(parameters)?, &weights)?;
+        give(place, session)
+    })
+}
+
 /// A session whose parameters are zeros until they are set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compiled_init_zeros(

@@ -40,6 +40,7 @@ mod inspect;
 mod log;
 mod ports;
 mod session;
+mod states;
 mod text;
 mod training;
 mod version;

@@ -6,9 +6,10 @@ use crate::guard::*;
 use crate::handle::{self, object};
 use crate::inspect::{memory_summary, weft_memory_summary};
 use crate::ports::{self, weft_port_kind, weft_tensor_info};
+use crate::states::{given, read_out};
 use crate::weights::weft_weights;
 use engine::session::{OutputIndex, Parameters, Session};
-use engine::tensor::{Bytes, DType, Tensor};
+use engine::tensor::TensorType;
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 use std::time::Duration;
@@ -321,7 +322,7 @@ pub unsafe extern "C" fn weft_parameters_free(parameters: *mut weft_parameters) 
     guard("weft_parameters_free", std::ptr::null_mut(), || handle::free::<Parameters>(parameters))
 }
 
-/// Makes every state zeros, as after init.
+/// Makes every state of its graph zeros, as after init. Sessions that share them see the change, as with weft_session_write_state.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_reset_state(
     session: *mut weft_session,
@@ -346,13 +347,7 @@ pub unsafe extern "C" fn weft_session_read_state(
             let data = array_mut(data.cast::<u8>(), data_bytes, "data")?;
             (name(state_name, name_length, "name")?, data)
         };
-        let state = handle::alone::<Session>(session)?.read_state(name)?;
-        if state.bytes().len() != data.len() {
-            let (wanted, came) = (state.ty().to_string(), format!("{} bytes", data.len()));
-            return Err(engine::error::Error::Length { name: name.into(), wanted, came }.into());
-        }
-        data.copy_from_slice(state.bytes());
-        Ok(())
+        read_out(name, &handle::alone::<Session>(session)?.read_state(name)?, data)
     })
 }
 
@@ -372,14 +367,13 @@ pub unsafe extern "C" fn weft_session_write_state(
             unsafe { (name(state_name, name_length, "name")?, bytes(data, data_bytes, "data")?) };
         let mut session = handle::alone::<Session>(session)?;
         let port = session.states().iter().find(|s| s.name == name);
-        // one that is not there is the engine's error
-        let (dtype, shape) = port.map_or((DType::U8, vec![data.len()]), |s| (s.dtype, s.shape.clone()));
-        let tensor = Tensor::from_bytes(dtype, shape, Bytes::borrowed(data))?;
-        Ok(session.write_state(name, &tensor)?)
+        let ty = port.map(|s| TensorType::new(s.dtype, s.shape.clone()));
+        Ok(session.write_state(name, &given(ty, data)?)?)
     })
 }
 
-/// What a session takes: weights, their packed forms, scratch, inputs, outputs, optimizer state.
+/// What a session takes: weights, their packed forms, states, scratch, inputs, outputs, optimizer state. Sets of weights and states
+/// that it shares are counted in each session's summary; weft_states_memory_summary tells what a set of states takes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_memory_summary(
     session: *const weft_session,

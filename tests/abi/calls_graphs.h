@@ -4,6 +4,8 @@
 
 #include "every_call.h"
 
+#include <pthread.h>
+
 static weft_weights *weights(void) {
   weft_weights *w = NULL, *again = NULL;
   size_t count = 0;
@@ -124,6 +126,132 @@ static void graphs(void) {
   OK(weft_graph_free(g));
 }
 
+struct stepper {
+  weft_session *session;
+  weft_status status;
+};
+
+enum { EACH = 50 };
+
+static void *steps(void *given) {
+  struct stepper *s = given;
+  for (int i = 0; i < EACH && s->status == WEFT_STATUS_OK; i++) s->status = weft_session_step(s->session, NULL);
+  if (s->status == WEFT_STATUS_OK) s->status = weft_session_wait(s->session, NULL);
+  return NULL;
+}
+
+static uint32_t tap_states(void *user_data, const weft_tensor_info *info, const void *data) {
+  (void)info, (void)data;
+  /* the step has its states in its hands */
+  float s[2];
+  CHECK(weft_states_read(user_data, "s", NUL, s, sizeof s, NULL) == WEFT_STATUS_ARGUMENT);
+  CHECK(weft_states_reset(user_data, NULL) == WEFT_STATUS_ARGUMENT);
+  return 0;
+}
+
+/* Sessions of two graphs over one set of states, on threads of their own. The state "s" grows by 1 with each step of `session`. */
+static void shared_states(const weft_compiled *compiled, weft_session *session) {
+  weft_graph *g = NULL;
+  weft_compiled *more = NULL, *wrong = NULL;
+  weft_session *other = NULL, *third = NULL;
+  weft_parameters *parameters = NULL;
+  weft_states *states = NULL, *own = NULL;
+  weft_weights *w = NULL, *saved = NULL;
+  OK(weft_session_parameters(session, &parameters, &err));
+  OK(weft_session_states(session, &states, &err));
+  /* another graph: "s" grows by a parameter, which the set of weights lacks, and "t" is its own */
+  OK(weft_graph_parse("weft 1\nparam by: f32[1]\nstate s: f32[2]\nstate t: f32[1]\nnow = add(s, by)\nnext s = now\n"
+                      "one = add(t, by)\nnext t = one\noutput y = now\n",
+                      NUL, &g, &err));
+  OK(weft_compile(device, g, NULL, &more, &err));
+  OK(weft_graph_free(g));
+  const float by = 1000;
+  FAILS(WEFT_STATUS_MISSING_WEIGHT, weft_compiled_init_shared_states(more, parameters, NULL, states, &other, &err));
+  OK(weft_weights_new(&w, &err));
+  FAILS(WEFT_STATUS_MISSING_WEIGHT, weft_compiled_init_shared_with(more, parameters, w, &other, &err));
+  OK(weft_weights_insert(w, "by", NUL, WEFT_DTYPE_F32, (size_t[]){1}, 1, &by, sizeof by, &err));
+  OK(weft_compiled_init_shared_states(more, parameters, w, states, &other, &err));
+  size_t count = 0;
+  OK(weft_states_count(states, &count, &err));
+  weft_tensor_info info = {.struct_size = sizeof info};
+  OK(weft_states_get(states, 1, &info, &err));
+  CHECK(count == 2 && is(info.name, "t") && info.bytes == 4 && info.dtype == WEFT_DTYPE_F32);
+  FAILS(WEFT_STATUS_ARGUMENT, weft_states_get(states, 2, &info, &err));
+
+  pthread_t threads[2];
+  struct stepper steppers[2] = {{session, WEFT_STATUS_OK}, {other, WEFT_STATUS_OK}};
+  for (int i = 0; i < 2; i++) CHECK(pthread_create(&threads[i], NULL, steps, &steppers[i]) == 0);
+  for (int i = 0; i < 2; i++) CHECK(pthread_join(threads[i], NULL) == 0 && steppers[i].status == WEFT_STATUS_OK);
+  float s[2] = {0}, t = 0;
+  OK(weft_states_read(states, "s", NUL, s, sizeof s, &err));
+  OK(weft_states_read(states, "t", NUL, &t, sizeof t, &err));
+  CHECK(s[0] == EACH * (1 + by) && s[1] == s[0] && t == EACH * by);
+  FAILS(WEFT_STATUS_LENGTH, weft_states_read(states, "s", NUL, s, 4, &err));
+  FAILS(WEFT_STATUS_UNKNOWN_NAME, weft_states_read(states, "u", NUL, s, sizeof s, &err));
+  OK(weft_session_observe(other, tap_states, states, &err));
+
+  /* saved, written, begun anew, restored */
+  OK(weft_states_write(states, "s", NUL, (float[]){5, 6}, 8, &err));
+  FAILS(WEFT_STATUS_LENGTH, weft_states_write(states, "s", NUL, s, 4, &err));
+  FAILS(WEFT_STATUS_UNKNOWN_NAME, weft_states_write(states, "u", NUL, s, sizeof s, &err));
+  OK(weft_states_save(states, &saved, &err));
+  OK(weft_states_reset(states, &err));
+  OK(weft_session_read_state(session, "s", NUL, s, sizeof s, &err));
+  CHECK(s[0] == 0 && s[1] == 0);
+  FAILS(WEFT_STATUS_MISSING_WEIGHT, weft_states_restore(states, w, &err));
+  OK(weft_states_restore(states, saved, &err));
+  OK(weft_session_read_state(other, "s", NUL, s, sizeof s, &err));
+  CHECK(s[0] == 5 && s[1] == 6);
+  OK(weft_weights_free(saved));
+  weft_memory_summary set = {.struct_size = sizeof set}, one = {.struct_size = sizeof one};
+  OK(weft_states_memory_summary(states, &set, &err));
+  OK(weft_session_memory_summary(other, &one, &err));
+  CHECK(set.total_bytes >= 12 && set.buffers == 2 && one.total_bytes > set.total_bytes);
+
+  /* what does not fit is refused, and leaves the set as it was */
+  OK(weft_graph_parse("weft 1\nstate s: f32[3]\nstate new: f32[1]\nz = add(s, new)\noutput y = z\n", NUL, &g, &err));
+  OK(weft_compile(device, g, NULL, &wrong, &err));
+  FAILS(WEFT_STATUS_LENGTH, weft_compiled_init_shared_states(wrong, parameters, NULL, states, &third, &err));
+  OK(weft_compiled_free(wrong));
+  OK(weft_graph_free(g));
+  OK(weft_graph_parse("weft 1\nstate s: i32[2]\noutput y = s\n", NUL, &g, &err));
+  OK(weft_compile(device, g, NULL, &wrong, &err));
+  FAILS(WEFT_STATUS_DTYPE, weft_compiled_init_shared_states(wrong, parameters, NULL, states, &third, &err));
+  OK(weft_compiled_free(wrong));
+  OK(weft_graph_free(g));
+  OK(weft_states_count(states, &count, &err));
+  CHECK(count == 2);
+
+  /* weights completed without states; a set that a program makes itself */
+  OK(weft_compiled_init_shared_with(more, parameters, w, &third, &err));
+  OK(weft_session_step(third, &err));
+  OK(weft_session_read_state(session, "s", NUL, s, sizeof s, &err));
+  CHECK(s[0] == 5 && s[1] == 6);
+  OK(weft_session_free(third));
+  OK(weft_states_new(device, &own, &err));
+  OK(weft_compiled_init_shared_states(compiled, parameters, NULL, own, &third, &err));
+  OK(weft_session_step(third, &err));
+  OK(weft_states_read(own, "s", NUL, s, sizeof s, &err));
+  CHECK(s[0] == 1 && s[1] == 1);
+  OK(weft_session_free(third));
+  OK(weft_states_read(own, "s", NUL, s, sizeof s, &err)); /* outlives its sessions */
+  CHECK(s[0] == 1);
+  OK(weft_states_free(own));
+  FAILS(WEFT_STATUS_HANDLE, weft_states_count(own, &count, &err));
+  FAILS(WEFT_STATUS_HANDLE, weft_states_count((weft_states *)parameters, &count, &err));
+  FAILS(WEFT_STATUS_HANDLE, weft_compiled_init_shared_states(more, parameters, w, own, &third, &err));
+  FAILS(WEFT_STATUS_HANDLE, weft_compiled_init_shared_states(more, parameters, w, (weft_states *)w, &third, &err));
+  CHECK(weft_states_free(own) == WEFT_STATUS_HANDLE);
+  OK(weft_states_free(states));
+  OK(weft_session_step(other, &err)); /* the sessions keep it */
+  OK(weft_session_read_state(session, "s", NUL, s, sizeof s, &err));
+  CHECK(s[0] == 5 + by && s[1] == 6 + by);
+  OK(weft_session_free(other));
+  OK(weft_compiled_free(more));
+  OK(weft_parameters_free(parameters));
+  OK(weft_weights_free(w));
+}
+
 /* A state that counts by a constant of 2 and a scalar of 0.5, multiplied. */
 static void states(void) {
   weft_graph *g = NULL;
@@ -154,6 +282,7 @@ static void states(void) {
   CHECK(now[0] == 0 && now[1] == 0);
   FAILS(WEFT_STATUS_UNKNOWN_NAME, weft_session_write_state(session, "t", NUL, then, sizeof then, &err));
   FAILS(WEFT_STATUS_LENGTH, weft_session_read_state(session, "s", NUL, now, 4, &err));
+  shared_states(compiled, session);
   OK(weft_session_free(session));
   OK(weft_compiled_free(compiled));
   OK(weft_graph_free(g));

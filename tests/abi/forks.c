@@ -24,6 +24,7 @@ static weft_weights *weights;
 static weft_compiled *compiled;
 static weft_session *session;
 static weft_parameters *parameters;
+static weft_states *states;
 static weft_cancel *cancel;
 static weft_error *error;
 static volatile bool over;
@@ -54,6 +55,7 @@ static void use(const char *name, bool keep) {
   OK(weft_compile(device, graph, NULL, &compiled, &err));
   OK(weft_compiled_init(compiled, weights, &session, &err));
   OK(weft_session_parameters(session, &parameters, &err));
+  OK(weft_session_states(session, &states, &err));
   OK(weft_cancel_new(&cancel, &err));
   check_step(session);
   weft_compile_options options = WEFT_COMPILE_OPTIONS_INIT;
@@ -70,6 +72,7 @@ static void use(const char *name, bool keep) {
   if (keep) return;
   OK(weft_cancel_free(cancel));
   OK(weft_parameters_free(parameters));
+  OK(weft_states_free(states));
   OK(weft_session_free(session));
   OK(weft_compiled_free(compiled));
   OK(weft_weights_free(weights));
@@ -102,6 +105,10 @@ static void refused(void) {
   FAILS(F, weft_compiled_port(compiled, WEFT_PORT_INPUT, 0, &tensor, &err));
   FAILS(F, weft_compiled_init_zeros(compiled, &other, &err));
   FAILS(F, weft_parameters_to_weights(parameters, &more, &err));
+  FAILS(F, weft_states_count(states, &count, &err));
+  FAILS(F, weft_states_reset(states, &err));
+  FAILS(F, weft_states_save(states, &more, &err));
+  FAILS(F, weft_compiled_init_shared_states(compiled, parameters, NULL, states, &other, &err));
   FAILS(F, weft_weights_count(weights, &count, &err));
   FAILS(F, weft_graph_text(graph, &bytes, &err));
   FAILS(F, weft_op_relu(graph, 0, &value, &err));
@@ -115,6 +122,7 @@ static void refused(void) {
   for (int twice = 0; twice < 2; twice++) {
     OK(weft_session_free(session));
     OK(weft_parameters_free(parameters));
+    OK(weft_states_free(states));
     OK(weft_compiled_free(compiled));
     OK(weft_weights_free(weights));
     OK(weft_graph_free(graph));

@@ -107,7 +107,8 @@ static const char *any_text_of(const char *const *all, size_t count) {
 }
 
 static const char GRAPH[] =
-    "weft 1\ninput x: f32[1, 4]\nparam w: f32[3, 4]\nparam b: f32[3]\nlogits = linear(x, w, b)\n"
+    "weft 1\ninput x: f32[1, 4]\nparam w: f32[3, 4]\nparam b: f32[3]\nstate s: f32[1, 3]\nlogits = linear(x, w, b)\n"
+    "sum = add(s, logits)\nnext s = sum\n"
     "y = softmax(logits, axis=-1)\noutput y = y\nl = mean(logits, axes=[0, 1], keepdim=false)\nloss l\n";
 static const char TOKENS[] =
     "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[],\"normalizer\":null,\"pre_tokenizer\":"
@@ -115,7 +116,7 @@ static const char TOKENS[] =
     "{\"[UNK]\":0,\"hello\":1},\"unk_token\":\"[UNK]\"}}";
 
 static const char *any_text(void) {
-  static const char *const all[] = {"x", "w", "b", "y", "main", "hello", "loss", "", "\xff\xc0", "a name", GRAPH, "weft 1\nx = (", "s\xc3\xa4"};
+  static const char *const all[] = {"x", "w", "b", "y", "s", "main", "hello", "loss", "", "\xff\xc0", "a name", GRAPH, "weft 1\nx = (", "s\xc3\xa4"};
   return any_text_of(all, COUNT(all));
 }
 static const char *any_device(void) {

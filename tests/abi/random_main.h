@@ -3,7 +3,8 @@
 static weft_status (*const frees[KINDS])(void *) = {
     FREE(weft_artifact), FREE(weft_bytes),  FREE(weft_cancel),  FREE(weft_compiled),   FREE(weft_device),
     FREE(weft_device_list), FREE(weft_encoder), FREE(weft_encoding), FREE(weft_error), FREE(weft_graph),
-    FREE(weft_parameters), FREE(weft_profile), FREE(weft_session), FREE(weft_tokenizer), FREE(weft_weights),
+    FREE(weft_parameters), FREE(weft_profile), FREE(weft_session), FREE(weft_states), FREE(weft_tokenizer),
+    FREE(weft_weights),
 };
 
 enum { THREADS = 4, REFRESH = 500 };
@@ -35,6 +36,7 @@ static void refresh(void) {
   weft_compiled *compiled = NULL;
   weft_weights *weights = NULL;
   weft_session *session = NULL;
+  weft_states *states = NULL;
   weft_artifact *artifact = NULL;
   weft_tokenizer *tokenizer = NULL;
   weft_cancel *cancel = NULL;
@@ -50,6 +52,7 @@ static void refresh(void) {
   OK(weft_weights_insert(weights, "b", NUL, WEFT_DTYPE_F32, (size_t[]){3}, 1, contents[3], 12, NULL));
   MADE(weft_compiled_init(compiled, weights, &session, NULL));
   if (chance(2)) MADE(weft_session_set_input(session, "x", NUL, WEFT_DTYPE_F32, contents[3], 16, NULL));
+  OK(weft_session_states(session, &states, NULL));
   OK(weft_artifact_new(&artifact, NULL));
   OK(weft_artifact_add(artifact, "main", NUL, compiled, NULL));
   OK(weft_tokenizer_from_memory(TOKENS, sizeof TOKENS - 1, &tokenizer, NULL));
@@ -60,6 +63,7 @@ keep:
   keep(K_weft_compiled, compiled);
   keep(K_weft_weights, weights);
   keep(K_weft_session, session);
+  keep(K_weft_states, states);
   keep(K_weft_artifact, artifact);
   keep(K_weft_tokenizer, tokenizer);
   keep(K_weft_cancel, cancel);

@@ -163,6 +163,14 @@ typedef struct weft_profile weft_profile;
 typedef struct weft_session weft_session;
 
 /**
+ * A set of named states on a device, shared by sessions: caches of a language model that one session fills (prefill) and another
+ * goes on with (decode). The memory is there once; what a step of one session leaves in a state, the next step of any session over
+ * the set finds there. Threads may share it, and sessions over it may run on threads of their own: their steps come one after the
+ * other. A refused step leaves it as it was. A call for it from within weft_tap_fn, of a session over it, is WEFT_STATUS_ARGUMENT.
+ */
+typedef struct weft_states weft_states;
+
+/**
  * Turns text into token ids and back. Immutable; threads may share it.
  */
 typedef struct weft_tokenizer weft_tokenizer;
@@ -1488,6 +1496,17 @@ weft_status weft_compiled_init_shared(const weft_compiled *compiled,
                                       weft_error **err);
 
 /**
+ * A session over the weights of another, shared with it. Parameters of this graph that the set lacks are taken from `weights` and
+ * join it, so that graphs may come in any order: one that answers before one that also learns. Where this fails, the set is as it
+ * was.
+ */
+weft_status weft_compiled_init_shared_with(const weft_compiled *compiled,
+                                           const weft_parameters *parameters,
+                                           const weft_weights *weights,
+                                           weft_session **session,
+                                           weft_error **err);
+
+/**
  * A session whose parameters are zeros until they are set.
  */
 weft_status weft_compiled_init_zeros(const weft_compiled *compiled, weft_session **session, weft_error **err);
@@ -1650,9 +1669,10 @@ weft_status weft_parameters_to_weights(const weft_parameters *parameters,
 weft_status weft_parameters_free(weft_parameters *parameters);
 
 /**
- * Makes every state zeros, as after init.
+ * Makes every state of its graph zeros, as after init. Sessions that share them see the change, as with weft_session_write_state.
  */
-weft_status weft_session_reset_state(weft_session *session, weft_error **err);
+weft_status weft_session_reset_state(weft_session *session,
+                                     weft_error **err);
 
 /**
  * Copies a state's elements into the caller's memory, of exactly its bytes.
@@ -1675,7 +1695,8 @@ weft_status weft_session_write_state(weft_session *session,
                                      weft_error **err);
 
 /**
- * What a session takes: weights, their packed forms, scratch, inputs, outputs, optimizer state.
+ * What a session takes: weights, their packed forms, states, scratch, inputs, outputs, optimizer state. Sets of weights and states
+ * that it shares are counted in each session's summary; weft_states_memory_summary tells what a set of states takes.
  */
 weft_status weft_session_memory_summary(const weft_session *session,
                                         weft_memory_summary *summary,
@@ -1685,6 +1706,92 @@ weft_status weft_session_memory_summary(const weft_session *session,
  * Frees a session, and releases what it borrowed. NULL is allowed. Waits for nothing; a GPU's work under way comes to its end.
  */
 weft_status weft_session_free(weft_session *session);
+
+/**
+ * An empty set on a device; sessions bring their states (see weft_compiled_init_shared_states).
+ */
+weft_status weft_states_new(const weft_device *device, weft_states **states, weft_error **err);
+
+/**
+ * The set that a session's states are in, to share with another or to save.
+ */
+weft_status weft_session_states(const weft_session *session, weft_states **states, weft_error **err);
+
+/**
+ * A session over the weights and the states of other sessions, shared with them. Each state of the graph that the set has by name
+ * must be of the same type there (else WEFT_STATUS_DTYPE or WEFT_STATUS_LENGTH); those that it lacks join it, as zeros.
+ * WEFT_STATUS_ARGUMENT for weights or states on another device. Parameters that the set of weights lacks are taken from `weights`, as
+ * weft_compiled_init_shared_with does; `weights` may be NULL if it lacks none.
+ */
+weft_status weft_compiled_init_shared_states(const weft_compiled *compiled,
+                                             const weft_parameters *parameters,
+                                             const weft_weights *weights,
+                                             const weft_states *states,
+                                             weft_session **session,
+                                             weft_error **err);
+
+/**
+ * How many states a set has.
+ */
+weft_status weft_states_count(const weft_states *states, size_t *count, weft_error **err);
+
+/**
+ * One of them, in the order in which they joined; the name is valid until the handle is freed.
+ */
+weft_status weft_states_get(const weft_states *states,
+                            size_t index,
+                            weft_tensor_info *info,
+                            weft_error **err);
+
+/**
+ * Copies a state's elements into the caller's memory, of exactly its bytes. Waits for the steps that were asked for before.
+ */
+weft_status weft_states_read(const weft_states *states,
+                             const char *state_name,
+                             size_t name_length,
+                             void *data,
+                             size_t data_bytes,
+                             weft_error **err);
+
+/**
+ * Gives a state its elements, for every session over the set.
+ */
+weft_status weft_states_write(const weft_states *states,
+                              const char *state_name,
+                              size_t name_length,
+                              const void *data,
+                              size_t data_bytes,
+                              weft_error **err);
+
+/**
+ * Makes every state of the set zeros.
+ */
+weft_status weft_states_reset(const weft_states *states, weft_error **err);
+
+/**
+ * All states of one moment as tensors by name, for weft_weights_save and weft_states_restore. Freed with weft_weights_free.
+ */
+weft_status weft_states_save(const weft_states *states,
+                             weft_weights **saved,
+                             weft_error **err);
+
+/**
+ * Makes the states what weft_states_save gave. Nothing is changed where one is missing or of another type
+ * (WEFT_STATUS_MISSING_WEIGHT, WEFT_STATUS_WEIGHT_TYPE); other tensors are left alone.
+ */
+weft_status weft_states_restore(const weft_states *states, const weft_weights *saved, weft_error **err);
+
+/**
+ * What a set takes on its device, which is there once for all sessions over it.
+ */
+weft_status weft_states_memory_summary(const weft_states *states,
+                                       weft_memory_summary *summary,
+                                       weft_error **err);
+
+/**
+ * Frees the handle; sessions over the set keep it. NULL is allowed.
+ */
+weft_status weft_states_free(weft_states *states);
 
 /**
  * Makes every later step change the parameters. States and count of steps begin anew. WEFT_STATUS_ARGUMENT for settings that are no finite numbers

@@ -148,6 +148,34 @@ class Graph : public Handle<weft_graph, weft_graph_free> {
   }
 };
 
+/// Weights on a device, which sessions share.
+class Parameters : public Handle<weft_parameters, weft_parameters_free> {
+ public:
+  using Handle::Handle;
+  /// As they are now, to save.
+  Weights to_weights() const { return made<Weights, weft_weights>(weft_parameters_to_weights, get()); }
+};
+
+/// What steps leave for the steps after them, by name: a set that sessions share.
+class States : public Handle<weft_states, weft_states_free> {
+ public:
+  using Handle::Handle;
+  /// Copies a state's elements into memory of exactly its bytes.
+  void read(std::string_view name, void *data, size_t bytes) const {
+    call(weft_states_read, get(), name.data(), name.size(), data, bytes);
+  }
+  /// Gives a state its elements.
+  void write(std::string_view name, const void *data, size_t bytes) {
+    call(weft_states_write, get(), name.data(), name.size(), data, bytes);
+  }
+  /// Makes every state zeros.
+  void reset() { call(weft_states_reset, get()); }
+  /// All of one moment, to be restored later.
+  Weights save() const { return made<Weights, weft_weights>(weft_states_save, get()); }
+  /// Makes them what was saved.
+  void restore(const Weights &saved) { call(weft_states_restore, get(), saved.get()); }
+};
+
 /// A compiled graph with weights.
 class Session : public Handle<weft_session, weft_session_free> {
  public:
@@ -189,6 +217,10 @@ class Session : public Handle<weft_session, weft_session_free> {
          static_cast<const weft_setting *>(all.data()), all.size(), static_cast<const weft_parameter_group *>(nullptr),
          size_t{0});
   }
+  /// The weights, to share with another session or to save.
+  Parameters parameters() const { return made<Parameters, weft_parameters>(weft_session_parameters, get()); }
+  /// The states, to share with another session or to save.
+  States states() const { return made<States, weft_states>(weft_session_states, get()); }
   /// What the optimizer keeps, to be saved with the parameters.
   Weights save_optimizer() const { return made<Weights, weft_weights>(weft_session_save_optimizer, get()); }
   /// Goes on from what was saved; set the optimizer before.
@@ -202,6 +234,19 @@ class Compiled : public Handle<weft_compiled, weft_compiled_free> {
   /// A session over weights.
   Session init(const Weights &weights) const {
     return made<Session, weft_session>(weft_compiled_init, get(), weights.get());
+  }
+  /// A session over the weights of another, shared with it.
+  Session init_shared(const Parameters &parameters) const {
+    return made<Session, weft_session>(weft_compiled_init_shared, get(), parameters.get());
+  }
+  /// The same; parameters that the set lacks are taken from `weights` and join it.
+  Session init_shared_with(const Parameters &parameters, const Weights &weights) const {
+    return made<Session, weft_session>(weft_compiled_init_shared_with, get(), parameters.get(), weights.get());
+  }
+  /// A session over weights and states of others, shared with them.
+  Session init_shared_states(const Parameters &parameters, const States &states) const {
+    return made<Session, weft_session>(weft_compiled_init_shared_states, get(), parameters.get(),
+                                       static_cast<const weft_weights *>(nullptr), states.get());
   }
   /// A session whose parameters are zeros.
   Session init_zeros() const { return made<Session, weft_session>(weft_compiled_init_zeros, get()); }
@@ -217,6 +262,8 @@ class Device : public Handle<weft_device, weft_device_free> {
   static Device open(std::string_view which = "best", uint32_t threads = 0) {
     return made<Device, weft_device>(weft_device_open, which.data(), which.size(), threads);
   }
+  /// An empty set of states.
+  States states() const { return made<States, weft_states>(weft_states_new, get()); }
   /// Compiles a graph; `options` may be null.
   Compiled compile(const Graph &graph, const weft_compile_options *options = nullptr) const {
     return made<Compiled, weft_compiled>(weft_compile, get(), graph.get(), options);

@@ -14,6 +14,7 @@ const SECTIONS: &[&str] = &[
     "graph",
     "compile",
     "session",
+    "states",
     "training",
     "inspect",
     "artifact",

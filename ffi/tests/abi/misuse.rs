@@ -168,6 +168,7 @@ const HANDLES: &[&str] = &[
     "weft_parameters",
     "weft_profile",
     "weft_session",
+    "weft_states",
     "weft_tokenizer",
     "weft_weights",
 ];
