@@ -3,21 +3,16 @@
 
 #![cfg(target_os = "linux")]
 
+mod addresses;
 mod child;
 
 use std::collections::BTreeSet;
-use std::ffi::{c_int, c_uint};
+use std::ffi::c_int;
 use weft::device::{Device, Optimizer};
 use weft::error::{Error, Result};
 use weft::graph::Graph;
 use weft::session::{Compiled, Compiler};
 use weft::tensor::{DType, Tensor, Weights};
-
-unsafe extern "C" {
-    fn setrlimit(resource: c_uint, limit: *const [u64; 2]) -> c_int;
-}
-
-const RLIMIT_AS: c_uint = 9;
 
 /// What a child says by its exit status of what was refused; `DONE` if nothing was.
 const WHATS: &[&str] = &[
@@ -32,12 +27,6 @@ const WHATS: &[&str] = &[
 ];
 const DONE: usize = 40;
 
-/// Bytes of address space that this process has.
-fn space() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096
-}
-
 /// Runs `work` in a child that gets `more` bytes from where `prepare` left it.
 fn with_memory<T>(more: u64, prepare: fn() -> T, work: fn(T) -> Result<()>) -> usize {
     let (signal, status) = child::in_a_child(|| {
@@ -46,10 +35,7 @@ fn with_memory<T>(more: u64, prepare: fn() -> T, work: fn(T) -> Result<()>) -> u
         let mut small: Vec<Vec<u8>> = (0..4096).map(|_| vec![1; 1000]).collect();
         small.swap(0, 4095);
         small.truncate(1);
-        let most = space() + more;
-        // SAFETY: the C library's own declaration; the structure is as long as it wants.
-        assert_eq!(unsafe { setrlimit(RLIMIT_AS, &[most, most]) }, 0);
-        let told = match work(prepared) {
+        let told = match addresses::with_addresses(more, || work(prepared)) {
             Ok(()) => DONE,
             Err(Error::OutOfMemory { what, wanted }) if wanted > 0 => {
                 WHATS.iter().position(|w| what.contains(w)).unwrap_or_else(|| panic!("of what? {what}"))

@@ -109,30 +109,6 @@ fn memory_that_ends_below_is_an_error() {
     assert_eq!(s.read_output::<f32>("y").unwrap(), [-1.0, 2.0]);
 }
 
-/// Lets this process have so many bytes of addresses more, and runs something.
-#[cfg(target_os = "linux")]
-fn with_addresses<T>(more: u64, run: impl FnOnce() -> T) -> T {
-    #[repr(C)]
-    struct Limit([u64; 2]);
-    const ADDRESSES: std::ffi::c_int = 9;
-    unsafe extern "C" {
-        fn getrlimit(what: std::ffi::c_int, limit: *mut Limit) -> std::ffi::c_int;
-        fn setrlimit(what: std::ffi::c_int, limit: *const Limit) -> std::ffi::c_int;
-    }
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = text.split(' ').next().unwrap().parse().unwrap();
-    let mut before = Limit([0; 2]);
-    // SAFETY: the C library's own functions and numbers; the structure is as long as they want.
-    unsafe {
-        assert_eq!(getrlimit(ADDRESSES, &mut before), 0);
-        assert_eq!(setrlimit(ADDRESSES, &Limit([pages * 4096 + more, before.0[1]])), 0);
-    }
-    let outcome = run();
-    // SAFETY: as above.
-    unsafe { assert_eq!(setrlimit(ADDRESSES, &before), 0) };
-    outcome
-}
-
 /// A software driver takes its memory from the process, whose share is bounded here: so it is the driver that refuses.
 #[test]
 #[cfg(target_os = "linux")]
@@ -161,7 +137,7 @@ fn memory_that_the_driver_itself_refuses_is_told_as_such_and_other_sessions_go_o
     g.output("y", g.sum(large, &[0], false));
     let compiled = Compiler::new(&device).compile(&g).unwrap();
     for _ in 0..3 {
-        let e = with_addresses(300 << 20, || compiled.init_zeros().expect_err("no memory"));
+        let e = super::addresses::with_addresses(300 << 20, || compiled.init_zeros().expect_err("no memory"));
         assert!(matches!(e, Error::OutOfMemory { wanted, .. } if wanted > 1 << 20), "{e}");
         other.step().unwrap();
         near(&other.read_output::<f32>("y").unwrap(), &small_wanted(100), 1e-5);

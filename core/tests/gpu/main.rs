@@ -1,5 +1,8 @@
 //! The GPU device as applications meet it: training, errors of data and of drivers, several sessions, memory, sharing.
 
+#[cfg(target_os = "linux")]
+#[path = "../addresses/mod.rs"]
+mod addresses;
 mod attention;
 #[path = "../devices/mod.rs"]
 mod devices;
