@@ -1,6 +1,9 @@
 //! States: a cache filled step by step is attention over the whole, changed in place or by copies; states that
 //! exchange values; the text form; what is refused.
 
+#[path = "devices/mod.rs"]
+mod devices;
+
 use std::collections::BTreeMap;
 use weft::device::Device;
 use weft::error::Error;
@@ -329,4 +332,89 @@ fn of_equal_indices_the_last_wins_and_has_the_gradient() {
     assert_eq!(s.read_output::<f32>("y").unwrap(), [30.0, 40.0, 3.0, 4.0, 50.0, 60.0]);
     assert_eq!(s.read_output::<f32>("dx").unwrap(), [0.0, 0.0, 0.3, 0.4, 0.0, 0.0]);
     assert_eq!(s.read_output::<f32>("du").unwrap(), [0.0, 0.0, 0.1, 0.2, 0.5, 0.6]);
+}
+
+/// PyTorch's own running statistics (`tests/golden/running_statistics.py`), step by step, in inference plans and in training, on
+/// every device; and an evaluation by them.
+#[test]
+fn running_statistics_of_batch_norm_are_pytorch_s() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/running_statistics.json");
+    let recorded: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let numbers = |v: &serde_json::Value| -> Vec<f32> {
+        v.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
+    };
+    let close = |what: &str, came: &[f32], wanted: &[f32]| {
+        let largest = wanted.iter().fold(0f32, |m, v| m.max(v.abs()));
+        for (c, w) in came.iter().zip(wanted) {
+            assert!((c - w).abs() <= 2e-6 * largest, "{what}: {c} for {w}");
+        }
+        assert_eq!(came.len(), wanted.len());
+    };
+    let (momentum, eps) = (recorded["momentum"].as_f64().unwrap(), recorded["eps"].as_f64().unwrap());
+    let build = |training: bool, evaluation: bool| {
+        let g = Graph::new();
+        let x = g.input("x", DType::F32, [4, 3, 5, 2]);
+        let (scale, bias) = (g.parameter("scale", [3]), g.parameter("bias", [3]));
+        let y = match evaluation {
+            true => g.batch_norm_tracked("norm", x, scale, bias, eps),
+            false => g.batch_norm_tracking("norm", x, scale, bias, momentum, eps),
+        };
+        g.output("y", y);
+        if training {
+            g.set_loss(g.mean_all(g.mul(y, y)));
+        }
+        g
+    };
+    let mut weights = Weights::new();
+    for name in ["scale", "bias"] {
+        weights.insert(name, Tensor::from_vec([3], numbers(&recorded[name])).unwrap());
+    }
+    for tested in devices::all() {
+        for training in [false, true] {
+            let g = build(training, false);
+            let compiler = tested.compiler();
+            let compiled = if training { compiler.compile_training(&g) } else { compiler.compile(&g) };
+            let mut session = compiled.unwrap().init(&weights).unwrap();
+            for (i, step) in recorded["steps"].as_array().unwrap().iter().enumerate() {
+                let what = format!("{}, training {training}, step {i}", tested.name());
+                let y = session.run(&[("x", &numbers(&step["x"]))]).unwrap().read::<f32>("y").unwrap();
+                close(&what, &y, &numbers(&step["y"]));
+                for name in ["running_mean", "running_var"] {
+                    let came = session.read_state(&format!("norm.{name}")).unwrap().to_vec::<f32>().unwrap();
+                    close(&format!("{what}: {name}"), &came, &numbers(&step[name]));
+                }
+                let tracked =
+                    session.read_state("norm.num_batches_tracked").unwrap().to_vec::<i32>().unwrap();
+                assert_eq!(tracked, [step["num_batches_tracked"].as_i64().unwrap() as i32]);
+            }
+            let mut evaluation = compiler.compile(&build(false, true)).unwrap().init(&weights).unwrap();
+            for port in session.states().to_vec() {
+                evaluation.write_state(&port.name, &session.read_state(&port.name).unwrap()).unwrap();
+            }
+            let evaluated = &recorded["evaluated"];
+            let y = evaluation.run(&[("x", &numbers(&evaluated["x"]))]).unwrap().read::<f32>("y").unwrap();
+            close(&format!("{}, evaluated", tested.name()), &y, &numbers(&evaluated["y"]));
+        }
+    }
+}
+
+#[test]
+fn running_statistics_of_what_has_none_are_refused() {
+    let of = |shape: &[usize], momentum: f64| {
+        let g = Graph::new();
+        let x = g.input("x", DType::F32, shape);
+        let (scale, bias) = (g.parameter("scale", [3]), g.parameter("bias", [3]));
+        g.output("y", g.batch_norm_tracking("norm", x, scale, bias, momentum, 1e-5));
+        Compiler::new(&Device::cpu(1)).compile(&g).err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    assert!(of(&[1, 3], 0.1).contains("more than one value in each channel"), "{}", of(&[1, 3], 0.1));
+    assert!(of(&[2, 3], 1.5).contains("a momentum from 0 to 1"), "{}", of(&[2, 3], 1.5));
+    assert!(of(&[2, 3], f64::NAN).contains("a momentum from 0 to 1"));
+    assert!(of(&[2, 4], 0.1).contains("batch_norm_train"), "{}", of(&[2, 4], 0.1));
+    assert_eq!(of(&[2, 3], 0.1), "");
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [3]);
+    g.output("y", g.batch_norm_tracked("norm", x, x, x, 1e-5));
+    let e = Compiler::new(&Device::cpu(1)).compile(&g).unwrap_err().to_string();
+    assert!(e.contains("an input of [n, c, …]"), "{e}");
 }

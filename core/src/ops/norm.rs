@@ -341,5 +341,125 @@ op! {
     samples: || channel_samples(2, &|_| eps_attrs(1e-3));
 }
 
+impl Graph {
+    /// [`batch_norm_train`](Graph::batch_norm_train) that keeps running statistics for evaluation, as PyTorch's `BatchNorm` does:
+    /// after each step r ← (1 − momentum)·r + momentum·b, of the batch's mean, and of its unbiased variance. PyTorch's
+    /// momentum is 0.1 where nothing else is said.
+    ///
+    /// `x` is `[n, c, …]`, `scale` and `bias` are `[c]`. The statistics are f32 states, `[c]` each, and a count: `{name}.running_mean`,
+    /// `{name}.running_var` and `{name}.num_batches_tracked` (i32, one number). A state begins as zeros; until the first batch is
+    /// counted the variance stands for PyTorch's 1. Whoever writes a variance writes the count, too.
+    /// [`batch_norm_tracked`](Graph::batch_norm_tracked) normalises by them.
+    ///
+    /// A channel of one value has no variance: an error of the graph.
+    ///
+    /// ```
+    /// use weft::prelude::*;
+    ///
+    /// let g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 1]);
+    /// let (scale, bias) = (g.parameter("scale", [1]), g.parameter("bias", [1]));
+    /// g.output("y", g.batch_norm_tracking("norm", x, scale, bias, 0.1, 1e-5));
+    /// let mut session = Compiler::new(&Device::cpu(1)).compile(&g)?.init_zeros()?;
+    /// session.run(&[("x", &[1.0f32, 3.0])])?;
+    /// // 0.9·0 + 0.1·2 and 0.9·1 + 0.1·2
+    /// assert!((session.read_state("norm.running_mean")?.to_vec::<f32>()?[0] - 0.2).abs() < 1e-6);
+    /// assert!((session.read_state("norm.running_var")?.to_vec::<f32>()?[0] - 1.1).abs() < 1e-6);
+    /// # Ok::<(), weft::error::Error>(())
+    /// ```
+    pub fn batch_norm_tracking(
+        &self,
+        name: &str,
+        x: impl Into<Value>,
+        scale: impl Into<Value>,
+        bias: impl Into<Value>,
+        momentum: f64,
+        eps: f64,
+    ) -> Value {
+        let x = x.into();
+        let y = self.batch_norm_train(x, scale, bias, eps);
+        if y == Value::POISON {
+            return y;
+        }
+        let shape = self.shape(x);
+        let count = shape.iter().product::<usize>() / shape[1];
+        if count < 2 {
+            let wanted = "more than one value in each channel";
+            return self.fail("batch_norm_tracking", name, wanted, &format!("{shape:?}"));
+        }
+        if !(0.0..=1.0).contains(&momentum) {
+            return self.fail("batch_norm_tracking", name, "a momentum from 0 to 1", &momentum.to_string());
+        }
+        let [mean, variance, tracked] = self.running(name, shape[1]);
+        let axes: Vec<i64> = (0..shape.len() as i64).filter(|&a| a != 1).collect();
+        let wide = self.cast(x, DType::F32);
+        let centred = centre(self, wide, &axes);
+        let squares = self.sum(self.mul(centred, centred), &axes, false);
+        let unbiased = self.mul(squares, self.scalar(1.0 / (count as f64 - 1.0), DType::F32));
+        let mix = |old: Value, new: Value| {
+            let [kept, taken] = [1.0 - momentum, momentum].map(|factor| self.scalar(factor, DType::F32));
+            self.add(self.mul(old, kept), self.mul(new, taken))
+        };
+        self.set_state(mean, mix(mean, self.mean(wide, &axes, false)));
+        self.set_state(variance, mix(self.known_variance(variance, tracked), unbiased));
+        self.set_state(tracked, self.add(tracked, self.scalar(1.0, DType::I32)));
+        y
+    }
+
+    /// [`batch_norm`](Graph::batch_norm) by the statistics that [`batch_norm_tracking`](Graph::batch_norm_tracking) keeps: for a
+    /// graph of evaluation with states of the same names, which are written from those of training or shared with it.
+    /// `x` is `[n, c, …]`, `scale` and `bias` are `[c]`.
+    ///
+    /// ```
+    /// use weft::prelude::*;
+    ///
+    /// let g = Graph::new();
+    /// let x = g.input("x", DType::F32, [2, 1]);
+    /// let (scale, bias) = (g.constant_f32(&[1], vec![2.0]), g.constant_f32(&[1], vec![0.0]));
+    /// g.output("y", g.batch_norm_tracked("norm", x, scale, bias, 0.0));
+    /// let mut session = Compiler::new(&Device::cpu(1)).compile(&g)?.init(&Weights::new())?;
+    /// session.write_state("norm.running_mean", &Tensor::from_vec([1], vec![1.0f32])?)?;
+    /// session.write_state("norm.running_var", &Tensor::from_vec([1], vec![4.0f32])?)?;
+    /// session.write_state("norm.num_batches_tracked", &Tensor::from_vec([], vec![1i32])?)?;
+    /// assert_eq!(session.run(&[("x", &[1.0f32, 3.0])])?.read::<f32>("y")?, [0.0, 2.0]);
+    /// # Ok::<(), weft::error::Error>(())
+    /// ```
+    pub fn batch_norm_tracked(
+        &self,
+        name: &str,
+        x: impl Into<Value>,
+        scale: impl Into<Value>,
+        bias: impl Into<Value>,
+        eps: f64,
+    ) -> Value {
+        let x = x.into();
+        if x == Value::POISON {
+            return x;
+        }
+        let TensorType { dtype, shape } = self.ty(x);
+        let Some(&channels) = shape.get(1) else {
+            let wanted = "an input of [n, c, …]";
+            return self.fail("batch_norm_tracked", name, wanted, &format!("{shape:?}"));
+        };
+        let [mean, variance, tracked] = self.running(name, channels);
+        let variance = self.known_variance(variance, tracked);
+        let [mean, variance] = [mean, variance].map(|v| self.cast(v, dtype));
+        self.batch_norm(x, scale, bias, mean, variance, eps)
+    }
+
+    /// The states of running statistics: mean, variance, how many batches.
+    fn running(&self, name: &str, channels: usize) -> [Value; 3] {
+        let of = |what: &str| self.state(&format!("{name}.{what}"), DType::F32, [channels]);
+        let tracked = self.state(&format!("{name}.num_batches_tracked"), DType::I32, []);
+        [of("running_mean"), of("running_var"), tracked]
+    }
+
+    /// The running variance: 1 before the first batch.
+    fn known_variance(&self, variance: Value, tracked: Value) -> Value {
+        let none = self.eq(tracked, self.scalar(0.0, DType::I32));
+        self.select(none, self.scalar(1.0, DType::F32), variance)
+    }
+}
+
 pub(super) const FAMILY: &[&dyn Op] =
     &[&Softmax, &LogSoftmax, &LayerNorm, &RmsNorm, &GroupNorm, &BatchNorm, &BatchNormTrain];

@@ -201,7 +201,8 @@ mod tests {
             (seed >> 33) as usize % below
         };
         let (mut apart, mut nested) = (0, 0);
-        for _ in 0..20_000 {
+        let times = if cfg!(miri) { 100 } else { 20_000 };
+        for _ in 0..times {
             let mut one = || {
                 let sizes: Vec<usize> = (0..dice(4)).map(|_| 1 + dice(5)).collect();
                 let stride = |_: &usize| [1, 2, 3, 4, 6, 8, 12, 24, -1, -6, 0][dice(11)];
@@ -216,7 +217,7 @@ mod tests {
             apart += usize::from(!shares);
             nested += usize::from(!shares && x.low <= y.high && y.low <= x.high);
         }
-        assert!(apart > 4000 && nested > 2000 && apart < 18_000, "{apart}, {nested}");
+        assert!(apart > times / 5 && nested > times / 20 && apart < times * 9 / 10, "{apart}, {nested}");
     }
 
     #[test]
