@@ -111,7 +111,7 @@ pub(super) struct Map3<A, B, C, D, F> {
 pub(super) fn next(i: usize) -> usize {
     #[allow(unused_mut)]
     let mut i = i + W;
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[cfg(all(not(miri), any(target_arch = "x86_64", target_arch = "aarch64")))]
     // SAFETY: no instruction; `i` passes through.
     unsafe {
         std::arch::asm!("/* {0} */", inout(reg) i, options(nomem, nostack, preserves_flags));
