@@ -193,10 +193,10 @@ fn states_of_another_type_or_device_are_refused_by_name_and_the_set_stays_as_it_
         let refused = |c: &Compiled| c.init_shared_states(&weights, &states).expect_err("refused");
         let e = refused(&graph(DType::F32, &[CAPACITY, WIDTH + 1]));
         let wanted =
-            "\"state \"cache.f32\" of the shared set\" is f32[16, 8], but a graph with f32[16, 9] came";
+            "\"cache.f32 (a state of the shared set)\" is f32[16, 8], but a graph with f32[16, 9] came";
         assert!(matches!(&e, Error::Length { .. }) && e.to_string() == wanted, "{e}");
         let e = refused(&graph(DType::F16, &[CAPACITY, WIDTH]));
-        let wanted = "\"state \"cache.f32\" of the shared set\" holds f32 elements, but f16 came";
+        let wanted = "\"cache.f32 (a state of the shared set)\" holds f32 elements, but f16 came";
         assert!(matches!(&e, Error::DType { .. }) && e.to_string() == wanted, "{e}");
         // as many elements in another shape
         assert!(matches!(refused(&graph(DType::F32, &[WIDTH, CAPACITY])), Error::Length { .. }));
@@ -496,6 +496,27 @@ fn states_longer_than_a_binding_are_shared_in_pieces() {
     assert!(count.iter().zip(&ramp).all(|(a, b)| *a == b + 4));
     states.reset().unwrap();
     assert_eq!(states.read("count").unwrap().to_vec::<i32>().unwrap(), vec![0; LONG]);
+}
+
+#[test]
+fn states_that_find_no_memory_leave_the_set_as_it_was() {
+    let Some(t) = gpu().map(apart) else { return };
+    let mut small = compile(&t, &counter(1, 10)).init(&Weights::new()).unwrap();
+    let states = small.shared_states();
+    small.step().unwrap();
+    let g = counter(2, 10);
+    let large = g.state("large", DType::F32, [4 << 20]);
+    g.output("y", g.max_over(large, &[0], false));
+    let compiled = compile(&t, &g);
+    t.device.set_memory_budget(t.device.memory().0 + (8 << 20));
+    let e = compiled.init_shared_states(&small.parameters(), &states).expect_err("no memory");
+    assert!(matches!(&e, Error::OutOfMemory { what, .. } if what.contains("states")), "{e}");
+    assert_eq!(states.types().unwrap().len(), 1);
+    small.step().unwrap();
+    t.device.set_memory_budget(1 << 30);
+    share(&compiled, &small).step().unwrap();
+    assert_eq!(states.read("count").unwrap().to_vec::<i32>().unwrap(), [4; 10]);
+    assert_eq!(states.types().unwrap().len(), 2);
 }
 
 #[test]

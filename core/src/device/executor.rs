@@ -1,7 +1,7 @@
 //! One face for both devices: weights, compiled plans and their runs.
 
 use super::observer::{Observer, Showing};
-use super::states::{Memory, StateSet};
+use super::states::{Held, Memory, StateSet};
 use super::{Device, Inner, cpu, gpu};
 use crate::error::{Error, Result};
 use crate::optimizer::{Training, check_rate};
@@ -255,8 +255,12 @@ impl Executor {
     ) -> Result<bool> {
         match (self, store) {
             (Executor::Cpu(e), Store::Cpu(store)) => {
-                let mut held = states.write()?;
-                let Memory::Cpu(memory) = held.memory_mut() else { return Err(foreign_states()) };
+                let mut held = e.executor.has_states().then(|| states.write()).transpose()?;
+                let memory = match held.as_deref_mut().map(Held::memory_mut) {
+                    Some(Memory::Cpu(memory)) => Some(memory),
+                    Some(Memory::Gpu(_)) => return Err(foreign_states()),
+                    None => None,
+                };
                 let done = e.executor.run(&e.pool, (store, positions), memory);
                 done.map(|()| true).map_err(|e| e.of_step(number))
             }

@@ -96,7 +96,7 @@ fn check_type(name: &str, there: &TensorType, wanted: &TensorType) -> Result<()>
     if there == wanted {
         return Ok(());
     }
-    let name = format!("state \"{name}\" of the shared set");
+    let name = format!("{name} (a state of the shared set)");
     if there.dtype != wanted.dtype {
         return Err(Error::DType { name, wanted: there.dtype.to_string(), came: wanted.dtype.to_string() });
     }

@@ -40,6 +40,7 @@ pub struct Executor {
     version: Option<u64>,
     /// Look-ups that come after the first step that changes a state: their indices are looked at before any step runs.
     looked_at: Vec<usize>,
+    has_states: bool,
 }
 
 // SAFETY: the addresses point into memory the executor owns, into constants it keeps, into parameters whose store is
@@ -94,6 +95,7 @@ impl Executor {
             scratch: Scratches { products: Scratch::new(0, 0), rows: RowScratch::default() },
             version: None,
             looked_at: vec![],
+            has_states: !plan.states.is_empty(),
         };
         e.allocate(lowered)?;
         for (port, &at) in plan.states.iter().zip(states) {
@@ -192,7 +194,12 @@ impl Executor {
         Ok(())
     }
 
-    /// Runs the plan once, with its states in nobody else's hands.
+    /// Whether the plan has states.
+    pub fn has_states(&self) -> bool {
+        self.has_states
+    }
+
+    /// Runs the plan once, with its states, if it has any, in nobody else's hands.
     ///
     /// # Errors
     /// [`Error::IndexOutOfRange`] for an index in the data outside its table.
@@ -200,8 +207,9 @@ impl Executor {
         &mut self,
         pool: &ThreadPool,
         (store, positions): (&Store, &[usize]),
-        _states: &mut StateMemory,
+        states: Option<&mut StateMemory>,
     ) -> Result<()> {
+        debug_assert!(states.is_some() || !self.has_states, "states without their memory");
         self.renew(pool, store, positions)?;
         self.run_steps(pool)
     }
