@@ -61,6 +61,9 @@ pub enum Lowering {
     /// Gradients of the former with respect to q, k and v from the upstream one (input 3; the mask, if any, is
     /// input 4), flat, one after the other.
     AttentionGrad(AttentionForm),
+    /// Attention over keys and values that lie in blocks: inputs are q, keys, values, a table of blocks, and how many keys
+    /// each query sees.
+    PagedAttention(PagedForm),
     /// Slices of input 0 along an axis, chosen by the integer input 1 (whole slices).
     Take {
         /// The axis.
@@ -76,6 +79,8 @@ pub enum Lowering {
     TakePut {
         /// The axis.
         axis: usize,
+        /// The index that writes nothing. Where there is one, the others are distinct.
+        ignored: Option<i64>,
     },
     /// Elements of input 0 along an axis, chosen by input 1 of the output's shape.
     Gather {
@@ -280,4 +285,32 @@ pub struct AttentionForm {
     pub window: usize,
     /// There is a fourth input added to the scores, broadcast to `[b, h, l, s]`.
     pub masked: bool,
+}
+
+/// The options of attention over keys and values in blocks.
+///
+/// ```
+/// use weft::graph::{Call, Lowering, NodeKind};
+/// use weft::prelude::*;
+///
+/// let g = Graph::new();
+/// let q = g.input("q", DType::F32, [1, 4, 1, 8]);
+/// let [keys, values] = ["keys", "values"].map(|name| g.input(name, DType::F16, [64, 2, 8]));
+/// let (table, lengths) = (g.input("table", DType::U32, [1, 3]), g.input("lengths", DType::U32, [1, 1]));
+/// let y = g.paged_attention(q, keys, values, table, lengths, PagedAttentionOptions::new(16, 0.5));
+/// let data = g.data()?;
+/// let NodeKind::Op(op, attrs) = &data.node(y).kind else { unreachable!() };
+/// let lowering = op.lower(&Call { inputs: &data.input_types(data.node(y)), attrs });
+/// let Lowering::PagedAttention(form) = lowering else { panic!("{lowering:?}") };
+/// assert_eq!((form.block, form.window), (16, 0));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PagedForm {
+    /// Factor on the scores.
+    pub scale: f64,
+    /// A query that sees n keys sees the last so many of them; 0: all.
+    pub window: usize,
+    /// Rows of a block.
+    pub block: usize,
 }

@@ -27,7 +27,9 @@ pub use attrs::{Attr, AttrKind, AttrSpec, Attrs};
 pub use builder::{Graph, GraphData, Node, NodeKind, Value};
 #[cfg(feature = "compiler")]
 pub use interpret::{decomposed, evaluate_decomposed, interpret};
-pub use lowering::{AttentionForm, ConvolutionForm, Lowering, PoolForm, Reduction, RowwiseForm, ViewForm};
+pub use lowering::{
+    AttentionForm, ConvolutionForm, Lowering, PagedForm, PoolForm, Reduction, RowwiseForm, ViewForm,
+};
 #[cfg(feature = "compiler")]
 pub(crate) use op::result_type;
 #[cfg(feature = "compiler")]

@@ -225,7 +225,7 @@ op! {
             Some(g.select(last_of_equals(g, x, which, axis), g.index_select(up, which, axis), zeros(updates))),
         ])
     };
-    lower: |c| Lowering::TakePut { axis: lowered_axis(c) };
+    lower: |c| Lowering::TakePut { axis: lowered_axis(c), ignored: None };
     samples: || {
         let wide = |values: &[f64]| cycle(DType::I64, &[values.len()], values);
         vec![
@@ -256,6 +256,68 @@ fn last_of_equals(g: &Graph, x: Value, which: Value, axis: i64) -> Value {
     let last = g.index_select(g.put(nobody, which, order, 0), which, 0);
     let after = vec![1; x.len() - at - 1];
     g.reshape(g.eq(last, order), &signed(&[&shape[..], &after[..]].concat()))
+}
+
+/// Rows that write nothing.
+const NO_ROW: i64 = -1;
+
+op! {
+    PutRows: "put_rows" as put_rows(x, rows, updates) []
+    "x [n, …] with rows of updates [rows.., …] in place of its own where the row numbers say; a row number of −1 writes nothing. Which of \
+     equal ones wins is not said: write distinct ones. What a cache of keys and values is filled by."
+    infer: |c| {
+        let [x, rows, updates] = [0, 1, 2].map(|i| &c.inputs[i]);
+        if x.dtype.is_block() || x.rank() == 0 {
+            return refuse("rows of a dtype of single elements", x);
+        }
+        if !matches!(rows.dtype, DType::I32 | DType::I64) {
+            return refuse("row numbers of i32 or i64", rows);
+        }
+        let wanted = TensorType::new(x.dtype, [&rows.shape[..], &x.shape[1..]].concat());
+        if *updates != wanted {
+            return refuse(format!("updates {wanted}"), updates);
+        }
+        Ok(x.clone())
+    };
+    evaluate: |op, c, x| {
+        let (_, size, inner) = around(&Call { inputs: c.inputs, attrs: &axis_attr(0) });
+        let mut result = x[0].reshaped(accepted(op, c)?);
+        for (k, row) in x[1].whole().into_iter().enumerate() {
+            if row == NO_ROW {
+                continue;
+            }
+            let outside = || Error::IndexOutOfRange { step: None, node: String::new(), index: row, position: k, limit: size };
+            let row = usize::try_from(row).ok().filter(|&r| r < size).ok_or_else(outside)?;
+            (0..inner).for_each(|e| result.set(row * inner + e, x[2].element(k * inner + e)));
+        }
+        Ok(result)
+    };
+    grad: |g, node, up| {
+        let [x, rows, updates] = [0, 1, 2].map(|i| g.inputs_of(node)[i]);
+        // rows that were written lose their gradient to the updates; what was not written gets none
+        let zeros = |like: Value| g.broadcast(g.scalar(0.0, g.ty(like).dtype), &signed(&g.shape(like)));
+        let none = g.lt(rows, g.cast(g.scalar(0.0, DType::I32), g.ty(rows).dtype));
+        let inner = vec![1; g.shape(x).len() - 1];
+        let dropped = g.reshape(none, &signed(&[&g.shape(rows)[..], &inner].concat()));
+        let at = g.select(none, g.cast(g.scalar(0.0, DType::I32), g.ty(rows).dtype), rows);
+        let taken = g.select(dropped, zeros(updates), g.index_select(up, at, 0));
+        Grad::Of(vec![Some(g.put_rows(up, rows, zeros(updates))), None, Some(taken)])
+    };
+    lower: |_| Lowering::TakePut { axis: 0, ignored: Some(NO_ROW) };
+    samples: || {
+        let rows = |shape: &[usize], values: &[f64]| cycle(DType::I32, shape, values);
+        let wide = |values: &[f64]| cycle(DType::I64, &[values.len()], values);
+        vec![
+            sample([normal(&[1], 94), rows(&[1], &[0.0]), normal(&[1], 95)], Attrs::none()),
+            sample([normal(&[5], 94), rows(&[4], &[3.0, -1.0, 0.0, -1.0]), normal(&[4], 95)], Attrs::none()),
+            sample([normal(&[8, 2, 3], 94), rows(&[2, 2], &[6.0, 1.0, -1.0, 7.0]), normal(&[2, 2, 2, 3], 95)], Attrs::none()),
+            sample([normal(&[4, 3], 94), wide(&[-1.0, 2.0]), normal(&[2, 3], 95)], Attrs::none()),
+            sample([normal(&[3, 4], 94), rows(&[], &[2.0]), normal(&[4], 95)], Attrs::none()),
+            kinked([as_dtype(normal(&[7, 3], 94), DType::F16), wide(&[6.0, -1.0, 0.0]), as_dtype(normal(&[3, 3], 95), DType::F16)], Attrs::none()),
+            kinked([cycle(DType::U8, &[9], &[5.0, 250.0, 7.0]), rows(&[2], &[8.0, -1.0]), cycle(DType::U8, &[2], &[9.0, 255.0])], Attrs::none()),
+            kinked([cycle(DType::I64, &[3, 2], &[5.0, -4e12]), rows(&[2], &[-1.0, 1.0]), cycle(DType::I64, &[2, 2], &[3e12, -1.0])], Attrs::none()),
+        ]
+    };
 }
 
 /// Indices of x's rank, no larger than x except along the axis.
@@ -429,4 +491,4 @@ op! {
 }
 
 pub(super) const FAMILY: &[&dyn Op] =
-    &[&IndexSelect, &Embedding, &IndexAdd, &Put, &Gather, &ScatterAdd, &OneHot, &CheckLabels];
+    &[&IndexSelect, &Embedding, &IndexAdd, &Put, &PutRows, &Gather, &ScatterAdd, &OneHot, &CheckLabels];

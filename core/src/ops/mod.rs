@@ -13,6 +13,7 @@ mod lookup;
 mod loss;
 mod movement;
 mod norm;
+mod paged;
 mod pointwise;
 mod pooling;
 mod position;
@@ -27,6 +28,7 @@ pub(crate) mod widen;
 pub use attention::AttentionOptions;
 pub use convolution::{Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, ConvolutionOptions};
 pub use loss::CrossEntropyOptions;
+pub use paged::PagedAttentionOptions;
 pub use pooling::{AvgPool1dOptions, AvgPool2dOptions, MaxPool1dOptions, MaxPool2dOptions};
 pub use position::RopeOptions;
 pub use term::Term;
@@ -45,6 +47,7 @@ pub static OPS: &[&[&dyn Op]] = &[
     convolution::FAMILY,
     pooling::FAMILY,
     attention::FAMILY,
+    paged::FAMILY,
     lookup::FAMILY,
     position::FAMILY,
     random::FAMILY,

@@ -38,7 +38,7 @@ pub struct Emitter<'a> {
     /// Nodes whose results are stored in a buffer that is there already: a state's.
     pub(super) stored_in: HashMap<usize, usize>,
     /// Indices that a step checks for states: they, what they are below, and where they lie then.
-    pub(super) looked_at: Vec<(Operand, usize, Operand)>,
+    pub(super) looked_at: Vec<(Operand, usize, Option<i64>, Operand)>,
     /// Concatenations that parts have been stored in already, and where they lie.
     pub(super) wholes: HashMap<usize, (usize, Layout)>,
     pub(super) plan: Plan,

@@ -52,7 +52,7 @@ impl Work {
     pub fn facts(&self) -> Facts {
         let none = Facts { sort: "", counted: 0, depth: 0, on_matrices: false, written: Written::Whole };
         let attention = |w: &AttentionInputs| {
-            let (queries, keys) = (product(&[w.b, w.h, w.l]), product(&[w.b, w.h_kv, w.s]));
+            let (queries, keys) = (product(&[w.b, w.h, w.l]), product(&[w.b, w.h_kv, w.s.max(w.stored().0)]));
             queries.max(keys).saturating_mul(w.d.max(w.d_v)).max(w.form.window)
         };
         match self {

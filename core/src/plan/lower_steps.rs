@@ -4,13 +4,14 @@ use super::emit::{Code, Emitter, Store, one};
 use super::fold::below_views;
 use super::fuse::Group;
 use super::layout::{Layout, trailing_axes};
+use super::refusal::CHECKED_AS;
 use super::{
-    Attention, AttentionGrad, AttentionInputs, Convolution, Epilogue, IndexKind, IndexWork, Operand, Place,
-    Pool, Product, Rowwise, Scan, Work,
+    Attention, AttentionGrad, AttentionInputs, Convolution, Epilogue, IndexKind, IndexWork, Operand, Pages,
+    Place, Pool, Product, Rowwise, Scan, Work,
 };
 use crate::error::{Error, Result};
 use crate::expr::{Kind, Tape};
-use crate::graph::{AttentionForm, ConvolutionForm, Lowering, NodeKind};
+use crate::graph::{AttentionForm, ConvolutionForm, Lowering, NodeKind, PagedForm};
 use crate::tensor::{DType, contiguous_strides, element_count};
 
 impl Emitter<'_> {
@@ -24,11 +25,12 @@ impl Emitter<'_> {
             Some(Lowering::Convolution(form)) => self.convolution(g, form)?,
             Some(Lowering::Attention(form)) => self.attention(i, form)?,
             Some(Lowering::AttentionGrad(form)) => self.attention_grad(i, form)?,
-            Some(Lowering::Take { axis }) => self.lookup(i, IndexKind::Take, axis, &label)?,
-            Some(Lowering::TakeAdd { axis }) => self.lookup(i, IndexKind::TakeAdd, axis, &label)?,
-            Some(Lowering::TakePut { axis }) => self.lookup(i, IndexKind::TakePut, axis, &label)?,
-            Some(Lowering::Gather { axis }) => self.lookup(i, IndexKind::Gather, axis, &label)?,
-            Some(Lowering::ScatterAdd { axis }) => self.lookup(i, IndexKind::ScatterAdd, axis, &label)?,
+            Some(Lowering::Take { axis }) => self.lookup(i, IndexKind::Take, axis)?,
+            Some(Lowering::TakeAdd { axis }) => self.lookup(i, IndexKind::TakeAdd, axis)?,
+            Some(Lowering::TakePut { axis, ignored }) => self.put(i, axis, ignored, &label)?,
+            Some(Lowering::PagedAttention(form)) => self.paged_attention(i, form)?,
+            Some(Lowering::Gather { axis }) => self.lookup(i, IndexKind::Gather, axis)?,
+            Some(Lowering::ScatterAdd { axis }) => self.lookup(i, IndexKind::ScatterAdd, axis)?,
             Some(Lowering::CheckLabels { classes, ignored }) => self.check(i, classes, ignored)?,
             Some(Lowering::Scan { axis }) => {
                 let shape = self.shape(i);
@@ -238,13 +240,18 @@ impl Emitter<'_> {
 
     fn attention(&mut self, i: usize, form: AttentionForm) -> Result<Work> {
         let inputs = self.attention_inputs(i, form, 3)?;
+        let out = self.attention_out(i, inputs.d_v);
+        Ok(Work::Attention(Attention { inputs, out, kept: None }))
+    }
+
+    /// Where attention leaves its result: rows of d_v elements.
+    fn attention_out(&mut self, i: usize, d_v: usize) -> Operand {
         let (buffer, mut layout) = self.result(i, Store::Permuted);
-        if layout.strides[3] != 1 && inputs.d_v != 1 {
+        if layout.strides[3] != 1 && d_v != 1 {
             layout = Layout::contiguous(self.shape(i));
             self.set_place(i, buffer);
         }
-        let out = Operand { buffer, dtype: DType::F32, offset: layout.offset, strides: layout.strides };
-        Ok(Work::Attention(Attention { inputs, out, kept: None }))
+        Operand { buffer, dtype: DType::F32, offset: layout.offset, strides: layout.strides }
     }
 
     fn attention_grad(&mut self, i: usize, form: AttentionForm) -> Result<Work> {
@@ -273,17 +280,62 @@ impl Emitter<'_> {
             }
             None => None,
         };
-        Ok(AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask })
+        Ok(AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask, pages: None })
     }
 
-    fn lookup(&mut self, i: usize, kind: IndexKind, axis: usize, label: &str) -> Result<Work> {
+    fn paged_attention(&mut self, i: usize, form: PagedForm) -> Result<Work> {
         let inputs = self.nodes[i].inputs.clone();
-        let table = self.contiguous(inputs[0])?;
-        let mut indices = self.contiguous(inputs[1])?;
+        let (qs, ks, vs) = (self.shape(inputs[0]), self.shape(inputs[1]), self.shape(inputs[2]));
+        let (b, h, l, d) = (qs[0], qs[1], qs[2], qs[3]);
+        let (rows, h_kv, d_v) = (ks[0], ks[1], vs[2]);
+        let s = self.shape(inputs[3])[1] * form.block;
+        let q = self.unit_last(inputs[0])?;
+        let [k, v] = [inputs[1], inputs[2]].map(|node| {
+            self.unit_last(node)
+                .map(|o| Operand { strides: vec![0, o.strides[1], o.strides[0], o.strides[2]], ..o })
+        });
+        let pages = Pages {
+            rows,
+            block: form.block,
+            table: self.contiguous(inputs[3])?,
+            lengths: self.contiguous(inputs[4])?,
+        };
+        let form = AttentionForm { scale: form.scale, causal: false, window: form.window, masked: false };
+        let (k, v) = (k?, v?);
+        let inputs =
+            AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask: None, pages: Some(pages) };
+        let out = self.attention_out(i, inputs.d_v);
+        Ok(Work::Attention(Attention { inputs, out, kept: None }))
+    }
+
+    /// Slices put in the place of a table's own; an index that is ignored writes nothing.
+    fn put(&mut self, i: usize, axis: usize, ignored: Option<i64>, label: &str) -> Result<Work> {
+        let [table, which] = [0, 1].map(|n| self.nodes[i].inputs[n]);
+        let mut indices = self.contiguous(which)?;
+        let mut ignores = ignored;
         // a state that is changed in place: by indices that were all looked at before
         if self.stored_in.contains_key(&i) && !self.plan.known()[indices.buffer] {
-            indices = self.looked_at(inputs[1], indices, self.shape(inputs[0])[axis], label);
+            indices = self.looked_at(which, indices, self.shape(table)[axis], ignored, label);
+            ignores = ignored.map(|_| CHECKED_AS);
         }
+        self.lookup_by(i, IndexKind::TakePut, axis, (indices, ignores))
+    }
+
+    fn lookup(&mut self, i: usize, kind: IndexKind, axis: usize) -> Result<Work> {
+        let indices = self.contiguous(self.nodes[i].inputs[1])?;
+        self.lookup_by(i, kind, axis, (indices, None))
+    }
+
+    /// A look-up by indices that lie together, of which one may be ignored.
+    fn lookup_by(
+        &mut self,
+        i: usize,
+        kind: IndexKind,
+        axis: usize,
+        (indices, ignored): (Operand, Option<i64>),
+    ) -> Result<Work> {
+        let inputs = self.nodes[i].inputs.clone();
+        let table = self.contiguous(inputs[0])?;
         let updates = inputs.get(2).map(|&u| self.contiguous(u)).transpose()?;
         let (table_shape, indices_shape) = (self.shape(inputs[0]).to_vec(), self.shape(inputs[1]).to_vec());
         let out = if inputs.len() > 2 && self.may_change(i, &table) {
@@ -304,21 +356,29 @@ impl Emitter<'_> {
             table_shape,
             indices_shape,
             axis,
-            ignored: None,
+            ignored,
         }))
     }
 
     /// Indices, a node's value, that an earlier step has found to be below a limit: the same ones once, whatever they are for.
-    fn looked_at(&mut self, node: usize, indices: Operand, limit: usize, label: &str) -> Operand {
-        let known = self.looked_at.iter().find(|(of, below, _)| (of, *below) == (&indices, limit));
-        if let Some((_, _, out)) = known {
+    fn looked_at(
+        &mut self,
+        node: usize,
+        indices: Operand,
+        limit: usize,
+        ignored: Option<i64>,
+        label: &str,
+    ) -> Operand {
+        let same =
+            |of: &(Operand, usize, Option<i64>, Operand)| (&of.0, of.1, of.2) == (&indices, limit, ignored);
+        if let Some((.., out)) = self.looked_at.iter().find(|of| same(of)) {
             return out.clone();
         }
         let shape = self.shape(node).to_vec();
         let buffer = self.scratch(DType::I32, element_count(&shape).unwrap_or(0));
         let out = Operand { buffer, dtype: DType::I32, offset: 0, strides: indices.strides.clone() };
-        self.looked_at.push((indices.clone(), limit, out.clone()));
-        self.push(Work::Index(checked(indices, out.clone(), limit, shape, None)), label.into());
+        self.looked_at.push((indices.clone(), limit, ignored, out.clone()));
+        self.push(Work::Index(checked(indices, out.clone(), limit, shape, ignored)), label.into());
         out
     }
 

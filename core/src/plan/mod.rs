@@ -51,8 +51,8 @@ pub use wire::FORMAT;
 
 pub use step::{
     Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, FEW_COLUMNS, Formula,
-    Gradient, IndexKind, IndexWork, Kept, Operand, Place, Plan, Pool, Port, Product, Prologue, RowResult,
-    Rowwise, Scan, StatePort, Step, Work,
+    Gradient, IndexKind, IndexWork, Kept, Operand, Pages, Place, Plan, Pool, Port, Product, Prologue,
+    RowResult, Rowwise, Scan, StatePort, Step, Work,
 };
 
 #[cfg(feature = "compiler")]

@@ -79,14 +79,10 @@ impl Work {
                 let inputs = [&mut w.input, &mut w.weight].into_iter();
                 inputs.chain(epilogue(&mut w.epilogue)).chain([&mut w.out]).collect()
             }
-            Work::Attention(w) => {
-                let inputs = [&mut w.inputs.q, &mut w.inputs.k, &mut w.inputs.v].into_iter();
-                inputs.chain(&mut w.inputs.mask).chain(&mut w.kept).chain([&mut w.out]).collect()
-            }
+            Work::Attention(w) => w.inputs.operands_mut().chain(&mut w.kept).chain([&mut w.out]).collect(),
             Work::AttentionGrad(w) => {
-                let inputs = [&mut w.inputs.q, &mut w.inputs.k, &mut w.inputs.v].into_iter();
                 let kept = w.kept.iter_mut().flat_map(|k| [&mut k.out, &mut k.rows]);
-                inputs.chain(&mut w.inputs.mask).chain([&mut w.up]).chain(kept).chain(&mut w.outs).collect()
+                w.inputs.operands_mut().chain([&mut w.up]).chain(kept).chain(&mut w.outs).collect()
             }
             Work::Index(w) => {
                 [&mut w.table, &mut w.indices].into_iter().chain(&mut w.updates).chain([&mut w.out]).collect()

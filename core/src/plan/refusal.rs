@@ -23,6 +23,9 @@ use super::Uses;
 use super::{Accesses, BufferId, IndexKind, Place, Plan, Work};
 use std::collections::HashSet;
 
+/// What a check makes of an index that is ignored.
+pub(super) const CHECKED_AS: i64 = -1;
+
 impl Plan {
     /// The buffers whose elements are there before a step begins, whatever it computes: inputs, constants, and what ran
     /// once.
@@ -40,8 +43,8 @@ impl Plan {
     /// the step, held by a state or a parameter. What was checked by an earlier step is not checked again.
     pub(crate) fn computed_look_ups(&self) -> Vec<bool> {
         let known = self.known();
-        // buffers of indices that are below a limit
-        let mut below: Vec<Option<usize>> = vec![None; self.buffers.len()];
+        // buffers of indices that are below a limit; whether some are ignored
+        let mut below: Vec<Option<(usize, bool)>> = vec![None; self.buffers.len()];
         let mut all = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
             let Work::Index(w) = &step.work else {
@@ -49,9 +52,11 @@ impl Plan {
                 continue;
             };
             let (limit, from) = (w.table_shape[w.axis], w.indices.buffer);
-            all.push(!known[from] && below[from].is_none_or(|b| b > limit));
-            if w.kind == IndexKind::Check && w.ignored.is_none() {
-                below[w.out.buffer] = Some(limit);
+            let fits =
+                |(b, ignores): (usize, bool)| b <= limit && (!ignores || w.ignored == Some(CHECKED_AS));
+            all.push(!known[from] && !below[from].is_some_and(fits));
+            if w.kind == IndexKind::Check {
+                below[w.out.buffer] = Some((limit, w.ignored.is_some()));
             }
         }
         all

@@ -45,7 +45,7 @@ impl Emitter<'_> {
         let n = &self.nodes[next];
         // its indices may have to be checked first, as i32
         let counts = |axis: usize| self.shape(state)[axis] <= i32::MAX as usize;
-        matches!(n.work, Some(Lowering::TakePut { axis }) if counts(axis))
+        matches!(n.work, Some(Lowering::TakePut { axis, .. }) if counts(axis))
             && n.inputs[0] == state
             && !n.inputs[1..].contains(&state)
             && self.users[state] == [next]

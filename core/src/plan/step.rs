@@ -402,12 +402,40 @@ pub struct AttentionInputs {
     pub v: Operand,
     /// f32, over `[b, h, l, s]`, any strides.
     pub mask: Option<Operand>,
+    /// Where keys and values are rows of a cache that all sequences share, which of them are a sequence's.
+    pub pages: Option<Pages>,
+}
+
+/// Keys and values in blocks of a cache: `k` and `v` are then f32, f16 or bf16, over `[1, h_kv, rows, d]`, and `s` is how many keys a
+/// sequence may have. What a query sees is in `lengths`, and the form's window counts from there; nothing is causal or masked beside.
+#[derive(Debug, Clone)]
+pub struct Pages {
+    /// Rows of the cache, a multiple of `block`.
+    pub rows: usize,
+    /// Rows of a block: key j of sequence b is row `table[b, j / block] · block + j mod block`. `s` is a multiple.
+    pub block: usize,
+    /// u32, contiguous over `[b, s / block]`; entries beyond the last block are taken as the last.
+    pub table: Operand,
+    /// u32, contiguous over `[b, l]`: how many keys each query sees; beyond s, s.
+    pub lengths: Operand,
 }
 
 impl AttentionInputs {
-    /// q, k, v, and the mask if there is one.
+    /// q, k, v, and the mask, the table and the lengths if there are any.
     pub fn operands(&self) -> impl Iterator<Item = &Operand> {
-        [&self.q, &self.k, &self.v].into_iter().chain(&self.mask)
+        let pages = self.pages.iter().flat_map(|p| [&p.table, &p.lengths]);
+        [&self.q, &self.k, &self.v].into_iter().chain(&self.mask).chain(pages)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn operands_mut(&mut self) -> impl Iterator<Item = &mut Operand> {
+        let pages = self.pages.iter_mut().flat_map(|p| [&mut p.table, &mut p.lengths]);
+        [&mut self.q, &mut self.k, &mut self.v].into_iter().chain(&mut self.mask).chain(pages)
+    }
+
+    /// Rows that keys and values are read from, and sequences that have rows of their own.
+    pub(crate) fn stored(&self) -> (usize, usize) {
+        self.pages.as_ref().map_or((self.s, self.b), |p| (p.rows, 1))
     }
 }
 
@@ -432,7 +460,8 @@ pub struct IndexWork {
     pub indices_shape: Dims,
     /// The axis of the table.
     pub axis: usize,
-    /// Of Check: the index that may stand outside, and becomes −1.
+    /// Of Check: the index that may stand outside, and becomes −1. Of TakePut: the one that writes nothing; the others are then
+    /// distinct.
     pub ignored: Option<i64>,
 }
 

@@ -94,6 +94,10 @@ impl StepCost {
         self.reads(&w.k, &[w.b, w.h_kv, w.s, w.d]);
         self.reads(&w.v, &[w.b, w.h_kv, w.s, w.d_v]);
         w.mask.iter().for_each(|m| self.reads(m, &[w.b, w.h, w.l, w.s]));
+        if let Some(pages) = &w.pages {
+            self.reads(&pages.table, &[w.b, w.s / pages.block]);
+            self.reads(&pages.lengths, &[w.b, w.l]);
+        }
         let seen = |i: usize| {
             let end = if w.form.causal { (i + 1 + w.s).saturating_sub(w.l).min(w.s) } else { w.s };
             let begin = match w.form.window {

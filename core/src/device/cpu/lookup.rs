@@ -266,7 +266,7 @@ impl PreparedIndex {
         let out = Shared(bases.at::<T>(&self.plan.out));
         // SAFETY: passed on.
         unsafe { self.copy_table::<T>(pool, bases) };
-        let (count, inner) = (self.count, self.inner);
+        let (count, inner, ignored) = (self.count, self.inner, self.plan.ignored);
         let pieces = inner.div_ceil(COLUMNS);
         share(pool, self.outer * pieces, count * COLUMNS * size_of::<T>(), &|units| {
             // Neighbouring pieces of one outer slice together: long runs of each row.
@@ -275,7 +275,7 @@ impl PreparedIndex {
                 let (o, piece) = (unit / pieces, unit % pieces);
                 let end = pieces.min(piece + units.end - unit);
                 let (first, last) = (piece * COLUMNS, inner.min(end * COLUMNS));
-                for (j, index) in indices.iter().enumerate() {
+                for (j, index) in indices.iter().enumerate().filter(|(_, i)| Some(i.wide()) != ignored) {
                     // SAFETY: inside the tensors; these columns of this outer slice belong to this task.
                     unsafe {
                         let to = out.get().add((o * self.limit + index.wide() as usize) * inner + first);

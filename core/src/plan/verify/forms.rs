@@ -4,7 +4,7 @@ use super::reach::{MOST, bounded, count};
 use super::{Checked, Checker, refuse, too_large};
 use crate::plan::step::FEW_COLUMNS;
 use crate::plan::{
-    Attention, AttentionGrad, AttentionInputs, Convolution, IndexKind, IndexWork, Kept, Operand, Pool,
+    Attention, AttentionGrad, AttentionInputs, Convolution, IndexKind, IndexWork, Kept, Operand, Pages, Pool,
     Product, Scan,
 };
 use crate::tensor::DType;
@@ -132,13 +132,18 @@ impl Checker<'_> {
     }
 
     fn attention_inputs(&self, w: &AttentionInputs) -> Checked<()> {
-        let AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask } = w;
+        let AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask, pages } = w;
         let &[b, h, h_kv, l, s, d, d_v] = &[*b, *h, *h_kv, *l, *s, *d, *d_v];
-        all_f32(&[q, k, v])?;
+        all_f32(&[q])?;
         all_f32(&mask.iter().collect::<Vec<_>>())?;
+        match pages {
+            None => all_f32(&[k, v])?,
+            Some(pages) => self.pages(w, pages)?,
+        }
         self.reads(q, &[b, h, l, d])?;
-        self.reads(k, &[b, h_kv, s, d])?;
-        self.reads(v, &[b, h_kv, s, d_v])?;
+        let (rows, sequences) = w.stored();
+        self.reads(k, &[sequences, h_kv, rows, d])?;
+        self.reads(v, &[sequences, h_kv, rows, d_v])?;
         mask.iter().try_for_each(|m| self.reads(m, &[b, h, l, s]))?;
         [(q, d), (k, d), (v, d_v)].iter().try_for_each(|(o, n)| adjacent(o, *n))?;
         if !h.is_multiple_of(h_kv) {
@@ -152,6 +157,31 @@ impl Checker<'_> {
         }
         bounded(&[b, h, l, s, d.max(d_v), 16])?;
         bounded(&[b, h, l.max(s), d.max(d_v), 64])
+    }
+
+    /// Keys and values in blocks of a cache.
+    fn pages(&self, w: &AttentionInputs, pages: &Pages) -> Checked<()> {
+        let Pages { rows, block, table, lengths } = pages;
+        let stored = matches!(w.k.dtype, DType::F32 | DType::F16 | DType::BF16) && w.k.dtype == w.v.dtype;
+        if !stored {
+            return refuse("keys and values of f32, f16 or bf16", format!("{} and {}", w.k.dtype, w.v.dtype));
+        }
+        let whole = |n: usize| n > 0 && *block > 0 && n.is_multiple_of(*block);
+        if !whole(*rows) || !whole(w.s) {
+            return refuse(
+                format!("caches of whole blocks of {block} rows"),
+                format!("{rows} rows, {} keys", w.s),
+            );
+        }
+        if w.form.causal || w.mask.is_some() || *rows as u128 >= MOST_POSITION {
+            return refuse(
+                "keys that lengths alone hide, of 31 bits",
+                format!("{:?} over {rows} rows", w.form),
+            );
+        }
+        bounded(&[*rows, w.h_kv, w.d.max(w.d_v), 16])?;
+        self.reads_run_as(table, DType::U32, count(&[w.b, w.s / block])?)?;
+        self.reads_run_as(lengths, DType::U32, count(&[w.b, w.l])?)
     }
 
     pub(super) fn attention(&self, w: &Attention) -> Checked<()> {
@@ -170,6 +200,9 @@ impl Checker<'_> {
     pub(super) fn attention_grad(&self, w: &AttentionGrad) -> Checked<()> {
         let AttentionGrad { inputs, up, outs, kept } = w;
         self.attention_inputs(inputs)?;
+        if inputs.pages.is_some() {
+            return refuse("gradients of attention over keys that lie together", "keys in blocks");
+        }
         let &AttentionInputs { b, h, h_kv, l, s, d, d_v, .. } = inputs;
         self.reads_as(up, DType::F32, &[b, h, l, d_v])?;
         adjacent(up, d_v)?;
@@ -208,8 +241,8 @@ impl Checker<'_> {
         if *kind == IndexKind::Check {
             return self.checked_indices(w, elements, indexed);
         }
-        if ignored.is_some() {
-            return refuse("an index that is ignored in checks alone", format!("{kind:?}"));
+        if ignored.is_some() && *kind != IndexKind::TakePut {
+            return refuse("an index that is ignored in checks and by what writes rows", format!("{kind:?}"));
         }
         if *axis >= table_shape.len() {
             return refuse(format!("one of {} axes", table_shape.len()), axis);

@@ -6,7 +6,7 @@ use crate::expr::{Instr, Tape};
 use crate::graph::{AttentionForm, ConvolutionForm, PoolForm};
 use crate::plan::{
     Attention, AttentionGrad, AttentionInputs, Convolution, Epilogue, Formula, IndexWork, Kept, Operand,
-    Pool, Product, Prologue, RowResult, Rowwise, Scan, Step, Work,
+    Pages, Pool, Product, Prologue, RowResult, Rowwise, Scan, Step, Work,
 };
 
 impl Writer {
@@ -224,7 +224,7 @@ impl Writer {
     }
 
     fn attention(&mut self, w: &AttentionInputs) {
-        let AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask } = w;
+        let AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask, pages } = w;
         let AttentionForm { scale, causal, window, masked } = form;
         self.real(*scale);
         self.flag(*causal);
@@ -233,6 +233,10 @@ impl Writer {
         [b, h, h_kv, l, s, d, d_v].into_iter().for_each(|v| self.size(*v));
         [q, k, v].into_iter().for_each(|o| self.operand(o));
         self.maybe(mask.as_ref(), Writer::operand);
+        self.maybe(pages.as_ref(), |w, Pages { rows, block, table, lengths }| {
+            [rows, block].into_iter().for_each(|v| w.size(*v));
+            [table, lengths].into_iter().for_each(|o| w.operand(o));
+        });
     }
 
     fn index(&mut self, w: &IndexWork) {
@@ -418,7 +422,12 @@ impl Reader {
         };
         let [b, h, h_kv, l, s, d, d_v] = self.several(Reader::size)?;
         let (q, k, v) = (self.operand()?, self.operand()?, self.operand()?);
-        Ok(AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask: self.maybe(Reader::operand)? })
+        let mask = self.maybe(Reader::operand)?;
+        let pages = self.maybe(|r| {
+            let [rows, block] = r.several(Reader::size)?;
+            Ok(Pages { rows, block, table: r.operand()?, lengths: r.operand()? })
+        })?;
+        Ok(AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask, pages })
     }
 
     fn index(&mut self) -> Read<IndexWork> {

@@ -5,7 +5,7 @@
 use super::super::gemm::{Format, Kernels, Tile, kernels, transpose_block};
 use super::super::isa::Isa;
 use super::lanes::{Hide, Scale, Softmax, launch};
-use super::{KEYS, PreparedAttention, Run};
+use super::{KEYS, PreparedAttention, Rows, Run, packed};
 use crate::plan;
 
 /// Queries that are handled together: `count` from `first` on, of `heads` heads from `head` (within the group) on.
@@ -41,7 +41,8 @@ pub(super) fn cut(isa: Isa, l: usize, group: usize) -> Vec<Block> {
 pub(super) fn scratch(p: &PreparedAttention) -> usize {
     let width = p.blocks.iter().map(|block| kernels(block.isa).nr).max().unwrap_or(0);
     let mask = if p.plan.mask.is_some() { KEYS } else { 0 };
-    let rows = if crowded(&p.plan.k) || crowded(&p.plan.v) { KEYS * row(p) } else { 0 };
+    let copied = crowded(&p.plan.k) || crowded(&p.plan.v) || packed(&p.plan.k).is_some();
+    let rows = if copied { KEYS * row(p) } else { 0 };
     width * (p.plan.d + p.plan.d_v + KEYS + mask + 5) + rows
 }
 
@@ -70,8 +71,17 @@ struct Room {
     bounds: *mut i32,
     /// A block of the mask, `[KEYS, width]`.
     mask: *mut f32,
-    /// A block of keys or values, where they are crowded.
+    /// A block of keys or values, where they are crowded or of 16 bits.
     rows: *mut f32,
+}
+
+/// Which keys the lanes of a block see.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// Any of them: from, to.
+    any: (usize, usize),
+    /// All of them.
+    all: (usize, usize),
 }
 
 impl Run<'_> {
@@ -94,29 +104,33 @@ impl Run<'_> {
         // SAFETY: the room was counted in by `scratch`; addresses of operands are valid by the contract.
         unsafe {
             self.transpose_queries(b, first_head, block, &room, width);
-            let seen = self.bounds(block, &room, width);
+            let seen = self.bounds(b, block, &room, width);
             for lane in 0..width {
                 *state.add(lane) = f32::NEG_INFINITY;
                 *state.add(width + lane) = 0.0;
             }
-            let keys = seen.1.saturating_sub(seen.0);
+            let (first, end) = seen.any;
+            let keys = end.saturating_sub(first);
             let parts = keys.div_ceil(KEYS);
+            let mut from = first;
             for part in 0..parts {
-                let from = seen.0 + part * keys / parts;
-                let rows = seen.0 + (part + 1) * keys / parts - from;
-                let k = Self::at(&self.k, &plan.k, [b, kv, from]);
-                self.scores(kernels, k, rows, &room);
-                if self.mask.is_some() {
-                    self.add_mask(b, first_head, block, from, rows, &room, width);
+                let to = first + (part + 1) * keys / parts;
+                while from < to {
+                    let (row, rows) = self.lying(b, from, to);
+                    let place = [b, kv, row];
+                    self.scores(kernels, place, rows, &room);
+                    if self.mask.is_some() {
+                        self.add_mask(b, first_head, block, from, rows, &room, width);
+                    }
+                    self.hide(block, seen, from, rows, &room, width);
+                    launch(block.isa, Softmax { scores, rows, width, state });
+                    if from > first {
+                        let factors = state.add(2 * width);
+                        launch(block.isa, Scale { tile: room.out, rows: plan.d_v, width, factors });
+                    }
+                    self.weigh(kernels, place, rows, from > first, &room);
+                    from += rows;
                 }
-                self.hide(block, from, rows, &room, width);
-                launch(block.isa, Softmax { scores, rows, width, state });
-                if part > 0 {
-                    let factors = state.add(2 * width);
-                    launch(block.isa, Scale { tile: room.out, rows: plan.d_v, width, factors });
-                }
-                let v = Self::at(&self.v, &plan.v, [b, kv, from]);
-                self.weigh(kernels, v, rows, part > 0, &room);
             }
             if parts == 0 {
                 room.out.write_bytes(0, plan.d_v * width);
@@ -142,14 +156,18 @@ impl Run<'_> {
         }
     }
 
-    /// Which keys each lane sees, into the room, and the keys that any lane sees.
-    unsafe fn bounds(&self, block: &Block, room: &Room, width: usize) -> (usize, usize) {
-        let mut seen = (usize::MAX, 0);
+    /// Which keys each lane sees, into the room, and those that any and all see.
+    unsafe fn bounds(&self, b: usize, block: &Block, room: &Room, width: usize) -> Seen {
+        let mut seen = Seen { any: (usize::MAX, 0), all: (0, usize::MAX) };
         for lane in 0..width {
             // A lane without a query sees what the last query does.
             let i = block.first + lane.min(block.heads * block.count - 1) % block.count;
-            let (from, to) = self.p.visible(i);
-            seen = (seen.0.min(from), seen.1.max(to));
+            let (from, to) = self.visible(b, i);
+            seen.all = (seen.all.0.max(from), seen.all.1.min(to));
+            // what sees nothing begins nowhere
+            if from < to {
+                seen.any = (seen.any.0.min(from), seen.any.1.max(to));
+            }
             // SAFETY: the room has `[2, width]`.
             unsafe {
                 *room.bounds.add(lane) = from as i32;
@@ -160,11 +178,11 @@ impl Run<'_> {
     }
 
     /// Sᵀ[rows, width] = scale · K·Qᵀ.
-    unsafe fn scores(&self, kernels: &Kernels, k: *const f32, rows: usize, room: &Room) {
+    unsafe fn scores(&self, kernels: &Kernels, place: [usize; 3], rows: usize, room: &Room) {
         let plan = &self.p.plan;
         let width = kernels.nr;
         // SAFETY: keys, as the caller says.
-        let (k, rs) = unsafe { self.rows(k, &plan.k, plan.d, rows, room) };
+        let (k, rs) = unsafe { self.rows(&self.k, place, plan.d, rows, room) };
         let tile = Tile {
             k: plan.d,
             a: k,
@@ -183,11 +201,11 @@ impl Run<'_> {
     }
 
     /// Oᵀ[d_v, width] = (that +) Vᵀ·Pᵀ.
-    unsafe fn weigh(&self, kernels: &Kernels, v: *const f32, rows: usize, add: bool, room: &Room) {
+    unsafe fn weigh(&self, kernels: &Kernels, place: [usize; 3], rows: usize, add: bool, room: &Room) {
         let plan = &self.p.plan;
         let width = kernels.nr;
         // SAFETY: values, as the caller says.
-        let (v, cs) = unsafe { self.rows(v, &plan.v, plan.d_v, rows, room) };
+        let (v, cs) = unsafe { self.rows(&self.v, place, plan.d_v, rows, room) };
         let tile = Tile {
             k: rows,
             a: v,
@@ -208,31 +226,22 @@ impl Run<'_> {
     /// Rows of keys or values and the elements between them: where they lie, or copied.
     unsafe fn rows(
         &self,
-        from: *const f32,
-        operand: &plan::Operand,
+        from: &Rows<'_>,
+        place: [usize; 3],
         d: usize,
         rows: usize,
         room: &Room,
     ) -> (*const f32, isize) {
-        let step = row(self.p);
-        if !crowded(operand) || rows <= 4 {
-            return (from, operand.strides[2]);
-        }
-        for i in 0..rows {
-            let row = from.wrapping_offset(i as isize * operand.strides[2]);
-            // SAFETY: `d` elements of each row; the room has `[KEYS, step]`.
-            unsafe { std::ptr::copy_nonoverlapping(row, room.rows.add(i * step), d) };
-        }
-        (room.rows, step as isize)
+        let copies = crowded(from.operand) && rows > 4;
+        // SAFETY: rows, as the caller says; the room has `[KEYS, step]`.
+        unsafe { from.read(self.p.isa, place, (rows, d), (room.rows, row(self.p), copies)) }
     }
 
-    /// Hides what causality and the window hide, in the rows where they do.
-    unsafe fn hide(&self, block: &Block, from: usize, rows: usize, room: &Room, width: usize) {
-        let (last, end) = (block.first + block.count - 1, from + rows);
-        // Bounds grow with the query: all lanes see the keys between the last one's first and the first one's last.
-        let (all_from, all_to) = (self.p.visible(last).0, self.p.visible(block.first).1);
-        let head = all_from.clamp(from, end);
-        let tail = all_to.clamp(head, end);
+    /// Hides what causality, the window or lengths hide, in the rows where they do.
+    unsafe fn hide(&self, block: &Block, seen: Seen, from: usize, rows: usize, room: &Room, width: usize) {
+        let end = from + rows;
+        let head = seen.all.0.clamp(from, end);
+        let tail = seen.all.1.clamp(head, end);
         for (first, stop) in [(from, head), (tail, end)] {
             if first < stop {
                 let scores = room.scores.wrapping_add((first - from) * width);

@@ -5,7 +5,7 @@
 use super::super::gemm::{Format, Tile, kernels};
 use super::dots::Dots;
 use super::lanes::{RowSoftmax, launch};
-use super::{FEW, KEYS, PreparedAttention, Run};
+use super::{FEW, KEYS, PreparedAttention, Run, packed};
 use crate::plan;
 
 /// Units that are enough for any number of threads.
@@ -27,9 +27,14 @@ fn rest(p: &PreparedAttention) -> usize {
     if p.plan.d_v.is_multiple_of(width) { 0 } else { KEYS * width }
 }
 
+/// Floats of rows that are widened.
+fn widened(p: &PreparedAttention) -> usize {
+    if packed(&p.plan.k).is_some() { KEYS * p.plan.d.max(p.plan.d_v) } else { 0 }
+}
+
 /// Floats of a worker's scratch, before those that hold partial results.
 fn own(p: &PreparedAttention) -> usize {
-    FEW * KEYS + rest(p)
+    FEW * KEYS + rest(p) + widened(p)
 }
 
 /// Floats of a worker's scratch. The first one's holds all partial results too.
@@ -52,6 +57,10 @@ impl Run<'_> {
     /// As [`PreparedAttention::run`]; the part is no other unit's.
     pub(super) unsafe fn few(&self, b: usize, kv: usize, part: usize, worker: usize) {
         let (p, plan) = (self.p, &self.p.plan);
+        let (parts, used) = self.cut(b);
+        if part >= parts {
+            return;
+        }
         let queries = p.group * plan.l;
         let query = |g: usize| (kv * p.group + g / plan.l, g % plan.l);
         let q = [0, 1, 2, 3].map(|g: usize| {
@@ -64,21 +73,24 @@ impl Run<'_> {
             // SAFETY: the partial result has `d_v` elements.
             unsafe { out.write_bytes(0, plan.d_v) };
         }
-        let seen = [0, 1, 2, 3].map(|g: usize| p.visible(query(g.min(queries - 1)).1));
-        let from = seen.iter().map(|s| s.0).min().unwrap_or(0).max(part * plan.s / p.parts);
-        let to = seen.iter().map(|s| s.1).max().unwrap_or(0).min((part + 1) * plan.s / p.parts);
+        let seen = [0, 1, 2, 3].map(|g: usize| self.visible(b, query(g.min(queries - 1)).1));
+        let from = seen.iter().map(|s| s.0).min().unwrap_or(0).max(part * used / parts);
+        let to = seen.iter().map(|s| s.1).max().unwrap_or(0).min((part + 1) * used / parts);
         let scores = self.scratch.part(worker).cast::<f32>();
-        for first in (from..to.max(from)).step_by(KEYS) {
-            let keys = KEYS.min(to - first);
-            let k = Self::at(&self.k, &plan.k, [b, kv, first]);
+        let rows = scores.wrapping_add(FEW * KEYS + rest(p));
+        let mut first = from;
+        while first < to {
+            let (row, keys) = self.lying(b, first, to);
+            let place = [b, kv, row];
             // SAFETY: keys, values and mask inside their operands; the scratch is this worker's.
             unsafe {
+                let (k, stride) = self.k.read(p.isa, place, (keys, plan.d), (rows, plan.d, false));
                 let dots = Dots {
                     q,
                     queries,
                     d: plan.d,
                     k,
-                    stride: plan.k.strides[2],
+                    stride,
                     keys,
                     scale: plan.form.scale as f32,
                     scores,
@@ -93,8 +105,10 @@ impl Run<'_> {
                     let factor = states[g][2];
                     out.iter_mut().for_each(|x| *x *= factor);
                 }
-                self.weigh_few(Self::at(&self.v, &plan.v, [b, kv, first]), keys, queries, outs[0], scores);
+                let v = self.v.read(p.isa, place, (keys, plan.d_v), (rows, plan.d_v, false));
+                self.weigh_few(v, keys, queries, outs[0], scores);
             }
+            first += keys;
         }
         for g in 0..queries {
             // SAFETY: the end of the partial result.
@@ -129,10 +143,16 @@ impl Run<'_> {
     }
 
     /// out[queries, d_v] += P[queries, keys] · V[keys, d_v]; the outputs of a key head are `partial` apart.
-    unsafe fn weigh_few(&self, v: *const f32, keys: usize, queries: usize, out: *mut f32, scores: *mut f32) {
+    unsafe fn weigh_few(
+        &self,
+        (v, stride): (*const f32, isize),
+        keys: usize,
+        queries: usize,
+        out: *mut f32,
+        scores: *mut f32,
+    ) {
         let plan = &self.p.plan;
         let kernels = kernels(self.p.isa);
-        let stride = plan.v.strides[2];
         let mut tile = Tile {
             k: keys,
             a: scores,
@@ -177,13 +197,14 @@ impl Run<'_> {
     pub(super) unsafe fn join(&self) {
         let (p, plan) = (self.p, &self.p.plan);
         for b in 0..plan.b {
+            let (count, _) = self.cut(b);
             for head in 0..plan.h {
                 for i in 0..plan.l {
                     let (kv, g) = (head / p.group, head % p.group * plan.l + i);
                     // SAFETY: partial results are complete; the output's row is `d_v` elements.
                     unsafe {
                         let parts = || {
-                            (0..p.parts).map(|part| {
+                            (0..count).map(|part| {
                                 let at = self.partial(b, kv, part, g);
                                 (at, *at.add(plan.d_v), *at.add(plan.d_v + 1))
                             })

@@ -108,7 +108,7 @@ fn problem(case: &Case, noise: &mut Noise) -> Problem {
         masked: mask.is_some(),
     };
     let [q, k, v, out] = operands.try_into().unwrap();
-    let inputs = plan::AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask };
+    let inputs = plan::AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask, pages: None };
     Problem { plan: CpuAttention { inputs, out }, buffers }
 }
 

@@ -3,11 +3,12 @@
 use super::attention::{self, Hole, Input, Kernel as Skeleton, Lanes, Problem, Vectors};
 use super::{Made, Precision};
 use crate::error::{Error, Result};
-use crate::plan::{Attention, AttentionGrad, AttentionInputs, Operand};
+use crate::plan::{Attention, AttentionGrad, AttentionInputs, Operand, Pages};
 use crate::profile::Limits;
 use crate::target::gpu::storage::Storage;
 use crate::target::gpu::wgsl::source::Source;
 use crate::target::gpu::wgsl::walk;
+use crate::tensor::DType;
 
 /// The kernels of attention.
 ///
@@ -22,8 +23,9 @@ pub fn forward(w: &Attention, storage: &Storage, limits: &Limits, precision: Pre
         Hole::SoftmaxStatsStore => {
             w.kept.as_ref().map(|rows| source.store(rows, &format!("(i + {}u)", rows.offset), "v"))
         }
-        Hole::Load(input, lanes) => load(source, operand(input, &w.inputs)?, input, lanes),
+        Hole::Load(input, lanes) => load(source, &w.inputs, input, lanes),
         Hole::LoadMask => mask(source, &w.inputs),
+        Hole::LengthOf => length(source, &w.inputs),
         Hole::PartStore | Hole::PartLoad => of_scratch(source, hole),
         Hole::StoreDq
         | Hole::StoreDk
@@ -37,7 +39,9 @@ pub fn forward(w: &Attention, storage: &Storage, limits: &Limits, precision: Pre
 /// Whether a device can run passes: the parts of a row, which one thread joins in two loops, and all of scratch, which is one
 /// binding.
 fn within(skeleton: &Skeleton, p: &Problem, limits: &Limits) -> Result<()> {
-    if 2 * skeleton.parts < limits.turns && skeleton.scratch <= limits.binding / 4 {
+    // where queries say what they see, a thread asks those of its tile
+    let asked = if p.paged { p.l } else { 0 };
+    if (2 * skeleton.parts).max(2 * asked) < limits.turns && skeleton.scratch <= limits.binding / 4 {
         return Ok(());
     }
     let Problem { b, h, l, s, .. } = p;
@@ -69,16 +73,16 @@ pub fn backward(w: &AttentionGrad, storage: &Storage, limits: &Limits) -> Result
         Hole::StoreDq => store(source, dq, ["b", "h", "i", "e"]),
         Hole::StoreDk => store(source, dk, ["b", "g", "j", "e"]),
         Hole::StoreDv => store(source, dv, ["b", "g", "j", "e"]),
-        Hole::Load(Input::Up, lanes) => load(source, &w.up, Input::Up, lanes),
-        Hole::Load(Input::Out, lanes) => load(source, &w.kept.as_ref()?.out, Input::Out, lanes),
-        Hole::Load(input, lanes) => load(source, operand(input, &w.inputs)?, input, lanes),
+        Hole::Load(Input::Up, lanes) => read(source, &w.up, ["b", "h", "i", "e"], lanes),
+        Hole::Load(Input::Out, lanes) => read(source, &w.kept.as_ref()?.out, ["b", "h", "i", "e"], lanes),
+        Hole::Load(input, lanes) => load(source, &w.inputs, input, lanes),
         Hole::LoadMask => mask(source, &w.inputs),
         Hole::SoftmaxStatsLoad => {
             let rows = &w.kept.as_ref()?.rows;
             Some(format!("return {};", source.load(rows, &format!("(i + {}u)", rows.offset))))
         }
         Hole::StatStore | Hole::StatLoad => of_scratch(source, hole),
-        Hole::Store | Hole::PartStore | Hole::PartLoad | Hole::SoftmaxStatsStore => None,
+        Hole::Store | Hole::LengthOf | Hole::PartStore | Hole::PartLoad | Hole::SoftmaxStatsStore => None,
     }))
 }
 
@@ -108,6 +112,7 @@ fn problem(w: &AttentionInputs, up: Option<&Operand>) -> Problem {
         causal: w.form.causal,
         window: w.form.window,
         masked: w.form.masked,
+        paged: w.pages.is_some(),
         kept: false,
         vectors,
     }
@@ -131,19 +136,46 @@ fn address(o: &Operand, names: [&str; 4]) -> String {
     format!("({})", walk::address(o.offset, &names.map(String::from), &o.strides))
 }
 
-/// The operand of an input that the forward pass has, too.
-fn operand(input: Input, w: &AttentionInputs) -> Option<&Operand> {
-    match input {
-        Input::Q => Some(&w.q),
-        Input::K => Some(&w.k),
-        Input::V => Some(&w.v),
-        Input::Up | Input::Out => None,
-    }
+/// What a hole returns that reads an input of the forward pass.
+fn load(source: &mut Source<'_>, w: &AttentionInputs, input: Input, lanes: Lanes) -> Option<String> {
+    let o = match input {
+        Input::Q => return read(source, &w.q, ["b", "h", "i", "e"], lanes),
+        Input::K => &w.k,
+        Input::V => &w.v,
+        Input::Up | Input::Out => return None,
+    };
+    let key = match &w.pages {
+        None => "j",
+        Some(pages) => {
+            key_row(source, w, pages);
+            "key_row(b, j)"
+        }
+    };
+    read(source, o, ["b", "g", key, "e"], lanes)
 }
 
-/// What a hole returns that reads an input.
-fn load(source: &mut Source<'_>, o: &Operand, input: Input, lanes: Lanes) -> Option<String> {
-    let names = if input.has_queries() { ["b", "h", "i", "e"] } else { ["b", "g", "j", "e"] };
+/// Puts `fn key_row(b: u32, j: u32) -> u32` into the kernel: the row of the cache that key j of sequence b is.
+fn key_row(source: &mut Source<'_>, w: &AttentionInputs, pages: &Pages) {
+    let block = pages.block;
+    let at = format!("(b * {}u + j / {block}u + {}u)", w.s / block, pages.table.offset);
+    let number = match pages.table.dtype {
+        DType::I32 => format!("bitcast<u32>({})", source.load(&pages.table, &at)),
+        _ => source.load(&pages.table, &at),
+    };
+    let last = pages.rows / block - 1;
+    source.function(format!(
+        "fn key_row(b: u32, j: u32) -> u32 {{ return min({number}, {last}u) * {block}u + j % {block}u; }}"
+    ));
+}
+
+/// What the hole returns that says how many keys a query sees.
+fn length(source: &mut Source<'_>, w: &AttentionInputs) -> Option<String> {
+    let lengths = &w.pages.as_ref()?.lengths;
+    let at = format!("(b * {}u + i + {}u)", w.l, lengths.offset);
+    Some(format!("return min({}, {}u);", source.load(lengths, &at), w.s))
+}
+
+fn read(source: &mut Source<'_>, o: &Operand, names: [&str; 4], lanes: Lanes) -> Option<String> {
     let at = address(o, names);
     let value = if lanes == Lanes::Four { source.load4(o, &at) } else { source.load(o, &at) };
     Some(format!("return {value};"))

@@ -132,21 +132,30 @@ impl<'a> Lookup<'a> {
 
     /// Indices as i32: the ignored one as −1, without a check.
     fn check(&self, source: &mut Source<'_>) -> Share {
-        let (o, w) = (&self.w.out, self.w);
+        let o = &self.w.out;
         let (grid, mut body) = walk::each("i", self.count, THREADS);
-        let (low, high) = self.words(source);
-        let same = |v: i64| match (&high, w.indices.dtype) {
-            (Some(high), _) => Some(format!("{low} == {}u && {high} == {}u", v as u32, (v >> 32) as u32)),
-            (None, DType::I32) => i32::try_from(v).ok().map(|v| format!("{low} == {}u", v as u32)),
-            (None, _) => u32::try_from(v).ok().map(|v| format!("{low} == {v}u")),
-        };
         let to = format!("(i + {}u)", o.offset);
-        if let Some(ignored) = w.ignored.and_then(same) {
+        if let Some(ignored) = self.ignored(source) {
             body += &format!("if ({ignored}) {{ {} return; }}\n", source.store(o, &to, "-1i"));
         }
         body += &self.checked(source, "i");
         body += &source.store(o, &to, "bitcast<i32>(k)");
         Share { body, threads: THREADS, grid }
+    }
+
+    /// Whether the i-th index is the one that is ignored; `None` where none of its dtype is.
+    fn ignored(&self, source: &mut Source<'_>) -> Option<String> {
+        let ignored = self.w.ignored?;
+        let (low, high) = self.words(source);
+        let v = match (&high, self.w.indices.dtype) {
+            (Some(high), _) => {
+                let [below, above] = [ignored as u32, (ignored >> 32) as u32];
+                return Some(format!("{low} == {below}u && {high} == {above}u"));
+            }
+            (None, DType::I32) => i32::try_from(ignored).ok()? as u32,
+            (None, _) => u32::try_from(ignored).ok()?,
+        };
+        Some(format!("{low} == {v}u"))
     }
 
     /// Puts `fn index(i: u32) -> u32` into the kernel: the i-th index, 2³² − 1 if it is none.
@@ -254,7 +263,12 @@ impl<'a> Lookup<'a> {
     /// Whether the updates are sorted.
     fn is_long(&self) -> bool {
         let writes = matches!(self.w.kind, IndexKind::TakeAdd | IndexKind::TakePut | IndexKind::ScatterAdd);
-        writes && self.count > SEARCH
+        writes && !self.is_distinct() && self.count > SEARCH
+    }
+
+    /// Whether no two indices are equal, but for those that are ignored.
+    fn is_distinct(&self) -> bool {
+        self.w.kind == IndexKind::TakePut && self.w.ignored.is_some()
     }
 
     /// The forms with more updates than a thread may look through.
@@ -382,8 +396,12 @@ impl<'a> Lookup<'a> {
             false => format!("update_at{tag}(o, {j}, i){divide}"),
         };
         let at = |source: &mut Source<'_>, j: &str| {
+            let ignored = self.ignored(source).map(|is| {
+                source.function(format!("fn ignored{tag}(i: u32) -> bool {{ return {is}; }}"));
+                format!("if (ignored{tag}(position)) {{ return; }}\n")
+            });
             let checked = self.checked_or(source, "position", "return;");
-            let line = format!("let position = {};\n{checked}", own(j));
+            let line = format!("let position = {};\n{}{checked}", own(j), ignored.unwrap_or_default());
             if whole {
                 let to = format!("(o * {}u + k) * {}u + i + {}u", self.limit, self.inner, w.out.offset);
                 return format!("{line}let to = {to};\n");
@@ -401,7 +419,9 @@ impl<'a> Lookup<'a> {
         body += &at(source, "j");
         let equal = format!("index{tag}({}) == index{tag}(position)", own("s"));
         if puts {
-            body += &format!("for (var s = j + 1u; s < {n}u; s++) {{ if ({equal}) {{ return; }} }}\n");
+            if !self.is_distinct() {
+                body += &format!("for (var s = j + 1u; s < {n}u; s++) {{ if ({equal}) {{ return; }} }}\n");
+            }
             let value = update(source, "j");
             body += &self.put(source, &value);
         } else {

@@ -124,8 +124,8 @@ fn takes(reader: &Work, b: BufferId, w: &Rowwise) -> bool {
         }
         Work::Attention(step) => {
             let a = &step.inputs;
-            let others = a.k.buffer == b || a.v.buffer == b || a.mask.as_ref().is_some_and(|m| m.buffer == b);
-            !row && a.l <= FEW && a.q.buffer == b && !others
+            let reads = a.operands().filter(|o| o.buffer == b).count();
+            !row && a.l <= FEW && a.q.buffer == b && reads == 1
         }
         Work::Rowwise(_)
         | Work::Convolution(_)

@@ -237,7 +237,11 @@ fn rounded(plan: &Plan, uses: &Uses) -> Vec<bool> {
                 // rows are rounded once they are normed, not before
                 p.prologue.iter().flat_map(|n| n.operands.iter().chain([&p.a])).for_each(mark);
             }
-            Work::Attention(a) => a.inputs.mask.iter().for_each(mark),
+            Work::Attention(a) => {
+                // lengths and tables are whole numbers
+                let pages = a.inputs.pages.iter().flat_map(|p| [&p.table, &p.lengths]);
+                a.inputs.mask.iter().chain(pages).for_each(mark);
+            }
             Work::Rowwise(w) => w.operands.iter().for_each(mark),
             // these neither read nor write it
             Work::Convolution(_)

@@ -141,7 +141,7 @@ impl Writer<'_> {
         self.values();
         line!(self.text, "}}");
         self.finish();
-        self.holes.push(Hole::Store);
+        self.holes.extend([Hole::Store].into_iter().chain(p.paged.then_some(Hole::LengthOf)));
         Pass {
             text: self.text,
             holes: listed(self.holes),
@@ -204,9 +204,15 @@ impl Writer<'_> {
         let out = &mut self.text;
         line!(out, "let r = lid / {across}u;\nlet x = lid % {across}u;\nlet row = row0 + r;");
         line!(out, "let line = min(row, ROWS - 1u);\nlet i = line % L;\nlet h = g * GROUP + line / L;");
-        let seen = if p.causal { "min(S, max(i + S + 1u, L) - L)" } else { "S" };
+        let seen = match (p.paged, p.causal) {
+            (true, _) => "length_of(b, i)",
+            (false, true) => "min(S, max(i + S + 1u, L) - L)",
+            (false, false) => "S",
+        };
         line!(out, "let above = select({seen}, 0u, row >= ROWS);");
-        if p.window > 0 {
+        if p.window > 0 && p.paged {
+            line!(out, "let least = max(above, {0}u) - {0}u;", p.window);
+        } else if p.window > 0 {
             line!(out, "let least = max(i + S + 1u, {0}u) - {0}u;", p.l + p.window);
         }
         line!(out, "var largest = -3.4028234e38f;\nvar sum = 0f;");

@@ -1,17 +1,20 @@
 //! The forward pass: one dispatch, or two where the keys of few queries are split over workgroups.
 
-use super::choice::{Tiling, choose};
+use super::choice::choose;
 use super::roles::{Role, constants, fours};
 use super::tiles::{Writer, repeat};
-use super::{Heads, Hole, Kernel, Limits, Pass, Problem, coop, few, grid, listed};
+use super::{Heads, Hole, Kernel, Limits, Pass, Problem, coop, decode, few, grid, listed};
 use crate::target::gpu::wgsl::lanes::LANES;
 use std::fmt::Write;
 
 /// softmax(q·kᵀ·scale + mask)·v. Holes: `load_q`, `load_k`, `load_v` (or their forms of four),
 /// `load_mask`, `store`, `kept_store`; with two passes, `part_store` and `part_load`.
 pub fn forward(p: &Problem, limits: &Limits) -> Kernel {
+    if p.paged && decode::fits(p, limits) {
+        return decode::forward(p, limits);
+    }
     // what is kept for a gradient, only the tiled form writes
-    if !p.kept && few::fits(p, limits) {
+    if !p.kept && !p.paged && few::fits(p, limits) {
         return few::forward(p);
     }
     if let Some(pass) = coop::forward(p, limits).filter(|_| !p.kept) {
@@ -25,7 +28,7 @@ pub fn forward(p: &Problem, limits: &Limits) -> Kernel {
     let each = p.rows() * t.splits * (p.d_v + 2);
     let heads = Heads::turns(p, each, limits.scratch / 4);
     let passes =
-        heads.iter().flat_map(|&heads| [writer().over(heads).write(), merge(p, &t, heads)]).collect();
+        heads.iter().flat_map(|&heads| [writer().over(heads).write(), merge(p, t.splits, heads)]).collect();
     Kernel { passes, scratch: heads.first().map_or(0, |h| h.count) * each, parts: t.splits }
 }
 
@@ -33,22 +36,22 @@ pub fn forward(p: &Problem, limits: &Limits) -> Kernel {
 pub(super) const SPELT: usize = 16;
 
 /// Joins the partial results of a row: each is its largest score, its sum of weights, and its weighted sums.
-fn merge(p: &Problem, t: &Tiling, heads: Heads) -> Pass {
+pub(super) fn merge(p: &Problem, splits: usize, heads: Heads) -> Pass {
     const THREADS: usize = 64;
     let elements = heads.count * p.rows() * p.d_v;
     let (workgroups, side) = grid(elements.div_ceil(THREADS));
     let mut text = constants(p);
-    line!(text, "const SPLITS = {}u;", t.splits);
+    line!(text, "const SPLITS = {splits}u;");
     line!(text, "const SIDE = {side}u;");
     line!(text, "const ELEMENTS = {elements}u;");
     text.push_str("\n");
     text.open(THREADS, "wg", "lid");
     text.push_str(&MERGE_OPEN.replace("LINE", &heads.global("line / ROWS")));
     let out = &mut text;
-    if t.splits > SPELT {
+    if splits > SPELT {
         out.push_str(MERGE_LOOP);
     }
-    let spelt = if t.splits > SPELT { 0 } else { t.splits };
+    let spelt = if splits > SPELT { 0 } else { splits };
     for n in 0..spelt {
         line!(out, "let top_{n} = part_load(start + {n}u * (DV + 2u));");
         line!(out, "let sum_{n} = part_load(start + {n}u * (DV + 2u) + 1u);");

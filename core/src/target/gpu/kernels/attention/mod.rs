@@ -16,6 +16,7 @@ macro_rules! line {
 mod backward;
 mod choice;
 mod coop;
+mod decode;
 mod few;
 mod forward;
 mod means;
@@ -38,6 +39,8 @@ pub enum Hole {
     Load(Input, Lanes),
     /// An element of the mask.
     LoadMask,
+    /// How many keys a query sees, at most all, where that is data.
+    LengthOf,
     /// Stores the output.
     Store,
     /// Stores the gradient of q.
@@ -78,6 +81,7 @@ impl Hole {
                 return format!("load_{}{}", input.name(), if lanes == Lanes::Four { "4" } else { "" });
             }
             Hole::LoadMask => "load_mask",
+            Hole::LengthOf => "length_of",
             Hole::Store => "store",
             Hole::StoreDq => "store_dq",
             Hole::StoreDk => "store_dk",
@@ -101,6 +105,7 @@ impl Hole {
                 format!("(b: u32, {rows}, e: u32) -> {of}")
             }
             Hole::LoadMask => "(b: u32, h: u32, i: u32, j: u32) -> f32".into(),
+            Hole::LengthOf => "(b: u32, i: u32) -> u32".into(),
             Hole::Store | Hole::StoreDq => "(b: u32, h: u32, i: u32, e: u32, v: f32)".into(),
             Hole::StoreDk | Hole::StoreDv => "(b: u32, g: u32, j: u32, e: u32, v: f32)".into(),
             Hole::PartStore | Hole::StatStore | Hole::SoftmaxStatsStore => "(i: u32, v: f32)".into(),
@@ -141,6 +146,8 @@ pub struct Problem {
     pub window: usize,
     /// There is a mask.
     pub masked: bool,
+    /// A query sees as many keys as `length_of` says, of these the last `window`; `s` is the most. Not causal, no mask, no gradient.
+    pub paged: bool,
     /// The forward pass writes what the gradient needs of its rows, and the gradient reads it, and the output too.
     pub kept: bool,
     /// Which operands have holes of four elements.
@@ -222,7 +229,7 @@ impl Problem {
 
     /// Whether there may be keys that a query does not see.
     fn excludes(&self) -> bool {
-        self.causal || self.window > 0 || self.masked
+        self.causal || self.window > 0 || self.masked || self.paged
     }
 }
 

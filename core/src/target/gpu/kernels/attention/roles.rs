@@ -203,12 +203,18 @@ impl Writer<'_> {
     fn score(&mut self) {
         let p = self.p;
         let (head, i) = if p.group() == 1 { ("g", "at") } else { ("g * GROUP + at / L", "at % L") };
-        let mut hidden = "row >= limit || j >= S".to_string();
+        if p.paged {
+            self.holes.push(Hole::LengthOf);
+        }
+        let end = if p.paged { "length_of(b, i)" } else { "S" };
+        let mut hidden = "row >= limit || j >= end".to_string();
         if p.causal {
             hidden += " || j + L > i + S";
         }
-        if p.window > 0 {
-            let _ = write!(hidden, " || j + L + {}u <= i + S", p.window);
+        match (p.window, p.paged) {
+            (0, _) => {}
+            (window, true) => hidden += &format!(" || j + {window}u < end"),
+            (window, false) => hidden += &format!(" || j + L + {window}u <= i + S"),
         }
         self.holes.extend(p.masked.then_some(Hole::LoadMask));
         let mask =
@@ -216,7 +222,7 @@ impl Writer<'_> {
         let scale = real(p.scale as f32);
         let out = &mut self.text;
         line!(out, "fn score(b: u32, g: u32, row: u32, limit: u32, j: u32, product: f32) -> f32 {{");
-        line!(out, "    let at = min(row, limit - 1u);\n    let i = {i};");
+        line!(out, "    let at = min(row, limit - 1u);\n    let i = {i};\n    let end = {end};");
         line!(out, "    let seen = product * {scale}{mask};");
         // chosen as bits: compilers with fast maths may take it that no float is infinite
         line!(out, "    return bitcast<f32>(select(bitcast<u32>(seen), 0xff800000u, {hidden}));\n}}");

@@ -417,6 +417,9 @@ pub(super) fn key_range(out: &mut Text, p: &Problem, rows: usize, cols: usize) -
     line!(out, "let one_head = row0 / L == last_row / L;");
     line!(out, "let i_low = select(0u, row0 % L, one_head);");
     line!(out, "let i_high = select(L - 1u, last_row % L, one_head);");
+    if p.paged {
+        return used_range(out, p, cols);
+    }
     if p.window > 0 {
         let ahead = p.l + p.window;
         line!(out, "let first = (max(i_low + S + 1u, {ahead}u) - {ahead}u) / {cols}u;");
@@ -425,5 +428,18 @@ pub(super) fn key_range(out: &mut Text, p: &Problem, rows: usize, cols: usize) -
     }
     let seen = if p.causal { "min(S, max(i_high + S + 1u, L) - L)" } else { "S" };
     line!(out, "let total = max(({seen} + {}u) / {cols}u, first) - first;", cols - 1);
+    p.s.div_ceil(cols)
+}
+
+/// The same where queries say how many keys they see.
+fn used_range(out: &mut Text, p: &Problem, cols: usize) -> usize {
+    line!(out, "var longest = 0u;\nvar shortest = S;");
+    line!(out, "for (var i = i_low; i <= i_high; i++) {{\nlet n = length_of(b, i);");
+    // who sees nothing needs no key
+    line!(out, "longest = max(longest, n);\nshortest = min(shortest, select(n, S, n == 0u));\n}}");
+    let w = p.window;
+    let first = if w > 0 { format!("(max(shortest, {w}u) - {w}u) / {cols}u") } else { "0u".to_string() };
+    line!(out, "let first = {first};");
+    line!(out, "let total = max((longest + {}u) / {cols}u, first) - first;", cols - 1);
     p.s.div_ceil(cols)
 }
