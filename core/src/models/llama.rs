@@ -1,13 +1,14 @@
 //! Language models of the Llama family: Touvron et al. 2023, arXiv:2302.13971, with grouped queries (Ainslie et al. 2023,
-//! arXiv:2305.13245). Names of weights as in Hugging Face files. A forward pass over whole sequences, a step of one token
-//! with a cache, and the loss of the next token.
+//! arXiv:2305.13245). Names of weights as in Hugging Face files. A forward pass over whole sequences, steps of
+//! some tokens with a cache, and the loss of the next token.
 
+use super::cache::{CacheConfig, StepConfig, StepValues};
 use super::options::Options;
 use super::rope::{Rope, RopeScaling, Turn};
 use super::transformer::wide;
 use crate::error::Result;
 use crate::graph::{Graph, Value};
-use crate::ops::AttentionOptions;
+use crate::ops::{AttentionOptions, PagedAttentionOptions};
 use crate::tensor::{DType, TensorType, Weights};
 use serde_json::Value as Json;
 
@@ -49,6 +50,19 @@ pub struct LlamaConfig {
     pub rms_eps: f64,
     /// The embedding table is the output product's weight too.
     pub tied: bool,
+}
+
+/// What layers with a cache share.
+struct Cached<'g> {
+    /// Each token's place in its sequence, and what it is below.
+    positions: (Value, usize),
+    /// Blocks of each sequence, `[sequences, blocks]`.
+    table: Value,
+    /// How many tokens each token sees, `[sequences, tokens]`.
+    lengths: Value,
+    cache: CacheConfig,
+    /// A cache with the tokens' own rows.
+    put: &'g dyn Fn(Value, Value) -> Value,
 }
 
 impl LlamaConfig {
@@ -204,36 +218,102 @@ impl<'a> Llama<'a> {
     }
 
     /// Logits `[1, vocabulary]` of one token: `id` and `position` are `u32[1]`. Keys and values of the tokens before it
-    /// are states `cache.N.key` and `cache.N.value`, f32 `[1, kv_heads, capacity, head_dim]`, to which it adds its own;
-    /// positions come one by one from 0, and stay below `capacity`.
+    /// are states `cache.N.key` and `cache.N.value`, f32 `[capacity, kv_heads, head_dim]`, to which it adds its own;
+    /// positions come one by one from 0, and stay below `capacity`. [`step`](Llama::step) is the same for several tokens and
+    /// sequences.
     pub fn decode(&self, g: &Graph, id: Value, position: Value, capacity: usize) -> Value {
+        if capacity == 0 {
+            return g.fail("llama decode", "", "room for at least one token", "a capacity of 0");
+        }
+        let one = g.scalar(1.0, DType::U32);
+        let number = |v: f64| g.broadcast(g.scalar(v, DType::U32), &[1, 1]);
+        let seen = g.reshape(g.add(position, one), &[1, 1]);
+        let values = Cached {
+            positions: (position, capacity),
+            table: number(0.0),
+            lengths: seen,
+            cache: CacheConfig::new(capacity).block(capacity),
+            put: &|cache, rows| g.put(cache, position, rows, 0),
+        };
+        let (x, table) = self.cached(g, g.reshape(id, &[1, 1]), values);
+        self.head(g, g.reshape(x, &[1, self.config.hidden as i64]), table)
+    }
+
+    /// Logits of tokens of one or several sequences, of all (`[sequences, tokens, vocabulary]`) or of the last live one of each
+    /// (`[sequences, 1, vocabulary]`). The keys and values of what came before are in a cache, states `cache.N.key` and
+    /// `cache.N.value` `[rows, kv_heads, head_dim]`, to which the step adds those of its tokens. Its inputs are called `ids`,
+    /// `positions`, `rows`, `table`, `lengths` and, for the last logits, `last`: [`Sequences`](super::Sequences) makes them. Logits of
+    /// tokens that are none mean nothing.
+    ///
+    /// ```
+    /// use weft::models::{CacheConfig, Llama, LlamaConfig, Logits, Sequences, StepConfig};
+    /// use weft::prelude::*;
+    ///
+    /// let config = LlamaConfig { hidden: 16, intermediate: 32, layers: 1, heads: 2, kv_heads: 1, head_dim: 8, vocabulary: 20, ..LlamaConfig::smollm2_135m() };
+    /// let (cache, compiler) = (CacheConfig::new(32).block(8), Compiler::new(&Device::cpu(1)));
+    /// let step = StepConfig::new(&cache, 4);
+    /// let g = Graph::new();
+    /// g.output("logits", Llama::new(&config).step(&g, &cache, &step, Logits::Last));
+    /// let mut session = compiler.compile(&g)?.init_zeros()?;
+    ///
+    /// let mut sequences = Sequences::new(&cache);
+    /// let chat = sequences.open();
+    /// for chunk in [1, 2, 3, 4, 5, 6, 7].chunks(step.tokens) {
+    ///     sequences.append(&step, &[(chat, chunk)])?.set(&mut session)?;
+    ///     session.step()?;
+    /// }
+    /// assert_eq!(session.read_output::<f32>("logits")?.len(), 20); // what comes after 7
+    /// # Ok::<(), weft::error::Error>(())
+    /// ```
+    pub fn step(&self, g: &Graph, cache: &CacheConfig, step: &StepConfig, logits: Logits) -> Value {
+        let c = self.config;
+        // the last of one token is known
+        let inputs = StepValues::new(g, cache, step, logits == Logits::Last && step.tokens > 1);
+        let values = Cached {
+            positions: (inputs.positions, step.blocks.saturating_mul(cache.block)),
+            table: inputs.table,
+            lengths: inputs.lengths,
+            cache: *cache,
+            put: &|cache, rows| g.put_rows(cache, inputs.rows, rows),
+        };
+        let (x, table) = self.cached(g, inputs.ids, values);
+        let x = match inputs.last {
+            None => x,
+            Some(last) => {
+                let all = g.reshape(x, &[-1, c.hidden as i64]);
+                g.reshape(g.index_select(all, last, 0), &[step.sequences as i64, 1, c.hidden as i64])
+            }
+        };
+        self.head(g, x, table)
+    }
+
+    /// Token vectors after the last norm, `[sequences, tokens, hidden]`, of ids of that shape, with keys and values in a cache;
+    /// and the embedding table.
+    fn cached(&self, g: &Graph, ids: Value, values: Cached<'_>) -> (Value, Value) {
         let c = self.config;
         let table = self.table(g);
-        let mut x = g.reshape(self.tokens(g, table, id), &[1, 1, c.hidden as i64]);
-        // 0 for tokens that have come, far below any score for the rest: their weight becomes exactly 0
-        let came = g.le(g.iota(&[capacity as i64], 0), position);
-        let mask = g.select(came, g.scalar(0.0, DType::F32), g.scalar(-1e9, DType::F32));
-        let turn = self.turn(g, 1, Some((position, capacity)));
+        let mut x = self.tokens(g, table, ids);
+        let (rows, tokens) = (values.cache.rows(), g.shape(ids).iter().product());
+        let turn = self.turn(g, tokens, Some(values.positions));
+        let options = PagedAttentionOptions::new(values.cache.block as i64, self.scale());
         for layer in 0..c.layers {
-            let kept = |which: &str, new: Value| {
-                let shape = [1, c.kv_heads, capacity, c.head_dim];
-                let cache = g.state(&format!("cache.{layer}.{which}"), DType::F32, shape);
-                let next = g.put(cache, position, new, 2);
-                g.set_state(cache, next);
-                next
-            };
             x = self.layer(g, x, layer, turn, |q, k, v| {
-                g.attention(
-                    q,
-                    kept("key", k),
-                    kept("value", v),
-                    Some(mask),
-                    AttentionOptions::new(self.scale()),
-                )
+                let kept = |which: &str, new: Value| {
+                    let dtype = values.cache.dtype;
+                    let cache =
+                        g.state(&format!("cache.{layer}.{which}"), dtype, [rows, c.kv_heads, c.head_dim]);
+                    // [b, kv, l, d] as rows [b·l, kv, d]
+                    let new = g.permute(new, &[0, 2, 1, 3]);
+                    let new = g.reshape(new, &[tokens as i64, c.kv_heads as i64, c.head_dim as i64]);
+                    let new = if dtype == DType::F32 { new } else { g.cast(new, dtype) };
+                    let next = (values.put)(cache, new);
+                    g.set_state(cache, next);
+                    next
+                };
+                g.paged_attention(q, kept("key", k), kept("value", v), values.table, values.lengths, options)
             });
         }
-        let x = g.reshape(self.norm(g, x, "model.norm"), &[1, c.hidden as i64]);
-        self.head(g, x, table)
+        (self.norm(g, x, "model.norm"), table)
     }
 
     /// Token vectors after the last norm, `[batch, seq, hidden]`, and the embedding table.
@@ -273,7 +353,18 @@ impl<'a> Llama<'a> {
             let y = self.linear(g, y, &format!("{name}.self_attn.{which}_proj"), c.hidden, n * c.head_dim);
             g.permute(g.reshape(y, &[b, s, n as i64, c.head_dim as i64]), &[0, 2, 1, 3])
         };
-        let (q, k) = (turn.apply(g, heads("q", c.heads)), turn.apply(g, heads("k", c.kv_heads)));
+        let turned = |which: &str, n: usize| {
+            let x = heads(which, n);
+            // positions are given of all tokens: sequences one after the other
+            let joined = turn.takes_positions() && b > 1;
+            if !joined {
+                return turn.apply(g, x);
+            }
+            let (n, d) = (n as i64, c.head_dim as i64);
+            let x = turn.apply(g, g.reshape(g.permute(x, &[1, 0, 2, 3]), &[n, b * s, d]));
+            g.permute(g.reshape(x, &[n, b, s, d]), &[1, 0, 2, 3])
+        };
+        let (q, k) = (turned("q", c.heads), turned("k", c.kv_heads));
         let seen = attend(q, k, heads("v", c.kv_heads));
         let joined = g.reshape(g.permute(seen, &[0, 2, 1, 3]), &[b, s, wide as i64]);
         let x = g.add(x, self.linear(g, joined, &format!("{name}.self_attn.o_proj"), wide, c.hidden));

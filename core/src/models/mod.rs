@@ -8,6 +8,7 @@
 //! file and key, and what would be computed wrongly is refused. `text/folder` makes a tokenizer of what a folder has.
 
 mod bert;
+mod cache;
 mod config;
 #[cfg(feature = "text")]
 mod encoder;
@@ -22,6 +23,7 @@ mod small;
 mod transformer;
 
 pub use bert::{Activation, Bert, BertConfig};
+pub use cache::{CacheConfig, SequenceId, Sequences, StepConfig, StepInputs};
 pub use config::{architecture, config};
 #[cfg(feature = "text")]
 pub use encoder::{Embedding, Encoder, Prompt};

@@ -161,7 +161,10 @@ impl Rope {
             return Turn::Plain { theta: self.theta, positions };
         }
         let tables = self.tables(g, given.map_or(seq, |(_, capacity)| capacity), d);
-        Turn::Tables(positions.map_or(tables, |p| tables.map(|table| g.embedding(table, p))))
+        match positions {
+            None => Turn::Tables { tables, given: false },
+            Some(p) => Turn::Tables { tables: tables.map(|table| g.embedding(table, p)), given: true },
+        }
     }
 }
 
@@ -169,15 +172,20 @@ impl Rope {
 #[derive(Clone, Copy)]
 pub(super) enum Turn {
     Plain { theta: f64, positions: Option<Value> },
-    Tables([Value; 2]),
+    Tables { tables: [Value; 2], given: bool },
 }
 
 impl Turn {
+    /// Whether it turns by positions that are given.
+    pub fn takes_positions(self) -> bool {
+        !matches!(self, Turn::Plain { positions: None, .. } | Turn::Tables { given: false, .. })
+    }
+
     /// x `[…, seq, d]` turned.
     pub fn apply(self, g: &Graph, x: Value) -> Value {
         match self {
             Turn::Plain { theta, positions } => g.rope(x, positions, RopeOptions::new().theta(theta)),
-            Turn::Tables([cos, sin]) => g.rotary(x, cos, sin),
+            Turn::Tables { tables: [cos, sin], .. } => g.rotary(x, cos, sin),
         }
     }
 }

@@ -37,8 +37,8 @@ fn checked(c: &Call<'_>) -> Checked<(Sizes, PagedForm)> {
         let wanted = "f32 q [b, h, l, d]; keys [rows, kv, d] and values [rows, kv, dv] of one float dtype, kv dividing h";
         return refuse(wanted, came());
     }
-    if table.dtype != DType::U32 || table.rank() != 2 || table.shape[0] != b {
-        return refuse(format!("a table of blocks u32[{b}, blocks of a sequence]"), table);
+    if !matches!(table.dtype, DType::U32 | DType::I32) || table.rank() != 2 || table.shape[0] != b {
+        return refuse(format!("a table of blocks, u32 or i32 [{b}, blocks of a sequence]"), table);
     }
     if lengths.dtype != DType::U32 || lengths.shape != [b, l] {
         return refuse(format!("how many keys each query sees, u32[{b}, {l}]"), lengths);
@@ -72,7 +72,9 @@ struct Seen {
 
 fn seen(z: &Sizes, form: &PagedForm, table: &Array, lengths: &Array, b: usize) -> Seen {
     let last = z.rows / form.block - 1;
-    let block = |n: usize| (table.at(&[b, n]) as usize).min(last);
+    // also those below 0
+    let block =
+        |n: usize| Some(table.at(&[b, n])).filter(|v| *v >= 0.0).map_or(last, |v| (v as usize).min(last));
     let rows = (0..z.blocks * form.block).map(|j| block(j / form.block) * form.block + j % form.block);
     let range = |i: usize| {
         let to = (lengths.at(&[b, i]) as usize).min(z.blocks * form.block);
@@ -90,7 +92,7 @@ op! {
     ]
     "softmax(q·kᵀ·scale)·v of q [b, h, l, d] over keys [rows, kv, d] and values [rows, kv, dv] of a cache, f32, f16 or bf16: key j of sequence b \
      is row table[b, j / block]·block + j mod block, and query i of it sees the first lengths[b, i] keys; one that sees none is 0. \
-     Entries of the table and lengths beyond the last are taken as the last: `check_labels` refuses them."
+     Entries of the table outside the cache are taken as its last block, lengths beyond the last key as all: `check_labels` refuses them."
     infer: |c| {
         let (z, _) = checked(c)?;
         Ok(TensorType::f32([z.b, z.h, z.l, z.dv]))
@@ -134,7 +136,9 @@ fn decompose(g: &Graph, x: &[Value], attrs: &Attrs) -> Value {
     let Ok((z, form)) = checked(&Call { inputs: &types, attrs }) else { return Value::POISON };
     let number = |n: usize| g.scalar(n as f64, DType::U32);
     let capacity = z.blocks * form.block;
-    let block = g.min(x[3], number(z.rows / form.block - 1));
+    // as u32 those below 0 are beyond the last
+    let table = if g.ty(x[3]).dtype == DType::U32 { x[3] } else { g.cast(x[3], DType::U32) };
+    let block = g.min(table, number(z.rows / form.block - 1));
     let first = g.reshape(g.mul(block, number(form.block)), &[z.b as i64, z.blocks as i64, 1]);
     let rows = g.reshape(g.add(first, g.iota(&[form.block as i64], 0)), &[z.b as i64, capacity as i64]);
     let taken = |from: Value| {
@@ -169,6 +173,10 @@ fn samples() -> Vec<Sample> {
             cycle(DType::U32, &[b, l], lengths),
         ]
     };
+    let below = |mut all: Vec<Array>| {
+        all[3] = cycle(DType::I32, &[1, 2], &[-1.0, 0.0]);
+        all
+    };
     let stored = |mut all: Vec<Array>, dtype: DType| {
         for i in [1, 2] {
             all[i] = as_dtype(all[i].clone(), dtype);
@@ -186,6 +194,7 @@ fn samples() -> Vec<Sample> {
             of([2, 2, 2, 5, 3, 3, 9], (3, &[2.0, 1.0, 0.0]), &[4.0, 5.0, 6.0, 0.0, 0.0]),
             attrs(3, 0.5, 2),
         ),
+        sample(below(of([1, 2, 1, 2, 4, 4, 6], (2, &[1.0, 0.0]), &[5.0, 6.0])), attrs(3, 0.5, 0)),
         // shared blocks; entries and lengths beyond the last
         sample(
             of([2, 2, 1, 2, 4, 4, 6], (2, &[0.0, 9.0, 0.0, 1.0]), &[3.0, 99.0, 0.0, 4.0]),

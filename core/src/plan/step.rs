@@ -414,7 +414,7 @@ pub struct Pages {
     pub rows: usize,
     /// Rows of a block: key j of sequence b is row `table[b, j / block] · block + j mod block`. `s` is a multiple.
     pub block: usize,
-    /// u32, contiguous over `[b, s / block]`; entries beyond the last block are taken as the last.
+    /// u32 or i32, contiguous over `[b, s / block]`; entries that are no block are taken as the last.
     pub table: Operand,
     /// u32, contiguous over `[b, l]`: how many keys each query sees; beyond s, s.
     pub lengths: Operand,

@@ -180,7 +180,10 @@ impl Checker<'_> {
             );
         }
         bounded(&[*rows, w.h_kv, w.d.max(w.d_v), 16])?;
-        self.reads_run_as(table, DType::U32, count(&[w.b, w.s / block])?)?;
+        if !matches!(table.dtype, DType::U32 | DType::I32) {
+            return refuse("a table of u32 or i32", table.dtype);
+        }
+        self.reads_run(table, count(&[w.b, w.s / block])?)?;
         self.reads_run_as(lengths, DType::U32, count(&[w.b, w.l])?)
     }
 

@@ -1,0 +1,359 @@
+//! Caches of keys and values for language models: their sizes, the inputs of a step that works on one, and who has which blocks.
+//!
+//! A cache is two states for each layer, rows of keys and of values. A block is so many rows one after the other; a sequence (a
+//! conversation, say) has blocks anywhere, in an order that its row of the *table* says (Kwon et al. 2023, arXiv:2309.06180). So
+//! sequences of any length share one cache, a sequence is cut back by forgetting how long it was, and nothing is copied.
+//!
+//! [`CacheConfig`] and [`StepConfig`] say what a graph is built for; sessions of several [`StepConfig`]s work on one cache:
+//! prompts many tokens at a time, answers one at a time. [`Sequences`] keeps count on the host and makes each step's inputs.
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Value};
+use crate::session::Session;
+use crate::tensor::DType;
+
+/// A cache: rows of keys and values in blocks.
+///
+/// ```
+/// use weft::models::CacheConfig;
+/// use weft::tensor::DType;
+///
+/// let cache = CacheConfig::new(2000).dtype(DType::F16);
+/// assert_eq!((cache.block, cache.blocks(), cache.rows()), (64, 32, 2048));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheConfig {
+    /// Tokens of all sequences together that there is room for, at least.
+    pub tokens: usize,
+    /// Tokens to a block.
+    pub block: usize,
+    /// What keys and values are stored as: f32, f16 or bf16.
+    pub dtype: DType,
+}
+
+impl CacheConfig {
+    /// Room for so many tokens of all sequences together, in blocks of 64, as f32.
+    pub fn new(tokens: usize) -> CacheConfig {
+        CacheConfig { tokens: tokens.max(1), block: 64, dtype: DType::F32 }
+    }
+
+    /// With blocks of another size.
+    #[must_use]
+    pub fn block(self, tokens: usize) -> CacheConfig {
+        CacheConfig { block: tokens.max(1), ..self }
+    }
+
+    /// Stored as f16 or bf16: half the memory, rounded once.
+    #[must_use]
+    pub fn dtype(self, dtype: DType) -> CacheConfig {
+        CacheConfig { dtype, ..self }
+    }
+
+    /// Blocks.
+    pub fn blocks(&self) -> usize {
+        self.tokens.div_ceil(self.block)
+    }
+
+    /// Tokens that the blocks have room for.
+    pub fn rows(&self) -> usize {
+        self.block.saturating_mul(self.blocks())
+    }
+}
+
+/// What a step works on: so many sequences at once, so many tokens of each.
+///
+/// ```
+/// use weft::models::{CacheConfig, StepConfig};
+///
+/// let cache = CacheConfig::new(2048);
+/// let (prefill, decode) = (StepConfig::new(&cache, 128), StepConfig::new(&cache, 1));
+/// assert_eq!((prefill.tokens, prefill.sequences, prefill.blocks), (128, 1, 32));
+/// let several = StepConfig::new(&cache, 1).sequences(8).blocks(16); // of up to 1024 tokens each
+/// # let _ = (decode, several);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StepConfig {
+    /// Sequences.
+    pub sequences: usize,
+    /// Tokens of each, at most: fewer may be live.
+    pub tokens: usize,
+    /// Blocks that a sequence may have.
+    pub blocks: usize,
+}
+
+impl StepConfig {
+    /// One sequence, which may fill the cache.
+    pub fn new(cache: &CacheConfig, tokens: usize) -> StepConfig {
+        StepConfig { sequences: 1, tokens, blocks: cache.blocks() }
+    }
+
+    /// Of several sequences.
+    #[must_use]
+    pub fn sequences(self, sequences: usize) -> StepConfig {
+        StepConfig { sequences, ..self }
+    }
+
+    /// Of sequences of fewer blocks.
+    #[must_use]
+    pub fn blocks(self, blocks: usize) -> StepConfig {
+        StepConfig { blocks, ..self }
+    }
+}
+
+/// The inputs of a step in its graph. [`StepInputs`] gives them their elements.
+#[derive(Clone, Copy)]
+pub(super) struct StepValues {
+    /// `ids`, u32 `[sequences, tokens]`.
+    pub ids: Value,
+    /// `positions`, u32 `[sequences · tokens]`, each token's place in its sequence.
+    pub positions: Value,
+    /// `rows`, i32 `[sequences · tokens]`, where in the cache each token goes; −1: nowhere, it is none.
+    pub rows: Value,
+    /// `table`, u32 `[sequences, blocks]`, the blocks of each sequence; here as they were looked at.
+    pub table: Value,
+    /// `lengths`, u32 `[sequences, tokens]`, how many tokens each sees, itself the last; 0: it is none.
+    pub lengths: Value,
+    /// `last`, u32 `[sequences]`, which of all tokens is the last live one of each sequence; where all logits are wanted, none.
+    pub last: Option<Value>,
+}
+
+impl StepValues {
+    pub fn new(g: &Graph, cache: &CacheConfig, step: &StepConfig, last: bool) -> StepValues {
+        let StepConfig { sequences, tokens, blocks } = *step;
+        let all = sequences.saturating_mul(tokens);
+        let input = |name: &str, shape: &[usize]| g.input(name, DType::U32, shape.to_vec());
+        // a table is looked at before each step: what is outside the cache is refused
+        let table = input("table", &[sequences, blocks]);
+        StepValues {
+            ids: input("ids", &[sequences, tokens]),
+            positions: input("positions", &[all]),
+            rows: g.input("rows", DType::I32, [all]),
+            table: g.check_labels(table, cache.blocks() as i64, i64::MIN),
+            lengths: input("lengths", &[sequences, tokens]),
+            last: last.then(|| input("last", &[sequences])),
+        }
+    }
+}
+
+/// The elements of a step's inputs.
+///
+/// ```
+/// use weft::models::{CacheConfig, Sequences, StepConfig};
+///
+/// let cache = CacheConfig::new(12).block(4);
+/// let mut all = Sequences::new(&cache);
+/// let one = all.open();
+/// let step = all.append(&StepConfig::new(&cache, 8), &[(one, &[7, 8, 9])])?;
+/// assert_eq!(step.lengths, [1, 2, 3, 0, 0, 0, 0, 0]);
+/// assert_eq!(step.rows, [0, 1, 2, -1, -1, -1, -1, -1]);
+/// # Ok::<(), weft::error::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StepInputs {
+    /// Token ids, `[sequences, tokens]`; 0 where there is none.
+    pub ids: Vec<u32>,
+    /// Each token's place in its sequence.
+    pub positions: Vec<u32>,
+    /// The cache's row that each token goes to; −1 for none.
+    pub rows: Vec<i32>,
+    /// Blocks of each sequence, `[sequences, blocks]`.
+    pub table: Vec<u32>,
+    /// How many tokens each one sees, `[sequences, tokens]`.
+    pub lengths: Vec<u32>,
+    /// The number of each sequence's last live token among all.
+    pub last: Vec<u32>,
+}
+
+impl StepInputs {
+    /// Gives a session its inputs of a step.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] or [`Error::Length`] for a session of another sort of step.
+    pub fn set(&self, session: &mut Session) -> Result<()> {
+        session.set_input("ids", &self.ids)?;
+        session.set_input("positions", &self.positions)?;
+        session.set_input("rows", &self.rows)?;
+        session.set_input("table", &self.table)?;
+        session.set_input("lengths", &self.lengths)?;
+        if session.inputs().iter().any(|p| p.name == "last") {
+            session.set_input("last", &self.last)?;
+        }
+        Ok(())
+    }
+}
+
+/// A sequence of [`Sequences`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceId(usize);
+
+/// Which blocks of a cache are whose, and how long each sequence is.
+///
+/// ```
+/// use weft::models::{CacheConfig, Sequences, StepConfig};
+///
+/// let cache = CacheConfig::new(128).block(16);
+/// let (mut all, one_token) = (Sequences::new(&cache), StepConfig::new(&cache, 1));
+/// let chat = all.open();
+/// all.append(&one_token, &[(chat, &[5])])?;
+/// all.append(&one_token, &[(chat, &[6])])?;
+/// all.truncate(chat, 1)?; // the second token is forgotten
+/// assert_eq!((all.length(chat)?, all.free_blocks()), (1, 7));
+/// # Ok::<(), weft::error::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Sequences {
+    cache: CacheConfig,
+    free: Vec<u32>,
+    all: Vec<Option<Sequence>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Sequence {
+    length: usize,
+    blocks: Vec<u32>,
+}
+
+impl Sequences {
+    /// None yet: every block is free.
+    pub fn new(cache: &CacheConfig) -> Sequences {
+        Sequences { cache: *cache, free: (0..cache.blocks() as u32).rev().collect(), all: vec![] }
+    }
+
+    /// A new sequence, without tokens.
+    pub fn open(&mut self) -> SequenceId {
+        match self.all.iter().position(Option::is_none) {
+            Some(at) => {
+                self.all[at] = Some(Sequence::default());
+                SequenceId(at)
+            }
+            None => {
+                self.all.push(Some(Sequence::default()));
+                SequenceId(self.all.len() - 1)
+            }
+        }
+    }
+
+    /// Ends a sequence; its blocks are free again.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for one that is not open.
+    pub fn close(&mut self, id: SequenceId) -> Result<()> {
+        self.truncate(id, 0)?;
+        self.all[id.0] = None;
+        Ok(())
+    }
+
+    /// Tokens of a sequence.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for one that is not open.
+    pub fn length(&self, id: SequenceId) -> Result<usize> {
+        self.get(id).map(|s| s.length)
+    }
+
+    /// Blocks that no sequence has.
+    pub fn free_blocks(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Forgets all tokens of a sequence from the n-th on; what is in the cache is written over by those that come next.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a sequence that is not open, or is shorter.
+    pub fn truncate(&mut self, id: SequenceId, length: usize) -> Result<()> {
+        let block = self.cache.block;
+        let now = self.length(id)?;
+        if length > now {
+            return Err(Error::argument("truncate", format!("at most {now} tokens"), length));
+        }
+        if let Some(s) = &mut self.all[id.0] {
+            s.length = length;
+            let freed = s.blocks.split_off(length.div_ceil(block));
+            self.free.extend(freed.into_iter().rev());
+        }
+        Ok(())
+    }
+
+    /// Adds tokens to sequences, at most as many of each as the step has, and says what the step's inputs are. The step has
+    /// a place for each, in that order; places and tokens that are not used are none. Where the step fails, cut them off again
+    /// ([`truncate`](Sequences::truncate)).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for more sequences or tokens than the step has, a sequence that is not open or comes twice, no token,
+    /// more blocks than a sequence may have or are free; nothing is added then.
+    pub fn append(&mut self, step: &StepConfig, work: &[(SequenceId, &[u32])]) -> Result<StepInputs> {
+        if work.is_empty() || work.len() > step.sequences {
+            return Err(Error::argument("step", format!("1 to {} sequences", step.sequences), work.len()));
+        }
+        let mut wanted = 0;
+        for (n, (id, ids)) in work.iter().enumerate() {
+            let s = self.get(*id)?;
+            if work[..n].iter().any(|(other, _)| other == id) {
+                return Err(Error::argument(
+                    "step",
+                    "each sequence once",
+                    format!("sequence {} twice", id.0),
+                ));
+            }
+            if ids.is_empty() || ids.len() > step.tokens {
+                return Err(Error::argument("step", format!("1 to {} tokens", step.tokens), ids.len()));
+            }
+            let blocks = (s.length + ids.len()).div_ceil(self.cache.block);
+            if blocks > step.blocks {
+                let most = step.blocks * self.cache.block;
+                let came = format!("{} after {}", ids.len(), s.length);
+                return Err(Error::argument("step", format!("sequences of at most {most} tokens"), came));
+            }
+            wanted += blocks - s.blocks.len().min(blocks);
+        }
+        if wanted > self.free.len() {
+            let came = format!("{} free of {}", self.free.len(), self.cache.blocks());
+            return Err(Error::argument(
+                "cache",
+                format!("{wanted} free blocks of {} tokens", self.cache.block),
+                came,
+            ));
+        }
+        let places = step.sequences * step.tokens;
+        let mut all = StepInputs {
+            ids: vec![0; places],
+            positions: vec![0; places],
+            rows: vec![-1; places],
+            table: vec![0; step.sequences * step.blocks],
+            lengths: vec![0; places],
+            last: (0..step.sequences).map(|n| (n * step.tokens) as u32).collect(),
+        };
+        for (n, (id, ids)) in work.iter().enumerate() {
+            self.add(id.0, ids, step, n, &mut all);
+        }
+        Ok(all)
+    }
+
+    /// The tokens of one sequence, the n-th of the step: there are blocks for them.
+    fn add(&mut self, id: usize, ids: &[u32], step: &StepConfig, n: usize, all: &mut StepInputs) {
+        let block = self.cache.block;
+        let Some(s) = &mut self.all[id] else { return };
+        for (i, token) in ids.iter().enumerate() {
+            let position = s.length + i;
+            if position / block == s.blocks.len() {
+                s.blocks.extend(self.free.pop());
+            }
+            let at = n * step.tokens + i;
+            all.ids[at] = *token;
+            all.positions[at] = position as u32;
+            all.rows[at] = (s.blocks[position / block] as usize * block + position % block) as i32;
+            all.lengths[at] = position as u32 + 1;
+            all.last[n] = at as u32;
+        }
+        s.length += ids.len();
+        all.table[n * step.blocks..][..s.blocks.len()].copy_from_slice(&s.blocks);
+    }
+
+    fn get(&self, id: SequenceId) -> Result<&Sequence> {
+        let open = self.all.get(id.0).and_then(Option::as_ref);
+        open.ok_or_else(|| Error::argument("sequence", "one that is open", format!("number {}", id.0)))
+    }
+}
