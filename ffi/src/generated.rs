@@ -1873,6 +1873,35 @@ pub unsafe extern "C" fn weft_op_attention_grad(
 }
 
 
+/// softmax(q·kᵀ·scale)·v of q [b, h, l, d] over keys [rows, kv, d] and values [rows, kv, dv] of a
+/// cache, f32, f16 or bf16: key j of sequence b is row table[b, j / block]·block + j mod block, and
+/// query i of it sees the first lengths[b, i] keys; one that sees none is 0. Entries of the table
+/// outside the cache are taken as its last block, lengths beyond the last key as all: `check_labels`
+/// refuses them.
+/// `block`: Rows of keys and values to a block.
+/// `scale`: Factor on the scores: 1/√d, as a rule.
+/// `window`: A query that sees n keys sees the last so many of them; 0: all.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_op_paged_attention(
+    graph: *mut weft_graph,
+    q: weft_value,
+    keys: weft_value,
+    values: weft_value,
+    table: weft_value,
+    lengths: weft_value,
+    block: i64,
+    scale: f64,
+    window: i64,
+    out: *mut weft_value,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_op_paged_attention", err, || {
+        let given = [Given::Int(block), Given::Float(scale), Given::Int(window)];
+        apply(graph, out, "paged_attention", &[q, keys, values, table, lengths], 0, &given)
+    })
+}
+
+
 /// Slices of x by number: x's axis is replaced by the shape of the indices.
 /// `axis`: The axis of x that the indices count along.
 #[unsafe(no_mangle)]
@@ -1943,6 +1972,25 @@ pub unsafe extern "C" fn weft_op_put(
     guard("weft_op_put", err, || {
         let given = [Given::Int(axis)];
         apply(graph, out, "put", &[x, indices, updates], 0, &given)
+    })
+}
+
+
+/// x [n, …] with rows of updates [rows.., …] in place of its own where the row numbers say; a row
+/// number of −1 writes nothing. Which of equal ones wins is not said: write distinct ones. What a
+/// cache of keys and values is filled by.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_op_put_rows(
+    graph: *mut weft_graph,
+    x: weft_value,
+    rows: weft_value,
+    updates: weft_value,
+    out: *mut weft_value,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_op_put_rows", err, || {
+        let given = [];
+        apply(graph, out, "put_rows", &[x, rows, updates], 0, &given)
     })
 }
 

@@ -3149,6 +3149,28 @@ weft_status weft_op_attention_grad(weft_graph *graph,
                                    weft_error **err);
 
 /**
+ * softmax(q·kᵀ·scale)·v of q [b, h, l, d] over keys [rows, kv, d] and values [rows, kv, dv] of a
+ * cache, f32, f16 or bf16: key j of sequence b is row table[b, j / block]·block + j mod block, and
+ * query i of it sees the first lengths[b, i] keys; one that sees none is 0. Entries of the table
+ * outside the cache are taken as its last block, lengths beyond the last key as all: `check_labels`
+ * refuses them.
+ * `block`: Rows of keys and values to a block.
+ * `scale`: Factor on the scores: 1/√d, as a rule.
+ * `window`: A query that sees n keys sees the last so many of them; 0: all.
+ */
+weft_status weft_op_paged_attention(weft_graph *graph,
+                                    weft_value q,
+                                    weft_value keys,
+                                    weft_value values,
+                                    weft_value table,
+                                    weft_value lengths,
+                                    int64_t block,
+                                    double scale,
+                                    int64_t window,
+                                    weft_value *out,
+                                    weft_error **err);
+
+/**
  * Slices of x by number: x's axis is replaced by the shape of the indices.
  * `axis`: The axis of x that the indices count along.
  */
@@ -3193,6 +3215,18 @@ weft_status weft_op_put(weft_graph *graph,
                         int64_t axis,
                         weft_value *out,
                         weft_error **err);
+
+/**
+ * x [n, …] with rows of updates [rows.., …] in place of its own where the row numbers say; a row
+ * number of −1 writes nothing. Which of equal ones wins is not said: write distinct ones. What a
+ * cache of keys and values is filled by.
+ */
+weft_status weft_op_put_rows(weft_graph *graph,
+                             weft_value x,
+                             weft_value rows,
+                             weft_value updates,
+                             weft_value *out,
+                             weft_error **err);
 
 /**
  * Elements of x at each position of the indices, the place along the axis taken from the index

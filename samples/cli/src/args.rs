@@ -202,6 +202,13 @@ pub struct Compile {
     /// For training: the graph with its backward pass; of a Llama folder one more graph for each number of tokens
     #[arg(long)]
     pub training: bool,
+    /// Of a Llama folder: steps of one token and of --tokens over one cache of keys and values with room for so many tokens, whose
+    /// states sessions share; without it a step of one token with a cache of its own, for the most of --tokens
+    #[arg(long, value_name = "N", value_parser = above_zero)]
+    pub cache: Option<usize>,
+    /// What that cache stores
+    #[arg(long, value_name = "f32|f16|bf16", value_parser = float, default_value = "f32", requires = "cache")]
+    pub cache_dtype: DType,
     /// Also use rules that are left out otherwise: "exact" rewrites as if numbers were exact, whatever is rounded between them
     #[arg(long, value_name = "RULES", value_parser = clap::builder::PossibleValuesParser::new(optional()))]
     pub allow: Vec<String>,

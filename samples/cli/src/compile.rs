@@ -10,7 +10,9 @@ use std::path::Path;
 use std::time::Instant;
 use weft::graph::{Graph, Value};
 use weft::load;
-use weft::models::{Llama, LlamaConfig, Logits, SentenceModel, config, transformer_folder};
+use weft::models::{
+    CacheConfig, Llama, LlamaConfig, Logits, SentenceModel, StepConfig, config, transformer_folder,
+};
 use weft::profile::DeviceProfile;
 use weft::session::{Artifact, Compiled, Compiler};
 use weft::tensor::{DType, Weights};
@@ -112,7 +114,7 @@ fn model(args: &Compile) -> Result<Vec<Part>> {
     Ok(args.tokens.iter().map(part).collect())
 }
 
-/// The whole of a text at once for each number of tokens, a token at a time for the most of them, and training.
+/// The whole of a text at once for each number of tokens, steps over a cache, and training.
 /// The weights' dtypes are those of the folder's files; without files, f32.
 fn llama(args: &Compile, config: &LlamaConfig) -> Result<Vec<Part>> {
     let files = ["model.safetensors", "model.safetensors.index.json"];
@@ -132,6 +134,19 @@ fn llama(args: &Compile, config: &LlamaConfig) -> Result<Vec<Part>> {
             g.set_loss(model().loss(&g, ids(&g, tokens)));
             parts.push(Part { name: format!("train-{}x{tokens}", args.batch), graph: g, training: true });
         }
+    }
+    if let Some(room) = args.cache {
+        let cache = CacheConfig::new(room).dtype(args.cache_dtype);
+        let mut each = [&[1], &args.tokens[..]].concat();
+        each.sort_unstable();
+        each.dedup();
+        for tokens in each {
+            let step = StepConfig::new(&cache, tokens).sequences(args.batch);
+            let g = Graph::new();
+            g.output("logits", model().step(&g, &cache, &step, Logits::Last));
+            parts.push(Part { name: format!("step-{}x{tokens}", args.batch), graph: g, training: false });
+        }
+        return Ok(parts);
     }
     let most = args.tokens.iter().max().copied().unwrap_or(1);
     let g = Graph::new();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use weft::device::Device;
 use weft::profile::DeviceProfile;
 use weft::session::{Compiler, Explanation, Figures, Part, Segment};
+use weft::tensor::DType;
 
 pub fn explain(args: &Explain, options: &Options, out: &mut dyn Write) -> Result<()> {
     let parts = graphs(args)?;
@@ -49,6 +50,8 @@ fn graphs(args: &Explain) -> Result<Vec<Compiling>> {
             tokens: args.tokens.clone(),
             batch: args.batch,
             training: args.training,
+            cache: None,
+            cache_dtype: DType::F32,
             allow: args.allow.clone(),
         }),
         (None, Some(name)) => {

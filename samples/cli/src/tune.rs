@@ -9,6 +9,7 @@ use std::time::Instant;
 use weft::device::DeviceKind;
 use weft::profile::Tuning;
 use weft::session::{Compiled, Measure, Measured};
+use weft::tensor::DType;
 
 pub fn tune(args: &Tune, options: &Options, out: &mut dyn Write) -> Result<()> {
     if options.tuning.is_some() {
@@ -83,6 +84,8 @@ fn compiled(args: &Tune, place: &Place) -> Result<Vec<Compiled>> {
         tokens,
         batch: args.batch,
         training,
+        cache: None,
+        cache_dtype: DType::F32,
         allow: vec![],
     };
     let compiler = place.compiler();

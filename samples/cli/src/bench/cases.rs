@@ -35,6 +35,8 @@ pub struct Case {
     ids_below: u32,
     /// Inputs that are one value everywhere: masks, positions.
     fixed: &'static [(&'static str, f32)],
+    /// Inputs that count up, from a number.
+    counted: &'static [(&'static str, u32)],
     /// Multiply-adds of the products, twice each.
     flop: f64,
     /// Each input and weight read once, outputs (and what is learnt) written once.
@@ -51,6 +53,7 @@ const PLAIN: Case = Case {
     learns: None,
     ids_below: 1,
     fixed: &[],
+    counted: &[],
     flop: 0.0,
     least_bytes: 0.0,
     orders: &[],
@@ -173,8 +176,10 @@ impl Case {
     fn fill(&self, filler: &mut Filler, session: &mut Session) -> Result<()> {
         for port in session.inputs().to_vec() {
             let ty = TensorType::new(port.dtype, port.shape);
+            let counted = self.counted.iter().find(|(name, _)| *name == port.name);
             let tensor = match self.fixed.iter().find(|(name, _)| *name == port.name) {
                 Some((_, value)) => fill::constant(&ty, *value)?,
+                None if counted.is_some() => fill::counted(&ty, counted.map_or(0, |c| c.1))?,
                 None if ty.dtype.is_float() => filler.tensor(&ty, 1.0)?,
                 None => filler.ids(&ty, self.ids_below)?,
             };

@@ -69,6 +69,12 @@ pub fn constant(ty: &TensorType, value: f32) -> Result<Tensor<'static>> {
     Ok(Tensor::from_f64(ty, &vec![f64::from(value); ty.elements()])?)
 }
 
+/// Whole numbers one after the other.
+pub fn counted(ty: &TensorType, from: u32) -> Result<Tensor<'static>> {
+    let values: Vec<f64> = (0..ty.elements()).map(|i| f64::from(from) + i as f64).collect();
+    Ok(Tensor::from_f64(ty, &values)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,9 @@
 use super::longhand::Longhand;
 use super::{Case, PLAIN};
 use weft::graph::{Graph, Value};
-use weft::models::{Activation, Bert, BertConfig, Llama, LlamaConfig, Logits, Pooling};
+use weft::models::{
+    Activation, Bert, BertConfig, CacheConfig, Llama, LlamaConfig, Logits, Pooling, StepConfig,
+};
 use weft::session::Optimizer;
 use weft::tensor::{DType, Weights};
 
@@ -55,6 +57,66 @@ pub const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
+        name: "smollm2-decode-4096",
+        about: "the same with a cache for 4096",
+        build: |g| {
+            let [id, position] = ["id", "position"].map(|n| g.input(n, DType::U32, [1]));
+            Llama::new(&LlamaConfig::smollm2_135m()).with_dtype(DType::F16).decode(g, id, position, 4096)
+        },
+        ids_below: SMOL.vocabulary as u32,
+        fixed: &[("position", 128.0)],
+        flop: 2.0 * SMOL.products() + 4.0 * SMOL.layers * 129.0 * SMOL.hidden,
+        least_bytes: 2.0 * SMOL.products()
+            + 4.0 * (SMOL.norms() + SMOL.layers * 129.0 * 2.0 * SMOL.kv + SMOL.vocabulary + 2.0),
+        ..PLAIN
+    },
+    Case {
+        name: "smollm2-step-256",
+        about: "SmolLM2-135M, a token at position 100 of a cache in blocks for 256, f16 weights and cache",
+        build: |g| step(g, 256, 1, 1),
+        fixed: &[("positions", 100.0), ("rows", 100.0), ("lengths", 101.0)],
+        ..STEP
+    },
+    Case {
+        name: "smollm2-step-4096",
+        about: "the same with room for 4096",
+        build: |g| step(g, 4096, 1, 1),
+        fixed: &[("positions", 100.0), ("rows", 100.0), ("lengths", 101.0)],
+        ..STEP
+    },
+    Case {
+        name: "smollm2-step-far",
+        about: "a token at position 3000 of 4096",
+        build: |g| step(g, 4096, 1, 1),
+        fixed: &[("positions", 3000.0), ("rows", 3000.0), ("lengths", 3001.0)],
+        flop: 2.0 * SMOL.products() + 4.0 * SMOL.layers * 3001.0 * SMOL.hidden,
+        least_bytes: 2.0 * (SMOL.products() + SMOL.layers * 3001.0 * 2.0 * SMOL.kv)
+            + 4.0 * (SMOL.norms() + SMOL.vocabulary),
+        ..STEP
+    },
+    Case {
+        name: "smollm2-step-8",
+        about: "a token of each of 8 sequences of 101 tokens",
+        build: |g| step(g, 2048, 8, 1),
+        fixed: &[("positions", 100.0), ("lengths", 101.0)],
+        counted: &[("rows", 100), ("table", 0)],
+        flop: 8.0 * (2.0 * SMOL.products() + 4.0 * SMOL.layers * 101.0 * SMOL.hidden),
+        least_bytes: 2.0 * (SMOL.products() + 8.0 * SMOL.layers * 101.0 * 2.0 * SMOL.kv)
+            + 4.0 * (SMOL.norms() + 8.0 * SMOL.vocabulary),
+        ..STEP
+    },
+    Case {
+        name: "smollm2-chunk-128",
+        about: "SmolLM2-135M, the first 128 tokens into a cache in blocks for 4096, logits of the last, f16",
+        build: |g| step(g, 4096, 1, 128),
+        fixed: &[("last", 127.0)],
+        counted: &[("positions", 0), ("rows", 0), ("table", 0), ("lengths", 1)],
+        flop: SMOL.flop(128.0, 1.0),
+        least_bytes: 2.0 * (SMOL.products() + SMOL.layers * 128.0 * 2.0 * SMOL.kv)
+            + 4.0 * (SMOL.norms() + SMOL.vocabulary),
+        ..STEP
+    },
+    Case {
         name: "minilm-1x16",
         about: "all-MiniLM-L6-v2, one text of 16 tokens to its embedding",
         build: |g| embed(g, 1, 16),
@@ -92,6 +154,23 @@ pub const CASES: &[Case] = &[
         ..MINILM
     },
 ];
+
+/// A token at position 100.
+const STEP: Case = Case {
+    ids_below: SMOL.vocabulary as u32,
+    counted: &[("table", 0)],
+    flop: 2.0 * SMOL.products() + 4.0 * SMOL.layers * 101.0 * SMOL.hidden,
+    least_bytes: 2.0 * (SMOL.products() + SMOL.layers * 101.0 * 2.0 * SMOL.kv)
+        + 4.0 * (SMOL.norms() + SMOL.vocabulary),
+    ..PLAIN
+};
+
+/// A step over a cache of f16 for so many tokens, which the sequences share.
+fn step(g: &Graph, room: usize, sequences: usize, tokens: usize) -> Value {
+    let cache = CacheConfig::new(room).dtype(DType::F16);
+    let step = StepConfig::new(&cache, tokens).sequences(sequences).blocks(cache.blocks() / sequences);
+    Llama::new(&LlamaConfig::smollm2_135m()).with_dtype(DType::F16).step(g, &cache, &step, Logits::Last)
+}
 
 const MINILM: Case =
     Case { ids_below: 30_522, fixed: &[("attention_mask", 1.0), ("token_type_ids", 0.0)], ..PLAIN };
