@@ -186,6 +186,17 @@ impl StepInputs {
 }
 
 /// A sequence of [`Sequences`].
+///
+/// ```
+/// use weft::models::{CacheConfig, Sequences};
+///
+/// let mut all = Sequences::new(&CacheConfig::new(64));
+/// let (one, other) = (all.open(), all.open());
+/// assert_ne!(one, other);
+/// all.close(one)?;
+/// assert!(all.length(one).is_err());
+/// # Ok::<(), weft::error::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SequenceId(usize);
 

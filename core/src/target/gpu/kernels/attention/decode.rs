@@ -175,7 +175,9 @@ let row_of = select({THREADS}u, t / {columns}u, t < {taken}u);
 var top = -3.4028234e38f;
 var part = 0.0f;
 var value = vec4<f32>(0.0f);
-for (var base = from_key; base < to_key; base += {THREADS}u) {{
+for (var turn = 0u; turn < {turns}u; turn++) {{
+let base = from_key + turn * {THREADS}u;
+if (base >= to_key) {{ break; }}
 {dots}workgroupBarrier();
 var score = low();
 if (base + t < to_key) {{
@@ -213,6 +215,7 @@ value += vec4<f32>(dots[at], dots[at + 1u], dots[at + 2u], dots[at + 3u]);
         per_batch = p.h * p.l,
         group = p.group(),
         scale = p.scale as f32,
+        turns = p.s.div_ceil(THREADS).div_ceil(splits),
         reading = keys * fours,
         taken = columns * parts,
     );

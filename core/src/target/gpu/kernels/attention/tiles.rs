@@ -434,12 +434,13 @@ pub(super) fn key_range(out: &mut Text, p: &Problem, rows: usize, cols: usize) -
 /// The same where queries say how many keys they see.
 fn used_range(out: &mut Text, p: &Problem, cols: usize) -> usize {
     line!(out, "var longest = 0u;\nvar shortest = S;");
-    line!(out, "for (var i = i_low; i <= i_high; i++) {{\nlet n = length_of(b, i);");
+    line!(out, "for (var turn = 0u; turn < {}u; turn++) {{", p.l);
+    line!(out, "let i = i_low + turn;\nif (i > i_high) {{ break; }}\nlet n = length_of(b, i);");
     // who sees nothing needs no key
     line!(out, "longest = max(longest, n);\nshortest = min(shortest, select(n, S, n == 0u));\n}}");
     let w = p.window;
     let first = if w > 0 { format!("(max(shortest, {w}u) - {w}u) / {cols}u") } else { "0u".to_string() };
     line!(out, "let first = {first};");
-    line!(out, "let total = max((longest + {}u) / {cols}u, first) - first;", cols - 1);
+    line!(out, "let total = max((min(longest, S) + {}u) / {cols}u, first) - first;", cols - 1);
     p.s.div_ceil(cols)
 }
