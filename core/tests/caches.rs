@@ -295,3 +295,49 @@ fn what_does_not_fit_is_refused_and_nothing_is_added() {
     // the next one has the number that is free
     assert_eq!(all.open(), a);
 }
+
+#[test]
+fn sessions_of_several_sizes_work_on_one_cache() {
+    let golden = golden();
+    for t in devices::all() {
+        for dtype in [DType::F32, DType::F16] {
+            let cache = CacheConfig::new(2 * SEQ + 2).block(3).dtype(dtype);
+            let sizes = [
+                StepConfig::new(&cache, 1),
+                StepConfig::new(&cache, 7),
+                StepConfig::new(&cache, 128),
+                StepConfig::new(&cache, 1).sequences(2),
+            ];
+            let mut sessions: Vec<Session> = vec![];
+            for step in &sizes {
+                let g = Graph::new();
+                g.output("logits", Llama::new(&golden.config).step(&g, &cache, step, Logits::Last));
+                let compiled = t.compiler().compile(&g).unwrap();
+                sessions.push(match sessions.first() {
+                    None => compiled.init(&golden.weights).unwrap(),
+                    Some(first) => {
+                        compiled.init_shared_states(&first.parameters(), &first.shared_states()).unwrap()
+                    }
+                });
+            }
+            let mut all = Sequences::new(&cache);
+            let ids = [all.open(), all.open()];
+            // a prompt in one chunk of up to 128, the other in sevens; answers one by one; then both at once
+            let parts = [(0, 2, 5), (1, 1, 7), (0, 0, 1), (1, 1, 2), (0, 1, 4)];
+            let mut done = [0, 0];
+            for (row, size, n) in parts {
+                let chunk = &golden.ids(row)[done[row]..done[row] + n];
+                let came = logits(&mut sessions[size], &mut all, &sizes[size], &[(ids[row], chunk)]);
+                done[row] += n;
+                let off = off(&came[0], golden.logits(row, done[row] - 1));
+                assert!(off < tolerance(&t, dtype), "row {row} to {done:?}, {dtype}, on {}: {off}", t.name());
+            }
+            let work = [0, 1].map(|row| (ids[row], &golden.ids(row)[done[row]..=done[row]]));
+            let came = logits(&mut sessions[3], &mut all, &sizes[3], &work);
+            for row in 0..2 {
+                let off = off(&came[row], golden.logits(row, done[row]));
+                assert!(off < tolerance(&t, dtype), "row {row} at once, {dtype}, on {}: {off}", t.name());
+            }
+        }
+    }
+}
