@@ -52,10 +52,14 @@ pub(super) fn choose(plan: &Plan, uses: &Uses, budget: &mut Budget) -> Vec<Compu
 /// Whether all that read a step's result may compute it themselves: what it is computed from is still there.
 pub(super) fn may_be_computed(plan: &Plan, uses: &Uses, step: usize, w: &Rowwise) -> bool {
     let b = w.out.buffer;
-    let fits = w.out.dtype == DType::F32 && w.out.offset == 0 && covers(w, plan.buffers[b].elements);
+    let readers = &uses.readers[b];
+    // what is rounded to 16 bits only moves
+    let moves = |&r: &usize| matches!(plan.steps[r].work, Work::Index(_));
+    let half = matches!(w.out.dtype, DType::F16 | DType::BF16) && readers.iter().all(moves);
+    let dtype = w.out.dtype == DType::F32 || half;
+    let fits = dtype && w.out.offset == 0 && covers(w, plan.buffers[b].elements);
     // readers may walk many elements
     let loops = turns(&w.tape) > 0;
-    let readers = &uses.readers[b];
     let reads = |&r: &usize| takes(&plan.steps[r].work, b, w);
     let last = readers.last().copied().unwrap_or(step);
     let stays = |o: &Operand| uses.writers[o.buffer].iter().all(|&s| s <= step || s > last);

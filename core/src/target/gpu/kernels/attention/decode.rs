@@ -1,5 +1,6 @@
 //! The forward pass for few queries over keys in blocks of a cache, of which as many count as are used (a token at a time): a
-//! workgroup a query, which passes its keys by, as many at once as it has threads, with a running softmax (Milakov and Gimelshein 2018).
+//! workgroup a query. Its threads stand in *lines*, each with keys of its own, of which it reads some at once, and a running softmax
+//! of its own (Milakov and Gimelshein 2018); a thread of a line has four elements of every key and value. Lines meet at the end.
 //! What it costs follows the keys that are there, not the room for them. Where there may be very many, workgroups share them
 //! (after Dao, Haziza, Massa and Sizov 2023, "Flash-Decoding"), and a second pass joins what they found.
 
@@ -9,9 +10,9 @@ use crate::target::gpu::wgsl::text::Text;
 
 /// Queries of a sequence up to which this form is taken.
 const QUERIES: usize = 4;
-/// Invocations of a workgroup: keys at a time.
+/// Invocations of a workgroup.
 const THREADS: usize = 256;
-/// Reads under way at once.
+/// Keys that a line reads at once.
 const AHEAD: usize = 8;
 /// Keys from which on workgroups share them.
 const SHARED: usize = 8192;
@@ -21,19 +22,35 @@ const SHARE: usize = 1024;
 /// Whether a problem is of this form on a device that can run it.
 pub(super) fn fits(p: &Problem, limits: &Limits) -> bool {
     let wide = p.vectors.q && p.vectors.k && p.vectors.v && p.d.is_multiple_of(4) && p.d_v.is_multiple_of(4);
-    let shared = 4 * (p.d + 2 * THREADS + parts_size(p));
     !limits.software
         && wide
         && p.l <= QUERIES
         && p.d.max(p.d_v) / 4 <= THREADS
         && limits.threads >= THREADS
-        && shared + 64 <= limits.shared
-        && p.s.div_ceil(THREADS) <= limits.turns / 2
+        && shared(p) <= limits.shared
+        && p.s.div_ceil(keys(p)) <= limits.turns / 2
 }
 
-/// Elements of the memory that holds parts of dot products, and then of values.
+/// Threads of a line, and lines.
+fn lines(p: &Problem) -> (usize, usize) {
+    let width = p.d.max(p.d_v) / 4;
+    (width, THREADS / width)
+}
+
+/// Keys of a turn.
+fn keys(p: &Problem) -> usize {
+    lines(p).1 * AHEAD
+}
+
+/// Parts of dot products of a turn: a number more than they are to a key, so that neighbours lie in different banks.
 fn parts_size(p: &Problem) -> usize {
-    (THREADS * (p.d / 4 + 1)).max(4 * THREADS)
+    keys(p) * (p.d / 4 + 1)
+}
+
+/// Bytes of workgroup memory: the query, parts of dot products, scores, and what lines have found.
+fn shared(p: &Problem) -> usize {
+    let lines = lines(p).1;
+    4 * (p.d + parts_size(p) + keys(p) + 2 * lines + lines * p.d_v) + 6 * 16
 }
 
 /// Workgroups that share a query's keys.
@@ -58,96 +75,58 @@ fn pass(p: &Problem, splits: usize) -> Pass {
     let rows = p.b * p.h * p.l;
     let (workgroups, side) = grid(rows * splits);
     let (fours, columns) = (p.d / 4, p.d_v / 4);
-    // keys that the threads read at once, values likewise
-    let (keys, parts) = (THREADS / fours, THREADS / columns);
-    let stride = fours + 1;
-    // halves joined until one is left
-    let tree = |op: &str| {
-        let mut text = String::new();
-        let mut half = THREADS / 2;
-        while half > 0 {
-            text += &format!(
-                "if (t < {half}u) {{ joined[t] = {}; }}\nworkgroupBarrier();\n",
-                op.replace("HALF", &half.to_string())
-            );
-            half /= 2;
-        }
-        text
-    };
-    let largest = tree("max(joined[t], joined[t + HALFu])");
-    let total = tree("joined[t] + joined[t + HALFu]");
-    // parts of the keys' dot products, some turns at a time
-    let mut dots = String::new();
-    for first in (0..THREADS.div_ceil(keys)).step_by(AHEAD) {
-        let turns = first..(first + AHEAD).min(THREADS.div_ceil(keys));
-        for n in turns.clone() {
-            let at = n * keys;
-            dots += &format!("let k{n} = load_k4(b, g, min(base + {at}u + line, last), e * 4u);\n");
-        }
-        for n in turns {
-            let at = n * keys;
-            dots += &format!(
-                "if ({at}u + line < {THREADS}u) {{ dots[({at}u + line) * {stride}u + e] = dot(own, k{n}); }}\n"
-            );
-        }
-    }
-    let mut values = String::new();
-    for first in (0..THREADS.div_ceil(parts)).step_by(AHEAD) {
-        let turns = first..(first + AHEAD).min(THREADS.div_ceil(parts));
-        values += "{\n";
-        for n in turns.clone() {
-            values += &format!("let j{n} = min(row_of + {}u, {}u);\n", n * parts, THREADS - 1);
-            values += &format!("let v{n} = load_v4(b, g, min(base + j{n}, last), column * 4u);\n");
-        }
-        for n in turns {
-            let w = format!("weights[j{n}]");
-            let own = format!("row_of + {}u < {THREADS}u", n * parts);
-            values += &format!(
-                "value += select(v{n} * {w}, vec4<f32>(0.0f), bitcast<u32>({w}) == 0u || !({own}));\n"
-            );
-        }
-        values += "}\n";
-    }
+    let (width, lines) = lines(p);
+    let (turn, stride) = (keys(p), fours + 1);
+    let ahead = 0..AHEAD;
+    let each = |line: &dyn Fn(usize) -> String| ahead.clone().map(line).collect::<Vec<_>>().join("\n");
+    // keys and values on their way together; past the last, the last again
+    let loads = each(&|n| {
+        format!(
+            "let j{n} = min(base + line + {}u, last);\nlet k{n} = load_k4(b, g, j{n}, ek * 4u);\nlet v{n} = load_v4(b, g, j{n}, ev * 4u);",
+            n * lines
+        )
+    });
+    let dots = each(&|n| format!("dots[(line * {AHEAD}u + {n}u) * {stride}u + e] = dot(own, k{n});"));
+    let largest = each(&|n| format!("let s{n} = scores[line * {AHEAD}u + {n}u];\nmost = max(most, s{n});"));
+    let weights = each(&|n| {
+        format!(
+            "let w{n} = select(exp(s{n} - most), 0.0f, bitcast<u32>(s{n}) == 0xff800000u);\nsum += w{n};\n\
+             value += select(v{n} * w{n}, vec4<f32>(0.0f), bitcast<u32>(w{n}) == 0u);"
+        )
+    });
     let begin = match p.window {
         0 => "0u".to_string(),
-        w => format!("max(seen, {w}u) - {w}u"),
+        w => format!("max(end, {w}u) - {w}u"),
     };
-    let each = match splits {
+    // whole turns to each workgroup
+    let share = match splits {
         1 => "end - begin".to_string(),
-        n => format!("((end - begin + {}u) / {THREADS}u + {}u) / {n}u * {THREADS}u", THREADS - 1, n - 1),
+        n => format!("((end - begin + {}u) / {turn}u + {}u) / {n}u * {turn}u", turn - 1, n - 1),
     };
-    let close = match splits {
-        1 => String::from(
-            "let scaled = select(value / sum, vec4<f32>(0.0f), sum == 0.0f);
-store(b, h, i, t * 4u, scaled.x);
-store(b, h, i, t * 4u + 1u, scaled.y);
-store(b, h, i, t * 4u + 2u, scaled.z);
-store(b, h, i, t * 4u + 3u, scaled.w);
-",
-        ),
+    let store = match splits {
+        1 => {
+            let store = |c: usize| format!("store(b, h, i, t * 4u + {c}u, scaled[{c}]);\n");
+            let stores: String = (0..4).map(store).collect();
+            format!("let scaled = select(joined / total, vec4<f32>(0.0f), total == 0.0f);\n{stores}")
+        }
         n => {
             // rows as the second pass counts them: head of keys, head of its group, query
-            let mut text = format!(
-                "let row_of_keys = (b * {}u + g) * {}u + h % {}u * {}u + i;\nlet at = (row_of_keys * {n}u + split) * {}u;\n",
-                p.h_kv,
-                p.rows(),
-                p.group(),
-                p.l,
+            let place = format!("(b * {}u + g) * {}u + h % {}u * {}u + i", p.h_kv, p.rows(), p.group(), p.l);
+            let store = |c: usize| format!("part_store(at + 2u + t * 4u + {c}u, joined[{c}]);\n");
+            let stores: String = (0..4).map(store).collect();
+            format!(
+                "let at = (({place}) * {n}u + split) * {}u;\nif (t == 0u) {{\npart_store(at, all);\npart_store(at + 1u, total);\n}}\n{stores}",
                 p.d_v + 2
-            );
-            text += "if (t == 0u) { part_store(at, top); part_store(at + 1u, sum); }\n";
-            for (c, part) in ["x", "y", "z", "w"].into_iter().enumerate() {
-                text += &format!("part_store(at + 2u + t * 4u + {c}u, value.{part});\n");
-            }
-            text
+            )
         }
     };
     let mut text = Text::default();
     text.share("query", "vec4<f32>", fours);
-    text.share("weights", "f32", THREADS);
-    text.share("joined", "f32", THREADS);
     text.share("dots", "f32", parts_size(p));
-    text.line("fn low() -> f32 { var bits = 0xff800000u; return bitcast<f32>(bits); }");
+    text.share("scores", "f32", turn);
+    text.share("tops", "f32", lines);
+    text.share("sums", "f32", lines);
+    text.share("values", "vec4<f32>", lines * columns);
     text.open(THREADS, "wg", "t");
     let body = format!(
         "let index = wg.x + wg.y * {side}u;
@@ -160,53 +139,61 @@ let b = row / {per_batch}u;
 let g = h / {group}u;
 if (t < {fours}u) {{ query[t] = load_q4(b, h, i, t * 4u) * {scale:?}f; }}
 workgroupBarrier();
-let seen = length_of(b, i);
+let end = length_of(b, i);
 let begin = {begin};
-let end = seen;
-let each = {each};
-let from_key = min(begin + split * each, end);
-let to_key = min(from_key + each, end);
+let share = {share};
+let from_key = min(begin + split * share, end);
+let to_key = min(from_key + share, end);
 let last = max(to_key, 1u) - 1u;
-let e = t % {fours}u;
-let line = select({THREADS}u, t / {fours}u, t < {reading}u);
-let own = query[e];
-let column = t % {columns}u;
-let row_of = select({THREADS}u, t / {columns}u, t < {taken}u);
+let line = min(t / {width}u, {last_line}u);
+let e = t % {width}u;
+let ek = min(e, {last_four}u);
+let ev = min(e, {last_column}u);
+let own = query[ek];
+let in_line = t < {standing}u;
 var top = -3.4028234e38f;
-var part = 0.0f;
+var sum = 0.0f;
 var value = vec4<f32>(0.0f);
 for (var turn = 0u; turn < {turns}u; turn++) {{
-let base = from_key + turn * {THREADS}u;
+let base = from_key + turn * {turn}u;
 if (base >= to_key) {{ break; }}
-{dots}workgroupBarrier();
-var score = low();
-if (base + t < to_key) {{
-score = 0.0f;
-for (var n = 0u; n < {fours}u; n++) {{ score += dots[t * {stride}u + n]; }}
+{loads}
+if (in_line && e < {fours}u) {{
+{dots}
 }}
-joined[t] = score;
 workgroupBarrier();
-{largest}let most = max(top, joined[0]);
+for (var n = t; n < {turn}u; n += {THREADS}u) {{
+var score = 0.0f;
+for (var c = 0u; c < {fours}u; c++) {{ score += dots[n * {stride}u + c]; }}
+let j = base + n / {AHEAD}u + n % {AHEAD}u * {lines}u;
+scores[n] = bitcast<f32>(select(bitcast<u32>(score), 0xff800000u, j >= to_key));
+}}
+workgroupBarrier();
+var most = top;
+{largest}
 let fade = exp(top - most);
-let w = select(exp(score - most), 0.0f, bitcast<u32>(score) == 0xff800000u);
-weights[t] = w;
-part = part * fade + w;
+sum *= fade;
 value *= fade;
 top = most;
-workgroupBarrier();
-{values}workgroupBarrier();
+{weights}
 }}
-joined[t] = part;
-workgroupBarrier();
-{total}let sum = joined[0];
-for (var n = 0u; n < 4u; n++) {{ dots[t * 4u + n] = value[n]; }}
+if (in_line && e == 0u) {{
+tops[line] = top;
+sums[line] = sum;
+}}
+if (in_line && e < {columns}u) {{ values[line * {columns}u + e] = value; }}
 workgroupBarrier();
 if (t < {columns}u) {{
-for (var n = 1u; n < {parts}u; n++) {{
-let at = (t + n * {columns}u) * 4u;
-value += vec4<f32>(dots[at], dots[at + 1u], dots[at + 2u], dots[at + 3u]);
+var all = -3.4028234e38f;
+for (var n = 0u; n < {lines}u; n++) {{ all = max(all, tops[n]); }}
+var total = 0.0f;
+var joined = vec4<f32>(0.0f);
+for (var n = 0u; n < {lines}u; n++) {{
+let part = exp(tops[n] - all);
+total = fma(sums[n], part, total);
+joined = fma(values[n * {columns}u + t], vec4<f32>(part), joined);
 }}
-{close}}}
+{store}}}
 }}
 ",
         count = rows * splits,
@@ -215,9 +202,11 @@ value += vec4<f32>(dots[at], dots[at + 1u], dots[at + 2u], dots[at + 3u]);
         per_batch = p.h * p.l,
         group = p.group(),
         scale = p.scale as f32,
-        turns = p.s.div_ceil(THREADS).div_ceil(splits),
-        reading = keys * fours,
-        taken = columns * parts,
+        last_line = lines - 1,
+        last_four = fours - 1,
+        last_column = columns - 1,
+        standing = lines * width,
+        turns = p.s.div_ceil(turn).div_ceil(splits),
     );
     text.push_str(&body);
     let loads = [Input::Q, Input::K, Input::V].map(|input| Hole::Load(input, Lanes::Four));
