@@ -155,7 +155,7 @@ fn what_is_printed_for_debugging_says_what_it_is_and_not_more() {
     assert!(all[2].contains("x: f32[2]") && all[2].contains("y: f32[2]"), "{}", all[2]);
     assert!(all[3].contains("\"main\""), "{}", all[3]);
     fn shows<T: std::fmt::Debug>() {}
-    shows::<(Outputs, weft::models::Encoder, weft::text::Tokenizer, weft::session::Treatment)>();
+    shows::<(Outputs, weft::models::Encoder, weft::text::Tokenizer, weft::session::WeightReport)>();
     shows::<(weft::session::Explanation, weft::session::Measure, weft::session::Batches<'_>)>();
 }
 

@@ -52,7 +52,7 @@ fn a_device_without_the_kernel_joins_nothing() {
 #[test]
 fn a_device_with_the_kernel_reads_its_parts_where_they_lie() {
     let (g, options) = layer();
-    let p = plan(&g, &PlanOptions { flash_backward: true, ..options }).unwrap();
+    let p = plan(&g, &PlanOptions { attention_grad: true, ..options }).unwrap();
     let mut found = p.steps.iter().filter_map(|s| match &s.work {
         Work::AttentionGrad(w) => Some(w),
         _ => None,

@@ -18,7 +18,8 @@ mod turns;
 use gpu_plans::{everything, plan, program};
 use std::collections::HashSet;
 use weft::graph::{Graph, Value};
-use weft::internals::plan::{Plan, PlanOptions};
+use weft::internals::plan::PlanOptions;
+use weft::internals::target::gpu::forms::Plan;
 use weft::internals::target::gpu::program::Program;
 use weft::models::{Llama, LlamaConfig, Logits};
 use weft::ops::Conv2dOptions;
@@ -91,7 +92,7 @@ fn check(text: &str, limits: &Limits, seen: &mut HashSet<String>) -> Result<(), 
 
 fn check_plan(
     name: &str,
-    p: &Plan,
+    p: &(impl Clone + Into<Plan>),
     (device, limits): &(&str, Limits),
     precision: Precision,
     seen: &mut HashSet<String>,
@@ -147,7 +148,7 @@ fn every_operation_s_kernels_are_valid_everywhere() {
                     };
                     let inputs: Vec<_> = sample.inputs.iter().enumerate().map(input).collect();
                     g.output("y", g.apply(op, &inputs, sample.attrs.clone()));
-                    let options = PlanOptions { flash_backward: true, ..Default::default() };
+                    let options = PlanOptions { attention_grad: true, ..Default::default() };
                     let p = weft::internals::plan::plan(&g, &options).unwrap();
                     check_plan(
                         &format!("{} {i}", op.name()),

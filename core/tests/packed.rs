@@ -16,7 +16,7 @@ use weft::ops::{AttentionOptions, RopeOptions};
 use weft::profile::Limits;
 use weft::profile::{Costs, DeviceProfile, Precision};
 use weft::reference;
-use weft::session::{Compiler, Saving};
+use weft::session::{Compiler, Optimization};
 use weft::tensor::{DType, TensorType, Weights};
 
 fn linear(g: &Graph, x: Value, names: &[String], widths: &[usize], dtype: DType) -> Value {
@@ -264,10 +264,10 @@ fn each_saving_saves_dispatches_and_changes_no_result() {
     };
     let (fewest, wanted) = run(t.compiler());
     let wanted: Vec<f64> = wanted.into_iter().map(f64::from).collect();
-    for (name, saving) in Saving::ALL {
+    for (name, saving) in Optimization::ALL {
         let (dispatches, came) = run(t.compiler().without(saving));
         // apart from two: a GPU's products read joined weights where they lie, and compute a gate as they read it
-        let fewer = matches!(saving, Saving::NormsInProducts | Saving::SharedDispatches);
+        let fewer = matches!(saving, Optimization::NormsInProducts | Optimization::SharedDispatches);
         assert_eq!(dispatches > fewest, fewer, "{name}: {dispatches} dispatches, {fewest} with it");
         near(&came, &wanted, t.tolerance_behind(10, 2e-5), name);
     }

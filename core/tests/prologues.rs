@@ -8,7 +8,7 @@ use gpu_plans::{everything, plan, program};
 use std::collections::BTreeMap;
 use weft::graph::{Array, Graph, Value};
 use weft::internals::expr::{philox_word, uniform};
-use weft::internals::plan::{Plan, Step, Work};
+use weft::internals::target::gpu::forms::{Plan, Step};
 use weft::internals::target::gpu::program::Dispatch;
 use weft::profile::Limits;
 use weft::profile::Precision;
@@ -65,11 +65,11 @@ fn on_gpu(g: &Graph) -> Plan {
 }
 
 fn normed(p: &Plan) -> usize {
-    p.steps.iter().filter(|s| matches!(&s.work, Work::Product(w) if w.prologue.is_some())).count()
+    p.steps.iter().filter(|s| s.work.product().is_some_and(|w| w.prologue.is_some())).count()
 }
 
 fn joined(p: &Plan) -> usize {
-    p.steps.iter().filter(|s| matches!(&s.work, Work::Product(w) if w.halves)).count()
+    p.steps.iter().filter(|s| s.work.product().is_some_and(|w| w.gated_columns)).count()
 }
 
 /// Rows, columns and depths: one and few rows, odd ones, a depth that no tile divides, columns that no four divide.
@@ -153,13 +153,13 @@ fn rows_of_every_size_are_normed_alike() {
                 let compiled = compiler.compile(&g).unwrap();
                 let fast = compiled.precision() == Precision::Fast;
                 assert!(
-                    normed(compiled.plan()) == 1 || !name.starts_with("hard"),
+                    normed(&compiled.plan()) == 1 || !name.starts_with("hard"),
                     "{name}: a step of its own"
                 );
                 if let Some(limits) =
                     compiled.profile().gpu.as_ref().filter(|l| l.coop > 0 && !l.software && fast)
                 {
-                    let texts = program(compiled.plan(), limits, Precision::Fast).unwrap().texts;
+                    let texts = program(&compiled.plan(), limits, Precision::Fast).unwrap().texts;
                     assert!(texts.iter().any(|t| t.contains("coopMultiplyAdd")), "{name}: no matrix units");
                 }
                 let tensor = |name: &str| given[name].to_tensor().unwrap();
@@ -276,7 +276,7 @@ fn halves_that_are_read_again_are_stored_beside() {
             g.output("gate", g.mul(back, gate));
             g.output("up", g.add(back, up));
             let p = on_gpu(&g);
-            let kept = |s: &Step| matches!(&s.work, Work::Product(w) if w.extra_outputs.len() == 2);
+            let kept = |s: &Step| s.work.product().is_some_and(|w| w.extra_outputs.len() == 2);
             let both = p.steps.iter().filter(|s| kept(s)).count();
             assert_eq!((joined(&p), both), if transposed { (1, 1) } else { (0, 0) }, "{m} × {n} × {k}");
             check(&g, &format!("{m} × {n} × {k}, transposed {transposed}"));

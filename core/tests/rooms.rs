@@ -40,6 +40,7 @@ const INSIDE: &[(&str, &[&str])] = &[
     (
         "target/gpu",
         &[
+            "forms",
             "storage",
             "wgsl",
             "kernels",

@@ -9,7 +9,8 @@ use weft::device::Device;
 use weft::error::Error;
 use weft::graph::{Array, Graph, GraphData, Value};
 use weft::internals::expr::{philox_word, uniform};
-use weft::internals::plan::{Place, Plan, Work};
+use weft::internals::plan::Place;
+use weft::internals::target::gpu::forms::{Plan, Work};
 use weft::ops::AttentionOptions;
 use weft::reference;
 use weft::session::{Compiled, Compiler, Session};
@@ -121,7 +122,7 @@ fn copies(plan: &Plan) -> usize {
 fn a_put_into_a_state_that_nothing_else_reads_is_done_in_place() {
     let compiled = compile(&cached(false), true);
     let plan = compiled.plan();
-    assert_eq!(copies(plan), 0);
+    assert_eq!(copies(&plan), 0);
     for port in &plan.states {
         assert_eq!(port.next, Some(port.buffer));
         assert!(matches!(plan.buffers[port.buffer].place, Place::State(_)));
@@ -132,7 +133,7 @@ fn a_put_into_a_state_that_nothing_else_reads_is_done_in_place() {
         assert_eq!(puts.count(), 1);
     }
     let observed = compile(&cached(true), true);
-    assert_eq!(copies(observed.plan()), 2);
+    assert_eq!(copies(&observed.plan()), 2);
     assert!(observed.plan().states.iter().all(|p| p.next.is_some_and(|next| next != p.buffer)));
 }
 

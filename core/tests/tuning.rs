@@ -83,9 +83,9 @@ fn found(compiled: &Compiled) -> Vec<ProductClass> {
     classes(lowered(compiled)).into_iter().map(|c| c.1).collect()
 }
 
-fn with(device: &Device, class: ProductClass, turned: bool, cut: Option<Cut>) -> Tuning {
+fn with(device: &Device, class: ProductClass, transpose_weight: bool, cut: Option<Cut>) -> Tuning {
     let mut tuning = Tuning::default();
-    tuning.insert(&device.profile(), TunedProduct { class, turned, cut, rule_us: 2.0, us: 1.0 });
+    tuning.insert(&device.profile(), TunedProduct { class, transpose_weight, cut, rule_us: 2.0, us: 1.0 });
     tuning
 }
 
@@ -193,7 +193,7 @@ fn every_sort_of_cut_computes_what_the_reference_does() {
 }
 
 #[test]
-fn turned_weights_compute_the_same_and_follow_their_parameter() {
+fn transposed_weights_compute_the_same_and_follow_their_parameter() {
     let device = devices::hard();
     for (name, case) in cases() {
         let plain = Compiler::new(&device).compile(&case.graph).unwrap();
@@ -201,11 +201,7 @@ fn turned_weights_compute_the_same_and_follow_their_parameter() {
         let tuning = with(&device, class, true, None);
         let tuned = Compiler::new(&device).with_tuning(&tuning).compile(&case.graph).unwrap();
         let weight = !class.windows
-            && tuned
-                .plan()
-                .steps
-                .iter()
-                .any(|s| matches!(&s.work, weft::internals::plan::Work::Product(w) if w.b_is_weight));
+            && tuned.plan().steps.iter().any(|s| s.work.product().is_some_and(|w| w.b_is_weight));
         let more = tuned.plan().init_steps.len() - plain.plan().init_steps.len();
         let narrow = class.b == DType::F16 && !limits(&device).f16;
         assert_eq!(more, usize::from(weight && !narrow), "{name}");
@@ -252,15 +248,15 @@ fn texts(c: &Compiled) -> Vec<String> {
 fn an_artifact_has_its_tuning_in_it() {
     let device = devices::hard();
     let (case, mut tuning) = odd_choice(&device);
-    // turned, so that the cut is of the turned class
+    // transposed, so that the cut is of that class
     let first = Compiler::new(&device).with_tuning(&tuning).compile(&case.graph).unwrap();
-    let turned = found(&first)[0];
-    let cut = *seeds(&turned, &limits(&device)).last().unwrap();
+    let transposed = found(&first)[0];
+    let cut = *seeds(&transposed, &limits(&device)).last().unwrap();
     let class = tuning.devices()[0].products[0].class;
     tuning.merge(&with(&device, class, true, Some(cut)));
     let plain = Compiler::new(&device).compile(&case.graph).unwrap();
     let tuned = Compiler::new(&device).with_tuning(&tuning).compile(&case.graph).unwrap();
-    assert_eq!(tuned.cuts(), [(turned, cut)]);
+    assert_eq!(tuned.cuts(), [(transposed, cut)]);
     assert_ne!(texts(&tuned), texts(&plain));
     let bytes = tuned.to_bytes().unwrap();
     let loaded = Compiled::from_bytes(&device, bytes.clone()).unwrap();

@@ -11,7 +11,7 @@ use weft::internals::plan::{Plan, PlanOptions, Uses, Work, plan};
 use weft::internals::target::gpu::GpuPlan;
 use weft::internals::target::gpu::storage::{ElementStorage, Form};
 use weft::reference;
-use weft::session::{Compiled, Compiler, Optimizer, OutputIndex, Saving, Session};
+use weft::session::{Compiled, Compiler, Optimization, Optimizer, OutputIndex, Session};
 use weft::tensor::{DType, TensorType, Weights};
 
 type Arrays = BTreeMap<String, Array>;
@@ -175,7 +175,7 @@ fn joined_f16_weights_stay_f16_and_are_packed_once() {
     // a GPU without 16-bit stores copies them as words, and holds them no wider
     let b = product.b.buffer;
     let limits = weft::profile::Limits::least();
-    let on_gpu = GpuPlan::new(Arc::new(p.clone()), &limits, weft::profile::Precision::Full);
+    let on_gpu = GpuPlan::new(Arc::new(p.clone().into()), &limits, weft::profile::Precision::Full);
     let stored = &on_gpu.storage.buffers[b];
     assert_eq!((&stored.form, stored.bytes()), (&Form::Stored(ElementStorage::Packed), 160));
 }
@@ -196,7 +196,8 @@ fn what_kernels_widen_by_themselves_is_not_folded() {
     let w = g.concat(&[g.parameter("a", [3, 6]), g.parameter("b", [5, 6])], 0);
     g.set_loss(g.mean_all(g.linear(g.input("x", DType::F32, [4, 6]), w, None)));
     let p = compiled.compile_training(&g).unwrap();
-    assert!(!Uses::of(p.plan()).of_parameters(p.plan()).contains(&true));
+    let p = p.plan();
+    assert!(!Uses::of(&p).of_parameters(&p).contains(&true));
 }
 
 #[test]
@@ -204,7 +205,7 @@ fn joined_f16_weights_are_right_where_nothing_folds() {
     let g = halves([16, 24], 64);
     let given = arrays(&g, 31);
     for t in devices::all() {
-        let without = || t.compiler().without(Saving::FoldedWeights);
+        let without = || t.compiler().without(Optimization::FoldedWeights);
         for (what, compiler) in [
             ("as it came", without().with_rules(&[])),
             ("without folding", without()),

@@ -5,7 +5,7 @@ use super::states::{Held, Memory, StateSet};
 use super::{Device, Inner, cpu, gpu};
 use crate::error::{Error, Result};
 use crate::optimizer::{Training, check_rate};
-use crate::plan::{BufferId, Plan};
+use crate::plan::{BufferId, Values};
 use crate::target::TargetPlan;
 use crate::tensor::{Bytes, Tensor, TensorType};
 use std::borrow::Cow;
@@ -300,7 +300,7 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn update(&mut self, plan: &Plan, store: &mut Store, positions: &[usize]) -> Result<()> {
+    pub fn update(&mut self, plan: &Values, store: &mut Store, positions: &[usize]) -> Result<()> {
         let (Executor::Cpu(e), Store::Cpu(store)) = (self, store) else { return Ok(()) };
         match &mut e.optimizer {
             Some(optimizer) => optimizer.apply(&e.pool, plan, &e.executor, store, positions),

@@ -72,7 +72,7 @@ fn saved_weights_load_equal_and_mapped() {
     let starts: Vec<usize> = loaded.iter().map(|(_, t)| t.bytes().as_ptr().addr()).collect();
     let span = starts.iter().max().unwrap() - starts.iter().min().unwrap();
     assert!(span < std::fs::metadata(&path).unwrap().len() as usize);
-    // Saving over the very file that is mapped keeps what is mapped.
+    // Optimization over the very file that is mapped keeps what is mapped.
     save(&path, &loaded).unwrap();
     assert_same(&sample(), &loaded);
     assert_same(&sample(), &safetensors(&path).unwrap());

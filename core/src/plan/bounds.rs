@@ -3,7 +3,7 @@
 
 use super::expand::Primitive;
 use super::fuse::{Group, is_literal, widened};
-use super::{Accesses, Plan, Work};
+use super::{Accesses, Form, Values, Work};
 use crate::graph::{Lowering, RowwiseForm};
 use crate::tensor::DType;
 use std::collections::HashSet;
@@ -32,7 +32,7 @@ impl Bindings {
 }
 
 /// Whether a device's kernels may bind all that a step reads and writes. Where nothing bounds them, they may.
-pub fn binds_few(bindings: Option<Bindings>, plan: &Plan, work: &Work) -> bool {
+pub fn binds_few<G: Form>(bindings: Option<Bindings>, plan: &Values, work: &Work<G>) -> bool {
     let Some(most) = bindings else { return true };
     let pieces = |b: usize| most.of(plan.buffers[b].elements, plan.buffers[b].dtype);
     Accesses::of(work).all().into_iter().map(pieces).sum::<usize>() <= most.buffers

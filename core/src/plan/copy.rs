@@ -132,7 +132,7 @@ impl Emitter<'_> {
         // for whoever reads the copy, it is the copied node's
         let own = self.origins(&[node]);
         let others = std::mem::replace(&mut self.carries, own);
-        self.push(Work::Rowwise(work), label);
+        self.push_as(Work::Rowwise(work), label, true);
         self.carries = others;
     }
 }

@@ -4,7 +4,7 @@ use super::expand::Primitive;
 use super::fold::Ready;
 use super::fuse::{Group, is_literal, widened};
 use super::layout::{Layout, trailing_axes};
-use super::{Buffer, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
+use super::{Buffer, Derived, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
 use crate::error::{Error, Result};
 use crate::expr::{Bindings, Expr, Instr, Kind, Reg, Tape, Words};
 use crate::graph::{GraphData, Lowering, Node, NodeKind};
@@ -167,6 +167,15 @@ impl<'a> Emitter<'a> {
     }
 
     pub(super) fn push(&mut self, work: Work, label: String) {
+        self.push_as(work, label, false);
+    }
+
+    /// Adds a step; `moves`: all that it does is to move elements, as another type perhaps.
+    pub(super) fn push_as(&mut self, work: Work, label: String, moves: bool) {
+        if self.once {
+            let derived = Derived::of(&work, moves, &self.plan.buffers);
+            self.plan.derived.push(derived);
+        }
         let steps = if self.once { &mut self.plan.init_steps } else { &mut self.plan.steps };
         steps.push(Step { work, label, nodes: self.carries.clone() });
     }
@@ -284,8 +293,22 @@ impl<'a> Emitter<'a> {
         let per_row = g.per_row;
         let work =
             Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, extra_outputs };
-        self.push(Work::Rowwise(work), label);
+        self.push_as(Work::Rowwise(work), label, self.only_moves(g));
         Ok(())
+    }
+
+    /// Whether a group's members do nothing but convert what one of them reads.
+    fn only_moves(&self, g: &Group) -> bool {
+        fn moves(e: &Expr) -> bool {
+            match e {
+                Expr::Input(_) => true,
+                Expr::Cast(_, of) => moves(of),
+                _ => false,
+            }
+        }
+        let work = |m: &usize| self.nodes[*m].work.as_ref();
+        g.extras.is_empty()
+            && g.members.iter().all(|m| matches!(work(m), Some(Lowering::Pointwise(e)) if moves(e)))
     }
 
     /// A row's (or, where nothing is reduced, an element's) result that is stored beside the step's own.

@@ -22,18 +22,18 @@ pub struct Primitive {
 
 /// The primitives that `roots` depend on (and every input, parameter and state), and where the roots are.
 ///
-/// With `flash_backward`, attention's gradient is a primitive.
+/// With `attention_grad`, attention's gradient is a primitive.
 ///
 /// # Errors
 /// What a decomposition's builder refuses.
-pub fn expand(graph: &Graph, roots: &[Value], flash_backward: bool) -> Result<(Vec<Primitive>, Vec<usize>)> {
+pub fn expand(graph: &Graph, roots: &[Value], attention_grad: bool) -> Result<(Vec<Primitive>, Vec<usize>)> {
     let mut g = graph.clone();
     let mut roots = roots.to_vec();
     let mut from: Vec<usize> = (0..g.data()?.nodes.len()).collect();
     // at least once: what can be simpler is made so on the way
     let mut again = true;
     while again {
-        (g, roots, again) = expand_once(&g, &roots, &mut from, flash_backward)?;
+        (g, roots, again) = expand_once(&g, &roots, &mut from, attention_grad)?;
     }
     let data = g.data()?;
     collect(&data, &roots, &from)
@@ -45,14 +45,14 @@ fn expand_once(
     from: &Graph,
     roots: &[Value],
     origin: &mut Vec<usize>,
-    flash_backward: bool,
+    attention_grad: bool,
 ) -> Result<(Graph, Vec<Value>, bool)> {
     let data = from.data()?;
     let live = data.live(roots);
     let decomposes = |node: &Node| match &node.kind {
         NodeKind::Op(op, attrs) => match op.lower(&Call { inputs: &data.input_types(node), attrs }) {
             Lowering::Decompose => true,
-            Lowering::AttentionGrad(_) => !flash_backward,
+            Lowering::AttentionGrad(_) => !attention_grad,
             _ => false,
         },
         _ => false,

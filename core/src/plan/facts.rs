@@ -1,6 +1,6 @@
 //! What each form of work is, a row each: what passes, checks and forecasts ask of a step whatever its form.
 
-use super::{AttentionInputs, BufferId, Work};
+use super::BufferId;
 
 /// The row of a step's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Facts {
     pub depth: usize,
     /// Matrix units do it, where there are some.
     pub on_matrices: bool,
+    /// One kernel may do it with others, if it is small work.
+    pub shares: bool,
     /// What it writes of its results' buffers.
     pub written: Written,
 }
@@ -43,71 +45,13 @@ impl Written {
     }
 }
 
-fn product(sizes: &[usize]) -> usize {
-    sizes.iter().fold(1usize, |n, s| n.saturating_mul(*s))
+impl Facts {
+    /// Of a form that writes all of its result and has nothing special.
+    pub const NONE: Facts =
+        Facts { sort: "", counted: 0, depth: 0, on_matrices: false, shares: false, written: Written::Whole };
 }
 
-impl Work {
-    /// What it is.
-    pub fn facts(&self) -> Facts {
-        let none = Facts { sort: "", counted: 0, depth: 0, on_matrices: false, written: Written::Whole };
-        let attention = |w: &AttentionInputs| {
-            let (queries, keys) = (product(&[w.b, w.h, w.l]), product(&[w.b, w.h_kv, w.s.max(w.stored().0)]));
-            queries.max(keys).saturating_mul(w.d.max(w.d_v)).max(w.form.window)
-        };
-        match self {
-            Work::Rowwise(w) => {
-                let sizes = |is: &dyn Fn(bool) -> bool| -> usize {
-                    w.domain.iter().zip(&w.reduced).filter(|(_, r)| is(**r)).map(|(n, _)| n).product()
-                };
-                let reduces = !w.reductions.is_empty();
-                Facts {
-                    sort: if reduces { "rowwise" } else { "pointwise" },
-                    counted: product(&w.domain),
-                    depth: if reduces { sizes(&|reduced| reduced) } else { 0 },
-                    written: Written::Of(w.out.buffer, sizes(&|reduced| !w.per_row || !reduced)),
-                    ..none
-                }
-            }
-            Work::Product(w) => Facts {
-                sort: "product",
-                counted: w.m.max(w.n).saturating_mul(w.k).max(product(&w.batch)),
-                depth: w.k,
-                on_matrices: true,
-                written: Written::Elements(w.batch.iter().product::<usize>() * w.m * w.n),
-            },
-            Work::Convolution(w) => Facts {
-                sort: "convolution",
-                counted: product(&w.input_shape).max(product(&w.weight_shape)),
-                depth: w.weight_shape.iter().skip(1).product(),
-                on_matrices: true,
-                ..none
-            },
-            Work::Attention(w) => Facts {
-                sort: "attention",
-                counted: attention(&w.inputs),
-                depth: w.inputs.s.saturating_mul(w.inputs.d),
-                on_matrices: true,
-                ..none
-            },
-            Work::AttentionGrad(w) => Facts {
-                sort: "attention gradient",
-                counted: attention(&w.inputs),
-                depth: w.inputs.s.saturating_mul(w.inputs.d),
-                on_matrices: false,
-                written: Written::Parts,
-            },
-            Work::Index(w) => Facts { sort: "look-up", counted: product(&w.indices_shape), ..none },
-            Work::Scan(w) => Facts { sort: "scan", counted: product(&[w.outer, w.n, w.inner]), ..none },
-            Work::Pool(w) => {
-                Facts { sort: "pooling", counted: product(&[w.planes, w.output[0], w.output[1]]), ..none }
-            }
-            Work::Dequantise(..) => Facts { sort: "dequantise", ..none },
-        }
-    }
-
-    /// What sort of work it is, in words.
-    pub fn sort(&self) -> &'static str {
-        self.facts().sort
-    }
+/// How many positions there are, at most as many as can be counted.
+pub(super) fn counted(sizes: &[usize]) -> usize {
+    sizes.iter().fold(1usize, |n, s| n.saturating_mul(*s))
 }

@@ -113,11 +113,11 @@ pub fn group(
     pinned: &[bool],
     constant: &[bool],
     fuse: bool,
-    side_by_side: bool,
+    concurrent: bool,
     bounds: &Bounds<'_>,
 ) -> Vec<Group> {
     let users = users(nodes);
-    let depths = if side_by_side { depths(nodes) } else { vec![] };
+    let depths = if concurrent { depths(nodes) } else { vec![] };
     let mut of: Vec<Option<usize>> = vec![None; nodes.len()];
     let mut groups: Vec<Group> = Vec::new();
     let mut tallies: Vec<StepCost> = Vec::new();

@@ -6,8 +6,8 @@ use super::fuse::Group;
 use super::layout::{Layout, trailing_axes};
 use super::refusal::CHECKED_AS;
 use super::{
-    Attention, AttentionGrad, AttentionInputs, Convolution, Epilogue, IndexKind, IndexWork, Operand, Pages,
-    Place, Pool, Product, Rowwise, Scan, Work,
+    Attention, AttentionGrad, AttentionInputs, Convolution, Dequantise, Epilogue, IndexKind, IndexWork,
+    Operand, Pages, Place, Pool, Product, Rowwise, Scan, Work,
 };
 use crate::error::{Error, Result};
 use crate::expr::{Kind, Tape};
@@ -43,12 +43,13 @@ impl Emitter<'_> {
             Some(Lowering::MaxPoolGrad(form)) => self.pool(i, form, true)?,
             Some(Lowering::Dequantise) => {
                 let input = self.contiguous(inputs[0])?;
-                Work::Dequantise(input, self.whole_result(i))
+                Work::Dequantise(Dequantise { from: input, to: self.whole_result(i) })
             }
             Some(Lowering::Place { at, fill }) => return self.place_parts(i, &at, fill),
             _ => return Err(Error::internal(format!("{label}: no step for this work"))),
         };
-        self.push(work, label);
+        let moves = matches!(nodes[i].work, Some(Lowering::Dequantise));
+        self.push_as(work, label, moves);
         Ok(())
     }
 
@@ -135,21 +136,8 @@ impl Emitter<'_> {
         }
         let (buffer, layout) = self.result(g.output, Store::Rows);
         let out = Operand { buffer, dtype: DType::F32, offset: layout.offset, strides: layout.strides };
-        let mut work = Product {
-            batch: shape[..rank - 2].to_vec(),
-            m,
-            n,
-            k,
-            a,
-            b,
-            b_is_weight: weight,
-            out,
-            epilogue,
-            prologue: None,
-            halves: false,
-            beside: false,
-            extra_outputs: vec![],
-        };
+        let mut work =
+            Product { batch: shape[..rank - 2].to_vec(), m, n, k, a, b, b_is_weight: weight, out, epilogue };
         fold_batch(&mut work);
         Ok(Work::Product(work))
     }
@@ -224,7 +212,7 @@ impl Emitter<'_> {
                     out: to.clone(),
                     extra_outputs: vec![],
                 };
-                self.push(Work::Rowwise(copy), "copy".into());
+                self.push_as(Work::Rowwise(copy), "copy".into(), true);
                 *operand = to;
             }
             let s = &mut operand.strides;
@@ -241,7 +229,7 @@ impl Emitter<'_> {
     fn attention(&mut self, i: usize, form: AttentionForm) -> Result<Work> {
         let inputs = self.attention_inputs(i, form, 3)?;
         let out = self.attention_out(i, inputs.d_v);
-        Ok(Work::Attention(Attention { inputs, out, kept: None }))
+        Ok(Work::Attention(Attention { inputs, out }))
     }
 
     /// Where attention leaves its result: rows of d_v elements.
@@ -259,7 +247,7 @@ impl Emitter<'_> {
         let up = self.unit_last(self.nodes[i].inputs[3])?;
         let shapes = [0, 1, 2].map(|n| self.shape(self.nodes[i].inputs[n]));
         let outs = self.parts(i, shapes);
-        Ok(Work::AttentionGrad(AttentionGrad { inputs, up, outs, kept: None }))
+        Ok(Work::AttentionGrad(AttentionGrad { inputs, up, outs }))
     }
 
     /// q, k and v, the first inputs of a node, and the mask, if it has so many.
@@ -305,7 +293,7 @@ impl Emitter<'_> {
         let inputs =
             AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask: None, pages: Some(pages) };
         let out = self.attention_out(i, inputs.d_v);
-        Ok(Work::Attention(Attention { inputs, out, kept: None }))
+        Ok(Work::Attention(Attention { inputs, out }))
     }
 
     /// Slices put in the place of a table's own; an index that is ignored writes nothing.

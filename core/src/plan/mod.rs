@@ -2,12 +2,15 @@
 //!
 //! A graph is expanded into primitives (`expand`), pointwise chains are fused into their producers and
 //! consumers (`fuse`), groups become steps (`emit`, `lower_steps`). Who uses which buffer is found once (`uses`). What one kind of
-//! device makes of the steps, and where scratch lies, is decided in `target`.
+//! device makes of the steps, and where scratch lies, is decided in `target`. A target says three things before (`PlanOptions`),
+//! since no pass over steps could undo what fusing has joined: whether attention's gradient is one step, whether products run
+//! concurrently, what kernels may bind.
 
 #[cfg(feature = "compiler")]
 mod bounds;
 #[cfg(feature = "compiler")]
 mod copy;
+mod derived;
 #[cfg(feature = "compiler")]
 mod emit;
 #[cfg(feature = "compiler")]
@@ -15,6 +18,7 @@ mod expand;
 mod facts;
 #[cfg(feature = "compiler")]
 mod fold;
+mod forms;
 #[cfg(feature = "compiler")]
 mod fuse;
 #[cfg(feature = "compiler")]
@@ -22,7 +26,6 @@ mod layout;
 #[cfg(feature = "compiler")]
 mod lower_steps;
 pub mod memory;
-mod operands;
 #[cfg(feature = "compiler")]
 mod parts;
 mod refusal;
@@ -42,18 +45,19 @@ pub(crate) mod wire;
 
 #[cfg(feature = "compiler")]
 pub use bounds::{Bindings, binds_few};
+pub use derived::{Count, Derivation, Derived, Part, WeightPart};
 pub use facts::{Facts, Written};
 pub use step_cost::StepCost;
 pub use uses::{Accesses, Uses};
-pub(crate) use verify::{Checked, inside, refuse, too_large};
-pub use verify::{Flaw, verify};
+pub use verify::{Checked, Checker, Flaw, verify};
+pub(crate) use verify::{adjacent, count, inside, refuse, too_large};
 pub use wire::FORMAT;
 
-pub use step::{
-    Attention, AttentionGrad, AttentionInputs, Buffer, BufferId, Convolution, Epilogue, FEW_COLUMNS, Formula,
-    Gradient, IndexKind, IndexWork, Kept, Operand, Pages, Place, Plan, Pool, Port, Product, Prologue,
-    RowResult, Rowwise, Scan, StatePort, Step, Work,
+pub use forms::{
+    Attention, AttentionGrad, AttentionInputs, Convolution, Dequantise, Epilogue, Form, IndexKind, IndexWork,
+    Pages, Pool, Product, RowResult, Rowwise, Scan, Work,
 };
+pub use step::{Buffer, BufferId, Gradient, Operand, Place, Plan, Port, StatePort, Step, Values};
 
 #[cfg(feature = "compiler")]
 use {
@@ -71,11 +75,11 @@ pub struct PlanOptions {
     pub gradients: Vec<(Value, Value)>,
     /// Every node by itself: what fused plans are compared with.
     pub no_fusion: bool,
-    /// The device has a kernel for attention's gradient; otherwise it is planned as its decomposition.
-    pub flash_backward: bool,
-    /// Products that could run side by side are not made to wait for each other by their epilogues: for devices that
-    /// one of them does not fill.
-    pub side_by_side: bool,
+    /// Attention's gradient is one step; otherwise it is planned as its decomposition, which fusing must see.
+    pub attention_grad: bool,
+    /// Products that could run concurrently are not made to wait for each other by their epilogues: for devices that
+    /// one of them does not fill. No pass over steps could undo what fusing joined.
+    pub concurrent: bool,
     /// In plans without gradients, what depends on parameters alone is computed at init, and again when one changes.
     pub fold_weights: bool,
     /// What the device's kernels may bind; `None`: any number of buffers of any length.
@@ -121,7 +125,7 @@ fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan
     let becomes = data.next.iter().map(|n| n.1);
     let roots: Vec<Value> =
         results.iter().map(|r| r.1).chain(options.gradients.iter().map(|g| g.1)).chain(becomes).collect();
-    let (nodes, roots) = expand::expand(graph, &roots, options.flash_backward)?;
+    let (nodes, roots) = expand::expand(graph, &roots, options.attention_grad)?;
     let mut pinned = vec![false; nodes.len()];
     roots.iter().for_each(|&r| pinned[r] = true);
     let training = !options.gradients.is_empty();
@@ -129,7 +133,7 @@ fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan
     let ends = fold::ends(&nodes, &pinned, folds);
     let bounds = bounds::Bounds::new(&nodes, options.bindings);
     let (fuse, constant) = (!options.no_fusion, fold::known(&nodes, folds));
-    let groups = fuse::group(&nodes, &ends, &constant, fuse, options.side_by_side, &bounds);
+    let groups = fuse::group(&nodes, &ends, &constant, fuse, options.concurrent, &bounds);
 
     let mut e = Emitter::new(&nodes, &pinned, training, fold::Ready::new(&nodes, folds), &data);
     for (i, n) in nodes.iter().enumerate() {
@@ -197,7 +201,7 @@ fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan
 /// # Errors
 /// [`Error::Op`] for sizes that kernels cannot count, [`Error::Internal`] for what no graph should become.
 #[cfg(feature = "compiler")]
-pub fn verified(plan: Plan) -> Result<Plan> {
+pub fn verified<G: Form>(plan: Plan<G>) -> Result<Plan<G>> {
     match verify(&plan) {
         Ok(()) => Ok(plan),
         Err(flaw) if flaw.too_large => {

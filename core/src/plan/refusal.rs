@@ -20,13 +20,13 @@
 
 #[cfg(feature = "compiler")]
 use super::Uses;
-use super::{Accesses, BufferId, IndexKind, Place, Plan, Work};
+use super::{Accesses, BufferId, Form, IndexKind, Place, Plan, Work};
 use std::collections::HashSet;
 
 /// What a check makes of an index that is ignored.
 pub(super) const CHECKED_AS: i64 = -1;
 
-impl Plan {
+impl<G: Form> Plan<G> {
     /// The buffers whose elements are there before a step begins, whatever it computes: inputs, constants, and what ran
     /// once.
     pub(crate) fn known(&self) -> Vec<bool> {
@@ -65,7 +65,7 @@ impl Plan {
     /// For each step, the state that it changes, if it changes one.
     pub(crate) fn changed_states(&self) -> Vec<Option<BufferId>> {
         let states: HashSet<BufferId> = self.states.iter().map(|s| s.buffer).collect();
-        let changed = |work: &Work| Accesses::of(work).writes.into_iter().find(|b| states.contains(b));
+        let changed = |work: &Work<G>| Accesses::of(work).writes.into_iter().find(|b| states.contains(b));
         self.steps.iter().map(|s| changed(&s.work)).collect()
     }
 

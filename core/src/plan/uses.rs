@@ -1,6 +1,6 @@
 //! Who writes and who reads each buffer of a plan: the one analysis that passes, the verifier and reports ask.
 
-use super::{BufferId, Place, Plan, Work};
+use super::{BufferId, Form, Place, Plan, Step, Values, Work};
 
 /// The buffers that one step touches, each once, in the order of its operands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct Accesses {
 
 impl Accesses {
     /// Of a step's work.
-    pub fn of(work: &Work) -> Accesses {
+    pub fn of<G: Form>(work: &Work<G>) -> Accesses {
         let mut a = Accesses::default();
         work.for_each_operand(&mut |o, written| {
             let of = if written { &mut a.writes } else { &mut a.reads };
@@ -50,10 +50,12 @@ pub struct Uses {
 
 impl Uses {
     /// Of a plan.
-    pub fn of(plan: &Plan) -> Uses {
-        let accesses = |steps: &[super::Step]| steps.iter().map(|s| Accesses::of(&s.work)).collect();
-        let (steps, init): (Vec<Accesses>, Vec<Accesses>) =
-            (accesses(&plan.steps), accesses(&plan.init_steps));
+    pub fn of<G: Form>(plan: &Plan<G>) -> Uses {
+        let accesses = |steps: &[Step<G>]| steps.iter().map(|s| Accesses::of(&s.work)).collect();
+        Uses::of_accesses(plan, accesses(&plan.steps), accesses(&plan.init_steps))
+    }
+
+    fn of_accesses(plan: &Values, steps: Vec<Accesses>, init: Vec<Accesses>) -> Uses {
         let by_buffer = |all: &[Accesses], of: fn(&Accesses) -> &Vec<BufferId>| {
             let mut found = vec![vec![]; plan.buffers.len()];
             for (i, a) in all.iter().enumerate() {
@@ -71,7 +73,7 @@ impl Uses {
     }
 
     /// Whether a buffer is scratch that one step fills, and nothing but steps reads.
-    pub fn is_inner(&self, plan: &Plan, b: BufferId) -> bool {
+    pub fn is_inner(&self, plan: &Values, b: BufferId) -> bool {
         matches!(plan.buffers[b].place, Place::Scratch)
             && self.writers[b].len() == 1
             && plan.gradients.iter().all(|g| g.buffer != b)
@@ -83,7 +85,7 @@ impl Uses {
     }
 
     /// The first and the last step that touch a buffer, if one does. Gradients are held until the steps' end.
-    pub fn life(&self, plan: &Plan, b: BufferId) -> Option<(usize, usize)> {
+    pub fn life(&self, plan: &Values, b: BufferId) -> Option<(usize, usize)> {
         let both = [&self.writers[b], &self.readers[b]];
         let first = both.iter().filter_map(|s| s.first()).min()?;
         let last = both.iter().filter_map(|s| s.last()).max()?;
@@ -92,7 +94,7 @@ impl Uses {
     }
 
     /// Which buffers the steps that run once fill from parameters: when one changes, these must be filled again.
-    pub fn of_parameters(&self, plan: &Plan) -> Vec<bool> {
+    pub fn of_parameters(&self, plan: &Values) -> Vec<bool> {
         let mut of = vec![false; plan.buffers.len()];
         for a in &self.init {
             let reads = |&b: &BufferId| of[b] || matches!(plan.buffers[b].place, Place::Parameter(_));

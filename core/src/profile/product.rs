@@ -59,10 +59,10 @@ pub struct Shape {
     pub c_vec: bool,
     /// Whether A's rows are normed: A is vectored along k, k is not split, and there are more than eight columns.
     pub norm: bool,
-    /// Whether the two halves of the n columns meet in C, which has n / 2: k is not split.
-    pub halves: bool,
+    /// Whether the two gated columns of the n columns meet in C, which has n / 2: k is not split.
+    pub gated_columns: bool,
     /// Whether others of its size and more run at the same time: then the least work is best, not the shortest way.
-    pub beside: bool,
+    pub concurrent: bool,
 }
 
 /// What of a product decides which kernel is best: products that are alike in it share one choice, as the layers of a
@@ -92,7 +92,7 @@ pub struct ProductClass {
 impl fmt::Display for ProductClass {
     /// `4096×384×384 (m×n×k), f32 · f32`, and what else there is to say.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { batch, m, n, k, a_vec, b_vec, norm, halves, beside, .. } = self.shape;
+        let Shape { batch, m, n, k, a_vec, b_vec, norm, gated_columns, concurrent, .. } = self.shape;
         if batch > 1 {
             write!(f, "{batch} of ")?;
         }
@@ -100,8 +100,8 @@ impl fmt::Display for ProductClass {
         write!(f, " by {} · {} by {}", a_vec.name(), self.b, b_vec.name())?;
         let forms = [
             (norm, ", norm"),
-            (halves, ", halves"),
-            (beside, ", beside others"),
+            (gated_columns, ", gated columns"),
+            (concurrent, ", concurrent with others"),
             (self.windows, ", windows"),
         ];
         for (is, what) in forms {

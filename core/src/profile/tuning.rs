@@ -34,9 +34,9 @@ use std::str::FromStr;
 pub struct TunedProduct {
     /// Which products.
     pub class: ProductClass,
-    /// Whether it is best to store B, a weight, by its other axis first: turned once, at init.
-    pub turned: bool,
-    /// The best cut, of the product with B turned if it is; `None` if nothing was better than the rule's.
+    /// Whether it is best to store B, a weight, by its other axis first: transposed once, at init.
+    pub transpose_weight: bool,
+    /// The best cut, of the product with B transposed if it is; `None` if nothing was better than the rule's.
     pub cut: Option<Cut>,
     /// Microseconds of the rule's choice.
     pub rule_us: f64,
@@ -196,16 +196,20 @@ struct Line<'a>(&'a TunedProduct);
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // a new field is an error here
-        let TunedProduct { class, turned, cut, rule_us, us } = self.0;
+        let TunedProduct { class, transpose_weight, cut, rule_us, us } = self.0;
         let ProductClass { shape, a, b, windows, precision } = class;
-        let &Shape { batch, m, n, k, a_vec, b_vec, c_vec, norm, halves, beside } = shape;
+        let &Shape { batch, m, n, k, a_vec, b_vec, c_vec, norm, gated_columns, concurrent } = shape;
         write!(f, "{batch} {m} {n} {k} {}:{a} {}:{b}", a_vec.name(), b_vec.name())?;
-        for (name, is) in FORMS.iter().zip([c_vec, norm, halves, beside, *windows]) {
+        for (name, is) in FORMS.iter().zip([c_vec, norm, gated_columns, concurrent, *windows]) {
             if is {
                 write!(f, " {name}")?;
             }
         }
-        write!(f, " {precision} rule_us={rule_us} us={us} {}", if *turned { "turned " } else { "" })?;
+        write!(
+            f,
+            " {precision} rule_us={rule_us} us={us} {}",
+            if *transpose_weight { "turned " } else { "" }
+        )?;
         match cut {
             Some(cut) => write!(f, "{cut}"),
             None => f.write_str("rule"),
@@ -280,7 +284,8 @@ fn product(text: &str) -> Option<TunedProduct> {
         Some((along, DType::from_name(dtype)?))
     };
     let ((a_vec, a), (b_vec, b)) = (operand()?, operand()?);
-    let [c_vec, norm, halves, beside, windows] = FORMS.map(|name| words.next_if_eq(&name).is_some());
+    let [c_vec, norm, gated_columns, concurrent, windows] =
+        FORMS.map(|name| words.next_if_eq(&name).is_some());
     let precision = match words.next()? {
         "full" => Precision::Full,
         "fast" => Precision::Fast,
@@ -292,14 +297,14 @@ fn product(text: &str) -> Option<TunedProduct> {
         (name == key && value.is_finite() && value >= 0.0).then_some(value)
     };
     let (rule_us, us) = (time("rule_us")?, time("us")?);
-    let turned = words.next_if_eq(&"turned").is_some();
+    let transpose_weight = words.next_if_eq(&"turned").is_some();
     let cut = match words.next()? {
         "rule" => None,
         kernel => Some(cut(kernel, &mut words)?),
     };
-    let shape = Shape { batch, m, n, k, a_vec, b_vec, c_vec, norm, halves, beside };
+    let shape = Shape { batch, m, n, k, a_vec, b_vec, c_vec, norm, gated_columns, concurrent };
     let class = ProductClass { shape, a, b, windows, precision };
-    words.next().is_none().then_some(TunedProduct { class, turned, cut, rule_us, us })
+    words.next().is_none().then_some(TunedProduct { class, transpose_weight, cut, rule_us, us })
 }
 
 /// A kernel's numbers, in order.

@@ -19,8 +19,8 @@ fn class(m: u32, form: usize) -> ProductClass {
         b_vec: Along::ALL[form % 3].1,
         c_vec: form & 1 > 0,
         norm: form & 2 > 0,
-        halves: form & 4 > 0,
-        beside: form % 3 == 1,
+        gated_columns: form & 4 > 0,
+        concurrent: form % 3 == 1,
     };
     let precision = if form & 1 > 0 { Precision::Fast } else { Precision::Full };
     ProductClass { shape, a: DType::F32, b: DType::ALL[form % 10], windows: form & 8 > 0, precision }
@@ -39,11 +39,11 @@ fn filled() -> Tuning {
     let mut t = Tuning::default();
     for device in [profile("NVIDIA H200 # a", Limits::large()), profile("Phone", Limits::least())] {
         for form in 0..16 {
-            let (cut, turned) = (cuts()[form % 4], form % 5 == 0);
+            let (cut, transpose_weight) = (cuts()[form % 4], form % 5 == 0);
             let class = class(1 + form as u32, form);
             t.insert(
                 &device,
-                TunedProduct { class, turned, cut, rule_us: 31.25, us: 24.1 / (form + 1) as f64 },
+                TunedProduct { class, transpose_weight, cut, rule_us: 31.25, us: 24.1 / (form + 1) as f64 },
             );
         }
     }
@@ -87,7 +87,8 @@ fn a_tuning_is_of_the_device_that_was_measured_and_of_no_other() {
 #[test]
 fn later_measurements_take_the_place_of_earlier_ones() {
     let (phone, large) = (profile("Phone", Limits::least()), profile("Large", Limits::large()));
-    let product = |us| TunedProduct { class: class(7, 0), turned: false, cut: cuts()[1], rule_us: 9.0, us };
+    let product =
+        |us| TunedProduct { class: class(7, 0), transpose_weight: false, cut: cuts()[1], rule_us: 9.0, us };
     let (mut old, mut new) = (Tuning::default(), Tuning::default());
     old.insert(&phone, product(5.0));
     old.insert(&phone, TunedProduct { class: class(8, 0), ..product(6.0) });

@@ -3,7 +3,7 @@
 //!
 //! What goes wrong with the folder is nobody's error: then the graph is compiled.
 
-use super::{Compiled, Saving};
+use super::{Compiled, Optimization};
 use crate::device::Device;
 use crate::device::gpu::Progress;
 use crate::optimise::Group;
@@ -28,7 +28,7 @@ pub(super) struct Options<'a> {
     pub(super) precision: Precision,
     pub(super) no_fusion: bool,
     pub(super) groups: &'a [Group],
-    pub(super) without: &'a [Saving],
+    pub(super) without: &'a [Optimization],
     pub(super) tuned: &'a [TunedProduct],
     pub(super) training: bool,
     /// Operations that are not the engine's own, and their versions.
@@ -53,7 +53,7 @@ impl Cache {
         let Options { profile, precision, no_fusion, groups, without, tuned, training, foreign } = options;
         let groups: Vec<&str> = groups.iter().map(|g| g.name()).collect();
         // times are no part of what is compiled
-        let tuned: Vec<_> = tuned.iter().map(|p| (p.class, p.turned, p.cut)).collect();
+        let tuned: Vec<_> = tuned.iter().map(|p| (p.class, p.transpose_weight, p.cut)).collect();
         let options = format!(
             "{precision} no_fusion={no_fusion} training={training} without={without:?} rules={} tuned={tuned:?} foreign={foreign:?}",
             groups.join(",")

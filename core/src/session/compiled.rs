@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::device::executor::Prepared;
 use crate::device::gpu::Progress;
 use crate::error::{Error, Result};
-use crate::plan::{Place, Plan, Port, StatePort};
+use crate::plan::{Place, Port, StatePort, Values};
 use crate::profile::{Cut, DeviceProfile, Precision, ProductClass};
 use crate::target::TargetPlan;
 use crate::tensor::Weights;
@@ -53,10 +53,10 @@ impl std::fmt::Debug for Compiled {
             .field("attached", &self.here.is_some())
             .field("precision", &self.precision)
             .field("training", &self.is_training())
-            .field("inputs", &shown(&self.plan().inputs))
-            .field("outputs", &shown(&self.plan().outputs))
-            .field("parameters", &self.plan().parameters.len())
-            .field("states", &self.plan().states.len())
+            .field("inputs", &shown(&self.values().inputs))
+            .field("outputs", &shown(&self.values().outputs))
+            .field("parameters", &self.values().parameters.len())
+            .field("states", &self.values().states.len())
             .finish_non_exhaustive()
     }
 }
@@ -130,8 +130,8 @@ impl Compiled {
     /// [`Error::MissingWeight`], [`Error::WeightType`], [`Error::OutOfMemory`]; [`Error::Device`] if it was compiled
     /// for the profile of a device that is not attached.
     pub fn init(&self, weights: &Weights) -> Result<Session> {
-        let (device, ports) = (self.here()?.0, &self.plan().parameters);
-        let (parameters, warnings) = Parameters::bind(device, ports, weights, &self.together())?;
+        let (device, ports) = (self.here()?.0, &self.values().parameters);
+        let (parameters, warnings) = Parameters::bind(device, ports, weights, &self.adjacent())?;
         Session::new(self, parameters, None, warnings)
     }
 
@@ -179,8 +179,8 @@ impl Compiled {
     /// # Errors
     /// As [`init`](Compiled::init); the set is then as it was.
     pub fn init_shared_with(&self, parameters: &Parameters, weights: &Weights) -> Result<Session> {
-        let (device, ports) = (self.here()?.0, &self.plan().parameters);
-        parameters.complete(device, ports, weights, &self.together())?;
+        let (device, ports) = (self.here()?.0, &self.values().parameters);
+        parameters.complete(device, ports, weights, &self.adjacent())?;
         self.init_shared(parameters)
     }
 
@@ -231,9 +231,9 @@ impl Compiled {
         weights: &Weights,
         states: &States,
     ) -> Result<Session> {
-        let (device, ports) = (self.here()?.0, &self.plan().parameters);
-        states.check(device, &self.plan().states)?;
-        parameters.complete(device, ports, weights, &self.together())?;
+        let (device, ports) = (self.here()?.0, &self.values().parameters);
+        states.check(device, &self.values().states)?;
+        parameters.complete(device, ports, weights, &self.adjacent())?;
         self.init_shared_states(parameters, states)
     }
 
@@ -244,15 +244,15 @@ impl Compiled {
     pub fn init_zeros(&self) -> Result<Session> {
         Session::new(
             self,
-            Parameters::zeros(self.here()?.0, &self.plan().parameters, &self.together())?,
+            Parameters::zeros(self.here()?.0, &self.values().parameters, &self.adjacent())?,
             None,
             vec![],
         )
     }
 
     /// Names of parameters that it wants to lie one after the other.
-    pub(super) fn together(&self) -> Vec<Vec<String>> {
-        let name = |&i: &usize| self.plan().parameters[i].name.clone();
+    pub(super) fn adjacent(&self) -> Vec<Vec<String>> {
+        let name = |&i: &usize| self.values().parameters[i].name.clone();
         self.target.adjacent().iter().map(|run| run.iter().map(name).collect()).collect()
     }
 
@@ -290,10 +290,17 @@ impl Compiled {
         self.cached
     }
 
-    /// The plan, its steps as its sort of device carries them out.
+    /// The plan's buffers and ports.
     #[doc(hidden)]
-    pub fn plan(&self) -> &Plan {
-        self.target.plan()
+    pub fn values(&self) -> &Values {
+        self.target.values()
+    }
+
+    /// The plan in the forms of GPUs, which a CPU's are among: for tests.
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
+    pub fn plan(&self) -> crate::target::gpu::forms::Plan {
+        self.target.in_gpu_forms()
     }
 
     /// What was decided for its device.
@@ -304,34 +311,34 @@ impl Compiled {
 
     /// Inputs: name, dtype, shape.
     pub fn inputs(&self) -> &[Port] {
-        &self.plan().inputs
+        &self.values().inputs
     }
 
     /// Outputs, the loss last.
     pub fn outputs(&self) -> &[Port] {
-        &self.plan().outputs
+        &self.values().outputs
     }
 
     /// Parameters.
     pub fn parameters(&self) -> &[Port] {
-        &self.plan().parameters
+        &self.values().parameters
     }
 
     /// States: what a session keeps from step to step.
     pub fn states(&self) -> &[StatePort] {
-        &self.plan().states
+        &self.values().states
     }
 
     /// Whether it has a backward pass, so that sessions can be trained.
     pub fn is_training(&self) -> bool {
-        !self.plan().gradients.is_empty()
+        !self.values().gradients.is_empty()
     }
 
     /// What a session will take, known before anything is allocated (packed forms of weights aside).
     pub fn memory_summary(&self) -> MemorySummary {
-        let own = self.plan().buffers.iter().filter(|b| !matches!(b.place, Place::Scratch));
+        let own = self.values().buffers.iter().filter(|b| !matches!(b.place, Place::Scratch));
         let summary = MemorySummary::of(own.map(|b| b.bytes()).chain([self.target.scratch_bytes()]));
-        let states = self.plan().states.iter().map(|s| self.plan().buffers[s.buffer].bytes());
+        let states = self.values().states.iter().map(|s| self.values().buffers[s.buffer].bytes());
         MemorySummary { state_bytes: states.sum(), ..summary }
     }
 }

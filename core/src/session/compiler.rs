@@ -11,7 +11,7 @@ use crate::graph::{Graph, GraphData, NodeKind, Value};
 use crate::log::{Level, tell};
 use crate::ops;
 use crate::optimise::{self, Group, Optimised, Report, optimise};
-use crate::plan::{Plan, PlanOptions, plan};
+use crate::plan::{PlanOptions, plan};
 use crate::profile::{DeviceProfile, Limits, Precision, TunedProduct, Tuning};
 use crate::stack;
 use crate::target::gpu::passes;
@@ -24,32 +24,32 @@ use std::sync::Arc;
 ///
 /// ```
 /// use weft::prelude::*;
-/// use weft::session::Saving;
+/// use weft::session::Optimization;
 ///
-/// let compiler = Compiler::new(&Device::cpu(1)).without(Saving::FoldedWeights);
-/// assert!(Saving::ALL.iter().any(|(name, _)| *name == "folded-weights"));
+/// let compiler = Compiler::new(&Device::cpu(1)).without(Optimization::FoldedWeights);
+/// assert!(Optimization::ALL.iter().any(|(name, _)| *name == "folded-weights"));
 /// # let _ = compiler;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Saving {
+pub enum Optimization {
     /// What depends on weights alone is computed at init.
     FoldedWeights,
     /// On a GPU, products compute the norms of their rows.
     NormsInProducts,
-    /// On a GPU, products whose halves meet in pointwise work do it.
-    HalvesInProducts,
+    /// On a GPU, products whose two halves of columns meet in pointwise work (gate and up) do that work.
+    GatedColumns,
     /// On a GPU, small steps share a dispatch.
     SharedDispatches,
 }
 
-impl Saving {
+impl Optimization {
     /// All, by name.
-    pub const ALL: [(&'static str, Saving); 4] = [
-        ("folded-weights", Saving::FoldedWeights),
-        ("norms-in-products", Saving::NormsInProducts),
-        ("halves-in-products", Saving::HalvesInProducts),
-        ("shared-dispatches", Saving::SharedDispatches),
+    pub const ALL: [(&'static str, Optimization); 4] = [
+        ("folded-weights", Optimization::FoldedWeights),
+        ("norms-in-products", Optimization::NormsInProducts),
+        ("gated-columns", Optimization::GatedColumns),
+        ("shared-dispatches", Optimization::SharedDispatches),
     ];
 }
 
@@ -75,7 +75,7 @@ pub struct Compiler {
     profile: Arc<DeviceProfile>,
     cache: Option<Cache>,
     no_fusion: bool,
-    without: Vec<Saving>,
+    without: Vec<Optimization>,
     precision: Precision,
     progress: Progress,
     groups: Vec<Group>,
@@ -150,8 +150,8 @@ impl Compiler {
     }
 
     /// Leaves something out, to see what it is worth.
-    pub fn without(mut self, saving: Saving) -> Compiler {
-        self.without.push(saving);
+    pub fn without(mut self, optimization: Optimization) -> Compiler {
+        self.without.push(optimization);
         self
     }
 
@@ -230,7 +230,7 @@ impl Compiler {
         PlanOptions {
             gradients,
             no_fusion: self.no_fusion,
-            fold_weights: !self.without.contains(&Saving::FoldedWeights),
+            fold_weights: !self.without.contains(&Optimization::FoldedWeights),
             ..target::planned_for(&self.profile)
         }
     }
@@ -238,12 +238,12 @@ impl Compiler {
     /// What is done on a GPU of those limits beside what the plan says.
     fn passes(&self, limits: &Limits) -> passes::Options {
         let mut options = passes::Options::of(limits, &self.profile.costs, self.precision);
-        for saving in &self.without {
-            match saving {
-                Saving::FoldedWeights => {}
-                Saving::NormsInProducts => options.norms_in_products = None,
-                Saving::HalvesInProducts => options.gated_columns = false,
-                Saving::SharedDispatches => options.shared_dispatches = false,
+        for optimization in &self.without {
+            match optimization {
+                Optimization::FoldedWeights => {}
+                Optimization::NormsInProducts => options.norms_in_products = None,
+                Optimization::GatedColumns => options.gated_columns = false,
+                Optimization::SharedDispatches => options.shared_dispatches = false,
             }
         }
         options
@@ -301,9 +301,9 @@ impl Compiler {
     /// As [`compile`](Compiler::compile) and [`compile_training`](Compiler::compile_training).
     #[cfg(feature = "internals")]
     #[doc(hidden)]
-    pub fn plan(&self, graph: &Graph, training: bool) -> Result<Plan> {
+    pub fn plan(&self, graph: &Graph, training: bool) -> Result<crate::target::gpu::forms::Plan> {
         let target = self.deep(graph, |graph| self.planned(&self.lowered(graph, training)?))?;
-        Ok((**target.plan()).clone())
+        Ok(target.in_gpu_forms())
     }
 
     /// The plan of a graph, for the profile's sort of device.
@@ -342,7 +342,7 @@ impl Compiler {
     fn finish(&self, lowered: Lowered) -> Result<Compiled> {
         self.progress.check("compiling")?;
         let target = self.planned(&lowered)?;
-        let steps = target.plan().steps.len();
+        let [steps, _] = target.counts();
         tell(Level::Info, || format!("compiled for {}: {steps} steps", self.profile.name));
         let compiled =
             Compiled::elsewhere(target, self.precision, self.profile.clone()).reporting(lowered.report);

@@ -2,7 +2,7 @@
 //! on a device. A pure function of graph, profile and options: the device need not be there.
 //!
 //! **Explanations** (`session/explain`). A step of a plan knows the nodes it carries out (`Step::nodes`, followed through
-//! decomposition, fusion, norms and halves), a pass of the optimiser knows what each new node does the work of and by which rules
+//! decomposition, fusion, norms and gates), a pass of the optimiser knows what each new node does the work of and by which rules
 //! (`Report`), and `session/origins` follows both back to the graph as it was written. `plan/step_cost` counts what a step moves and
 //! computes from its operands; `target/forecast` makes launches of it as the device will (a GPU's program is asked: what is
 //! computed where it is read belongs to its readers) and prices them by the profile's costs. `session/outline` tells layers once.
@@ -12,15 +12,14 @@ use super::Compiler;
 use super::compiler::Lowered;
 use super::origins::{Origins, Source};
 use super::outline::outline;
-use super::treatment::{Treatment, treatment};
+use super::weight_report::{WeightReport, weight_report};
 use crate::error::Result;
 use crate::graph::{Graph, NodeKind, Value};
 use crate::optimise::Change;
-use crate::plan::Plan;
 use crate::profile::{DeviceProfile, Precision};
-use crate::target::TargetPlan;
 use crate::target::forecast::forecast;
 use crate::target::launches::{Forecast, Launch, Memory};
+use crate::target::{Carried, TargetPlan};
 
 /// What compiling a graph for a device makes of it; see [`Compiler::explain`].
 ///
@@ -48,7 +47,7 @@ pub struct Explanation {
     /// What runs in a step, in order; what repeats is told once.
     pub segments: Vec<Segment>,
     /// What becomes of the weights before the first step.
-    pub weights: Treatment,
+    pub weights: WeightReport,
     /// Why the optimiser left the graph as it came, if it did.
     pub problem: Option<String>,
 }
@@ -180,8 +179,8 @@ impl Compiler {
             before,
             after: figures(&lowered, &seen)?,
             changes: changes(&lowered.origins),
-            segments: segments(&lowered, target.plan(), &seen)?,
-            weights: treatment(&target),
+            segments: segments(&lowered, &target.steps(), &seen)?,
+            weights: weight_report(&target),
             problem: lowered.report.problem,
         })
     }
@@ -220,9 +219,9 @@ fn changes(origins: &Origins) -> Vec<Change> {
     all
 }
 
-fn segments(lowered: &Lowered, plan: &Plan, seen: &Forecast) -> Result<Vec<Segment>> {
+fn segments(lowered: &Lowered, steps: &[Carried<'_>], seen: &Forecast) -> Result<Vec<Segment>> {
     let data = lowered.graph.data()?;
-    let parts: Vec<Part> = seen.launches.iter().map(|l| part(&data, &lowered.origins, plan, l)).collect();
+    let parts: Vec<Part> = seen.launches.iter().map(|l| part(&data, &lowered.origins, steps, l)).collect();
     // layers have the same work under other names
     let unnamed: Vec<Part> = parts.iter().map(|p| Part { label: String::new(), ..p.clone() }).collect();
     let told = |run: super::outline::Run| Segment {
@@ -232,8 +231,8 @@ fn segments(lowered: &Lowered, plan: &Plan, seen: &Forecast) -> Result<Vec<Segme
     Ok(outline(&unnamed).into_iter().map(told).collect())
 }
 
-fn part(data: &crate::graph::GraphData, origins: &Origins, plan: &Plan, launch: &Launch) -> Part {
-    let steps = || launch.steps.iter().map(|&s| &plan.steps[s]);
+fn part(data: &crate::graph::GraphData, origins: &Origins, all: &[Carried<'_>], launch: &Launch) -> Part {
+    let steps = || launch.steps.iter().map(|&s| &all[s]);
     let mut nodes: Vec<usize> = steps().flat_map(|s| s.nodes.iter().copied()).collect();
     nodes.sort_unstable();
     nodes.dedup();
@@ -251,7 +250,7 @@ fn part(data: &crate::graph::GraphData, origins: &Origins, plan: &Plan, launch: 
             rules.push(rule);
         }
     }
-    let labels: Vec<&str> = steps().map(|s| s.label.as_str()).collect();
+    let labels: Vec<&str> = steps().map(|s| s.label).collect();
     Part {
         label: labels.join(" & "),
         sort: launch.sort,

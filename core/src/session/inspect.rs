@@ -191,7 +191,7 @@ impl Session {
 
     /// Dispatches of a step on a GPU; steps of the plan on the CPU device.
     pub fn dispatches(&mut self) -> usize {
-        let steps = self.compiled.plan().steps.len();
+        let [steps, _] = self.compiled.target.counts();
         self.executor.as_gpu().map_or(steps, |e| e.dispatches())
     }
 
@@ -202,7 +202,8 @@ impl Session {
     /// # Errors
     /// Those of [`step`](Session::step), that of a refused one at once, and what `see` returns.
     pub fn observe(&mut self, mut see: impl FnMut(&Tap) -> Result<()>) -> Result<()> {
-        let plan = self.compiled.target.plan().clone();
+        let compiled = self.compiled.clone();
+        let plan = compiled.values();
         let shape_of = |buffer: BufferId| {
             let port = plan.outputs.iter().find(|p| p.buffer == buffer);
             port.map_or_else(|| vec![plan.buffers[buffer].elements], |p| p.shape.clone())

@@ -332,7 +332,7 @@ impl Session {
     /// # Errors
     /// [`Error::Graph`] if the graph has none; [`Error::NotRun`].
     pub fn loss(&self) -> Result<f32> {
-        let at = self.compiled.plan().loss.ok_or_else(|| Error::Graph { what: "it has no loss".into() })?;
+        let at = self.compiled.values().loss.ok_or_else(|| Error::Graph { what: "it has no loss".into() })?;
         Ok(self.read_output(OutputIndex(at))?[0])
     }
 }

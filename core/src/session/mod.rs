@@ -23,22 +23,22 @@ mod run;
 mod state;
 mod summary;
 mod train;
-mod treatment;
 #[cfg(all(feature = "compiler", feature = "gpu"))]
 mod tune;
+mod weight_report;
 
 pub use crate::device::gpu::{Profiling, Progress};
 #[cfg(feature = "compiler")]
 pub use crate::optimise::{Change, Group, Report};
 pub use crate::optimizer::{Optimizer, ParameterGroup};
-pub use crate::plan::{Port, StatePort};
+pub use crate::plan::{Count, Port, StatePort, WeightPart};
 pub use crate::profile::Precision;
 #[cfg(feature = "compiler")]
 pub use crate::target::launches::Memory;
 pub use artifact::{Artifact, Weight};
 pub use compiled::Compiled;
 #[cfg(feature = "compiler")]
-pub use compiler::{Compiler, Saving};
+pub use compiler::{Compiler, Optimization};
 #[cfg(feature = "compiler")]
 pub use explain::{Explanation, Figures, Part, Segment};
 pub use inspect::{PartTime, StepTime, Tap, TapFormat};
@@ -49,9 +49,9 @@ pub use run::Session;
 pub use state::States;
 pub use summary::MemorySummary;
 pub use train::Batches;
-pub use treatment::{Applied, Count, MadeOfWeights, Transformation, TreatedWeight, Treatment, WeightPart};
 #[cfg(all(feature = "compiler", feature = "gpu"))]
 pub use tune::{Measure, Measured, Wrong};
+pub use weight_report::{Applied, MadeOfWeights, ReportedWeight, Transformation, WeightReport};
 
 #[cfg(feature = "compiler")]
 use crate::{device::Device, error::Result, graph::Graph};

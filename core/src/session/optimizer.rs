@@ -50,7 +50,7 @@ impl Session {
     /// its range, or a parameter in two groups; [`Error::UnknownName`] for a group's parameter that is not trained here;
     /// [`Error::Device`] for a rule that the device cannot run; [`Error::OutOfMemory`]. The optimizer is then what it was.
     pub fn set_optimizer(&mut self, optimizer: Optimizer) -> Result<()> {
-        let plan = self.compiled.plan();
+        let plan = self.compiled.values();
         if plan.gradients.is_empty() {
             return Err(Error::Graph {
                 what: "this session has no backward pass: compile its graph for training".into(),

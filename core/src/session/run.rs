@@ -111,9 +111,9 @@ impl Session {
     ) -> Result<Session> {
         let (device, prepared) = compiled.here()?;
         warnings.iter().for_each(|w| tell(Level::Warn, || w.clone()));
-        let positions = parameters.positions(&compiled.plan().parameters)?;
+        let positions = parameters.positions(&compiled.values().parameters)?;
         let states = states.map_or_else(|| States::new(device), |shared| Ok(shared.clone()))?;
-        let state_positions = states.join(device, &compiled.plan().states)?;
+        let state_positions = states.join(device, &compiled.values().states)?;
         let executor = {
             let store = &*parameters.read()?;
             let (weights, states) = ((store, &positions[..]), (states.set()?, &state_positions[..]));
@@ -121,7 +121,7 @@ impl Session {
             deep(|| Executor::new(device, &compiled.target, prepared, weights, states))?
         };
         Ok(Session {
-            given: vec![false; compiled.plan().inputs.len()],
+            given: vec![false; compiled.values().inputs.len()],
             compiled: compiled.clone(),
             parameters,
             positions,
@@ -237,7 +237,7 @@ impl Session {
     fn end(&mut self) -> Result<()> {
         if self.executor.updates() {
             let mut store = self.parameters.write()?;
-            self.executor.update(self.compiled.target.plan(), &mut store, &self.positions)?;
+            self.executor.update(self.compiled.values(), &mut store, &self.positions)?;
         }
         self.updates += 1;
         Ok(())
@@ -300,7 +300,7 @@ impl Session {
     /// # Errors
     /// [`Error::UnknownName`] if it is not trained here; [`Error::NotRun`].
     pub fn read_gradient(&self, parameter: &str) -> Result<Vec<f32>> {
-        let plan = self.compiled.plan();
+        let plan = self.compiled.values();
         let trained = plan.gradients.iter().find(|g| plan.parameters[g.parameter].name == parameter);
         let gradient = trained.ok_or_else(|| Error::UnknownName {
             kind: "trained parameter".into(),

@@ -191,7 +191,7 @@ fn tensor(held: &Held, at: usize) -> Result<Tensor<'static>> {
 impl Session {
     /// The graph's states: name, dtype, shape.
     pub fn states(&self) -> &[StatePort] {
-        &self.compiled.plan().states
+        &self.compiled.values().states
     }
 
     /// The set that the graph's states are in, to share with another session or to save.

@@ -1,11 +1,8 @@
-//! Plans for the CPU device: steps of the forms that it has kernels for, where scratch lies, which weights are laid out in
-//! panels for products.
+//! Plans for the CPU device: the plan's own steps, where scratch lies, which weights are laid out in panels for products. The
+//! CPU has a kernel for every form of a plan but attention's gradient as one step, which is planned where a target asks for it.
 
 use crate::plan::memory::{self, ALIGN, Lifetime};
-use crate::plan::{
-    Attention, Checked, Convolution, Epilogue, IndexWork, Operand, Place, Plan, Pool, Product, Rowwise, Scan,
-    Step, Uses, Work, inside, refuse, too_large, verify,
-};
+use crate::plan::{Checked, Place, Plan, Step, Uses, Values, Work, inside, refuse, too_large, verify};
 use crate::tensor::{DType, MOST_ELEMENTS};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -15,68 +12,10 @@ use std::sync::Arc;
 pub struct CpuPlan {
     /// The plan.
     pub plan: Arc<Plan>,
-    /// What its steps do.
-    pub steps: Vec<CpuWork>,
-    /// What those do that run once.
-    pub init_steps: Vec<CpuWork>,
     /// Where scratch lies.
     pub arena: Arena,
     /// Weights that products read from panels, laid out before the first step.
     pub panels: Vec<Panels>,
-}
-
-/// The forms of work that the CPU device has kernels for. Norms, gates and further results inside products are not
-/// among them, nor is attention's gradient.
-#[derive(Debug, Clone)]
-pub enum CpuWork {
-    /// Pointwise expressions and reductions.
-    Rowwise(Rowwise),
-    /// Matrix products.
-    Product(CpuProduct),
-    /// Convolutions.
-    Convolution(Convolution),
-    /// Attention.
-    Attention(CpuAttention),
-    /// Table look-ups and their like.
-    Index(IndexWork),
-    /// Running sum.
-    Scan(Scan),
-    /// Pooling.
-    Pool(Pool),
-    /// A block format widened to f32: from, to.
-    Dequantise(Operand, Operand),
-}
-
-/// C[batch, m, n] = A[batch, m, k] · B[batch, k, n], in f32: see [`Product`].
-#[derive(Debug, Clone)]
-pub struct CpuProduct {
-    /// Sizes of the batch axes.
-    pub batch: Vec<usize>,
-    /// Rows of the result.
-    pub m: usize,
-    /// Columns of the result.
-    pub n: usize,
-    /// Length of the sums.
-    pub k: usize,
-    /// f32, over `[batch…, m, k]`.
-    pub a: Operand,
-    /// Over `[batch…, k, n]`.
-    pub b: Operand,
-    /// B is packed once.
-    pub b_is_weight: bool,
-    /// f32, over `[batch…, m, n]`, stride 1 along n.
-    pub out: Operand,
-    /// Pointwise work on the results.
-    pub epilogue: Option<Epilogue>,
-}
-
-/// Attention that keeps nothing of its rows.
-#[derive(Debug, Clone)]
-pub struct CpuAttention {
-    /// What it reads.
-    pub inputs: crate::plan::AttentionInputs,
-    /// Over `[b, h, l, d_v]`.
-    pub out: Operand,
 }
 
 /// Where the scratch of a plan lies.
@@ -128,49 +67,19 @@ impl CpuPlan {
             let wanted = format!("at most {MOST_ELEMENTS} bytes");
             return inside(too_large(wanted, arena.bytes), || "the arena of intermediate values".into());
         }
-        let lowered = |steps: &[Step]| -> Checked<Vec<CpuWork>> {
-            let lowered = |s: &Step| inside(CpuWork::of(&s.work), || s.label.clone());
-            steps.iter().map(lowered).collect()
-        };
-        let (steps, init_steps) = (lowered(&plan.steps)?, lowered(&plan.init_steps)?);
+        let gradient = |s: &&Step| matches!(s.work, Work::AttentionGrad(_));
+        if let Some(step) = plan.init_steps.iter().chain(&plan.steps).find(gradient) {
+            let came = "attention's gradient as one step";
+            return inside(refuse("steps that a CPU has", came), || step.label.clone());
+        }
         let panels = panels(&plan, uses);
-        Ok(CpuPlan { plan, steps, init_steps, arena, panels })
-    }
-}
-
-impl CpuWork {
-    /// What a step does, if the CPU has a kernel for it.
-    fn of(work: &Work) -> Checked<CpuWork> {
-        let wanted = "steps that a CPU has";
-        Ok(match work {
-            Work::Rowwise(w) => CpuWork::Rowwise(w.clone()),
-            Work::Product(w) => {
-                let Product { batch, m, n, k, a, b, b_is_weight, out, epilogue, .. } = w.clone();
-                if w.is_for_gpus() {
-                    return refuse(
-                        wanted,
-                        "a product that norms its rows, joins halves or stores more results",
-                    );
-                }
-                CpuWork::Product(CpuProduct { batch, m, n, k, a, b, b_is_weight, out, epilogue })
-            }
-            Work::Convolution(w) => CpuWork::Convolution(w.clone()),
-            Work::Attention(Attention { inputs, out, kept: None }) => {
-                CpuWork::Attention(CpuAttention { inputs: inputs.clone(), out: out.clone() })
-            }
-            Work::Attention(_) => return refuse(wanted, "attention that keeps its rows"),
-            Work::AttentionGrad(_) => return refuse(wanted, "attention's gradient as one step"),
-            Work::Index(w) => CpuWork::Index(w.clone()),
-            Work::Scan(w) => CpuWork::Scan(w.clone()),
-            Work::Pool(w) => CpuWork::Pool(w.clone()),
-            Work::Dequantise(from, to) => CpuWork::Dequantise(from.clone(), to.clone()),
-        })
+        Ok(CpuPlan { plan, arena, panels })
     }
 }
 
 impl Arena {
     /// Gives every scratch buffer its place. Gradients stay until the step's end.
-    pub(super) fn place(plan: &Plan, uses: &Uses) -> Arena {
+    pub(super) fn place(plan: &Values, uses: &Uses) -> Arena {
         let life = |b: usize| match plan.buffers[b].place {
             Place::Scratch => uses.life(plan, b).map(|life| (b, life)),
             Place::Own | Place::Parameter(_) | Place::Constant(_) | Place::State(_) => None,

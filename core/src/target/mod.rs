@@ -5,8 +5,9 @@
 //! `TargetPlan` (`CpuPlan` or `GpuPlan`) is what a `Compiled` holds and an artifact has in it: `target/wire` writes and reads it,
 //! `CpuPlan::verified` and `GpuPlan::verify` check it (that the arena's buffers lie apart, that what is never stored can be found where it is
 //! read, that what is stored is as wide as its writers and readers take it to be). All of them ask one analysis of uses
-//! (`plan/uses`), and of a step what its form's row says (`plan/facts`, `plan/operands`). A `Program` (texts, `Schedule`, `Memory`) is made from a `GpuPlan` when a device, an artifact's hash or a forecast needs kernels; it is not stored. A
-//! `CpuPlan` has no word for what only GPUs do. A new pass goes between those that make what it needs and those that read what it
+//! (`plan/uses`), and of a step what its form says (`plan/forms`). A `Program` (texts, `Schedule`, `Memory`) is made from a `GpuPlan` when a
+//! device, an artifact's hash or a forecast needs kernels; it is not stored. A `CpuPlan` has the plan's own steps, and no word for
+//! what only GPUs do (`gpu/forms`). A new pass goes between those that make what it needs and those that read what it
 //! changes; it records what later ones ask, so that none takes a step apart to find out what another meant.
 
 pub mod cpu;
@@ -22,8 +23,10 @@ pub(crate) use wire::Unverified;
 #[cfg(feature = "compiler")]
 use crate::error::{Error, Result};
 #[cfg(feature = "compiler")]
+use crate::plan::Plan;
+#[cfg(feature = "compiler")]
 use crate::plan::PlanOptions;
-use crate::plan::{BufferId, Plan, Uses};
+use crate::plan::{BufferId, Uses, Values};
 #[cfg(feature = "compiler")]
 use crate::profile::DeviceProfile;
 use cpu::{Arena, CpuPlan};
@@ -38,6 +41,15 @@ pub enum TargetPlan {
     Cpu(Arc<CpuPlan>),
     /// On a GPU.
     Gpu(Arc<GpuPlan>),
+}
+
+/// What a step of any target carries out.
+#[derive(Debug, Clone, Copy)]
+pub struct Carried<'a> {
+    /// Names of the graph's nodes.
+    pub label: &'a str,
+    /// The planned graph's nodes.
+    pub nodes: &'a [usize],
 }
 
 /// What the planner must know of a profile's sort of device: the forms of steps that it has kernels for, and what these may
@@ -63,11 +75,90 @@ impl TargetPlan {
         }
     }
 
-    /// The plan, its steps as they are carried out.
-    pub fn plan(&self) -> &Arc<Plan> {
+    /// The plan's buffers and ports.
+    pub fn values(&self) -> &Values {
         match self {
             TargetPlan::Cpu(p) => &p.plan,
             TargetPlan::Gpu(p) => &p.plan,
+        }
+    }
+
+    /// The plan's steps, as they are carried out: the names of each and the nodes whose work it does.
+    pub fn steps(&self) -> Vec<Carried<'_>> {
+        fn carried<G>(steps: &[crate::plan::Step<G>]) -> Vec<Carried<'_>> {
+            steps.iter().map(|s| Carried { label: &s.label, nodes: &s.nodes }).collect()
+        }
+        match self {
+            TargetPlan::Cpu(p) => carried(&p.plan.steps),
+            TargetPlan::Gpu(p) => carried(&p.plan.steps),
+        }
+    }
+
+    /// The names of the nodes of each step that runs once.
+    pub fn init_labels(&self) -> Vec<&str> {
+        fn labels<G>(steps: &[crate::plan::Step<G>]) -> Vec<&str> {
+            steps.iter().map(|s| s.label.as_str()).collect()
+        }
+        match self {
+            TargetPlan::Cpu(p) => labels(&p.plan.init_steps),
+            TargetPlan::Gpu(p) => labels(&p.plan.init_steps),
+        }
+    }
+
+    /// Who writes and who reads what.
+    pub fn uses(&self) -> Uses {
+        match self {
+            TargetPlan::Cpu(p) => Uses::of(&p.plan),
+            TargetPlan::Gpu(p) => Uses::of(&p.plan),
+        }
+    }
+
+    /// Weights that products read from panels.
+    pub fn panels(&self) -> &[cpu::Panels] {
+        match self {
+            TargetPlan::Cpu(p) => &p.panels,
+            TargetPlan::Gpu(_) => &[],
+        }
+    }
+
+    /// Of each step, the weight that it packs once, if it does.
+    pub fn packed_weights(&self) -> Vec<Option<BufferId>> {
+        match self {
+            TargetPlan::Cpu(p) => p.plan.steps.iter().map(|s| s.work.packed_weight()).collect(),
+            TargetPlan::Gpu(p) => p.plan.steps.iter().map(|s| s.work.packed_weight()).collect(),
+        }
+    }
+
+    /// How many steps the plan has, and how many that run once.
+    pub fn counts(&self) -> [usize; 2] {
+        match self {
+            TargetPlan::Cpu(p) => [p.plan.steps.len(), p.plan.init_steps.len()],
+            TargetPlan::Gpu(p) => [p.plan.steps.len(), p.plan.init_steps.len()],
+        }
+    }
+
+    /// The plan in the forms of GPUs, which a CPU's are among.
+    #[cfg(feature = "internals")]
+    pub(crate) fn in_gpu_forms(&self) -> gpu::forms::Plan {
+        match self {
+            TargetPlan::Cpu(p) => (*p.plan).clone().into(),
+            TargetPlan::Gpu(p) => (*p.plan).clone(),
+        }
+    }
+
+    /// The plan for the CPU, if it is one.
+    pub fn on_cpu(&self) -> Option<&CpuPlan> {
+        match self {
+            TargetPlan::Cpu(p) => Some(p),
+            TargetPlan::Gpu(_) => None,
+        }
+    }
+
+    /// The plan for a GPU, if it is one.
+    pub fn on_gpu(&self) -> Option<&GpuPlan> {
+        match self {
+            TargetPlan::Cpu(_) => None,
+            TargetPlan::Gpu(p) => Some(p),
         }
     }
 

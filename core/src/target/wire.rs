@@ -22,9 +22,8 @@ impl Writer {
     pub(crate) fn target(&mut self, of: &TargetPlan) -> Result<()> {
         match of {
             TargetPlan::Cpu(of) => {
-                // the other fields are the plan's
-                let CpuPlan { plan, steps: _, init_steps: _, arena: Arena { offsets, bytes }, panels: _ } =
-                    &**of;
+                // which weights lie in panels is the plan's to say
+                let CpuPlan { plan, arena: Arena { offsets, bytes }, panels: _ } = &**of;
                 self.plan(plan)?;
                 self.list(offsets, |w, at| w.maybe(*at, Writer::size));
                 self.size(*bytes);

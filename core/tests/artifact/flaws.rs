@@ -7,15 +7,22 @@ use weft::device::Device;
 use weft::graph::Graph;
 use weft::internals::expr::{Instr, Kind, Tape};
 use weft::internals::plan::{
-    Formula, IndexKind, Operand, Place, Plan, PlanOptions, Product, Prologue, RowResult, Rowwise, Work,
-    verify,
+    Form, IndexKind, Operand, Place, Plan, PlanOptions, Product, RowResult, Rowwise, Work, verify,
 };
 use weft::internals::target::cpu::{Arena, CpuPlan};
-use weft::session::Compiler;
+use weft::internals::target::gpu::forms::{
+    Formula, GpuForm, GpuProduct, Plan as GpuSteps, Prologue, Work as GpuWork,
+};
+use weft::session::{Compiled, Compiler};
 use weft::tensor::DType;
 
 fn plan(g: &Graph) -> Plan {
-    Compiler::new(&Device::cpu(1)).compile(g).unwrap().plan().clone()
+    let compiled = Compiler::new(&Device::cpu(1)).compile(g).unwrap();
+    on_cpu(&compiled)
+}
+
+fn on_cpu(compiled: &Compiled) -> Plan {
+    (*compiled.target().on_cpu().expect("a plan for the CPU").plan).clone()
 }
 
 /// Pointwise work, a reduction, a product with an epilogue, intermediates in the arena.
@@ -49,9 +56,9 @@ fn product(plan: &mut Plan) -> &mut Product {
 
 /// The good plan passes; each change makes it fail for its own reason.
 /// What is wrong, and how it is made so.
-type Flaw<'a> = (&'a str, &'a dyn Fn(&mut Plan));
+type Flaw<'a, G> = (&'a str, &'a dyn Fn(&mut Plan<G>));
 
-fn check(good: impl Fn() -> Plan, changes: &[Flaw<'_>]) {
+fn check<G: Form>(good: impl Fn() -> Plan<G>, changes: &[Flaw<'_, G>]) {
     assert_eq!(verify(&good()), Ok(()));
     for (name, change) in changes {
         let mut plan = good();
@@ -212,7 +219,7 @@ fn stateful() -> Plan {
     g.set_state(a, g.put(a, g.input("at", DType::U32, [1]), x, 0));
     g.set_state(b, g.add(b, g.reshape(x, &[4])));
     g.set_loss(g.mean_all(g.mul(g.mul(w, w), b)));
-    Compiler::new(&Device::cpu(1)).compile_training(&g).unwrap().plan().clone()
+    on_cpu(&Compiler::new(&Device::cpu(1)).compile_training(&g).unwrap())
 }
 
 #[test]
@@ -365,7 +372,7 @@ fn states_change_after_all_that_may_refuse_the_step() {
 
 fn of_form(pick: impl Fn(&Work) -> bool) -> Plan {
     let cpu = Compiler::new(&Device::cpu(1));
-    let mut plans = small().into_iter().map(|m| m.compile(&cpu).plan().clone());
+    let mut plans = small().into_iter().map(|m| on_cpu(&m.compile(&cpu)));
     plans.find(|p| p.steps.iter().any(|s| pick(&s.work))).expect("a plan with that form")
 }
 
@@ -432,7 +439,7 @@ fn every_form_is_held_to_its_shapes() {
 }
 
 /// A product of normed rows whose two halves meet, and are stored too if others read them.
-fn gated(kept: bool) -> Plan {
+fn gated(kept: bool) -> GpuSteps {
     let g = Graph::new();
     let y = g.rms_norm(g.input("x", DType::F32, [6, 16]), g.parameter("scale", [16]), 1e-5);
     let both = g.linear(y, g.parameter("w", [40, 16]), None);
@@ -445,26 +452,35 @@ fn gated(kept: bool) -> Plan {
     gpu_plans::plan(&g, &PlanOptions::default()).unwrap()
 }
 
+fn gpu_product(plan: &mut GpuSteps) -> &mut GpuProduct {
+    let found = plan.steps.iter_mut().find_map(|s| match &mut s.work {
+        GpuWork::Own(GpuForm::Product(w)) => Some(w),
+        _ => None,
+    });
+    found.expect("a product that does more than a plan's")
+}
+
 #[test]
-fn norms_and_halves_in_products_read_what_is_there() {
-    let norm = |p: &mut Plan, change: &dyn Fn(&mut Prologue)| change(product(p).prologue.as_mut().unwrap());
+fn norms_and_gates_in_products_read_what_is_there() {
+    let norm =
+        |p: &mut GpuSteps, change: &dyn Fn(&mut Prologue)| change(gpu_product(p).prologue.as_mut().unwrap());
     let load = |f: &mut Formula, number: usize| {
         f.result = f.tape.push(Instr::Load(number), Kind::F);
     };
     check(
         || gated(false),
         &[
-            ("a weight of one half", &|p| product(p).n = 21),
-            ("few columns", &|p| product(p).n = 8),
-            ("halves that nothing joins", &|p| product(p).epilogue = None),
-            ("a second result of a product that has one", &|p| product(p).halves = false),
+            ("a weight of one half", &|p| gpu_product(p).product.n = 21),
+            ("few columns", &|p| gpu_product(p).product.n = 8),
+            ("halves that nothing joins", &|p| gpu_product(p).product.epilogue = None),
+            ("a second result of a product that has one", &|p| gpu_product(p).gated_columns = false),
             ("an epilogue that reads too much", &|p| {
-                let e = product(p).epilogue.as_mut().unwrap();
+                let e = gpu_product(p).product.epilogue.as_mut().unwrap();
                 e.result = e.tape.push(Instr::Load(2), Kind::F);
             }),
-            ("rows that are no fours", &|p| product(p).k = 15),
-            ("rows that begin amid four", &|p| product(p).a.offset = 1),
-            ("rows at odd distances", &|p| product(p).a.strides[0] = 15),
+            ("rows that are no fours", &|p| gpu_product(p).product.k = 15),
+            ("rows that begin amid four", &|p| gpu_product(p).product.a.offset = 1),
+            ("rows at odd distances", &|p| gpu_product(p).product.a.strides[0] = 15),
             ("a scale past its end", &|p| norm(p, &|n| n.operands[0].offset = 1)),
             ("a scale over rows", &|p| norm(p, &|n| n.operands[0].strides.push(0))),
             ("an element of more than there is", &|p| norm(p, &|n| load(&mut n.element, 2))),
@@ -478,9 +494,9 @@ fn norms_and_halves_in_products_read_what_is_there() {
             ("a result that is not there", &|p| norm(p, &|n| n.measured.result = 99)),
         ],
     );
-    let beside = |p: &mut Plan, change: &dyn Fn(&mut Vec<RowResult>, usize)| {
-        let product = product(p);
-        let reads = product.a.buffer;
+    let beside = |p: &mut GpuSteps, change: &dyn Fn(&mut Vec<RowResult>, usize)| {
+        let product = gpu_product(p);
+        let reads = product.product.a.buffer;
         change(&mut product.extra_outputs, reads);
     };
     check(
@@ -495,7 +511,7 @@ fn norms_and_halves_in_products_read_what_is_there() {
                 beside(p, &|extra_outputs, _| extra_outputs[0].out.dtype = DType::U32)
             }),
             ("a half in the product's own result", &|p| {
-                let own = product(p).out.buffer;
+                let own = gpu_product(p).product.out.buffer;
                 beside(p, &|extra_outputs, _| extra_outputs[0].out.buffer = own)
             }),
             ("rows over each other", &|p| beside(p, &|extra_outputs, _| extra_outputs[0].out.strides[0] = 1)),

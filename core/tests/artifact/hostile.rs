@@ -5,7 +5,7 @@ use super::devices;
 use super::models::{Model, run, small, weights};
 use super::refusals::rehash;
 use weft::device::Device;
-use weft::internals::plan::{Plan, Work};
+use weft::internals::target::gpu::forms::{GpuForm, GpuProduct, Plan, Work};
 use weft::internals::target::gpu::program::program;
 use weft::profile::{Limits, Precision};
 use weft::session::{Compiled, Compiler};
@@ -25,7 +25,9 @@ fn cost(plan: &Plan) -> (f64, f64) {
     let product = |sizes: &[usize]| sizes.iter().map(|n| *n as f64).product::<f64>();
     let of = |work: &Work| match work {
         Work::Rowwise(w) => product(&w.domain) * w.tape.code.len() as f64,
-        Work::Product(w) => product(&w.batch) * w.m as f64 * w.n as f64 * w.k as f64,
+        Work::Product(w) | Work::Own(GpuForm::Product(GpuProduct { product: w, .. })) => {
+            product(&w.batch) * w.m as f64 * w.n as f64 * w.k as f64
+        }
         Work::Convolution(w) => {
             let reach = |a: usize| {
                 (w.out_shape[2 + a] * w.form.stride[a] + w.weight_shape[2 + a] * w.form.dilation[a]) as f64
@@ -33,12 +35,16 @@ fn cost(plan: &Plan) -> (f64, f64) {
             product(&w.out_shape) * product(&w.weight_shape[1..])
                 + reach(0) * reach(1) * product(&w.out_shape[..2])
         }
-        Work::Attention(w) => product(&[w.inputs.b, w.inputs.h, w.inputs.l, w.inputs.s, w.inputs.d]),
-        Work::AttentionGrad(w) => product(&[w.inputs.b, w.inputs.h, w.inputs.l, w.inputs.s, w.inputs.d]),
+        Work::Attention(w) | Work::Own(GpuForm::Attention(w, _)) => {
+            product(&[w.inputs.b, w.inputs.h, w.inputs.l, w.inputs.s, w.inputs.d])
+        }
+        Work::AttentionGrad(w) | Work::Own(GpuForm::AttentionGrad(w, _)) => {
+            product(&[w.inputs.b, w.inputs.h, w.inputs.l, w.inputs.s, w.inputs.d])
+        }
         Work::Index(w) => product(&w.table_shape) + product(&w.indices_shape) * product(&w.table_shape),
         Work::Scan(w) => product(&[w.outer, w.n, w.inner]),
         Work::Pool(w) => product(&[w.planes, w.output[0], w.output[1]]) * product(&w.form.kernel),
-        Work::Dequantise(_, to) => plan.buffers[to.buffer].elements as f64,
+        Work::Dequantise(w) => plan.buffers[w.to.buffer].elements as f64,
     };
     let work = plan.init_steps.iter().chain(&plan.steps).map(|s| of(&s.work)).sum();
     let memory: f64 = plan.buffers.iter().map(|b| b.bytes() as f64).sum();
@@ -81,7 +87,7 @@ fn attack(device: &Device, model: &Model, times: usize, fates: &mut Fates) {
             fates.refused += 1;
             continue;
         };
-        let (work, memory) = cost(compiled.plan());
+        let (work, memory) = cost(&compiled.plan());
         let memory = memory + compiled.target().scratch_bytes() as f64;
         if work > 3e7 || memory > 64e6 {
             fates.large += 1;
@@ -89,7 +95,7 @@ fn attack(device: &Device, model: &Model, times: usize, fates: &mut Fates) {
         }
         // kernels of any GPU are written or refused, never a panic
         for limits in [Limits::least(), Limits::large()] {
-            let _ = program(compiled.plan(), &limits, Precision::Fast);
+            let _ = program(&compiled.plan(), &limits, Precision::Fast);
         }
         let session = compiled.init(&weights(compiled.parameters()));
         let training = !compiled.plan().gradients.is_empty();

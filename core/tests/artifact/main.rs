@@ -12,5 +12,5 @@ mod models;
 mod refusals;
 mod round_trip;
 mod storage;
-mod treatment;
+mod weight_report;
 mod writers;

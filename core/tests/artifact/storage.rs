@@ -4,8 +4,9 @@
 use super::gpu_plans::{everything, on, plan};
 use weft::autodiff::gradients;
 use weft::graph::{Graph, Value};
-use weft::internals::plan::{Plan, PlanOptions};
+use weft::internals::plan::PlanOptions;
 use weft::internals::target::gpu::GpuPlan;
+use weft::internals::target::gpu::forms::Plan;
 use weft::internals::target::gpu::storage::concat::ConcatView;
 use weft::internals::target::gpu::storage::{BufferStorage, ElementStorage, Form};
 use weft::profile::{Limits, Precision};

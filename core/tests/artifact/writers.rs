@@ -7,7 +7,8 @@ use weft::autodiff::gradients;
 use weft::device::Device;
 use weft::graph::{Graph, Value};
 use weft::internals::expr::{Instr, Kind, Tape};
-use weft::internals::plan::{Operand, Plan, PlanOptions, Rowwise, Step, Work, verify};
+use weft::internals::plan::{Operand, PlanOptions, Rowwise, verify};
+use weft::internals::target::gpu::forms::{GpuForm, Plan, Step, Work};
 use weft::ops::AttentionOptions;
 use weft::profile::{Limits, Precision};
 use weft::session::{Compiled, Compiler};
@@ -177,7 +178,7 @@ fn attention() -> Plan {
 fn gradients_of_attention_in_one_buffer_do_not_meet() {
     fn outs(p: &mut Plan) -> &mut [Operand; 3] {
         let found = p.steps.iter_mut().find_map(|s| match &mut s.work {
-            Work::AttentionGrad(w) => Some(&mut w.outs),
+            Work::AttentionGrad(w) | Work::Own(GpuForm::AttentionGrad(w, _)) => Some(&mut w.outs),
             _ => None,
         });
         found.expect("attention's gradient as one step")
@@ -201,7 +202,7 @@ fn artifacts_are_held_to_it_and_so_are_names_of_parameters() {
     let cpu = Device::cpu(1);
     let mlp = small().into_iter().find(|m| m.name == "mlp in training").unwrap();
     let good = mlp.compile(&Compiler::new(&cpu));
-    let mut changed = good.plan().clone();
+    let mut changed = good.plan();
     changed.parameters[1].name = changed.parameters[0].name.clone();
     let flaw = verify(&changed).unwrap_err();
     assert_eq!((flaw.part.as_str(), flaw.wanted.as_str()), ("parameters", "parameters of different names"));

@@ -47,7 +47,7 @@ fn check(g: &Graph, arrays: &Arrays, tolerance: f64) {
 
 /// The plan of a graph's outputs, as for a GPU.
 fn planned(g: &Graph) -> Plan {
-    plan(g, &PlanOptions { flash_backward: true, side_by_side: true, ..Default::default() }).unwrap()
+    plan(g, &PlanOptions { attention_grad: true, concurrent: true, ..Default::default() }).unwrap()
 }
 
 fn rowwise(p: &Plan) -> Vec<&Rowwise> {
@@ -55,7 +55,7 @@ fn rowwise(p: &Plan) -> Vec<&Rowwise> {
     found.collect()
 }
 
-fn labels(p: &Plan) -> Vec<&str> {
+fn labels<G>(p: &Plan<G>) -> Vec<&str> {
     p.steps.iter().map(|s| s.label.as_str()).collect()
 }
 

@@ -157,7 +157,7 @@ fn a_gpu_packs_products_before_they_are_differentiated() {
         let compiled = Compiler::new(&t.device).compile_training(&g).unwrap();
         let mut buffers: Vec<usize> = compiled.plan().gradients.iter().map(|g| g.buffer).collect();
         buffers.dedup();
-        assert_eq!(buffers.len(), if packs { 1 } else { 3 }, "{}: {:#?}", t.name(), labels(compiled.plan()));
+        assert_eq!(buffers.len(), if packs { 1 } else { 3 }, "{}: {:#?}", t.name(), labels(&compiled.plan()));
     }
 }
 

@@ -28,7 +28,7 @@ fn training(device: &Device, names: &[&str]) -> Compiled {
 
 fn together(compiled: &Compiled) -> Vec<Vec<usize>> {
     let limits = devices::gpu().device.as_gpu().unwrap().limits().clone();
-    program(compiled.plan(), &limits, Precision::Full).unwrap().storage.adjacent
+    program(&compiled.plan(), &limits, Precision::Full).unwrap().storage.adjacent
 }
 
 fn prepare(s: &mut Session, weights: bool) {

@@ -4,15 +4,16 @@
 use std::sync::Arc;
 use weft::error::Result;
 use weft::graph::Graph;
-use weft::internals::plan::{Plan, PlanOptions};
+use weft::internals::plan::PlanOptions;
 use weft::internals::target::gpu::GpuPlan;
+use weft::internals::target::gpu::forms::Plan;
 use weft::internals::target::gpu::passes::{self, NormCosts, lower_steps};
 use weft::internals::target::gpu::program::Program;
 use weft::profile::{Limits, Precision};
 
 /// What the planner is asked for on a GPU.
 pub fn everything() -> PlanOptions {
-    PlanOptions { flash_backward: true, side_by_side: true, fold_weights: true, ..Default::default() }
+    PlanOptions { attention_grad: true, concurrent: true, fold_weights: true, ..Default::default() }
 }
 
 /// The plan of a graph, its steps as GPUs carry them out.
@@ -27,11 +28,12 @@ pub fn plan(g: &Graph, options: &PlanOptions) -> Result<Plan> {
 }
 
 /// A plan for a GPU where small steps share dispatches.
-pub fn on(p: &Plan, limits: &Limits, precision: Precision) -> GpuPlan {
-    GpuPlan { shared_dispatches: !p.unfused, ..GpuPlan::new(Arc::new(p.clone()), limits, precision) }
+pub fn on(p: &(impl Clone + Into<Plan>), limits: &Limits, precision: Precision) -> GpuPlan {
+    let p: Plan = p.clone().into();
+    GpuPlan { shared_dispatches: !p.unfused, ..GpuPlan::new(Arc::new(p), limits, precision) }
 }
 
 /// Its program.
-pub fn program(p: &Plan, limits: &Limits, precision: Precision) -> Result<Program> {
+pub fn program(p: &(impl Clone + Into<Plan>), limits: &Limits, precision: Precision) -> Result<Program> {
     on(p, limits, precision).program(limits)
 }

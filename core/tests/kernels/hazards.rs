@@ -5,7 +5,8 @@ use super::gpu_plans::{everything, plan, program};
 use super::large_graphs;
 use std::collections::{HashMap, HashSet};
 use weft::graph::Graph;
-use weft::internals::plan::{Accesses, AttentionInputs, Operand, Place, Plan, PlanOptions, Work};
+use weft::internals::plan::{Accesses, AttentionInputs, Operand, Place, PlanOptions};
+use weft::internals::target::gpu::forms::{GpuForm, Plan, Work};
 use weft::internals::target::gpu::program::{Bound, Program};
 use weft::models::{Llama, LlamaConfig};
 use weft::profile::{Limits, Precision};
@@ -72,12 +73,13 @@ fn written_runs(p: &Plan, work: &Work, buffer: usize) -> Vec<(DType, Vec<(isize,
             all.extend(w.extra_outputs.iter().map(|r| (&r.out, rows.clone())));
             all.push((&w.out, if w.per_row { rows } else { w.domain.clone() }));
         }
-        Work::Product(w) => {
-            all.push((&w.out, [w.batch.as_slice(), &[w.m, w.n]].concat()));
+        Work::Product(_) | Work::Own(GpuForm::Product(_)) => {
+            let w = work.product().unwrap();
+            all.push((&w.product.out, [w.batch.as_slice(), &[w.m, w.n]].concat()));
             let domain = w.epilogue.as_ref().map_or(vec![], |e| e.domain.clone());
             all.extend(w.extra_outputs.iter().map(|r| (&r.out, domain.clone())));
         }
-        Work::AttentionGrad(w) => {
+        Work::AttentionGrad(w) | Work::Own(GpuForm::AttentionGrad(w, _)) => {
             let AttentionInputs { b, h, h_kv, l, s, d, d_v, .. } = w.inputs;
             let sizes = [vec![b, h, l, d], vec![b, h_kv, s, d], vec![b, h_kv, s, d_v]];
             all.extend(w.outs.iter().zip(sizes));

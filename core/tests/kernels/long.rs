@@ -21,8 +21,8 @@ fn no_invocation_turns_more_often_than_a_target_allows() {
         for length in [65_536, 1_000_003, 2_000_001] {
             for form in long_graphs::all() {
                 let long = long_graphs::build(form, length);
-                for flash_backward in [true, false] {
-                    let p = plan(&long.g, &PlanOptions { flash_backward, ..Default::default() }).unwrap();
+                for attention_grad in [true, false] {
+                    let p = plan(&long.g, &PlanOptions { attention_grad, ..Default::default() }).unwrap();
                     let name = format!("{} over {length}", form.0);
                     check_plan(&name, &p, &device, Precision::Full, &mut seen, &mut failures);
                 }

@@ -3,7 +3,8 @@
 use super::devices;
 use super::gpu_plans::{everything, on, plan};
 use weft::graph::{Array, Graph, Value};
-use weft::internals::plan::{Plan, PlanOptions};
+use weft::internals::plan::PlanOptions;
+use weft::internals::target::gpu::forms::Plan;
 use weft::internals::target::gpu::program::Program;
 use weft::models::{Llama, LlamaConfig, Logits};
 use weft::profile::Limits;

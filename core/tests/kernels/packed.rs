@@ -6,7 +6,8 @@ use super::{check_plan, devices};
 use std::collections::HashSet;
 use weft::autodiff::gradients;
 use weft::graph::{Graph, Value};
-use weft::internals::plan::{Plan, PlanOptions, Work};
+use weft::internals::plan::PlanOptions;
+use weft::internals::target::gpu::forms::Plan;
 use weft::internals::target::gpu::program::Program;
 use weft::models::LlamaConfig;
 use weft::ops::{AttentionOptions, RopeOptions};
@@ -82,16 +83,15 @@ fn a_layer_of_packed_products_trains_in_few_dispatches() {
 }
 
 #[test]
-fn gradients_of_a_product_s_two_sides_run_beside_each_other() {
+fn gradients_of_a_product_s_two_sides_run_concurrently() {
     let p = training(2);
-    let products: Vec<_> =
-        p.steps.iter().filter_map(|s| if let Work::Product(w) = &s.work { Some(w) } else { None }).collect();
+    let products: Vec<_> = p.steps.iter().filter_map(|s| s.work.product()).collect();
     // forward one after the other; back two at a time
     let (forward, back) = products.split_at(8);
-    assert!(forward.iter().all(|w| !w.beside), "forward");
-    assert_eq!((back.len(), back.iter().filter(|w| w.beside).count()), (16, 16));
+    assert!(forward.iter().all(|w| !w.concurrent), "forward");
+    assert_eq!((back.len(), back.iter().filter(|w| w.concurrent).count()), (16, 16));
     let unfused = plan(&graph(1).0, &PlanOptions { no_fusion: true, ..everything() }).unwrap();
-    assert!(!unfused.steps.iter().any(|s| matches!(&s.work, Work::Product(w) if w.beside)));
+    assert!(!unfused.steps.iter().any(|s| s.work.product().is_some_and(|w| w.concurrent)));
 }
 
 #[test]

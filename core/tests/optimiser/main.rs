@@ -329,7 +329,7 @@ fn longhand_minilm_has_the_kernels_of_the_composite_form() {
     for (p, gpu) in profiles().iter().zip([false, true]) {
         let of = |g: &Graph| {
             let done = optimised(g, p, &Options { precision: Precision::Full, ..Options::default() });
-            let options = PlanOptions { flash_backward: gpu, side_by_side: gpu, ..PlanOptions::default() };
+            let options = PlanOptions { attention_grad: gpu, concurrent: gpu, ..PlanOptions::default() };
             forms(&plan(&done.graph, &options).unwrap())
         };
         assert_eq!(of(&spelled), of(&composite));

@@ -69,10 +69,14 @@ fn longhand_rotations_are_recognised_and_cost_what_the_composite_costs() {
         assert_eq!((found[0], found[1]), (2 * LAYERS, 0), "{}", done.graph.data().unwrap());
         let packed = count(&optimised(&composite, p, &Options::default()).graph, "concat");
         assert_eq!(found[2], packed + 1, "{}", done.graph.data().unwrap());
-        let options = PlanOptions { fold_weights: true, side_by_side: gpu, ..PlanOptions::default() };
+        let options = PlanOptions { fold_weights: true, concurrent: gpu, ..PlanOptions::default() };
         let [ours, theirs, raw] =
             [&done.graph, &optimised(&composite, p, &Options::default()).graph, &spelled].map(|g| {
-                if gpu { plan(g, &options) } else { weft::internals::plan::plan(g, &options) }.unwrap()
+                if gpu {
+                    plan(g, &options).unwrap()
+                } else {
+                    weft::internals::plan::plan(g, &options).unwrap().into()
+                }
             });
         assert_eq!(ours.steps.len(), theirs.steps.len());
         assert!(raw.steps.len() >= ours.steps.len() + 2 * LAYERS, "{} {}", raw.steps.len(), ours.steps.len());

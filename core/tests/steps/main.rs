@@ -11,7 +11,8 @@ mod settings;
 use devices::Tested;
 use weft::error::{Error, Result};
 use weft::graph::{Graph, Value};
-use weft::internals::plan::{IndexKind, IndexWork, Work};
+use weft::internals::plan::{IndexKind, IndexWork};
+use weft::internals::target::gpu::forms::Work;
 use weft::session::{Optimizer, Session};
 use weft::tensor::{DType, Tensor, TensorType, Weights};
 

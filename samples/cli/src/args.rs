@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use weft::device::{Device, DeviceKind};
 use weft::profile::{DeviceProfile, Precision, Tuning};
 use weft::session::Group;
-use weft::session::{Compiler, Saving};
+use weft::session::{Compiler, Optimization};
 use weft::tensor::DType;
 
 /// On-device machine learning: run a model from safetensors weights, or fine-tune it.
@@ -238,9 +238,9 @@ pub struct Explain {
     /// For training: the graph with its backward pass; of a Llama folder one more graph for each number of tokens
     #[arg(long)]
     pub training: bool,
-    /// Leave this out: a saving of the planner, a group of the optimiser's rules, or "rules", all of them; may be given
+    /// Leave this out: an optimization of the planner, a group of the optimiser's rules, or "rules", all of them; may be given
     /// several times
-    #[arg(long, value_name = "SAVING", value_parser = clap::builder::PossibleValuesParser::new(savings()))]
+    #[arg(long, value_name = "OPTIMIZATION", value_parser = clap::builder::PossibleValuesParser::new(optimizations()))]
     pub without: Vec<String>,
     /// Also use rules that are left out otherwise: "exact" rewrites as if numbers were exact, whatever is rounded between them
     #[arg(long, value_name = "RULES", value_parser = clap::builder::PossibleValuesParser::new(optional()))]
@@ -424,10 +424,10 @@ pub struct Bench {
     #[arg(long, value_name = "pass|dispatch", num_args = 0..=1, default_missing_value = "dispatch",
           value_parser = ["pass", "dispatch"])]
     pub profile: Option<String>,
-    /// Leave this out, to see what it is worth: a saving of the planner, a group of the optimiser's rules, or "rules", all
+    /// Leave this out, to see what it is worth: an optimization of the planner, a group of the optimiser's rules, or "rules", all
     /// of them; may be given several times
-    #[arg(long, value_name = "SAVING", conflicts_with_all = ["model", "artifact", "profile_device", "list"], value_parser = clap::builder::PossibleValuesParser::new(
-          savings()))]
+    #[arg(long, value_name = "OPTIMIZATION", conflicts_with_all = ["model", "artifact", "profile_device", "list"], value_parser = clap::builder::PossibleValuesParser::new(
+          optimizations()))]
     pub without: Vec<String>,
     /// Also measure the machine's peak, and give the share of it that was reached
     #[arg(long)]
@@ -474,8 +474,8 @@ pub fn leaving_out(compiler: Compiler, without: &[String]) -> Compiler {
     let left_out = |name: &str| without.iter().any(|w| w == name);
     let groups: Vec<Group> =
         Group::ALL.into_iter().filter(|g| !left_out("rules") && !left_out(g.name())).collect();
-    let savings = Saving::ALL.iter().filter(|s| left_out(s.0));
-    savings.fold(compiler.with_rules(&groups), |c, s| c.without(s.1))
+    let optimizations = Optimization::ALL.iter().filter(|s| left_out(s.0));
+    optimizations.fold(compiler.with_rules(&groups), |c, s| c.without(s.1))
 }
 
 /// A compiler that also uses the rules that `--allow` names.
@@ -490,7 +490,7 @@ fn optional() -> Vec<&'static str> {
 }
 
 /// What `--without` takes.
-fn savings() -> Vec<&'static str> {
+fn optimizations() -> Vec<&'static str> {
     let groups = Group::ALL.iter().map(|g| g.name());
-    Saving::ALL.iter().map(|s| s.0).chain(["rules"]).chain(groups).collect()
+    Optimization::ALL.iter().map(|s| s.0).chain(["rules"]).chain(groups).collect()
 }

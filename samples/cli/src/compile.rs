@@ -3,7 +3,7 @@
 use crate::args::{Compile, Options};
 use crate::failure::{Failure, Result};
 use crate::output::{bytes, time};
-use crate::treatment;
+use crate::weight_report;
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -70,8 +70,8 @@ pub fn compile(args: &Compile, options: &Options, out: &mut dyn Write) -> Result
         args.out.display(),
         bytes(size)
     )?;
-    for (name, found) in artifact.treatments() {
-        writeln!(out, "{name}: {}", treatment::summary(&found))?;
+    for (name, found) in artifact.weight_reports() {
+        writeln!(out, "{name}: {}", weight_report::summary(&found))?;
     }
     Ok(())
 }

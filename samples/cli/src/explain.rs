@@ -4,7 +4,7 @@ use crate::args::{Compile, Explain, Options, allowing, leaving_out};
 use crate::compile::{Part as Compiling, parts, profile};
 use crate::failure::{Failure, Result};
 use crate::output::{bytes, grouped, note, table, time};
-use crate::treatment;
+use crate::weight_report;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
@@ -121,7 +121,7 @@ fn print(part: &Compiling, e: &Explanation, out: &mut dyn Write) -> Result<()> {
         row("estimated time a step", &|f| microseconds(f.microseconds)),
     ];
     table(out, &rows, &[1, 2])?;
-    writeln!(out, "{}\n", treatment::summary(&e.weights))?;
+    writeln!(out, "{}\n", weight_report::summary(&e.weights))?;
     let change = |c: &weft::session::Change| {
         vec![
             format!("× {}", c.count),
@@ -197,7 +197,7 @@ fn as_json(part: &Compiling, e: &Explanation) -> Value {
         "before": figures(&e.before), "after": figures(&e.after),
         "changes": e.changes.iter().map(change).collect::<Vec<_>>(),
         "segments": e.segments.iter().map(segment).collect::<Vec<_>>(),
-        "weights": treatment::as_json(&e.weights),
+        "weights": weight_report::as_json(&e.weights),
         "problem": e.problem,
     })
 }

@@ -3,7 +3,7 @@
 use crate::args::{Inspect, Options, Place};
 use crate::failure::{Failure, Result};
 use crate::output::{bytes, grouped, shortened, table};
-use crate::treatment;
+use crate::weight_report;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -72,7 +72,7 @@ fn artifact(path: &Path, each_weight: bool, options: &Options, out: &mut dyn Wri
             Ok(json!({
                 "name": name, "inputs": ports(c.inputs()), "outputs": ports(c.outputs()),
                 "training": c.is_training(), "precision": c.precision().to_string(),
-                "bytes": c.memory_summary().total_bytes, "at_init": treatment::as_json(&c.treatment()),
+                "bytes": c.memory_summary().total_bytes, "at_init": weight_report::as_json(&c.weight_report()),
             }))
         };
         let graphs: Vec<Value> = found.names().map(graph).collect::<weft::error::Result<_>>()?;
@@ -98,15 +98,15 @@ fn artifact(path: &Path, each_weight: bool, options: &Options, out: &mut dyn Wri
     let elements: usize = weights.iter().map(|w| w.ty.elements()).sum();
     writeln!(out, "\nfor {} ({})", profile.name, profile.kind.name())?;
     writeln!(out, "wants {} weights, {} parameters", weights.len(), grouped(elements))?;
-    for (name, found) in found.treatments() {
-        writeln!(out, "{name}: {}", treatment::summary(&found))?;
+    for (name, found) in found.weight_reports() {
+        writeln!(out, "{name}: {}", weight_report::summary(&found))?;
     }
     for (key, value) in found.metadata() {
         writeln!(out, "metadata {key}: {}", shortened(value, 90))?;
     }
-    for (name, found) in found.treatments().filter(|_| each_weight) {
+    for (name, found) in found.weight_reports().filter(|_| each_weight) {
         writeln!(out, "\nweights of {name}")?;
-        table(out, &treatment::rows(&found), &[3])?;
+        table(out, &weight_report::rows(&found), &[3])?;
     }
     Ok(())
 }

@@ -18,8 +18,8 @@ mod random;
 mod run;
 mod search;
 mod train_digits;
-mod treatment;
 mod tune;
+mod weight_report;
 
 use args::{Args, Command};
 use clap::Parser;

@@ -106,7 +106,7 @@ fn told(m: &Measured) -> Value {
     let p = &m.product;
     json!({
         "class": p.class.to_string(), "label": m.label, "count": m.count, "rule_us": p.rule_us, "us": p.us,
-        "turned": p.turned, "cut": p.cut.map(|c| c.to_string()), "tried": m.tried, "failed": m.failed,
+        "transpose_weight": p.transpose_weight, "cut": p.cut.map(|c| c.to_string()), "tried": m.tried, "failed": m.failed,
         "wrong": m.wrong.iter().map(|w| json!({"cut": w.cut.to_string(), "why": w.why})).collect::<Vec<_>>(),
     })
 }
@@ -119,7 +119,9 @@ fn print(all: &[Measured], out: &mut dyn Write) -> Result<()> {
         let choice = match (&m.failed, &p.cut) {
             (Some(why), _) => format!("the rule's, not measured: {why}"),
             (None, None) => "the rule's".into(),
-            (None, Some(cut)) => format!("{cut}{}", if p.turned { ", weight turned" } else { "" }),
+            (None, Some(cut)) => {
+                format!("{cut}{}", if p.transpose_weight { ", weight transposed" } else { "" })
+            }
         };
         let gain = if p.us > 0.0 { (1.0 - p.us / p.rule_us) * 100.0 } else { 0.0 };
         let [rule, best] = [p.rule_us, p.us].map(|us| format!("{us:.1}"));

@@ -15,8 +15,8 @@ use super::states::StateMemory;
 use super::threads::ThreadPool;
 use crate::device::observer::Observer;
 use crate::error::{Error, Result};
-use crate::plan::{Accesses, Operand, Place, Plan, Step, Uses};
-use crate::target::cpu::{CpuPlan, CpuWork};
+use crate::plan::{Accesses, Operand, Place, Plan, Step, Uses, Work};
+use crate::target::cpu::CpuPlan;
 use crate::tensor::Bytes;
 
 /// A plan with its memory, ready to run.
@@ -102,8 +102,8 @@ impl Executor {
             e.bases[port.buffer] = set.base(at);
         }
         e.bind(store, positions);
-        let once = prepare(&plan.init_steps, &lowered.init_steps, plan)?;
-        let steps = prepare(&plan.steps, &lowered.steps, plan)?;
+        let once = prepare(&plan.init_steps, plan)?;
+        let steps = prepare(&plan.steps, plan)?;
         let all = || once.iter().chain(&steps);
         let most = |f: &dyn Fn(&Kernel) -> usize| all().map(|p| f(&p.kernel)).max().unwrap_or(0);
         let (products, rows) = (most(&Kernel::product_scratch), most(&Kernel::row_scratch));
@@ -122,7 +122,7 @@ impl Executor {
         e.version = Some(store.version);
         let (known, changed) = (plan.known(), plan.changed_states());
         let later = changed.iter().position(Option::is_some).map_or(e.steps.len(), |first| first + 1);
-        let looks = |at: &usize| matches!(&lowered.steps[*at], CpuWork::Index(w) if known[w.indices.buffer]);
+        let looks = |at: &usize| matches!(&plan.steps[*at].work, Work::Index(w) if known[w.indices.buffer]);
         e.looked_at = (later..e.steps.len()).filter(looks).collect();
         Ok(e)
     }
@@ -336,12 +336,12 @@ impl Executor {
     }
 }
 
-fn prepare(steps: &[Step], lowered: &[CpuWork], plan: &Plan) -> Result<Vec<Prepared>> {
-    let prepared = |(s, work): (&Step, &CpuWork)| {
+fn prepare(steps: &[Step], plan: &Plan) -> Result<Vec<Prepared>> {
+    let prepared = |s: &Step| {
         let result = Accesses::of(&s.work).writes.last().copied().unwrap_or(0);
-        Ok(Prepared { kernel: Kernel::new(work, plan)?, label: s.label.clone(), result })
+        Ok(Prepared { kernel: Kernel::new(&s.work, plan)?, label: s.label.clone(), result })
     };
-    steps.iter().zip(lowered).map(prepared).collect()
+    steps.iter().map(prepared).collect()
 }
 
 impl Prepared {
@@ -352,22 +352,26 @@ impl Prepared {
 }
 
 impl Kernel {
-    fn new(work: &CpuWork, plan: &Plan) -> Result<Kernel> {
+    fn new(work: &Work, plan: &Plan) -> Result<Kernel> {
         Ok(match work {
-            CpuWork::Rowwise(w) => Kernel::Rowwise(PreparedRowwise::new(w)?),
-            CpuWork::Product(w) => Kernel::Product(Box::new(PreparedProduct::new(w, plan)?)),
-            CpuWork::Convolution(w) => {
+            Work::Rowwise(w) => Kernel::Rowwise(PreparedRowwise::new(w)?),
+            Work::Product(w) => Kernel::Product(Box::new(PreparedProduct::new(w, plan)?)),
+            Work::Convolution(w) => {
                 let epilogue = w.epilogue.as_ref().map(super::rowwise::PreparedEpilogue::new).transpose()?;
                 Kernel::Convolution(Box::new(PreparedConvolution::new(w)), epilogue)
             }
-            CpuWork::Attention(w) => Kernel::Attention(PreparedAttention::new(w)),
-            CpuWork::Index(w) => Kernel::Index(PreparedIndex::new(w)),
-            CpuWork::Scan(w) => Kernel::Scan(PreparedScan::new(w)),
-            CpuWork::Pool(w) => Kernel::Pool(PreparedPool::new(w)),
-            CpuWork::Dequantise(from, to) => {
-                let elements = plan.buffers[to.buffer].elements;
-                Kernel::Dequantise { from: from.clone(), to: to.clone(), elements }
+            Work::Attention(w) => Kernel::Attention(PreparedAttention::new(w)),
+            Work::Index(w) => Kernel::Index(PreparedIndex::new(w)),
+            Work::Scan(w) => Kernel::Scan(PreparedScan::new(w)),
+            Work::Pool(w) => Kernel::Pool(PreparedPool::new(w)),
+            Work::Dequantise(w) => {
+                let (from, to) = (w.from.clone(), w.to.clone());
+                Kernel::Dequantise { elements: plan.buffers[to.buffer].elements, from, to }
             }
+            Work::AttentionGrad(_) => {
+                return Err(Error::internal("attention's gradient as one step on a CPU"));
+            }
+            Work::Own(none) => match *none {},
         })
     }
 

@@ -9,8 +9,7 @@ use super::parameters::{PackKey, Store, pack};
 use super::rowwise::PreparedEpilogue;
 use super::threads::ThreadPool;
 use crate::error::Result;
-use crate::plan::{Operand, Place, Plan};
-use crate::target::cpu::CpuProduct;
+use crate::plan::{Operand, Place, Plan, Product};
 use crate::tensor::DType;
 use std::sync::Arc;
 
@@ -41,7 +40,7 @@ enum Weight {
 
 impl PreparedProduct {
     /// Prepares a product of a plan.
-    pub fn new(p: &CpuProduct, plan: &Plan) -> Result<Self> {
+    pub fn new(p: &Product, plan: &Plan) -> Result<Self> {
         let axes = p.batch.len();
         let count: usize = p.batch.iter().product();
         let mut batches = Vec::with_capacity(count);

@@ -10,7 +10,7 @@ use super::threads::ThreadPool;
 use crate::error::{Error, Result};
 use crate::expr::{Binary, Fold, Instr, Kind, Reg};
 use crate::optimizer::{Geometry, Pass, Source, Span, Target, Training, Update};
-use crate::plan::{Operand, Plan, RowResult, Rowwise};
+use crate::plan::{Operand, RowResult, Rowwise, Values};
 use crate::tensor::DType;
 
 /// Values of a mean over everything above which rows are summed first, each by whichever thread comes to it.
@@ -102,7 +102,7 @@ impl Updates {
     pub fn apply(
         &mut self,
         pool: &ThreadPool,
-        plan: &Plan,
+        plan: &Values,
         executor: &Executor,
         store: &mut Store,
         positions: &[usize],

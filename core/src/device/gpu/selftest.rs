@@ -10,9 +10,10 @@ use super::states::StateMemory;
 use super::store::Store;
 use crate::error::{Error, Result};
 use crate::expr::{Fold, Instr, Kind, Tape};
-use crate::plan::{Buffer, Operand, Place, Plan, Port, Product, Rowwise, Step, Work};
+use crate::plan::{Buffer, Operand, Place, Port, Product, Rowwise, Values};
 use crate::profile::Precision;
 use crate::target::gpu::GpuPlan;
+use crate::target::gpu::forms::{Plan, Step, Work};
 use crate::tensor::DType;
 use std::sync::Arc;
 
@@ -82,10 +83,6 @@ fn plan(m: usize, n: usize, k: usize) -> Plan {
         b_is_weight: false,
         out: operand(2, &[wide, 1]),
         epilogue: None,
-        prologue: None,
-        halves: false,
-        beside: false,
-        extra_outputs: vec![],
     };
     let mut tape = Tape::default();
     let load = tape.push(Instr::Load(0), Kind::F);
@@ -103,16 +100,19 @@ fn plan(m: usize, n: usize, k: usize) -> Plan {
     };
     let step = |work| Step { work, label: "self-test".into(), nodes: vec![] };
     Plan {
-        buffers: vec![
-            buffer(m * k, Place::Own),
-            buffer(k * n, Place::Own),
-            buffer(m * n, Place::Scratch),
-            buffer(m, Place::Own),
-        ],
+        values: Values {
+            buffers: vec![
+                buffer(m * k, Place::Own),
+                buffer(k * n, Place::Own),
+                buffer(m * n, Place::Scratch),
+                buffer(m, Place::Own),
+            ],
+            inputs: vec![port("a", 0, DType::F32, &[m, k]), port("b", 1, DType::F32, &[k, n])],
+            outputs: vec![port("sums", 3, DType::F32, &[m])],
+            ..Values::default()
+        },
         steps: vec![step(Work::Product(product)), step(Work::Rowwise(sums))],
-        inputs: vec![port("a", 0, DType::F32, &[m, k]), port("b", 1, DType::F32, &[k, n])],
-        outputs: vec![port("sums", 3, DType::F32, &[m])],
-        ..Plan::default()
+        init_steps: vec![],
     }
 }
 

@@ -14,7 +14,7 @@
 //!   checked before they are followed, and must not change in between).
 //! * **Tapes** (`tape`): registers read earlier ones of the kinds that the instruction is for; loads, reductions and
 //!   index strides exist; a reduction needs only earlier ones; what is stored once a row does not vary along it.
-//! * **Forms** (`forms`): dtypes that the kernels have; shapes of one step that agree with each other; geometry of
+//! * **Forms** (`plan/forms`): dtypes that the kernels have; shapes of one step that agree with each other; geometry of
 //!   windows by which every window holds an element; weights that are packed once are constants, parameters or what
 //!   ran once.
 //! * **Order** (`order`): a step reads what an earlier one has written; what runs once reads constants and, in plans without
@@ -29,13 +29,14 @@
 //! Not checked: that a plan computes something sensible, ends soon, or takes little memory
 //! (`Compiled::memory_summary` tells that before anything is allocated).
 
-mod forms;
 mod order;
 mod reach;
 mod tape;
 mod writers;
 
-use super::{Plan, Step, Work};
+pub(crate) use reach::{MOST, MOST_POSITION, adjacent, all_f32, bounded, count};
+
+use super::{Form, Plan, Values};
 use std::fmt;
 
 /// What is wrong with a plan.
@@ -57,7 +58,8 @@ impl fmt::Display for Flaw {
     }
 }
 
-pub(crate) type Checked<T> = std::result::Result<T, Flaw>;
+/// What was checked, or the first flaw.
+pub type Checked<T> = std::result::Result<T, Flaw>;
 
 pub(crate) fn refuse<T>(wanted: impl fmt::Display, came: impl fmt::Display) -> Checked<T> {
     Err(Flaw { part: String::new(), wanted: wanted.to_string(), came: came.to_string(), too_large: false })
@@ -77,34 +79,20 @@ pub(crate) fn inside<T>(checked: Checked<T>, part: impl FnOnce() -> String) -> C
 ///
 /// # Errors
 /// The first flaw.
-pub fn verify(plan: &Plan) -> std::result::Result<(), Flaw> {
+pub fn verify<G: Form>(plan: &Plan<G>) -> std::result::Result<(), Flaw> {
     let checker = Checker { plan };
     checker.buffers()?;
     checker.ports()?;
+    inside(checker.derived(plan.init_steps.len()), || "what steps at init make".into())?;
     for (at, step) in plan.init_steps.iter().chain(&plan.steps).enumerate() {
-        inside(checker.step(step), || format!("step {at} ({})", step.label))?;
+        inside(step.work.verify(&checker), || format!("step {at} ({})", step.label))?;
     }
-    checker.order()?;
-    checker.writers()
+    order::order(plan)?;
+    writers::writers(plan)
 }
 
 /// A plan being checked.
-struct Checker<'a> {
-    plan: &'a Plan,
-}
-
-impl Checker<'_> {
-    fn step(&self, step: &Step) -> Checked<()> {
-        match &step.work {
-            Work::Rowwise(w) => self.rowwise(w),
-            Work::Product(w) => self.product(w),
-            Work::Convolution(w) => self.convolution(w),
-            Work::Attention(w) => self.attention(w),
-            Work::AttentionGrad(w) => self.attention_grad(w),
-            Work::Index(w) => self.index(w),
-            Work::Scan(w) => self.scan(w),
-            Work::Pool(w) => self.pool(w),
-            Work::Dequantise(from, to) => self.dequantise(from, to),
-        }
-    }
+#[derive(Debug)]
+pub struct Checker<'a> {
+    plan: &'a Values,
 }

@@ -2,7 +2,7 @@
 
 use super::reach::MOST;
 use super::{Checked, Checker, inside, refuse, too_large};
-use crate::plan::{Accesses, Gradient, Place, Port, Step, Work};
+use crate::plan::{Accesses, Form, Gradient, Part, Place, Plan, Port, Step, Values};
 use crate::tensor::{DType, element_count};
 use std::collections::HashSet;
 
@@ -92,6 +92,20 @@ impl Checker<'_> {
         inside(self.results(), part("gradients and loss"))
     }
 
+    /// What is told of the steps that run once is told of each, and of parts that may be.
+    pub(super) fn derived(&self, steps: usize) -> Checked<()> {
+        let derived = &self.plan.derived;
+        if derived.len() != steps {
+            return refuse(format!("one of {steps} steps each"), derived.len());
+        }
+        let most = self.plan.buffers.iter().map(|b| b.elements).max().unwrap_or(0);
+        let good = |p: &Part| p.place.from <= p.place.to && p.place.to <= most && p.elements <= most;
+        match derived.iter().filter_map(|d| d.part.as_ref()).find(|p| !good(p)) {
+            Some(part) => refuse("a part of a value", format!("{part:?}")),
+            None => Ok(()),
+        }
+    }
+
     fn results(&self) -> Checked<()> {
         let plan = self.plan;
         if let Some(at) = plan.loss {
@@ -122,67 +136,71 @@ impl Checker<'_> {
         }
         Ok(())
     }
+}
 
-    pub(super) fn order(&self) -> Checked<()> {
-        let plan = self.plan;
-        // what runs once depends on constants and, in plans without gradients, on parameters
-        let folds = plan.gradients.is_empty();
-        let constant = |place: &Place| match place {
-            Place::Constant(_) => true,
-            Place::Parameter(_) => folds,
-            Place::Scratch | Place::Own | Place::State(_) => false,
-        };
-        // what holds something, what never changes, what the steps must leave alone
-        let mut defined: Vec<bool> = plan.buffers.iter().map(|b| constant(&b.place)).collect();
-        let mut inputs = vec![false; plan.buffers.len()];
-        plan.inputs.iter().for_each(|p| inputs[p.buffer] = true);
-        let mut border = inputs.clone();
-        plan.states.iter().for_each(|p| border[p.buffer] = true);
-        for (at, step) in plan.init_steps.iter().enumerate() {
-            let own = |b: usize| matches!(plan.buffers[b].place, Place::Own) && !border[b];
-            inside(advance(step, &mut defined, own, true), || format!("step {at} ({})", step.label))?;
-            self.fixed_weight(step, &defined, at)?;
-        }
-        let fixed = defined.clone();
-        for (b, buffer) in plan.buffers.iter().enumerate() {
-            defined[b] |= border[b] || matches!(buffer.place, Place::Parameter(_));
-        }
-        for (at, step) in plan.steps.iter().enumerate() {
-            let at = plan.init_steps.len() + at;
-            let free = |b: usize| !inputs[b] && !fixed[b];
-            self.fixed_weight(step, &fixed, at)?;
-            inside(advance(step, &mut defined, free, false), || format!("step {at} ({})", step.label))?;
-        }
-        let results = plan.outputs.iter().map(|p| p.buffer).chain(plan.gradients.iter().map(|g| g.buffer));
-        for b in results {
-            if !defined[b] {
-                return inside(refuse("a result that some step computes", format!("buffer {b}")), || {
-                    "results".into()
-                });
-            }
-        }
-        if let Some((state, look_up)) = plan.changed_too_early() {
-            let part = || format!("step {} ({})", plan.init_steps.len() + state, plan.steps[state].label);
-            let came = format!("\"{}\" after it", plan.steps[look_up].label);
-            return inside(refuse("a state changed after all look-ups by computed indices", came), part);
-        }
-        Ok(())
+/// Steps read what earlier ones have written, and write what they may.
+pub(super) fn order<G: Form>(plan: &Plan<G>) -> Checked<()> {
+    // what runs once depends on constants and, in plans without gradients, on parameters
+    let folds = plan.gradients.is_empty();
+    let constant = |place: &Place| match place {
+        Place::Constant(_) => true,
+        Place::Parameter(_) => folds,
+        Place::Scratch | Place::Own | Place::State(_) => false,
+    };
+    // what holds something, what never changes, what the steps must leave alone
+    let mut defined: Vec<bool> = plan.buffers.iter().map(|b| constant(&b.place)).collect();
+    let mut inputs = vec![false; plan.buffers.len()];
+    plan.inputs.iter().for_each(|p| inputs[p.buffer] = true);
+    let mut border = inputs.clone();
+    plan.states.iter().for_each(|p| border[p.buffer] = true);
+    for (at, step) in plan.init_steps.iter().enumerate() {
+        let own = |b: usize| matches!(plan.buffers[b].place, Place::Own) && !border[b];
+        inside(advance(step, &mut defined, own, true), || format!("step {at} ({})", step.label))?;
+        fixed_weight(plan, step, &defined, at)?;
     }
+    let fixed = defined.clone();
+    for (b, buffer) in plan.buffers.iter().enumerate() {
+        defined[b] |= border[b] || matches!(buffer.place, Place::Parameter(_));
+    }
+    for (at, step) in plan.steps.iter().enumerate() {
+        let at = plan.init_steps.len() + at;
+        let free = |b: usize| !inputs[b] && !fixed[b];
+        fixed_weight(plan, step, &fixed, at)?;
+        inside(advance(step, &mut defined, free, false), || format!("step {at} ({})", step.label))?;
+    }
+    let results = plan.outputs.iter().map(|p| p.buffer).chain(plan.gradients.iter().map(|g| g.buffer));
+    for b in results {
+        if !defined[b] {
+            return inside(refuse("a result that some step computes", format!("buffer {b}")), || {
+                "results".into()
+            });
+        }
+    }
+    if let Some((state, look_up)) = plan.changed_too_early() {
+        let part = || format!("step {} ({})", plan.init_steps.len() + state, plan.steps[state].label);
+        let came = format!("\"{}\" after it", plan.steps[look_up].label);
+        return inside(refuse("a state changed after all look-ups by computed indices", came), part);
+    }
+    Ok(())
+}
 
-    /// A weight that is packed once is a parameter, a constant, or what ran once.
-    fn fixed_weight(&self, step: &Step, fixed: &[bool], at: usize) -> Checked<()> {
-        let Work::Product(w) = &step.work else { return Ok(()) };
-        let b = w.b.buffer;
-        if !w.b_is_weight || fixed[b] || matches!(self.plan.buffers[b].place, Place::Parameter(_)) {
-            return Ok(());
-        }
-        let part = || format!("step {at} ({})", step.label);
-        inside(refuse("a weight that no step changes", format!("buffer {b}")), part)
+/// A weight that is packed once is a parameter, a constant, or what ran once.
+fn fixed_weight<G: Form>(plan: &Values, step: &Step<G>, fixed: &[bool], at: usize) -> Checked<()> {
+    let Some(b) = step.work.packed_weight() else { return Ok(()) };
+    if fixed[b] || matches!(plan.buffers[b].place, Place::Parameter(_)) {
+        return Ok(());
     }
+    let part = || format!("step {at} ({})", step.label);
+    inside(refuse("a weight that no step changes", format!("buffer {b}")), part)
 }
 
 /// A step reads what is defined and writes what it may.
-fn advance(step: &Step, defined: &mut [bool], may: impl Fn(usize) -> bool, once: bool) -> Checked<()> {
+fn advance<G: Form>(
+    step: &Step<G>,
+    defined: &mut [bool],
+    may: impl Fn(usize) -> bool,
+    once: bool,
+) -> Checked<()> {
     let Accesses { reads, writes } = Accesses::of(&step.work);
     if let Some(b) = reads.into_iter().find(|&b| !defined[b]) {
         return refuse("values that are there already", format!("buffer {b}"));

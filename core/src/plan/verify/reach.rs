@@ -5,12 +5,32 @@ use crate::plan::{Buffer, Operand, Place};
 use crate::tensor::{DType, MOST_ELEMENTS};
 
 /// Most elements of a buffer or domain, and the longest stride.
-pub(super) const MOST: usize = MOST_ELEMENTS;
+pub(crate) const MOST: usize = MOST_ELEMENTS;
 /// Most operations of a step.
 const WORK: u128 = 1 << 60;
 
+/// What positions along an axis stay below: kernels count them in 31 bits.
+pub(crate) const MOST_POSITION: u128 = 1 << 31;
+
+/// Neighbours along the last axis are neighbours in memory.
+pub(crate) fn adjacent(o: &Operand, size: usize) -> Checked<()> {
+    match o.strides.last() {
+        Some(1) => Ok(()),
+        _ if size == 1 => Ok(()),
+        _ => refuse("stride 1 along the last axis", format!("{:?}", o.strides)),
+    }
+}
+
+/// Operands of f32 alone.
+pub(crate) fn all_f32(operands: &[&Operand]) -> Checked<()> {
+    match operands.iter().find(|o| o.dtype != DType::F32) {
+        Some(o) => refuse("f32", o.dtype),
+        None => Ok(()),
+    }
+}
+
 /// The number of positions of a domain.
-pub(super) fn count(sizes: &[usize]) -> Checked<usize> {
+pub(crate) fn count(sizes: &[usize]) -> Checked<usize> {
     let mut n = 1usize;
     for &size in sizes {
         // sizes up to MOST cannot overflow 128 bits, two at a time
@@ -23,7 +43,7 @@ pub(super) fn count(sizes: &[usize]) -> Checked<usize> {
 }
 
 /// The product of some sizes is no more work than can be counted.
-pub(super) fn bounded(sizes: &[usize]) -> Checked<()> {
+pub(crate) fn bounded(sizes: &[usize]) -> Checked<()> {
     let all = sizes.iter().try_fold(1u128, |n, &size| n.checked_mul(size as u128).filter(|n| *n <= WORK));
     if all.is_some() { Ok(()) } else { too_large("a step of at most 2^60 operations", format!("{sizes:?}")) }
 }
@@ -50,7 +70,7 @@ fn reach(o: &Operand, sizes: &[usize], elements: usize) -> Checked<()> {
 }
 
 impl Checker<'_> {
-    pub(super) fn buffer(&self, id: usize) -> Checked<&Buffer> {
+    pub(crate) fn buffer(&self, id: usize) -> Checked<&Buffer> {
         match self.plan.buffers.get(id) {
             Some(b) => Ok(b),
             None => refuse(format!("one of {} buffers", self.plan.buffers.len()), format!("buffer {id}")),
@@ -67,13 +87,13 @@ impl Checker<'_> {
     }
 
     /// The operand, walked over a domain, stays inside its buffer.
-    pub(super) fn reads(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
+    pub(crate) fn reads(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
         reach(o, sizes, self.own(o)?.elements)
     }
 
     /// As [`reads`](Self::reads), of a fused step: it sees 64-bit elements as words of 32, and 16-bit ones as words
     /// of two.
-    pub(super) fn reads_lanes(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
+    pub(crate) fn reads_lanes(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
         match self.buffer(o.buffer)? {
             _ if o.dtype == DType::I64 => refuse("words of 64-bit elements", o.dtype),
             b if o.dtype == DType::U32 => match b.dtype {
@@ -86,7 +106,7 @@ impl Checker<'_> {
     }
 
     /// As [`reads`](Self::reads), of a dtype.
-    pub(super) fn reads_as(&self, o: &Operand, dtype: DType, sizes: &[usize]) -> Checked<()> {
+    pub(crate) fn reads_as(&self, o: &Operand, dtype: DType, sizes: &[usize]) -> Checked<()> {
         if o.dtype != dtype {
             return refuse(dtype, o.dtype);
         }
@@ -94,7 +114,7 @@ impl Checker<'_> {
     }
 
     /// So many elements lie one after the other from the operand's offset on.
-    pub(super) fn reads_run(&self, o: &Operand, elements: usize) -> Checked<()> {
+    pub(crate) fn reads_run(&self, o: &Operand, elements: usize) -> Checked<()> {
         let b = self.own(o)?;
         let end = o.offset as i128 + elements as i128;
         if o.offset < 0 || end > b.elements as i128 {
@@ -105,7 +125,7 @@ impl Checker<'_> {
     }
 
     /// As [`reads_run`](Self::reads_run), of a dtype.
-    pub(super) fn reads_run_as(&self, o: &Operand, dtype: DType, elements: usize) -> Checked<()> {
+    pub(crate) fn reads_run_as(&self, o: &Operand, dtype: DType, elements: usize) -> Checked<()> {
         if o.dtype != dtype {
             return refuse(dtype, o.dtype);
         }
@@ -113,7 +133,7 @@ impl Checker<'_> {
     }
 
     /// The operand may be written: its memory is the session's, or that of its states.
-    pub(super) fn writable(&self, o: &Operand) -> Checked<()> {
+    pub(crate) fn writable(&self, o: &Operand) -> Checked<()> {
         match self.buffer(o.buffer)?.place {
             Place::Scratch | Place::Own | Place::State(_) => Ok(()),
             Place::Parameter(_) => refuse("a result in the session's own memory", "a parameter"),
@@ -123,7 +143,7 @@ impl Checker<'_> {
 
     /// The operand may be written over a domain, each position at an address of its own: by falling stride, each axis
     /// steps over all that those after it reach.
-    pub(super) fn writes(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
+    pub(crate) fn writes(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
         self.reads_lanes(o, sizes)?;
         self.writable(o)?;
         let mut axes: Vec<(u128, u128)> = sizes
@@ -145,13 +165,13 @@ impl Checker<'_> {
     }
 
     /// As [`reads_run_as`](Self::reads_run_as), to be written.
-    pub(super) fn writes_run_as(&self, o: &Operand, dtype: DType, elements: usize) -> Checked<()> {
+    pub(crate) fn writes_run_as(&self, o: &Operand, dtype: DType, elements: usize) -> Checked<()> {
         self.writable(o)?;
         self.reads_run_as(o, dtype, elements)
     }
 
     /// Two results over one domain have no address in common.
-    pub(super) fn distinct(&self, a: &Operand, b: &Operand, sizes: &[usize]) -> Checked<()> {
+    pub(crate) fn distinct(&self, a: &Operand, b: &Operand, sizes: &[usize]) -> Checked<()> {
         if a.buffer != b.buffer {
             return Ok(());
         }
@@ -170,7 +190,7 @@ impl Checker<'_> {
     }
 
     /// The result lies in none of those buffers.
-    pub(super) fn apart<'o>(
+    pub(crate) fn apart<'o>(
         &self,
         out: &Operand,
         read: impl IntoIterator<Item = &'o Operand>,

@@ -3,7 +3,7 @@
 use super::reach::{MOST, count};
 use super::{Checked, Checker, refuse};
 use crate::expr::{Fold, Instr, Kind, Reg, Tape};
-use crate::plan::{Epilogue, Formula, Operand, Prologue, RowResult, Rowwise};
+use crate::plan::{Epilogue, Operand, RowResult, Rowwise};
 use crate::tensor::DType;
 
 /// Most axes of a fused step: those of a value, and one of halves.
@@ -140,7 +140,7 @@ impl Around<'_> {
 }
 
 impl Checker<'_> {
-    pub(super) fn rowwise(&self, w: &Rowwise) -> Checked<()> {
+    pub(crate) fn rowwise(&self, w: &Rowwise) -> Checked<()> {
         let Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, extra_outputs } = w;
         count(domain)?;
         if domain.len() > MOST_AXES || reduced.len() != domain.len() {
@@ -182,7 +182,7 @@ impl Checker<'_> {
     }
 
     /// Of `results` values at each of `[rows, columns]`, in `out`, of work that reads `reads` besides.
-    pub(super) fn epilogue(
+    pub(crate) fn epilogue(
         &self,
         epilogue: &Option<Epilogue>,
         extra_outputs: &[RowResult],
@@ -218,30 +218,24 @@ impl Checker<'_> {
             None => refuse(format!("one of {} registers", tape.code.len()), result),
         }
     }
-    /// A norm of rows of A, k long, of a product that does nothing else with them.
-    pub(super) fn prologue(&self, p: &Prologue, a: &Operand, out: &Operand, k: usize) -> Checked<()> {
-        let Prologue { operands, element, measured, factor } = p;
-        // rows are read four elements at a time
-        let [strides @ .., along] = a.strides.as_slice() else { return refuse("rows", "none") };
-        let fours = |v: isize| v % 4 == 0;
-        if *along != 1 || !k.is_multiple_of(4) || !fours(a.offset) || !strides.iter().all(|s| fours(*s)) {
-            return refuse("rows of whole fours, one after the other", format!("{a:?}, {k} long"));
+
+    /// A value computed of one that is given, and of operands over a domain, an f32.
+    pub(crate) fn formula(
+        &self,
+        tape: &Tape,
+        result: Reg,
+        domain: &[usize],
+        operands: &[Operand],
+    ) -> Checked<()> {
+        let positions = |i: &&(Instr, Kind)| matches!(i.0, Instr::Index(_) | Instr::Reduced(_));
+        if let Some((instr, _)) = tape.code.iter().find(positions) {
+            return refuse("a formula without positions", format!("{instr:?}"));
         }
-        operands.iter().try_for_each(|o| self.reads(o, &[k]))?;
-        self.apart(out, operands)?;
-        for (formula, operands) in [(element, operands.as_slice()), (measured, &[]), (factor, &[])] {
-            let Formula { tape, result } = formula;
-            if let Some((instr, _)) =
-                tape.code.iter().find(|(i, _)| matches!(i, Instr::Index(_) | Instr::Reduced(_)))
-            {
-                return refuse("a formula without positions", format!("{instr:?}"));
-            }
-            Around { domain: &[k], reduced: &[false], operands, given: 1, reductions: &[] }.check(tape)?;
-            match tape.code.get(*result) {
-                Some((_, Kind::F)) => {}
-                other => return refuse("a formula's result of f32", format!("{other:?}")),
-            }
+        let reduced = vec![false; domain.len()];
+        Around { domain, reduced: &reduced, operands, given: 1, reductions: &[] }.check(tape)?;
+        match tape.code.get(result) {
+            Some((_, Kind::F)) => Ok(()),
+            other => refuse("a formula's result of f32", format!("{other:?}")),
         }
-        Ok(())
     }
 }

@@ -7,75 +7,48 @@
 //! of their own where single elements are written, and share them where words are. All other pairs of steps that touch one buffer, one of them
 //! writing, have a barrier between them.
 
-use super::{Checked, Checker, inside, refuse, too_large};
-use crate::plan::{BufferId, Operand, Step, Work};
+use super::{Checked, inside, refuse, too_large};
+use crate::plan::{BufferId, Form, Operand, Plan, Step, Values};
 use crate::tensor::DType;
 use std::collections::{BTreeMap, HashMap};
 
 /// Comparisons that a plan's parts may take in all, about a second of them.
 const COMPARISONS: u32 = 1 << 25;
 
-impl Checker<'_> {
-    /// Parts of a buffer are disjoint.
-    pub(super) fn writers(&self) -> Checked<()> {
-        let mut left = COMPARISONS;
-        let (init, steps) = (&self.plan.init_steps, &self.plan.steps);
-        for (first, steps) in [(0, init), (init.len(), steps)] {
-            let mut parts: HashMap<BufferId, Parts> = HashMap::new();
-            for (at, step) in steps.iter().enumerate() {
-                inside(self.parts(step, &mut parts, &mut left), || {
-                    format!("step {} ({})", first + at, step.label)
-                })?;
-            }
+/// Parts of a buffer are disjoint.
+pub(super) fn writers<G: Form>(plan: &Plan<G>) -> Checked<()> {
+    let mut left = COMPARISONS;
+    for (first, steps) in [(0, &plan.init_steps), (plan.init_steps.len(), &plan.steps)] {
+        let mut parts: HashMap<BufferId, Parts> = HashMap::new();
+        for (at, step) in steps.iter().enumerate() {
+            inside(add_parts(plan, step, &mut parts, &mut left), || {
+                format!("step {} ({})", first + at, step.label)
+            })?;
         }
-        Ok(())
     }
-
-    fn parts(&self, step: &Step, parts: &mut HashMap<BufferId, Parts>, left: &mut u32) -> Checked<()> {
-        let written = step.work.facts().written;
-        let is_part = |o: &Operand| written.is_part(o.buffer, self.plan.buffers[o.buffer].elements);
-        step.work.for_each_operand(&mut |o, written| {
-            if written && !parts.is_empty() && !is_part(o) {
-                parts.remove(&o.buffer);
-            }
-        });
-        let mut checked = Ok(());
-        for_each_part(&step.work, &mut |o, sizes| {
-            if checked.is_ok() && is_part(o) {
-                checked = parts.entry(o.buffer).or_default().add(o, sizes, left);
-            }
-        });
-        checked
-    }
+    Ok(())
 }
 
-/// Calls `f` with every result that may be a part of its buffer, and the sizes that it is walked over. Results of other
-/// forms are all of their buffers.
-fn for_each_part(work: &Work, f: &mut dyn FnMut(&Operand, &[usize])) {
-    match work {
-        Work::Rowwise(w) => {
-            let row = |(n, reduced): (&usize, &bool)| if *reduced { 1 } else { *n };
-            let rows: Vec<usize> = w.domain.iter().zip(&w.reduced).map(row).collect();
-            w.extra_outputs.iter().for_each(|r| f(&r.out, &rows));
-            f(&w.out, if w.per_row { &rows } else { &w.domain });
+fn add_parts<G: Form>(
+    plan: &Values,
+    step: &Step<G>,
+    parts: &mut HashMap<BufferId, Parts>,
+    left: &mut u32,
+) -> Checked<()> {
+    let written = step.work.facts().written;
+    let is_part = |o: &Operand| written.is_part(o.buffer, plan.buffers[o.buffer].elements);
+    step.work.for_each_operand(&mut |o, written| {
+        if written && !parts.is_empty() && !is_part(o) {
+            parts.remove(&o.buffer);
         }
-        Work::Product(w) => {
-            let domain = w.epilogue.iter().map(|e| &e.domain);
-            domain.for_each(|domain| w.extra_outputs.iter().for_each(|r| f(&r.out, domain)));
-            f(&w.out, &[w.batch.as_slice(), &[w.m, w.n]].concat());
+    });
+    let mut checked = Ok(());
+    step.work.for_each_result(&mut |o, sizes| {
+        if checked.is_ok() && is_part(o) {
+            checked = parts.entry(o.buffer).or_default().add(o, sizes, left);
         }
-        Work::AttentionGrad(w) => {
-            let i = &w.inputs;
-            let shapes = [[i.b, i.h, i.l, i.d], [i.b, i.h_kv, i.s, i.d], [i.b, i.h_kv, i.s, i.d_v]];
-            w.outs.iter().zip(shapes).for_each(|(out, shape)| f(out, &shape));
-        }
-        Work::Convolution(_)
-        | Work::Attention(_)
-        | Work::Index(_)
-        | Work::Scan(_)
-        | Work::Pool(_)
-        | Work::Dequantise(..) => {}
-    }
+    });
+    checked
 }
 
 /// The elements of a result: from `low` on, some steps along each axis. None of its numbers overflows, since it lies inside

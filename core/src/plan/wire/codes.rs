@@ -1,7 +1,7 @@
 //! The numbers that stand for what one can choose among. They are never given to another choice.
 
 use crate::expr::{Binary, Compare, Fold, Kind, Unary};
-use crate::plan::IndexKind;
+use crate::plan::{Count, IndexKind};
 use crate::profile::{Along, Precision};
 use crate::tensor::DType;
 
@@ -43,6 +43,7 @@ coded! {
     "a comparison" Compare { Lt = 0, Le = 1, Gt = 2, Ge = 3, Eq = 4, Ne = 5 }
     "a reduction" Fold { Sum = 0, Prod = 1, Max = 2, Min = 3, ArgMax = 4, ArgMin = 5 }
     "a look-up" IndexKind { Take = 0, TakeAdd = 1, TakePut = 2, Gather = 3, ScatterAdd = 4, Check = 5 }
+    "what a part counts" Count { Rows = 0, Columns = 1, Elements = 2 }
     "an axis to read along" Along { None = 0, K = 1, Outer = 2 }
     "a precision" Precision { Full = 0, Fast = 1 }
 }

@@ -8,10 +8,10 @@ use crate::profile::{Cut, ProductClass, Shape};
 impl Writer {
     pub(crate) fn cut(&mut self, (class, cut): &(ProductClass, Cut)) {
         let ProductClass { shape, a, b, windows, precision } = class;
-        let Shape { batch, m, n, k, a_vec, b_vec, c_vec, norm, halves, beside } = shape;
+        let Shape { batch, m, n, k, a_vec, b_vec, c_vec, norm, gated_columns, concurrent } = shape;
         [batch, m, n, k].into_iter().for_each(|v| self.word(u64::from(*v)));
         [a_vec, b_vec].into_iter().for_each(|v| self.code(*v));
-        [c_vec, norm, halves, beside, windows].into_iter().for_each(|v| self.flag(*v));
+        [c_vec, norm, gated_columns, concurrent, windows].into_iter().for_each(|v| self.flag(*v));
         [a, b].into_iter().for_each(|v| self.code(*v));
         self.code(*precision);
         let (kernel, numbers) = cut.numbers();
@@ -30,9 +30,9 @@ impl Reader {
     pub(crate) fn cut(&mut self) -> Read<(ProductClass, Cut)> {
         let [batch, m, n, k] = [self.number()?, self.number()?, self.number()?, self.number()?];
         let [a_vec, b_vec] = [self.code()?, self.code()?];
-        let [c_vec, norm, halves] = [self.flag()?, self.flag()?, self.flag()?];
-        let [beside, windows] = [self.flag()?, self.flag()?];
-        let shape = Shape { batch, m, n, k, a_vec, b_vec, c_vec, norm, halves, beside };
+        let [c_vec, norm, gated_columns] = [self.flag()?, self.flag()?, self.flag()?];
+        let [concurrent, windows] = [self.flag()?, self.flag()?];
+        let shape = Shape { batch, m, n, k, a_vec, b_vec, c_vec, norm, gated_columns, concurrent };
         let [a, b] = [self.code()?, self.code()?];
         let class = ProductClass { shape, a, b, windows, precision: self.code()? };
         let (kernel, numbers) = (self.size()?, self.list(Reader::number)?);

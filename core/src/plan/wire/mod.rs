@@ -14,8 +14,8 @@ mod read;
 mod step;
 mod write;
 
-pub(crate) use read::{Damage, Read, Reader};
-pub(crate) use write::Writer;
+pub use read::{Damage, Read, Reader};
+pub use write::Writer;
 
 /// Number of the format; grows with every change.
 pub const FORMAT: u32 = 6;

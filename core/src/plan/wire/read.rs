@@ -2,12 +2,14 @@
 
 use super::ALIGN;
 use super::codes::Coded;
-use crate::plan::{Buffer, Gradient, Place, Plan, Port, StatePort};
+use crate::plan::{
+    Buffer, Derivation, Derived, Form, Gradient, Part, Place, Plan, Port, StatePort, Values, WeightPart,
+};
 use crate::tensor::{Bytes, DType, Tensor, TensorType};
 
 /// What was wanted and what stood there.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Damage {
+pub struct Damage {
     pub(crate) wanted: String,
     pub(crate) came: String,
 }
@@ -18,10 +20,12 @@ impl Damage {
     }
 }
 
-pub(crate) type Read<T> = std::result::Result<T, Damage>;
+/// What was read, or what is damaged.
+pub type Read<T> = std::result::Result<T, Damage>;
 
 /// A place in bytes that only moves on.
-pub(crate) struct Reader {
+#[derive(Debug)]
+pub struct Reader {
     bytes: Bytes<'static>,
     pub(crate) at: usize,
 }
@@ -138,15 +142,13 @@ impl Reader {
     }
 
     /// A plan, not yet verified.
-    pub(crate) fn plan(&mut self) -> Read<Plan> {
+    pub(crate) fn plan<G: Form>(&mut self) -> Read<Plan<G>> {
         let buffers = self.list(Reader::buffer)?;
         let (steps, init_steps) = (self.list(Reader::step)?, self.list(Reader::step)?);
         let (inputs, parameters, outputs) =
             (self.list(Reader::port)?, self.list(Reader::port)?, self.list(Reader::port)?);
-        Ok(Plan {
+        let values = Values {
             buffers,
-            steps,
-            init_steps,
             inputs,
             parameters,
             outputs,
@@ -155,7 +157,23 @@ impl Reader {
             unfused: self.flag()?,
             gradients: self
                 .list(|r| Ok(Gradient { parameter: r.size()?, buffer: r.size()?, offset: r.size()? }))?,
-        })
+            derived: self.list(Reader::derived)?,
+        };
+        Ok(Plan { values, steps, init_steps })
+    }
+
+    fn derived(&mut self) -> Read<Derived> {
+        let how = match self.byte()? {
+            0 => Derivation::Computed,
+            1 => Derivation::Moved { from: self.maybe(Reader::code)?, transposed: self.flag()? },
+            other => return Err(Damage::new("a derivation", format!("number {other}"))),
+        };
+        let part = self.maybe(|r| {
+            let of = r.code()?;
+            let place = WeightPart { of, from: r.size()?, to: r.size()?, all: r.size()? };
+            Ok(Part { place, elements: r.size()? })
+        })?;
+        Ok(Derived { how, part })
     }
 
     fn buffer(&mut self) -> Read<Buffer> {

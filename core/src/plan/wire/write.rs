@@ -3,12 +3,15 @@
 use super::ALIGN;
 use super::codes::Coded;
 use crate::error::{Error, Result};
-use crate::plan::{Buffer, BufferId, Gradient, Place, Plan, Port, StatePort};
+use crate::plan::{
+    Buffer, BufferId, Derivation, Derived, Form, Gradient, Part, Place, Plan, Port, StatePort, Values,
+    WeightPart,
+};
 use crate::tensor::DType;
 
 /// Bytes that grow.
-#[derive(Default)]
-pub(crate) struct Writer {
+#[derive(Debug, Default)]
+pub struct Writer {
     pub(crate) out: Vec<u8>,
     /// Where buffers are written as the order in which they came up: which they are.
     met: Option<Vec<BufferId>>,
@@ -105,19 +108,10 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Internal`] for a constant that is not of its buffer's type.
-    pub(crate) fn plan(&mut self, plan: &Plan) -> Result<()> {
-        let Plan {
-            buffers,
-            steps,
-            init_steps,
-            inputs,
-            parameters,
-            states,
-            outputs,
-            loss,
-            unfused,
-            gradients,
-        } = plan;
+    pub(crate) fn plan<G: Form>(&mut self, plan: &Plan<G>) -> Result<()> {
+        let Plan { values, steps, init_steps } = plan;
+        let Values { buffers, inputs, parameters, states, outputs, loss, unfused, gradients, derived } =
+            values;
         self.size(buffers.len());
         buffers.iter().try_for_each(|b| self.buffer(b))?;
         self.list(steps, Writer::step);
@@ -133,7 +127,23 @@ impl Writer {
             w.size(*buffer);
             w.size(*offset);
         });
+        self.list(derived, Writer::derived);
         Ok(())
+    }
+
+    fn derived(&mut self, Derived { how, part }: &Derived) {
+        match how {
+            Derivation::Computed => self.byte(0),
+            Derivation::Moved { from, transposed } => {
+                self.byte(1);
+                self.maybe(*from, Writer::code);
+                self.flag(*transposed);
+            }
+        }
+        self.maybe(part.as_ref(), |w, Part { place: WeightPart { of, from, to, all }, elements }| {
+            w.code(*of);
+            [from, to, all, elements].into_iter().for_each(|v| w.size(*v));
+        });
     }
 
     fn buffer(&mut self, buffer: &Buffer) -> Result<()> {

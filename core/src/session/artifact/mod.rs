@@ -19,12 +19,12 @@
 //! stays inside its buffers; its first comment lists what the executors rely on. The planner's own plans go through it too. A
 //! form of work with a new field does not compile in `wire` until it is written and read, and in `verify` until it is looked
 //! at; raise `plan::FORMAT` then. GPU kernels are not stored but written anew from the verified plan, and compared by hash.
-//! `Compiled::treatment` (`session/treatment`) tells what becomes of each weight at init (read as it is, joined, folded, turned,
+//! `Compiled::weight_report` (`session/weight_report`) tells what becomes of each weight at init (read as it is, joined, folded, transposed,
 //! packed…), for which nodes and in how many bytes: read off the `TargetPlan`, not stored.
 
 mod form;
 
-use super::{Compiled, Parameters, Session, Treatment};
+use super::{Compiled, Parameters, Session, WeightReport};
 use crate::device::Device;
 use crate::device::gpu::Progress;
 use crate::error::{Error, Result};
@@ -59,7 +59,7 @@ pub struct Weight {
     /// Whether some graph trains it.
     pub trainable: bool,
     /// What is done to the tensor of the file before it is this weight, in order: names and what they take. None for
-    /// now; what the graphs do with it then is their [`treatment`](Compiled::treatment).
+    /// now; what the graphs do with it then is their [report](Compiled::weight_report).
     pub transformations: Vec<(String, String)>,
 }
 
@@ -177,9 +177,9 @@ impl Artifact {
         all
     }
 
-    /// What becomes of the weights of each graph before its first step: see [`Compiled::treatment`].
-    pub fn treatments(&self) -> impl Iterator<Item = (&str, Treatment)> {
-        self.graphs.iter().map(|(name, compiled)| (name.as_str(), compiled.treatment()))
+    /// What becomes of the weights of each graph before its first step: see [`Compiled::weight_report`].
+    pub fn weight_reports(&self) -> impl Iterator<Item = (&str, WeightReport)> {
+        self.graphs.iter().map(|(name, compiled)| (name.as_str(), compiled.weight_report()))
     }
 
     /// The caller's own texts.
@@ -208,8 +208,8 @@ impl Artifact {
             trainable: w.trainable,
         };
         let ports: Vec<Port> = self.weights().into_iter().map(port).collect();
-        let together: Vec<Vec<String>> = self.graphs.iter().flat_map(|(_, c)| c.together()).collect();
-        let (parameters, warnings) = Parameters::bind(first.here()?.0, &ports, weights, &together)?;
+        let adjacent: Vec<Vec<String>> = self.graphs.iter().flat_map(|(_, c)| c.adjacent()).collect();
+        let (parameters, warnings) = Parameters::bind(first.here()?.0, &ports, weights, &adjacent)?;
         let session = |(name, compiled): &(String, Compiled)| {
             let session = Session::new(compiled, parameters.clone(), None, warnings.clone())?;
             Ok((name.clone(), session))

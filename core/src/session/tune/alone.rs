@@ -3,11 +3,10 @@
 
 use crate::error::{Error, Result};
 use crate::expr::{Fold, Instr, Kind, Tape};
-use crate::plan::{
-    Accesses, Buffer, BufferId, Operand, Place, Plan, Port, Rowwise, Step, Uses, Work, verify,
-};
+use crate::plan::{Accesses, Buffer, BufferId, Operand, Place, Port, Rowwise, Uses, verify};
 use crate::profile::Limits;
 use crate::target::gpu::GpuPlan;
+use crate::target::gpu::forms::{GpuForm, GpuProduct, Plan, Step, Work};
 use crate::target::gpu::storage::{ElementStorage, Form, Storage};
 use crate::tensor::DType;
 use std::collections::HashMap;
@@ -38,7 +37,9 @@ pub(super) fn alone(of: &GpuPlan, step: usize, limits: &Limits) -> Result<Alone>
     b.made.unfused = plan.unfused;
     let work = &plan.steps[step].work;
     let (weights, out) = match work {
-        Work::Product(w) => (w.b.buffer, w.out.buffer),
+        Work::Product(w) | Work::Own(GpuForm::Product(GpuProduct { product: w, .. })) => {
+            (w.b.buffer, w.out.buffer)
+        }
         Work::Convolution(w) => (w.weight.buffer, w.out.buffer),
         _ => return Err(Error::internal("a step that is no product was to be measured")),
     };
@@ -56,13 +57,6 @@ pub(super) fn alone(of: &GpuPlan, step: usize, limits: &Limits) -> Result<Alone>
         b.made.outputs.push(Port { name, buffer: made, dtype, shape, trainable: false });
         b.known.insert(out, made);
     }
-    // what it stores beside is a product's cost too
-    for id in Accesses::of(work).writes {
-        if !b.known.contains_key(&id) {
-            let made = b.scratch(plan.buffers[id].dtype, plan.buffers[id].elements);
-            b.known.insert(id, made);
-        }
-    }
     let mut products = vec![];
     for _ in 0..copies {
         if b.is_weight(weights) {
@@ -73,6 +67,11 @@ pub(super) fn alone(of: &GpuPlan, step: usize, limits: &Limits) -> Result<Alone>
         }
         // what is computed where it is read has few readers: each copy has its own
         b.known.retain(|&id, _| storage.computed_at(id).is_none());
+        // further results are a product's cost too: parts of a buffer, of which each copy has one of its own
+        for id in Accesses::of(work).writes.into_iter().filter(|&id| id != out) {
+            let made = b.scratch(plan.buffers[id].dtype, plan.buffers[id].elements);
+            b.known.insert(id, made);
+        }
         let mut work = work.clone();
         work.operands_mut().into_iter().for_each(|o| o.buffer = b.take(o.buffer));
         products.push(b.made.steps.len());
@@ -250,12 +249,12 @@ mod tests {
             let own = classes(&found.lowered).into_iter().find(|c| c.0 == last).unwrap().1;
             assert_eq!(own, *class, "{what}: {}", plan.steps[*step].label);
             // joined weights lie as they do there
-            let run = |of: &GpuPlan, step: usize| match &of.plan.steps[step].work {
-                Work::Product(w) => match &of.storage.buffers[w.b.buffer].form {
+            let run = |of: &GpuPlan, step: usize| {
+                let product = of.plan.steps[step].work.product()?;
+                match &of.storage.buffers[product.b.buffer].form {
                     Form::Concat(view) => Some((view.parts.len(), view.adjacent)),
                     _ => None,
-                },
-                _ => None,
+                }
             };
             let (there, here) = (run(lowered, *step), run(&found.lowered, last));
             assert_eq!(here, there, "{what}: {}", plan.steps[*step].label);
@@ -283,14 +282,9 @@ mod tests {
         let (_, y) = g.data().unwrap().outputs[0].clone();
         g.set_loss(g.mean_all(g.mul(y, y)));
         let training = Compiler::for_profile(&profile()).compile_training(&g).unwrap();
-        assert!(
-            training
-                .plan()
-                .steps
-                .iter()
-                .any(|s| matches!(&s.work, Work::Product(w) if !w.extra_outputs.is_empty())),
-            "no gate stores its halves"
-        );
+        let steps = &training.target().on_gpu().unwrap().plan.steps;
+        let stores = |w: &Work| w.product().is_some_and(|w| !w.extra_outputs.is_empty());
+        assert!(steps.iter().any(|s| stores(&s.work)), "no gate stores its columns");
         count += check(&training, "training", &mut joined);
         assert!(
             count > 100 && joined.contains(&(3, true)),

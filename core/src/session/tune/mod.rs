@@ -13,10 +13,10 @@ use crate::target::TargetPlan;
 use crate::target::gpu::kernels::{classes, neighbours, seeds};
 use trial::Bench;
 
-/// By how much a cut must be faster than the rule's to be kept, and one of a turned weight than the best that has none: it
+/// By how much a cut must be faster than the rule's to be kept, and one of a transposed weight than the best that has none: it
 /// takes the weight's memory once more.
 const MARGIN: f64 = 0.03;
-const TURNED_MARGIN: f64 = 0.1;
+const TRANSPOSED_MARGIN: f64 = 0.1;
 
 /// How products are measured.
 ///
@@ -139,8 +139,9 @@ impl Tuning {
         for (done, (step, class, count)) in all.iter().enumerate() {
             how.progress.done(done, all.len());
             let label = plan.steps[*step].label.clone();
-            let rule = TunedProduct { class: *class, turned: false, cut: None, rule_us: 0.0, us: 0.0 };
-            if class.shape.beside {
+            let rule =
+                TunedProduct { class: *class, transpose_weight: false, cut: None, rule_us: 0.0, us: 0.0 };
+            if class.shape.concurrent {
                 let failed = Some(BESIDE.to_string());
                 each(
                     self,
@@ -192,7 +193,7 @@ fn distinct(all: Vec<(usize, ProductClass)>, known: &[ProductClass]) -> Vec<(usi
     distinct
 }
 
-/// Searches a product's cuts, and those of the product with its weight turned.
+/// Searches a product's cuts, and those of the product with its weight transposed.
 fn measure(mut bench: Bench, limits: &Limits, how: &Measure) -> Result<(TunedProduct, usize, Vec<Wrong>)> {
     let class = bench.class;
     let begin = seeds(&class, limits);
@@ -200,31 +201,36 @@ fn measure(mut bench: Bench, limits: &Limits, how: &Measure) -> Result<(TunedPro
     bench.begin(&rule)?;
     let (mut best, mut wrong, mut tried) = (f64::INFINITY, vec![], 0);
     let mut ranked: Vec<(bool, Cut, f64)> = vec![];
-    let turned = if how.turn { bench.turned(limits) } else { None };
-    for (is_turned, bench) in [(false, Some(&bench)), (true, turned.as_ref())] {
+    let transposed = if how.turn { bench.transposed(limits) } else { None };
+    for (is_transposed, bench) in [(false, Some(&bench)), (true, transposed.as_ref())] {
         let Some(bench) = bench else { continue };
-        let begin = if is_turned { seeds(&bench.class, limits) } else { begin.clone() };
+        let begin = if is_transposed { seeds(&bench.class, limits) } else { begin.clone() };
         let near = |cut: &Cut| neighbours(cut, &bench.class, limits);
         let found = search::search(begin, near, how.most, |cuts| {
             bench.try_all(cuts, &mut best, &mut wrong, &how.progress)
         })?;
         tried += found.tried;
-        ranked.extend(found.ranked.first().map(|(cut, us)| (is_turned, *cut, *us)));
+        ranked.extend(found.ranked.first().map(|(cut, us)| (is_transposed, *cut, *us)));
     }
-    let cost = |r: &(bool, Cut, f64)| if r.0 { r.2 * (1.0 + TURNED_MARGIN) } else { r.2 };
+    let cost = |r: &(bool, Cut, f64)| if r.0 { r.2 * (1.0 + TRANSPOSED_MARGIN) } else { r.2 };
     crate::order::sort_by(&mut ranked, |a, b| cost(a).total_cmp(&cost(b)));
     let wrong = wrong.into_iter().map(|(cut, why)| Wrong { cut, why }).collect();
-    let mut product = TunedProduct { class, turned: false, cut: None, rule_us: 0.0, us: 0.0 };
-    let Some(&(is_turned, cut, us)) = ranked.first() else { return Ok((product, tried, wrong)) };
+    let mut product = TunedProduct { class, transpose_weight: false, cut: None, rule_us: 0.0, us: 0.0 };
+    let Some(&(is_transposed, cut, us)) = ranked.first() else { return Ok((product, tried, wrong)) };
     (product.rule_us, product.us) = (thousandths(us), thousandths(us));
-    let other = if is_turned { turned.as_ref() } else { Some(&bench) };
-    if let Some(other) = other.filter(|_| is_turned || cut != rule) {
+    let other = if is_transposed { transposed.as_ref() } else { Some(&bench) };
+    if let Some(other) = other.filter(|_| is_transposed || cut != rule) {
         let ([rule_us, us], faster) = bench.duel(&rule, (other, &cut))?;
-        let margin = if is_turned { TURNED_MARGIN } else { MARGIN };
+        let margin = if is_transposed { TRANSPOSED_MARGIN } else { MARGIN };
         let better = faster && us < (1.0 - margin) * rule_us;
         let (us, rule_us) = (thousandths(if better { us } else { rule_us }), thousandths(rule_us));
-        product =
-            TunedProduct { turned: better && is_turned, cut: better.then_some(cut), rule_us, us, class };
+        product = TunedProduct {
+            transpose_weight: better && is_transposed,
+            cut: better.then_some(cut),
+            rule_us,
+            us,
+            class,
+        };
     }
     Ok((product, tried, wrong))
 }

@@ -4,13 +4,13 @@ use super::alone::Alone;
 use crate::device::Device;
 use crate::device::gpu::{Profiling, Progress};
 use crate::error::{Error, Result};
-use crate::plan::Work;
 use crate::profile::{Cut, DeviceProfile, Limits, Precision, ProductClass};
 use crate::session::{Compiled, Parameters, Session};
 use crate::target::TargetPlan;
 use crate::target::gpu::GpuPlan;
+use crate::target::gpu::forms::{GpuForm, GpuProduct, Work, without_own};
 use crate::target::gpu::kernels::classes;
-use crate::target::gpu::passes::Turned;
+use crate::target::gpu::passes::Transposed;
 use crate::tensor::{Tensor, TensorType, Weights};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -75,8 +75,8 @@ impl Bench {
         }
         // joined weights are read as in the whole plan
         let named = |run: &Vec<usize>| run.iter().map(|&i| plan.parameters[i].name.clone()).collect();
-        let together: Vec<Vec<String>> = alone.lowered.storage.adjacent.iter().map(named).collect();
-        let (parameters, _) = Parameters::bind(&device, &plan.parameters, &weights, &together)?;
+        let adjacent: Vec<Vec<String>> = alone.lowered.storage.adjacent.iter().map(named).collect();
+        let (parameters, _) = Parameters::bind(&device, &plan.parameters, &weights, &adjacent)?;
         let written = Arc::new(written(&plan.steps[last].work, plan.outputs[0].shape[0]));
         let wanted = on_cpu(&alone, last, &class, &inputs, &weights).map(Arc::new);
         Ok(Bench {
@@ -94,10 +94,10 @@ impl Bench {
     }
 
     /// The same with its weight stored by the other axis, if that can be.
-    pub(super) fn turned(&self, limits: &Limits) -> Option<Bench> {
+    pub(super) fn transposed(&self, limits: &Limits) -> Option<Bench> {
         let mut plan = (*self.alone.lowered.plan).clone();
-        let mut turned = Turned::default();
-        if !self.alone.products.iter().all(|&step| turned.turn(&mut plan, step, limits.f16)) {
+        let mut transposed = Transposed::default();
+        if !self.alone.products.iter().all(|&step| transposed.transpose(&mut plan, step, limits.f16)) {
             return None;
         }
         let last = self.alone.products.last()?;
@@ -302,12 +302,14 @@ fn result(session: &Session) -> Result<Vec<f32>> {
 /// Which elements of its buffer a product writes.
 fn written(work: &Work, elements: usize) -> Vec<bool> {
     let (sizes, out) = match work {
-        Work::Product(w) => ([w.batch.as_slice(), &[w.m, w.n]].concat(), &w.out),
+        Work::Product(w) | Work::Own(GpuForm::Product(GpuProduct { product: w, .. })) => {
+            ([w.batch.as_slice(), &[w.m, w.n]].concat(), &w.out)
+        }
         Work::Convolution(w) => (w.out_shape.to_vec(), &w.out),
         _ => return vec![],
     };
     let strides = match work {
-        Work::Product(_) => out.strides.clone(),
+        Work::Product(_) | Work::Own(_) => out.strides.clone(),
         _ => crate::tensor::contiguous_strides(&sizes),
     };
     let mut all = vec![false; elements];
@@ -333,7 +335,7 @@ fn on_cpu(
 ) -> Option<Vec<f32>> {
     let s = &class.shape;
     let work = [s.batch, s.m, s.n, s.k].iter().map(|n| f64::from(*n)).product::<f64>();
-    if s.norm || s.halves || work > ON_CPU {
+    if s.norm || s.gated_columns || work > ON_CPU {
         return None;
     }
     let cpu = Device::cpu(0);
@@ -345,7 +347,7 @@ fn on_cpu(
         at - 1 == last || !alone.products.contains(&(at - 1))
     });
     let profile = Arc::new(cpu.profile());
-    let target = TargetPlan::cpu(plan).ok()?;
+    let target = TargetPlan::cpu(without_own(plan)?).ok()?;
     let compiled =
         Compiled::elsewhere(target, Precision::Full, profile).on(&cpu, &Progress::default()).ok()?;
     let mut session = compiled.init(weights).ok()?;

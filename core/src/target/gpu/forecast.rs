@@ -4,8 +4,9 @@ use super::GpuPlan;
 use super::program::{Bound, Dispatch, Program};
 use super::storage::Form;
 use crate::error::Result;
-use crate::plan::{BufferId, Place, Plan, Step, StepCost, Uses};
+use crate::plan::{BufferId, Place, StepCost, Uses};
 use crate::profile::{Costs, Limits, Precision};
+use crate::target::gpu::forms::{Plan, Step};
 use crate::target::launches::{Forecast, Launch, Memory};
 
 /// What a GPU will do with a plan.

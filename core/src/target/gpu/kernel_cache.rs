@@ -11,9 +11,10 @@ use super::storage::{BufferStorage, ElementStorage, Form, Storage};
 use super::wgsl::source::{Kernel, Slot};
 use crate::error::Result;
 use crate::plan::wire::Writer;
-use crate::plan::{BufferId, Work};
+use crate::plan::{BufferId, Form as _};
 use crate::profile::Limits;
 use crate::profile::{Cut, ProductClass};
+use crate::target::gpu::forms::Work;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -138,7 +139,7 @@ fn numbered(kernels: &[Kernel], buffers: &[BufferId]) -> Option<Vec<Kernel>> {
 /// What the kernel of steps depends on, and the buffers in it.
 fn form(works: &[(&Work, usize)], storage: &Storage) -> (Vec<u8>, Vec<BufferId>) {
     let mut w = Writer::by_order();
-    w.list(works, |w, (work, _)| w.work(work));
+    w.list(works, |w, (work, _)| work.write(w));
     // those that a buffer is made of come up while it is written
     let mut next = 0;
     while let Some(&id) = w.met().get(next) {
@@ -157,7 +158,7 @@ fn form(works: &[(&Work, usize)], storage: &Storage) -> (Vec<u8>, Vec<BufferId>)
             }
             Form::Computed(value) => {
                 w.byte(4);
-                w.rowwise(&storage.computed[*value].work);
+                storage.computed[*value].work.write(&mut w);
             }
             Form::Concat(view) => {
                 w.byte(5);

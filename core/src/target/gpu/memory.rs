@@ -5,7 +5,8 @@ use super::ALIGN;
 use super::schedule::{Bound, Dispatch, Schedule};
 use super::storage::Storage;
 use crate::plan::memory::{self, Lifetime};
-use crate::plan::{BufferId, Place, Plan};
+use crate::plan::{BufferId, Place};
+use crate::target::gpu::forms::Plan;
 use std::collections::HashMap;
 
 /// A run of bytes in one of the heaps.

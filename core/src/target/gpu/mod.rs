@@ -4,14 +4,16 @@
 //!
 //! | | |
 //! |---|---|
+//! | `forms` | what only GPUs have of forms of steps, over those of plans |
 //! | `wgsl/` | prints tapes as WGSL; binds buffers; reads and writes elements of every dtype (packed ones are widened in registers, block formats where they are used); puts in the functions that WGSL lacks |
 //! | `kernels/` | a skeleton an archetype. Products, attention and convolution are written with *hole functions* (`load_a`, `store`, …) that the frame fills with the plan's operands and epilogues |
 //! | `schedule` | a plan as dispatches: levels of kernels that wait for each other, a barrier between levels and nowhere else |
 //! | `memory` | regions of what they bind, by lifetimes counted in levels; `program` is all three |
-//! | `kernel_cache` | kernels by the form of their steps (as `plan/wire` writes it, buffers numbered as they come up, and how these are held): equal steps share what was written once, so that a model of any depth has its kernels written as often as one of a few layers |
+//! | `kernel_cache` | kernels by the form of their steps (as `plan/wire` writes it, buffers numbered as they come up, and how these are stored): equal steps share what was written once, so that a model of any depth has its kernels written as often as one of a few layers |
 
 #[cfg(all(feature = "compiler", feature = "gpu"))]
 pub(crate) mod forecast;
+pub mod forms;
 #[cfg(feature = "gpu")]
 mod kernel_cache;
 #[cfg(feature = "gpu")]
@@ -34,8 +36,9 @@ pub(crate) mod wire;
 #[cfg(any(feature = "compiler", not(feature = "gpu")))]
 use crate::error::Error;
 use crate::error::Result;
-use crate::plan::{Checked, Plan, Uses, verify};
+use crate::plan::{Checked, Uses, verify};
 use crate::profile::{Cut, Limits, Precision, ProductClass};
+use forms::Plan;
 use std::sync::Arc;
 use storage::Storage;
 

@@ -8,8 +8,9 @@ use super::kernel_cache::{KernelCache, Setting};
 use super::kernels::Precision;
 use super::storage::Storage;
 use crate::error::{Error, Result};
-use crate::plan::{Accesses, BufferId, Plan, Step};
+use crate::plan::{Accesses, BufferId};
 use crate::profile::Limits;
+use crate::target::gpu::forms::{Plan, Step};
 use crate::tensor::DType;
 use std::sync::Arc;
 

@@ -6,8 +6,8 @@ use super::storage::concat::{ConcatView, Part};
 use super::storage::{BufferStorage, Computed, ElementStorage, Form, Storage};
 use crate::error::Result;
 use crate::plan::wire::{Damage, Read, Reader, Writer};
-use crate::plan::{Plan, Work};
 use crate::profile::Limits;
+use crate::target::gpu::forms::{Plan, Work};
 use std::sync::Arc;
 
 impl Writer {

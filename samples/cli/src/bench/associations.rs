@@ -9,7 +9,7 @@ use crate::output::table;
 use serde_json::{Value as Json, json};
 use std::io::Write;
 use weft::graph::{Graph, Value};
-use weft::internals::plan::Work;
+use weft::internals::target::gpu::forms::Work;
 use weft::session::{Compiled, Compiler};
 
 /// An order of a case's products.
@@ -30,10 +30,7 @@ pub struct Timed {
 /// Sizes of a plan's products, those at init too: what tells orders apart.
 fn products(compiled: &Compiled) -> Vec<[usize; 3]> {
     let plan = compiled.plan();
-    let size = |w: &Work| match w {
-        Work::Product(p) => Some([p.m, p.n, p.k]),
-        _ => None,
-    };
+    let size = |w: &Work| w.product().map(|p| [p.m, p.n, p.k]);
     let mut all: Vec<_> = plan.init_steps.iter().chain(&plan.steps).filter_map(|s| size(&s.work)).collect();
     all.sort_unstable();
     all

@@ -20,8 +20,7 @@ use super::gemm::Scratch;
 use super::isa::{Isa, isa};
 use super::threads::ThreadPool;
 use super::vmath::{Packed, load_packed};
-use crate::plan;
-use crate::target::cpu::CpuAttention;
+use crate::plan::{self, Attention};
 use crate::tensor::DType;
 use block::Block;
 
@@ -129,13 +128,13 @@ impl<'a> Rows<'a> {
 
 impl PreparedAttention {
     /// Prepares the step for this processor.
-    pub fn new(plan: &CpuAttention) -> Self {
+    pub fn new(plan: &Attention) -> Self {
         Self::new_on(isa(), plan)
     }
 
     /// Prepares the step for `isa`.
-    pub fn new_on(isa: Isa, plan: &CpuAttention) -> Self {
-        let CpuAttention { inputs: plan, out } = plan.clone();
+    pub fn new_on(isa: Isa, plan: &Attention) -> Self {
+        let Attention { inputs: plan, out } = plan.clone();
         let group = plan.h / plan.h_kv;
         let few = group * plan.l <= FEW;
         let blocks = if few { vec![] } else { block::cut(isa, plan.l, group) };

@@ -3,8 +3,8 @@
 use super::super::isa::available;
 use super::*;
 use crate::graph::AttentionForm;
+use crate::plan::Attention;
 use crate::plan::Operand;
-use crate::target::cpu::CpuAttention;
 use crate::tensor::DType;
 
 /// xorshift64*.
@@ -74,7 +74,7 @@ struct Case {
 }
 
 struct Problem {
-    plan: CpuAttention,
+    plan: Attention,
     buffers: Vec<Vec<f32>>,
 }
 
@@ -109,7 +109,7 @@ fn problem(case: &Case, noise: &mut Noise) -> Problem {
     };
     let [q, k, v, out] = operands.try_into().unwrap();
     let inputs = plan::AttentionInputs { form, b, h, h_kv, l, s, d, d_v, q, k, v, mask, pages: None };
-    Problem { plan: CpuAttention { inputs, out }, buffers }
+    Problem { plan: Attention { inputs, out }, buffers }
 }
 
 fn get(problem: &Problem, operand: &Operand, at: [usize; 4]) -> f64 {

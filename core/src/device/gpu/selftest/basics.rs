@@ -8,9 +8,10 @@ use crate::device::gpu::store::Store;
 use crate::device::gpu::{Gpu, Progress};
 use crate::error::{Error, Result};
 use crate::expr::{Binary, Compare, Fold, Instr, Kind, Tape};
-use crate::plan::{Buffer, Operand, Place, Plan, Port, Rowwise, Step, Work};
+use crate::plan::{Buffer, Operand, Place, Port, Rowwise, Values};
 use crate::profile::Precision;
 use crate::target::gpu::GpuPlan;
+use crate::target::gpu::forms::{Plan, Step, Work};
 use crate::tensor::DType;
 use std::sync::Arc;
 
@@ -63,11 +64,14 @@ impl Test {
         let first = self.inputs.len();
         let step = Step { work: Work::Rowwise(self.work.clone()), label: "self-test".into(), nodes: vec![] };
         let plan = Plan {
-            buffers: self.inputs.iter().chain([&self.wanted]).map(buffer).collect(),
+            values: Values {
+                buffers: self.inputs.iter().chain([&self.wanted]).map(buffer).collect(),
+                inputs: self.inputs.iter().enumerate().map(|(i, v)| port(i, v)).collect(),
+                outputs: vec![port(first, &self.wanted)],
+                ..Values::default()
+            },
             steps: vec![step],
-            inputs: self.inputs.iter().enumerate().map(|(i, v)| port(i, v)).collect(),
-            outputs: vec![port(first, &self.wanted)],
-            ..Plan::default()
+            init_steps: vec![],
         };
         let plan = GpuPlan::new(Arc::new(plan), gpu.limits(), Precision::Full);
         let prepared = Arc::new(Prepared::new(gpu, &plan, &Progress::default())?);

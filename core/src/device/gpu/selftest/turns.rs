@@ -9,10 +9,11 @@ use crate::device::gpu::store::Store;
 use crate::device::gpu::{Gpu, Progress};
 use crate::error::{Error, Result};
 use crate::expr::{Instr, Kind, Tape};
-use crate::plan::{Buffer, Place, Plan, Rowwise, Step, Work};
+use crate::plan::{Buffer, Place, Rowwise, Values};
 use crate::profile::Limits;
 use crate::profile::Precision;
 use crate::target::gpu::GpuPlan;
+use crate::target::gpu::forms::{Plan, Step, Work};
 use crate::tensor::DType;
 use std::sync::Arc;
 
@@ -99,11 +100,14 @@ fn plan() -> Plan {
         extra_outputs: vec![],
     };
     Plan {
-        buffers: vec![buffer.clone(), buffer],
+        values: Values {
+            buffers: vec![buffer.clone(), buffer],
+            inputs: vec![port("from", 0, DType::U32, &[THREADS])],
+            outputs: vec![port("to", 1, DType::U32, &[THREADS])],
+            ..Values::default()
+        },
         steps: vec![Step { work: Work::Rowwise(copy), label: "self-test".into(), nodes: vec![] }],
-        inputs: vec![port("from", 0, DType::U32, &[THREADS])],
-        outputs: vec![port("to", 1, DType::U32, &[THREADS])],
-        ..Plan::default()
+        init_steps: vec![],
     }
 }
 

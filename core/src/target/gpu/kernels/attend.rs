@@ -5,23 +5,30 @@ use super::{Made, Precision};
 use crate::error::{Error, Result};
 use crate::plan::{Attention, AttentionGrad, AttentionInputs, Operand, Pages};
 use crate::profile::Limits;
+use crate::target::gpu::forms::SoftmaxStats;
 use crate::target::gpu::storage::Storage;
 use crate::target::gpu::wgsl::source::Source;
 use crate::target::gpu::wgsl::walk;
 use crate::tensor::DType;
 
-/// The kernels of attention.
+/// The kernels of attention, which keeps statistics of its rows where there is a place for them.
 ///
 /// # Errors
 /// [`Error::Device`] where it takes more turns or scratch than the device allows.
-pub fn forward(w: &Attention, storage: &Storage, limits: &Limits, precision: Precision) -> Result<Made> {
-    let problem = Problem { kept: w.kept.is_some(), ..problem(&w.inputs, None) };
+pub fn forward(
+    w: &Attention,
+    stats: Option<&Operand>,
+    storage: &Storage,
+    limits: &Limits,
+    precision: Precision,
+) -> Result<Made> {
+    let problem = Problem { softmax_stats: stats.is_some(), ..problem(&w.inputs, None) };
     let skeleton = attention::forward(&problem, &allowed(limits, precision));
     within(&skeleton, &problem, limits)?;
     Ok(made(&skeleton, storage, |source, hole| match hole {
         Hole::Store => Some(source.store(&w.out, &address(&w.out, ["b", "h", "i", "e"]), "v")),
         Hole::SoftmaxStatsStore => {
-            w.kept.as_ref().map(|rows| source.store(rows, &format!("(i + {}u)", rows.offset), "v"))
+            stats.map(|rows| source.store(rows, &format!("(i + {}u)", rows.offset), "v"))
         }
         Hole::Load(input, lanes) => load(source, &w.inputs, input, lanes),
         Hole::LoadMask => mask(source, &w.inputs),
@@ -56,14 +63,19 @@ fn within(skeleton: &Skeleton, p: &Problem, limits: &Limits) -> Result<()> {
     Err(Error::Device { device: "gpu".into(), why })
 }
 
-/// The kernels of attention's gradient.
+/// The kernels of attention's gradient, from statistics that were kept where there are some.
 ///
 /// # Errors
 /// As [`forward`].
-pub fn backward(w: &AttentionGrad, storage: &Storage, limits: &Limits) -> Result<Made> {
+pub fn backward(
+    w: &AttentionGrad,
+    stats: Option<&SoftmaxStats>,
+    storage: &Storage,
+    limits: &Limits,
+) -> Result<Made> {
     let mut p = problem(&w.inputs, Some(&w.up));
-    p.kept = w.kept.is_some();
-    p.vectors.out = w.kept.as_ref().is_some_and(|k| in_fours(&k.out));
+    p.softmax_stats = stats.is_some();
+    p.vectors.out = stats.is_some_and(|k| in_fours(&k.out));
     let skeleton = attention::backward(&p, &allowed(limits, Precision::Full));
     within(&skeleton, &p, limits)?;
     let store =
@@ -74,11 +86,11 @@ pub fn backward(w: &AttentionGrad, storage: &Storage, limits: &Limits) -> Result
         Hole::StoreDk => store(source, dk, ["b", "g", "j", "e"]),
         Hole::StoreDv => store(source, dv, ["b", "g", "j", "e"]),
         Hole::Load(Input::Up, lanes) => read(source, &w.up, ["b", "h", "i", "e"], lanes),
-        Hole::Load(Input::Out, lanes) => read(source, &w.kept.as_ref()?.out, ["b", "h", "i", "e"], lanes),
+        Hole::Load(Input::Out, lanes) => read(source, &stats?.out, ["b", "h", "i", "e"], lanes),
         Hole::Load(input, lanes) => load(source, &w.inputs, input, lanes),
         Hole::LoadMask => mask(source, &w.inputs),
         Hole::SoftmaxStatsLoad => {
-            let rows = &w.kept.as_ref()?.rows;
+            let rows = &stats?.rows;
             Some(format!("return {};", source.load(rows, &format!("(i + {}u)", rows.offset))))
         }
         Hole::StatStore | Hole::StatLoad => of_scratch(source, hole),
@@ -113,7 +125,7 @@ fn problem(w: &AttentionInputs, up: Option<&Operand>) -> Problem {
         window: w.form.window,
         masked: w.form.masked,
         paged: w.pages.is_some(),
-        kept: false,
+        softmax_stats: false,
         vectors,
     }
 }

@@ -38,8 +38,8 @@ pub fn class(w: &Convolution, storage: &Storage, precision: Precision) -> Option
         b_vec: Along::None,
         c_vec: plane.is_multiple_of(4) && w.out.offset % 4 == 0,
         norm: false,
-        halves: false,
-        beside: false,
+        gated_columns: false,
+        concurrent: false,
     };
     let (a, b) = (storage.read_as(&w.weight), storage.read_as(&w.input));
     Some(ProductClass { shape, a, b, windows: true, precision })

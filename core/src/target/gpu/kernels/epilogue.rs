@@ -8,13 +8,13 @@ use crate::target::gpu::wgsl::walk::{self, Merged};
 
 /// Puts `fn finished(outer, col, at, v)` into the kernel, which does the pointwise work on result (outer, col) and
 /// writes it at `at`; with `wide`, also `fn finished4`, on four columns from `col`. `outer` counts the epilogue's axes
-/// but the last row-major. With `halves`, a second result, `u`, stands behind the first.
+/// but the last row-major. With `gated` columns, a second result, `u`, stands behind the first.
 pub fn put(
     source: &mut Source<'_>,
     (epilogue, extra_outputs): (&Option<Epilogue>, &[RowResult]),
     out: &Operand,
     wide: bool,
-    halves: bool,
+    gated: bool,
 ) {
     let Some(e) = epilogue else {
         let one = source.store(out, "at", "v");
@@ -26,7 +26,7 @@ pub fn put(
         }
         return;
     };
-    let results: &[&str] = if halves { &["v", "u"] } else { &["v"] };
+    let results: &[&str] = if gated { &["v", "u"] } else { &["v"] };
     for (name, of, lanes) in
         [("finished", "f32", 1), ("finished4", "vec4<f32>", 4)].into_iter().take(1 + usize::from(wide))
     {

@@ -31,10 +31,10 @@ use super::GpuPlan;
 use super::storage::Storage;
 use super::wgsl::source::Kernel;
 use crate::error::Result;
-use crate::plan::{Step, Work};
 use crate::profile::Limits;
 pub use crate::profile::Precision;
 use crate::profile::{Cut, ProductClass};
+use crate::target::gpu::forms::{GpuForm, Step, Work};
 
 /// The kernels of a step, in order, and the elements of scratch (f32 each) that they share, by number.
 pub struct Made {
@@ -80,16 +80,19 @@ fn skeletons(
         // computed, or found in its parts, where it is read: never stored
         Work::Rowwise(w) if !storage.buffers[w.out.buffer].is_stored() => only(vec![]),
         Work::Rowwise(w) => rowwise::kernels(w, storage, limits),
-        Work::Product(w) => products::kernels(w, storage, limits, precision, measured)?,
+        Work::Product(w) => products::kernels(w.into(), storage, limits, precision, measured)?,
         Work::Convolution(w) => convolution::kernels(w, storage, limits, precision, measured)?,
-        Work::Attention(w) => attend::forward(w, storage, limits, precision)?,
-        Work::AttentionGrad(w) => attend::backward(w, storage, limits)?,
+        Work::Attention(w) => attend::forward(w, None, storage, limits, precision)?,
+        Work::AttentionGrad(w) => attend::backward(w, None, storage, limits)?,
         Work::Index(w) => lookup::kernels(w, report, storage, limits)?,
         Work::Scan(w) => scan::kernels(w, storage, limits),
         Work::Pool(w) => pool::kernels(w, storage, limits)?,
+        Work::Own(GpuForm::Product(w)) => products::kernels(w.into(), storage, limits, precision, measured)?,
+        Work::Own(GpuForm::Attention(w, rows)) => attend::forward(w, Some(rows), storage, limits, precision)?,
+        Work::Own(GpuForm::AttentionGrad(w, stats)) => attend::backward(w, Some(stats), storage, limits)?,
         // decoded where it is read: never stored
-        Work::Dequantise(_, to) if !storage.buffers[to.buffer].is_stored() => only(vec![]),
-        Work::Dequantise(from, to) => only(vec![dequantise::kernel(from, to, storage)]),
+        Work::Dequantise(w) if !storage.buffers[w.to.buffer].is_stored() => only(vec![]),
+        Work::Dequantise(w) => only(vec![dequantise::kernel(&w.from, &w.to, storage)]),
     })
 }
 
@@ -103,7 +106,8 @@ pub fn classes(of: &GpuPlan) -> Vec<(usize, ProductClass)> {
 /// What of a step's product its kernel depends on, if it is one that is cut.
 fn class(work: &Work, storage: &Storage, precision: Precision) -> Option<ProductClass> {
     match work {
-        Work::Product(w) => Some(products::class(w, storage, precision)),
+        Work::Product(w) => Some(products::class(w.into(), storage, precision)),
+        Work::Own(GpuForm::Product(w)) => Some(products::class(w.into(), storage, precision)),
         Work::Convolution(w) => convolution::class(w, storage, precision),
         Work::Rowwise(_)
         | Work::Attention(_)
@@ -111,7 +115,8 @@ fn class(work: &Work, storage: &Storage, precision: Precision) -> Option<Product
         | Work::Index(_)
         | Work::Scan(_)
         | Work::Pool(_)
-        | Work::Dequantise(..) => None,
+        | Work::Dequantise(_)
+        | Work::Own(GpuForm::Attention(..) | GpuForm::AttentionGrad(..)) => None,
     }
 }
 

@@ -3,23 +3,24 @@
 use super::product::{self, Along, Holes, Results, Shape, Skeleton, Sums};
 use super::{Made, Precision, epilogue, rowwise};
 use crate::error::{Error, Result};
-use crate::plan::{Formula, Operand, Product, Prologue};
+use crate::plan::Operand;
 use crate::profile::Limits;
 use crate::profile::{Cut, ProductClass};
+use crate::target::gpu::forms::{Formula, ProductView, Prologue};
 use crate::target::gpu::storage::Storage;
 use crate::target::gpu::wgsl::lanes::{Code, writes_four};
 use crate::target::gpu::wgsl::source::{Kernel, Source};
 use crate::target::gpu::wgsl::walk::{self, Merged};
 
 /// The axes of a product's batch, those that lie one after the other merged.
-fn merged(w: &Product) -> Merged {
+fn merged(w: ProductView<'_>) -> Merged {
     let axes = w.batch.len();
     let sets = [&w.a.strides[..axes], &w.b.strides[..axes], &w.out.strides[..axes]];
     walk::merge(&w.batch, &sets)
 }
 
 /// What of a product its kernel depends on.
-pub fn class(w: &Product, storage: &Storage, precision: Precision) -> ProductClass {
+pub fn class(w: ProductView<'_>, storage: &Storage, precision: Precision) -> ProductClass {
     let (axes, merged) = (w.batch.len(), merged(w));
     let probe = Source::new(storage);
     let along = |o: &Operand, batch: &[isize], outer: usize, k: usize, n: usize| {
@@ -38,8 +39,8 @@ pub fn class(w: &Product, storage: &Storage, precision: Precision) -> ProductCla
         n: w.b_columns() as u32,
         k: w.k as u32,
         norm: w.prologue.is_some(),
-        halves: w.halves,
-        beside: w.beside,
+        gated_columns: w.gated_columns,
+        concurrent: w.concurrent,
         a_vec: along(&w.a, &merged.strides[0], 0, w.k, w.m),
         b_vec: along(&w.b, &merged.strides[1], 1, w.k, w.n),
         c_vec: w.n.is_multiple_of(4)
@@ -56,7 +57,7 @@ pub fn class(w: &Product, storage: &Storage, precision: Precision) -> ProductCla
 /// # Errors
 /// As [`choose`].
 pub fn kernels(
-    w: &Product,
+    w: ProductView<'_>,
     storage: &Storage,
     limits: &Limits,
     precision: Precision,
@@ -87,8 +88,8 @@ pub fn kernels(
             ));
         }
     };
-    let both = if w.halves { ", u" } else { "" };
-    let second = |of: &str| if w.halves { format!(", u: {of}") } else { String::new() };
+    let both = if w.gated_columns { ", u" } else { "" };
+    let second = |of: &str| if w.gated_columns { format!(", u: {of}") } else { String::new() };
     let fill = |source: &mut Source<'_>, holes: &Holes| {
         if let Sums::Products { norm } = holes.sums {
             w.prologue.iter().filter(|_| norm).for_each(|p| prologue(source, p));
@@ -96,7 +97,7 @@ pub fn kernels(
             read(source, "b", &w.b, &merged.strides[1], ["k", "col"]);
         }
         if let Results::C { four: wide } = holes.results {
-            epilogue::put(source, (&w.epilogue, &w.extra_outputs), out, wide, w.halves);
+            epilogue::put(source, (&w.epilogue, w.extra_outputs), out, wide, w.gated_columns);
             let at = address(out, &merged.strides[2], ["row", "col"]);
             let m = w.m;
             source.function(format!(

@@ -2,8 +2,8 @@
 //! dispatch costs a GPU some microseconds in which steps of a few workgroups leave it idle.
 
 use super::{lookup, rowwise};
-use crate::plan::{IndexKind, Work};
 use crate::profile::Limits;
+use crate::target::gpu::forms::Work;
 use crate::target::gpu::storage::Storage;
 use crate::target::gpu::wgsl::source::{Binding, Kernel, Source};
 use crate::target::gpu::wgsl::walk;
@@ -29,21 +29,9 @@ pub struct Share {
 /// Whether a step's one kernel can stand beside others in a dispatch: pointwise work, puts in place, checks of labels, and reductions that
 /// leave most of a device idle.
 pub fn shares(work: &Work, kernel: &Kernel, limits: &Limits) -> bool {
-    let form = match work {
-        Work::Rowwise(w) => rowwise::is_pointwise(w) || (kernel.groups[0] as usize) < limits.units,
-        Work::Index(w) => {
-            let in_place = w.table.buffer == w.out.buffer && w.table.offset == w.out.offset;
-            w.kind == IndexKind::Check || w.kind == IndexKind::TakePut && in_place
-        }
-        Work::Product(_)
-        | Work::Convolution(_)
-        | Work::Attention(_)
-        | Work::AttentionGrad(_)
-        | Work::Scan(_)
-        | Work::Pool(_)
-        | Work::Dequantise(..) => false,
-    };
-    form && kernel.groups[1] == 1 && kernel.groups[0] <= SMALL
+    let facts = work.facts();
+    let small = facts.depth == 0 || (kernel.groups[0] as usize) < limits.units;
+    facts.shares && small && kernel.groups[1] == 1 && kernel.groups[0] <= SMALL
 }
 
 /// Whether two kernels bind few enough things to be one.

@@ -1,8 +1,8 @@
-//! Which products run beside others: in the backward pass, the gradients of a product's two sides need the same value and
-//! wait for nothing else. What suits a product alone, many small workgroups that finish soon, then takes room from the
-//! other.
+//! Which products run concurrently with others: in the backward pass, the gradients of a product's two sides need the same
+//! value and wait for nothing else. Tiles that are best in isolation, of many small workgroups, lose occupancy then.
 
-use crate::plan::{Plan, Product, Uses, Work};
+use crate::plan::Uses;
+use crate::target::gpu::forms::{Plan, ProductView};
 
 /// Marks products on whose level others have together half of their work or more.
 pub(super) fn mark(plan: &mut Plan) {
@@ -16,18 +16,17 @@ pub(super) fn mark(plan: &mut Plan) {
     }
     let mut of_level = vec![0.0f64; levels.iter().max().map_or(0, |l| l + 1)];
     for (step, level) in plan.steps.iter().zip(&levels) {
-        if let Work::Product(w) = &step.work {
-            of_level[*level] += size(w);
-        }
+        of_level[*level] += step.work.product().map_or(0.0, |w| size(&w));
     }
     for (step, level) in plan.steps.iter_mut().zip(levels) {
-        if let Work::Product(w) = &mut step.work {
-            w.beside = of_level[level] >= 1.5 * size(w);
+        let concurrent = step.work.product().is_some_and(|w| of_level[level] >= 1.5 * size(&w));
+        if let (true, Some(w)) = (concurrent, concurrent.then(|| step.work.product_mut()).flatten()) {
+            w.concurrent = true;
         }
     }
 }
 
 /// Products of two elements.
-fn size(w: &Product) -> f64 {
-    w.batch.iter().chain([&w.m, &w.b_columns(), &w.k]).map(|&n| n as f64).product()
+pub(super) fn size(w: &ProductView<'_>) -> f64 {
+    [w.m, w.b_columns(), w.k].iter().chain(&w.batch).map(|&n| n as f64).product()
 }

@@ -1,20 +1,19 @@
 //! Products of which two halves of the columns meet: gate and up of a feed-forward block, multiplied as one, whose
 //! results join in one pointwise step. The product then does that step's work and stores half as many columns; where
-//! gradients need the halves, it stores those, too.
+//! gradients need gate and up, it stores those, too.
 
 use super::norms::drop_steps;
 use crate::expr::{Instr, Kind, Tape};
-use crate::plan::{
-    Bindings, Epilogue, FEW_COLUMNS, Operand, Plan, Product, RowResult, Rowwise, Step, Uses, Work, binds_few,
-};
+use crate::plan::{Bindings, Epilogue, Operand, Product, RowResult, Rowwise, Uses, binds_few};
+use crate::target::gpu::forms::{FEW_COLUMNS, GpuForm, GpuProduct, Plan, ProductView, Step, Work};
 use crate::tensor::DType;
 
-/// Joins such products with the step that reads their halves.
-pub(super) fn join_halves(plan: &mut Plan, bindings: Option<Bindings>) {
+/// Joins such products with the step that reads both halves.
+pub(super) fn join_gates(plan: &mut Plan, bindings: Option<Bindings>) {
     let uses = Uses::of(plan);
     let mut gone = vec![];
     for i in 0..plan.steps.len() {
-        let Work::Product(p) = &plan.steps[i].work else { continue };
+        let Some(p) = plan.steps[i].work.product() else { continue };
         let b = p.out.buffer;
         // the first that reads it; for others it is stored too
         let Some((&reader, others)) = uses.readers[b].split_first() else { continue };
@@ -24,7 +23,7 @@ pub(super) fn join_halves(plan: &mut Plan, bindings: Option<Bindings>) {
             continue;
         }
         let Some(joined) = joined(p, w, !others.is_empty()) else { continue };
-        let joined = Work::Product(joined);
+        let joined = Work::Own(GpuForm::Product(joined));
         if !binds_few(bindings, plan, &joined) {
             continue;
         }
@@ -37,12 +36,15 @@ pub(super) fn join_halves(plan: &mut Plan, bindings: Option<Bindings>) {
     drop_steps(plan, &gone);
 }
 
-/// The product that does the pointwise work on its halves, if that is what `w` is. If the halves are `kept`, it stores
-/// them beside.
-fn joined(p: &Product, w: &Rowwise, kept: bool) -> Option<Product> {
+/// The product that does the pointwise work on its two halves of columns, if that is what `w` is. If they are `kept`, it
+/// stores them, too.
+fn joined(p: ProductView<'_>, w: &Rowwise, kept: bool) -> Option<GpuProduct> {
     let n = p.n / 2;
-    let plain =
-        p.epilogue.is_none() && !p.halves && p.batch.is_empty() && p.n.is_multiple_of(2) && n > FEW_COLUMNS;
+    let plain = p.epilogue.is_none()
+        && !p.gated_columns
+        && p.batch.is_empty()
+        && p.n.is_multiple_of(2)
+        && n > FEW_COLUMNS;
     let stored = p.out.offset == 0 && p.out.strides == [p.n as isize, 1];
     let pointwise = w.extra_outputs.is_empty()
         && w.reductions.is_empty()
@@ -52,9 +54,8 @@ fn joined(p: &Product, w: &Rowwise, kept: bool) -> Option<Product> {
     if !plain || !stored || !pointwise || columns != n || outer.iter().product::<usize>() != p.m {
         return None;
     }
-    let halves: Vec<usize> =
-        (0..w.operands.len()).filter(|&i| w.operands[i].buffer == p.out.buffer).collect();
-    let &[one, other] = halves.as_slice() else { return None };
+    let gated: Vec<usize> = (0..w.operands.len()).filter(|&i| w.operands[i].buffer == p.out.buffer).collect();
+    let &[one, other] = gated.as_slice() else { return None };
     let half = |i: usize, at: usize| {
         let o = &w.operands[i];
         o.offset == at as isize && row_stride(o, outer).is_some_and(|s| p.m == 1 || s == p.n as isize)
@@ -64,7 +65,7 @@ fn joined(p: &Product, w: &Rowwise, kept: bool) -> Option<Product> {
         return None;
     }
     let row = row_stride(&w.out, outer)?;
-    let others: Vec<usize> = (0..w.operands.len()).filter(|i| !halves.contains(i)).collect();
+    let others: Vec<usize> = (0..w.operands.len()).filter(|i| !gated.contains(i)).collect();
     let number = |i: usize| match i {
         _ if i == left => 0,
         _ if i == right => 1,
@@ -80,7 +81,9 @@ fn joined(p: &Product, w: &Rowwise, kept: bool) -> Option<Product> {
     let operands = others.iter().map(|&i| w.operands[i].clone()).collect();
     let epilogue = Epilogue { domain: w.domain.clone(), operands, tape, result: w.result };
     let out = Operand { strides: vec![row, 1], ..w.out.clone() };
-    Some(Product { n, out, epilogue: Some(epilogue), halves: true, extra_outputs, ..p.clone() })
+    let product = Product { n, out, epilogue: Some(epilogue), ..p.product.clone() };
+    let (prologue, concurrent) = (p.prologue.cloned(), p.concurrent);
+    Some(GpuProduct { product, prologue, gated_columns: true, concurrent, extra_outputs })
 }
 
 /// The distance between rows of an operand with stride 1 along columns, whose outer axes walk rows evenly.

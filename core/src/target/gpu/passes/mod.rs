@@ -4,9 +4,10 @@
 //! (`NormCosts`: few rows). The factor of a row commutes with a product: where
 //! products alone read a norm (of rows of a multiple of four elements), each multiplies x · w as it streams k, sums x² as it
 //! goes by, and scales its results at the end. As f16, each row is staged times a power of two near its factor, estimated from its
-//! first elements; a row that shows a bad estimate at its end is summed again. **Halves** (`passes/gated_columns.rs`): a product whose result
-//! is first read as its two halves of columns, which meet in pointwise work (gate and up), computes a column of each half in the same workgroup, and stores what they
-//! give together; for those who read the halves again (gradients), it stores these beside (`Product::extra_outputs`). **Shared
+//! first elements; a row that shows a bad estimate at its end is summed again. **Gated columns** (`passes/gated_columns.rs`): a product
+//! whose result is first read as its two halves of columns, which meet in pointwise work (gate and up), computes a column of each half in
+//! the same workgroup, and stores what they give together; for the backward pass it also writes gate and up
+//! (`GpuProduct::extra_outputs`). **Shared
 //! dispatches** (`kernels/shared.rs`): small pointwise steps, reductions and puts of one level are ranges of workgroups of one
 //! dispatch; what nobody waits for moves to a later level where it can share one (`schedule/delay`). With packed weights a layer
 //! of Llama is 6 dispatches, forward or decoding, and 23 in training. Each of these can be left out (`Compiler::without`,
@@ -23,11 +24,12 @@ mod tuned;
 
 pub use norms::NormCosts;
 #[cfg(feature = "gpu")]
-pub(crate) use transpose_weight::Turned;
+pub(crate) use transpose_weight::Transposed;
 
 use super::GpuPlan;
+use super::forms::Plan;
 use crate::error::{Error, Result};
-use crate::plan::{Bindings, Plan, PlanOptions, binds_few, verified};
+use crate::plan::{self, Bindings, PlanOptions, binds_few, verified};
 use crate::profile::{Costs, Limits, Precision, TunedProduct};
 use std::sync::Arc;
 
@@ -68,8 +70,8 @@ fn bindings(limits: &Limits) -> Bindings {
 /// than they allow, and one product does not fill them.
 pub(crate) fn planned_for(limits: &Limits) -> PlanOptions {
     PlanOptions {
-        flash_backward: limits.bindings >= ATTENTION_GRAD,
-        side_by_side: true,
+        attention_grad: limits.bindings >= ATTENTION_GRAD,
+        concurrent: true,
         bindings: Some(bindings(limits)),
         ..PlanOptions::default()
     }
@@ -79,11 +81,12 @@ pub(crate) fn planned_for(limits: &Limits) -> PlanOptions {
 ///
 /// # Errors
 /// [`Error::Internal`](crate::error::Error::Internal) for steps that do not keep to their buffers.
-pub fn lower_steps(mut plan: Plan, options: &Options) -> Result<Plan> {
+pub fn lower_steps(plan: plan::Plan, options: &Options) -> Result<Plan> {
+    let mut plan = Plan::from(plan);
     if plan.unfused {
         return Ok(plan);
     }
-    softmax_stats::keep(&mut plan, options.bindings);
+    softmax_stats::keep_stats(&mut plan, options.bindings);
     if let Some(costs) = options.norms_in_products {
         let before = options.bindings.map(|_| plan.clone());
         norms::take_norms(&mut plan, &costs);
@@ -95,7 +98,7 @@ pub fn lower_steps(mut plan: Plan, options: &Options) -> Result<Plan> {
         }
     }
     if options.gated_columns {
-        gated_columns::join_halves(&mut plan, options.bindings);
+        gated_columns::join_gates(&mut plan, options.bindings);
     }
     concurrent::mark(&mut plan);
     verified(plan)
@@ -106,7 +109,7 @@ pub fn lower_steps(mut plan: Plan, options: &Options) -> Result<Plan> {
 /// # Errors
 /// As [`lower_steps`].
 pub fn lower(
-    plan: Plan,
+    plan: plan::Plan,
     options: &Options,
     limits: &Limits,
     precision: Precision,

@@ -2,9 +2,11 @@
 //! scaled by what the same pass over k has found of the row. The norm is then no step and its result nowhere stored. What
 //! f16 cannot hold of x · w is the kernel's to mind (`gpu/kernels/product/rows`); f32 holds it wherever it holds x².
 
+use super::concurrent::size;
 use crate::expr::{Binary, Fold, Instr, Kind, Reg, Tape, Unary};
-use crate::plan::{BufferId, FEW_COLUMNS, Formula, Operand, Plan, Prologue, Rowwise, Step, Uses, Work};
+use crate::plan::{BufferId, Operand, Rowwise, Uses};
 use crate::profile::Costs;
+use crate::target::gpu::forms::{FEW_COLUMNS, Formula, Plan, Prologue, Step, Work};
 use crate::tensor::{DType, contiguous_strides};
 
 /// What norms cost a device, in products and apart from them, in microseconds.
@@ -54,17 +56,15 @@ pub(super) fn take_norms(plan: &mut Plan, costs: &NormCosts) {
         if !uses.readers[b].iter().all(reads) {
             continue;
         }
-        let work = |&r: &usize| match &plan.steps[r].work {
-            Work::Product(p) => [p.m, p.b_columns(), p.k].iter().chain(&p.batch).map(|&n| n as f64).product(),
-            _ => 0.0,
-        };
+        let work = |&r: &usize| plan.steps[r].work.product().map_or(0.0, |p| size(&p));
         if !costs.pays(plan.buffers[b].elements, uses.readers[b].iter().map(work).sum()) {
             continue;
         }
         let (name, nodes) = (plan.steps[i].label.clone(), plan.steps[i].nodes.clone());
         for &r in &uses.readers[b] {
-            let Step { work: Work::Product(p), label, nodes: own } = &mut plan.steps[r] else { continue };
-            (p.a.buffer, p.a.offset) = (x.buffer, p.a.offset + x.offset);
+            let Step { work, label, nodes: own } = &mut plan.steps[r];
+            let Some(p) = work.product_mut() else { continue };
+            (p.product.a.buffer, p.product.a.offset) = (x.buffer, p.product.a.offset + x.offset);
             p.prologue = Some(prologue.clone());
             *label = format!("{name}+{label}");
             *own = [nodes.as_slice(), own.as_slice()].concat();
@@ -86,7 +86,7 @@ fn row_length(w: &Rowwise) -> usize {
 
 /// Whether a step is a product that reads whole rows of `b`, of length `k`, as its A, and reads it nowhere else.
 fn takes(step: &Step, b: BufferId, k: usize) -> bool {
-    let Work::Product(p) = &step.work else { return false };
+    let Some(p) = step.work.product() else { return false };
     let mut reads = 0;
     step.work.for_each_operand(&mut |o, written| reads += usize::from(!written && o.buffer == b));
     let Some((&along, others)) = p.a.strides.split_last() else { return false };

@@ -2,20 +2,21 @@
 //! axis first that the weight has last. Where that is faster was measured; a copy takes memory of its own.
 
 use crate::expr::{Instr, Kind, Tape};
-use crate::plan::{Buffer, Operand, Place, Plan, Rowwise, Step, Work};
+use crate::plan::{Buffer, Derived, Operand, Place, Rowwise};
+use crate::target::gpu::forms::{GpuForm, Plan, Step, Work};
 use crate::tensor::DType;
 use std::collections::HashMap;
 
 /// The copies made so far, by the elements that they are of: buffer, offset, strides, sizes.
 #[derive(Default)]
-pub struct Turned(HashMap<(usize, isize, [isize; 2], [usize; 2]), usize>);
+pub struct Transposed(HashMap<(usize, isize, [isize; 2], [usize; 2]), usize>);
 
-impl Turned {
+impl Transposed {
     /// Makes a step's product read its weight by the other axis. Says whether it does: not in training, where weights
     /// change with every step, and only weights that lie row by row or column by column. `narrow`: the device can write
     /// elements of 16 bits.
-    pub fn turn(&mut self, plan: &mut Plan, step: usize, narrow: bool) -> bool {
-        let Some(Work::Product(w)) = plan.steps.get(step).map(|s| &s.work) else { return false };
+    pub fn transpose(&mut self, plan: &mut Plan, step: usize, narrow: bool) -> bool {
+        let Some(w) = plan.steps.get(step).and_then(|s| s.work.product()) else { return false };
         let axes = w.batch.len();
         let shared = w.batch.iter().zip(&w.b.strides).all(|(n, s)| *n == 1 || *s == 0);
         let written = w.b.dtype == DType::F32 || w.b.dtype == DType::F16 && narrow;
@@ -26,7 +27,7 @@ impl Turned {
         if !fits || !plan.gradients.is_empty() || plan.unfused {
             return false;
         }
-        let (from, label) = (w.b.clone(), format!("{} (weight turned)", plan.steps[step].label));
+        let (from, label) = (w.b.clone(), format!("{} (weight transposed)", plan.steps[step].label));
         let key = (from.buffer, from.offset, strides, sizes);
         // the axis that was last in memory comes first
         let to = if along_k { [sizes[1] as isize, 1] } else { [1, sizes[0] as isize] };
@@ -38,14 +39,21 @@ impl Turned {
                 plan.buffers.push(Buffer { dtype: from.dtype, elements, place: Place::Own });
                 let source = Operand { strides: strides.to_vec(), ..from.clone() };
                 let out = Operand { buffer, dtype: from.dtype, offset: 0, strides: to.to_vec() };
-                plan.init_steps.push(Step { work: copy(sizes, along_k, source, out), label, nodes: vec![] });
+                let work = copy(sizes, along_k, source, out);
+                let derived = Derived::of(&work, true, &plan.buffers);
+                plan.derived.push(derived);
+                plan.init_steps.push(Step { work, label, nodes: vec![] });
                 self.0.insert(key, buffer);
                 buffer
             }
         };
-        let Work::Product(w) = &mut plan.steps[step].work else { return false };
+        let b = match &mut plan.steps[step].work {
+            Work::Product(w) => &mut w.b,
+            Work::Own(GpuForm::Product(w)) => &mut w.product.b,
+            _ => return false,
+        };
         let strides = [vec![0; axes], to.to_vec()].concat();
-        w.b = Operand { buffer, dtype: from.dtype, offset: 0, strides };
+        *b = Operand { buffer, dtype: from.dtype, offset: 0, strides };
         true
     }
 }

@@ -1,6 +1,6 @@
 //! Puts measured choices into a plan: stores weights by their other axis, and names the cuts of its products.
 
-use super::Turned;
+use super::Transposed;
 use crate::error::Result;
 use crate::plan::verified;
 use crate::profile::{Limits, ProductClass, TunedProduct};
@@ -16,11 +16,12 @@ use std::sync::Arc;
 pub(super) fn cut(lowered: GpuPlan, limits: &Limits, tuned: &[TunedProduct]) -> Result<GpuPlan> {
     let find = |class: &ProductClass| tuned.iter().find(|p| p.class == *class);
     let mut plan = (*lowered.plan).clone();
-    let mut turned = Turned::default();
+    let mut transposed = Transposed::default();
     // what was measured of a step's product, where its weight lies as it was measured
     let mut measured: Vec<Option<&TunedProduct>> = vec![None; plan.steps.len()];
     for (step, class) in classes(&lowered) {
-        let found = find(&class).filter(|p| !p.turned || turned.turn(&mut plan, step, limits.f16));
+        let found =
+            find(&class).filter(|p| !p.transpose_weight || transposed.transpose(&mut plan, step, limits.f16));
         measured[step] = found;
     }
     let plan = Arc::new(verified(plan)?);

@@ -2,7 +2,7 @@
 //! of their own: sums of a norm's gradient, say, which only the optimizer reads.
 
 use super::{Node, Thing, is_partial, touches};
-use crate::plan::Step;
+use crate::target::gpu::forms::Step;
 use crate::target::gpu::storage::Storage;
 use std::collections::HashMap;
 

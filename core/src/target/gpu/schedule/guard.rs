@@ -1,8 +1,8 @@
 //! States of plans whose steps compute indices: only when these are known to be good may a state change. Plans whose indices
 //! are all there before a step need none of this.
 
-use crate::plan::Plan;
 use crate::profile::Limits;
+use crate::target::gpu::forms::Plan;
 use crate::target::gpu::wgsl::source::{Binding, Kernel, Slot, View};
 
 /// Which steps of a plan may refuse it, and which change states.

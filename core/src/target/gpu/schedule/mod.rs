@@ -9,8 +9,9 @@ use super::kernels::{fits, shared};
 use super::storage::Storage;
 use super::wgsl::source::{Kernel, Slot};
 use crate::error::{Error, Result};
-use crate::plan::{Accesses, BufferId, Plan, Step, Work};
+use crate::plan::{Accesses, BufferId};
 use crate::profile::Limits;
+use crate::target::gpu::forms::{Plan, Step, Work};
 use std::collections::HashMap;
 
 /// What runs.

@@ -1,7 +1,8 @@
 //! How many buffers each step's kernels bind, reckoned before they are written: what would be read in parts, or computed
 //! where it is read, is so only where the device lets its readers bind all that this takes.
 
-use crate::plan::{BufferId, Plan, Uses, Work};
+use crate::plan::{BufferId, Uses};
+use crate::target::gpu::forms::{Plan, Work};
 use crate::tensor::DType;
 
 /// What a plan's steps bind.

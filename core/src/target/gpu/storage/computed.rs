@@ -3,12 +3,13 @@
 //!
 //! **Prologues.** A pointwise step whose few readers are products, `put`s or attention with few queries is never stored:
 //! they compute the elements they read (`storage/computed`). For a product of one row so is a whole norm, whose reduction each
-//! workgroup repeats. Products of equal depth are not made to wait for each other by an epilogue (`PlanOptions::side_by_side`).
+//! workgroup repeats. Products of equal depth are not made to wait for each other by an epilogue (`PlanOptions::concurrent`).
 //! In fast precision, what only products and attention read is held as f16: they round it so anyway.
 
 use super::budget::Budget;
 use crate::expr::{Binary, Instr, Kind, Tape, Unary};
-use crate::plan::{BufferId, IndexKind, Operand, Plan, Rowwise, Uses, Work};
+use crate::plan::{BufferId, IndexKind, Operand, Rowwise, Uses};
+use crate::target::gpu::forms::{GpuForm, Plan, Work};
 use crate::tensor::DType;
 
 /// A value that is computed where it is read.
@@ -111,7 +112,8 @@ fn takes(reader: &Work, b: BufferId, w: &Rowwise) -> bool {
     };
     let cheap = w.tape.code.iter().filter(|c| costly(&c.0)).count() <= 1;
     match reader {
-        Work::Product(p) => {
+        Work::Product(_) | Work::Own(GpuForm::Product(_)) => {
+            let Some(p) = reader.product() else { return false };
             let elsewhere =
                 p.b.buffer == b || p.epilogue.iter().flat_map(|e| &e.operands).any(|o| o.buffer == b);
             let whole = w.reduced.iter().zip(&w.domain).all(|(r, n)| *r || *n == 1)
@@ -126,7 +128,7 @@ fn takes(reader: &Work, b: BufferId, w: &Rowwise) -> bool {
             let updates = i.updates.as_ref().is_some_and(|u| u.buffer == b);
             !row && i.kind == IndexKind::TakePut && updates && i.table.buffer != b && i.indices.buffer != b
         }
-        Work::Attention(step) => {
+        Work::Attention(step) | Work::Own(GpuForm::Attention(step, _)) => {
             let a = &step.inputs;
             let reads = a.operands().filter(|o| o.buffer == b).count();
             !row && a.l <= FEW && a.q.buffer == b && reads == 1
@@ -136,6 +138,7 @@ fn takes(reader: &Work, b: BufferId, w: &Rowwise) -> bool {
         | Work::AttentionGrad(_)
         | Work::Scan(_)
         | Work::Pool(_)
-        | Work::Dequantise(..) => false,
+        | Work::Dequantise(_)
+        | Work::Own(GpuForm::AttentionGrad(..)) => false,
     }
 }

@@ -12,7 +12,8 @@
 use super::budget::Budget;
 use super::{ALIGN, BufferStorage, Form};
 use crate::expr::{Instr, Kind};
-use crate::plan::{BufferId, Operand, Place, Plan, Rowwise, Uses, Work};
+use crate::plan::{BufferId, Operand, Place, Rowwise, Uses};
+use crate::target::gpu::forms::{Plan, Work};
 use crate::tensor::{DType, contiguous_strides};
 
 /// Parts that a reader tells apart, at most: each is a binding more.
@@ -89,7 +90,7 @@ pub(super) fn choose(plan: &Plan, uses: &Uses, budget: &mut Budget) -> Vec<(Buff
 pub(super) fn concatenation(plan: &Plan, uses: &Uses, id: BufferId) -> Option<ConcatView> {
     let buffer = &plan.buffers[id];
     let inner = matches!(buffer.place, Place::Scratch) && plan.gradients.iter().all(|g| g.buffer != id);
-    let products = uses.readers[id].iter().all(|&s| matches!(plan.steps[s].work, Work::Product(_)));
+    let products = uses.readers[id].iter().all(|&s| plan.steps[s].work.product().is_some());
     if !inner || buffer.dtype != DType::F32 || !products || !(2..=PARTS).contains(&uses.writers[id].len()) {
         return None;
     }

@@ -13,8 +13,9 @@ pub(crate) use computed::by_stride;
 pub use computed::{Computed, turns};
 
 use super::ALIGN;
-use crate::plan::{Buffer, BufferId, Operand, Place, Plan, Uses, Work};
+use crate::plan::{Buffer, BufferId, Dequantise, Operand, Place, Uses};
 use crate::profile::{Limits, Precision};
+use crate::target::gpu::forms::{GpuForm, GpuProduct, Plan, Work};
 use crate::tensor::DType;
 use budget::Budget;
 use concat::ConcatView;
@@ -118,7 +119,7 @@ impl Storage {
         let (binding, native_f16) = (limits.binding, limits.f16);
         let mut buffers = elements(plan, native_f16);
         for step in &plan.steps {
-            if let Work::Dequantise(from, to) = &step.work
+            if let Work::Dequantise(Dequantise { from, to }) = &step.work
                 && decodes(plan, from, to)
             {
                 buffers[to.buffer].form = Form::Decoded(from.buffer);
@@ -232,12 +233,13 @@ fn rounded(plan: &Plan, uses: &Uses) -> Vec<bool> {
     for step in &plan.steps {
         let mut mark = |o: &Operand| otherwise[o.buffer] = true;
         match &step.work {
-            Work::Product(p) => {
+            Work::Product(p) => p.epilogue.iter().flat_map(|e| &e.operands).for_each(mark),
+            Work::Own(GpuForm::Product(GpuProduct { product: p, prologue, .. })) => {
                 p.epilogue.iter().flat_map(|e| &e.operands).for_each(&mut mark);
                 // rows are rounded once they are normed, not before
-                p.prologue.iter().flat_map(|n| n.operands.iter().chain([&p.a])).for_each(mark);
+                prologue.iter().flat_map(|n| n.operands.iter().chain([&p.a])).for_each(mark);
             }
-            Work::Attention(a) => {
+            Work::Attention(a) | Work::Own(GpuForm::Attention(a, _)) => {
                 // lengths and tables are whole numbers
                 let pages = a.inputs.pages.iter().flat_map(|p| [&p.table, &p.lengths]);
                 a.inputs.mask.iter().chain(pages).for_each(mark);
@@ -249,7 +251,8 @@ fn rounded(plan: &Plan, uses: &Uses) -> Vec<bool> {
             | Work::Index(_)
             | Work::Scan(_)
             | Work::Pool(_)
-            | Work::Dequantise(..) => step.work.for_each_operand(&mut |o, _| mark(o)),
+            | Work::Dequantise(_)
+            | Work::Own(GpuForm::AttentionGrad(..)) => step.work.for_each_operand(&mut |o, _| mark(o)),
         }
     }
     let inner = |b: &Buffer| matches!(b.place, Place::Scratch) && b.dtype == DType::F32;

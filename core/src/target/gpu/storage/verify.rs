@@ -5,8 +5,9 @@
 use super::computed::may_be_computed;
 use super::concat::{ConcatView, concatenation, whole_parameters};
 use super::{ElementStorage, Form, Storage, decodes, elements, rounded};
-use crate::plan::{BufferId, Checked, Plan, Uses, Work, inside, refuse};
+use crate::plan::{BufferId, Checked, Uses, inside, refuse};
 use crate::profile::{Limits, Precision};
+use crate::target::gpu::forms::{Plan, Work};
 
 impl Storage {
     /// Whether a plan that [`verify`](crate::plan::verify) has passed can be run so.
@@ -50,9 +51,7 @@ impl Storage {
 
     fn decoded(&self, plan: &Plan, uses: &Uses, b: BufferId, from: BufferId) -> Checked<()> {
         let decodes = |&s: &usize| match &plan.steps[s].work {
-            Work::Dequantise(source, to) => {
-                source.buffer == from && to.buffer == b && decodes(plan, source, to)
-            }
+            Work::Dequantise(w) => w.from.buffer == from && w.to.buffer == b && decodes(plan, &w.from, &w.to),
             _ => false,
         };
         match uses.writers[b].len() == 1 && uses.writers[b].iter().all(decodes) {

@@ -14,7 +14,7 @@ use std::fmt::Write;
 /// `stat_store`, `stat_load`, `store_dq`, `store_dk`, `store_dv`; if statistics are kept, `load_o` (or its form of
 /// four) and `kept_load`. A pass may call both `stat` holes.
 pub fn backward(p: &Problem, limits: &Limits) -> Kernel {
-    let stats = (!p.kept).then(|| choose(p, Role::Stats, limits, false));
+    let stats = (!p.softmax_stats).then(|| choose(p, Role::Stats, limits, false));
     let parts = stats.map_or(0, |s| s.slices);
     let lines = stats.map_or(0, |s| p.b * p.h_kv * p.rows() * (2 + s.slices));
     let pass = |role, t: &Tiling, heads| Writer::new(p, role, t, limits.software, parts).over(heads).write();
@@ -120,8 +120,8 @@ impl Writer<'_> {
     /// Reads a row's statistics: largest score, inverse sum, Σ do·o.
     pub(super) fn stat_of(&mut self) {
         let (width, out) = (self.parts + 2, &mut self.text);
-        self.holes.push(if self.p.kept { Hole::SoftmaxStatsLoad } else { Hole::StatLoad });
-        if self.p.kept {
+        self.holes.push(if self.p.softmax_stats { Hole::SoftmaxStatsLoad } else { Hole::StatLoad });
+        if self.p.softmax_stats {
             line!(out, "fn stat_of(line: u32) -> vec4<f32> {{");
             line!(out, "return vec4<f32>(kept_load(line * 2u), kept_load(line * 2u + 1u), 0f, 0f);\n}}");
             return;
@@ -139,7 +139,7 @@ impl Writer<'_> {
         let (keys, elements) = sizes(p, role, self.heads.count);
         let bg = self.heads.own("bg");
         // behind the rows' statistics, if they are not kept elsewhere
-        let lines = if p.kept { 0 } else { p.b * p.h_kv * p.rows() * (self.parts + 2) };
+        let lines = if p.softmax_stats { 0 } else { p.b * p.h_kv * p.rows() * (self.parts + 2) };
         let scale = real(p.scale as f32);
         for &(_, input, name) in role.sums() {
             let (width, scaled) = (input.width(p), name != "dv");

@@ -86,7 +86,7 @@ impl Tiling {
         let tiles = tile(role.resident(), self.rows) + tile(role.streamed(), self.cols);
         let weights = role.sums().len() * self.rows * ((self.cols / 4) | 1) * 16;
         // gathered maxima, statistics of the columns, the flag
-        let means = if p.kept { self.threads() * 4 } else { 0 };
+        let means = if p.softmax_stats { self.threads() * 4 } else { 0 };
         let rest = self.rows * self.tx * 4 + self.cols * 16 + 16 + means;
         weights + rest + if self.staged { tiles } else { 0 }
     }

@@ -14,10 +14,10 @@ pub fn forward(p: &Problem, limits: &Limits) -> Kernel {
         return decode::forward(p, limits);
     }
     // what is kept for a gradient, only the tiled form writes
-    if !p.kept && !p.paged && few::fits(p, limits) {
+    if !p.softmax_stats && !p.paged && few::fits(p, limits) {
         return few::forward(p);
     }
-    if let Some(pass) = coop::forward(p, limits).filter(|_| !p.kept) {
+    if let Some(pass) = coop::forward(p, limits).filter(|_| !p.softmax_stats) {
         return Kernel { passes: vec![pass], scratch: 0, parts: 1 };
     }
     let t = choose(p, Role::Forward, limits, true);
@@ -62,7 +62,7 @@ pub(super) fn merge(p: &Problem, splits: usize, heads: Heads) -> Pass {
         line!(out, "let share_{n} = exp(top_{n} - largest);");
         line!(out, "sum = fma(sum_{n}, share_{n}, sum);\nvalue = fma(value_{n}, share_{n}, value);");
     }
-    if p.kept {
+    if p.softmax_stats {
         let out = &mut text;
         let line = match heads.first {
             0 => "line".to_string(),
@@ -72,7 +72,7 @@ pub(super) fn merge(p: &Problem, splits: usize, heads: Heads) -> Pass {
         line!(out, "kept_store({line} * 2u + 1u, select(1f / sum, 0f, sum == 0f));\n}}");
     }
     text.push_str(MERGE_CLOSE);
-    let stats = p.kept.then_some(Hole::SoftmaxStatsStore);
+    let stats = p.softmax_stats.then_some(Hole::SoftmaxStatsStore);
     let holes = [Hole::PartLoad, Hole::Store].into_iter().chain(stats).collect();
     Pass { text, holes: listed(holes), workgroups, enables: &[] }
 }
@@ -145,7 +145,7 @@ impl Writer<'_> {
             let call = if t.splits == 1 {
                 line!(self.text, "let inverse = select(1f / sum_{m}, 0f, sum_{m} == 0f);");
                 self.holes.push(Hole::Store);
-                if p.kept {
+                if p.softmax_stats {
                     self.holes.push(Hole::SoftmaxStatsStore);
                     line!(self.text, "if (tx == 0u && slice == 0u) {{\nlet line = (bg * ROWS + row) * 2u;");
                     line!(self.text, "kept_store(line, max_{m});\nkept_store(line + 1u, inverse);\n}}");

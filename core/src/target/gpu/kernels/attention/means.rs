@@ -25,7 +25,7 @@ impl Tiling {
 impl Writer<'_> {
     /// Whether the passes sum do·o themselves.
     pub(super) fn sums_means(&self) -> bool {
-        self.p.kept && matches!(self.role, Role::Keys | Role::Queries)
+        self.p.softmax_stats && matches!(self.role, Role::Keys | Role::Queries)
     }
 
     /// Each thread's part of Σ do·o of so many rows from `first` on, to workgroup memory.

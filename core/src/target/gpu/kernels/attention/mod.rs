@@ -149,7 +149,7 @@ pub struct Problem {
     /// A query sees as many keys as `length_of` says, of these the last `window`; `s` is the most. Not causal, no mask, no gradient.
     pub paged: bool,
     /// The forward pass writes what the gradient needs of its rows, and the gradient reads it, and the output too.
-    pub kept: bool,
+    pub softmax_stats: bool,
     /// Which operands have holes of four elements.
     pub vectors: Vectors,
 }

@@ -16,7 +16,7 @@ fn problems() -> Vec<Problem> {
         window: 0,
         masked,
         paged: false,
-        kept: false,
+        softmax_stats: false,
         vectors: Vectors { q: true, k: true, v: true, up: true, out: true },
     };
     let heads = [1, 3, 16, 32, 64, 80, 128, 256, 700];
@@ -24,7 +24,7 @@ fn problems() -> Vec<Problem> {
     let lengths = [1, 16, 128, 1500, 4096];
     all.extend(lengths.iter().map(|&l| of([1, 9, 3, l, l.max(129), 64, 64], true, true)));
     all.push(of([300, 64, 64, 128, 128, 64, 48], false, true));
-    let kept: Vec<Problem> = all.iter().map(|p| Problem { kept: true, ..p.clone() }).collect();
+    let kept: Vec<Problem> = all.iter().map(|p| Problem { softmax_stats: true, ..p.clone() }).collect();
     // keys in blocks, as many as queries say: a token at a time, chunks, room for very many, heads of odd sizes
     let sizes = [[1, 64, 256], [4, 64, 4096], [2, 128, 40_000], [128, 64, 4096], [33, 80, 4096], [1, 7, 300]];
     let paged = sizes.map(|[l, d, s]| Problem { paged: true, ..of([2, 6, 2, l, s, d, d], false, false) });
@@ -125,10 +125,10 @@ fn every_pass_stores_and_calls_only_the_holes_of_its_kernel() {
         }
         let wanted: &[&str] = if back { &["store_dk", "store_dv", "store_dq"] } else { &["store"] };
         assert_eq!(stored, wanted, "{p:?}");
-        assert!(kernel.scratch > 0 || !back || p.kept);
+        assert!(kernel.scratch > 0 || !back || p.softmax_stats);
         let holes: Vec<Hole> = kernel.passes.iter().flat_map(|pass| pass.holes.clone()).collect();
         let keeps = holes.contains(if back { &Hole::SoftmaxStatsLoad } else { &Hole::SoftmaxStatsStore });
-        assert_eq!(keeps, p.kept, "{p:?}: {holes:?}");
+        assert_eq!(keeps, p.softmax_stats, "{p:?}: {holes:?}");
     });
 }
 

@@ -109,7 +109,7 @@ fn tiled(c: &Tiled, shape: &Shape, limits: &Limits) -> bool {
         && c.bk.is_multiple_of(4 * c.slices)
         // staged in groups of four along rows
         && (shape.a_vec != Along::Outer || c.rm.is_multiple_of(4))
-        && (!shape.halves || c.bn.is_multiple_of(8));
+        && (!shape.gated_columns || c.bn.is_multiple_of(8));
     if !whole {
         return false;
     }
@@ -128,7 +128,7 @@ fn coop(c: &Coop, shape: &Shape, limits: &Limits) -> bool {
         && c.bm.is_multiple_of(c.wm * c.tile)
         && c.bn.is_multiple_of(c.wn * c.tile)
         && c.bk.is_multiple_of(c.wk * c.tile)
-        && (!shape.halves || c.wn.is_multiple_of(2));
+        && (!shape.gated_columns || c.wn.is_multiple_of(2));
     if !whole {
         return false;
     }
@@ -142,8 +142,8 @@ fn coop(c: &Coop, shape: &Shape, limits: &Limits) -> bool {
 }
 
 fn vector(c: &Vector, shape: &Shape, limits: &Limits) -> bool {
-    // a norm is of A's rows, and halves are of B's columns
-    if c.swap && (shape.norm || shape.halves) || shape.halves && !c.per.is_multiple_of(2) {
+    // a norm is of A's rows, and gated columns are of B's columns
+    if c.swap && (shape.norm || shape.gated_columns) || shape.gated_columns && !c.per.is_multiple_of(2) {
         return false;
     }
     let wide = if c.swap { shape.a_vec } else { shape.b_vec };

@@ -6,15 +6,15 @@
 //! workgroup memory) is passed over, or staged in shorter steps.
 //!
 //! **Cuts** (`kernels/product/choose`, `candidates`). A product's kernel, tile and split of k follow a rule from its shape and
-//! the device's limits, or were measured. One that runs beside others of its size (`passes/concurrent`: the gradients of a product's
+//! the device's limits, or were measured. One that runs concurrently with others of its size (`passes/concurrent`: the gradients of a product's
 //! two sides) is cut for the least work; one that runs alone, to be done soon. `GpuPlan::cuts` names the cut of a *class* of products (extents, how operands are
-//! read, their elements as they lie, whether they run beside others, precision), and the rule makes way for it where `candidates::allowed` finds that it
+//! read, their elements as they lie, whether they run concurrently with others, precision), and the rule makes way for it where `candidates::allowed` finds that it
 //! suits shape and device. So a choice travels with the plan: artifacts need no tuning, and one that is hostile chooses among
 //! kernels that are right. `Tuning` (`profile/tuning`) is the table of what was measured, by device and class, with a text
 //! form; `passes/tuned` puts it into a plan, where a weight may also be `turned` (`passes/transpose_weight`): stored by its other axis by
 //! a step that runs once. `Tuning::measure` (`session/tune`) takes one product of each class out of a plan with what it
-//! computes where it reads it (`alone`; not of those that run beside others, of which its own time tells nothing), runs cuts over random data (`trial`: weights cold, results compared with the CPU's
-//! or, for norms, halves and what is large, the rule's), and goes from the best to its neighbours (`search`); the winner must
+//! computes where it reads it (`alone`; not of those that run concurrently with others, of which its own time tells nothing), runs cuts over random data (`trial`: weights cold, results compared with the CPU's
+//! or, for norms, gated columns and what is large, the rule's), and goes from the best to its neighbours (`search`); the winner must
 //! beat the rule turn by turn, by 3 %, and by 10 % if it turns a weight. On the CPU nothing is to choose: panels are cut by
 //! its vector length and caches, and all results are the same bits.
 
@@ -160,7 +160,7 @@ fn matrix_cuts(shape: &Shape, limits: &Limits, (tile, half): (u32, bool)) -> Vec
             cut.bk = within(shape.k, cut.bk - unit, unit);
         }
         // Matrices of 8 × 8 mean a phone or laptop: its registers do not hold the largest tiles.
-        let whole = !shape.halves || wn.is_multiple_of(2);
+        let whole = !shape.gated_columns || wn.is_multiple_of(2);
         let fits = whole && cut.shared(shape) <= shared_limit && cut.threads() <= limits.max_threads;
         (fits && (tile == 16 || bm * bn <= 64 * 64)).then(|| {
             let (cost, split) = rung.cost(shape, limits, [bm, bn, cut.bk]);
@@ -207,7 +207,7 @@ pub(super) const LARGE: u32 = 32;
 
 /// The cuts of [`tiled`] that fit, k in as many parts as is best, each with its cost.
 fn register_cuts(shape: &Shape, limits: &Limits) -> Vec<(Tiled, f64)> {
-    let fitted = TILED.iter().filter(|rung| !(rung.alone && shape.beside)).filter_map(|rung| {
+    let fitted = TILED.iter().filter(|rung| !(rung.alone && shape.concurrent)).filter_map(|rung| {
         let mut cut = rung.cut;
         // A short k is not worth adding up many slices.
         while cut.slices > 1 && shape.k < 32 * cut.slices {
@@ -231,8 +231,8 @@ fn register_cuts(shape: &Shape, limits: &Limits) -> Vec<(Tiled, f64)> {
 fn in_registers(shape: &Shape, limits: &Limits) -> Option<Choice> {
     let fitted = register_cuts(shape, limits);
     let least = fitted.iter().map(|(_, cost)| *cost).min_by(f64::total_cmp)?;
-    // beside others, of those that cost about the same the largest: they are first in the ladder
-    let enough = if shape.beside { ALIKE * least } else { least };
+    // concurrently with others, of those that cost about the same the largest: they are first in the ladder
+    let enough = if shape.concurrent { ALIKE * least } else { least };
     fitted.into_iter().find(|(_, cost)| *cost <= enough).map(|(cut, _)| Choice::Tiled(cut))
 }
 
@@ -271,7 +271,7 @@ fn few(shape: &Shape, limits: &Limits) -> Vector {
     Vector {
         rows,
         // a column of each half
-        per: if shape.halves { per.next_multiple_of(2) } else { per },
+        per: if shape.gated_columns { per.next_multiple_of(2) } else { per },
         lanes,
         threads: threads.min(limits.max_threads).max(lanes),
         unroll,
@@ -286,6 +286,6 @@ fn few(shape: &Shape, limits: &Limits) -> Vector {
 fn emulated(shape: &Shape) -> Vector {
     let swap = shape.n < 4 && shape.m > shape.n;
     let rows = if swap { shape.n } else { shape.m.min(4) };
-    let per = if shape.halves { 2 } else { 1 };
+    let per = if shape.gated_columns { 2 } else { 1 };
     Vector { rows, per, lanes: 1, threads: 16, unroll: 1, split: 1, swap, shared_limit: 0 }
 }

@@ -98,7 +98,7 @@ pub fn coop(shape: &Shape, cut: &Coop) -> Skeleton {
         out: cut.out_size(shape, cut.round(shape)),
         element: if cut.half { "f16" } else { "f32" },
         rows: Rows::new(shape, &a, (cut.threads(), cut.bk), cut.half, ("so", "")),
-        halves: shape.halves,
+        gated_columns: shape.gated_columns,
     };
 
     let pass = |grid: Grid| {
@@ -115,7 +115,7 @@ pub fn coop(shape: &Shape, cut: &Coop) -> Skeleton {
         kernel.put(&mut text);
         if let Some(rows) = kernel.rows.as_ref().filter(|r| r.half) {
             let columns = shape.columns_of(cut.bn);
-            rows.again(&mut text, columns, shape.halves.then_some(columns), b.along_k);
+            rows.again(&mut text, columns, shape.gated_columns.then_some(columns), b.along_k);
         }
         text.line("}");
         Pass { text, holes: grid.holes(shape.c_vec), workgroups }
@@ -142,7 +142,7 @@ struct Kernel<'a> {
     out: u32,
     element: &'static str,
     rows: Option<Rows>,
-    halves: bool,
+    gated_columns: bool,
 }
 
 impl Kernel<'_> {
@@ -204,8 +204,8 @@ impl Kernel<'_> {
         let width = self.round * tile;
         let pitch = width + 4;
         let (region, groups) = (tile * pitch, width / 4);
-        // with halves, the subgroups of the first half of the columns, each with its like of the second
-        let across = if self.halves { wn / 2 } else { wn };
+        // with gated columns, the subgroups of the first half of the columns, each with its like of the second
+        let across = if self.gated_columns { wn / 2 } else { wn };
         let all = wm * across * tile * groups;
         let rounds = (0..rows).flat_map(|i| (0..cols).step_by(self.round as usize).map(move |j| (i, j)));
         for (i, first) in rounds {
@@ -220,8 +220,11 @@ impl Kernel<'_> {
             text.line(format!("for (var e = t; e < {all}u; e += {}u) {{", self.cut.threads()));
             text.line(format!("let r = e / {groups}u % {tile}u;\nlet g = e % {groups}u * 4u;"));
             text.line(format!("let v = e / {}u;", groups * tile));
-            let of =
-                if self.halves { format!("(v / {across}u * {wn}u + v % {across}u)") } else { "v".into() };
+            let of = if self.gated_columns {
+                format!("(v / {across}u * {wn}u + v % {across}u)")
+            } else {
+                "v".into()
+            };
             text.line(format!("var at = {of} * {region}u + r * {pitch}u + g;"));
             let four = |shift: u32| {
                 let each = [0, 1, 2, 3].map(|i| format!("so[at + {}u]", shift + i)).join(", ");
@@ -229,20 +232,20 @@ impl Kernel<'_> {
             };
             let second = across * region;
             text.line(format!("var sum = {};", four(0)));
-            if self.halves {
+            if self.gated_columns {
                 text.line(format!("var other = {};", four(second)));
             }
             for _ in 1..wk {
                 text.line(format!("at += {}u;", wm * wn * region));
                 text.line(format!("sum += {};", four(0)));
-                if self.halves {
+                if self.gated_columns {
                     text.line(format!("other += {};", four(second)));
                 }
             }
             let row = format!("v / {across}u * {}u + {}u + r", rows * tile, i * tile);
             let col = format!("v % {across}u * {}u + {}u + g", self.cut.width(), first * tile);
             let [sum, other] = ["sum", "other"].map(|v| scaled(&self.rows, v, &row));
-            let put = match self.halves {
+            let put = match self.gated_columns {
                 false => format!("put(out_z, row0 + {row}, col0 + {col}, {sum});"),
                 true => format!("put(out_z, row0 + {row}, col0 / 2u + {col}, {sum}, {other});"),
             };

@@ -84,7 +84,7 @@ pub(super) fn bounded(mut choice: Choice, shape: &Shape, limits: &Limits) -> Cho
     let lanes = 1 << limits.max_threads.min(256).ilog2();
     Choice::Vector(Vector {
         rows: shape.m.min(4),
-        per: if shape.halves { 2 } else { 1 },
+        per: if shape.gated_columns { 2 } else { 1 },
         lanes,
         threads: lanes,
         unroll: 1,

@@ -15,7 +15,7 @@
 //!   is there, and `partial_load(index) -> f32` in the reducing one, where [`Skeleton::scratch`] is not zero.
 //! - Where the shape has a `norm`: `element4(k, vec4) -> vec4`, what is multiplied in place of four elements of A from
 //!   k on; `measured4(vec4) -> f32`, what of them is summed along k; `factor(sum) -> f32`, the factor on a row's results.
-//! - Where the shape's `halves` meet, `store` and `store4` take two results, of columns `col` and `col + n / 2`.
+//! - Where the shape's `gated_columns` meet, `store` and `store4` take two results, of columns `col` and `col + n / 2`.
 //!
 //! A skeleton takes the names `main`, `fetch_a`, `fetch_b`, `put`, `keep`, `narrow`, `wide`, `tile`, `sa`, `sb`, `so`,
 //! `sums`, `parts` and `factors` of the module. No extent of a shape is zero, and no result has 2³² elements or more.
@@ -45,18 +45,18 @@ use crate::target::gpu::wgsl::walk;
 impl Shape {
     /// Columns of C.
     fn columns(&self) -> u32 {
-        if self.halves { self.n / 2 } else { self.n }
+        if self.gated_columns { self.n / 2 } else { self.n }
     }
 
-    /// Columns of C in a tile of B's columns `bn`: with halves, the tile's first half are columns of the first half of B,
+    /// Columns of C in a tile of B's columns `bn`: with gated columns, the tile's first half are columns of the first half of B,
     /// the others those of the second.
     fn columns_of(&self, bn: u32) -> u32 {
-        if self.halves { bn / 2 } else { bn }
+        if self.gated_columns { bn / 2 } else { bn }
     }
 
     /// Whether k may be cut among workgroups.
     fn splits(&self) -> bool {
-        !self.norm && !self.halves
+        !self.norm && !self.gated_columns
     }
 }
 

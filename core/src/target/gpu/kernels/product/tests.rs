@@ -51,23 +51,23 @@ fn shapes() -> impl Iterator<Item = Shape> {
                     b_vec,
                     c_vec: n.is_multiple_of(4),
                     norm: false,
-                    halves: false,
-                    beside: false,
+                    gated_columns: false,
+                    concurrent: false,
                 }
             })
         })
     })
 }
 
-/// The same with norms and halves, where there may be some.
+/// The same with norms and gated columns, where there may be some.
 fn forms() -> impl Iterator<Item = Shape> {
     shapes().flat_map(|shape| {
         let plain = [shape].into_iter();
         let normed = Shape { a_vec: Along::K, norm: true, ..shape };
         let normed = (shape.k.is_multiple_of(4) && shape.n > 8).then_some(normed);
-        let halves =
-            |s: Shape| (s.n > 16).then_some(Shape { n: s.n / 2 * 2, halves: true, c_vec: false, ..s });
-        plain.chain(normed).flat_map(move |s| [s].into_iter().chain(halves(s)))
+        let gated_columns =
+            |s: Shape| (s.n > 16).then_some(Shape { n: s.n / 2 * 2, gated_columns: true, c_vec: false, ..s });
+        plain.chain(normed).flat_map(move |s| [s].into_iter().chain(gated_columns(s)))
     })
 }
 
@@ -85,7 +85,7 @@ fn a_choice_stays_within_its_device() {
                 );
                 assert!(precision == Precision::Fast || !matches!(choice, Choice::Coop(_)));
                 assert_eq!(skeleton.scratch > 0, skeleton.reduce.is_some());
-                assert!(skeleton.reduce.is_none() || !shape.norm && !shape.halves);
+                assert!(skeleton.reduce.is_none() || !shape.norm && !shape.gated_columns);
             }
         }
     }
@@ -171,8 +171,8 @@ fn parts_of_k_cover_it_and_none_is_empty() {
                 b_vec: Along::None,
                 c_vec: false,
                 norm: false,
-                halves: false,
-                beside: false,
+                gated_columns: false,
+                concurrent: false,
             };
             let grid = Grid::new(&shape, [32, 32, 32], split);
             let part = grid.trips * 32;
@@ -192,8 +192,8 @@ fn thin_products_read_the_wide_operand_once() {
         b_vec: Along::K,
         c_vec: true,
         norm: false,
-        halves: false,
-        beside: false,
+        gated_columns: false,
+        concurrent: false,
     };
     for precision in [Precision::Full, Precision::Fast] {
         assert!(matches!(choose(&shape, &NVIDIA, precision), Choice::Vector(Vector { swap: false, .. })));
@@ -250,8 +250,8 @@ fn cuts_that_suit_no_shape_or_device_are_not_used() {
         b_vec: Along::K,
         c_vec: true,
         norm: false,
-        halves: false,
-        beside: false,
+        gated_columns: false,
+        concurrent: false,
     };
     let tiled = |tile, block, slices, split, depth| Cut::Tiled { tile, block, slices, split, depth };
     let coop = |tile, subgroups| Cut::Matrices { tile, subgroups, split: 1, depth: 1 };
@@ -264,12 +264,13 @@ fn cuts_that_suit_no_shape_or_device_are_not_used() {
         split,
         swap,
     };
-    let (halves, norm) = (Shape { halves: true, c_vec: false, ..shape }, Shape { norm: true, ..shape });
+    let (gated_columns, norm) =
+        (Shape { gated_columns: true, c_vec: false, ..shape }, Shape { norm: true, ..shape });
     let outer = Shape { a_vec: Along::Outer, ..shape };
     let good =
         [tiled([64, 96, 16], [8, 4], 1, 1, 1), coop([64, 96, 32], [2, 2, 1]), vector(2, 32, 128, 1, 0)];
     for cut in good {
-        for shape in [shape, halves, norm] {
+        for shape in [shape, gated_columns, norm] {
             assert!(allowed(&cut, &shape, &NVIDIA, Precision::Fast).is_some(), "{cut} for {shape:?}");
         }
     }
@@ -282,19 +283,19 @@ fn cuts_that_suit_no_shape_or_device_are_not_used() {
         (shape, tiled([64, 64, 512], [8, 4], 1, 1, 1)),
         (shape, tiled([64, 96, 16], [8, 4], 1, 5, 1)),
         (outer, tiled([64, 96, 16], [2, 4], 1, 1, 1)),
-        (halves, tiled([64, 96, 16], [8, 4], 1, 2, 1)),
-        (halves, tiled([64, 36, 16], [8, 4], 1, 1, 1)),
+        (gated_columns, tiled([64, 96, 16], [8, 4], 1, 2, 1)),
+        (gated_columns, tiled([64, 36, 16], [8, 4], 1, 1, 1)),
         (norm, tiled([64, 96, 16], [8, 4], 1, 2, 1)),
         (shape, coop([64, 96, 24], [2, 2, 1])),
         (shape, coop([64, 96, 32], [3, 2, 1])),
         (shape, coop([256, 256, 32], [2, 2, 1])),
-        (halves, coop([64, 96, 32], [2, 3, 1])),
+        (gated_columns, coop([64, 96, 32], [2, 3, 1])),
         (shape, vector(2, 24, 120, 1, 0)),
         (shape, vector(2, 32, 48, 1, 0)),
         (shape, vector(32, 32, 128, 1, 0)),
         (norm, vector(2, 32, 128, 1, 1)),
-        (halves, vector(1, 32, 128, 1, 0)),
-        (halves, vector(2, 32, 128, 1, 1)),
+        (gated_columns, vector(1, 32, 128, 1, 0)),
+        (gated_columns, vector(2, 32, 128, 1, 1)),
     ] {
         assert!(allowed(&cut, &shape, &NVIDIA, Precision::Fast).is_none(), "{cut} for {shape:?}");
         // what is not used leaves the rule's choice
@@ -317,8 +318,8 @@ fn a_search_begins_with_tiles_that_fill_the_device() {
         b_vec: Along::K,
         c_vec: true,
         norm: false,
-        halves: false,
-        beside: false,
+        gated_columns: false,
+        concurrent: false,
     };
     for (precision, most) in [(Precision::Full, 60), (Precision::Fast, 90)] {
         let all = seeds(&shape, &NVIDIA, precision);
@@ -384,13 +385,13 @@ fn beside_others_a_product_is_cut_into_larger_tiles_or_as_it_is_alone() {
     let mut larger = 0;
     for (m, n, k) in [(128, 1536, 576), (128, 576, 3072), (576, 1536, 128), (512, 576, 576), (40, 300, 64)] {
         let [a_vec, b_vec] = [Along::K, Along::Outer];
-        let (c_vec, norm, halves) = (true, false, false);
-        let alone = Shape { batch: 1, m, n, k, a_vec, b_vec, c_vec, norm, halves, beside: false };
+        let (c_vec, norm, gated_columns) = (true, false, false);
+        let alone = Shape { batch: 1, m, n, k, a_vec, b_vec, c_vec, norm, gated_columns, concurrent: false };
         let tile = |shape: &Shape| match choose(shape, &NVIDIA, Precision::Full) {
             Choice::Tiled(cut) => cut.bm * cut.bn,
             other => panic!("{other:?}"),
         };
-        let (one, other) = (tile(&alone), tile(&Shape { beside: true, ..alone }));
+        let (one, other) = (tile(&alone), tile(&Shape { concurrent: true, ..alone }));
         assert!(other >= one, "{m}×{n}×{k}: {other} for {one}");
         larger += usize::from(other > one);
     }

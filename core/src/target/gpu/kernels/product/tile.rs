@@ -28,7 +28,7 @@ pub(super) struct Grid {
     pub split: u32,
     /// Steps of a part; the last part may have fewer.
     pub trips: u32,
-    /// Parts that one pass sums, each beside the others.
+    /// Parts that one pass sums, each concurrently with the others.
     pub layers: u32,
     /// Which pass over the parts it is.
     round: u32,
@@ -130,8 +130,8 @@ impl Grid {
             format!("var v = vec4<f32>();\n{}\nreturn v;", [one(0), one(1), one(2), one(3)].join("\n"))
         };
         let (columns, bn) = (self.shape.columns(), self.shape.columns_of(self.bn));
-        // with halves, column `c` of C, in whose place the tile has one of B's columns, `col`
-        let (c, place) = match self.shape.halves {
+        // with gated columns, column `c` of C, in whose place the tile has one of B's columns, `col`
+        let (c, place) = match self.shape.gated_columns {
             false => ("col", String::new()),
             true => {
                 let c = format!("let c = col / {}u * {bn}u + col % {bn}u;", self.bn);
@@ -139,7 +139,7 @@ impl Grid {
                 ("c", format!("{c}\nlet at = c + {half};\n"))
             }
         };
-        let at = if self.shape.halves { "at" } else { "col" };
+        let at = if self.shape.gated_columns { "at" } else { "col" };
         let a = match a_vec {
             Along::None => gather(&|i| format!("load_a(z, row, k + {i}u)"), "k", k),
             _ => "return load_a4(z, row, k);".to_string(),
@@ -162,25 +162,25 @@ impl Grid {
         }
     }
 
-    /// `put(z, row, col, v)`: four columns of the result, of which those beyond it are dropped. With halves,
+    /// `put(z, row, col, v)`: four columns of the result, of which those beyond it are dropped. With gated columns,
     /// `put(z, row, col, v, u)`: those of both.
     pub(super) fn put(&self, text: &mut Text) {
-        let Shape { m, c_vec, halves, .. } = self.shape;
+        let Shape { m, c_vec, gated_columns, .. } = self.shape;
         let (n, bn) = (self.shape.columns(), self.shape.columns_of(self.bn));
         let row = if m % self.bm != 0 { format!("row < {m}u && ") } else { String::new() };
-        let second = if halves { ", u: vec4<f32>" } else { "" };
+        let second = if gated_columns { ", u: vec4<f32>" } else { "" };
         text.line(format!("fn put(z: u32, row: u32, col: u32, v: vec4<f32>{second}) {{"));
         if self.split > 1 {
             text.line(format!("let at = (z * {m}u + row) * {n}u + col;"));
         }
         let each = |i: u32| match self.split {
-            1 if halves => format!("store(z, row, col + {i}u, v[{i}], u[{i}]);"),
+            1 if gated_columns => format!("store(z, row, col + {i}u, v[{i}], u[{i}]);"),
             1 => format!("store(z, row, col + {i}u, v[{i}]);"),
             _ => format!("{}(at + {i}u, v[{i}]);", self.partial()),
         };
         if c_vec || n % 4 == 0 {
             let store = match (self.split, c_vec) {
-                (1, true) if halves => "store4(z, row, col, v, u);".to_string(),
+                (1, true) if gated_columns => "store4(z, row, col, v, u);".to_string(),
                 (1, true) => "store4(z, row, col, v);".to_string(),
                 _ => (0..4).map(each).collect::<Vec<_>>().join(" "),
             };

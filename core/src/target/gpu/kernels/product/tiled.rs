@@ -38,9 +38,9 @@ impl Tiled {
         self.bm / self.rm * (self.bn / self.rn) * self.slices
     }
 
-    /// Whether sums go through workgroup memory: those of slices, and of halves that one invocation does not have.
+    /// Whether sums go through workgroup memory: those of slices, and of gated columns that one invocation does not have.
     fn joins(&self, shape: &Shape) -> bool {
-        self.slices > 1 || shape.halves && !self.rn.is_multiple_of(8)
+        self.slices > 1 || shape.gated_columns && !self.rn.is_multiple_of(8)
     }
 
     /// Groups of four in workgroup memory: the staged tiles, or the sums that go through it if these are larger.
@@ -66,7 +66,15 @@ pub fn tiled(shape: &Shape, cut: &Tiled) -> Skeleton {
     let grid = Grid::new(shape, [cut.bm, cut.bn, cut.bk], cut.split);
     let (a, b) = cut.stages(shape);
     let rows = Rows::new(shape, &a, (cut.threads(), cut.bk), false, ("tile", ".x"));
-    let kernel = Kernel { cut, a, b, ty: cut.bm / cut.rm, tx: cut.bn / cut.rn, rows, halves: shape.halves };
+    let kernel = Kernel {
+        cut,
+        a,
+        b,
+        ty: cut.bm / cut.rm,
+        tx: cut.bn / cut.rn,
+        rows,
+        gated_columns: shape.gated_columns,
+    };
 
     let pass = |grid: Grid| {
         let (workgroups, id, place) = grid.place();
@@ -105,7 +113,7 @@ struct Kernel<'a> {
     ty: u32,
     tx: u32,
     rows: Option<Rows>,
-    halves: bool,
+    gated_columns: bool,
 }
 
 impl Kernel<'_> {
@@ -179,8 +187,8 @@ impl Kernel<'_> {
             text.line(format!("tile[cell + ({}) * {groups}u + {}u] = c{i}_{g};", self.row(i), g * self.tx));
         }
         text.line("workgroupBarrier();");
-        if self.halves {
-            return self.join_halves(text);
+        if self.gated_columns {
+            return self.join_gates(text);
         }
         text.line(format!("for (var e = t; e < {all}u; e += {threads}u) {{"));
         text.line("var sum = tile[e];");
@@ -192,8 +200,8 @@ impl Kernel<'_> {
         text.line(format!("put(out_z, row0 + e / {groups}u, col0 + e % {groups}u * 4u, {sum});\n}}"));
     }
 
-    /// The same for both halves: the first half of a row's groups, each with its like of the second.
-    fn join_halves(&self, text: &mut Text) {
+    /// The same for both gated columns: the first half of a row's groups, each with its like of the second.
+    fn join_gates(&self, text: &mut Text) {
         let (groups, threads) = (self.cut.bn / 4, self.cut.threads());
         let (all, half) = (self.cut.bm * groups, groups / 2);
         text.line(format!("for (var e = t; e < {}u; e += {threads}u) {{", all / 2));
@@ -210,7 +218,7 @@ impl Kernel<'_> {
         for (i, g) in self.block() {
             let (row, col) = (self.row(i), format!("{}u + tx * 4u", g * self.tx * 4));
             let value = |g: u32| scaled(&self.rows, &format!("c{i}_{g}"), &row);
-            match self.halves {
+            match self.gated_columns {
                 false => text.line(format!("put(out_z, row0 + {row}, col0 + {col}, {});", value(g))),
                 true if g < half => {
                     let both = format!("{}, {}", value(g), value(g + half));

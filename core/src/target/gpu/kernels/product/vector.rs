@@ -111,9 +111,9 @@ impl<'a> Kernel<'a> {
         if self.shape.norm { self.cut.rows * self.cut.lanes } else { 0 }
     }
 
-    /// Columns of C of an invocation, in reads of `width`: of `per` columns of B half, where halves meet.
+    /// Columns of C of an invocation, in reads of `width`: of `per` columns of B half, where gated columns meet.
     fn results(&self) -> u32 {
-        if self.shape.halves { self.cut.per / 2 } else { self.cut.per }
+        if self.shape.gated_columns { self.cut.per / 2 } else { self.cut.per }
     }
 
     fn memory(&self) -> u32 {
@@ -165,21 +165,22 @@ impl<'a> Kernel<'a> {
 
     /// `keep(z, row, col, v)`: a result to its place in C, or in scratch.
     fn keep(&self, text: &mut Text, shape: &Shape, grid: &Grid) {
-        let second = if shape.halves { ", u: f32" } else { "" };
+        let second = if shape.gated_columns { ", u: f32" } else { "" };
         text.line(format!("fn keep(z: u32, row: u32, col: u32, v: f32{second}) {{"));
         let (row, col) = if self.cut.swap { ("col", "row") } else { ("row", "col") };
         text.line(match grid.split {
-            1 if shape.halves => format!("store(z, {row}, {col}, v, u);"),
+            1 if shape.gated_columns => format!("store(z, {row}, {col}, v, u);"),
             1 => format!("store(z, {row}, {col}, v);"),
             _ => format!("{}((z * {}u + {row}) * {}u + {col}, v);", grid.partial(), shape.m, shape.n),
         });
         text.line("}");
     }
 
-    /// The first column of C of an invocation's group `p`, which may lie beyond the edge. With halves, groups from
+    /// The first column of C of an invocation's group `p`, which may lie beyond the edge. With gated columns, groups from
     /// `results` on are those of the second.
     fn column(&self, p: u32) -> String {
-        let (col0, p) = if self.shape.halves { ("col0 / 2u", p % self.results()) } else { ("col0", p) };
+        let (col0, p) =
+            if self.shape.gated_columns { ("col0 / 2u", p % self.results()) } else { ("col0", p) };
         match self.along_k() {
             true => format!("{col0} + team * {}u + {p}u", self.results()),
             false => format!("{col0} + (team + {}u) * {}u", p * self.teams(), self.width),
@@ -332,7 +333,7 @@ impl<'a> Kernel<'a> {
             if !self.shape.m.is_multiple_of(rows) {
                 guards.push(format!("row0 + {first}u + r < {}u", self.shape.m));
             }
-            let col0 = if self.shape.halves { "col0 / 2u" } else { "col0" };
+            let col0 = if self.shape.gated_columns { "col0 / 2u" } else { "col0" };
             if !self.shape.columns().is_multiple_of(columns) {
                 guards.push(format!("{col0} + c < {}u", self.shape.columns()));
             }
@@ -345,7 +346,7 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    /// Adds up the lanes of result `c` in row `first + r`, and, with halves, of its like in the second: the values.
+    /// Adds up the lanes of result `c` in row `first + r`, and, with gated columns, of its like in the second: the values.
     fn sum(&self, text: &mut Text, first: u32) -> String {
         let Vector { per, lanes, threads, .. } = *self.cut;
         let (teams, width, results) = (self.teams(), self.width, self.results());
@@ -365,7 +366,7 @@ impl<'a> Kernel<'a> {
         };
         text.line("var sum = 0.0;");
         let mut sums = format!("sum += sums[{cell}];");
-        if self.shape.halves {
+        if self.shape.gated_columns {
             text.line("var other = 0.0;");
             sums += &format!(" other += sums[{cell} + {second}u];");
         }
@@ -375,7 +376,7 @@ impl<'a> Kernel<'a> {
         }
         text.line(format!("for (var j = 0u; j < {lanes}u; j++) {{ {sums} }}"));
         let mut values = vec!["sum"];
-        values.extend(self.shape.halves.then_some("other"));
+        values.extend(self.shape.gated_columns.then_some("other"));
         if self.shape.norm {
             text.line("let by = factor(of_row);");
             return values.iter().map(|v| format!("{v} * by")).collect::<Vec<_>>().join(", ");
@@ -402,7 +403,7 @@ impl<'a> Kernel<'a> {
                 let keeps = (0..self.width).map(|x| {
                     let part = if self.width == 4 { format!("[{x}]") } else { String::new() };
                     let mut values = format!("c{r}_{p}{part}{by}");
-                    if self.shape.halves {
+                    if self.shape.gated_columns {
                         values += &format!(", c{r}_{}{part}{by}", p + results);
                     }
                     format!("keep(out_z, m{r}, n{p} + {x}u, {values});")

@@ -4,12 +4,13 @@ use super::models::{Model, bert, decoder, llama_config, minilm, small};
 use std::collections::BTreeSet;
 use weft::device::Device;
 use weft::graph::Graph;
-use weft::internals::plan::{Place, Plan};
+use weft::internals::plan::Place;
+use weft::internals::target::gpu::forms::Plan;
 use weft::internals::target::gpu::program::program;
 use weft::models::{Llama, Logits};
 use weft::profile::{Costs, DeviceKind, DeviceProfile, Limits, Precision};
 use weft::session::{
-    Artifact, Compiled, Compiler, Count, Transformation, TreatedWeight, Treatment, WeightPart,
+    Artifact, Compiled, Compiler, Count, ReportedWeight, Transformation, WeightPart, WeightReport,
 };
 use weft::tensor::{DType, TensorType};
 
@@ -55,14 +56,14 @@ fn graphs() -> Vec<Model> {
     all
 }
 
-fn each(mut check: impl FnMut(&str, &Compiled, &Treatment)) {
+fn each(mut check: impl FnMut(&str, &Compiled, &WeightReport)) {
     for profile in profiles() {
         for precision in [Precision::Full, Precision::Fast] {
             let compiler = Compiler::for_profile(&profile).with_precision(precision);
             for model in graphs() {
                 let compiled = model.compile(&compiler);
                 let name = format!("{} on {} {precision}", model.name, profile.name);
-                check(&name, &compiled, &compiled.treatment());
+                check(&name, &compiled, &compiled.weight_report());
             }
         }
     }
@@ -101,7 +102,7 @@ fn read_in_steps(plan: &Plan) -> BTreeSet<usize> {
 fn what_is_read_as_it_is_is_read_by_a_step_and_what_no_step_reads_is_not_told_so() {
     let (mut as_it_is, mut otherwise) = (0, 0);
     each(|name, compiled, told| {
-        let read = read_in_steps(compiled.plan());
+        let read = read_in_steps(&compiled.plan());
         for (p, w) in told.weights.iter().enumerate() {
             let told = w.applied.iter().any(|a| a.how == Transformation::AsItIs);
             assert!(!told || read.contains(&p), "{name}: no step reads {}", w.name);
@@ -109,7 +110,7 @@ fn what_is_read_as_it_is_is_read_by_a_step_and_what_no_step_reads_is_not_told_so
             let instead = |a: &weft::session::Applied| {
                 matches!(
                     a.how,
-                    Transformation::Packed | Transformation::Beside { .. } | Transformation::AsItIs
+                    Transformation::Packed | Transformation::Adjacent { .. } | Transformation::AsItIs
                 )
             };
             assert!(!read.contains(&p) || w.applied.iter().any(instead), "{name}: {}", w.name);
@@ -121,7 +122,7 @@ fn what_is_read_as_it_is_is_read_by_a_step_and_what_no_step_reads_is_not_told_so
 
 /// Bytes of the buffers that steps fill at init from weights, as the device holds them.
 fn held(compiled: &Compiled, precision: Precision) -> usize {
-    let plan = compiled.plan();
+    let plan = &compiled.plan();
     let ports = compiled.inputs().iter().chain(compiled.outputs()).map(|p| p.buffer);
     let ports: BTreeSet<usize> = ports.chain(plan.states.iter().map(|s| s.buffer)).collect();
     let of_weights = weft::internals::plan::Uses::of(plan).of_parameters(plan);
@@ -161,7 +162,7 @@ fn the_bytes_told_are_those_that_sessions_allocate() {
 fn minilm_takes_what_is_told_of_its_weights() {
     let (config, weights) = minilm();
     let compiled = Compiler::new(&Device::cpu(2)).compile(&bert(&config, &weights, 1, 16)).unwrap();
-    let told = compiled.treatment();
+    let told = compiled.weight_report();
     let packed: usize = told.made.iter().filter(|m| m.packed).map(|m| m.bytes).sum();
     // beside what the plan has, a session has the packed weights, and some room to compute in
     let session = compiled.init(&weights).unwrap();
@@ -175,25 +176,25 @@ fn minilm_takes_what_is_told_of_its_weights() {
     assert_eq!(hows(&told, "embeddings.word_embeddings.weight"), [Transformation::AsItIs]);
     // a large GPU has one product of q, k and v
     let compiler = Compiler::for_profile(&gpu(Limits::large()));
-    let told = compiler.compile(&bert(&config, &weights, 1, 128)).unwrap().treatment();
+    let told = compiler.compile(&bert(&config, &weights, 1, 128)).unwrap().weight_report();
     let [Transformation::Joined { with, part }] = &hows(&told, query)[..] else { panic!("{told:?}") };
     let name = |part: &str| query.replace("query", part);
     assert_eq!(*with, [name("key"), name("value")]);
     assert_eq!((part.to - part.from, part.all), (384, 3 * 384));
 }
 
-fn found<'a>(told: &'a Treatment, name: &str) -> &'a TreatedWeight {
+fn found<'a>(told: &'a WeightReport, name: &str) -> &'a ReportedWeight {
     told.weights.iter().find(|w| w.name == name).unwrap()
 }
 
-fn hows(told: &Treatment, name: &str) -> Vec<Transformation> {
+fn hows(told: &WeightReport, name: &str) -> Vec<Transformation> {
     found(told, name).applied.iter().map(|a| a.how.clone()).collect()
 }
 
 /// Planned as it was written: rules would make one product of all that read x.
-fn folding(profile: &DeviceProfile) -> Treatment {
+fn folding(profile: &DeviceProfile) -> WeightReport {
     let model = graphs().into_iter().find(|m| m.name == "folding").unwrap();
-    model.compile(&Compiler::for_profile(profile).with_rules(&[])).treatment()
+    model.compile(&Compiler::for_profile(profile).with_rules(&[])).weight_report()
 }
 
 #[test]
@@ -211,7 +212,7 @@ fn weights_that_fold_are_told_as_they_were_written() {
     assert_eq!(hows(&told, "gate"), [joined("up", Count::Rows, 0, 8, 14)]);
     assert_eq!(hows(&told, "up"), [joined("gate", Count::Rows, 8, 14, 14)]);
     assert_eq!(found(&told, "up").applied[0].bytes, 6 * 12 * 2);
-    assert_eq!(hows(&told, "split"), [Transformation::Turned]);
+    assert_eq!(hows(&told, "split"), [Transformation::Transposed]);
     assert_eq!(found(&told, "split").applied[0].bytes, 4 * 3 * 6 * 4);
     let with = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
     for (name, others) in [("whole", ["a", "b"]), ("a", ["whole", "b"]), ("b", ["whole", "a"])] {
@@ -248,10 +249,10 @@ fn weights_that_training_reads_together_are_told_as_lying_beside_each_other() {
     let g = Graph::new();
     g.set_loss(Llama::new(&config).loss(&g, g.input("ids", DType::U32, [1, 8])));
     let compiled = Compiler::for_profile(&gpu(Limits::large())).compile_training(&g).unwrap();
-    let told = compiled.treatment();
+    let told = compiled.weight_report();
     let name = |part: &str| format!("model.layers.0.{part}.weight");
     let [q, k, v] = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(name);
-    assert_eq!(hows(&told, &k), [Transformation::Beside { with: vec![q, v] }]);
+    assert_eq!(hows(&told, &k), [Transformation::Adjacent { with: vec![q, v] }]);
     assert_eq!(told.bytes(), 0);
 }
 
@@ -269,12 +270,12 @@ fn an_artifact_tells_what_was_told_when_it_was_compiled() {
         alone.save(&file).unwrap();
         let loaded = Artifact::inspect(&file).unwrap();
         std::fs::remove_file(&file).unwrap();
-        let (name, told) = loaded.treatments().next().unwrap();
-        assert_eq!((name, &told), (model.name, &compiled.treatment()));
+        let (name, told) = loaded.weight_reports().next().unwrap();
+        assert_eq!((name, &told), (model.name, &compiled.weight_report()));
         if model.name.starts_with("llama") && artifact.add(model.name, &compiled).is_ok() {
             wanted.push(told);
         }
     }
-    let all: Vec<Treatment> = artifact.treatments().map(|t| t.1).collect();
+    let all: Vec<WeightReport> = artifact.weight_reports().map(|t| t.1).collect();
     assert!(all.len() > 1 && all == wanted);
 }

@@ -2,15 +2,15 @@
 
 use crate::output::{bytes, grouped};
 use serde_json::{Value, json};
-use weft::session::{Transformation, Treatment};
+use weft::session::{Transformation, WeightReport};
 
 /// What a transformation is called where many are counted.
 fn word(how: &Transformation) -> &'static str {
     match how {
         Transformation::AsItIs => "read as they are",
-        Transformation::Beside { .. } => "laid beside others",
+        Transformation::Adjacent { .. } => "laid beside others",
         Transformation::Copied => "copied",
-        Transformation::Turned => "turned",
+        Transformation::Transposed => "transposed",
         Transformation::Converted { .. } => "converted",
         Transformation::Joined { .. } => "joined",
         Transformation::Folded { .. } => "folded",
@@ -20,7 +20,7 @@ fn word(how: &Transformation) -> &'static str {
 }
 
 /// How many weights are treated how, and what that takes: `of 272 weights 61 read as they are, …; 538.1 MB made of them`.
-pub fn summary(t: &Treatment) -> String {
+pub fn summary(t: &WeightReport) -> String {
     let mut counts: Vec<(&str, usize)> = vec![];
     for weight in &t.weights {
         let mut words: Vec<&str> = weight.applied.iter().map(|a| word(&a.how)).collect();
@@ -49,7 +49,7 @@ pub fn summary(t: &Treatment) -> String {
 }
 
 /// A row for each thing done with a weight: weight, what, for which nodes, bytes.
-pub fn rows(t: &Treatment) -> Vec<Vec<String>> {
+pub fn rows(t: &WeightReport) -> Vec<Vec<String>> {
     let mut rows = vec![["weight", "at init", "for", "takes"].map(String::from).to_vec()];
     for weight in &t.weights {
         let name = format!("{} {}", weight.name, weight.ty);
@@ -65,10 +65,10 @@ pub fn rows(t: &Treatment) -> Vec<Vec<String>> {
     rows
 }
 
-pub fn as_json(t: &Treatment) -> Value {
+pub fn as_json(t: &WeightReport) -> Value {
     let applied =
         |a: &weft::session::Applied| json!({"how": a.how.to_string(), "for": a.by, "bytes": a.bytes});
-    let weight = |w: &weft::session::TreatedWeight| json!({"name": w.name, "at_init": w.applied.iter().map(applied).collect::<Vec<_>>()});
+    let weight = |w: &weft::session::ReportedWeight| json!({"name": w.name, "at_init": w.applied.iter().map(applied).collect::<Vec<_>>()});
     let made = |m: &weft::session::MadeOfWeights| json!({"for": m.by, "weights": m.weights, "packed": m.packed, "bytes": m.bytes});
     json!({
         "weights": t.weights.iter().map(weight).collect::<Vec<_>>(),

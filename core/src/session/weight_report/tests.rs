@@ -3,6 +3,7 @@
 use super::*;
 use crate::device::Device;
 use crate::graph::Graph;
+use crate::plan::BufferId;
 use crate::session::{Compiler, Session};
 use crate::tensor::{Tensor, Weights};
 
@@ -58,13 +59,13 @@ fn packed_forms_are_as_large_as_those_that_a_session_allocates() {
             s.set_input_tensor(&p.name, &Tensor::from_f64(&ty, &vec![1.0; ty.elements()]).unwrap()).unwrap();
         }
         s.step().unwrap();
-        let told = s.compiled().treatment();
-        let plan = s.compiled().plan();
+        let told = s.compiled().weight_report();
+        let plan = &s.compiled().target().on_cpu().unwrap().plan;
         let store = s.parameters.read().unwrap().sizes();
         let shared: usize = store[plan.parameters.len()..].iter().sum();
         // the executor lists its own last, one for each step that may run
         let renewed = crate::plan::Uses::of(plan).of_parameters(plan);
-        let lasts = |step: &&Step| {
+        let lasts = |step: &&crate::plan::Step| {
             let mut lasts = false;
             step.work.for_each_operand(&mut |o, written| lasts |= written && renewed[o.buffer]);
             lasts
@@ -88,7 +89,7 @@ fn joined_weights_lie_where_they_are_said_to() {
     g.output("rows", g.linear(x, rows, None));
     g.output("columns", g.matmul(x, columns));
     let s = session(&g);
-    let (told, plan) = (s.compiled().treatment(), s.compiled().plan());
+    let (told, plan) = (s.compiled().weight_report(), &s.compiled().target().on_cpu().unwrap().plan);
     let value = |id: BufferId| -> Vec<f32> {
         s.executor
             .read(id)
@@ -114,7 +115,7 @@ fn joined_weights_lie_where_they_are_said_to() {
         let cells = (0..height).flat_map(|r| (0..width).map(move |c| (r, c)));
         let inside = cells.filter(|(r, c)| within(if part.of == Count::Rows { *r } else { *c }));
         let came: Vec<f32> = inside.map(|(r, c)| whole[r * width + c]).collect();
-        // a joined weight may be stored by its other axis; then it is told as turned, and this graph has none
+        // a joined weight may be stored by its other axis; then it is told as transposed, and this graph has none
         assert_eq!(came, own, "{}", weight.name);
         seen += 1;
     }
