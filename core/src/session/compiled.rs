@@ -215,7 +215,8 @@ impl Compiled {
     ///
     /// # Errors
     /// As [`init_shared`](Compiled::init_shared); [`Error::DType`] and [`Error::Length`] for a state of another type than the set's,
-    /// [`Error::Argument`] for states on another device. The set is then as it was.
+    /// [`Error::Argument`] for states on another device: the set is then as it was. Where memory is missing later, states that have
+    /// joined the set stay in it, as zeros.
     pub fn init_shared_states(&self, parameters: &Parameters, states: &States) -> Result<Session> {
         Session::new(self, parameters.clone(), Some(states), vec![])
     }
