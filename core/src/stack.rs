@@ -16,8 +16,11 @@ const DEEP: usize = 16 << 20;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// A job, and how whoever waits is told that it is done, with nothing left of it.
+type Task = (Job, Sender<()>);
+
 /// Threads that wait for work.
-static IDLE: Own<Mutex<Vec<Sender<Job>>>> = Own::new(Mutex::default);
+static IDLE: Own<Mutex<Vec<Sender<Task>>>> = Own::new(Mutex::default);
 
 thread_local! {
     /// Whether this thread is one of them.
@@ -37,22 +40,20 @@ pub fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let mut outcome: Option<Result<T, Box<dyn Any + Send>>> = None;
     let (done, wait) = channel::<()>();
     let place = &mut outcome;
-    let job: Box<dyn FnOnce() + Send + '_> = Box::new(move || {
-        *place = Some(catch_unwind(AssertUnwindSafe(work)));
-        // the last that is done with what the caller lent: `wait` ends with it, whether or not it was run
-        drop(done);
-    });
-    // SAFETY: only the lifetime is forgotten. What the job borrows outlives it: this call returns once `done` is dropped, which
-    // the job owns and lets go of last.
+    let job: Box<dyn FnOnce() + Send + '_> =
+        Box::new(move || *place = Some(catch_unwind(AssertUnwindSafe(work))));
+    // SAFETY: only the lifetime is forgotten. What the job borrows outlives it: this call returns when it is told that the job
+    // has returned, or when the job was dropped. (Telling from within the job would be too early: until a call returns, what it
+    // borrows is the call's.)
     let job: Job = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(job) };
-    match thread.send(job) {
+    match thread.send((job, done)) {
         Ok(()) => {
-            // an error: nothing is sent, and whoever could has gone
+            // what the job wrote is seen once this has come; an error: it was dropped, and wrote nothing
             let _ = wait.recv();
             IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         // such a thread does not end; if one did, its work would come back
-        Err(back) => (back.0)(),
+        Err(back) => back.0.0(),
     }
     match outcome.unwrap_or_else(|| Err(Box::new("a job that was dropped"))) {
         Ok(value) => value,
@@ -61,11 +62,15 @@ pub fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Another thread.
-fn begin() -> Option<Sender<Job>> {
-    let (sender, jobs): (Sender<Job>, Receiver<Job>) = channel();
+fn begin() -> Option<Sender<Task>> {
+    let (sender, tasks): (Sender<Task>, Receiver<Task>) = channel();
     let work = move || {
         IS_DEEP.set(true);
-        jobs.into_iter().for_each(|job| job());
+        tasks.into_iter().for_each(|(job, done)| {
+            job();
+            // that the sender is gone would tell as much, but not make sure that its writes are seen
+            let _ = done.send(());
+        });
     };
     let spawned = std::thread::Builder::new().name("weft-deep".into()).stack_size(DEEP).spawn(work);
     spawned.ok().map(|_| sender)

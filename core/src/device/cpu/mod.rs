@@ -27,6 +27,10 @@ pub mod vmath;
 use crate::process::Own;
 use std::sync::OnceLock;
 
+/// Tests take one of so many of their cases: all, but in an interpreter, which is a thousand times slower (`tests/full/miri`).
+#[cfg(test)]
+const EACH: usize = if cfg!(miri) { 40 } else { 1 };
+
 pub(crate) use executor::Executor;
 pub(crate) use parameters::{Store, StoredParameter, packed_bytes};
 pub(crate) use states::StateMemory;

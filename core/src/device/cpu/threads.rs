@@ -242,6 +242,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use super::super::EACH;
     use super::*;
 
     #[test]
@@ -263,7 +264,7 @@ mod tests {
     fn a_worker_is_never_in_two_tasks_at_once() {
         let pool = ThreadPool::new(4);
         let inside: Vec<AtomicUsize> = (0..4).map(|_| AtomicUsize::new(0)).collect();
-        for _ in 0..2000 {
+        for _ in 0..2000 / EACH {
             pool.run(8, &|_, worker| {
                 assert_eq!(inside[worker].fetch_add(1, SeqCst), 0);
                 inside[worker].fetch_sub(1, SeqCst);
@@ -297,13 +298,13 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..200 {
+                    for _ in 0..200 / EACH {
                         pool.run(6, &|_, _| pool.run(5, &|_, _| _ = count.fetch_add(1, SeqCst)));
                     }
                 });
             }
         });
-        assert_eq!(count.into_inner(), 4 * 200 * 6 * 5);
+        assert_eq!(count.into_inner(), 4 * (200 / EACH) * 6 * 5);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The transcendental functions against independent f64 ones, on every instruction set of this machine.
 
+use super::super::EACH;
 use super::super::isa::{Isa, available};
 use super::*;
 
@@ -64,7 +65,7 @@ fn ndtr(x: f64) -> f64 {
 
 /// Every `step`-th f32 of either sign with `lo ≤ |x| ≤ hi`: all magnitudes alike.
 fn sweep(lo: f32, hi: f32, step: usize) -> Vec<f32> {
-    let positive = (lo.to_bits()..=hi.to_bits()).step_by(step).map(f32::from_bits);
+    let positive = (lo.to_bits()..=hi.to_bits()).step_by(step.saturating_mul(EACH)).map(f32::from_bits);
     positive.flat_map(|x| [x, -x]).collect()
 }
 
