@@ -292,8 +292,10 @@ fn what_does_not_fit_is_refused_and_nothing_is_added() {
     assert!(all.close(a).is_err() && all.length(a).is_err() && all.truncate(a, 0).is_err());
     assert!(all.truncate(b, 4).is_err());
     assert_eq!(all.free_blocks(), 2);
-    // the next one has the number that is free
-    assert_eq!(all.open(), a);
+    // the next one has its place, and is another
+    let next = all.open();
+    assert!(next != a && all.length(a).is_err());
+    assert_eq!(all.length(next).unwrap(), 0);
 }
 
 #[test]

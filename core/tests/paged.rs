@@ -215,6 +215,109 @@ fn what_a_query_does_not_see_adds_nothing_be_it_what_it_may() {
     }
 }
 
+/// Two queries of one head over two keys of one element, as text of that operation.
+fn pair(op: &str) -> String {
+    format!(
+        "weft 1\ninput q: f32[1, 1, L, 1]\ninput keys: f32[2, 1, 1]\ninput values: f32[2, 1, 1]\ninput table: u32[1, 1]\n\
+         input lengths: u32[1, L]\n{op}\noutput y = y\n"
+    )
+}
+
+#[test]
+fn what_one_query_does_not_see_stays_out_of_it_though_others_see_it() {
+    let paged = pair("y = paged_attention(q, keys, values, table, lengths, block=2, scale=1.0, window=0)");
+    // the same of keys that lie together: [1, 1, 2, 1]
+    let plain = pair(
+        "k = reshape(keys, shape=[1, 1, 2, 1])\nv = reshape(values, shape=[1, 1, 2, 1])\n\
+         y = attention(q, k, v, causal=true, window=0, scale=1.0)",
+    );
+    for t in tested() {
+        // a key that only the last query sees; weights that are exactly 0
+        for (l, keys, values, lengths) in [
+            (2, [1.0, 1.0], [5.0, f32::NAN], vec![1u32, 2]),
+            (2, [1.0, 1.0], [5.0, f32::INFINITY], vec![1, 2]),
+            (20, [1.0, 1.0], [5.0, f32::NAN], [vec![1; 19], vec![2]].concat()),
+            (1, [0.0, -1e4], [5.0, f32::INFINITY], vec![2]),
+            (1, [0.0, f32::NEG_INFINITY], [5.0, f32::NAN], vec![2]),
+            (20, [0.0, -1e4], [5.0, f32::NEG_INFINITY], vec![2; 20]),
+        ] {
+            for (text, is_paged) in [(&paged, true), (&plain, false)] {
+                // there query i of l sees keys up to i + 2 − l
+                if !is_paged && l == 20 {
+                    continue;
+                }
+                let g = Graph::parse(&text.replace('L', &l.to_string())).unwrap();
+                let mut s = t.compiler().compile(&g).unwrap().init(&Weights::new()).unwrap();
+                s.set_input("q", &vec![1.0f32; l]).unwrap();
+                s.set_input("keys", &keys).unwrap();
+                s.set_input("values", &values).unwrap();
+                s.set_input("table", &[0u32]).unwrap();
+                s.set_input("lengths", &lengths).unwrap();
+                s.step().unwrap();
+                let came = s.read_output::<f32>("y").unwrap();
+                let what = format!(
+                    "{l} queries, keys {keys:?}, values {values:?}, paged {is_paged}, on {}",
+                    t.name()
+                );
+                for (i, (came, length)) in came.iter().zip(&lengths).enumerate() {
+                    let spoilt = *length == 2 && keys[0] == keys[1];
+                    assert!(
+                        if spoilt { !came.is_finite() } else { *came == 5.0 },
+                        "query {i}: {came}; {what}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_that_nobody_sees_take_no_part_in_gradients() {
+    let text = "weft 1\nparam q: f32[1, 1, 1, 1]\nparam k: f32[2, 1, 1]\nparam v: f32[2, 1, 1]\ninput t: u32[1, 1]\ninput n: u32[1, 1]\n\
+                y = paged_attention(q, k, v, t, n, block=2, scale=1.0, window=0)\ns = sum(y, axes=[0, 1, 2, 3], keepdim=false)\nloss s\n";
+    for t in devices::all() {
+        for odd in [f32::NAN, f32::INFINITY] {
+            let mut s =
+                t.compiler().compile_training(&Graph::parse(text).unwrap()).unwrap().init_zeros().unwrap();
+            s.set_parameter("q", &[1.0f32]).unwrap();
+            s.set_parameter("k", &[1.0, odd]).unwrap();
+            s.set_parameter("v", &[1.0, odd]).unwrap();
+            s.set_input("t", &[0u32]).unwrap();
+            s.set_input("n", &[1u32]).unwrap();
+            s.step().unwrap();
+            assert_eq!(s.loss().unwrap(), 1.0);
+            let [q, k, v] = ["q", "k", "v"].map(|name| s.read_gradient(name).unwrap());
+            assert_eq!((q, k, v), (vec![0.0], vec![0.0, 0.0], vec![1.0, 0.0]), "{odd} on {}", t.name());
+        }
+    }
+}
+
+#[test]
+fn steps_of_very_many_queries_run() {
+    for t in devices::all() {
+        let l = 20_000;
+        let text = format!(
+            "weft 1\ninput q: f32[1, 1, {l}, 4]\ninput keys: f32[8, 1, 4]\ninput values: f32[8, 1, 4]\ninput table: u32[1, 2]\n\
+             input lengths: u32[1, {l}]\ny = paged_attention(q, keys, values, table, lengths, block=4, scale=1.0, window=0)\noutput y = y\n"
+        );
+        let mut s =
+            t.compiler().compile(&Graph::parse(&text).unwrap()).unwrap().init(&Weights::new()).unwrap();
+        s.set_input("q", &vec![0.0f32; l * 4]).unwrap();
+        s.set_input("keys", &[1.0f32; 32]).unwrap();
+        s.set_input("values", &(0..32).map(|i| (i / 4) as f32).collect::<Vec<_>>()).unwrap();
+        s.set_input("table", &[0u32, 1]).unwrap();
+        let lengths: Vec<u32> = (0..l as u32).map(|i| i % 9).collect();
+        s.set_input("lengths", &lengths).unwrap();
+        s.step().unwrap();
+        let came = s.read_output::<f32>("y").unwrap();
+        for (i, n) in lengths.iter().enumerate() {
+            // the mean of 0, 1, …, n − 1
+            let wanted = if *n == 0 { 0.0 } else { (n - 1) as f32 / 2.0 };
+            assert!((came[i * 4] - wanted).abs() < 1e-5, "query {i} on {}: {}", t.name(), came[i * 4]);
+        }
+    }
+}
+
 fn putting(t: &Tested, index: &str) -> Session {
     let text = format!(
         "weft 1\nstate cache: f32[6, 2]\ninput rows: {index}[3]\ninput new: f32[3, 2]\n\
@@ -271,5 +374,11 @@ fn sizes_that_do_not_fit_are_refused_by_name() {
     refused(&usual.replace("values: f32", "values: f16"), "one float dtype");
     refused(&usual.replace("keys: f32[384, 1, 64]", "keys: f32[384, 1, 32]"), "keys [rows, kv, d]");
     refused(&usual.replace("window=0", "window=-1"), "window");
+    refused(&usual.replace("window=0", "window=4294967296"), "0 to 2³⁰");
     refused(&usual.replace("scale=0.125", "scale=1e999"), "scale");
+    refused(&usual.replace("scale=0.125", "scale=1e300"), "finite in f32");
+    refused(
+        "weft 1\ninput x: f32[]\ninput r: i32[3]\ninput u: f32[3]\ny = put_rows(x, r, u)\noutput y = y\n",
+        "at least one axis",
+    );
 }

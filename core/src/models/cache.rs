@@ -52,12 +52,12 @@ impl CacheConfig {
 
     /// Blocks.
     pub fn blocks(&self) -> usize {
-        self.tokens.div_ceil(self.block)
+        self.tokens.max(1).div_ceil(self.block.max(1))
     }
 
     /// Tokens that the blocks have room for.
     pub fn rows(&self) -> usize {
-        self.block.saturating_mul(self.blocks())
+        self.block.max(1).saturating_mul(self.blocks())
     }
 }
 
@@ -198,7 +198,11 @@ impl StepInputs {
 /// # Ok::<(), weft::error::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SequenceId(usize);
+pub struct SequenceId {
+    at: usize,
+    /// How many had the place before.
+    turn: usize,
+}
 
 /// Which blocks of a cache are whose, and how long each sequence is.
 ///
@@ -219,6 +223,8 @@ pub struct Sequences {
     cache: CacheConfig,
     free: Vec<u32>,
     all: Vec<Option<Sequence>>,
+    /// Of each place, how many sequences have had it.
+    turns: Vec<usize>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -230,21 +236,23 @@ struct Sequence {
 impl Sequences {
     /// None yet: every block is free.
     pub fn new(cache: &CacheConfig) -> Sequences {
-        Sequences { cache: *cache, free: (0..cache.blocks() as u32).rev().collect(), all: vec![] }
+        Sequences {
+            cache: *cache,
+            free: (0..cache.blocks() as u32).rev().collect(),
+            all: vec![],
+            turns: vec![],
+        }
     }
 
     /// A new sequence, without tokens.
     pub fn open(&mut self) -> SequenceId {
-        match self.all.iter().position(Option::is_none) {
-            Some(at) => {
-                self.all[at] = Some(Sequence::default());
-                SequenceId(at)
-            }
-            None => {
-                self.all.push(Some(Sequence::default()));
-                SequenceId(self.all.len() - 1)
-            }
-        }
+        let at = self.all.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.all.push(None);
+            self.turns.push(0);
+            self.all.len() - 1
+        });
+        self.all[at] = Some(Sequence::default());
+        SequenceId { at, turn: self.turns[at] }
     }
 
     /// Ends a sequence; its blocks are free again.
@@ -253,7 +261,8 @@ impl Sequences {
     /// [`Error::Argument`] for one that is not open.
     pub fn close(&mut self, id: SequenceId) -> Result<()> {
         self.truncate(id, 0)?;
-        self.all[id.0] = None;
+        self.all[id.at] = None;
+        self.turns[id.at] += 1;
         Ok(())
     }
 
@@ -275,12 +284,12 @@ impl Sequences {
     /// # Errors
     /// [`Error::Argument`] for a sequence that is not open, or is shorter.
     pub fn truncate(&mut self, id: SequenceId, length: usize) -> Result<()> {
-        let block = self.cache.block;
+        let block = self.cache.block.max(1);
         let now = self.length(id)?;
         if length > now {
             return Err(Error::argument("truncate", format!("at most {now} tokens"), length));
         }
-        if let Some(s) = &mut self.all[id.0] {
+        if let Some(s) = &mut self.all[id.at] {
             s.length = length;
             let freed = s.blocks.split_off(length.div_ceil(block));
             self.free.extend(freed.into_iter().rev());
@@ -306,13 +315,13 @@ impl Sequences {
                 return Err(Error::argument(
                     "step",
                     "each sequence once",
-                    format!("sequence {} twice", id.0),
+                    format!("sequence {} twice", id.at),
                 ));
             }
             if ids.is_empty() || ids.len() > step.tokens {
                 return Err(Error::argument("step", format!("1 to {} tokens", step.tokens), ids.len()));
             }
-            let blocks = (s.length + ids.len()).div_ceil(self.cache.block);
+            let blocks = (s.length + ids.len()).div_ceil(self.cache.block.max(1));
             if blocks > step.blocks {
                 let most = step.blocks * self.cache.block;
                 let came = format!("{} after {}", ids.len(), s.length);
@@ -328,7 +337,7 @@ impl Sequences {
                 came,
             ));
         }
-        let places = step.sequences * step.tokens;
+        let places = step.sequences.saturating_mul(step.tokens);
         let mut all = StepInputs {
             ids: vec![0; places],
             positions: vec![0; places],
@@ -338,14 +347,14 @@ impl Sequences {
             last: (0..step.sequences).map(|n| (n * step.tokens) as u32).collect(),
         };
         for (n, (id, ids)) in work.iter().enumerate() {
-            self.add(id.0, ids, step, n, &mut all);
+            self.add(id.at, ids, step, n, &mut all);
         }
         Ok(all)
     }
 
     /// The tokens of one sequence, the n-th of the step: there are blocks for them.
     fn add(&mut self, id: usize, ids: &[u32], step: &StepConfig, n: usize, all: &mut StepInputs) {
-        let block = self.cache.block;
+        let block = self.cache.block.max(1);
         let Some(s) = &mut self.all[id] else { return };
         for (i, token) in ids.iter().enumerate() {
             let position = s.length + i;
@@ -364,7 +373,10 @@ impl Sequences {
     }
 
     fn get(&self, id: SequenceId) -> Result<&Sequence> {
-        let open = self.all.get(id.0).and_then(Option::as_ref);
-        open.ok_or_else(|| Error::argument("sequence", "one that is open", format!("number {}", id.0)))
+        let own = self.turns.get(id.at) == Some(&id.turn);
+        let open = self.all.get(id.at).and_then(Option::as_ref).filter(|_| own);
+        open.ok_or_else(|| {
+            Error::argument("sequence", "one that is open", format!("number {}, which was closed", id.at))
+        })
     }
 }

@@ -43,14 +43,14 @@ fn checked(c: &Call<'_>, mask: usize) -> Checked<(Sizes, AttentionForm)> {
     {
         return refuse(format!("a mask that broadcasts to {scores:?}"), mask);
     }
-    let Ok(window) = u32::try_from(c.attrs.int("window")) else {
-        return refuse("a window of at least 0", c.attrs.int("window"));
+    let Some(window) = u32::try_from(c.attrs.int("window")).ok().filter(|w| *w <= 1 << 30) else {
+        return refuse("a window of 0 to 2³⁰", c.attrs.int("window"));
     };
-    if z.l.max(z.s) > 1 << 30 || window > 1 << 30 {
-        return refuse("sequences and windows of at most 2³⁰", format!("{}, window {window}", came()));
+    if z.l.max(z.s) > 1 << 30 {
+        return refuse("sequences of at most 2³⁰", came());
     }
-    if !c.attrs.float("scale").is_finite() {
-        return refuse("a finite scale", c.attrs.float("scale"));
+    if !(c.attrs.float("scale") as f32).is_finite() {
+        return refuse("a scale that is finite in f32", c.attrs.float("scale"));
     }
     let form = AttentionForm {
         scale: c.attrs.float("scale"),

@@ -268,7 +268,7 @@ op! {
     infer: |c| {
         let [x, rows, updates] = [0, 1, 2].map(|i| &c.inputs[i]);
         if x.dtype.is_block() || x.rank() == 0 {
-            return refuse("rows of a dtype of single elements", x);
+            return refuse("at least one axis, and a dtype of single elements", x);
         }
         if !matches!(rows.dtype, DType::I32 | DType::I64) {
             return refuse("row numbers of i32 or i64", rows);

@@ -47,18 +47,15 @@ fn checked(c: &Call<'_>) -> Checked<(Sizes, PagedForm)> {
     let Some(block) = usize::try_from(block).ok().filter(|&n| n > 0 && rows % n == 0) else {
         return refuse(format!("a block of at least one row that divides {rows}"), block);
     };
-    let Ok(window) = u32::try_from(c.attrs.int("window")) else {
-        return refuse("a window of at least 0", c.attrs.int("window"));
+    let Some(window) = u32::try_from(c.attrs.int("window")).ok().filter(|w| *w <= 1 << 30) else {
+        return refuse("a window of 0 to 2³⁰", c.attrs.int("window"));
     };
     let capacity = table.shape[1].saturating_mul(block);
-    if l.max(capacity).max(rows) > 1 << 30 || window > 1 << 30 {
-        return refuse(
-            "sequences, caches and windows of at most 2³⁰",
-            format!("{}, window {window}", came()),
-        );
+    if l.max(capacity).max(rows) > 1 << 30 {
+        return refuse("sequences and caches of at most 2³⁰", came());
     }
-    if !c.attrs.float("scale").is_finite() {
-        return refuse("a finite scale", c.attrs.float("scale"));
+    if !(c.attrs.float("scale") as f32).is_finite() {
+        return refuse("a scale that is finite in f32", c.attrs.float("scale"));
     }
     let form = PagedForm { scale: c.attrs.float("scale"), window: window as usize, block };
     Ok((Sizes { b, h, kv, l, d, dv, rows, blocks: table.shape[1] }, form))
@@ -141,16 +138,20 @@ fn decompose(g: &Graph, x: &[Value], attrs: &Attrs) -> Value {
     let block = g.min(table, number(z.rows / form.block - 1));
     let first = g.reshape(g.mul(block, number(form.block)), &[z.b as i64, z.blocks as i64, 1]);
     let rows = g.reshape(g.add(first, g.iota(&[form.block as i64], 0)), &[z.b as i64, capacity as i64]);
-    let taken = |from: Value| {
-        let wide = if g.ty(from).dtype == DType::F32 { from } else { g.cast(from, DType::F32) };
-        g.permute(g.index_select(wide, rows, 0), &[0, 2, 1, 3])
-    };
     let lengths = g.reshape(g.min(x[4], number(capacity)), &signed(&[z.b, 1, z.l, 1]));
     let key = g.iota(&[capacity as i64], 0);
     let mut visible = g.lt(key, lengths);
     if form.window > 0 {
         visible = g.and(visible, g.ge(g.add(key, number(form.window)), lengths));
     }
+    // what no query of the sequence sees is taken as 0: gradients multiply it
+    let seen = g.max_over(g.cast(visible, DType::F32), &[1, 2], false);
+    let seen = g.reshape(g.gt(seen, g.scalar(0.0, DType::F32)), &[z.b as i64, capacity as i64, 1, 1]);
+    let taken = |from: Value| {
+        let wide = if g.ty(from).dtype == DType::F32 { from } else { g.cast(from, DType::F32) };
+        let all = g.select(seen, g.index_select(wide, rows, 0), g.scalar(0.0, DType::F32));
+        g.permute(all, &[0, 2, 1, 3])
+    };
     let [kept, hidden] = [0.0, f64::NEG_INFINITY].map(|v| g.scalar(v, DType::F32));
     let mask = g.select(visible, kept, hidden);
     g.attention(x[0], taken(x[1]), taken(x[2]), Some(mask), AttentionOptions::new(form.scale))

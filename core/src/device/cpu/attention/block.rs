@@ -136,6 +136,9 @@ impl Run<'_> {
                 room.out.write_bytes(0, plan.d_v * width);
             }
             self.write(b, first_head, block, &room, width);
+            for i in 0..block.heads {
+                self.mend(b, first_head + i, block.first..block.first + block.count);
+            }
         }
     }
 

@@ -225,6 +225,8 @@ impl Run<'_> {
                         }
                     }
                 }
+                // SAFETY: the head's results are there.
+                unsafe { self.mend(b, head, 0..plan.l) };
             }
         }
     }

@@ -12,6 +12,7 @@ mod block;
 mod dots;
 mod few;
 pub(super) mod lanes;
+mod odd;
 #[cfg(test)]
 mod tests;
 

@@ -46,9 +46,7 @@ pub fn forward(
 /// Whether a device can run passes: the parts of a row, which one thread joins in two loops, and all of scratch, which is one
 /// binding.
 fn within(skeleton: &Skeleton, p: &Problem, limits: &Limits) -> Result<()> {
-    // where queries say what they see, a thread asks those of its tile
-    let asked = if p.paged { p.l } else { 0 };
-    if (2 * skeleton.parts).max(2 * asked) < limits.turns && skeleton.scratch <= limits.binding / 4 {
+    if 2 * skeleton.parts < limits.turns && skeleton.scratch <= limits.binding / 4 {
         return Ok(());
     }
     let Problem { b, h, l, s, .. } = p;

@@ -418,7 +418,7 @@ pub(super) fn key_range(out: &mut Text, p: &Problem, rows: usize, cols: usize) -
     line!(out, "let i_low = select(0u, row0 % L, one_head);");
     line!(out, "let i_high = select(L - 1u, last_row % L, one_head);");
     if p.paged {
-        return used_range(out, p, cols);
+        return used_range(out, p, rows, cols);
     }
     if p.window > 0 {
         let ahead = p.l + p.window;
@@ -432,10 +432,10 @@ pub(super) fn key_range(out: &mut Text, p: &Problem, rows: usize, cols: usize) -
 }
 
 /// The same where queries say how many keys they see.
-fn used_range(out: &mut Text, p: &Problem, cols: usize) -> usize {
+fn used_range(out: &mut Text, p: &Problem, rows: usize, cols: usize) -> usize {
     line!(out, "var longest = 0u;\nvar shortest = S;");
-    line!(out, "for (var turn = 0u; turn < {}u; turn++) {{", p.l);
-    line!(out, "let i = i_low + turn;\nif (i > i_high) {{ break; }}\nlet n = length_of(b, i);");
+    line!(out, "for (var turn = 0u; turn < {rows}u; turn++) {{\nif (row0 + turn > last_row) {{ break; }}");
+    line!(out, "let n = length_of(b, (row0 + turn) % L);");
     // who sees nothing needs no key
     line!(out, "longest = max(longest, n);\nshortest = min(shortest, select(n, S, n == 0u));\n}}");
     let w = p.window;
