@@ -137,6 +137,7 @@ fn every_operation_takes_i64_exactly_or_refuses_it() {
         "index_select",
         "embedding",
         "put",
+        "put_rows",
     ]);
     // as indices, positions or labels alone
     wanted.extend(["index_add", "scatter_add", "one_hot", "check_labels", "cross_entropy", "rope"]);

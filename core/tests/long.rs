@@ -135,6 +135,7 @@ fn samples_agree_where_loops_may_turn_a_few_times() {
         "conv2d",
         "attention",
         "attention_grad",
+        "paged_attention",
         "softmax",
         "layer_norm",
         "sum",

@@ -2,10 +2,14 @@
 //! equal nodes become one, unused ones go. What decompositions join only for it to be taken apart again (the
 //! parts of attention's gradient) is not joined.
 
+use super::PlanOptions;
 use crate::error::{Error, Result};
 use crate::graph::{Attrs, Call, Graph, GraphData, Lowering, Node, NodeKind, Op, Value, decomposed};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
+
+/// What attention over blocks binds: q, keys, values, the table, lengths, its result.
+const PAGED: usize = 6;
 
 /// A node with the work it is; inputs are indices of earlier nodes.
 #[derive(Debug, Clone)]
@@ -22,18 +26,18 @@ pub struct Primitive {
 
 /// The primitives that `roots` depend on (and every input, parameter and state), and where the roots are.
 ///
-/// With `attention_grad`, attention's gradient is a primitive.
+/// Attention's gradient is a primitive where the options say so, attention over blocks where kernels may bind what it reads.
 ///
 /// # Errors
 /// What a decomposition's builder refuses.
-pub fn expand(graph: &Graph, roots: &[Value], attention_grad: bool) -> Result<(Vec<Primitive>, Vec<usize>)> {
+pub fn expand(graph: &Graph, roots: &[Value], options: &PlanOptions) -> Result<(Vec<Primitive>, Vec<usize>)> {
     let mut g = graph.clone();
     let mut roots = roots.to_vec();
     let mut from: Vec<usize> = (0..g.data()?.nodes.len()).collect();
     // at least once: what can be simpler is made so on the way
     let mut again = true;
     while again {
-        (g, roots, again) = expand_once(&g, &roots, &mut from, attention_grad)?;
+        (g, roots, again) = expand_once(&g, &roots, &mut from, options)?;
     }
     let data = g.data()?;
     collect(&data, &roots, &from)
@@ -45,14 +49,15 @@ fn expand_once(
     from: &Graph,
     roots: &[Value],
     origin: &mut Vec<usize>,
-    attention_grad: bool,
+    options: &PlanOptions,
 ) -> Result<(Graph, Vec<Value>, bool)> {
     let data = from.data()?;
     let live = data.live(roots);
     let decomposes = |node: &Node| match &node.kind {
         NodeKind::Op(op, attrs) => match op.lower(&Call { inputs: &data.input_types(node), attrs }) {
             Lowering::Decompose => true,
-            Lowering::AttentionGrad(_) => !attention_grad,
+            Lowering::AttentionGrad(_) => !options.attention_grad,
+            Lowering::PagedAttention(_) => options.bindings.is_some_and(|b| b.buffers < PAGED),
             _ => false,
         },
         _ => false,

@@ -125,7 +125,7 @@ fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan
     let becomes = data.next.iter().map(|n| n.1);
     let roots: Vec<Value> =
         results.iter().map(|r| r.1).chain(options.gradients.iter().map(|g| g.1)).chain(becomes).collect();
-    let (nodes, roots) = expand::expand(graph, &roots, options.attention_grad)?;
+    let (nodes, roots) = expand::expand(graph, &roots, options)?;
     let mut pinned = vec![false; nodes.len()];
     roots.iter().for_each(|&r| pinned[r] = true);
     let training = !options.gradients.is_empty();

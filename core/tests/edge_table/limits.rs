@@ -14,6 +14,8 @@ pub const WITHOUT: &[(&str, &str)] = &[
     ("max_pool2d_grad", "met as max_pool2d's gradient"),
     ("convolution", "what conv2d and its gradients are made of"),
     ("rotary", "what rope becomes"),
+    ("paged_attention", "what attention is, over rows that a table names: `paged` has its edges"),
+    ("put_rows", "moves elements as `put` does: `paged` has its edges"),
     ("check_labels", "the labels themselves, or a typed error: `integers` has its edges"),
 ];
 

@@ -31,6 +31,7 @@ fn samples_agree_with_the_reference() {
         "conv_transpose2d",
         "attention",
         "attention_grad",
+        "paged_attention",
         "softmax",
         "layer_norm",
         "sum",

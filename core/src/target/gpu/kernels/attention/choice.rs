@@ -116,6 +116,8 @@ impl Tiling {
         let columns: usize = role.sums().iter().map(|(_, input, _)| self.columns(input.width(p))).sum();
         self.threads() <= limits.threads
             && self.shared(p, role) <= limits.shared
+            // where queries say what they see, a thread asks those of its tile
+            && (!p.paged || self.rows <= limits.turns / 4)
             && self.rows / self.ty * columns <= SUMS
     }
 }
