@@ -291,6 +291,7 @@ pub struct AttentionForm {
 ///
 /// ```
 /// use weft::graph::{Call, Lowering, NodeKind};
+/// use weft::ops::PagedAttentionOptions;
 /// use weft::prelude::*;
 ///
 /// let g = Graph::new();

@@ -105,7 +105,7 @@ macro_rules! op {
         #[doc = ""]
         #[doc = concat!(
             "```\nuse weft::ops::", stringify!($Options), ";\n\nlet usual = ", stringify!($Options), "::new(",
-            $( op!(@example $ntype), )* ");\nassert_eq!(", $( "usual.", stringify!($attr), "(usual.", stringify!($attr), ")", ", usual);\nassert_eq!(", )* "usual, usual);\n```"
+            $( op!(@example $ntype), ", ", )* ");\nassert_eq!(", $( "usual.", stringify!($attr), "(usual.", stringify!($attr), ")", ", usual);\nassert_eq!(", )* "usual, usual);\n```"
         )]
         #[derive(Debug, Clone, Copy, PartialEq)]
         #[non_exhaustive]
