@@ -9,7 +9,7 @@ use crate::graph::{
 };
 use crate::tensor::{DType, TensorType, broadcast_shapes};
 
-type Checked<T> = std::result::Result<T, Refusal>;
+pub(super) type Checked<T> = std::result::Result<T, Refusal>;
 
 /// Sizes of q [b, h, l, d], k [b, kv, s, d] and v [b, kv, s, dv].
 struct Sizes {
@@ -28,6 +28,18 @@ fn sizes(q: &[usize], k: &[usize], v: &[usize]) -> Option<Sizes> {
     fits.then_some(Sizes { b, h, kv, l, s, d, dv })
 }
 
+/// The attributes that every attention has.
+pub(super) fn scale_and_window(c: &Call<'_>) -> Checked<(f64, usize)> {
+    let Some(window) = u32::try_from(c.attrs.int("window")).ok().filter(|w| *w <= 1 << 30) else {
+        return refuse("a window of 0 to 2³⁰", c.attrs.int("window"));
+    };
+    let scale = c.attrs.float("scale");
+    if !(scale as f32).is_finite() {
+        return refuse("a scale that is finite in f32", scale);
+    }
+    Ok((scale, window as usize))
+}
+
 /// Sizes and options, if the inputs fit; `mask` says which input the mask would be.
 fn checked(c: &Call<'_>, mask: usize) -> Checked<(Sizes, AttentionForm)> {
     let came = || c.inputs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -43,21 +55,11 @@ fn checked(c: &Call<'_>, mask: usize) -> Checked<(Sizes, AttentionForm)> {
     {
         return refuse(format!("a mask that broadcasts to {scores:?}"), mask);
     }
-    let Some(window) = u32::try_from(c.attrs.int("window")).ok().filter(|w| *w <= 1 << 30) else {
-        return refuse("a window of 0 to 2³⁰", c.attrs.int("window"));
-    };
+    let (scale, window) = scale_and_window(c)?;
     if z.l.max(z.s) > 1 << 30 {
         return refuse("sequences of at most 2³⁰", came());
     }
-    if !(c.attrs.float("scale") as f32).is_finite() {
-        return refuse("a scale that is finite in f32", c.attrs.float("scale"));
-    }
-    let form = AttentionForm {
-        scale: c.attrs.float("scale"),
-        causal: c.attrs.bool("causal"),
-        window: window as usize,
-        masked: c.inputs.len() > mask,
-    };
+    let form = AttentionForm { scale, causal: c.attrs.bool("causal"), window, masked: c.inputs.len() > mask };
     Ok((z, form))
 }
 
@@ -94,10 +96,15 @@ fn weights(
         dot * form.scale + mask.map_or(0.0, |mask| mask.at_broadcast(&[b, h, i, j]))
     };
     let scores: Vec<f64> = (0..z.s).map(score).collect();
+    shares(&scores)
+}
+
+/// The weight that each score comes to; all 0 where every one is −∞.
+pub(super) fn shares(scores: &[f64]) -> Vec<f64> {
     let largest =
         scores.iter().copied().fold(f64::NEG_INFINITY, |m, v| if v > m || v.is_nan() { v } else { m });
     if largest == f64::NEG_INFINITY {
-        return vec![0.0; z.s];
+        return vec![0.0; scores.len()];
     }
     let raise = |&v: &f64| if v == f64::NEG_INFINITY { 0.0 } else { (v - largest).exp() };
     let raised: Vec<f64> = scores.iter().map(raise).collect();

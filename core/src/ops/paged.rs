@@ -2,16 +2,13 @@
 //! "PagedAttention", arXiv:2309.06180, have it), and how many keys each query sees is data, too. So one cache holds sequences of any
 //! length, sequences may share blocks, and the work follows what is used.
 
+use super::attention::{Checked, scale_and_window, shares};
 use super::movement::{accepted, signed};
 use super::samples::{as_dtype, cycle, normal, sample};
 use crate::error::Error;
-use crate::graph::{
-    Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, PagedForm, Refusal, Sample, Value, refuse,
-};
+use crate::graph::{Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, PagedForm, Sample, Value, refuse};
 use crate::ops::AttentionOptions;
 use crate::tensor::{DType, TensorType};
-
-type Checked<T> = std::result::Result<T, Refusal>;
 
 /// Sizes of q [b, h, l, d], keys [rows, kv, d], values [rows, kv, dv] and a table [b, n].
 struct Sizes {
@@ -47,17 +44,12 @@ fn checked(c: &Call<'_>) -> Checked<(Sizes, PagedForm)> {
     let Some(block) = usize::try_from(block).ok().filter(|&n| n > 0 && rows % n == 0) else {
         return refuse(format!("a block of at least one row that divides {rows}"), block);
     };
-    let Some(window) = u32::try_from(c.attrs.int("window")).ok().filter(|w| *w <= 1 << 30) else {
-        return refuse("a window of 0 to 2³⁰", c.attrs.int("window"));
-    };
+    let (scale, window) = scale_and_window(c)?;
     let capacity = table.shape[1].saturating_mul(block);
     if l.max(capacity).max(rows) > 1 << 30 {
         return refuse("sequences and caches of at most 2³⁰", came());
     }
-    if !(c.attrs.float("scale") as f32).is_finite() {
-        return refuse("a scale that is finite in f32", c.attrs.float("scale"));
-    }
-    let form = PagedForm { scale: c.attrs.float("scale"), window: window as usize, block };
+    let form = PagedForm { scale, window, block };
     Ok((Sizes { b, h, kv, l, d, dv, rows, blocks: table.shape[1] }, form))
 }
 
@@ -106,15 +98,9 @@ op! {
                 };
                 let keys = &rows[from..to];
                 let scores: Vec<f64> = keys.iter().map(dot).collect();
-                let most = scores.iter().copied().fold(f64::NEG_INFINITY, |m, v| if v > m || v.is_nan() { v } else { m });
-                if most == f64::NEG_INFINITY {
-                    continue;
-                }
-                let raised: Vec<f64> = scores.iter().map(|v| (v - most).exp()).collect();
-                let total: f64 = raised.iter().sum();
-                for (w, row) in raised.iter().zip(keys).filter(|(w, _)| **w != 0.0) {
+                for (w, row) in shares(&scores).into_iter().zip(keys).filter(|(w, _)| *w != 0.0) {
                     for e in 0..z.dv {
-                        result.data[((b * z.h + h) * z.l + i) * z.dv + e] += w / total * x[2].at(&[*row, g, e]);
+                        result.data[((b * z.h + h) * z.l + i) * z.dv + e] += w * x[2].at(&[*row, g, e]);
                     }
                 }
             }

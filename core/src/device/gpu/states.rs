@@ -7,7 +7,7 @@
 use super::Gpu;
 use super::run::Heap;
 use super::start::{narrowed, widened};
-use super::store::lay_out;
+use super::store::{grow, lay_out};
 use super::worker::WorkerState;
 use crate::error::{Error, Result};
 use crate::target::gpu::program::Region;
@@ -56,23 +56,8 @@ impl StateMemory {
         let sizes: Vec<usize> = more.iter().map(BufferStorage::bytes).collect();
         let chunk = limits.binding;
         let (places, total) = lay_out(&sizes, &[], chunk);
-        let heap = self.gpu.call(move |desk| {
-            let mut heap = Heap::new(&desk.context, total, chunk, "a set of states")?;
-            if let Err(e) = desk.transfer.fill(&heap.pieces(), 0) {
-                heap.free(&desk.context);
-                return Err(e);
-            }
-            Ok(heap)
-        })?;
-        let base = match &mut self.heap {
-            Some(own) => own.append(heap),
-            empty => {
-                *empty = Some(heap);
-                0
-            }
-        };
-        let moved = |place: Vec<Region>| place.into_iter().map(|r| Region { at: base + r.at, ..r }).collect();
-        self.states.extend(more.into_iter().zip(places.into_iter().map(moved)));
+        let places = grow(&self.gpu, &mut self.heap, (places, total, chunk), "a set of states")?;
+        self.states.extend(more.into_iter().zip(places));
         Ok(())
     }
 

@@ -55,24 +55,9 @@ impl Store {
         let named: Vec<Vec<usize>> =
             together.iter().filter_map(|run| run.iter().map(number).collect()).collect();
         let (places, total) = lay_out(&sizes, &named, chunk);
-        let heap = self.gpu.call(move |desk| {
-            let mut heap = Heap::new(&desk.context, total, chunk, "weights")?;
-            if let Err(e) = desk.transfer.fill(&heap.pieces(), 0) {
-                heap.free(&desk.context);
-                return Err(e);
-            }
-            Ok(heap)
-        })?;
+        let places = grow(&self.gpu, &mut self.heap, (places, total, chunk), "weights")?;
         let before = self.parameters.len();
-        let base = match &mut self.heap {
-            Some(own) => own.append(heap),
-            empty => {
-                *empty = Some(heap);
-                0
-            }
-        };
-        let moved = |place: Vec<Region>| place.into_iter().map(|r| Region { at: base + r.at, ..r }).collect();
-        self.places.extend(places.into_iter().map(moved));
+        self.places.extend(places);
         let mut given = vec![];
         for (i, (name, ty, tensor)) in parameters.into_iter().enumerate() {
             self.parameters.push((name, ty));
@@ -167,6 +152,35 @@ impl Store {
     pub fn sizes(&self) -> Vec<usize> {
         self.parameters.iter().map(|p| p.1.bytes().unwrap_or(0)).collect()
     }
+}
+
+/// Adds memory of zeros to a heap, in chunks of one binding: places in it become places in the whole.
+///
+/// # Errors
+/// [`Error::OutOfMemory`], [`Error::DeviceLost`]; nothing is added then.
+pub fn grow(
+    gpu: &Gpu,
+    heap: &mut Option<Heap>,
+    (places, total, chunk): (Vec<Vec<Region>>, usize, usize),
+    what: &'static str,
+) -> Result<Vec<Vec<Region>>> {
+    let more = gpu.call(move |desk| {
+        let mut more = Heap::new(&desk.context, total, chunk, what)?;
+        if let Err(e) = desk.transfer.fill(&more.pieces(), 0) {
+            more.free(&desk.context);
+            return Err(e);
+        }
+        Ok(more)
+    })?;
+    let base = match heap {
+        Some(own) => own.append(more),
+        empty => {
+            *empty = Some(more);
+            0
+        }
+    };
+    let moved = |place: Vec<Region>| place.into_iter().map(|r| Region { at: base + r.at, ..r }).collect();
+    Ok(places.into_iter().map(moved).collect())
 }
 
 /// Where parameters of those sizes lie, and how much memory they take. A run of parameters lies together if each is a

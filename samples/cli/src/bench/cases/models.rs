@@ -44,31 +44,14 @@ pub const CASES: &[Case] = &[
     Case {
         name: "smollm2-decode",
         about: "SmolLM2-135M, one token after 128, f16 weights, a cache for 256",
-        build: |g| {
-            let [id, position] = ["id", "position"].map(|n| g.input(n, DType::U32, [1]));
-            Llama::new(&LlamaConfig::smollm2_135m()).with_dtype(DType::F16).decode(g, id, position, 256)
-        },
-        ids_below: SMOL.vocabulary as u32,
-        fixed: &[("position", 128.0)],
-        flop: 2.0 * SMOL.products() + 4.0 * SMOL.layers * 129.0 * SMOL.hidden,
-        // norms are f32; of the cache, 128 tokens are read and one is written
-        least_bytes: 2.0 * SMOL.products()
-            + 4.0 * (SMOL.norms() + SMOL.layers * 129.0 * 2.0 * SMOL.kv + SMOL.vocabulary + 2.0),
-        ..PLAIN
+        build: |g| decode(g, 256),
+        ..DECODE
     },
     Case {
         name: "smollm2-decode-4096",
         about: "the same with a cache for 4096",
-        build: |g| {
-            let [id, position] = ["id", "position"].map(|n| g.input(n, DType::U32, [1]));
-            Llama::new(&LlamaConfig::smollm2_135m()).with_dtype(DType::F16).decode(g, id, position, 4096)
-        },
-        ids_below: SMOL.vocabulary as u32,
-        fixed: &[("position", 128.0)],
-        flop: 2.0 * SMOL.products() + 4.0 * SMOL.layers * 129.0 * SMOL.hidden,
-        least_bytes: 2.0 * SMOL.products()
-            + 4.0 * (SMOL.norms() + SMOL.layers * 129.0 * 2.0 * SMOL.kv + SMOL.vocabulary + 2.0),
-        ..PLAIN
+        build: |g| decode(g, 4096),
+        ..DECODE
     },
     Case {
         name: "smollm2-step-256",
@@ -154,6 +137,22 @@ pub const CASES: &[Case] = &[
         ..MINILM
     },
 ];
+
+/// A token after 128, with a cache of f32.
+const DECODE: Case = Case {
+    ids_below: SMOL.vocabulary as u32,
+    fixed: &[("position", 128.0)],
+    flop: 2.0 * SMOL.products() + 4.0 * SMOL.layers * 129.0 * SMOL.hidden,
+    // norms are f32; of the cache, 128 tokens are read and one is written
+    least_bytes: 2.0 * SMOL.products()
+        + 4.0 * (SMOL.norms() + SMOL.layers * 129.0 * 2.0 * SMOL.kv + SMOL.vocabulary + 2.0),
+    ..PLAIN
+};
+
+fn decode(g: &Graph, capacity: usize) -> Value {
+    let [id, position] = ["id", "position"].map(|n| g.input(n, DType::U32, [1]));
+    Llama::new(&LlamaConfig::smollm2_135m()).with_dtype(DType::F16).decode(g, id, position, capacity)
+}
 
 /// A token at position 100.
 const STEP: Case = Case {
