@@ -1,5 +1,6 @@
-//! Plans for the CPU device: the plan's own steps, where scratch lies, which weights are laid out in panels for products. The
-//! CPU has a kernel for every form of a plan but attention's gradient as one step, which is planned where a target asks for it.
+//! Lowers plans for the CPU device: the plan's own steps, plus scratch offsets in an arena and the list of weights to pack into
+//! panels for products. The CPU has a kernel for every form of step except fused attention gradients, which only GPU plans
+//! contain.
 
 use crate::plan::memory::{self, ALIGN, Lifetime};
 use crate::plan::{Checked, Place, Plan, Step, Uses, Values, Work, inside, refuse, too_large, verify};
@@ -12,27 +13,27 @@ use std::sync::Arc;
 pub struct CpuPlan {
     /// The plan.
     pub plan: Arc<Plan>,
-    /// Where scratch lies.
+    /// Offsets of scratch buffers.
     pub arena: Arena,
-    /// Weights that products read from panels, laid out before the first step.
+    /// Weights that products read as packed panels, packed before the first step.
     pub panels: Vec<Panels>,
 }
 
-/// Where the scratch of a plan lies.
+/// Placement of a plan's scratch buffers in one allocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Arena {
-    /// By buffer of the plan, the first byte of those that steps use as scratch, a multiple of [`ALIGN`].
+    /// For each buffer of the plan, its byte offset if it is scratch: a multiple of [`ALIGN`].
     pub offsets: Vec<Option<usize>>,
-    /// Bytes in all.
+    /// Total bytes.
     pub bytes: usize,
 }
 
-/// A weight that is laid out anew for products.
+/// A weight that is packed into panels for products.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Panels {
-    /// The weight, as it is.
+    /// The unpacked weight.
     pub buffer: usize,
-    /// The names of the first product's nodes that reads them.
+    /// Node names of the first product that reads it.
     pub label: String,
     /// Its element type.
     pub dtype: DType,
@@ -44,17 +45,17 @@ impl CpuPlan {
     /// Lowers a plan that [`verify`] has passed.
     ///
     /// # Errors
-    /// Work that has no kernel here; scratch that nobody can count.
+    /// A step without a CPU kernel; scratch whose size overflows.
     pub fn new(plan: Arc<Plan>) -> Checked<CpuPlan> {
         let uses = Uses::of(&plan);
         let arena = Arena::place(&plan, &uses);
         CpuPlan::of(plan, &uses, arena)
     }
 
-    /// Takes a plan and where its scratch lies from anywhere.
+    /// Validates a plan and an arena from an untrusted source.
     ///
     /// # Errors
-    /// What of it is wrong.
+    /// The first flaw.
     pub fn verified(plan: Arc<Plan>, arena: Arena) -> Checked<CpuPlan> {
         verify(&plan)?;
         let uses = Uses::of(&plan);
@@ -78,7 +79,7 @@ impl CpuPlan {
 }
 
 impl Arena {
-    /// Gives every scratch buffer its place. Gradients stay until the step's end.
+    /// Assigns offsets to all scratch buffers. Gradients live until the end of the step.
     pub(super) fn place(plan: &Values, uses: &Uses) -> Arena {
         let life = |b: usize| match plan.buffers[b].place {
             Place::Scratch => uses.life(plan, b).map(|life| (b, life)),
@@ -97,13 +98,13 @@ impl Arena {
         Arena { offsets, bytes }
     }
 
-    /// Scratch that holds something lies in the arena, and no two of its buffers share bytes at the same time.
+    /// Checks that scratch buffers lie inside the arena, and that buffers with overlapping lifetimes do not overlap in memory.
     fn verify(&self, plan: &Plan, uses: &Uses) -> Checked<()> {
         if self.offsets.len() != plan.buffers.len() {
             return refuse(format!("{} buffers", plan.buffers.len()), self.offsets.len());
         }
         let end = plan.steps.len();
-        // by step: who begins there, and who has ended before it
+        // for each step: buffers whose lifetime starts there, and buffers whose lifetime has ended before it
         let mut begin: Vec<Vec<(usize, usize)>> = vec![vec![]; end + 1];
         let mut gone: Vec<Vec<usize>> = vec![vec![]; end + 2];
         for (b, buffer) in plan.buffers.iter().enumerate() {
@@ -142,8 +143,8 @@ impl Arena {
     }
 }
 
-/// The packed weights of a plan: of parameters one for all products that read the same, of what is computed at init one
-/// each. Those that only steps at init read, of what stays the same, are let go of again.
+/// The packed weights of a plan: a parameter is packed once for all products that read it, a value computed at init once for
+/// each. Packed copies of constant values that only init steps read are freed after init.
 fn panels(plan: &Plan, uses: &Uses) -> Vec<Panels> {
     let renewed = uses.of_parameters(plan);
     let lasts = |writes: &[usize]| writes.iter().any(|&b| renewed[b]);
@@ -158,7 +159,7 @@ fn panels(plan: &Plan, uses: &Uses) -> Vec<Panels> {
         let axes = p.batch.len();
         let place = (p.b.buffer, p.b.offset, p.b.strides[axes], p.b.strides[axes + 1], p.k, p.n);
         let kept = match plan.buffers[p.b.buffer].place {
-            // with the weights, however long
+            // constant for as long as the weights are
             Place::Parameter(_) => known.insert(place),
             Place::Own | Place::Scratch | Place::Constant(_) | Place::State(_) => lasts,
         };

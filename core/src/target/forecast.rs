@@ -1,5 +1,5 @@
-//! What a device of a profile will do with a plan, told without one: launches, the bytes they move, memory, and what time
-//! that takes by the profile's costs. A forecast for comparing plans, not a measurement.
+//! Predicts, from a device profile alone, how a device will execute a plan: launches, bytes moved, memory, and the time
+//! estimated by the profile's cost model. For comparing plans; not a measurement.
 
 use super::TargetPlan;
 use super::cpu::CpuPlan;
@@ -8,11 +8,11 @@ use crate::error::Result;
 use crate::plan::{Place, Step, StepCost};
 use crate::profile::{Costs, DeviceProfile};
 
-/// What a device of that profile will do with a plan.
+/// Predicts the execution of a plan on a device with that profile.
 ///
 /// # Errors
-/// [`Error::Device`](crate::error::Error::Device) for work that has no kernel there, or a GPU's profile where the engine
-/// was built without its GPU device.
+/// [`Error::Device`](crate::error::Error::Device) for a step without a kernel, or for a GPU's profile if the engine was built
+/// without the GPU device.
 pub(crate) fn forecast(target: &TargetPlan, profile: &DeviceProfile) -> Result<Forecast> {
     match (target, &profile.gpu) {
         (TargetPlan::Cpu(plan), _) => Ok(on_cpu(plan, &profile.costs)),
@@ -22,7 +22,7 @@ pub(crate) fn forecast(target: &TargetPlan, profile: &DeviceProfile) -> Result<F
     }
 }
 
-/// Each step by itself, one after the other.
+/// One launch for each step, in sequence.
 fn on_cpu(lowered: &CpuPlan, costs: &Costs) -> Forecast {
     let plan = &lowered.plan;
     let launch = |(i, step): (usize, &Step)| {

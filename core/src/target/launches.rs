@@ -1,14 +1,14 @@
-//! What a forecast tells: launches with what they move and compute, priced by a profile's costs, and memory.
+//! The data of a forecast: launches with bytes and operations, priced by a profile's cost model, and memory.
 
 use crate::plan::BufferId;
 use crate::profile::Costs;
 
-/// A plan as a device will run it.
+/// The predicted execution of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Forecast {
-    /// In the order in which they run.
+    /// In execution order.
     pub launches: Vec<Launch>,
-    /// What runs at init alone.
+    /// Number of launches that run at init only.
     pub once: usize,
     pub memory: Memory,
 }
@@ -16,11 +16,12 @@ pub(crate) struct Forecast {
 /// A dispatch of a GPU; a step of the CPU device.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Launch {
-    /// What sort of work it is.
+    /// Kind of work.
     pub sort: &'static str,
-    /// The plan's steps that it carries out, in order, those among them that it repeats where it reads their results.
+    /// The plan's steps that the launch executes, in order, including steps that it recomputes because their results are not
+    /// stored.
     pub steps: Vec<usize>,
-    /// It waits for what came before.
+    /// Whether a barrier precedes it.
     pub waits: bool,
     pub read: f64,
     pub written: f64,
@@ -28,7 +29,7 @@ pub(crate) struct Launch {
     pub microseconds: f64,
 }
 
-/// Memory that a session takes, in bytes.
+/// Memory of a session, in bytes.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -42,23 +43,23 @@ pub(crate) struct Launch {
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Weights as they are given. A CPU packs those of products besides.
+    /// Weights as loaded. A CPU adds packed copies for products.
     pub weights: usize,
-    /// Values on the way, which share memory over time.
+    /// Intermediate values, which share memory by lifetime.
     pub working: usize,
-    /// Inputs, outputs, states, constants and what is computed at init.
+    /// Inputs, outputs, states, constants and values computed at init.
     pub kept: usize,
 }
 
 impl Memory {
-    /// All of it.
+    /// The sum of all.
     pub fn total(&self) -> usize {
         self.weights + self.working + self.kept
     }
 }
 
 impl Launch {
-    /// Microseconds by a device's costs. Launches that do not wait for each other are started together.
+    /// Sets the time in microseconds from a device's costs. Launches without a barrier between them start together.
     pub(super) fn priced(mut self, costs: &Costs, matrices: bool) -> Launch {
         let rate = if matrices { costs.f16_per_us.unwrap_or(costs.f32_per_us) } else { costs.f32_per_us };
         let work = ((self.read + self.written) / costs.bytes_per_us).max(self.operations / rate);

@@ -1,14 +1,15 @@
-//! What a plan becomes on one kind of device: pure passes over a plan and a profile decide the forms of steps, how buffers
-//! are stored, what runs when, and where everything lies. Decided once, as data, and read by all: executors, artifacts,
-//! explanations, tuning, reports. Never touches a device: `device` carries out what is decided here.
+//! Lowers a plan for one kind of device. Pure passes over a plan and a profile decide the form of each step, the storage of
+//! each buffer, the schedule and the memory layout, and record these decisions as data for executors, artifacts, explanations,
+//! tuning and reports. Never accesses a device: `device` executes the result.
 //!
-//! `TargetPlan` (`CpuPlan` or `GpuPlan`) is what a `Compiled` holds and an artifact has in it: `target/wire` writes and reads it,
-//! `CpuPlan::verified` and `GpuPlan::verify` check it (that the arena's buffers lie apart, that what is never stored can be found where it is
-//! read, that what is stored is as wide as its writers and readers take it to be). All of them ask one analysis of uses
-//! (`plan/uses`), and of a step what its form says (`plan/forms`). A `Program` (texts, `Schedule`, `Memory`) is made from a `GpuPlan` when a
-//! device, an artifact's hash or a forecast needs kernels; it is not stored. A `CpuPlan` has the plan's own steps, and no word for
-//! what only GPUs do (`gpu/forms`). A new pass goes between those that make what it needs and those that read what it
-//! changes; it records what later ones ask, so that none takes a step apart to find out what another meant.
+//! `TargetPlan` (`CpuPlan` or `GpuPlan`) is the content of a `Compiled` and of an artifact: `target/wire` serialises it,
+//! `CpuPlan::verified` and `GpuPlan::verify` check it (buffers in the arena do not overlap; a value that is not stored can be
+//! recomputed where it is read; the element width of each stored buffer is the one that its writers and readers expect). All
+//! passes share one def-use analysis (`plan/uses`) and the descriptions of step forms (`plan/forms`). A `Program` (texts,
+//! `Schedule`, `Memory`) is generated from a `GpuPlan` when a device, an artifact's hash or a forecast needs kernels; it is not
+//! serialised. A `CpuPlan` keeps the plan's own steps; forms that only GPUs support (`gpu/forms`) cannot be expressed in it. A
+//! new pass goes after the passes that produce its inputs and before those that read its results; it records what later passes
+//! need, so that no pass has to reverse-engineer a step.
 
 pub mod cpu;
 #[cfg(feature = "compiler")]
@@ -34,7 +35,7 @@ use gpu::GpuPlan;
 use gpu::storage::Form;
 use std::sync::Arc;
 
-/// A plan as one kind of device carries it out. Cheap to clone.
+/// A plan lowered for one kind of device. Cheap to clone.
 #[derive(Debug, Clone)]
 pub enum TargetPlan {
     /// On the CPU.
@@ -43,7 +44,7 @@ pub enum TargetPlan {
     Gpu(Arc<GpuPlan>),
 }
 
-/// What a step of any target carries out.
+/// The origin of a target step.
 #[derive(Debug, Clone, Copy)]
 pub struct Carried<'a> {
     /// Names of the graph's nodes.
@@ -52,7 +53,7 @@ pub struct Carried<'a> {
     pub nodes: &'a [usize],
 }
 
-/// What the planner must know of a profile's sort of device: the forms of steps that it has kernels for, and what these may
+/// The planner's options for a profile's kind of device: which forms of steps have kernels, and how many buffers a kernel may
 /// bind.
 #[cfg(feature = "compiler")]
 pub(crate) fn planned_for(profile: &DeviceProfile) -> PlanOptions {
@@ -63,7 +64,7 @@ impl TargetPlan {
     /// A plan for the CPU.
     ///
     /// # Errors
-    /// [`Error::Op`] for scratch that nobody can count; [`Error::Internal`] for steps that only GPUs have.
+    /// [`Error::Op`] for scratch whose size overflows; [`Error::Internal`] for steps that only GPUs support.
     #[cfg(feature = "compiler")]
     pub fn cpu(plan: Plan) -> Result<TargetPlan> {
         match CpuPlan::new(Arc::new(plan)) {
@@ -83,7 +84,7 @@ impl TargetPlan {
         }
     }
 
-    /// The plan's steps, as they are carried out: the names of each and the nodes whose work it does.
+    /// The plan's steps as lowered: node names, and the numbers of the nodes that each step computes.
     pub fn steps(&self) -> Vec<Carried<'_>> {
         fn carried<G>(steps: &[crate::plan::Step<G>]) -> Vec<Carried<'_>> {
             steps.iter().map(|s| Carried { label: &s.label, nodes: &s.nodes }).collect()
@@ -94,7 +95,7 @@ impl TargetPlan {
         }
     }
 
-    /// The names of the nodes of each step that runs once.
+    /// Node names of each init step.
     pub fn init_labels(&self) -> Vec<&str> {
         fn labels<G>(steps: &[crate::plan::Step<G>]) -> Vec<&str> {
             steps.iter().map(|s| s.label.as_str()).collect()
@@ -105,7 +106,7 @@ impl TargetPlan {
         }
     }
 
-    /// Who writes and who reads what.
+    /// The def-use analysis of its buffers.
     pub fn uses(&self) -> Uses {
         match self {
             TargetPlan::Cpu(p) => Uses::of(&p.plan),
@@ -113,7 +114,7 @@ impl TargetPlan {
         }
     }
 
-    /// Weights that products read from panels.
+    /// Weights that products read as packed panels.
     pub fn panels(&self) -> &[cpu::Panels] {
         match self {
             TargetPlan::Cpu(p) => &p.panels,
@@ -121,7 +122,7 @@ impl TargetPlan {
         }
     }
 
-    /// Of each step, the weight that it packs once, if it does.
+    /// For each step, the weight that it packs at init, if any.
     pub fn packed_weights(&self) -> Vec<Option<BufferId>> {
         match self {
             TargetPlan::Cpu(p) => p.plan.steps.iter().map(|s| s.work.packed_weight()).collect(),
@@ -129,7 +130,7 @@ impl TargetPlan {
         }
     }
 
-    /// How many steps the plan has, and how many that run once.
+    /// Number of steps, and number of init steps.
     pub fn counts(&self) -> [usize; 2] {
         match self {
             TargetPlan::Cpu(p) => [p.plan.steps.len(), p.plan.init_steps.len()],
@@ -137,7 +138,7 @@ impl TargetPlan {
         }
     }
 
-    /// The plan in the forms of GPUs, which a CPU's are among.
+    /// The plan in GPU forms, a superset of the CPU's.
     #[cfg(feature = "internals")]
     pub(crate) fn in_gpu_forms(&self) -> gpu::forms::Plan {
         match self {
@@ -162,7 +163,7 @@ impl TargetPlan {
         }
     }
 
-    /// Bytes that a buffer takes.
+    /// Bytes of a buffer.
     pub fn bytes(&self, buffer: BufferId) -> usize {
         match self {
             TargetPlan::Cpu(p) => p.plan.buffers[buffer].bytes(),
@@ -170,7 +171,7 @@ impl TargetPlan {
         }
     }
 
-    /// Bytes of scratch that the plan's steps need, one after the other. (A GPU that runs some at the same time takes more.)
+    /// Bytes of scratch when steps run in sequence. (A GPU that runs some concurrently needs more.)
     pub fn scratch_bytes(&self) -> usize {
         match self {
             TargetPlan::Cpu(p) => p.arena.bytes,
@@ -178,7 +179,7 @@ impl TargetPlan {
         }
     }
 
-    /// Parameters, by number, that lie one after the other and are read as one.
+    /// Groups of parameters, by number, that are placed adjacently in memory and read as one.
     pub fn adjacent(&self) -> &[Vec<usize>] {
         match self {
             TargetPlan::Cpu(_) => &[],
@@ -186,7 +187,7 @@ impl TargetPlan {
         }
     }
 
-    /// Whether a buffer is never filled, since its parts lie one after the other.
+    /// Whether a buffer is only a view of adjacent parameters and never written.
     pub fn is_adjacent(&self, buffer: BufferId) -> bool {
         match self {
             TargetPlan::Cpu(_) => false,

@@ -1,4 +1,4 @@
-//! Lowered plans as bytes and back: see [`plan::wire`](crate::plan::wire), whose [`FORMAT`](crate::plan::FORMAT) numbers them too.
+//! Serialises lowered plans: see [`plan::wire`](crate::plan::wire), whose [`FORMAT`](crate::plan::FORMAT) versions them too.
 
 use super::TargetPlan;
 use super::cpu::{Arena, CpuPlan};
@@ -8,7 +8,7 @@ use crate::plan::{Checked, Plan};
 use crate::profile::Limits;
 use std::sync::Arc;
 
-/// A lowered plan as it was read, for the CPU or a GPU.
+/// A lowered plan as read, for the CPU or a GPU.
 pub(crate) enum Unverified {
     Cpu(Plan, Arena),
     Gpu(super::gpu::GpuPlan),
@@ -22,7 +22,7 @@ impl Writer {
     pub(crate) fn target(&mut self, of: &TargetPlan) -> Result<()> {
         match of {
             TargetPlan::Cpu(of) => {
-                // which weights lie in panels is the plan's to say
+                // panels are derived from the plan
                 let CpuPlan { plan, arena: Arena { offsets, bytes }, panels: _ } = &**of;
                 self.plan(plan)?;
                 self.list(offsets, |w, at| w.maybe(*at, Writer::size));
@@ -35,7 +35,7 @@ impl Writer {
 }
 
 impl Reader {
-    /// A lowered plan for the CPU, or a GPU of those limits.
+    /// Reads a lowered plan for the CPU, or for a GPU with those limits.
     pub(crate) fn target(&mut self, gpu: Option<&Limits>) -> Read<Unverified> {
         Ok(match gpu {
             Some(limits) => Unverified::Gpu(self.gpu_plan(limits)?),
@@ -49,7 +49,7 @@ impl Reader {
 }
 
 impl Unverified {
-    /// The lowered plan, if it keeps to its buffers.
+    /// The lowered plan, if it passes verification.
     ///
     /// # Errors
     /// The first flaw.

@@ -1,4 +1,4 @@
-//! What a GPU will do with a plan, read off its program: what is computed where it is read belongs to its readers.
+//! Predicts a GPU's execution of a plan from its program. The cost of a value that is not stored is assigned to its readers.
 
 use super::GpuPlan;
 use super::program::{Bound, Dispatch, Program};
@@ -9,7 +9,7 @@ use crate::profile::{Costs, Limits, Precision};
 use crate::target::gpu::forms::{Plan, Step};
 use crate::target::launches::{Forecast, Launch, Memory};
 
-/// What a GPU will do with a plan.
+/// Predicts a GPU's execution of a plan.
 ///
 /// # Errors
 /// As [`GpuPlan::program`].
@@ -37,7 +37,7 @@ pub(crate) fn forecast(lowered: &GpuPlan, limits: &Limits, costs: &Costs) -> Res
     Ok(Forecast { launches, once: program.schedule.init_steps.len(), memory })
 }
 
-/// A plan and what the device makes of it.
+/// A plan and its program.
 struct Seen<'a> {
     plan: &'a Plan,
     program: &'a Program,
@@ -62,7 +62,7 @@ impl Seen<'_> {
             };
             launch.read += of(&read, false);
             launch.written += of(&written, true);
-            // a step of several dispatches computes in the first; the others add up
+            // of a step with several dispatches, the first has all the computation; the others add bytes
             if !std::mem::replace(&mut begun[s], true) {
                 launch.operations += operations;
             }
@@ -76,7 +76,7 @@ impl Seen<'_> {
         launch
     }
 
-    /// What a step reads, writes and computes, in the bytes that elements have on the device.
+    /// Elements read, written and computed by a step, in bytes of their storage on the device.
     fn traffic(&self, step: &Step) -> StepCost {
         let step_cost = self.plan.step_cost(step);
         let mut seen = StepCost { operations: step_cost.operations, ..StepCost::default() };
@@ -86,12 +86,12 @@ impl Seen<'_> {
             match &held.form {
                 Form::Concat(view) => {
                     let parts = view.parts.iter().map(|p| p.from.buffer);
-                    // what lies one after the other is bound by its first
+                    // adjacent parameters are bound by the first of them
                     let bound = |p| if view.adjacent { view.parts[0].from.buffer } else { p };
                     seen.read.extend(parts.map(|p| (bound(p), self.stored(p) * share)));
                 }
                 Form::Computed(value) => {
-                    // computed anew by whoever reads it
+                    // recomputed by every reader
                     let step = self.program.storage.computed[*value].step;
                     let inner = self.traffic(&self.plan.steps[step]);
                     seen.read.extend(inner.read.into_iter().map(|(i, n)| (i, n * share)));
@@ -106,12 +106,12 @@ impl Seen<'_> {
         seen
     }
 
-    /// Bytes of a buffer's elements as they lie on the device.
+    /// Bytes per element of a buffer as stored on the device, times its elements.
     fn stored(&self, b: BufferId) -> f64 {
         self.program.storage.buffers[b].stored() as f64
     }
 
-    /// Gives steps that have no dispatch of their own to the launches that read what they would have stored.
+    /// Assigns steps without a dispatch of their own to the launches that read their results.
     fn absorb(&self, launches: &mut [Launch]) {
         let steps = &self.plan.steps;
         let uses = Uses::of(self.plan);

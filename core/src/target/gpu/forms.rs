@@ -1,6 +1,6 @@
-//! The forms of steps that only GPUs have, over those of plans: products that norm their rows, join gated columns, store more
-//! results or run concurrently with others; attention that keeps statistics, and its gradient that reads them. `passes` make
-//! them; a plan for the CPU has no word for them.
+//! Forms of steps that only GPUs support, in addition to those of plans: products with a fused norm of A's rows, gated columns
+//! or extra outputs, products that run concurrently, attention that stores softmax statistics, and its gradient that reads
+//! them. `passes` create them; CPU plans cannot express them.
 
 use crate::expr::{Reg, Tape};
 use crate::plan::wire::{Read, Reader, Writer};
@@ -11,42 +11,42 @@ use crate::plan::{
 use crate::tensor::DType;
 use std::ops::Deref;
 
-/// A plan as GPUs carry it out.
+/// A plan in GPU forms.
 pub type Plan = crate::plan::Plan<GpuForm>;
 /// A step of such a plan.
 pub type Step = crate::plan::Step<GpuForm>;
-/// What a step of such a plan does.
+/// The work of such a step.
 pub type Work = crate::plan::Work<GpuForm>;
 
-/// A form that only GPUs have.
+/// A form that only GPUs support.
 #[derive(Debug, Clone)]
 pub enum GpuForm {
-    /// A product that does more than a plan's.
+    /// A product with additional fused work.
     Product(GpuProduct),
-    /// Attention that keeps statistics of its rows for the gradient: f32, contiguous over `[b, h, l, 2]`, each row's largest
-    /// score and the inverse of its sum of weights.
+    /// Attention that also stores statistics of its rows for the gradient: f32, contiguous over `[b, h, l, 2]`, each row's
+    /// largest score and the inverse of its sum of weights.
     Attention(Attention, Operand),
-    /// Attention's gradient that reads what the forward pass kept.
+    /// Attention's gradient that reads the forward pass's statistics.
     AttentionGrad(AttentionGrad, SoftmaxStats),
 }
 
-/// A product that does more than a plan's: at least one of these.
+/// A product with additional fused work: at least one of these.
 #[derive(Debug, Clone)]
 pub struct GpuProduct {
-    /// The product. With gated columns, its epilogue's `Load(0)` and `Load(1)` are a result of each half, and `Load(i)`
-    /// reads `operands[i - 2]`.
+    /// The product. With gated columns, its epilogue's `Load(0)` and `Load(1)` are the results of the first and second half,
+    /// and `Load(i)` reads `operands[i - 2]`.
     pub product: Product,
-    /// A norm of A's rows; then A has stride 1 along k, and k, its offset and other strides are multiples of 4.
+    /// A norm of A's rows. It requires stride 1 of A along k; k, A's offset and its other strides must be multiples of 4.
     pub prologue: Option<Prologue>,
-    /// B has 2·n columns, and the epilogue makes column j of C from the results of columns j and j + n.
+    /// B has 2·n columns; the epilogue computes column j of C from the results of columns j and j + n.
     pub gated_columns: bool,
-    /// Products of its size and more run concurrently with it.
+    /// Whether other products with at least as much work in total run concurrently with it.
     pub concurrent: bool,
-    /// More registers of the epilogue that are stored, over its domain, in buffers that are not the product's own.
+    /// Further epilogue registers that are stored, over its domain, to buffers other than the product's result.
     pub extra_outputs: Vec<RowResult>,
 }
 
-/// A product of either form.
+/// A uniform view of a product in either form.
 #[derive(Debug, Clone, Copy)]
 pub struct ProductView<'a> {
     /// The product.
@@ -61,29 +61,29 @@ pub struct ProductView<'a> {
     pub extra_outputs: &'a [RowResult],
 }
 
-/// A norm of A's rows inside their product: with Σ a sum along k, C = factor(Σ measured(A)) · (element(A) · B).
+/// A norm of A's rows fused into a product: with Σ a sum along k, C = factor(Σ measured(A)) · (element(A) · B).
 #[derive(Debug, Clone)]
 pub struct Prologue {
-    /// What `element` reads besides A, along k: one stride each.
+    /// Operands of `element` other than A, along k: one stride each.
     pub operands: Vec<Operand>,
-    /// What is multiplied by B in place of an element of A, which is `Load(0)`; `Load(i)` reads `operands[i - 1]`.
+    /// The value multiplied by B instead of an element of A, which is `Load(0)`; `Load(i)` reads `operands[i - 1]`.
     pub element: Formula,
-    /// What is summed along k, of A's element, `Load(0)`. It is 0 of 0.
+    /// The summand along k, a function of A's element, `Load(0)`. It maps 0 to 0.
     pub measured: Formula,
-    /// The factor on the row's results, of the sum, `Load(0)`.
+    /// The factor on the row's results, a function of the sum, `Load(0)`.
     pub factor: Formula,
 }
 
-/// A value computed from others.
+/// A scalar expression.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Formula {
     /// The code.
     pub tape: Tape,
-    /// The register that is the value, an f32.
+    /// The result register, an f32.
     pub result: Reg,
 }
 
-/// What attention keeps for its gradient.
+/// Results of attention's forward pass that its gradient reads.
 #[derive(Debug, Clone)]
 pub struct SoftmaxStats {
     /// Its output, over `[b, h, l, d_v]`; stride 1 along the last axis.
@@ -92,8 +92,8 @@ pub struct SoftmaxStats {
     pub rows: Operand,
 }
 
-/// Columns that a product with a norm or gated columns has more of: kernels for so few read A as their wide operand, and
-/// have no sum of a row.
+/// A product with a norm or gated columns must have more columns than this: the kernels for fewer columns treat A as the wide
+/// operand and compute no row sums.
 pub const FEW_COLUMNS: usize = 8;
 
 impl Deref for ProductView<'_> {
@@ -126,7 +126,7 @@ impl ProductView<'_> {
 }
 
 impl Work {
-    /// The product that it is, in whichever form.
+    /// The product of this step, in either form.
     pub fn product(&self) -> Option<ProductView<'_>> {
         match self {
             Work::Product(w) => Some(w.into()),
@@ -135,7 +135,7 @@ impl Work {
         }
     }
 
-    /// The product that it is, in the form that does more, to be changed.
+    /// The product of this step, converted to the GPU form, for modification.
     pub fn product_mut(&mut self) -> Option<&mut GpuProduct> {
         if let Work::Product(product) = self {
             let (product, extra_outputs) = (product.clone(), vec![]);
@@ -157,12 +157,12 @@ impl Work {
 
 impl From<crate::plan::Plan> for Plan {
     fn from(plan: crate::plan::Plan) -> Plan {
-        // there is none that could not be mapped
+        // CPU plans have no forms of their own to map
         plan.map_own(|none| match none {}).unwrap_or_default()
     }
 }
 
-/// A plan in forms that every device has, if all of its steps are: what runs concurrently is the same elsewhere.
+/// The plan in forms that every device supports, if possible; `concurrent` is dropped, since it does not affect results.
 pub fn without_own(plan: Plan) -> Option<crate::plan::Plan> {
     plan.map_own(|own| match own {
         GpuForm::Product(w) if w.prologue.is_none() && !w.gated_columns && w.extra_outputs.is_empty() => {
@@ -342,12 +342,12 @@ impl Form for GpuForm {
     }
 }
 
-/// Numbers of the forms in bytes, above those that all devices have.
+/// Serialised tags of these forms, above those that all devices share.
 const PRODUCT: u8 = 16;
 const ATTENTION: u8 = 17;
 const ATTENTION_GRAD: u8 = 18;
 
-/// Elements of attention's statistics.
+/// Elements of the softmax statistics.
 fn rows_of(w: &Attention) -> f64 {
     (w.inputs.b * w.inputs.h * w.inputs.l * 2) as f64
 }
@@ -372,7 +372,7 @@ fn product(checker: &Checker<'_>, of: &GpuProduct) -> Checked<()> {
     checker.epilogue(&w.epilogue, extra_outputs, (&reads, &w.out), [rows, w.n, results])
 }
 
-/// A norm of rows of A of a product that does nothing else with them.
+/// Checks a fused norm of A's rows.
 fn norm(checker: &Checker<'_>, p: &Prologue, w: &Product) -> Checked<()> {
     let Prologue { operands, element, measured, factor } = p;
     // rows are read four elements at a time

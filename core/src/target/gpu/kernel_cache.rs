@@ -1,10 +1,10 @@
-//! Kernels that are written once and used by every step that does the same with other buffers: a model's layers have
-//! equal steps, and writing the texts of all of them took most of the time that loading an artifact takes.
+//! Caches kernels within a program: steps that differ only in their buffers share a kernel. The layers of a model have equal
+//! steps, and generating the text of each took most of an artifact's loading time.
 //!
-//! What a kernel depends on is its step in the form of an artifact ([`Writer`]), buffers numbered as they come up, and
-//! how these are held: equal bytes, equal kernels but for the buffers they bind. The form is complete by construction,
-//! since a field of a step that is not written there does not compile. In which words look-ups report is left out of it
-//! and put into the text.
+//! The key is the step in serialised form ([`Writer`]) with buffers numbered by first use, and the storage of these buffers.
+//! Equal bytes mean equal kernels except for the bound buffers. The key is complete by construction, since a field of a step
+//! that is not serialised does not compile. The word of the error buffer that a look-up reports to is not part of the key; it
+//! is patched into the text.
 
 use super::kernels::{self, Made, Precision, shared};
 use super::storage::{BufferStorage, ElementStorage, Form, Storage};
@@ -18,39 +18,39 @@ use crate::target::gpu::forms::Work;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What kernels are written from beside their steps.
+/// The inputs of kernel generation other than the steps.
 #[derive(Clone, Copy)]
 pub struct Setting<'a> {
-    /// How buffers are held.
+    /// How buffers are stored.
     pub storage: &'a Storage,
-    /// What the device can do.
+    /// The device's limits.
     pub limits: &'a Limits,
-    /// How exactly it computes.
+    /// Precision.
     pub precision: Precision,
-    /// Products that are cut as was measured.
+    /// Measured tilings of products.
     pub cuts: &'a [(ProductClass, Cut)],
-    /// Every step's kernels are written anew, to see that it makes no difference.
+    /// Bypasses the cache, for tests that compare both programs.
     pub anew: bool,
 }
 
-/// The kernels of a program while it is written.
+/// The kernel cache of a program under construction.
 pub struct KernelCache<'a> {
     setting: Setting<'a>,
     known: HashMap<Vec<u8>, Known>,
-    /// How often kernels were written.
+    /// Number of kernel generations.
     pub count: usize,
 }
 
-/// Kernels of a form; buffers in their bindings are numbered as in the form.
+/// Cached kernels of a key; buffers in their bindings are numbered as in the key.
 struct Known {
     kernels: Vec<Kernel>,
     scratch: Vec<usize>,
-    /// In which words the look-ups of the steps report in its texts.
+    /// Words of the error buffer that its look-ups report to.
     reports: Vec<usize>,
 }
 
 impl<'a> KernelCache<'a> {
-    /// None written yet.
+    /// An empty cache.
     pub fn new(setting: Setting<'a>) -> KernelCache<'a> {
         KernelCache { setting, known: HashMap::new(), count: 0 }
     }
@@ -60,7 +60,7 @@ impl<'a> KernelCache<'a> {
         self.setting.storage
     }
 
-    /// What the device can do.
+    /// The device's limits.
     pub fn limits(&self) -> &'a Limits {
         self.setting.limits
     }
@@ -91,7 +91,7 @@ impl<'a> KernelCache<'a> {
             return write();
         }
         let (form, buffers) = form(works, self.setting.storage);
-        // others have a number, too, which means nothing
+        // other steps have a report number, too, but do not use it
         let looks_up = |w: &&(&Work, usize)| matches!(w.0, Work::Index(_));
         let reports: Vec<usize> = works.iter().filter(looks_up).map(|w| w.1).collect();
         if let Some(known) = self.known.get(&form) {
@@ -107,7 +107,7 @@ impl<'a> KernelCache<'a> {
 }
 
 impl Known {
-    /// The kernels over those buffers, reporting in those words.
+    /// The kernels bound to those buffers, reporting to those words.
     fn over(&self, buffers: &[BufferId], reports: &[usize]) -> Made {
         let kernel = |known: &Kernel| {
             let mut kernel = known.clone();
@@ -125,7 +125,7 @@ impl Known {
     }
 }
 
-/// The kernels with the places of their buffers among those; `None` if one binds another.
+/// The kernels with bindings replaced by positions in `buffers`; `None` if one binds another buffer.
 fn numbered(kernels: &[Kernel], buffers: &[BufferId]) -> Option<Vec<Kernel>> {
     let mut all = kernels.to_vec();
     for b in all.iter_mut().flat_map(|k| &mut k.bindings) {
@@ -136,11 +136,11 @@ fn numbered(kernels: &[Kernel], buffers: &[BufferId]) -> Option<Vec<Kernel>> {
     Some(all)
 }
 
-/// What the kernel of steps depends on, and the buffers in it.
+/// The cache key of steps, and the buffers in it.
 fn form(works: &[(&Work, usize)], storage: &Storage) -> (Vec<u8>, Vec<BufferId>) {
     let mut w = Writer::by_order();
     w.list(works, |w, (work, _)| work.write(w));
-    // those that a buffer is made of come up while it is written
+    // the buffers that a view consists of are discovered while it is written
     let mut next = 0;
     while let Some(&id) = w.met().get(next) {
         let BufferStorage { dtype, elements, form } = &storage.buffers[id];
@@ -178,7 +178,7 @@ fn form(works: &[(&Work, usize)], storage: &Storage) -> (Vec<u8>, Vec<BufferId>)
 /// A program's distinct texts.
 #[derive(Default)]
 pub struct Texts {
-    /// Those that kernels share, by where they lie: kernels of equal steps need no comparison.
+    /// Shared texts by address: kernels of equal steps need no string comparison.
     shared: HashMap<usize, usize>,
     known: HashMap<Arc<str>, usize>,
     all: Vec<Arc<str>>,

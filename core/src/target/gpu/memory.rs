@@ -1,5 +1,5 @@
-//! Where everything lies that a schedule's dispatches bind: scratch shares an arena by lifetimes counted in levels, what stays
-//! has a heap of the session's own. Parameters and states lie with the sets that sessions share.
+//! Memory layout of the buffers that a schedule's dispatches bind: scratch shares an arena by lifetimes counted in levels;
+//! persistent buffers go to a heap of the session. Parameters and states are stored with their sets, which sessions share.
 
 use super::ALIGN;
 use super::schedule::{Bound, Dispatch, Schedule};
@@ -9,7 +9,7 @@ use crate::plan::{BufferId, Place};
 use crate::target::gpu::forms::Plan;
 use std::collections::HashMap;
 
-/// A run of bytes in one of the heaps.
+/// A byte range in a heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {
     /// Offset in the heap.
@@ -18,10 +18,10 @@ pub struct Region {
     pub bytes: usize,
 }
 
-/// Where buffers and scratch lie.
+/// Regions of buffers and scratch.
 #[derive(Debug, Clone)]
 pub struct Memory {
-    /// Where the pieces of each buffer lie: in the arena, or in the session's own heap. Parameters and states have none here.
+    /// Regions of each buffer's pieces, in the arena or in the session's heap. Empty for parameters and states.
     pub places: Vec<Vec<Region>>,
     /// Scratch of steps, in the arena.
     pub scratch: Vec<Region>,
@@ -31,7 +31,7 @@ pub struct Memory {
     pub own: usize,
 }
 
-/// What has a life: a buffer of the plan, a scratch of a step.
+/// An object with a lifetime: a buffer of the plan, or scratch of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Thing {
     Buffer(BufferId),
@@ -47,7 +47,7 @@ fn touches(d: &Dispatch) -> impl Iterator<Item = Thing> + '_ {
 }
 
 impl Memory {
-    /// Gives the plan's buffers and the steps' scratch their regions.
+    /// Assigns regions to the plan's buffers and the steps' scratch.
     pub(super) fn place(plan: &Plan, storage: &Storage, schedule: &Schedule) -> Memory {
         let (lives, end) = lives(plan, schedule);
         let chunk = storage.binding;
@@ -96,7 +96,7 @@ impl Memory {
     }
 }
 
-/// From which level to which each thing holds something, and the level after the last.
+/// The live range of each object as levels (first, last), and one past the last level.
 fn lives(plan: &Plan, schedule: &Schedule) -> (HashMap<Thing, (usize, usize)>, usize) {
     let mut lives: HashMap<Thing, (usize, usize)> = HashMap::new();
     let mut level = 0;
@@ -105,7 +105,7 @@ fn lives(plan: &Plan, schedule: &Schedule) -> (HashMap<Thing, (usize, usize)>, u
         touches(d).for_each(|thing| lives.entry(thing).or_insert((level, level)).1 = level);
     }
     let end = level + 1;
-    // scratch of what runs once is not used again, and what is read after the step stays until its end
+    // results of init steps persist; buffers read after the step live until its end
     for thing in schedule.init_steps.iter().flat_map(touches).filter(|t| matches!(t, Thing::Scratch(_))) {
         lives.insert(thing, (0, end));
     }

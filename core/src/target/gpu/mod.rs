@@ -1,15 +1,15 @@
-//! Plans for GPUs, from plain data; no driver is asked. In order: `passes` change steps to what GPUs have kernels for,
-//! `storage` decides how buffers are stored, `kernels` are written (as text, by `wgsl`; equal steps share theirs in
-//! `kernel_cache`), `schedule` and memory make a `program` of them.
+//! Lowers plans for GPUs as plain data, without calling a driver. In order: `passes` rewrite steps into GPU forms, `storage`
+//! decides how buffers are stored, `kernels` are generated as WGSL text (`wgsl`; equal steps share theirs through
+//! `kernel_cache`), `schedule` and `memory` complete the `program`.
 //!
-//! | | |
+//! | module | content |
 //! |---|---|
-//! | `forms` | what only GPUs have of forms of steps, over those of plans |
-//! | `wgsl/` | prints tapes as WGSL; binds buffers; reads and writes elements of every dtype (packed ones are widened in registers, block formats where they are used); puts in the functions that WGSL lacks |
-//! | `kernels/` | a skeleton an archetype. Products, attention and convolution are written with *hole functions* (`load_a`, `store`, …) that the frame fills with the plan's operands and epilogues |
-//! | `schedule` | a plan as dispatches: levels of kernels that wait for each other, a barrier between levels and nowhere else |
-//! | `memory` | regions of what they bind, by lifetimes counted in levels; `program` is all three |
-//! | `kernel_cache` | kernels by the form of their steps (as `plan/wire` writes it, buffers numbered as they come up, and how these are stored): equal steps share what was written once, so that a model of any depth has its kernels written as often as one of a few layers |
+//! | `forms` | forms of steps that only GPUs support |
+//! | `wgsl/` | prints tapes as WGSL; binds buffers; loads and stores elements of every dtype (packed ones are widened in registers, block formats decoded at the load); adds functions that WGSL lacks |
+//! | `kernels/` | one skeleton for each archetype. Products, attention and convolution call *hole functions* (`load_a`, `store`, …), which are generated from the plan's operands and epilogues |
+//! | `schedule` | the plan as dispatches: levels of kernels by dependency, a barrier between levels and nowhere else |
+//! | `memory` | regions of bound buffers, by lifetimes counted in levels; `program` combines all three |
+//! | `kernel_cache` | kernels keyed by their steps in serialised form (`plan/wire`, buffers numbered by first use) and the buffers' storage: equal steps share a kernel, so the number of generated kernels does not grow with a model's depth |
 
 #[cfg(all(feature = "compiler", feature = "gpu"))]
 pub(crate) mod forecast;
@@ -42,21 +42,21 @@ use forms::Plan;
 use std::sync::Arc;
 use storage::Storage;
 
-/// Alignment of everything that is bound: the largest that Vulkan lets a device ask for.
+/// Alignment of all bound regions: the largest that a Vulkan device may require.
 pub const ALIGN: usize = 256;
 
-/// A plan for GPUs of certain limits: what is decided before kernels are written.
+/// A plan lowered for GPUs with certain limits: all decisions that precede kernel generation.
 #[derive(Debug, Clone)]
 pub struct GpuPlan {
-    /// The plan, its steps as GPUs carry them out.
+    /// The plan, in GPU forms.
     pub plan: Arc<Plan>,
     /// How buffers are stored.
     pub storage: Storage,
-    /// How exactly kernels compute.
+    /// Precision of the kernels.
     pub precision: Precision,
-    /// Small steps that do not wait for each other share a dispatch.
+    /// Whether small independent steps share a dispatch.
     pub shared_dispatches: bool,
-    /// How kernels of products are cut where that was measured, each class once; others follow the rule.
+    /// Measured tilings, one for each class of products; the other classes use the cost model's.
     pub cuts: Vec<(ProductClass, Cut)>,
 }
 
@@ -67,7 +67,7 @@ impl GpuPlan {
         GpuPlan { plan, storage, precision, shared_dispatches: false, cuts: vec![] }
     }
 
-    /// The same, for weights whose places are given: none need lie beside another.
+    /// The same plan for weights whose addresses are already fixed: no parameters are placed adjacently.
     pub fn apart(&self) -> GpuPlan {
         GpuPlan { storage: self.storage.clone().apart(), ..self.clone() }
     }
@@ -75,7 +75,7 @@ impl GpuPlan {
     /// The texts of its kernels.
     ///
     /// # Errors
-    /// [`Error::Device`] for what has no kernel, or where the engine was built without the GPU device.
+    /// [`Error::Device`] for a step without a kernel, or if the engine was built without the GPU device.
     pub fn kernel_texts(&self, limits: &Limits) -> Result<Vec<String>> {
         #[cfg(feature = "gpu")]
         return Ok(self.program(limits)?.texts);
@@ -86,22 +86,22 @@ impl GpuPlan {
         }
     }
 
-    /// Checks a plan and how it is stored, from anywhere, for a device of those limits.
+    /// Verifies a plan and its storage, from an untrusted source, for a device with those limits.
     ///
     /// # Errors
-    /// What of it is wrong.
+    /// The first flaw.
     pub fn verify(&self, limits: &Limits) -> Checked<()> {
         verify(&self.plan)?;
         self.verify_storage(limits)
     }
 
-    /// Checks how a plan that [`verify`] has passed is stored.
+    /// Verifies the storage of a plan that [`verify`] has passed.
     fn verify_storage(&self, limits: &Limits) -> Checked<()> {
         self.storage.verify(&self.plan, &Uses::of(&self.plan), limits, self.precision)
     }
 }
 
-/// What there is to say where kernels are wanted of an engine that was built without them.
+/// The error for kernels requested from an engine built without the GPU device.
 #[cfg(any(feature = "compiler", not(feature = "gpu")))]
 pub(crate) fn is_absent(device: &str) -> Error {
     Error::Device { device: device.into(), why: "this engine was built without its GPU device".into() }

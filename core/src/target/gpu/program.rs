@@ -1,4 +1,4 @@
-//! A plan as a GPU runs it: its kernels, their order, and where everything lies. Pure; no driver is asked.
+//! A GPU program: kernels, their order, and the memory layout. Pure; no driver is called.
 
 pub use super::memory::{Memory, Region};
 pub use super::schedule::{Bound, Dispatch, Lookup, Schedule};
@@ -14,22 +14,22 @@ use crate::target::gpu::forms::{Plan, Step};
 use crate::tensor::DType;
 use std::sync::Arc;
 
-/// Everything needed to run a plan on a GPU, but for the GPU.
+/// Everything needed to run a plan on a GPU, except the GPU.
 #[derive(Debug, Clone)]
 pub struct Program {
     /// Distinct kernels.
     pub texts: Vec<String>,
-    /// What runs, in order.
+    /// Dispatches, in order.
     pub schedule: Schedule,
-    /// Where it all lies.
+    /// Memory layout.
     pub memory: Memory,
     /// How buffers are stored.
     pub storage: Storage,
-    /// How often kernels were written: equal steps share them.
+    /// Number of kernel generations: equal steps share one.
     pub writings: usize,
 }
 
-/// Writes the kernels of a plan and places its buffers, by itself: what was measured is not known, no dispatch is shared.
+/// Generates the program of a plan alone: without measured tilings or shared dispatches.
 ///
 /// # Errors
 /// Work that has no kernel on this device.
@@ -38,7 +38,7 @@ pub fn program(plan: &Plan, limits: &Limits, precision: Precision) -> Result<Pro
 }
 
 impl GpuPlan {
-    /// Writes its kernels, orders them, and places its buffers.
+    /// Generates the kernels, schedules them, and places the buffers.
     ///
     /// # Errors
     /// Work that has no kernel on this device.
@@ -46,7 +46,7 @@ impl GpuPlan {
         written(self, limits, false)
     }
 
-    /// As [`program`](GpuPlan::program), where every step's kernels are written anew, though others have the same: for tests.
+    /// As [`program`](GpuPlan::program), but without the kernel cache: for tests.
     ///
     /// # Errors
     /// As [`program`](GpuPlan::program).
@@ -66,10 +66,10 @@ fn written(lowered: &GpuPlan, limits: &Limits, anew: bool) -> Result<Program> {
     Ok(Program { texts, schedule, memory, storage: storage.clone(), writings: kernels.count })
 }
 
-/// Kernels count elements in 32 bits, also those that operands repeat.
+/// Kernels index elements with 32 bits, including elements repeated by broadcast operands.
 fn check_sizes(plan: &Plan) -> Result<()> {
     let steps = plan.init_steps.iter().chain(&plan.steps).map(|s| (s.work.facts().counted, s.label.as_str()));
-    // 64-bit elements are seen as two of 32
+    // 64-bit elements are accessed as two 32-bit words
     let halves = |dtype| if dtype == DType::I64 { 2 } else { 1 };
     let buffers = plan
         .buffers
@@ -85,7 +85,7 @@ fn check_sizes(plan: &Plan) -> Result<()> {
     }
 }
 
-/// What a buffer is to the graph: a port's name, or that of the step which fills it.
+/// The name of a buffer in messages: that of its port, or of the step that writes it.
 fn name(plan: &Plan, buffer: BufferId) -> &str {
     let port =
         [&plan.inputs, &plan.parameters, &plan.outputs].into_iter().flatten().find(|p| p.buffer == buffer);

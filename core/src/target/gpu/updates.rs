@@ -1,5 +1,5 @@
-//! Which dispatches change which parameters: the passes of an optimizer over all of them in as few as the memory's blocks
-//! allow. Pure: places in, tables out.
+//! Assigns an optimizer's passes over all parameters to dispatches, as few as the memory's blocks allow. Pure: addresses in,
+//! tables out.
 
 use super::ALIGN;
 use super::kernels::update::{EACH, PIECES, Place, Sort, TURNS, small_loads, threads};
@@ -7,7 +7,7 @@ use super::wgsl::walk;
 use crate::optimizer::{Member, Pass, Source, Span, Target, Training, Update};
 use crate::profile::Limits;
 
-/// Where everything of a parameter lies, in bytes of the heaps.
+/// Byte offsets, in the heaps, of everything that belongs to a parameter.
 #[derive(Debug, Clone, Default)]
 pub struct Placed {
     /// The parameter's pieces.
@@ -16,59 +16,59 @@ pub struct Placed {
     pub gradient: Vec<usize>,
     /// The gradient's first element in that buffer, a multiple of 4.
     pub offset: usize,
-    /// The gradient's buffer is in the session's own heap, else in the arena.
+    /// Whether the gradient's buffer is in the session's own heap, else in the arena.
     pub own: bool,
-    /// The gradient's buffer may be another one later: it is bound by itself.
+    /// Whether the gradient's buffer may later be replaced by another: it needs a binding of its own.
     pub alone: bool,
-    /// The pieces of its states of one value an element: in each piece they lie one after the other.
+    /// The pieces of its per-element states: in each piece they are stored one after the other.
     pub states: Vec<usize>,
     /// Its other values.
     pub small: Small,
 }
 
-/// Where a parameter's values of fewer than one an element lie, in words of their heap.
+/// Offsets of a parameter's values with fewer than one per element, in words of their heap.
 #[derive(Debug, Clone, Default)]
 pub struct Small {
-    /// Its states, those of one value an element left out.
+    /// Its states; `None` for per-element ones.
     pub states: Vec<Option<usize>>,
-    /// Its kept values.
+    /// Its intermediate values.
     pub kept: Vec<usize>,
-    /// The pieces of its means.
+    /// The partial sums of its means.
     pub means: Vec<usize>,
 }
 
-/// A dispatch: what it binds, as bytes in the heaps, and for each workgroup its part.
+/// A dispatch: its bindings, as byte offsets in the heaps, and a record for each workgroup.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// The update, and the pass of it.
+    /// The update's number, and the pass's number in it.
     pub pass: (usize, usize),
-    /// Its level: those of one need not wait for each other.
+    /// Its level: dispatches of one level are independent.
     pub level: usize,
-    /// The gradients are in the session's own heap, else in the arena.
+    /// Whether the gradients are in the session's own heap, else in the arena.
     pub own: bool,
-    /// Where the bindings of parameters, gradients and states begin.
+    /// Offsets of the bindings of parameters, gradients and states.
     pub from: [usize; 3],
-    /// For each workgroup a record: see [`Sort`].
+    /// A record for each workgroup: see [`Sort`].
     pub records: Vec<u32>,
-    /// How many.
+    /// Number of records.
     pub parts: usize,
 }
 
-/// How the values of a mean are shared by threads.
+/// How the summation of a mean is divided among threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cut {
-    /// Neighbouring threads that have a sum each; the others of a workgroup share these.
+    /// Number of neighbouring threads with a sum each; the threads of a workgroup are divided among these sums.
     pub width: usize,
-    /// Values of a piece.
+    /// Values per piece.
     pub length: usize,
-    /// Pieces of a sum.
+    /// Pieces per sum.
     pub pieces: usize,
 }
 
-/// How a mean over `count` values is cut, one for each of `sums` of a span; `None` if it is over too many.
+/// The division of a mean over `count` values, one for each of `sums` of a span; `None` if there are too many values.
 pub fn cut(count: usize, sums: usize, to: Span, limits: &Limits) -> Option<Cut> {
     let threads = threads(limits);
-    // neighbouring threads read neighbouring elements: columns, where one is a sum
+    // neighbouring threads read neighbouring elements: columns, if there is one sum for each
     let least = if to == Span::Column { sums.next_power_of_two().min(32).min(threads) } else { 1 };
     let parts = count.div_ceil(8).next_power_of_two().min(threads / least);
     let length = (parts * 64).max(count.div_ceil(PIECES));
@@ -76,27 +76,28 @@ pub fn cut(count: usize, sums: usize, to: Span, limits: &Limits) -> Option<Cut> 
     fits.then_some(Cut { width: threads / parts, length, pieces: count.div_ceil(length) })
 }
 
-/// Elements of a piece of states of which a parameter has so many, where one binding covers `chunk` bytes.
+/// Elements per piece of a parameter with that many states, where one binding covers `chunk` bytes.
 pub fn unit(states: usize, chunk: usize) -> usize {
     chunk / 16 / states.max(1) * 4
 }
 
-/// The states of an update that have one value an element.
+/// Number of an update's per-element states.
 pub fn element_states(update: &Update) -> usize {
     update.states.iter().filter(|s| s.span == Span::Element).count()
 }
 
-/// A part of a dispatch, and where its record's first words count from.
+/// A part of a dispatch, and the heap offsets that its record's first words are relative to.
 struct Part {
     /// Bytes in the heaps of parameters, gradients and states.
     at: [usize; 3],
-    /// The record, without what depends on where bindings begin.
+    /// The record, without the words that depend on the bindings' offsets.
     record: Vec<u32>,
 }
 
 /// The dispatches for all parameters, where one binding covers `chunk` bytes of a heap.
 pub fn arrange(training: &Training, placed: &[Placed], limits: &Limits) -> Vec<Batch> {
-    // pass, blocks of the three heaps, which heap the gradient is in, and the parameter if its gradient is alone
+    // pass, blocks of the three heaps, whether the gradient is in the own heap, and the parameter if its gradient needs its own
+    // binding
     type Key = ((usize, usize), [usize; 3], bool, Option<usize>);
     let chunk = limits.binding;
     let mut batches: Vec<(Key, Vec<Part>)> = vec![];
@@ -135,10 +136,10 @@ fn batch(
     let first = |n: usize| parts.iter().map(|p| p.at[n]).min().unwrap_or(0) / ALIGN * ALIGN;
     let mut from = [first(0), first(1), first(2)];
     if let Some(p) = alone {
-        // bound where the whole buffer is: it is found by that
+        // bind from the start of the buffer's piece: the buffer is looked up by that offset
         from[1] = p.gradient.iter().copied().filter(|&at| at <= from[1]).max().unwrap_or(from[1]);
     }
-    // elements are counted in fours where they are changed
+    // per-element parts count in groups of four elements
     let size = if sort == Sort::Elements { 16 } else { 4 };
     let mut records = vec![];
     for part in parts {
@@ -171,7 +172,7 @@ impl Whole<'_> {
         }
     }
 
-    /// Where a small value lies.
+    /// The offset of a small value.
     fn small(&self, source: Source) -> u32 {
         let small = &self.p.small;
         let at = match source {
@@ -183,7 +184,7 @@ impl Whole<'_> {
         at as u32
     }
 
-    /// The words of a record that say where the small values lie which the pass reads.
+    /// The words of a record with the offsets of the small values that the pass reads.
     fn loads(&self) -> impl Iterator<Item = u32> + '_ {
         small_loads(self.update, self.pass).map(|s| self.small(s))
     }
@@ -194,7 +195,7 @@ impl Whole<'_> {
         [rows as u32, columns as u32]
     }
 
-    /// Elements from a place in a piece on, up to where one of the pieces ends.
+    /// Parts of the per-element work; each ends at a piece's end at the latest.
     fn elements(&self) -> Vec<Part> {
         let (p, each, states) = (self.p, self.limits.binding / 4, element_states(self.update));
         let unit = unit(states, self.limits.binding);
@@ -220,7 +221,7 @@ impl Whole<'_> {
         parts
     }
 
-    /// Pieces of sums; the parameter and what belongs to it lie in one piece each.
+    /// Pieces of sums; the parameter, its gradient and states must have one piece each.
     fn sums(&self) -> Vec<Part> {
         let (p, g) = (self.p, self.m.geometry);
         let [(Target::Mean(k), _)] = self.pass.results[..] else { return vec![] };
@@ -252,7 +253,7 @@ impl Whole<'_> {
         parts
     }
 
-    /// Values of fewer than one an element, one a thread.
+    /// Values with fewer than one per element, one value a thread.
     fn smalls(&self) -> Vec<Part> {
         let (g, threads) = (self.m.geometry, threads(self.limits));
         let all = g.count(self.pass.over);
@@ -281,13 +282,13 @@ impl Whole<'_> {
     }
 }
 
-/// The words of all tables, one behind the other from a word on, and where each begins.
+/// All tables concatenated, starting at word `first`, and the start of each.
 pub fn tables(batches: &[Batch], first: usize) -> (Vec<u32>, Vec<Place>) {
     let (mut words, mut places) = (vec![0; first], vec![]);
     for b in batches {
         places.push(Place { first: words.len(), parts: b.parts, words: 0 });
         words.extend(&b.records);
-        // a grid may have some workgroups more: these have nothing to do
+        // a folded grid may have surplus workgroups: these get empty records
         let more = walk::fold(b.parts).iter().product::<u32>() as usize - b.parts;
         words.resize(words.len() + more * (b.records.len() / b.parts), 0);
     }

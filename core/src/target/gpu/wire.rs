@@ -1,5 +1,5 @@
-//! What is decided for GPUs as bytes and back, behind the plan that it is of. Structures are taken apart field by field, as
-//! in [`plan::wire`](crate::plan::wire).
+//! Serialises the decisions for GPUs, after the plan they belong to. Structures are destructured field by field, as in
+//! [`plan::wire`](crate::plan::wire).
 
 use super::GpuPlan;
 use super::storage::concat::{ConcatView, Part};
@@ -18,7 +18,7 @@ impl Writer {
     pub(crate) fn gpu_plan(&mut self, of: &GpuPlan) -> Result<()> {
         let GpuPlan { plan, storage, precision, shared_dispatches, cuts } = of;
         self.plan(plan)?;
-        // the other fields are the plan's, or the device's
+        // the other fields follow from the plan or the device
         let Storage { buffers, computed, adjacent, binding: _, native_f16: _, single_view: _ } = storage;
         self.list(computed, |w, Computed { step, work: _ }| w.size(*step));
         self.list(buffers, |w, BufferStorage { dtype: _, elements: _, form }| w.form(form));
@@ -95,7 +95,7 @@ impl Reader {
     }
 }
 
-/// The value of a step that is not stored.
+/// The value of a step whose result is not stored.
 fn computed(plan: &Plan, step: usize) -> Read<Computed> {
     match plan.steps.get(step).map(|s| &s.work) {
         Some(Work::Rowwise(work)) => Ok(Computed { step, work: work.clone() }),

@@ -1,4 +1,4 @@
-//! Attention and its gradient: the skeletons of [`attention`](super::attention) with a plan's operands in their holes.
+//! Attention and its gradient: the skeletons of [`attention`](super::attention) with their holes bound to a plan's operands.
 
 use super::attention::{self, Hole, Input, Kernel as Skeleton, Lanes, Problem, Vectors};
 use super::{Made, Precision};
@@ -11,10 +11,10 @@ use crate::target::gpu::wgsl::source::Source;
 use crate::target::gpu::wgsl::walk;
 use crate::tensor::DType;
 
-/// The kernels of attention, which keeps statistics of its rows where there is a place for them.
+/// The kernels of attention, which also store softmax statistics if the step has an operand for them.
 ///
 /// # Errors
-/// [`Error::Device`] where it takes more turns or scratch than the device allows.
+/// [`Error::Device`] if it needs more loop iterations or scratch than the device allows.
 pub fn forward(
     w: &Attention,
     stats: Option<&Operand>,
@@ -43,8 +43,8 @@ pub fn forward(
     }))
 }
 
-/// Whether a device can run passes: the parts of a row, which one thread joins in two loops, and all of scratch, which is one
-/// binding.
+/// Whether a device can run the passes: the parts of a row, which one thread merges in two loops, and the scratch, which is one
+/// binding, must be within its limits.
 fn within(skeleton: &Skeleton, p: &Problem, limits: &Limits) -> Result<()> {
     if 2 * skeleton.parts < limits.turns && skeleton.scratch <= limits.binding / 4 {
         return Ok(());
@@ -61,7 +61,7 @@ fn within(skeleton: &Skeleton, p: &Problem, limits: &Limits) -> Result<()> {
     Err(Error::Device { device: "gpu".into(), why })
 }
 
-/// The kernels of attention's gradient, from statistics that were kept where there are some.
+/// The kernels of attention's gradient, reading stored softmax statistics if there are any.
 ///
 /// # Errors
 /// As [`forward`].
@@ -96,7 +96,7 @@ pub fn backward(
     }))
 }
 
-/// Whether an operand's elements can be read four at a time.
+/// Whether an operand can be read four elements at a time.
 fn in_fours(o: &Operand) -> bool {
     o.strides[3] == 1 && o.offset % 4 == 0 && o.strides[..3].iter().all(|s| s % 4 == 0)
 }
@@ -146,7 +146,7 @@ fn address(o: &Operand, names: [&str; 4]) -> String {
     format!("({})", walk::address(o.offset, &names.map(String::from), &o.strides))
 }
 
-/// What a hole returns that reads an input of the forward pass.
+/// The value returned by a hole that reads an input of the forward pass.
 fn load(source: &mut Source<'_>, w: &AttentionInputs, input: Input, lanes: Lanes) -> Option<String> {
     let o = match input {
         Input::Q => return read(source, &w.q, ["b", "h", "i", "e"], lanes),
@@ -164,7 +164,7 @@ fn load(source: &mut Source<'_>, w: &AttentionInputs, input: Input, lanes: Lanes
     read(source, o, ["b", "g", key, "e"], lanes)
 }
 
-/// Puts `fn key_row(b: u32, j: u32) -> u32` into the kernel: the row of the cache that key j of sequence b is.
+/// Adds `fn key_row(b: u32, j: u32) -> u32` to the kernel: the cache row of key j of sequence b.
 fn key_row(source: &mut Source<'_>, w: &AttentionInputs, pages: &Pages) {
     let block = pages.block;
     let at = format!("(b * {}u + j / {block}u + {}u)", w.s / block, pages.table.offset);
@@ -178,7 +178,7 @@ fn key_row(source: &mut Source<'_>, w: &AttentionInputs, pages: &Pages) {
     ));
 }
 
-/// What the hole returns that says how many keys a query sees.
+/// The value returned by the hole for the number of visible keys of a query.
 fn length(source: &mut Source<'_>, w: &AttentionInputs) -> Option<String> {
     let lengths = &w.pages.as_ref()?.lengths;
     let at = format!("(b * {}u + i + {}u)", w.l, lengths.offset);
@@ -197,7 +197,7 @@ fn mask(source: &mut Source<'_>, w: &AttentionInputs) -> Option<String> {
     Some(format!("return {value};"))
 }
 
-/// What a hole does that writes or reads scratch 0: partial results and statistics.
+/// The body of a hole that accesses scratch 0: partial results and statistics.
 fn of_scratch(source: &mut Source<'_>, hole: Hole) -> Option<String> {
     Some(match hole {
         Hole::PartStore | Hole::StatStore => format!("{}[i] = v;", source.scratch(0, true)),
@@ -205,7 +205,7 @@ fn of_scratch(source: &mut Source<'_>, hole: Hole) -> Option<String> {
     })
 }
 
-/// A skeleton's passes with their holes.
+/// A skeleton's passes with their holes filled.
 fn made(
     skeleton: &Skeleton,
     storage: &Storage,

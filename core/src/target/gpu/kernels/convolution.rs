@@ -1,5 +1,5 @@
-//! Convolutions: a product whose right operand, the matrix of windows, is read through its hole and never stored
-//! (Chetlur et al. 2014, "cuDNN: Efficient Primitives for Deep Learning"), or, for groups of few channels, directly.
+//! Convolutions: a product whose right operand, the matrix of windows (im2col), is computed by its hole and never stored
+//! (Chetlur et al. 2014, "cuDNN: Efficient Primitives for Deep Learning"); direct convolution for groups of few channels.
 
 use super::product::{Along, Holes, Results, Shape, Sums};
 use super::rowwise::entry;
@@ -13,12 +13,12 @@ use crate::target::gpu::wgsl::source::{Kernel, Source};
 use crate::target::gpu::wgsl::walk;
 
 const THREADS: usize = 64;
-/// Output channels of a group up to which it is convolved directly, and turns of the loops that this may take: an
-/// invocation then does all of an element.
+/// Maximum output channels of a group for direct convolution, and maximum loop iterations: one invocation computes a whole
+/// output element.
 const DIRECT: usize = 4;
 const TURNS: usize = Limits::FEWEST_TURNS / 2;
 
-/// What of a convolution its kernel depends on; `None` where it is convolved directly.
+/// The class of a convolution's product, which determines its kernel; `None` for direct convolution.
 pub fn class(w: &Convolution, storage: &Storage, precision: Precision) -> Option<ProductClass> {
     let (groups, [_, cg, kh, kw]) = (w.form.groups, w.weight_shape);
     let [n, o, oh, ow] = w.out_shape;
@@ -45,7 +45,7 @@ pub fn class(w: &Convolution, storage: &Storage, precision: Precision) -> Option
     Some(ProductClass { shape, a, b, windows: true, precision })
 }
 
-/// The kernels of a convolution, cut as measured where it was.
+/// The kernels of a convolution, with a measured tiling if there is one.
 ///
 /// # Errors
 /// As [`products::choose`].
@@ -110,8 +110,8 @@ pub fn kernels(
     Ok(products::made(&skeleton, storage, limits, fill))
 }
 
-/// Puts `fn window(image, channel, oy, ox, ky, kx) -> f32` into the kernel: what the output position sees through that
-/// tap; 0 in the padding and between elements that are spread out.
+/// Adds `fn window(image, channel, oy, ox, ky, kx) -> f32` to the kernel: the input element at an output position and a tap; 0
+/// in the padding and between dilated input elements.
 fn window(source: &mut Source<'_>, w: &Convolution) {
     let (f, [_, _, h, wd]) = (&w.form, w.input_shape);
     let axis = |name: &str, a: usize, size: usize| {
@@ -140,7 +140,7 @@ fn window(source: &mut Source<'_>, w: &Convolution) {
     ));
 }
 
-/// An output element a thread.
+/// Direct convolution, one output element a thread.
 fn direct(w: &Convolution, storage: &Storage) -> Kernel {
     let mut source = Source::new(storage);
     let (groups, [_, cg, kh, kw]) = (w.form.groups, w.weight_shape);

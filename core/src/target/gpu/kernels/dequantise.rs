@@ -1,4 +1,4 @@
-//! A block format widened to f32, where its values cannot be widened by who uses them.
+//! Decodes a block format to f32, for readers that cannot decode it themselves.
 
 use super::rowwise::entry;
 use crate::plan::Operand;
@@ -8,7 +8,7 @@ use crate::target::gpu::wgsl::walk;
 
 const THREADS: usize = 64;
 
-/// The kernel: an element a thread.
+/// The kernel: one element a thread.
 pub fn kernel(from: &Operand, to: &Operand, storage: &Storage) -> Kernel {
     let mut source = Source::new(storage);
     let elements = storage.buffers[to.buffer].elements;

@@ -1,4 +1,4 @@
-//! Pointwise work on a product's results before they are stored: the holes `store` and `store4`.
+//! Epilogues: pointwise work on a product's results before they are stored, as the holes `store` and `store4`.
 
 use crate::expr::Reg;
 use crate::plan::{Epilogue, Operand, RowResult};
@@ -6,9 +6,9 @@ use crate::target::gpu::wgsl::lanes::{Code, index_strides};
 use crate::target::gpu::wgsl::source::Source;
 use crate::target::gpu::wgsl::walk::{self, Merged};
 
-/// Puts `fn finished(outer, col, at, v)` into the kernel, which does the pointwise work on result (outer, col) and
-/// writes it at `at`; with `wide`, also `fn finished4`, on four columns from `col`. `outer` counts the epilogue's axes
-/// but the last row-major. With `gated` columns, a second result, `u`, stands behind the first.
+/// Adds `fn finished(outer, col, at, v)` to the kernel, which applies the epilogue to result (outer, col) and stores it at
+/// `at`; with `wide`, also `fn finished4`, for four columns from `col`. `outer` is the row-major index over all axes of the
+/// epilogue except the last. With `gated` columns, both take a second result, `u`, after the first.
 pub fn put(
     source: &mut Source<'_>,
     (epilogue, extra_outputs): (&Option<Epilogue>, &[RowResult]),

@@ -1,10 +1,10 @@
-//! Whether a device can run a kernel: what it binds, its threads, what they share, its grid.
+//! Checks a kernel against a device's limits: bindings, threads, workgroup memory, grid.
 
 use super::Limits;
 use crate::target::gpu::wgsl::source::Kernel;
 use crate::target::gpu::wgsl::walk::MOST_GROUPS;
 
-/// What of a device a kernel takes too much of: what was wanted, and what the kernel has.
+/// The limit that a kernel exceeds, if any: the limit, and the kernel's value.
 pub fn excess(kernel: &Kernel, limits: &Limits) -> Option<(String, String)> {
     let groups = kernel.groups.iter().copied().max().unwrap_or(1) as usize;
     let all = [

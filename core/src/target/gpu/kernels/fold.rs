@@ -1,15 +1,15 @@
-//! How reductions begin and join, as WGSL.
+//! Identities and combining steps of reductions, as WGSL.
 
 use crate::expr::{Binary, Fold, Kind};
 use crate::target::gpu::wgsl::code;
 use crate::target::gpu::wgsl::source::Source;
 
-/// Whether a fold asks where, not what.
+/// Whether a reduction gives a position (argmax, argmin), not a value.
 pub fn is_place(fold: Fold) -> bool {
     matches!(fold, Fold::ArgMax | Fold::ArgMin)
 }
 
-/// What joins with any value to that value.
+/// The identity element of a reduction.
 pub fn identity(source: &mut Source<'_>, fold: Fold, kind: Kind) -> String {
     let low = matches!(fold, Fold::Max | Fold::ArgMax);
     match (fold, kind) {
@@ -27,7 +27,7 @@ pub fn identity(source: &mut Source<'_>, fold: Fold, kind: Kind) -> String {
     }
 }
 
-/// Two values joined.
+/// Combines two values.
 pub fn join(source: &mut Source<'_>, fold: Fold, kind: Kind, a: &str, b: &str) -> String {
     let op = match fold {
         Fold::Sum => Binary::Add,
@@ -38,8 +38,8 @@ pub fn join(source: &mut Source<'_>, fold: Fold, kind: Kind, a: &str, b: &str) -
     code::binary(source, op, kind, a, b)
 }
 
-/// The name of a function (best, its place, value, its place) → whether the value takes over: it is better, or as
-/// good and earlier; the first NaN wins. A place of 2³² − 1 is none.
+/// The name of a function (best, its position, value, its position) → whether the value replaces the best: it is better, or
+/// equal and earlier; the first NaN wins. Position 2³² − 1 stands for none.
 pub fn better(source: &mut Source<'_>, fold: Fold, kind: Kind) -> &'static str {
     let sign = if fold == Fold::ArgMax { ">" } else { "<" };
     let (name, of) = match (fold, kind) {

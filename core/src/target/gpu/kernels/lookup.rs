@@ -1,5 +1,6 @@
-//! Look-ups along an axis: take, gather and their opposites. Indices are checked where they are used: a bad one is
-//! reported, read as 0, and written nowhere. Sums are made in the order of the indices, by one thread each: the same bits every time.
+//! Look-ups along an axis: take, gather, and their adjoints (scatters). Indices are checked where they are used: a bad index is
+//! reported, read as 0, and written nowhere. Sums are made in the order of the indices, by one thread each, hence
+//! deterministic.
 
 use super::Made;
 use super::rowwise::{self, entry};
@@ -16,15 +17,15 @@ use crate::tensor::{DType, contiguous_strides};
 
 /// Threads of a workgroup.
 pub const THREADS: usize = 64;
-/// Indices up to which a thread looks through all of them for those equal to its own; more are sorted.
+/// Maximum number of indices for which a thread searches all of them for duplicates of its own; more are sorted.
 const SEARCH: usize = Limits::FEWEST_TURNS / 2;
-/// What stands for a bad index until the updates are sorted.
+/// Replaces a bad index until the updates are sorted.
 const NONE: &str = "0xffffffffu";
 
-/// The kernels of a look-up; bad indices are reported in the `report`-th word of the errors.
+/// The kernels of a look-up; bad indices are reported in word `report` of the error buffer.
 ///
 /// # Errors
-/// [`Error::Device`] where there are more indices than the device's loops can sort.
+/// [`Error::Device`] if there are more indices than the device's loops can sort.
 pub fn kernels(w: &IndexWork, report: usize, storage: &Storage, limits: &Limits) -> Result<Made> {
     let w = &halves(w);
     let look = Lookup::new(w, report, storage, "");
@@ -49,15 +50,15 @@ pub fn kernels(w: &IndexWork, report: usize, storage: &Storage, limits: &Limits)
     Ok(Made { kernels, scratch: vec![] })
 }
 
-/// A check of indices, or a put in place, in a kernel that it may share with other steps; the names of its functions end
-/// in `tag`.
+/// A check of indices, or a put in place, as part of a dispatch that it may share with other steps; the names of its functions
+/// end in `tag`.
 pub fn part(source: &mut Source<'_>, w: &IndexWork, report: usize, storage: &Storage, tag: &str) -> Share {
     let w = &halves(w);
     let look = Lookup::new(w, report, storage, tag);
     if w.kind == IndexKind::Check { look.check(source) } else { look.write(source) }
 }
 
-/// 64-bit elements move as two of 32; those that are added up stay together.
+/// 64-bit elements are moved as two 32-bit words; elements to be added are not divided.
 fn halves(w: &IndexWork) -> IndexWork {
     let mut w = w.clone();
     let moves = matches!(w.kind, IndexKind::Take | IndexKind::Gather | IndexKind::TakePut);
@@ -79,16 +80,16 @@ fn halves(w: &IndexWork) -> IndexWork {
 
 struct Lookup<'a> {
     w: &'a IndexWork,
-    /// Gather and scatter of 64-bit elements: each index is for two.
+    /// Gather and scatter of divided 64-bit elements: each index is used for two words.
     twice: bool,
     report: usize,
     storage: &'a Storage,
-    /// What the names of functions end in.
+    /// Suffix of function names.
     tag: &'a str,
     outer: usize,
     limit: usize,
     inner: usize,
-    /// Indices (whole look-ups), or indices along the axis (elements).
+    /// Number of indices (whole look-ups), or of indices along the axis (elements).
     count: usize,
 }
 
@@ -106,7 +107,7 @@ impl<'a> Lookup<'a> {
             outer: shape[..axis].iter().product(),
             limit: shape[axis],
             inner: shape[axis + 1..].iter().product(),
-            // a check's are counted by themselves
+            // checks process each index by itself
             count: if whole || w.kind == IndexKind::Check {
                 w.indices_shape.iter().product()
             } else {
@@ -115,7 +116,7 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    /// The words of the i-th index; indices of 32 bits have no high one.
+    /// The words of the i-th index; 32-bit indices have no high word.
     fn words(&self, source: &mut Source<'_>) -> (String, Option<String>) {
         let o = &self.w.indices;
         match o.dtype {
@@ -130,7 +131,7 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    /// Indices as i32: the ignored one as −1, without a check.
+    /// Indices as i32, with the ignored one as −1, unchecked.
     fn check(&self, source: &mut Source<'_>) -> Share {
         let o = &self.w.out;
         let (grid, mut body) = walk::each("i", self.count, THREADS);
@@ -143,7 +144,7 @@ impl<'a> Lookup<'a> {
         Share { body, threads: THREADS, grid }
     }
 
-    /// Whether the i-th index is the one that is ignored; `None` where none of its dtype is.
+    /// Whether the i-th index is the ignored one; `None` if its dtype cannot represent that.
     fn ignored(&self, source: &mut Source<'_>) -> Option<String> {
         let ignored = self.w.ignored?;
         let (low, high) = self.words(source);
@@ -158,7 +159,7 @@ impl<'a> Lookup<'a> {
         Some(format!("{low} == {v}u"))
     }
 
-    /// Puts `fn index(i: u32) -> u32` into the kernel: the i-th index, 2³² − 1 if it is none.
+    /// Adds `fn index(i: u32) -> u32` to the kernel: the i-th index, 2³² − 1 if it is bad.
     fn index_function(&self, source: &mut Source<'_>) {
         let value = match self.words(source) {
             (low, Some(high)) => format!("select(0xffffffffu, {low}, {high} == 0u)"),
@@ -167,12 +168,12 @@ impl<'a> Lookup<'a> {
         source.function(format!("fn index{}(i: u32) -> u32 {{ return {value}; }}", self.tag));
     }
 
-    /// The line that makes `k` a good index, reporting a bad one at `position`.
+    /// The line that defines `k` as a valid index, reporting a bad one at `position`.
     fn checked(&self, source: &mut Source<'_>, position: &str) -> String {
         self.checked_or(source, position, "k = 0u;")
     }
 
-    /// The same, where something else is done after a bad one.
+    /// The same, with another action after a bad index.
     fn checked_or(&self, source: &mut Source<'_>, position: &str, then: &str) -> String {
         self.index_function(source);
         let errors = source.bind(Slot::Errors, View::Atomic, true);
@@ -183,7 +184,7 @@ impl<'a> Lookup<'a> {
         )
     }
 
-    /// Take and gather: an element of the output a thread, or four where they lie together.
+    /// Take and gather: one output element a thread, or four if they are contiguous.
     fn read(&self) -> Kernel {
         let mut source = Source::new(self.storage);
         let (w, whole) = (self.w, self.w.kind == IndexKind::Take);
@@ -219,7 +220,7 @@ impl<'a> Lookup<'a> {
         source.finish(&entry(THREADS, &body), grid)
     }
 
-    /// Lines that make `from` the table's element that position `i` of the indices names.
+    /// Lines that set `from` to the table element selected by the index at position `i`.
     fn element_address(&self, source: &mut Source<'_>, i: &str) -> String {
         let (w, axis) = (self.w, self.w.axis);
         let strides: Vec<isize> = contiguous_strides(&w.table_shape);
@@ -232,7 +233,7 @@ impl<'a> Lookup<'a> {
         text
     }
 
-    /// The output begins as the table, unless it is the table.
+    /// Copies the table to the output, unless they are the same buffer.
     fn copy(&self, limits: &Limits) -> Vec<Kernel> {
         let w = self.w;
         if w.table.buffer == w.out.buffer && w.table.offset == w.out.offset {
@@ -266,17 +267,17 @@ impl<'a> Lookup<'a> {
         writes && !self.is_distinct() && self.count > SEARCH
     }
 
-    /// Whether no two indices are equal, but for those that are ignored.
+    /// Whether indices are distinct, except for the ignored one.
     fn is_distinct(&self) -> bool {
         self.w.kind == IndexKind::TakePut && self.w.ignored.is_some()
     }
 
-    /// The forms with more updates than a thread may look through.
+    /// The kernels for more updates than a thread may search.
     fn scatter(&self, limits: &Limits) -> Result<Made> {
         let w = self.w;
         let whole = w.kind != IndexKind::ScatterAdd;
         let table: usize = w.table_shape.iter().product();
-        // whole slices go by the index; elements by the place in the table that is theirs
+        // whole slices are keyed by index; elements by their target position in the table
         let (entries, columns, keys) = match whole {
             true => (self.count, self.outer * self.inner, self.limit),
             false => (w.indices_shape.iter().product(), 1, table),
@@ -334,7 +335,7 @@ impl<'a> Lookup<'a> {
         ))
     }
 
-    /// 64-bit elements are added up as two words.
+    /// Whether elements are 64-bit values that are added as two words.
     fn is_wide(&self) -> bool {
         self.w.table.dtype == DType::I64
     }
@@ -370,12 +371,13 @@ impl<'a> Lookup<'a> {
         format!("let stored = {value};\n{low}\n{high}\n")
     }
 
-    /// The forms with few updates. A thread has one; the first of equal indices adds up all of them, the last one puts.
+    /// The kernel for few updates, one a thread. Of equal indices, the first one's thread adds all; for puts, the last one's
+    /// thread stores.
     fn write(&self, source: &mut Source<'_>) -> Share {
         let tag = self.tag;
         let (w, puts) = (self.w, self.w.kind == IndexKind::TakePut);
         let whole = puts || w.kind == IndexKind::TakeAdd;
-        // positions before and after the axis of the updates
+        // positions before and after the updates' axis
         let (outer, inner): (usize, usize) = if whole {
             (self.outer, self.inner)
         } else {
@@ -387,7 +389,7 @@ impl<'a> Lookup<'a> {
         let divide = if self.twice { " / 2u" } else { "" };
         body +=
             &format!("let o = t / {}u;\nlet j = t / {inner}u % {n}u;\nlet i = t % {inner}u;\n", inner * n);
-        // where the update of index j lies, and which index it goes by
+        // the address of index j's update, and the index that selects its target
         source.function(format!(
             "fn update_at{tag}(o: u32, j: u32, i: u32) -> u32 {{ return (o * {n}u + j) * {inner}u + i; }}"
         ));

@@ -1,13 +1,14 @@
-//! Kernels of a plan's steps: each archetype's skeleton, its holes filled.
+//! Kernels of a plan's steps: the skeleton of each archetype with its holes filled.
 //!
-//! **Long work.** `Limits::turns` (`gpu.turns`) bounds what all loops of one invocation turn together: lavapipe ends loops after
-//! 65,535 turns, in silence, and other drivers have watchdogs. What is longer is split over workgroups and joined by further kernels of
-//! the step: a product's k (`product/long`; in several rounds where partial sums have no room side by side), rows (`rowwise/long`, pass
-//! by pass), keys and queries of attention, running sums. Look-ups with many updates are sorted by their indices and summed in runs
-//! (`kernels/scatter`), which pooling with large windows uses for its gradient. Sums of many terms are cut into shorter ones for
-//! their accuracy, too. The self-test turns as often as the limit says, and lowers it, or refuses the driver.
+//! **Long work.** `Limits::turns` (`gpu.turns`) bounds the total loop iterations of one invocation: lavapipe silently ends
+//! loops after 65,535 iterations, and other drivers have watchdogs. Longer work is split over workgroups, and further kernels
+//! of the step combine the parts: a product's k (`product/long`; in several rounds if the partial sums do not fit in scratch
+//! together), rows (`rowwise/long`, pass by pass), keys and queries of attention, prefix sums. Look-ups with many updates are
+//! sorted by index and summed in runs (`kernels/scatter`), which the gradient of pooling with large windows also uses. Long
+//! sums are also split for accuracy. The self-test runs loops up to the limit, and lowers it, or refuses the driver.
 //!
-//! Elements of 8 and 16 bits that kernels write are held in 32 bits on a GPU and packed when read. What is longer than one
+//! 8-bit and 16-bit elements that kernels write take 32 bits on a GPU, and are packed when read back. Buffers longer than the
+//! maximum binding are bound in pieces.
 //! binding may cover is bound in pieces.
 
 mod attend;
@@ -36,19 +37,19 @@ pub use crate::profile::Precision;
 use crate::profile::{Cut, ProductClass};
 use crate::target::gpu::forms::{GpuForm, Step, Work};
 
-/// The kernels of a step, in order, and the elements of scratch (f32 each) that they share, by number.
+/// The kernels of a step, in order, and the sizes of their scratch regions, in f32 elements.
 pub struct Made {
     /// The kernels.
     pub kernels: Vec<Kernel>,
-    /// Elements.
+    /// Elements of each scratch region.
     pub scratch: Vec<usize>,
 }
 
-/// Writes the kernels of a step, its product cut as measured where it was. Look-ups report bad indices in the `report`-th
-/// word of the errors.
+/// Generates the kernels of a step, with measured tilings of products if there are any. Look-ups report bad indices in word
+/// `report` of the error buffer.
 ///
 /// # Errors
-/// Work that has no kernel on this device.
+/// A step without a kernel on this device.
 pub fn kernels(
     work: &Work,
     report: usize,
@@ -61,12 +62,12 @@ pub fn kernels(
     if made.kernels.iter().all(|k| k.bindings.len() <= limits.bindings) {
         return Ok(made);
     }
-    // a buffer that is read both by ones and by fours is bound twice
+    // otherwise a buffer that is read both as single elements and as vec4 is bound twice
     let storage = Storage { single_view: true, ..storage.clone() };
     skeletons(work, report, &storage, limits, precision, measured)
 }
 
-/// The same, whatever it binds.
+/// The same, without a limit on bindings.
 fn skeletons(
     work: &Work,
     report: usize,
@@ -77,7 +78,7 @@ fn skeletons(
 ) -> Result<Made> {
     let only = |kernels: Vec<Kernel>| Made { kernels, scratch: vec![] };
     Ok(match work {
-        // computed, or found in its parts, where it is read: never stored
+        // readers recompute it, or load from its parts: never stored
         Work::Rowwise(w) if !storage.buffers[w.out.buffer].is_stored() => only(vec![]),
         Work::Rowwise(w) => rowwise::kernels(w, storage, limits),
         Work::Product(w) => products::kernels(w.into(), storage, limits, precision, measured)?,
@@ -90,20 +91,19 @@ fn skeletons(
         Work::Own(GpuForm::Product(w)) => products::kernels(w.into(), storage, limits, precision, measured)?,
         Work::Own(GpuForm::Attention(w, rows)) => attend::forward(w, Some(rows), storage, limits, precision)?,
         Work::Own(GpuForm::AttentionGrad(w, stats)) => attend::backward(w, Some(stats), storage, limits)?,
-        // decoded where it is read: never stored
+        // readers decode it: never stored
         Work::Dequantise(w) if !storage.buffers[w.to.buffer].is_stored() => only(vec![]),
         Work::Dequantise(w) => only(vec![dequantise::kernel(&w.from, &w.to, storage)]),
     })
 }
 
-/// The products of a plan's steps that are cut: the step's number, and what of it its kernel depends on. Those that run
-/// once are not among them.
+/// The products of a plan's steps that have a tiling: step number, and class. Init steps are left out.
 pub fn classes(of: &GpuPlan) -> Vec<(usize, ProductClass)> {
     let class = |(i, s): (usize, &Step)| Some((i, class(&s.work, &of.storage, of.precision)?));
     of.plan.steps.iter().enumerate().filter_map(class).collect()
 }
 
-/// What of a step's product its kernel depends on, if it is one that is cut.
+/// The class of a step's product, which determines its kernel, if it has a tiling.
 fn class(work: &Work, storage: &Storage, precision: Precision) -> Option<ProductClass> {
     match work {
         Work::Product(w) => Some(products::class(w.into(), storage, precision)),
@@ -120,17 +120,17 @@ fn class(work: &Work, storage: &Storage, precision: Precision) -> Option<Product
     }
 }
 
-/// What there is to choose among for products of a class: cuts to begin with, the rule's own first.
+/// Starting points for a search of tilings of a class of products; the cost model's choice first.
 pub fn seeds(class: &ProductClass, limits: &Limits) -> Vec<Cut> {
     product::seeds(&class.shape, &products::limited(limits), class.precision)
 }
 
-/// Cuts that differ from one by a step.
+/// Tilings that differ from one by a single step.
 pub fn neighbours(cut: &Cut, class: &ProductClass, limits: &Limits) -> Vec<Cut> {
     product::neighbours(cut, &class.shape, &products::limited(limits), class.precision)
 }
 
-/// Whether a cut's kernel is right for products of a class and within the device.
+/// Whether a tiling's kernel is correct for a class of products and within the device's limits.
 pub fn allowed(cut: &Cut, class: &ProductClass, limits: &Limits) -> bool {
     product::allowed(cut, &class.shape, &products::limited(limits), class.precision).is_some()
 }

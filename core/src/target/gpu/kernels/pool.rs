@@ -1,8 +1,8 @@
-//! Max pooling and its gradient. A NaN counts as the largest; of equals the first in scan order gets the gradient.
+//! Max pooling and its gradient. A NaN counts as the largest value; of equal values the first in scan order gets the gradient.
 //!
-//! Where windows are small, a thread has an element of the result and walks its window; in the gradient, all windows that cover
-//! it. Of large ones, workgroups share a window (or a piece of one) and keep where its largest element lies, and the gradient
-//! scatters to there.
+//! For small windows, a thread computes one element of the result by iterating over its window; in the gradient, over all
+//! windows that contain the element. For large windows, workgroups share a window (or a piece of one) and store the position of
+//! its largest element, to which the gradient scatters.
 
 use super::rowwise::entry;
 use super::scatter::{self, Scatter, Sums};
@@ -17,15 +17,15 @@ use crate::target::gpu::wgsl::source::{Kernel, Slot, Source, View};
 use crate::target::gpu::wgsl::walk;
 
 const THREADS: usize = 64;
-/// Turns of a thread that has all of an element.
+/// Maximum loop iterations of a thread that computes a whole element.
 const TURNS: usize = Limits::FEWEST_TURNS / 2;
-/// Elements of a window that a thread walks where workgroups share it.
+/// Window elements per thread if workgroups share the window.
 const SHARE: usize = 2048;
 
 /// The kernels of a pooling step.
 ///
 /// # Errors
-/// [`Error::Device`] where there are more windows than the device's loops can sort.
+/// [`Error::Device`] if there are more windows than the device's loops can sort.
 pub fn kernels(w: &Pool, storage: &Storage, limits: &Limits) -> Result<Made> {
     let f = &w.form;
     let window = f.kernel[0] * (1 + f.kernel[1]);
@@ -37,21 +37,21 @@ pub fn kernels(w: &Pool, storage: &Storage, limits: &Limits) -> Result<Made> {
     Large::new(w, storage).kernels(limits)
 }
 
-/// Windows that cover an element, along each axis, at most.
+/// Maximum number of windows that contain an element, along each axis.
 fn covering(w: &Pool) -> [usize; 2] {
     [0, 1].map(|a| w.form.kernel[a].div_ceil(w.form.stride[a]).min(w.output[a]))
 }
 
-/// Windows that workgroups share.
+/// Windows divided among workgroups.
 struct Large<'a> {
     w: &'a Pool,
     storage: &'a Storage,
     windows: usize,
-    /// Workgroups that share a window.
+    /// Workgroups per window.
     pieces: usize,
 }
 
-/// Scratch of large windows: where the largest elements of windows and of their pieces lie, and the pieces' values.
+/// Scratch of large windows: positions of the largest elements of windows and of their pieces, and the pieces' values.
 const PLACES: usize = 0;
 const PIECE_PLACES: usize = 1;
 const PIECE_VALUES: usize = 2;
@@ -105,7 +105,7 @@ impl<'a> Large<'a> {
         source.finish(&entry(THREADS, &body), grid)
     }
 
-    /// Lines that join `best` and `at` of the threads to the workgroup's, in `values[0]` and `places[0]`.
+    /// Lines that reduce the threads' `best` and `at` to the workgroup's, in `values[0]` and `places[0]`.
     fn join(&self, source: &mut Source<'_>) -> String {
         let better = fold::better(source, Fold::ArgMax, Kind::F);
         source.share("values", "f32", THREADS);
@@ -122,7 +122,7 @@ impl<'a> Large<'a> {
         body
     }
 
-    /// Lines that keep what a window comes to: in the forward pass its value, in the gradient its place.
+    /// Lines that store a window's result: its value in the forward pass, its position in the gradient.
     fn keep(&self, source: &mut Source<'_>) -> String {
         if self.w.up.is_some() {
             let name = source.bind(Slot::Scratch(PLACES), View::U32, true);
@@ -132,7 +132,7 @@ impl<'a> Large<'a> {
         format!("if (lid == 0u) {{ {store} }}\n")
     }
 
-    /// The largest element of each window, or of each piece of one.
+    /// Finds the largest element of each window, or of each piece of one.
     fn largest(&self) -> Kernel {
         let mut source = Source::new(self.storage);
         let (w, pieces) = (self.w, self.pieces);
@@ -167,7 +167,7 @@ impl<'a> Large<'a> {
         source.finish(&entry(THREADS, &body), grid)
     }
 
-    /// The largest of the pieces of each window.
+    /// Finds the largest of the pieces of each window.
     fn joined(&self) -> Kernel {
         let mut source = Source::new(self.storage);
         let pieces = self.pieces;
@@ -189,7 +189,7 @@ impl<'a> Large<'a> {
     }
 }
 
-/// The kernel of small windows: an output element a thread.
+/// The kernel for small windows: one output element a thread.
 fn kernel(w: &Pool, storage: &Storage) -> Kernel {
     let mut source = Source::new(storage);
     let ([h, wd], [oh, ow]) = (w.input, w.output);
@@ -197,7 +197,7 @@ fn kernel(w: &Pool, storage: &Storage) -> Kernel {
     let total = w.planes * if w.up.is_some() { size } else { oh * ow };
     let low = code::float(&mut source, f32::NEG_INFINITY);
     source.helper("is_nan");
-    // the largest of the window of output (oy, ox) and where it lies in the plane; nothing inside: 2³² − 1
+    // the largest element of the window of output (oy, ox), and its position in the plane; 2³² − 1 for an empty window
     let value = source.load(&w.x, &format!("(plane * {size}u + at + {}u)", w.x.offset));
     source.function(format!(
         "struct Largest {{ value: f32, at: u32 }}\n\
@@ -218,7 +218,7 @@ fn kernel(w: &Pool, storage: &Storage) -> Kernel {
         body += &source.store(&w.out, &format!("(i + {}u)", w.out.offset), "best.value");
         return source.finish(&entry(THREADS, &body), grid);
     };
-    // the windows that cover row y begin at output rows (y + padding − kernel) / stride + 1 to (y + padding) / stride
+    // the windows that contain row y begin at output rows (y + padding − kernel) / stride + 1 to (y + padding) / stride
     body += &format!(
         "let plane = i / {size}u;\nlet at = i % {size}u;\nlet y = at / {wd}u;\nlet x = at % {wd}u;\n"
     );

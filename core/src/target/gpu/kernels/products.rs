@@ -1,4 +1,4 @@
-//! Matrix products: the skeletons of [`product`](super::product) with a plan's operands and epilogue in their holes.
+//! Matrix products: the skeletons of [`product`](super::product) with their holes bound to a plan's operands and epilogues.
 
 use super::product::{self, Along, Holes, Results, Shape, Skeleton, Sums};
 use super::{Made, Precision, epilogue, rowwise};
@@ -12,14 +12,14 @@ use crate::target::gpu::wgsl::lanes::{Code, writes_four};
 use crate::target::gpu::wgsl::source::{Kernel, Source};
 use crate::target::gpu::wgsl::walk::{self, Merged};
 
-/// The axes of a product's batch, those that lie one after the other merged.
+/// A product's batch axes, contiguous ones merged.
 fn merged(w: ProductView<'_>) -> Merged {
     let axes = w.batch.len();
     let sets = [&w.a.strides[..axes], &w.b.strides[..axes], &w.out.strides[..axes]];
     walk::merge(&w.batch, &sets)
 }
 
-/// What of a product its kernel depends on.
+/// The class of a product: everything that its kernel depends on.
 pub fn class(w: ProductView<'_>, storage: &Storage, precision: Precision) -> ProductClass {
     let (axes, merged) = (w.batch.len(), merged(w));
     let probe = Source::new(storage);
@@ -52,7 +52,7 @@ pub fn class(w: ProductView<'_>, storage: &Storage, precision: Precision) -> Pro
     ProductClass { shape, a: storage.read_as(&w.a), b: storage.read_as(&w.b), windows: false, precision }
 }
 
-/// The kernels of a product, cut as measured where it was.
+/// The kernels of a product, with a measured tiling if there is one.
 ///
 /// # Errors
 /// As [`choose`].
@@ -115,7 +115,7 @@ pub fn kernels(
     Ok(made(&skeleton, storage, limits, fill))
 }
 
-/// The holes of a norm of A's rows.
+/// Adds the holes of a norm of A's rows.
 fn prologue(source: &mut Source<'_>, p: &Prologue) {
     let strides: Vec<Vec<isize>> = p.operands.iter().map(|o| o.strides.clone()).collect();
     let mut print = |f: &Formula, operands: &[Operand], lanes: usize| {
@@ -140,7 +140,7 @@ fn prologue(source: &mut Source<'_>, p: &Prologue) {
     source.function(format!("fn factor(v: f32) -> f32 {{\n{factor}return {of_row};\n}}"));
 }
 
-/// What of a device's limits products care for.
+/// The device limits that products depend on.
 pub fn limited(limits: &Limits) -> product::Limits {
     product::Limits {
         coop_tile: limits.coop as u32,
@@ -148,7 +148,7 @@ pub fn limited(limits: &Limits) -> product::Limits {
         subgroup: limits.subgroup.unwrap_or(0) as u32,
         shared_limit: limits.shared as u32,
         max_threads: limits.threads as u32,
-        // parts are one binding, of indices of 32 bits
+        // partial sums are one binding, with 32-bit indices
         scratch_limit: limits.binding.min(64 << 20) as u64,
         binding: limits.binding as u64,
         turns: limits.turns as u32,
@@ -157,10 +157,10 @@ pub fn limited(limits: &Limits) -> product::Limits {
     }
 }
 
-/// The kernel, tile and split that suit a product: what was measured, else the rule's.
+/// Chooses kernel, tile and split for a product: measured, else by the cost model.
 ///
 /// # Errors
-/// [`Error::Device`] where k is too long for the device in any cut.
+/// [`Error::Device`] if k is too long for the device with any tiling.
 pub fn choose(class: &ProductClass, limits: &Limits, measured: &[(ProductClass, Cut)]) -> Result<Skeleton> {
     let cut = measured.iter().find(|(c, _)| c == class).map(|(_, cut)| cut);
     let (shape, limited) = (&class.shape, limited(limits));
@@ -177,7 +177,7 @@ pub fn choose(class: &ProductClass, limits: &Limits, measured: &[(ProductClass, 
     Err(Error::Device { device: "gpu".into(), why })
 }
 
-/// A skeleton's passes, their holes filled; partial sums lie in scratch 0.
+/// A skeleton's passes with their holes filled; partial sums are in scratch 0.
 pub fn made(
     skeleton: &Skeleton,
     storage: &Storage,
@@ -204,7 +204,7 @@ pub fn made(
             let name = source.scratch(0, false);
             source.function(format!("fn partial_load(index: u32) -> f32 {{ return {name}[index]; }}"));
         }
-        // a prologue that needs its row reduced: before anything else, by the whole workgroup
+        // a prologue with a row reduction: the whole workgroup computes it first
         let mut text = pass.text.clone();
         if let Some(&row) = source.rows().first() {
             rowwise::prepare(&mut source, row, pass.text.threads, limits);

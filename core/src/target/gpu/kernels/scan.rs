@@ -1,7 +1,7 @@
-//! Running sums along an axis: a thread a column where columns are many and short, else a workgroup a column, in
-//! tiles whose sums are made by doubling steps (Hillis and Steele 1986). Long columns are cut among workgroups: each first
-//! sums its piece, the sums are summed up, and each piece begins with the sum of those before it (Blelloch 1990, "Prefix Sums
-//! and Their Applications").
+//! Prefix sums along an axis: one thread per column if columns are many and short, else one workgroup per column, in tiles
+//! summed by doubling steps (Hillis and Steele 1986). Long columns are divided among workgroups: each first sums its piece, the
+//! piece sums are scanned, and each piece starts from the sum of those before it (Blelloch 1990, "Prefix Sums and Their
+//! Applications").
 
 use super::Made;
 use super::rowwise::entry;
@@ -13,15 +13,15 @@ use crate::target::gpu::wgsl::walk;
 use crate::tensor::DType;
 
 const THREADS: usize = 64;
-/// Lengths up to which one thread sums a column.
+/// Maximum length for one thread per column.
 const SHORT: usize = 64;
-/// Tiles of a column from which it is cut where the device has workgroups to spare, and tiles of a piece then at least.
+/// Minimum tiles of a column to divide it if the device has idle workgroups, and then minimum tiles per piece.
 const LONG: usize = 64;
 const PIECE: usize = 16;
-/// Tiles of a piece at most: one workgroup walks them.
+/// Maximum tiles per piece: one workgroup processes them sequentially.
 const MOST: usize = 2048;
 
-/// The kernels of a running sum.
+/// The kernels of a prefix sum.
 pub fn kernels(w: &Scan, storage: &Storage, limits: &Limits) -> Made {
     let (columns, tiles) = (w.outer * w.inner, w.n.div_ceil(THREADS));
     let (kind, view) = match w.input.dtype {
@@ -47,7 +47,7 @@ pub fn kernels(w: &Scan, storage: &Storage, limits: &Limits) -> Made {
     Made { kernels, scratch: vec![columns * pieces] }
 }
 
-/// How the columns of a step lie.
+/// The layout of a step's columns.
 struct Column<'a> {
     w: &'a Scan,
     storage: &'a Storage,
@@ -61,18 +61,18 @@ impl Column<'_> {
         self.w.outer * self.w.inner
     }
 
-    /// The line that finds where `column` begins.
+    /// The line that computes the offset of `column`.
     fn base(&self) -> String {
         let Scan { n, inner, .. } = self.w;
         format!("let base = column / {inner}u * {}u + column % {inner}u;\n", n * inner)
     }
 
-    /// Where element `j` of the column lies.
+    /// The offset of element `j` of the column.
     fn at(&self, o: &Operand) -> String {
         format!("(base + j * {}u + {}u)", self.w.inner, o.offset)
     }
 
-    /// Lines that make `column` and `piece` of a workgroup, and its elements `begin` to `end`.
+    /// Lines that compute a workgroup's `column`, `piece`, and element range `begin` to `end`.
     fn place(&self, pieces: usize, each: usize) -> ([u32; 3], String) {
         let (n, columns) = (self.w.n, self.count());
         let grid = walk::fold(columns * pieces);
@@ -87,7 +87,7 @@ impl Column<'_> {
         (grid, body + &self.base())
     }
 
-    /// Steps in which `x` becomes the sum of those of the threads up to this one, which are then in `tile`.
+    /// Doubling steps that make `x` the sum over all threads up to this one, also in `tile`.
     fn doubling(&self) -> String {
         let mut body = String::new();
         let mut step = 1;
@@ -105,7 +105,7 @@ impl Column<'_> {
         source.share("tile", self.kind, THREADS);
     }
 
-    /// A thread a column.
+    /// One thread per column.
     fn short(&self) -> Kernel {
         let (w, columns, mut source) = (self.w, self.count(), Source::new(self.storage));
         let grid = walk::fold(columns.div_ceil(THREADS));
@@ -119,7 +119,7 @@ impl Column<'_> {
         source.finish(&entry(THREADS, &body), grid)
     }
 
-    /// A workgroup a column, or a piece of one, which begins with the sum of what is before it.
+    /// One workgroup per column, or per piece of one, which starts from the sum of the pieces before it.
     fn tiles(&self, pieces: usize, each: usize) -> Kernel {
         let (w, kind, mut source) = (self.w, self.kind, Source::new(self.storage));
         let (grid, mut body) = self.place(pieces, each);
@@ -159,7 +159,7 @@ impl Column<'_> {
         source.finish(&entry(THREADS, &body), grid)
     }
 
-    /// Of the sums of the pieces, the sums of those before each: a workgroup a column, whose threads have runs of pieces.
+    /// Exclusive prefix sums of the piece sums: one workgroup per column, a run of pieces per thread.
     fn before(&self, pieces: usize) -> Kernel {
         let (columns, kind, mut source) = (self.count(), self.kind, Source::new(self.storage));
         let grid = walk::fold(columns);

@@ -1,8 +1,8 @@
-//! Many entries, each added to (or put into) the place that its key names: a stable radix sort of the keys, four bits at a
-//! time (Merrill & Grimshaw 2011, "High Performance and Scalable Radix Sorting"), then a sum of each run of equal keys, in
-//! blocks whose partial sums are again such entries (Sengupta et al. 2007, "Scan Primitives for GPU Computing"). No thread walks
-//! more than a block, however many entries name one place; the order of additions depends on nothing but the keys, so the bits
-//! are the same every time.
+//! Scatter of many entries, each added to (or stored at) the position given by its key: a stable radix sort of the keys, four
+//! bits at a time (Merrill & Grimshaw 2011, "High Performance and Scalable Radix Sorting"), then a sum of each run of equal
+//! keys, in blocks whose partial sums are again such entries (Sengupta et al. 2007, "Scan Primitives for GPU Computing"). No
+//! thread processes more than a block, however many entries have the same key; the order of additions depends on the keys only,
+//! so results are deterministic.
 
 use super::Made;
 use super::rowwise::entry;
@@ -14,15 +14,15 @@ use crate::target::gpu::wgsl::walk;
 const THREADS: usize = 64;
 /// Values of a digit of the keys.
 const DIGITS: usize = 16;
-/// Entries of a thread of the sort at least, and tiles (of a workgroup's entries) at most.
+/// Minimum entries per thread of the sort, and maximum number of tiles (a tile is a workgroup's entries).
 const EACH: usize = 16;
 const TILES: usize = 4096;
-/// Sorted entries that one thread adds up.
+/// Sorted entries added by one thread.
 const BLOCK: usize = 64;
-/// The key of no entry.
+/// The key that marks an unused entry.
 const NONE: &str = "0xffffffffu";
 
-/// What the sums are of: how they lie in scratch, words of each, zero, and how two are added.
+/// The type of the sums: their representation in scratch, words per value, zero, and addition.
 pub struct Sums {
     /// The view of scratch.
     pub view: View,
@@ -32,7 +32,7 @@ pub struct Sums {
     pub kind: &'static str,
 }
 
-/// A list of entries: the scratch with their keys, and with what is behind each.
+/// A list of entries: the scratch with their keys, and with the value or position of each.
 #[derive(Clone, Copy)]
 struct List {
     keys: usize,
@@ -40,21 +40,21 @@ struct List {
     entries: usize,
 }
 
-/// The kernels of a scatter while they are written.
+/// The kernels of a scatter under construction.
 pub struct Scatter<'a> {
     storage: &'a Storage,
     limits: &'a Limits,
-    /// Keys are below this; those that are not name no place.
+    /// Exclusive upper bound of valid keys.
     keys: usize,
-    /// Values of an entry, each with a place of its own.
+    /// Values per entry, each with its own target position.
     columns: usize,
     list: List,
     made: Made,
 }
 
 impl<'a> Scatter<'a> {
-    /// Of so many entries, each of so many columns, with keys below a bound. `made` has the kernels that come before, with
-    /// their scratch.
+    /// For that many entries, each of that many columns, with keys below a bound. `made` has the preceding kernels, with their
+    /// scratch.
     pub fn new(
         storage: &'a Storage,
         limits: &'a Limits,
@@ -80,7 +80,7 @@ impl<'a> Scatter<'a> {
         self.made.kernels.push(source.finish(&entry(threads, body), grid));
     }
 
-    /// Sorts the entries by their keys, equal ones in their order. `key` gives the lines that define `key` of entry `e`.
+    /// Sorts the entries by key, stably. `key` returns the lines that define `key` of entry `e`.
     pub fn sort(&mut self, key: impl FnOnce(&mut Source<'_>) -> String) {
         let mut source = Source::new(self.storage);
         let (grid, mut body) = walk::each("e", self.list.entries, THREADS);
@@ -123,7 +123,7 @@ impl<'a> Scatter<'a> {
         (grid, body)
     }
 
-    /// How often each digit is met in each tile.
+    /// Histogram of the digits in each tile.
     fn count(&mut self, tile: &Tile) {
         let mut source = Source::new(self.storage);
         let (grid, mut body) = self.digits(&mut source, tile);
@@ -135,7 +135,7 @@ impl<'a> Scatter<'a> {
         self.push(source, THREADS, (&body, grid));
     }
 
-    /// Of these counts, the sums of those before each: where the entries of a digit and tile begin. One workgroup.
+    /// Exclusive prefix sums of the counts: the first positions of each digit and tile's entries. One workgroup.
     fn add_up(&mut self, tile: &Tile) {
         let mut source = Source::new(self.storage);
         let threads = 1usize << self.limits.threads.min(256).ilog2();
@@ -163,7 +163,7 @@ impl<'a> Scatter<'a> {
         self.push(source, threads, (&body, [1, 1, 1]));
     }
 
-    /// Moves the entries to where the counts say.
+    /// Moves the entries to the positions given by the counts.
     fn place(&mut self, tile: &Tile, to: &List) {
         let mut source = Source::new(self.storage);
         let (grid, mut body) = self.digits(&mut source, tile);
@@ -189,7 +189,7 @@ impl<'a> Scatter<'a> {
         self.push(source, THREADS, (&body, grid));
     }
 
-    /// Of each run of equal keys, the last: `put` gives the lines that store column `c` of entry `e` at `key`.
+    /// Stores the last entry of each run of equal keys: `put` returns the lines that store column `c` of entry `e` at `key`.
     pub fn last(mut self, put: impl FnOnce(&mut Source<'_>) -> String) -> Made {
         let mut source = Source::new(self.storage);
         let (entries, columns) = (self.list.entries, self.columns);
@@ -204,8 +204,8 @@ impl<'a> Scatter<'a> {
         self.made
     }
 
-    /// The sums of runs of equal keys. `value` gives column `c` of entry `e`, `plus` the sum of two, `flush` the lines that
-    /// add `sum` of column `c` to what is at `key`.
+    /// Sums runs of equal keys. `value` returns column `c` of entry `e`, `plus` the sum of two, `flush` the lines that add
+    /// `sum` of column `c` to the value at `key`.
     pub fn add(
         mut self,
         sums: &Sums,
@@ -246,7 +246,7 @@ impl<'a> Scatter<'a> {
             );
             body += &format!("let end = min(first + {BLOCK}u, {entries}u);\nvar key = {keys}[first];\n");
             body += "var sum = value_at(first, c);\n";
-            // of a run that begins before the block or ends after it the block has a partial sum: two at most, in their order
+            // for a run that crosses the block's boundary, the block has a partial sum: two at most, in order
             if next.is_some() {
                 body += &format!(
                     "var head = false;\nif (first > 0u) {{ head = {keys}[first - 1u] == key; }}\n\
@@ -267,7 +267,8 @@ impl<'a> Scatter<'a> {
             match &next {
                 None => body += "flush(key, c, sum);\n",
                 Some(list) => {
-                    // a block that is of one run which goes on leaves nothing, of the same key, behind its sum
+                    // a block inside a single run that continues has one partial sum, and an empty second entry with the same
+                    // key
                     body += &format!(
                         "var tail = false;\nif (end < {entries}u) {{ tail = {keys}[end] == key; }}\n\
                          if (head) {{\nhead_key = key;\nhead_sum = sum;\nif (tail) {{ tail_key = key; }}\n\
@@ -293,12 +294,12 @@ impl<'a> Scatter<'a> {
 }
 
 struct Tile {
-    /// Entries of a thread.
+    /// Entries per thread.
     each: usize,
     tiles: usize,
     /// The digit's first bit.
     shift: u32,
-    /// The scratch of counts.
+    /// The scratch number of the counts.
     counts: usize,
 }
 
@@ -316,7 +317,7 @@ fn write(values: &str, at: &str, value: &str, sums: &Sums) -> String {
     }
 }
 
-/// Whether a device can run a scatter of so many entries and columns: its loops, and its lists, each of which is one binding.
+/// Whether a device can run a scatter of that many entries and columns: its loops, and its lists, each of which is one binding.
 pub fn fits(entries: usize, columns: usize, limits: &Limits) -> bool {
     let each = entries.div_ceil(THREADS * TILES).max(EACH);
     let partial = 2 * entries.div_ceil(BLOCK) * 2;

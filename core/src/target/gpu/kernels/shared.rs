@@ -1,5 +1,5 @@
-//! Several small steps in one dispatch: those that do not wait for each other, each with a range of the workgroups. A
-//! dispatch costs a GPU some microseconds in which steps of a few workgroups leave it idle.
+//! Several small independent steps in one dispatch, each with a range of the workgroups. Launching a dispatch takes a GPU some
+//! microseconds, during which steps of a few workgroups would leave it idle.
 
 use super::{lookup, rowwise};
 use crate::profile::Limits;
@@ -8,15 +8,15 @@ use crate::target::gpu::storage::Storage;
 use crate::target::gpu::wgsl::source::{Binding, Kernel, Source};
 use crate::target::gpu::wgsl::walk;
 
-/// Bindings of a dispatch at most, where the device allows so many.
+/// Maximum bindings of a shared dispatch, if the device allows that many.
 const BINDINGS: usize = 12;
-/// Steps of a dispatch at most. Each is a branch inside the one before it, and llvmpipe leaves out, in silence, what lies in
-/// more than 80 (`LP_MAX_TGSI_NESTING` in Mesa's lp_limits.h).
+/// Maximum steps of a dispatch. Each is a branch nested in the previous one, and llvmpipe silently drops code nested deeper
+/// than 80 (`LP_MAX_TGSI_NESTING` in Mesa's lp_limits.h).
 const STEPS: usize = 32;
-/// Workgroups of a step up to which it shares a dispatch: larger ones fill a device by themselves.
+/// Maximum workgroups of a step that shares a dispatch: larger ones fill a device by themselves.
 const SMALL: u32 = 4096;
 
-/// A step's work in a kernel that it may share: WGSL that knows `wid` and `lid`, and its workgroups.
+/// A step's work as part of a shared kernel: WGSL that uses `wid` and `lid`, and its workgroups.
 pub struct Share {
     /// The body of a function.
     pub body: String,
@@ -26,7 +26,7 @@ pub struct Share {
     pub grid: [u32; 3],
 }
 
-/// Whether a step's one kernel can stand beside others in a dispatch: pointwise work, puts in place, checks of labels, and reductions that
+/// Whether a step's only kernel may share a dispatch: pointwise work, puts in place, checks of labels, and reductions that
 /// leave most of a device idle.
 pub fn shares(work: &Work, kernel: &Kernel, limits: &Limits) -> bool {
     let facts = work.facts();
@@ -34,13 +34,13 @@ pub fn shares(work: &Work, kernel: &Kernel, limits: &Limits) -> bool {
     facts.shares && small && kernel.groups[1] == 1 && kernel.groups[0] <= SMALL
 }
 
-/// Whether two kernels bind few enough things to be one.
+/// Whether two kernels together are within the limit on bindings.
 pub fn may_join(a: &Kernel, b: &Kernel, limits: &Limits) -> bool {
     let known = |x: &&Binding| a.bindings.iter().any(|y| (y.slot, y.view) == (x.slot, x.view));
     a.bindings.len() + b.bindings.iter().filter(|x| !known(x)).count() <= BINDINGS.min(limits.bindings)
 }
 
-/// The threads of a workgroup that steps need, pointwise work any number; `None` if they need different ones.
+/// The workgroup size that steps need (pointwise work accepts any); `None` if they need different ones.
 fn common<'a>(works: impl Iterator<Item = &'a Work>, limits: &Limits) -> Option<Option<usize>> {
     let mut threads = None;
     for work in works {
@@ -56,7 +56,7 @@ fn common<'a>(works: impl Iterator<Item = &'a Work>, limits: &Limits) -> Option<
     Some(threads)
 }
 
-/// One kernel for steps that share, each with the number of its look-up; `None` if they do not fit in one.
+/// One kernel for steps that share a dispatch, each with its look-up's number; `None` if they do not fit in one.
 pub fn joined(works: &[(&Work, usize)], storage: &Storage, limits: &Limits) -> Option<Kernel> {
     if works.len() > STEPS {
         return None;

@@ -1,8 +1,8 @@
-//! Kernels of optimizers: a pass of a rule over many parameters at once. Each workgroup finds its part in a table, so that a
-//! kernel's text knows the rule alone. A step whose look-ups met a bad index changes nothing.
+//! Kernels of optimizers: one pass of a rule over many parameters at once. Each workgroup reads its record from a table, so
+//! that a kernel's text depends on the rule alone. If a look-up of the step met a bad index, nothing is updated.
 //!
-//! Three skeletons: `elements` changes parameters and states of one value an element, four at a time; `sums` adds up the values
-//! of a mean, each workgroup a piece; `smalls` joins the pieces and computes what there is less of.
+//! Three skeletons: `elements` updates parameters and per-element states, four at a time; `sums` computes partial sums of a
+//! mean, one piece per workgroup; `smalls` adds the pieces, and computes values with fewer than one per element.
 
 use super::rowwise::entry;
 use crate::expr::Reg;
@@ -14,16 +14,16 @@ use crate::target::gpu::wgsl::lanes::LANES;
 use crate::target::gpu::wgsl::source::{Kernel, Slot, Source as Text, View};
 use crate::target::gpu::wgsl::walk;
 
-/// Elements of a workgroup's part, at most; a multiple of four times [`threads`].
+/// Maximum elements per workgroup; a multiple of four times [`threads`].
 pub const EACH: usize = 4096;
-/// Pieces of a mean, at most.
+/// Maximum pieces of a mean.
 pub const PIECES: usize = 1024;
-/// Values of a piece that a thread adds up, at most.
+/// Maximum values of a piece that a thread adds.
 pub const TURNS: usize = 2048;
-/// Look-ups up to which every thread asks after all of them.
+/// Maximum number of look-ups for which every thread checks all error words itself.
 const MANY: usize = 1024;
 
-/// What kernels of optimizers bind, as numbers of buffers.
+/// Binding numbers of optimizer kernels.
 pub mod bound {
     /// Parameters.
     pub const PARAMETERS: usize = 0;
@@ -31,9 +31,9 @@ pub mod bound {
     pub const GRADIENTS: usize = 1;
     /// Scalars, then the records of parts.
     pub const TABLE: usize = 2;
-    /// States of one value an element.
+    /// Per-element states.
     pub const STATES: usize = 3;
-    /// Other states, kept values, pieces of means.
+    /// Other states, intermediate values, partial sums of means.
     pub const SMALL: usize = 4;
 }
 
@@ -42,30 +42,30 @@ pub fn threads(limits: &Limits) -> usize {
     1 << limits.threads.clamp(1, 256).ilog2()
 }
 
-/// Where a pass's kernel finds what: its records in the table, how many, and the words of the errors.
+/// The inputs of a pass's kernel: its records in the table, their number, and the words of the error buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// The word at which the records begin.
+    /// The word at which the records start.
     pub first: usize,
-    /// How many there are, a workgroup each.
+    /// Number of records, one per workgroup.
     pub parts: usize,
-    /// Words of the errors.
+    /// Words of the error buffer.
     pub words: usize,
 }
 
-/// The sort of a pass's kernel, and the words of its records: what stands in them is said where they are written, in `updates`.
+/// The kind of a pass's kernel, and the layout of its records; `updates` documents their contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sort {
     /// Elements of parameters.
     Elements,
     /// Pieces of a mean.
     Sums,
-    /// Values of fewer than one an element.
+    /// Values with fewer than one per element.
     Smalls,
 }
 
 impl Sort {
-    /// That of a pass.
+    /// The kind for a pass.
     pub fn of(pass: &Pass) -> Sort {
         match pass.results[..] {
             [(Target::Mean(_), _)] => Sort::Sums,
@@ -86,7 +86,7 @@ impl Sort {
     }
 }
 
-/// The loads of a pass that are found among the small values.
+/// The loads of a pass that read small values.
 pub fn small_loads<'a>(update: &'a Update, pass: &'a Pass) -> impl Iterator<Item = Source> + 'a {
     let small = |s: &Source| match s {
         Source::Parameter | Source::Gradient | Source::Scalar(_) => false,
@@ -130,7 +130,7 @@ impl Writer<'_> {
         self.text.bind(Slot::Buffer(buffer, 0), view, written)
     }
 
-    /// Puts the pass's code into the kernel: `computed(x0, x1, …)` gives its results `y0`, `y1`, … of its loads.
+    /// Adds the pass's code to the kernel: `computed(x0, x1, …)` returns its results `y0`, `y1`, … for its loads.
     fn function(&mut self) {
         let pass = self.pass;
         let wanted: Vec<Reg> = pass.results.iter().map(|r| r.1).collect();
@@ -151,7 +151,7 @@ impl Writer<'_> {
         ));
     }
 
-    /// Lines that end the kernel in a step that was refused.
+    /// Lines that return early in a refused step.
     fn guard(&mut self, words: usize) -> String {
         if words == 0 {
             return String::new();
@@ -162,7 +162,7 @@ impl Writer<'_> {
                 "for (var e = 0u; e < {words}u; e++) {{ if ({errors}[e] != 0xffffffffu) {{ return; }} }}\n"
             );
         }
-        // a workgroup shares them
+        // the workgroup divides the words
         self.text.share_one("bad", "atomic<u32>");
         format!(
             "if (lid == 0u) {{ atomicStore(&bad, 0u); }}\nworkgroupBarrier();\n\
@@ -173,7 +173,7 @@ impl Writer<'_> {
         )
     }
 
-    /// Lines that read the scalars, of which the first stands at a word.
+    /// Lines that load the scalars, from word `first` on.
     fn scalars(&self, table: &str, first: &str) -> String {
         let scalar = |(i, s): (usize, &Source)| match s {
             Source::Scalar(k) => Some(format!("let x{i} = bitcast<f32>({table}[{first} + {k}u]);\n")),
@@ -182,13 +182,14 @@ impl Writer<'_> {
         self.pass.loads.iter().enumerate().filter_map(scalar).collect()
     }
 
-    /// The number of a state among those of one value an element.
+    /// A state's index among the per-element states.
     fn element_state(&self, state: usize) -> usize {
         self.update.states[..state].iter().filter(|s| s.span == Span::Element).count()
     }
 
-    /// Parts of parameters. A record: parameter, gradient, states in fours of elements, how many elements, the states'
-    /// distance in fours, the scalars, the first element's number, rows and columns; then the small values that are read.
+    /// Parts of parameters. Record: offsets of parameter, gradient and states in vec4 elements, number of elements, the
+    /// distance between states in vec4 elements, the scalars, the first element's number, rows and columns; then the offsets of
+    /// small values to read.
     fn elements(&mut self, table: &str) -> String {
         let (pass, update, threads) = (self.pass, self.update, self.threads);
         let parameters = self.bind(bound::PARAMETERS, View::F32x4, true);
@@ -204,7 +205,7 @@ impl Writer<'_> {
             EACH / 4 / threads
         );
         body += "if (i * 4u >= count) { break; }\n";
-        // elements beyond the parameter's last stay as they are
+        // elements beyond the parameter's last are left unchanged
         body += "let ours = (vec4<u32>(0u, 1u, 2u, 3u) + i * 4u) < vec4<u32>(count);\n";
         body += &format!("let p_at = {table}[at] + i;\nlet p = {parameters}[p_at];\n");
         let state_at = |k: usize| match k {
@@ -263,10 +264,10 @@ impl Writer<'_> {
         body + "}"
     }
 
-    /// Pieces of a mean's sum. A record: parameter, gradient and states in elements, the states' distance, the scalars, rows and
-    /// columns, the first of the sums and how many, the first value of the piece and where it ends, how many neighbouring
-    /// threads have a sum each, how many pieces a sum has, which this is, where the pieces are; then the small values that are
-    /// read.
+    /// Pieces of a mean's sum. Record: offsets of parameter, gradient and states in elements, the distance between states, the
+    /// scalars, rows and columns, the first sum and the number of sums, the first value of the piece and its end, the number of
+    /// neighbouring threads with a sum each, the number of pieces per sum, this piece's number, the offset of the pieces; then
+    /// the offsets of small values to read.
     fn sums(&mut self, table: &str) -> String {
         let (pass, update, threads) = (self.pass, self.update, self.threads);
         let [(Target::Mean(k), _)] = pass.results[..] else { return String::new() };
@@ -333,8 +334,8 @@ impl Writer<'_> {
         )
     }
 
-    /// Values of fewer than one an element. A record: the first one and how many, the scalars, rows and columns; of each small
-    /// value that is read where it is, and of a mean also its pieces and how many values it joins; where results are.
+    /// Values with fewer than one per element. Record: the first one and their number, the scalars, rows and columns; for each
+    /// small value to read its offset, and for a mean also its pieces and the number of values in it; the offsets of results.
     fn smalls(&mut self, table: &str) -> String {
         let (pass, update) = (self.pass, self.update);
         let small = self.bind(bound::SMALL, View::F32, true);
@@ -376,7 +377,7 @@ impl Writer<'_> {
     }
 }
 
-/// What is added to the place of a small value for the one at a position.
+/// The offset of a small value for the element at a position.
 fn index(span: Span) -> &'static str {
     match span {
         Span::Element => " + element",
@@ -387,7 +388,7 @@ fn index(span: Span) -> &'static str {
     }
 }
 
-/// Lines that find the position of the `k`-th value of the sum `sum_at`: of values of `from`, where each of `to` is a sum.
+/// Lines that compute the position of the `k`-th value of the sum `sum_at`: of values of `from`, if each of `to` is a sum.
 fn walked(from: Span, to: Span) -> &'static str {
     match (from, to) {
         (Span::Element, Span::Row) => {

@@ -1,12 +1,12 @@
-//! Which products run concurrently with others: in the backward pass, the gradients of a product's two sides need the same
-//! value and wait for nothing else. Tiles that are best in isolation, of many small workgroups, lose occupancy then.
+//! Marks products that run concurrently: in the backward pass, the gradients of a product's two operands have the same inputs
+//! and are independent of each other. Tiles that are best in isolation (many small workgroups) then lose occupancy.
 
 use crate::plan::Uses;
 use crate::target::gpu::forms::{Plan, ProductView};
 
-/// Marks products on whose level others have together half of their work or more.
+/// Marks products for which the other products of the same level have, together, at least half of their work.
 pub(super) fn mark(plan: &mut Plan) {
-    // the earliest level of each step: after those whose results it reads
+    // the earliest level of each step: after the steps whose results it reads
     let mut ready = vec![0usize; plan.buffers.len()];
     let mut levels = Vec::with_capacity(plan.steps.len());
     for step in Uses::of(plan).steps {
@@ -26,7 +26,7 @@ pub(super) fn mark(plan: &mut Plan) {
     }
 }
 
-/// Products of two elements.
+/// Multiply-adds.
 pub(super) fn size(w: &ProductView<'_>) -> f64 {
     [w.m, w.b_columns(), w.k].iter().chain(&w.batch).map(|&n| n as f64).product()
 }

@@ -1,17 +1,19 @@
-//! What GPUs do otherwise than a plan says: each pass changes steps to forms that only their kernels have.
+//! Passes that rewrite a plan's steps into forms that only GPU kernels have. Each can be disabled (`Compiler::without`, `weft
+//! bench --without`) to measure its effect. With packed weights, a layer of Llama is 6 dispatches, forward or decoding, and 23
+//! in training.
 //!
-//! **Norms in products** (`passes/norms.rs`, `kernels/product/rows.rs`), where that costs less than a step of their own
-//! (`NormCosts`: few rows). The factor of a row commutes with a product: where
-//! products alone read a norm (of rows of a multiple of four elements), each multiplies x · w as it streams k, sums x² as it
-//! goes by, and scales its results at the end. As f16, each row is staged times a power of two near its factor, estimated from its
-//! first elements; a row that shows a bad estimate at its end is summed again. **Gated columns** (`passes/gated_columns.rs`): a product
-//! whose result is first read as its two halves of columns, which meet in pointwise work (gate and up), computes a column of each half in
-//! the same workgroup, and stores what they give together; for the backward pass it also writes gate and up
-//! (`GpuProduct::extra_outputs`). **Shared
-//! dispatches** (`kernels/shared.rs`): small pointwise steps, reductions and puts of one level are ranges of workgroups of one
-//! dispatch; what nobody waits for moves to a later level where it can share one (`schedule/delay`). With packed weights a layer
-//! of Llama is 6 dispatches, forward or decoding, and 23 in training. Each of these can be left out (`Compiler::without`,
-//! `weft bench --without`) to see what it is worth.
+//! **Norms in products** (`passes/norms.rs`, `kernels/product/rows.rs`), where that is cheaper than a step of its own
+//! (`NormCosts`: few rows). A row's factor commutes with the product. If only products read a norm (of rows of a multiple of
+//! four elements), each multiplies x · w as it streams k, sums x² on the way, and scales its results at the end. In f16, each
+//! row is staged times a power of two near its factor, estimated from its first elements; a row whose estimate proves bad at
+//! the end is summed again.
+//!
+//! **Gated columns** (`passes/gated_columns.rs`): if the first reader of a product's result combines its two halves of columns
+//! in pointwise work (gate and up), the product computes one column of each half in the same workgroup and stores the combined
+//! result; for the backward pass it also stores gate and up (`GpuProduct::extra_outputs`).
+//!
+//! **Shared dispatches** (`kernels/shared.rs`): small pointwise steps, reductions and puts of one level become workgroup ranges
+//! of one dispatch; a small step without a waiting reader moves to a later level where it can share one (`schedule/delay`).
 
 mod concurrent;
 mod gated_columns;
@@ -33,21 +35,21 @@ use crate::plan::{self, Bindings, PlanOptions, binds_few, verified};
 use crate::profile::{Costs, Limits, Precision, TunedProduct};
 use std::sync::Arc;
 
-/// Which passes run.
+/// The enabled passes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Products compute the norms of their rows themselves where that costs less; `None`: nowhere.
+    /// Fuse norms into products where that is cheaper by these costs; `None`: never.
     pub norms_in_products: Option<NormCosts>,
-    /// Products whose two halves of columns meet in pointwise work do that work themselves.
+    /// Fuse the pointwise combination of a product's two halves of columns into the product.
     pub gated_columns: bool,
-    /// Small steps that do not wait for each other share a dispatch.
+    /// Let small independent steps share a dispatch.
     pub shared_dispatches: bool,
-    /// What kernels may bind; `None`: any number of buffers of any length.
+    /// Limits on a kernel's bindings; `None`: unlimited buffers of unlimited length.
     pub bindings: Option<Bindings>,
 }
 
 impl Options {
-    /// All of them, where they pay on a device of those limits and costs.
+    /// All passes, where they pay off on a device with those limits and costs.
     pub fn of(limits: &Limits, costs: &Costs, precision: Precision) -> Options {
         let matrices = precision == Precision::Fast && limits.coop.max(limits.coop_f32) > 0;
         Options {
@@ -59,15 +61,15 @@ impl Options {
     }
 }
 
-/// Buffers that the kernels of attention's gradient bind; on devices that allow fewer it is computed in simpler steps.
+/// Buffers bound by the kernels of attention's gradient; devices that allow fewer compute it by decomposition.
 const ATTENTION_GRAD: usize = 10;
 
 fn bindings(limits: &Limits) -> Bindings {
     Bindings { buffers: limits.bindings, bytes: limits.binding }
 }
 
-/// What the planner must know of GPUs of those limits: they have a kernel for attention's gradient, if it binds no more
-/// than they allow, and one product does not fill them.
+/// The planner's options for GPUs with those limits: attention's gradient is one step if its kernel's bindings fit, and
+/// products may run concurrently, since one does not fill the device.
 pub(crate) fn planned_for(limits: &Limits) -> PlanOptions {
     PlanOptions {
         attention_grad: limits.bindings >= ATTENTION_GRAD,
@@ -77,10 +79,10 @@ pub(crate) fn planned_for(limits: &Limits) -> PlanOptions {
     }
 }
 
-/// The steps of a plan as GPUs carry them out.
+/// Rewrites a plan's steps into GPU forms.
 ///
 /// # Errors
-/// [`Error::Internal`](crate::error::Error::Internal) for steps that do not keep to their buffers.
+/// [`Error::Internal`](crate::error::Error::Internal) for steps with accesses outside their buffers.
 pub fn lower_steps(plan: plan::Plan, options: &Options) -> Result<Plan> {
     let mut plan = Plan::from(plan);
     if plan.unfused {
@@ -90,7 +92,7 @@ pub fn lower_steps(plan: plan::Plan, options: &Options) -> Result<Plan> {
     if let Some(costs) = options.norms_in_products {
         let before = options.bindings.map(|_| plan.clone());
         norms::take_norms(&mut plan, &costs);
-        // a product that norms its rows binds what the norm did
+        // a product with a fused norm binds the norm's operands, too
         if let Some(before) = before
             && !plan.steps.iter().all(|s| binds_few(options.bindings, &plan, &s.work))
         {
@@ -104,7 +106,7 @@ pub fn lower_steps(plan: plan::Plan, options: &Options) -> Result<Plan> {
     verified(plan)
 }
 
-/// A plan for GPUs of those limits, its products cut as was measured.
+/// Lowers a plan for GPUs with those limits, with measured tilings of products.
 ///
 /// # Errors
 /// As [`lower_steps`].

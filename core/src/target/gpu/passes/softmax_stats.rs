@@ -1,13 +1,13 @@
-//! Attention's gradient needs what the forward pass knew of each row (after Dao 2023, "FlashAttention-2"): where a plan
-//! has both, the forward pass keeps it, and the gradient does not compute the scores once more to find it.
+//! Attention's gradient needs each row's softmax statistics (Dao 2023, "FlashAttention-2"). If a plan has both passes, the
+//! forward pass stores them, and the gradient does not recompute the scores to find them.
 
 use crate::plan::{AttentionInputs, Bindings, Buffer, Operand, Place};
 use crate::target::gpu::forms::{GpuForm, Plan, SoftmaxStats, Work};
 use crate::tensor::{DType, contiguous_strides};
 
-/// Gives each gradient what the attention of the same inputs keeps.
+/// Connects each gradient to the statistics of the attention with the same inputs.
 pub(super) fn keep_stats(plan: &mut Plan, bindings: Option<Bindings>) {
-    // queries, keys, values, mask, result, and the rows
+    // queries, keys, values, mask, result, statistics
     if bindings.is_some_and(|most| most.buffers < 6) {
         return;
     }
@@ -33,14 +33,14 @@ pub(super) fn keep_stats(plan: &mut Plan, bindings: Option<Bindings>) {
     }
 }
 
-/// A new buffer for statistics of rows.
+/// A new buffer for softmax statistics.
 fn stats(plan: &mut Plan, shape: [usize; 4]) -> Operand {
     let buffer = plan.buffers.len();
     plan.buffers.push(Buffer { dtype: DType::F32, elements: shape.iter().product(), place: Place::Scratch });
     Operand { buffer, dtype: DType::F32, offset: 0, strides: contiguous_strides(&shape) }
 }
 
-/// Whether two read the same.
+/// Whether both have the same inputs.
 fn alike(a: &AttentionInputs, b: &AttentionInputs) -> bool {
     let place = |o: &Operand| (o.buffer, o.dtype, o.offset, o.strides.clone());
     let sizes = |w: &AttentionInputs| [w.b, w.h, w.h_kv, w.l, w.s, w.d, w.d_v];

@@ -1,5 +1,5 @@
-//! Weights by their other axis: a product whose B is a weight reads a copy of it that is made at init, stored with the
-//! axis first that the weight has last. Where that is faster was measured; a copy takes memory of its own.
+//! Transposed weights: a product whose B is a weight can read a transposed copy of it, made at init, whose contiguous axis is
+//! the other one. Tuning measures where that is faster; each copy takes memory.
 
 use crate::expr::{Instr, Kind, Tape};
 use crate::plan::{Buffer, Derived, Operand, Place, Rowwise};
@@ -7,14 +7,14 @@ use crate::target::gpu::forms::{GpuForm, Plan, Step, Work};
 use crate::tensor::DType;
 use std::collections::HashMap;
 
-/// The copies made so far, by the elements that they are of: buffer, offset, strides, sizes.
+/// The copies made so far, keyed by the elements they contain: buffer, offset, strides, sizes.
 #[derive(Default)]
 pub struct Transposed(HashMap<(usize, isize, [isize; 2], [usize; 2]), usize>);
 
 impl Transposed {
-    /// Makes a step's product read its weight by the other axis. Says whether it does: not in training, where weights
-    /// change with every step, and only weights that lie row by row or column by column. `narrow`: the device can write
-    /// elements of 16 bits.
+    /// Makes a step's product read a transposed copy of its weight, and returns whether it does. Not in training, where weights
+    /// change with every step, and only for weights with contiguous rows or columns. `narrow`: whether the device can write
+    /// 16-bit elements.
     pub fn transpose(&mut self, plan: &mut Plan, step: usize, narrow: bool) -> bool {
         let Some(w) = plan.steps.get(step).and_then(|s| s.work.product()) else { return false };
         let axes = w.batch.len();
@@ -29,7 +29,7 @@ impl Transposed {
         }
         let (from, label) = (w.b.clone(), format!("{} (weight transposed)", plan.steps[step].label));
         let key = (from.buffer, from.offset, strides, sizes);
-        // the axis that was last in memory comes first
+        // swaps the contiguous axis
         let to = if along_k { [sizes[1] as isize, 1] } else { [1, sizes[0] as isize] };
         let buffer = match self.0.get(&key) {
             Some(&known) => known,
@@ -58,7 +58,7 @@ impl Transposed {
     }
 }
 
-/// A step that copies a matrix, walked as the result lies.
+/// A step that copies a matrix, iterating in the memory order of the result.
 fn copy(sizes: [usize; 2], result_by_rows: bool, mut from: Operand, mut out: Operand) -> Work {
     let mut domain = sizes.to_vec();
     if !result_by_rows {

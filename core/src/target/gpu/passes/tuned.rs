@@ -1,4 +1,4 @@
-//! Puts measured choices into a plan: stores weights by their other axis, and names the cuts of its products.
+//! Applies measured choices to a plan: transposes weights, and sets the tilings of products.
 
 use super::Transposed;
 use crate::error::Result;
@@ -8,16 +8,16 @@ use crate::target::gpu::GpuPlan;
 use crate::target::gpu::kernels::{allowed, classes};
 use std::sync::Arc;
 
-/// Cuts a plan's products as was measured. What was measured by an engine that had other kernels and suits these no more
-/// is left out.
+/// Applies measured tilings to a plan's products. Measurements that another version of the engine made, and that are invalid
+/// for the current kernels, are ignored.
 ///
 /// # Errors
-/// [`Error::Internal`](crate::error::Error::Internal) if the plan does not keep to its buffers any more.
+/// [`Error::Internal`](crate::error::Error::Internal) if the resulting plan is invalid.
 pub(super) fn cut(lowered: GpuPlan, limits: &Limits, tuned: &[TunedProduct]) -> Result<GpuPlan> {
     let find = |class: &ProductClass| tuned.iter().find(|p| p.class == *class);
     let mut plan = (*lowered.plan).clone();
     let mut transposed = Transposed::default();
-    // what was measured of a step's product, where its weight lies as it was measured
+    // the measurement for each step's product, given the storage order of its weight
     let mut measured: Vec<Option<&TunedProduct>> = vec![None; plan.steps.len()];
     for (step, class) in classes(&lowered) {
         let found =

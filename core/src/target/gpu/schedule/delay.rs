@@ -1,15 +1,15 @@
-//! Small kernels that nobody waits for yet, moved to a later level where they share a dispatch instead of having one
-//! of their own: sums of a norm's gradient, say, which only the optimizer reads.
+//! Moves small kernels whose results are not needed yet to a later level where they can share a dispatch, e.g. the sums of a
+//! norm's gradient, which only the optimizer reads.
 
 use super::{Node, Thing, is_partial, touches};
 use crate::target::gpu::forms::Step;
 use crate::target::gpu::storage::Storage;
 use std::collections::HashMap;
 
-/// Levels by which a kernel is moved at most: what it reads must stay in memory for so long.
+/// Maximum number of levels to move a kernel by: its inputs must stay in memory that long.
 const REACH: usize = 8;
 
-/// The first levels at which what comes later needs a value as it is.
+/// The first levels at which later kernels need a value unchanged.
 #[derive(Clone, Copy)]
 struct Later {
     read: usize,
@@ -17,7 +17,7 @@ struct Later {
     whole: usize,
 }
 
-/// Moves kernels that may share, and are alone with that on their level, to one where others may.
+/// Moves kernels that may share a dispatch, but have no partner on their level, to a level that has one.
 pub(super) fn delay(nodes: &mut [Node], steps: &[Step], storage: &Storage) {
     let levels = nodes.iter().map(|n| n.level + 1).max().unwrap_or(0);
     let mut shared = vec![0usize; levels];
@@ -25,7 +25,7 @@ pub(super) fn delay(nodes: &mut [Node], steps: &[Step], storage: &Storage) {
     if shared.iter().all(|n| *n == 0) {
         return;
     }
-    // nodes are in the plan's order: from the end, so that what waits for a kernel stands where it will stay
+    // backwards through the plan's order, so that the dependents of a kernel have their final level
     let mut later: HashMap<Thing, Later> = HashMap::new();
     for i in (0..nodes.len()).rev() {
         let (level, work) = (nodes[i].level, &steps[nodes[i].step].work);
@@ -51,8 +51,8 @@ pub(super) fn delay(nodes: &mut [Node], steps: &[Step], storage: &Storage) {
     }
 }
 
-/// The first level that must come after a kernel, if there is one: where what it writes is read or written over, or
-/// what it reads is written.
+/// The first level that must come after a kernel, if any: where its result is read or overwritten, or its inputs are
+/// overwritten.
 fn latest(n: &Node, steps: &[Step], storage: &Storage, later: &HashMap<Thing, Later>) -> Option<usize> {
     let bound = |(thing, written): (Thing, bool)| {
         let l = later.get(&thing)?;

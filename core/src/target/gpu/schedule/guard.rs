@@ -1,11 +1,11 @@
-//! States of plans whose steps compute indices: only when these are known to be good may a state change. Plans whose indices
-//! are all there before a step need none of this.
+//! Guards states in plans that compute indices: a state may change only after these indices are known to be valid. If all
+//! indices are available before the step, they are checked on the host and no guard is needed.
 
 use crate::profile::Limits;
 use crate::target::gpu::forms::Plan;
 use crate::target::gpu::wgsl::source::{Binding, Kernel, Slot, View};
 
-/// Which steps of a plan may refuse it, and which change states.
+/// The steps of a plan that may refuse it, and those that change states.
 pub(super) struct Marks {
     refuses: Vec<bool>,
     changes: Vec<bool>,
@@ -19,23 +19,23 @@ impl Marks {
         Marks { refuses, changes }
     }
 
-    /// Whether a step may find that it must be refused.
+    /// Whether a step may detect a bad index that refuses the whole step.
     pub(super) fn refuses(&self, step: usize) -> bool {
         self.refuses[step]
     }
 
-    /// Whether a step must not be done where an earlier one has refused it all.
+    /// Whether a step must be skipped if an earlier one has refused.
     pub(super) fn guarded(&self, step: usize) -> bool {
         self.changes[step]
     }
 }
 
-/// Whether a kernel can bind the errors too.
+/// Whether a kernel can bind the error buffer in addition.
 pub(super) fn has_room(kernel: &Kernel, limits: &Limits) -> bool {
     kernel.bindings.len() < limits.bindings || kernel.bindings.iter().any(|b| b.slot == Slot::Errors)
 }
 
-/// A kernel that does nothing if one of those words of the errors says something.
+/// The kernel with a guard that returns early if one of those words of the error buffer is set.
 pub(super) fn guarded(kernel: &Kernel, words: &[usize]) -> Kernel {
     let mut bindings = kernel.bindings.clone();
     let mut text = kernel.text.to_string();

@@ -1,5 +1,5 @@
-//! What runs when: kernels in levels, each after those whose results it reads, a barrier between levels and nowhere else;
-//! small ones of a level share a dispatch.
+//! Schedules kernels in levels: each kernel comes after those whose results it reads, with a barrier between levels and nowhere
+//! else; small kernels of a level share a dispatch.
 
 mod delay;
 mod guard;
@@ -14,16 +14,16 @@ use crate::profile::Limits;
 use crate::target::gpu::forms::{Plan, Step, Work};
 use std::collections::HashMap;
 
-/// What runs.
+/// The dispatches of a program.
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    /// What runs once, at init.
+    /// Dispatches at init.
     pub init_steps: Vec<Dispatch>,
-    /// What runs in each step.
+    /// Dispatches of each step.
     pub steps: Vec<Dispatch>,
-    /// Look-ups that report bad indices, by their word of the errors.
+    /// Look-ups that report bad indices, by their word of the error buffer.
     pub lookups: Vec<Lookup>,
-    /// Bytes of each scratch that steps' kernels share.
+    /// Bytes of each scratch region that the kernels of a step share.
     pub scratch: Vec<usize>,
 }
 
@@ -32,21 +32,21 @@ pub struct Schedule {
 pub struct Dispatch {
     /// Its number among the program's texts.
     pub text: usize,
-    /// What it binds.
+    /// Its bindings.
     pub slots: Vec<Bound>,
-    /// Which of these it writes.
+    /// For each binding, whether it is written.
     pub written: Vec<bool>,
     /// Workgroups.
     pub groups: [u32; 3],
-    /// A barrier stands before it.
+    /// Whether a barrier precedes it.
     pub barrier: bool,
-    /// The names of the graph's nodes it carries out.
+    /// Names of the graph nodes that it computes.
     pub label: String,
-    /// What sort of work it is.
+    /// Kind of work.
     pub kind: &'static str,
-    /// The plan's buffers it completes, each with the names of its nodes.
+    /// The plan's buffers that it completes, each with its node names.
     pub results: Vec<(BufferId, String)>,
-    /// The plan's steps it carries out or a part of, by number.
+    /// The plan's steps that it executes wholly or partly, by number.
     pub steps: Vec<usize>,
 }
 
@@ -55,54 +55,54 @@ pub struct Dispatch {
 pub enum Bound {
     /// A piece of a plan's buffer.
     Buffer(BufferId, usize),
-    /// A region of the arena that only its step uses.
+    /// A scratch region in the arena, private to its step.
     Scratch(usize),
-    /// The errors.
+    /// The error buffer.
     Errors,
 }
 
-/// A look-up that may meet a bad index.
+/// A look-up that may encounter a bad index.
 #[derive(Debug, Clone)]
 pub struct Lookup {
     /// The names of its nodes.
     pub label: String,
     /// Its indices.
     pub indices: crate::plan::Operand,
-    /// What they must be below.
+    /// Exclusive upper bound of valid indices.
     pub limit: usize,
-    /// How many they are.
+    /// Number of indices.
     pub count: usize,
-    /// One that may stand outside.
+    /// An index value that is allowed outside the bounds.
     pub ignored: Option<i64>,
-    /// It runs once.
+    /// Whether it runs at init.
     pub once: bool,
-    /// Its indices are computed in the step: only the GPU can check them.
+    /// Whether its indices are computed in the step, so that only the GPU can check them.
     pub computed: bool,
 }
 
-/// A kernel with what it waits for.
+/// A kernel with its dependencies.
 struct Node {
     kernel: Kernel,
     step: usize,
-    /// Steps that share its dispatch.
+    /// Further steps that share its dispatch.
     others: Vec<usize>,
     /// Number of its step's first scratch.
     scratch: usize,
     level: usize,
     last: bool,
-    /// It may share a dispatch with others.
+    /// Whether it may share a dispatch.
     shares: bool,
-    /// It may find that the step is to be refused.
+    /// Whether it may refuse the step.
     refuses: bool,
-    /// It does nothing in a step that was refused.
+    /// Whether it is skipped in a refused step.
     guarded: bool,
 }
 
 impl Schedule {
-    /// Writes a plan's kernels and orders them; gives their distinct texts, too.
+    /// Generates a plan's kernels and schedules them; also returns their distinct texts.
     ///
     /// # Errors
-    /// Work that has no kernel on this device.
+    /// A step without a kernel on this device.
     pub(super) fn new(
         plan: &Plan,
         kernels: &mut KernelCache<'_>,
@@ -151,7 +151,7 @@ impl Schedule {
                 mark_sharing(&mut nodes, steps, limits);
                 delay::delay(&mut nodes, steps, storage);
             }
-            // of what runs side by side, what takes long begins first: begun last, it would run on alone
+            // of concurrent kernels, the longest start first: if started last, they would finish alone
             crate::order::sort_by_key(&mut nodes, |n| {
                 (n.level, std::cmp::Reverse(steps[n.step].work.facts().depth))
             });
@@ -171,19 +171,19 @@ impl Schedule {
     }
 }
 
-/// Refuses a kernel that the device cannot run, by the name of its step.
+/// Refuses a kernel that exceeds the device's limits, naming its step.
 fn runs(n: &Node, steps: &[Step], limits: &Limits) -> Result<()> {
     let Some((wanted, came)) = fits::excess(&n.kernel, limits) else { return Ok(()) };
     let node = steps[n.step].label.clone();
     Err(Error::Op { op: steps[n.step].work.sort().into(), node, wanted, came })
 }
 
-/// What a kernel touches: the plan's buffers, then scratch.
+/// A memory object that a kernel accesses: a buffer of the plan, or scratch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Thing {
     Buffer(BufferId),
     Scratch(usize),
-    /// Whether the step is refused: written in parts, by each look-up its own.
+    /// The refusal flags: written in parts, one word for each look-up.
     Refusal,
 }
 
@@ -197,7 +197,7 @@ fn touches(n: &Node) -> impl Iterator<Item = (Thing, bool)> + '_ {
     bound.chain(refusal.into_iter().flatten())
 }
 
-/// Whether a step writes only a part of a buffer: other steps write the rest.
+/// Whether a step writes only a part of a buffer, the rest of which other steps write.
 fn is_partial(work: &Work, thing: Thing, storage: &Storage) -> bool {
     let buffer = match thing {
         Thing::Buffer(buffer) => buffer,
@@ -207,12 +207,12 @@ fn is_partial(work: &Work, thing: Thing, storage: &Storage) -> bool {
     work.facts().written.is_part(buffer, storage.buffers[buffer].elements)
 }
 
-/// The earliest level of each kernel: after those whose results it reads, and after those that read or write what it
-/// overwrites. Parts of one value are written side by side.
+/// The earliest level of each kernel: after the kernels whose results it reads, and after those that read or write what it
+/// overwrites. Writes of disjoint parts of one value are concurrent.
 fn levels(nodes: &mut [Node], steps: &[Step], storage: &Storage) {
     #[derive(Default)]
     struct Seen {
-        /// One past the level of the whole write, of the latest part, of the latest read.
+        /// One past the level of the last full write, of the latest partial write, of the latest read.
         whole: usize,
         part: usize,
         read: usize,
@@ -243,7 +243,7 @@ fn levels(nodes: &mut [Node], steps: &[Step], storage: &Storage) {
     }
 }
 
-/// Marks the kernels that may share a dispatch with others.
+/// Marks the kernels that may share a dispatch.
 fn mark_sharing(nodes: &mut [Node], steps: &[Step], limits: &Limits) {
     let mut counts = vec![0; steps.len()];
     nodes.iter().for_each(|n| counts[n.step] += 1);
@@ -252,11 +252,11 @@ fn mark_sharing(nodes: &mut [Node], steps: &[Step], limits: &Limits) {
     }
 }
 
-/// Joins kernels of a level that may share a dispatch.
+/// Merges kernels of a level that may share a dispatch.
 fn share(nodes: &mut Vec<Node>, steps: &[Step], reports: &[usize], kernels: &mut KernelCache<'_>) {
     let mut all: Vec<Node> = Vec::with_capacity(nodes.len());
     let limits = kernels.limits();
-    // the level's dispatches that more can join
+    // dispatches of the level that can take more steps
     let mut open: Vec<usize> = vec![];
     for n in nodes.drain(..) {
         if all.last().is_some_and(|last| last.level != n.level) {

@@ -1,23 +1,23 @@
-//! How many buffers each step's kernels bind, reckoned before they are written: what would be read in parts, or computed
-//! where it is read, is so only where the device lets its readers bind all that this takes.
+//! Counts the buffers that each step's kernels will bind, before kernels are generated. A value becomes a view of parts, or is
+//! recomputed by its readers, only if the device lets those readers bind all the buffers that this requires.
 
 use crate::plan::{BufferId, Uses};
 use crate::target::gpu::forms::{Plan, Work};
 use crate::tensor::DType;
 
-/// What a plan's steps bind.
+/// The bindings of a plan's steps.
 pub struct Budget {
-    /// Bindings of each buffer, at most.
+    /// Maximum number of bindings for each buffer.
     pieces: Vec<usize>,
-    /// What each step reads and writes, each once.
+    /// The buffers that each step accesses, without duplicates.
     steps: Vec<Vec<BufferId>>,
-    /// What it binds besides: partial sums, the errors of look-ups.
+    /// Its other bindings: partial sums, the error buffer of look-ups.
     others: Vec<usize>,
     most: usize,
 }
 
 impl Budget {
-    /// Of kernels that bind `most` buffers, `bytes` of each.
+    /// For kernels that bind at most `most` buffers, `bytes` of each.
     pub fn new(plan: &Plan, uses: &Uses, bytes: usize, most: usize) -> Budget {
         let width = |dtype| if dtype == DType::I64 { 8 } else { 4 };
         let pieces =
@@ -38,7 +38,7 @@ impl Budget {
         all
     }
 
-    /// Lets every reader of a buffer bind others in its place, if all may.
+    /// Replaces a buffer by others in every reader's bindings, if the budget of each reader allows it.
     pub fn replace(&mut self, gone: BufferId, with: &[BufferId]) -> bool {
         let readers: Vec<usize> = (0..self.steps.len()).filter(|&s| self.steps[s].contains(&gone)).collect();
         let all: Vec<Vec<BufferId>> = readers.iter().map(|&s| self.instead(s, gone, with)).collect();

@@ -1,10 +1,9 @@
-//! Values that are never stored: pointwise steps whose few readers compute the elements they need themselves. What a
-//! plan's products take in this way is their prologue.
+//! Chooses values that are never stored: pointwise steps whose few readers recompute the elements they need.
 //!
-//! **Prologues.** A pointwise step whose few readers are products, `put`s or attention with few queries is never stored:
-//! they compute the elements they read (`storage/computed`). For a product of one row so is a whole norm, whose reduction each
-//! workgroup repeats. Products of equal depth are not made to wait for each other by an epilogue (`PlanOptions::concurrent`).
-//! In fast precision, what only products and attention read is held as f16: they round it so anyway.
+//! **Prologues.** A pointwise step whose few readers are products, `put`s or attention with few queries is fused into each of
+//! them as a prologue. A product of one row even takes in a whole norm, whose reduction each workgroup repeats. A product is
+//! not given an epilogue that would make it wait for another product of the same level (`PlanOptions::concurrent`). In fast
+//! precision, values that only products and attention read are stored as f16, since these round them to f16 anyway.
 
 use super::budget::Budget;
 use crate::expr::{Binary, Instr, Kind, Tape, Unary};
@@ -12,27 +11,27 @@ use crate::plan::{BufferId, IndexKind, Operand, Rowwise, Uses};
 use crate::target::gpu::forms::{GpuForm, Plan, Work};
 use crate::tensor::DType;
 
-/// A value that is computed where it is read.
+/// A value that its readers recompute.
 #[derive(Debug, Clone)]
 pub struct Computed {
-    /// The plan's step that would have filled its buffer.
+    /// The plan's step that would have written its buffer.
     pub step: usize,
-    /// What that does.
+    /// The work of that step.
     pub work: Rowwise,
 }
 
-/// Instructions of a value that is computed where it is read.
+/// Maximum number of instructions of a recomputed value.
 const LONGEST: usize = 24;
-/// Readers that it has at most.
+/// Maximum number of its readers.
 const READERS: usize = 3;
-/// Elements of a row whose reductions each reader repeats.
+/// Maximum row length of reductions that each reader repeats.
 const ROW: usize = 4096;
-/// Rows of a product, and queries of an attention, that count as few.
+/// Maximum number of rows of a product, or of queries of an attention, that count as few.
 const FEW: usize = 8;
-/// Columns of a product up to which many rows may be computed anew for each tile of columns.
+/// Maximum number of columns of a product with many rows, which recomputes A for each tile of columns.
 const COLUMNS: usize = 2048;
 
-/// The values of a plan that are computed where they are read.
+/// Chooses the values of a plan that their readers recompute.
 pub(super) fn choose(plan: &Plan, uses: &Uses, budget: &mut Budget) -> Vec<Computed> {
     let mut chosen: Vec<Computed> = vec![];
     for (step, work) in plan.steps.iter().enumerate().filter(|_| !plan.unfused) {
@@ -50,16 +49,16 @@ pub(super) fn choose(plan: &Plan, uses: &Uses, budget: &mut Budget) -> Vec<Compu
     chosen
 }
 
-/// Whether all that read a step's result may compute it themselves: what it is computed from is still there.
+/// Whether all readers of a step's result can recompute it: its inputs must still be intact.
 pub(super) fn may_be_computed(plan: &Plan, uses: &Uses, step: usize, w: &Rowwise) -> bool {
     let b = w.out.buffer;
     let readers = &uses.readers[b];
-    // what is rounded to 16 bits only moves
+    // values rounded to 16 bits may only be moved
     let moves = |&r: &usize| matches!(plan.steps[r].work, Work::Index(_));
     let half = matches!(w.out.dtype, DType::F16 | DType::BF16) && readers.iter().all(moves);
     let dtype = w.out.dtype == DType::F32 || half;
     let fits = dtype && w.out.offset == 0 && covers(w, plan.buffers[b].elements);
-    // readers may walk many elements
+    // readers may iterate over many elements
     let loops = turns(&w.tape) > 0;
     let reads = |&r: &usize| takes(&plan.steps[r].work, b, w);
     let last = readers.last().copied().unwrap_or(step);
@@ -73,7 +72,7 @@ pub(super) fn may_be_computed(plan: &Plan, uses: &Uses, step: usize, w: &Rowwise
         && w.operands.iter().all(stays)
 }
 
-/// The turns of the loops inside an element's instructions: the remainder of floats has one.
+/// Loop iterations inside an element's instructions: only the floating-point remainder has a loop.
 pub fn turns(tape: &Tape) -> usize {
     const REMAINDER: usize = 33;
     let loops =
@@ -81,7 +80,7 @@ pub fn turns(tape: &Tape) -> usize {
     REMAINDER * tape.code.iter().filter(loops).count()
 }
 
-/// Whether a step's results fill its buffer, each element once: its axes by falling stride are row-major.
+/// Whether a step writes each element of its buffer exactly once: its axes by descending stride are row-major.
 fn covers(w: &Rowwise, elements: usize) -> bool {
     if w.per_row || w.domain.iter().product::<usize>() != elements {
         return false;
@@ -96,14 +95,14 @@ fn covers(w: &Rowwise, elements: usize) -> bool {
     true
 }
 
-/// Axes longer than 1, the one with the largest stride of the output first.
+/// Axes longer than 1, ordered by descending stride of the output.
 pub(crate) fn by_stride(w: &Rowwise) -> Vec<usize> {
     let mut axes: Vec<usize> = (0..w.domain.len()).filter(|&a| w.domain[a] != 1).collect();
     crate::order::sort_by_key(&mut axes, |&a| std::cmp::Reverse(w.out.strides[a]));
     axes
 }
 
-/// Whether a step may compute for itself what it reads of buffer `b`.
+/// Whether a step can recompute what it reads of buffer `b`.
 fn takes(reader: &Work, b: BufferId, w: &Rowwise) -> bool {
     let row = !w.reductions.is_empty();
     let costly = |i: &Instr| {
@@ -119,7 +118,7 @@ fn takes(reader: &Work, b: BufferId, w: &Rowwise) -> bool {
             let whole = w.reduced.iter().zip(&w.domain).all(|(r, n)| *r || *n == 1)
                 && w.domain.iter().product::<usize>() <= ROW;
             let single = p.m == 1 && p.batch.iter().product::<usize>() == 1;
-            // a norm inside the product reads four at a time what lies in memory
+            // a fused norm loads four elements at a time from memory
             !elsewhere
                 && p.prologue.is_none()
                 && if row { whole && single } else { p.m <= FEW || cheap && p.n <= COLUMNS }

@@ -1,13 +1,13 @@
-//! Concatenations of parameters that are never stored. In training a model whose products are packed would else copy all
-//! of their weights in each step. Whole parameters are laid in memory one after the other, and read as one; of others,
-//! what reads them chooses the part that an element is in.
+//! Concatenations of parameters as views, never stored: a model with packed products would otherwise copy all of their weights
+//! in each training step. Whole parameters are placed adjacently in memory and read as one buffer; for other concatenations,
+//! readers select the part that contains an element.
 //!
-//! **Training.** A GPU reads joined weights where they lie (`storage/concat`), so products are packed before they are
-//! differentiated: the store lays whole parameters that a plan joins one after the other, and kernels read them as one; over
-//! weights that lie otherwise (another session's) they choose the part of each element. Attention's gradient reads what the
-//! forward pass kept of its rows (`passes/softmax_stats`). The optimizer changes all parameters in a dispatch for each block of memory (`updates`): a table says
-//! where a workgroup's part of a parameter, its gradient and its moments are. Gradients may be parts of one buffer
-//! (`Plan::gradients`).
+//! **Training.** Products are packed before differentiation, since a GPU reads concatenated weights in place. The parameter
+//! store places parameters that a plan concatenates adjacently; if the weights already have other addresses (those of another
+//! session), kernels select the part of each element. Attention's gradient reads the softmax statistics of the forward pass
+//! (`passes/softmax_stats`). The optimizer updates all parameters in one dispatch for each block of memory (`updates`): a table
+//! gives each workgroup the offsets of its part of a parameter, the gradient and the moments. Gradients may be parts of one
+//! buffer (`Plan::gradients`).
 
 use super::budget::Budget;
 use super::{ALIGN, BufferStorage, Form};
@@ -16,15 +16,15 @@ use crate::plan::{BufferId, Operand, Place, Rowwise, Uses};
 use crate::target::gpu::forms::{Plan, Work};
 use crate::tensor::{DType, contiguous_strides};
 
-/// Parts that a reader tells apart, at most: each is a binding more.
+/// Maximum number of parts that a reader selects among: each takes a binding.
 const PARTS: usize = 4;
 
-/// A part of a concatenation: its first element there, and the contiguous elements that it is.
+/// A part of a concatenation: its first element there, and its contiguous source elements.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Part {
     /// Multiple of four.
     pub start: usize,
-    /// Where its elements are; the offset is a multiple of four.
+    /// Source of its elements; the offset is a multiple of four.
     pub from: Operand,
 }
 
@@ -33,12 +33,12 @@ pub struct Part {
 pub struct ConcatView {
     /// In order.
     pub parts: Vec<Part>,
-    /// The parts lie one after the other in memory.
+    /// Whether the parts are adjacent in memory.
     pub adjacent: bool,
 }
 
-/// Which concatenations are of whole parameters that can lie one after the other, as those parameters' numbers; they
-/// become `adjacent`. A parameter lies in one place: who comes first has it.
+/// Marks concatenations of whole parameters that can be placed adjacently as `adjacent`, and returns the numbers of these
+/// parameters. A parameter has one address: the first concatenation that contains it wins.
 pub(super) fn place_adjacent(plan: &Plan, buffers: &mut [BufferStorage], limit: usize) -> Vec<Vec<usize>> {
     let mut all: Vec<Vec<usize>> = vec![];
     for buffer in buffers.iter_mut() {
@@ -62,7 +62,7 @@ pub(super) fn place_adjacent(plan: &Plan, buffers: &mut [BufferStorage], limit: 
     all
 }
 
-/// The parameters, by number, whose whole elements the parts are, where each can be bound by itself too.
+/// The parameters, by number, whose whole elements are the parts, if each can also be bound by itself.
 pub(super) fn whole_parameters(plan: &Plan, concat: &ConcatView) -> Option<Vec<usize>> {
     let whole = |p: &Part| match plan.buffers[p.from.buffer].place {
         Place::Parameter(i) if p.from.offset == 0 && plan.parameters[i].buffer == p.from.buffer => {
@@ -73,7 +73,7 @@ pub(super) fn whole_parameters(plan: &Plan, concat: &ConcatView) -> Option<Vec<u
     concat.parts.iter().map(whole).collect()
 }
 
-/// The buffers that only products read and only copies of whole parameters fill, with their parts in order.
+/// Buffers that only products read and only copies of whole parameters write, with their parts in order.
 pub(super) fn choose(plan: &Plan, uses: &Uses, budget: &mut Budget) -> Vec<(BufferId, ConcatView)> {
     let mut all = vec![];
     for id in (0..plan.buffers.len()).filter(|_| !plan.unfused) {
@@ -86,7 +86,7 @@ pub(super) fn choose(plan: &Plan, uses: &Uses, budget: &mut Budget) -> Vec<(Buff
     all
 }
 
-/// The concatenation that a buffer is, if copies of parameters' elements fill it whole and only products read it.
+/// The concatenation that a buffer is, if it consists entirely of copies of parameters and only products read it.
 pub(super) fn concatenation(plan: &Plan, uses: &Uses, id: BufferId) -> Option<ConcatView> {
     let buffer = &plan.buffers[id];
     let inner = matches!(buffer.place, Place::Scratch) && plan.gradients.iter().all(|g| g.buffer != id);
@@ -110,7 +110,7 @@ pub(super) fn concatenation(plan: &Plan, uses: &Uses, id: BufferId) -> Option<Co
     (adjoin && end == buffer.elements).then_some(ConcatView { parts, adjacent: false })
 }
 
-/// A step that copies contiguous elements of a parameter to contiguous ones, as the part that makes, and its size.
+/// The part and size that a step writes, if it copies contiguous elements of a parameter to contiguous ones.
 fn part(plan: &Plan, w: &Rowwise) -> Option<(Part, usize)> {
     let [from] = w.operands.as_slice() else { return None };
     let copies = w.reductions.is_empty()

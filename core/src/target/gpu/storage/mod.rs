@@ -1,7 +1,6 @@
-//! How a GPU stores the buffers of a plan, decided once and read by all: by the kernels' writer, the schedule, memory,
-//! forecasts, tuning and reports. Elements narrower than 32 bits that kernels write are widened; what products and
-//! attention alone read may be f16; some values are never stored, but decoded, computed or found in their parts where
-//! they are read.
+//! Decides how a GPU stores the buffers of a plan, as data for kernel generation, scheduling, memory layout, forecasts, tuning
+//! and reports. Elements narrower than 32 bits that kernels write are widened; values that only products and attention read may
+//! be f16; some values are never stored, but decoded, recomputed or read from their parts.
 
 mod budget;
 mod computed;
@@ -25,15 +24,16 @@ use concat::ConcatView;
 pub struct Storage {
     /// One for each buffer of the plan.
     pub buffers: Vec<BufferStorage>,
-    /// Values that are computed where they are read.
+    /// Values that their readers recompute.
     pub computed: Vec<Computed>,
-    /// Numbers of parameters that lie one after the other in memory, and are read as one.
+    /// Groups of parameters, by number, that are adjacent in memory and read as one.
     pub adjacent: Vec<Vec<usize>>,
-    /// Bytes that one binding may cover; longer buffers are bound in pieces.
+    /// Maximum bytes of a binding; longer buffers are bound in pieces.
     pub binding: usize,
-    /// Kernels may read 16-bit floats from memory as such.
+    /// Whether kernels may load 16-bit floats natively.
     pub native_f16: bool,
-    /// Each buffer is bound once, as single elements: for kernels that else bind more than their device allows.
+    /// Whether each buffer is bound only once, as single elements: for kernels that would exceed the device's bindings
+    /// otherwise.
     pub single_view: bool,
 }
 
@@ -44,36 +44,36 @@ pub struct BufferStorage {
     pub dtype: DType,
     /// Number of elements.
     pub elements: usize,
-    /// Where its elements are.
+    /// Location of its elements.
     pub form: Form,
 }
 
-/// Where the elements of a buffer are.
+/// The location of a buffer's elements.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Form {
     /// In memory.
     Stored(ElementStorage),
-    /// Never stored: the elements of this buffer, in a block format, decoded where they are read.
+    /// Never stored: readers decode the elements of this buffer, which has a block format.
     Decoded(BufferId),
-    /// Never stored: computed where it is read, by that one of [`Storage::computed`].
+    /// Never stored: readers recompute it by that entry of [`Storage::computed`].
     Computed(usize),
-    /// Never stored: found in its parts where it is read.
+    /// Never stored: readers load from its parts.
     Concat(ConcatView),
 }
 
-/// The elements of a buffer as they lie in memory.
+/// The representation of a buffer's elements in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ElementStorage {
-    /// As their dtype says.
+    /// According to their dtype.
     Packed,
-    /// Elements of 8 and 16 bits in 32 each: those that kernels write.
+    /// 8-bit and 16-bit elements in 32 bits each: buffers that kernels write.
     U32,
-    /// f16: f32 that only products and attention read, which round them so anyway, f16 that is computed once, and states of f16.
+    /// f16: f32 values that only products and attention read (which round them anyway), f16 computed at init, and f16 states.
     F16,
 }
 
 impl BufferStorage {
-    /// Bytes of its elements as they lie there.
+    /// Bytes of its elements in memory.
     pub fn stored(&self) -> usize {
         match self.form {
             Form::Stored(ElementStorage::U32) => self.elements * 4,
@@ -84,37 +84,37 @@ impl BufferStorage {
         }
     }
 
-    /// Bytes it takes.
+    /// Bytes to allocate: a multiple of 16, at least 16.
     pub fn bytes(&self) -> usize {
         self.stored().max(1).next_multiple_of(16)
     }
 
-    /// Whether its elements are in memory, and so.
+    /// Whether its elements are in memory, in that representation.
     pub fn holds(&self, elements: ElementStorage) -> bool {
         self.form == Form::Stored(elements)
     }
 
-    /// Whether its elements are in memory at all.
+    /// Whether its elements are in memory.
     pub fn is_stored(&self) -> bool {
         matches!(self.form, Form::Stored(_))
     }
 }
 
-/// Whether elements of a dtype are narrower than what a kernel can write by itself.
+/// Whether elements of a dtype are narrower than the smallest unit a kernel can write.
 pub fn is_narrow(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16 | DType::U8 | DType::Bool)
 }
 
 impl Storage {
-    /// No buffers, for kernels over others than a plan's.
+    /// No buffers, for kernels that do not use a plan's.
     #[cfg(feature = "gpu")]
     pub fn empty(binding: usize) -> Storage {
         let (buffers, computed, adjacent) = (vec![], vec![], vec![]);
         Storage { buffers, computed, adjacent, binding, native_f16: false, single_view: false }
     }
 
-    /// The storage of a plan's buffers on a GPU of those limits. In fast precision, what only products and attention read
-    /// is f16.
+    /// The storage of a plan's buffers on a GPU with those limits. In fast precision, values that only products and attention
+    /// read are f16.
     pub fn new(plan: &Plan, uses: &Uses, limits: &Limits, precision: Precision) -> Storage {
         let (binding, native_f16) = (limits.binding, limits.f16);
         let mut buffers = elements(plan, native_f16);
@@ -144,7 +144,7 @@ impl Storage {
         Storage { buffers, computed, adjacent, binding, native_f16, single_view: false }
     }
 
-    /// The same, where parameters lie as they happen to.
+    /// The same storage without adjacent placement of parameters.
     pub fn apart(mut self) -> Storage {
         self.adjacent.clear();
         for buffer in &mut self.buffers {
@@ -155,12 +155,12 @@ impl Storage {
         self
     }
 
-    /// How many pieces a buffer is bound in.
+    /// Number of pieces a buffer is bound in.
     pub fn pieces(&self, buffer: BufferId) -> usize {
         self.buffers[buffer].bytes().div_ceil(self.binding)
     }
 
-    /// What computes a buffer where it is read, if something does.
+    /// The value that readers recompute in place of a buffer, if any.
     pub fn computed_at(&self, buffer: BufferId) -> Option<&Computed> {
         match self.buffers[buffer].form {
             Form::Computed(i) => Some(&self.computed[i]),
@@ -168,7 +168,7 @@ impl Storage {
         }
     }
 
-    /// An operand's elements as they lie in memory; those that are computed where they are read count as they come.
+    /// The dtype in which an operand's elements are in memory; recomputed values have their own dtype.
     pub fn read_as(&self, o: &Operand) -> DType {
         match self.buffers[o.buffer].form {
             Form::Decoded(from) => self.buffers[from].dtype,
@@ -179,8 +179,8 @@ impl Storage {
     }
 }
 
-/// Elements as steps that write them leave them: narrow ones in 32 bits, but for f16 that is made at init, which the device
-/// may write as it is. Those of states do not depend on the plan.
+/// Element representation of buffers that steps write: narrow elements take 32 bits, except f16 computed at init, if the device
+/// can write f16. The representation of states does not depend on the plan.
 fn elements(plan: &Plan, native_f16: bool) -> Vec<BufferStorage> {
     let stored = |b: &Buffer| {
         let form = Form::Stored(ElementStorage::Packed);
@@ -189,7 +189,7 @@ fn elements(plan: &Plan, native_f16: bool) -> Vec<BufferStorage> {
     let mut buffers: Vec<BufferStorage> = plan.buffers.iter().map(stored).collect();
     for step in plan.init_steps.iter().chain(&plan.steps) {
         step.work.for_each_operand(&mut |o, written| {
-            // words of narrow elements are written as they are
+            // raw words of narrow elements are written unchanged
             if written && is_narrow(o.dtype) {
                 buffers[o.buffer].form = Form::Stored(ElementStorage::U32);
             }
@@ -203,7 +203,7 @@ fn elements(plan: &Plan, native_f16: bool) -> Vec<BufferStorage> {
             }
         });
     }
-    // sessions of other plans may share them: what this one does with a state makes no difference
+    // sessions of other plans may share states: their representation must not depend on this plan's use of them
     for (buffer, b) in buffers.iter_mut().zip(&plan.buffers) {
         if matches!(b.place, Place::State(_)) {
             buffer.form = Form::Stored(state_storage(b.dtype, native_f16));
@@ -212,7 +212,7 @@ fn elements(plan: &Plan, native_f16: bool) -> Vec<BufferStorage> {
     buffers
 }
 
-/// How the elements of a state of a dtype lie in memory, in every plan for a device: f16 as such where kernels can write it.
+/// Representation of a state of a dtype, the same in every plan for a device: native f16 if kernels can write it.
 pub fn state_storage(dtype: DType, native_f16: bool) -> ElementStorage {
     match (dtype, is_narrow(dtype)) {
         (DType::F16, _) if native_f16 => ElementStorage::F16,
@@ -221,12 +221,12 @@ pub fn state_storage(dtype: DType, native_f16: bool) -> ElementStorage {
     }
 }
 
-/// Whether who reads what a step decodes may decode it instead.
+/// Whether the readers of a dequantised value can decode it themselves.
 fn decodes(plan: &Plan, from: &Operand, to: &Operand) -> bool {
     matches!(plan.buffers[to.buffer].place, Place::Scratch) && from.offset == 0 && to.offset == 0
 }
 
-/// Buffers of the arena that products and attention read, and nothing else.
+/// Buffers in the arena that only products and attention read.
 fn rounded(plan: &Plan, uses: &Uses) -> Vec<bool> {
     let mut otherwise = vec![plan.unfused; plan.buffers.len()];
     plan.gradients.iter().for_each(|g| otherwise[g.buffer] = true);
@@ -236,11 +236,11 @@ fn rounded(plan: &Plan, uses: &Uses) -> Vec<bool> {
             Work::Product(p) => p.epilogue.iter().flat_map(|e| &e.operands).for_each(mark),
             Work::Own(GpuForm::Product(GpuProduct { product: p, prologue, .. })) => {
                 p.epilogue.iter().flat_map(|e| &e.operands).for_each(&mut mark);
-                // rows are rounded once they are normed, not before
+                // rows with a fused norm must not be rounded before the norm
                 prologue.iter().flat_map(|n| n.operands.iter().chain([&p.a])).for_each(mark);
             }
             Work::Attention(a) | Work::Own(GpuForm::Attention(a, _)) => {
-                // lengths and tables are whole numbers
+                // lengths and tables are integers
                 let pages = a.inputs.pages.iter().flat_map(|p| [&p.table, &p.lengths]);
                 a.inputs.mask.iter().chain(pages).for_each(mark);
             }

@@ -1,6 +1,5 @@
-//! Checks how a plan's buffers are stored, where that may have come from anywhere: what is never stored can be found where
-//! it is read, and what is stored is of the width that those who write it and read it take it to have. Whether a choice
-//! was a good one is not looked at.
+//! Verifies the storage of a plan from an untrusted source: values that are not stored can be obtained by their readers, and
+//! stored buffers have the element width that their writers and readers expect. The quality of the choices is not checked.
 
 use super::computed::may_be_computed;
 use super::concat::{ConcatView, concatenation, whole_parameters};
@@ -10,7 +9,7 @@ use crate::profile::{Limits, Precision};
 use crate::target::gpu::forms::{Plan, Work};
 
 impl Storage {
-    /// Whether a plan that [`verify`](crate::plan::verify) has passed can be run so.
+    /// Checks that a plan that [`verify`](crate::plan::verify) has passed can run with this storage.
     ///
     /// # Errors
     /// The first flaw.
@@ -88,7 +87,7 @@ impl Storage {
         }
     }
 
-    /// A parameter lies in one place.
+    /// Checks that each parameter is placed at most once.
     fn runs(&self, plan: &Plan) -> Checked<()> {
         let mut all = self.adjacent.concat();
         let count = all.len();

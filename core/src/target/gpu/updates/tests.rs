@@ -1,4 +1,4 @@
-//! Dispatches of optimizers: every element changes once, and the parts of a level keep out of each other's way.
+//! Dispatches of optimizers: every element is updated once, and the parts of a level do not race.
 
 use super::*;
 use crate::optimizer::Optimizer;
@@ -16,7 +16,7 @@ fn training(optimizer: Optimizer, sizes: &[usize]) -> Training {
     Training::new(optimizer, &all).unwrap()
 }
 
-/// Carries out p −= g, and s += 1 of the first state, s −= 1 of the second, by the records of batches.
+/// Applies p −= g, s₀ += 1 and s₁ −= 1 according to the batches' records.
 fn run(batches: &[Batch], heaps: &mut [Vec<f32>; 4], chunk: usize) {
     for b in batches {
         let from = b.from.map(|at| at / 4);

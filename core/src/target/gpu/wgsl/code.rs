@@ -5,9 +5,9 @@ use super::source::Source;
 use crate::expr::{Binary, Compare, Instr, Kind, Reg, Tape, Unary};
 use crate::tensor::DType;
 
-/// What the free names of a tape stand for where it is printed.
+/// Bindings of a tape's free names.
 pub struct Names<'a> {
-    /// The element that `Load(i)` reads: an expression of the operand's kind.
+    /// The element read by `Load(i)`: an expression of the operand's kind.
     pub load: &'a mut dyn FnMut(&mut Source<'_>, usize) -> String,
     /// The value of `Index(strides)`, a u32.
     pub index: &'a mut dyn FnMut(&[isize]) -> String,
@@ -15,7 +15,7 @@ pub struct Names<'a> {
     pub reduced: &'a dyn Fn(usize) -> String,
 }
 
-/// The registers that `wanted` depend on, themselves included.
+/// The registers that `wanted` depend on, including themselves.
 pub fn needed(tape: &Tape, wanted: &[Reg]) -> Vec<bool> {
     let mut needed = vec![false; tape.code.len()];
     wanted.iter().for_each(|&r| needed[r] = true);
@@ -27,7 +27,7 @@ pub fn needed(tape: &Tape, wanted: &[Reg]) -> Vec<bool> {
     needed
 }
 
-/// Lines that define `r0`, `r1`, … for all registers that `wanted` need; `ready` ones are already there.
+/// Lines that define registers `r0`, `r1`, … as needed by `wanted`; `ready` ones are already defined.
 pub fn print(
     source: &mut Source<'_>,
     tape: &Tape,
@@ -141,10 +141,11 @@ fn unary(source: &mut Source<'_>, op: Unary, kind: Kind, a: Reg) -> String {
     }
 }
 
-/// Divisors within which Vulkan bounds a quotient's error: 2⁻¹²⁶ to 2¹²⁶.
+/// Divisors for which Vulkan bounds a quotient's error: 2⁻¹²⁶ to 2¹²⁶.
 const NEAR: std::ops::RangeInclusive<f32> = f32::MIN_POSITIVE..=8.507_059e37;
 
-/// Products with a literal 0, quotients of one, and powers with small whole exponents as the processor makes them, by multiplication.
+/// Special cases with a literal: products with 0, quotients of 0, and powers with small integer exponents by multiplication, as
+/// on the CPU.
 fn known(source: &mut Source<'_>, tape: &Tape, op: Binary, a: Reg, b: Reg) -> Option<String> {
     let literal = |r: Reg| match tape.code[r] {
         (Instr::Const(bits), Kind::F) => Some(f32::from_bits(bits)),
@@ -162,7 +163,7 @@ fn known(source: &mut Source<'_>, tape: &Tape, op: Binary, a: Reg, b: Reg) -> Op
             source.helper("zero_over");
             Some(format!("zero_over(r{b})"))
         }
-        // what drivers divide by as they should
+        // divisors for which drivers are accurate
         Binary::Div if literal(b).is_some_and(|v| NEAR.contains(&v.abs())) => Some(format!("r{a} / r{b}")),
         Binary::Pow => match literal(b)? {
             1.0 => Some(format!("r{a}")),
@@ -175,7 +176,7 @@ fn known(source: &mut Source<'_>, tape: &Tape, op: Binary, a: Reg, b: Reg) -> Op
     }
 }
 
-/// Two values of one kind joined.
+/// A binary operation on two values of one kind.
 pub fn binary(source: &mut Source<'_>, op: Binary, kind: Kind, a: &str, b: &str) -> String {
     let mut call = |name: &'static str| {
         source.helper(name);
@@ -221,7 +222,7 @@ pub fn binary(source: &mut Source<'_>, op: Binary, kind: Kind, a: &str, b: &str)
 
 fn compare(source: &mut Source<'_>, op: Compare, kind: Kind, a: Reg, b: Reg) -> String {
     if kind == Kind::F {
-        // by bits where a NaN is involved: drivers may assume that there are none
+        // test for NaN by bits: drivers may assume that there are none
         let (name, a, b) = match op {
             Compare::Lt => ("less", a, b),
             Compare::Le => ("less_equal", a, b),

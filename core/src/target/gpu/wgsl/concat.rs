@@ -1,12 +1,12 @@
-//! Concatenations that are never stored: an element is read where its part lies.
+//! Concatenations that are never stored: an element is loaded from its part.
 
 use super::source::{Slot, Source, View};
 use crate::target::gpu::storage::concat::ConcatView;
 
-/// An element of a concatenation at an index in elements of the view: a call of a function that finds its part.
+/// An element of a concatenation at an index in elements of the view: a call of a function that selects its part.
 pub fn element(source: &mut Source<'_>, concat: &ConcatView, view: View, index: &str) -> String {
     let (lanes, parts) = (view.bytes() / 4, &concat.parts);
-    // named by its first binding: kernels of the same form are the same text
+    // named after its first binding: kernels with the same cache key must have the same text
     let Some(first) = parts.first().map(|p| Slot::Buffer(p.from.buffer, 0)) else { return String::new() };
     let own = source.at(first, view, index);
     if concat.adjacent {

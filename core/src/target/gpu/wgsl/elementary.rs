@@ -1,20 +1,22 @@
-//! Elementary functions as WGSL text: each is put into a kernel that calls it. Drivers may be wrong by more than the engine's
-//! bound (4 units in the last place, 16 for powers) in what they offer themselves: Vulkan allows `exp` 3 + 2·|x| units and
-//! leaves divisors beyond 2¹²⁶ open (Vulkan 1.3, "Precision and Operation of SPIR-V Instructions"), and WGSL leaves NaN,
-//! infinities and domains open (WGSL, 15.7). Here these are told by bits.
+//! Elementary functions as WGSL text, added to each kernel that calls them. Drivers' own functions may exceed the engine's
+//! error bound (4 units in the last place, 16 for powers): Vulkan allows `exp` 3 + 2·|x| units and does not bound the error for
+//! divisors beyond 2¹²⁶ (Vulkan 1.3, "Precision and Operation of SPIR-V Instructions"), and WGSL does not specify NaN,
+//! infinities and arguments outside the domain (WGSL, 15.7). Here these are detected by their bits.
 //!
-//! Reductions follow Cody and Waite, *Software Manual for the Elementary Functions* (1980), and Muller, *Elementary Functions*
-//! (3rd ed., 2016). Coefficients are our own, by Remez exchange in 40 digits, then rounded to f32; each states its error.
+//! Range reductions follow Cody and Waite, *Software Manual for the Elementary Functions* (1980), and Muller, *Elementary
+//! Functions* (3rd ed., 2016). Coefficients are our own, by Remez exchange in 40 digits, then rounded to f32; each states its
+//! error.
 //!
-//! **What compilers may do to it.** They may contract a product and a sum, which makes every expression here better or
-//! leaves it alone. They may also take floats for real numbers, and join constants (`wgsl/hidden`): between two of them stands
+//! **Compiler transformations.** Compilers may contract a product and a sum, which does not reduce the accuracy of any
+//! expression here. They may also treat floats as real numbers and combine constants (`wgsl/hidden`): an operation on bits,
+//! which compilers do not see through, separates such constants, and the high parts of numbers are extracted by masks.
 //! an operation on the bits, which no compiler sees through, and the high parts of numbers are taken by masks.
 
 use super::math::{Helper, helpers};
 
 helpers! {
-// a quotient where |b| is in 2⁻¹²⁶..2¹²⁶ is the driver's (2.5 units); b is brought there else. Of a constant b a compiler
-// would make one factor 1/d · scale, which is subnormal: the quotient is hidden from it
+// if |b| is in 2⁻¹²⁶..2¹²⁶, the driver's quotient (2.5 units); otherwise b is scaled into it. For a constant b, a compiler
+// would combine 1/d · scale into one factor, which is subnormal: the quotient is hidden from it
 "div_of" ["bits", "is_nan", "as_stored"] "fn div_of(a: f32, b: f32) -> f32 {
     let mb = bitcast<u32>(b) & 0x7fffffffu;
     if (mb - 0x00800000u <= 0x7e000000u) { return a / b; }
@@ -28,7 +30,7 @@ helpers! {
     let d = select(bits(mb) * 2.3283064365386963e-10f, f32(mb) * 1.1754943508222875e-38f, tiny);
     return bits(bitcast<u32>(as_stored(bits(ma) / d) * scale) | sign);
 }"
-// s = x·(1/√x) and one step of Newton: ½·(x − s²)/√x. Far from 1, x is brought near by a power of 4
+// s = x·(1/√x) and one Newton step: ½·(x − s²)/√x. Far from 1, x is scaled by a power of 4
 "sqrt_near" [] "fn sqrt_near(x: f32) -> f32 {
     let r = inverseSqrt(x);
     let s = x * r;
@@ -52,8 +54,8 @@ helpers! {
     if (b == 0x7f800000u) { return 0.0f; }
     return inverseSqrt(f32(b) * 2.350988701644575e-38f) * 4096.0f;
 }"
-// t rounded to a whole number n, as 1.5·2²³ + n, in whose low bits n stands. The bit that is set was set: without that compilers
-// would take 1.5·2²³ off again before it rounds
+// t rounded to an integer n, as 1.5·2²³ + n, whose low bits are n. The bit that is set is set already: without that operation
+// compilers would subtract 1.5·2²³ again before the rounding
 "plus_whole" ["bits"] "fn plus_whole(t: f32) -> f32 { return bits(bitcast<u32>(t + 12582912.0f) | 0x40000000u); }"
 // eˣ = 2ⁿ·eʳ, r = x − n·ln 2 in two parts (Cody and Waite), for |x| up to 87. (eʳ − 1 − r)/r² for |r| ≤ ½ ln 2: relative error in
 // eʳ 3.1e-9
@@ -64,7 +66,7 @@ helpers! {
     let q = 0.49999994f + r * (0.16666521f + r * (0.04166839f + r * (0.008368745f + r * 0.001381454f)));
     return bits(bitcast<u32>(1.0f + (r + r * r * q)) + (bitcast<u32>(k) << 23u));
 }"
-// beyond, (e^(x/2))²: by itself infinite, or subnormal
+// beyond, (e^(x/2))²: overflows to infinity, or becomes subnormal, by itself
 "exp_of" ["exp_near", "is_nan"] "fn exp_of(x: f32) -> f32 {
     if ((bitcast<u32>(x) & 0x7fffffffu) <= 0x42ae0000u) { return exp_near(x); }
     if (is_nan(x)) { return x; }
@@ -104,7 +106,7 @@ helpers! {
     let s = parts_of(b);
     return join_log(f32(bitcast<i32>(s.y)), bits(s.x) - 1.0f);
 }"
-// where 1 + x lies in [√½, √2), x itself stands for f
+// if 1 + x is in [√½, √2), f = x
 "log1p_of" ["log_of", "join_log", "is_nan"] "fn log1p_of(x: f32) -> f32 {
     if ((bitcast<u32>(x) & 0x7fffffffu) < 0x33000000u || is_nan(x)) { return x; }
     if (x >= -0.29289322f && x < 0.41421356f) { return join_log(0.0f, x); }
@@ -138,8 +140,8 @@ helpers! {
     let below = select(y, y * 5.421010862427522e-20f, far);
     return select(select(select(below, 1.0f - below, x > 0.0f), near, a < 1.0f), x, is_nan(x));
 }"
-// 1/(1 + e⁻ˣ) by e⁻|ˣ|, so that neither tail loses digits, and without branches: gates are computed four at a time. The
-// exponential as in exp_near, 2⁶⁴ times too large at first, for it goes down to 0
+// 1/(1 + e⁻ˣ) by e⁻|ˣ|, so that neither tail loses digits, and branchless: gates are computed four at a time. The exponential
+// is as in exp_near, scaled by 2⁶⁴ at first, since it goes down to 0
 "sigmoid" ["bits", "is_nan", "plus_whole"] "fn sigmoid(x: f32) -> f32 {
     let t = -min(abs(x), 104.0f);
     let k = plus_whole(t * 1.44269504f);
@@ -160,8 +162,8 @@ helpers! {
     let t = 1.0f - 2.0f / (exp_near(2.0f * min(a, 10.0f)) + 1.0f);
     return select(t, -t, x < 0.0f);
 }"
-// x + x·P(x²) up to 1 (error 1.2e-9), where the sum's second term may not be subnormal; beyond, 1 − erfc x, ln erfc a = P(a)
-// (error of the whole 1.0e-9), which rounds to 1 from 3.92 on
+// x + x·P(x²) up to 1 (error 1.2e-9), if the sum's second term cannot be subnormal; beyond, 1 − erfc x, ln erfc a = P(a) (total
+// error 1.0e-9), which rounds to 1 from 3.92 on
 "erf_of" ["exp_near", "is_nan"] "fn erf_of(x: f32) -> f32 {
     if (is_nan(x)) { return x; }
     let a = min(abs(x), 3.95f);
@@ -188,8 +190,8 @@ helpers! {
         default: { return 0u; }
     }
 }"
-// x·2/π modulo 4 in integers: the mantissa times those 96 bits of 2/π that matter (Payne and Hanek, Radian reduction for
-// trigonometric functions, SIGNUM 1983). The first two bits are the quarter, the next 62 what is left of it
+// x·2/π modulo 4 in integers: the mantissa times the 96 relevant bits of 2/π (Payne and Hanek, Radian reduction for
+// trigonometric functions, SIGNUM 1983). The first two bits are the quadrant, the next 62 the remainder in it
 "far_angle" ["two_over_pi", "mul_hi"] "fn far_angle(x: f32) -> vec2<u32> {
     let b = bitcast<u32>(x) & 0x7fffffffu;
     if (b >= 0x7f800000u) { return vec2<u32>(0x7fc00000u, 0u); }
@@ -215,8 +217,8 @@ helpers! {
     let minus = (bitcast<u32>(x) >> 31u) == 1u;
     return vec2<u32>(bitcast<u32>(r) ^ select(0u, 0x80000000u, up != minus), select(q, 0u - q, minus));
 }"
-// x less quarter turns: the bits of what is left, and how many (their low bits). Up to 2¹³ quarters are taken off in four parts of
-// π/2, the first three of 11 bits, so that all but the last product are exact
+// x reduced by multiples of π/2: the bits of the remainder, and the number of multiples (its low bits). Up to 2¹³ multiples are
+// subtracted in four parts of π/2, the first three of 11 bits, so that all but the last product are exact
 "angle_of" ["far_angle", "plus_whole"] "fn angle_of(x: f32) -> vec2<u32> {
     if ((bitcast<u32>(x) & 0x7fffffffu) > 0x46490fdbu) { return far_angle(x); }
     let k = plus_whole(x * 0.636619772f);
@@ -290,7 +292,7 @@ helpers! {
     let y = (1.0f + (r + r * r * q)) * bits(bitcast<u32>((i / 2 + 127) << 23u)) * bits(bitcast<u32>((i - i / 2 + 127) << 23u));
     return bits(bitcast<u32>(y) | sign);
 }"
-// whole powers of whole numbers, held within their range; 0 to a negative power is the largest
+// integer powers of integers, saturating; 0 to a negative power is the largest value
 "pow_u" ["mul_hi"] "fn pow_u(a: u32, b: u32) -> u32 {
     if (b == 0u) { return 1u; }
     if (a < 2u) { return a; }

@@ -1,14 +1,14 @@
-//! Which values of a tape are hidden from a driver's compiler. Drivers take floats for real numbers where nothing forbids it
-//! (Mesa makes of `(x + a) + b` the sum of x and one constant, and moves constants out of products), and WGSL has no word that
-//! forbids it. A value that goes through its own bits is what it was, and no compiler knows.
+//! Hides values of a tape from a driver's optimising compiler. Drivers treat floats as real numbers unless forbidden (Mesa
+//! turns `(x + a) + b` into the sum of x and one constant, and moves constants out of products), and WGSL cannot forbid it. A
+//! value is hidden by an identity operation on its bits.
 
 use crate::expr::{Binary, Instr, Kind, Reg, Tape, Unary};
 
-/// What may be moved across a product, or joined with another: see the contract in `optimise/rules.rs`.
+/// Constants that may be moved across a product, or combined with another: see the contract in `optimise/rules.rs`.
 const MILD: std::ops::RangeInclusive<f32> = 1.0 / 1024.0..=1024.0;
 
-/// The registers to hide: sums of constants in sums with others, `x + a` in what takes `x` or `a` off again, products with a
-/// constant that is not mild in products, products with a factor in common that are added.
+/// The registers to hide: sums with constants that are operands of sums; `x + a` where `x` or `a` is subtracted again; products
+/// with a constant outside `MILD` that are factors of products; added products with a common factor.
 pub fn hidden(tape: &Tape) -> Vec<bool> {
     let mut hidden = vec![false; tape.code.len()];
     for (instr, kind) in &tape.code {
@@ -40,7 +40,7 @@ pub fn hidden(tape: &Tape) -> Vec<bool> {
     hidden
 }
 
-/// Whether an operation is a sum, or a product; none if it is neither.
+/// Whether an operation is a sum (`true`) or a product (`false`); `None` for others.
 fn is_sum(op: Binary) -> Option<bool> {
     match op {
         Binary::Add | Binary::Sub => Some(true),
@@ -49,13 +49,13 @@ fn is_sum(op: Binary) -> Option<bool> {
     }
 }
 
-/// Whether a register is a sum (a product, as `wanted` says) with an operand among others.
+/// Whether a register is a sum (or product, by `wanted`) with an operand in `among`.
 fn shares(tape: &Tape, r: Reg, among: [Reg; 2], wanted: impl Fn(Binary) -> Option<bool>) -> bool {
     let Instr::Binary(op, x, y) = tape.code[r].0 else { return false };
     wanted(op) == Some(true) && [x, y].iter().any(|&v| among.contains(&signless(tape, v)))
 }
 
-/// A register without the negations before it: drivers look through them.
+/// A register without the negations in front of it: compilers look through them.
 fn signless(tape: &Tape, mut r: Reg) -> Reg {
     while let Instr::Unary(Unary::Neg, a) = tape.code[r].0 {
         r = a;
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use crate::expr::{Bindings, Expr, Words};
 
-    /// How many values of an expression of two inputs are hidden.
+    /// Number of hidden values in an expression of two inputs.
     fn count(e: &Expr) -> usize {
         let mut tape = Tape::default();
         let inputs = [0, 1].map(|i| Words::One(tape.push(Instr::Load(i), Kind::F)));

@@ -1,4 +1,4 @@
-//! Values that are computed where they are read: their code as functions of a kernel.
+//! Values that a kernel recomputes when it reads them: their code as functions of the kernel.
 
 use super::lanes::{Code, index_strides};
 use super::source::Source;
@@ -6,7 +6,7 @@ use super::walk::{self, Merged};
 use crate::plan::Rowwise;
 use crate::target::gpu::storage::by_stride;
 
-/// The axes of a value by which its elements are found from an index, merged.
+/// The merged axes by which a value's coordinates are computed from an index.
 fn walked(w: &Rowwise) -> (Vec<usize>, Merged) {
     let axes = by_stride(w);
     let pick = |s: &[isize]| -> Vec<isize> { axes.iter().map(|&a| s[a]).collect() };
@@ -24,7 +24,7 @@ pub fn has_four(w: &Rowwise) -> bool {
     walked(w).1.sizes.last().is_some_and(|n| n.is_multiple_of(4))
 }
 
-/// Puts `fn NAME(i: u32)` into the kernel, which computes the value's i-th element, or four from a multiple of four.
+/// Adds `fn NAME(i: u32)` to the kernel, which computes the value's i-th element, or four from a multiple of four.
 pub fn put(source: &mut Source<'_>, w: &Rowwise, name: &str, lanes: usize) {
     let (_, Merged { sizes, strides }) = walked(w);
     let indices = index_strides(&w.tape);

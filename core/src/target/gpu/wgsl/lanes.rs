@@ -1,4 +1,4 @@
-//! Pointwise code over one element or four neighbours at once: operands are loaded in the widest way that fits.
+//! Pointwise code for one element or four neighbours at once: operands are loaded as vec4 where possible.
 
 use super::code::{self, Names};
 use super::source::Source;
@@ -9,14 +9,14 @@ use crate::plan::Operand;
 /// Components of a vec4.
 pub const LANES: [&str; 4] = ["x", "y", "z", "w"];
 
-/// How an operand is read where four elements are computed at once.
+/// How an operand is loaded when four elements are computed at once.
 #[derive(Clone, Copy, PartialEq)]
 enum Four {
     /// Four at once.
     Vector,
-    /// One for all.
+    /// One value for all four.
     Same,
-    /// Each by itself.
+    /// Four single loads.
     Single,
 }
 
@@ -30,7 +30,7 @@ fn four(o: &Operand, strides: &[isize], source: &Source<'_>) -> Four {
     }
 }
 
-/// Whether four neighbours along the last axis of those strides can be written at once.
+/// Whether four neighbours along the last axis with those strides can be stored at once.
 pub fn writes_four(o: &Operand, strides: &[isize]) -> bool {
     let Some((&last, others)) = strides.split_last() else { return false };
     o.dtype.is_float() && last == 1 && o.offset % 4 == 0 && others.iter().all(|s| s % 4 == 0)
@@ -47,25 +47,25 @@ pub fn index_strides(tape: &Tape) -> Vec<&[isize]> {
 pub struct Code<'a> {
     /// The instructions.
     pub tape: &'a Tape,
-    /// The register that is wanted.
+    /// The result register.
     pub result: Reg,
-    /// More of them.
+    /// Further result registers.
     pub extra_outputs: &'a [Reg],
-    /// What `Load(i)` reads, from `Load(first)` on.
+    /// The operands of `Load(first)`, `Load(first + 1)`, ….
     pub operands: &'a [Operand],
     /// Their strides over the coordinates.
     pub strides: &'a [Vec<isize>],
     /// Strides of `Index` instructions over the tape's own axes, and over the coordinates.
     pub indices: &'a [&'a [isize]],
-    /// As above.
+    /// The latter.
     pub index_strides: &'a [Vec<isize>],
-    /// The variables that the first `Load`s are, if they are no operands: scalars, or vec4 for four.
+    /// The variables for the first `Load`s that are not operands: scalars, or vec4 for four elements.
     pub first: Option<&'a [&'a str]>,
 }
 
 impl Code<'_> {
-    /// Lines that compute the result at the coordinates, or of four neighbours along the last: the text, and the
-    /// expression that then is the value (a vec4 for four).
+    /// Lines that compute the result at the coordinates, or for four neighbours along the last: the text, and the expression of
+    /// the result (a vec4 for four).
     pub fn print(&self, source: &mut Source<'_>, coordinates: &[String], lanes: usize) -> (String, String) {
         let first = self.first.unwrap_or_default();
         let shift = first.len();
@@ -123,13 +123,13 @@ impl Code<'_> {
         (text, if lanes == 4 { four_name(0) } else { format!("r{}", self.result) })
     }
 
-    /// The expression that is the n-th of `also` after the text that was printed.
+    /// The expression of the n-th extra output after the printed text.
     pub fn extra_value(&self, n: usize, lanes: usize) -> String {
         if lanes == 4 { four_name(n + 1) } else { format!("r{}", self.extra_outputs[n]) }
     }
 }
 
-/// The variable of four neighbours of the n-th result.
+/// The vec4 variable of the n-th result.
 fn four_name(n: usize) -> String {
     if n == 0 { "y".into() } else { format!("y{n}") }
 }

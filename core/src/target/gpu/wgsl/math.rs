@@ -1,7 +1,7 @@
-//! Conversions, comparisons and whole numbers that WGSL lacks or leaves loose, as text: each is put into a kernel that calls it.
-//! Elementary functions are in `elementary`.
+//! Conversions, comparisons and integer operations that WGSL lacks or does not fully specify, as text, added to each kernel
+//! that calls them. Elementary functions are in `elementary`.
 //!
-//! NaN is told by its bits, and infinities are made at run time: Metal compiles with fast maths, and naga folds
+//! NaN is detected by its bits, and infinities are computed at run time: Metal compiles with fast maths, and naga folds
 //! constants.
 
 use super::elementary;
@@ -32,12 +32,12 @@ pub(super) use helpers;
 helpers! {
 "bits" [] "fn bits(b: u32) -> f32 { return bitcast<f32>(b); }"
 "is_nan" [] "fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }"
-// x: a NaN stays one, so that its bits are nobody's guess
+// x with NaNs replaced by a canonical NaN, so that the stored bits are defined
 "as_stored" ["is_nan"] "fn as_stored(x: f32) -> f32 {
     return bitcast<f32>(bitcast<u32>(x) | select(0u, 0x400000u, is_nan(x)));
 }"
-// a half's exponent and mantissa moved, 112 added to the exponent; 31 is infinity or NaN; a subnormal's mantissa m stands for
-// m·2⁻²⁴ = 2⁻¹⁴·(1 + m·2⁻¹⁰) − 2⁻¹⁴, by way of no subnormal f32, which devices may take for 0
+// shifts a half's exponent and mantissa and adds 112 to the exponent; exponent 31 is infinity or NaN; a subnormal's mantissa m
+// means m·2⁻²⁴ = 2⁻¹⁴·(1 + m·2⁻¹⁰) − 2⁻¹⁴, which avoids subnormal f32, which devices may flush to 0
 "half_of" ["bits"] "fn half_of(h: u32) -> f32 {
     let m = (h & 0x7fffu) << 13u;
     let tiny = bits(m + 0x38800000u) - 6.103515625e-5f;
@@ -78,7 +78,7 @@ helpers! {
     if (is_nan(a)) { return a; }
     return select(select(a, b, b > a), b, is_nan(b));
 }"
-// 0·x where the zero is a literal: drivers fold it to 0, of infinities and NaN too
+// 0·x with a literal zero: drivers fold it to 0, even for infinities and NaN
 "zero_times" ["bits"] "fn zero_times(x: f32) -> f32 {
     return bits(select(0u, 0x7fc00000u, (bitcast<u32>(x) & 0x7fffffffu) >= 0x7f800000u));
 }"
@@ -94,7 +94,7 @@ helpers! {
 "sign_of" ["is_nan"] "fn sign_of(x: f32) -> f32 {
     return select(select(0.0f, 1.0f, x > 0.0f) - select(0.0f, 1.0f, x < 0.0f), x, is_nan(x));
 }"
-// the nearest f32: not every driver's own from 2³¹ on. Half of it, with the last bit set where that lost one, is rounded alike
+// the nearest f32: some drivers' own conversion is wrong from 2³¹ on. Half of x, with a sticky last bit, rounds the same way
 "real_of" [] "fn real_of(x: u32) -> f32 {
     let far = x >= 0x80000000u;
     return f32(select(x, (x >> 1u) | (x & 1u), far)) * select(1.0f, 2.0f, far);
@@ -149,7 +149,7 @@ helpers! {
     let other = al * bh + (mid & 0xffffu);
     return ah * bh + (mid >> 16u) + (other >> 16u);
 }"
-// Salmon et al. 2011 (Philox4x32-10), the word's top 24 bits as a number in [0, 1); ten rounds in a row, no loop inside loops
+// Salmon et al. 2011 (Philox4x32-10), the word's top 24 bits as a number in [0, 1); ten unrolled rounds, to avoid nested loops
 "uniform_of" ["mul_hi"] "fn philox(c: vec4<u32>, k: vec2<u32>) -> vec4<u32> {
     return vec4<u32>(mul_hi(c.z, 0xcd9e8d57u) ^ c.y ^ k.x, c.z * 0xcd9e8d57u,
         mul_hi(c.x, 0xd2511f53u) ^ c.w ^ k.y, c.x * 0xd2511f53u);

@@ -1,4 +1,4 @@
-//! Writes kernels as WGSL text: expressions printed, buffers bound, helpers put in. Knows nothing of drivers.
+//! Generates kernels as WGSL text: expressions, bindings, helper functions. Independent of drivers.
 
 pub mod code;
 pub mod concat;

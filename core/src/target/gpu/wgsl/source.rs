@@ -1,4 +1,4 @@
-//! One kernel's text while it is written: what it binds, how elements are read and written, which helpers it calls.
+//! A kernel's text under construction: bindings, loads and stores of elements, helper functions.
 
 use super::text::{self, Text};
 use super::{concat, inline, math};
@@ -10,15 +10,15 @@ use std::sync::Arc;
 /// Something a kernel binds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Slot {
-    /// A piece of a plan's buffer, from 0.
+    /// A piece of a plan's buffer, counted from 0.
     Buffer(BufferId, usize),
-    /// Scratch of the step: its number among the step's.
+    /// Scratch of the step, by its number in the step.
     Scratch(usize),
-    /// The words in which look-ups report bad indices.
+    /// The error buffer, to which look-ups report bad indices.
     Errors,
 }
 
-/// How a bound buffer is seen.
+/// The element type with which a binding is declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum View {
     /// f32
@@ -63,12 +63,12 @@ impl View {
     }
 }
 
-/// A binding of a finished kernel; its variable is `b` and its number.
+/// A binding of a finished kernel; its variable is `b` followed by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding {
     /// What is bound.
     pub slot: Slot,
-    /// How it is seen.
+    /// Its element type.
     pub view: View,
     /// Whether the kernel writes it.
     pub written: bool,
@@ -79,38 +79,38 @@ pub struct Binding {
 pub struct Kernel {
     /// WGSL with an entry point `main`; equal steps share it.
     pub text: Arc<str>,
-    /// What it binds, in order.
+    /// Its bindings, in order.
     pub bindings: Vec<Binding>,
     /// Workgroups.
     pub groups: [u32; 3],
     /// Threads of a workgroup.
     pub threads: usize,
-    /// Bytes that a workgroup shares.
+    /// Bytes of workgroup memory.
     pub shared: usize,
-    /// Where in the text the entry point begins.
+    /// Byte offset of the entry point in the text.
     pub entry: usize,
-    /// Where its statements begin.
+    /// Byte offset of its statements.
     pub body: usize,
-    /// Where look-ups name the words of the errors in which they report, in order.
+    /// Places in the text where look-ups name a word of the error buffer, in order.
     pub reports: Vec<Report>,
 }
 
-/// A place of a kernel's text that names a word of the errors.
+/// A place in a kernel's text that names a word of the error buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
-    /// Where its digits begin.
+    /// Byte offset of its digits.
     pub at: usize,
-    /// How many they are.
+    /// Number of digits.
     pub digits: usize,
     /// The word.
     pub word: usize,
 }
 
-/// What stands on both sides of a report's word until the kernel is finished.
+/// Delimits a report's word in the text until the kernel is finished.
 const MARK: char = '\u{1}';
 
 impl Kernel {
-    /// The kernel as it is where its look-ups report in other words of the errors: in place of `now[i]`, in `then[i]`.
+    /// The kernel with the words of its reports replaced: word `then[i]` for `now[i]`.
     pub fn reporting(&self, now: &[usize], then: &[usize]) -> Kernel {
         let mut all = String::with_capacity(self.text.len() + 8);
         let (mut from, mut reports) = (0, Vec::with_capacity(self.reports.len()));
@@ -132,7 +132,7 @@ impl Kernel {
     }
 }
 
-/// A kernel being written.
+/// A kernel under construction.
 pub struct Source<'a> {
     /// How the plan's buffers are stored.
     pub storage: &'a Storage,
@@ -140,11 +140,11 @@ pub struct Source<'a> {
     bindings: Vec<Binding>,
     helpers: Vec<&'static str>,
     functions: Vec<String>,
-    /// Values that the kernel computes, by number.
+    /// Values that the kernel recomputes, by number.
     inlined: Vec<usize>,
-    /// Bytes that a workgroup shares.
+    /// Bytes of workgroup memory.
     shared: usize,
-    /// Some look-up reports.
+    /// Whether some look-up reports.
     reports: bool,
 }
 
@@ -163,7 +163,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Puts a helper of [`math`] and those it calls into the kernel.
+    /// Adds a helper of [`math`], and those it calls, to the kernel.
     pub fn helper(&mut self, name: &'static str) {
         if self.helpers.contains(&name) {
             return;
@@ -174,14 +174,14 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// A WGSL extension that the kernel needs.
+    /// Enables a WGSL extension.
     pub fn enable(&mut self, name: &'static str) {
         if !self.enables.contains(&name) {
             self.enables.push(name);
         }
     }
 
-    /// A function or module-scope variable of the kernel's own.
+    /// Adds a function or module-scope variable.
     pub fn function(&mut self, text: impl Into<String>) {
         let text = text.into();
         if !self.functions.contains(&text) {
@@ -189,12 +189,12 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Declares an array that a workgroup shares.
+    /// Declares an array in workgroup memory.
     pub fn share(&mut self, name: &str, ty: &str, count: usize) {
         self.shared_variable(text::shared(name, ty, Some(count)));
     }
 
-    /// Declares a value that a workgroup shares.
+    /// Declares a single value in workgroup memory.
     pub fn share_one(&mut self, name: &str, ty: &str) {
         self.shared_variable(text::shared(name, ty, None));
     }
@@ -206,13 +206,13 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The number of a word in which a look-up reports, as text: it may be another where the kernel is used again.
+    /// The number of an error word as text; it may be replaced if the kernel is reused.
     pub fn report(&mut self, word: usize) -> String {
         self.reports = true;
         format!("{MARK}{word}{MARK}")
     }
 
-    /// Binds something; gives the variable's name.
+    /// Adds a binding; returns the variable's name.
     pub fn bind(&mut self, slot: Slot, view: View, written: bool) -> String {
         if matches!(view, View::F16 | View::F16x4) {
             self.enable("f16");
@@ -226,7 +226,7 @@ impl<'a> Source<'a> {
         format!("b{at}")
     }
 
-    /// The single elements that a view of several is read and written as, where each buffer is bound once.
+    /// The scalar element type to access a vector view by, if each buffer is bound only once.
     fn single(&self, view: View) -> Option<View> {
         match view {
             _ if !self.storage.single_view => None,
@@ -237,7 +237,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// What is bound, at an index in elements of the view: an expression.
+    /// The element of a binding at an index in elements of the view: an expression.
     pub fn at(&mut self, slot: Slot, view: View, index: &str) -> String {
         let Some(single) = self.single(view) else {
             return format!("{}[{index}]", self.bind(slot, view, false));
@@ -248,7 +248,7 @@ impl<'a> Source<'a> {
         format!("{name}_wide({index})")
     }
 
-    /// A statement that writes what is bound, at an index in elements of the view.
+    /// A statement that stores to a binding, at an index in elements of the view.
     fn put(&mut self, slot: Slot, view: View, index: &str, value: &str) -> String {
         let Some(single) = self.single(view) else {
             return format!("{}[{index}] = {value};", self.bind(slot, view, true));
@@ -285,7 +285,7 @@ impl<'a> Source<'a> {
         format!("{name}({index})")
     }
 
-    /// A statement that writes the element of a plan's buffer at an index in elements of the view.
+    /// A statement that stores to the element of a plan's buffer at an index in elements of the view.
     pub fn assign(&mut self, buffer: BufferId, view: View, index: &str, value: &str) -> String {
         let pieces = self.storage.pieces(buffer);
         if pieces == 1 {
@@ -310,12 +310,12 @@ impl<'a> Source<'a> {
         format!("{name}({index}, {value});")
     }
 
-    /// Whether a buffer's elements are stored so.
+    /// Whether a buffer's elements have that representation.
     fn holds(&self, buffer: BufferId, elements: ElementStorage) -> bool {
         self.storage.buffers[buffer].holds(elements)
     }
 
-    /// Whether a buffer holds packed 16-bit floats that the device can read as such.
+    /// Whether a buffer has packed 16-bit floats that the device can load natively.
     fn native(&self, buffer: BufferId, dtype: DType) -> bool {
         dtype == DType::F16 && self.storage.native_f16 && !self.holds(buffer, ElementStorage::U32)
     }
@@ -337,7 +337,7 @@ impl<'a> Source<'a> {
         match o.dtype {
             DType::F32 => self.element(b, View::F32, index),
             DType::I32 => self.element(b, View::I32, index),
-            // of i64 only its words are read
+            // of i64 only single words are loaded
             DType::U32 | DType::I64 => self.element(b, View::U32, index),
             DType::F16 | DType::BF16 if wide => self.element(b, View::F32, index),
             DType::F16 if self.native(b, DType::F16) => {
@@ -360,13 +360,13 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Whether four neighbours of an operand can be read at once, where the index is a multiple of four.
+    /// Whether four neighbours of an operand can be loaded at once, from an index that is a multiple of four.
     pub fn has_four(&self, o: &Operand) -> bool {
         let computed = self.storage.computed_at(o.buffer).map(|c| &c.work);
         o.dtype.is_float() && computed.is_none_or(inline::has_four)
     }
 
-    /// A value that is never stored, at an index: a call of the function that computes it.
+    /// A value that is never stored, at an index: a call of the function that recomputes it.
     fn computed(&mut self, value: usize, index: &str, lanes: usize) -> String {
         let name = if lanes == 4 { "inline4_" } else { "inline_" };
         let at = self.inlined.iter().position(|&v| v == value).unwrap_or_else(|| {
@@ -379,7 +379,7 @@ impl<'a> Source<'a> {
         format!("{name}({index})")
     }
 
-    /// Values with reductions of their row that the kernel computes: their rows must be reduced first.
+    /// Recomputed values that contain reductions of their row: these rows must be reduced first.
     pub fn rows(&self) -> Vec<&'a Rowwise> {
         let all = self.inlined.iter().map(|&v| &self.storage.computed[v].work);
         all.filter(|w| !w.reductions.is_empty()).collect()
@@ -415,7 +415,7 @@ impl<'a> Source<'a> {
         format!("{four}({})", self.element(b, View::U32x2, &quarter))
     }
 
-    /// An element of a buffer in a block format: its quants come first, then a half for each 32 of them.
+    /// An element of a buffer in a block format: all quants come first, then one half-precision scale for each 32 of them.
     pub fn block_element(&mut self, from: BufferId, dtype: DType, elements: usize, index: &str) -> String {
         let scale = self.block_scale(from, dtype, elements, index);
         if dtype == DType::Q4 {
@@ -427,7 +427,7 @@ impl<'a> Source<'a> {
     }
 
     fn block_scale(&mut self, from: BufferId, dtype: DType, elements: usize, index: &str) -> String {
-        // halves before the scales
+        // offset of the scales, in halves
         let first = if dtype == DType::Q4 { elements / 4 } else { elements / 2 };
         self.helper("half_at");
         let at = format!("(({index}) / 32u + {first}u)");
@@ -455,7 +455,7 @@ impl<'a> Source<'a> {
         format!("signed_bytes({word}) * {scale}")
     }
 
-    /// A statement that writes a value of the dtype's kind to an operand's element at an index.
+    /// A statement that stores a value of the dtype's kind to an operand's element at an index.
     pub fn store(&mut self, o: &Operand, index: &str, value: &str) -> String {
         let b = o.buffer;
         if self.holds(b, ElementStorage::F16) {
@@ -469,7 +469,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// A statement that writes four neighbours (a `vec4<f32>`) from an index that is a multiple of four.
+    /// A statement that stores four neighbours (a `vec4<f32>`) from an index that is a multiple of four.
     pub fn store4(&mut self, o: &Operand, index: &str, value: &str) -> String {
         let quarter = format!("({index}) >> 2u");
         if self.holds(o.buffer, ElementStorage::F16) {
@@ -478,12 +478,12 @@ impl<'a> Source<'a> {
         self.assign(o.buffer, View::F32x4, &quarter, value)
     }
 
-    /// Names a binding that kernels write and read by hand.
+    /// Binds scratch that kernels access by hand-written code.
     pub fn scratch(&mut self, number: usize, written: bool) -> String {
         self.bind(Slot::Scratch(number), View::F32, written)
     }
 
-    /// The kernel: `text` holds the entry point (without the functions declared here).
+    /// Finishes the kernel: `text` contains the entry point, without the functions declared here.
     pub fn finish(self, text: &Text, groups: [u32; 3]) -> Kernel {
         let mut all = String::new();
         for e in &self.enables {
@@ -528,7 +528,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// A text with the numbers of its reports in place of what marks them; where they are, after `before` bytes, goes to `reports`.
+/// A text with the delimiters of reports removed; appends the reports' offsets, plus `before` bytes, to `reports`.
 fn named(text: &str, before: usize, reports: &mut Vec<Report>) -> String {
     let mut pieces = text.split(MARK);
     let mut all = pieces.next().unwrap_or_default().to_string();

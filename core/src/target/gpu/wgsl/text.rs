@@ -1,6 +1,5 @@
-//! A kernel's own text while it is written, with what must be known of it to run it: where its entry point and the
-//! statements in it begin, its threads, the memory that a workgroup shares. Whoever writes says so; nobody reads it off the
-//! text again (debug builds compare).
+//! A kernel's text under construction, with the data needed to run it: the offsets of its entry point and of its statements,
+//! its threads, its workgroup memory. The writer states these; nothing parses the text for them (debug builds compare).
 
 use std::fmt;
 
@@ -9,13 +8,13 @@ use std::fmt;
 pub struct Text {
     /// The lines.
     pub all: String,
-    /// Where the entry point begins.
+    /// Byte offset of the entry point.
     pub entry: usize,
-    /// Where its statements begin.
+    /// Byte offset of its statements.
     pub body: usize,
     /// Threads of a workgroup.
     pub threads: usize,
-    /// Bytes that a workgroup shares, each variable on a multiple of 16.
+    /// Bytes of workgroup memory, each variable aligned to 16.
     pub shared: usize,
 }
 
@@ -38,21 +37,21 @@ impl Text {
         self.all.push_str(text);
     }
 
-    /// Declares an array that a workgroup shares.
+    /// Declares an array in workgroup memory.
     pub fn share(&mut self, name: &str, ty: &str, count: usize) {
         let (line, bytes) = shared(name, ty, Some(count));
         self.shared += bytes;
         self.line(line);
     }
 
-    /// Declares a value that a workgroup shares.
+    /// Declares a single value in workgroup memory.
     pub fn share_one(&mut self, name: &str, ty: &str) {
         let (line, bytes) = shared(name, ty, None);
         self.shared += bytes;
         self.line(line);
     }
 
-    /// Opens the entry point; gives names to the workgroup (`vec3<u32>`) and to the thread's number in it (`u32`).
+    /// Opens the entry point; `group` and `thread` name the workgroup id (`vec3<u32>`) and the local index (`u32`).
     pub fn open(&mut self, threads: usize, group: &str, thread: &str) {
         (self.entry, self.threads) = (self.all.len(), threads);
         self.line(format!("@compute @workgroup_size({threads})"));
@@ -62,13 +61,13 @@ impl Text {
         self.body = self.all.len();
     }
 
-    /// Puts lines before all other statements of the entry point.
+    /// Inserts lines before all other statements of the entry point.
     pub fn begin_with(&mut self, lines: &str) {
         self.all.insert_str(self.body, lines);
     }
 }
 
-/// The entry point around a body that knows `wid` and `lid`.
+/// The entry point around a body that uses `wid` and `lid`.
 pub fn entry(threads: usize, body: &str) -> Text {
     let mut text = Text::default();
     text.open(threads, "wid", "lid");
@@ -77,7 +76,7 @@ pub fn entry(threads: usize, body: &str) -> Text {
     text
 }
 
-/// The declaration of memory that a workgroup shares, an array or one value, and its bytes.
+/// The declaration of an array or a single value in workgroup memory, and its bytes.
 pub fn shared(name: &str, ty: &str, count: Option<usize>) -> (String, usize) {
     let each = match ty {
         "f16" => 2,
@@ -93,7 +92,7 @@ pub fn shared(name: &str, ty: &str, count: Option<usize>) -> (String, usize) {
     (line, (each * count.unwrap_or(1)).next_multiple_of(16))
 }
 
-/// Threads and shared bytes as a text has them: what its writer said is compared with these in debug builds.
+/// Parses threads and workgroup memory from a text: debug builds compare these with the writer's.
 #[cfg(debug_assertions)]
 pub fn read_off(text: &str) -> [usize; 2] {
     fn size(ty: &str) -> usize {

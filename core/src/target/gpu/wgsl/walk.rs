@@ -1,6 +1,6 @@
-//! Index arithmetic: axes that can be walked as one are merged, positions become coordinates, coordinates addresses.
+//! Index arithmetic: merges axes that can be iterated as one, converts positions to coordinates and coordinates to offsets.
 
-/// Sizes and strides of axes after merging: `strides[i]` belongs to the i-th of what was given.
+/// Sizes and strides of axes after merging: `strides[i]` belongs to the i-th input.
 pub struct Merged {
     /// Sizes; never empty (a domain of one element has one axis of size 1).
     pub sizes: Vec<usize>,
@@ -8,7 +8,7 @@ pub struct Merged {
     pub strides: Vec<Vec<isize>>,
 }
 
-/// Drops axes of size 1 and joins neighbours that every set of strides walks as one.
+/// Drops axes of size 1, and merges neighbouring axes that are contiguous in every set of strides.
 pub fn merge(sizes: &[usize], strides: &[&[isize]]) -> Merged {
     let mut out = Merged { sizes: vec![], strides: vec![vec![]; strides.len()] };
     for (axis, &n) in sizes.iter().enumerate().filter(|(_, n)| **n != 1) {
@@ -65,10 +65,10 @@ pub fn address(offset: isize, coordinates: &[String], strides: &[isize]) -> Stri
     terms.join(" + ")
 }
 
-/// Most workgroups in one dimension of a grid.
+/// Maximum workgroups in one dimension of a grid.
 pub const MOST_GROUPS: usize = 65_535;
 
-/// A grid of at least so many workgroups, folded where one dimension does not hold them.
+/// A grid of at least that many workgroups, folded if one dimension cannot hold them.
 pub fn fold(groups: usize) -> [u32; 3] {
     if groups <= MOST_GROUPS {
         return [groups.max(1) as u32, 1, 1];
@@ -85,8 +85,7 @@ pub fn group_number(grid: [u32; 3]) -> String {
     }
 }
 
-/// A grid in which each thread has one of so many pieces of work, and the lines that give it its number, called
-/// `name`; threads beyond the last return.
+/// A grid with one work item per thread, and the lines that compute the item's number, called `name`; surplus threads return.
 pub fn each(name: &str, work: usize, threads: usize) -> ([u32; 3], String) {
     let grid = fold(work.div_ceil(threads));
     let number = format!("let {name} = group * {threads}u + lid;\nif ({name} >= {work}u) {{ return; }}\n");

@@ -1,6 +1,6 @@
-//! The gradient in three passes: statistics of the rows, unless the forward pass kept them, then dk and dv, then dq.
-//! Where keys (or queries) are too few to fill the device, what they are summed over is split, and two more passes add
-//! the parts.
+//! The gradient in three passes: statistics of the rows (unless the forward pass stored them), then dk and dv, then dq. If
+//! there are too few keys (or queries) to fill the device, the summation over the other axis is split among workgroups, and two
+//! more passes add the partial sums.
 
 use super::choice::{Tiling, choose};
 use super::forward::SPELT;
@@ -10,9 +10,9 @@ use super::{Heads, Hole, Kernel, Limits, Pass, Problem, grid, listed};
 use crate::target::gpu::wgsl::text::Text;
 use std::fmt::Write;
 
-/// dq, dk and dv. Holes: `load_q`, `load_k`, `load_v`, `load_do` (or their forms of four), `load_mask`,
-/// `stat_store`, `stat_load`, `store_dq`, `store_dk`, `store_dv`; if statistics are kept, `load_o` (or its form of
-/// four) and `kept_load`. A pass may call both `stat` holes.
+/// dq, dk and dv. Holes: `load_q`, `load_k`, `load_v`, `load_do` (or their vec4 forms), `load_mask`, `stat_store`, `stat_load`,
+/// `store_dq`, `store_dk`, `store_dv`; if statistics are stored, `load_o` (or its vec4 form) and `kept_load`. A pass may call
+/// both `stat` holes.
 pub fn backward(p: &Problem, limits: &Limits) -> Kernel {
     let stats = (!p.softmax_stats).then(|| choose(p, Role::Stats, limits, false));
     let parts = stats.map_or(0, |s| s.slices);
@@ -44,7 +44,7 @@ pub fn backward(p: &Problem, limits: &Limits) -> Kernel {
     Kernel { passes, scratch, parts: most }
 }
 
-/// Joins the statistics of a row's parts: each has its largest score, its sum of weights, and its shares of Σ do·o.
+/// Merges the statistics of a row's parts: each has its largest score, its sum of weights, and its share of Σ do·o.
 fn join(p: &Problem, t: &Tiling) -> Pass {
     const THREADS: usize = 64;
     let (lines, words) = (p.b * p.h_kv * p.rows(), t.slices + 2);
@@ -74,7 +74,7 @@ fn join(p: &Problem, t: &Tiling) -> Pass {
     Pass { text, holes: listed(vec![Hole::StatLoad, Hole::StatStore]), workgroups, enables: &[] }
 }
 
-/// Elements of dk and of all that a role's pass gives of so many heads.
+/// Number of elements of dk, and of all results of a role's pass, over that many heads.
 fn sizes(p: &Problem, role: Role, heads: usize) -> (usize, usize) {
     match role {
         Role::Keys => (heads * p.s * p.d, heads * p.s * (p.d + p.d_v)),
@@ -82,7 +82,7 @@ fn sizes(p: &Problem, role: Role, heads: usize) -> (usize, usize) {
     }
 }
 
-/// Adds the parts of a pass's results over some of the heads.
+/// Adds a pass's partial results over some of the heads.
 fn add(p: &Problem, role: Role, t: &Tiling, (lines, heads): (usize, Heads)) -> Pass {
     const THREADS: usize = 64;
     let (keys, elements) = sizes(p, role, heads.count);
@@ -117,7 +117,7 @@ fn add(p: &Problem, role: Role, t: &Tiling, (lines, heads): (usize, Heads)) -> P
 }
 
 impl Writer<'_> {
-    /// Reads a row's statistics: largest score, inverse sum, Σ do·o.
+    /// Loads a row's statistics: largest score, inverse sum, Σ do·o.
     pub(super) fn stat_of(&mut self) {
         let (width, out) = (self.parts + 2, &mut self.text);
         self.holes.push(if self.p.softmax_stats { Hole::SoftmaxStatsLoad } else { Hole::StatLoad });
@@ -138,7 +138,7 @@ impl Writer<'_> {
         let (p, t, role) = (self.p, self.t, self.role);
         let (keys, elements) = sizes(p, role, self.heads.count);
         let bg = self.heads.own("bg");
-        // behind the rows' statistics, if they are not kept elsewhere
+        // after the rows' statistics, unless these are in a buffer of the plan
         let lines = if p.softmax_stats { 0 } else { p.b * p.h_kv * p.rows() * (self.parts + 2) };
         let scale = real(p.scale as f32);
         for &(_, input, name) in role.sums() {

@@ -1,4 +1,4 @@
-//! Chooses tile sizes: those that fit, and that give every multiprocessor something to do.
+//! Chooses tile sizes: those within the device's limits that give every multiprocessor work.
 
 use super::roles::{Input, Role, fours};
 use super::{Limits, Problem};
@@ -14,13 +14,13 @@ pub(super) struct Tiling {
     pub tx: usize,
     /// Threads across rows.
     pub ty: usize,
-    /// Whether inputs are staged in workgroup memory, or read where they lie (heads too large for it).
+    /// Whether inputs are staged in workgroup memory; if not (heads too large for it), they are read from global memory.
     pub staged: bool,
-    /// Elements of four that a workgroup sums of each row of the results.
+    /// vec4 elements of each result row that one workgroup sums.
     pub slice: usize,
-    /// Workgroups that share a row's results; 1 if staged.
+    /// Number of workgroups among which a row's results are divided; 1 if staged.
     pub slices: usize,
-    /// Workgroups that share the streamed columns.
+    /// Number of workgroups among which the streamed columns are divided.
     pub splits: usize,
 }
 
@@ -44,13 +44,13 @@ const TILES: &[[usize; 4]] = &[
     [4, 16, 16, 4],
 ];
 
-/// Into how many parts the streamed columns may be split.
+/// Allowed numbers of parts of the streamed columns.
 const SPLITS: &[usize] = &[1, 2, 3, 4, 6, 8, 12, 16];
 
-/// The same for software devices: short texts.
+/// Tiles for software devices: short texts.
 const SOFTWARE: &[[usize; 4]] = &[[16, 16, 8, 8], [8, 16, 8, 8], [4, 16, 8, 4], [4, 8, 8, 4]];
 
-/// Registers of four for the sums of one thread.
+/// Maximum vec4 registers for the sums of one thread.
 const SUMS: usize = 16;
 
 impl Tiling {
@@ -64,12 +64,12 @@ impl Tiling {
         self.tx * self.ty
     }
 
-    /// Elements of four that one thread sums of each of its rows of that width.
+    /// vec4 elements that one thread sums in each of its rows of that width.
     pub(super) fn columns(&self, width: usize) -> usize {
         self.slice.min(fours(width)).div_ceil(self.tx)
     }
 
-    /// Workgroups that share nothing of their results, and the steps of each.
+    /// Number of workgroups with separate results, and the steps of each.
     fn grid(&self, p: &Problem, role: Role) -> (usize, usize) {
         let (rows, steps) = match role {
             Role::Keys => (p.s, p.group() * p.l.div_ceil(self.cols)),
@@ -91,13 +91,13 @@ impl Tiling {
         weights + rest + if self.staged { tiles } else { 0 }
     }
 
-    /// Turns of a thread's loops in a step.
+    /// Loop iterations of a thread in one step.
     fn turns(&self, p: &Problem, role: Role) -> usize {
         let reads = |i: &Input| (self.cols * fours(i.width(p))).div_ceil(self.threads());
         let staged = if self.staged { role.streamed().iter().map(reads).sum() } else { 0 };
         let dots: usize = role.resident().iter().map(|i| fours(i.width(p))).sum();
         let sums = role.sums().len() * self.cols.div_ceil(4);
-        // of keys: statistics of the columns, parts of their means
+        // for the `Keys` role: statistics of the columns, parts of their means
         let rows = match role {
             Role::Keys => self.cols.div_ceil(self.threads()) * (2 + self.slices) + fours(p.d_v),
             Role::Queries => 0,
@@ -106,7 +106,8 @@ impl Tiling {
         1 + staged + dots + sums + rows
     }
 
-    /// Workgroups that must share the streamed columns, for no thread to turn more often than it may.
+    /// Minimum number of workgroups to divide the streamed columns among, so that no thread exceeds the limit on loop
+    /// iterations.
     fn least_splits(&self, p: &Problem, role: Role, limits: &Limits) -> usize {
         let steps = (limits.turns - limits.turns / 4) / self.turns(p, role);
         self.grid(p, role).1.div_ceil(steps.max(1))
@@ -116,20 +117,20 @@ impl Tiling {
         let columns: usize = role.sums().iter().map(|(_, input, _)| self.columns(input.width(p))).sum();
         self.threads() <= limits.threads
             && self.shared(p, role) <= limits.shared
-            // where queries say what they see, a thread asks those of its tile
+            // with a length per query, a thread loads the lengths of its tile
             && (!p.paged || self.rows <= limits.turns / 4)
             && self.rows / self.ty * columns <= SUMS
     }
 }
 
-/// About how long a pass takes, in cycles but for what all tilings have in common. The constants are fitted to
-/// 170 timings on an H100; what is chosen by them was within 4 % of the best on average.
+/// Estimated duration of a pass in cycles, without the part common to all tilings. The constants are fitted to 170 timings on
+/// an H100; the choices were within 4 % of the best on average.
 fn cost(t: &Tiling, p: &Problem, role: Role, limits: &Limits) -> usize {
-    /// A step's barriers; loads that wait together; a second pass.
+    /// A step's barriers; latency of overlapped loads; a second pass.
     const STEP: usize = 500;
     const LOADS: usize = 100;
     const PASS: usize = 9000;
-    /// What reading workgroup memory costs beside a multiplication of one four.
+    /// Cost of a read from workgroup memory, relative to one vec4 multiplication.
     const READ: usize = 7;
     let (tm, tn) = (t.rows / t.ty, t.cols / t.tx);
     let dots = role.resident().iter().zip(role.streamed());
@@ -139,7 +140,7 @@ fn cost(t: &Tiling, p: &Problem, role: Role, limits: &Limits) -> usize {
     let read: Vec<usize> = role.streamed().iter().map(|i| t.cols * fours(i.width(p))).collect();
     let waits: usize = read.iter().map(|n| n.div_ceil(8 * t.threads())).sum();
     let alone = STEP + waits * LOADS + dots + sums;
-    // what each further workgroup of the same multiprocessor adds
+    // additional cost of each further workgroup on the same multiprocessor
     let busy = t.threads().div_ceil(32) * (dots + sums) / 3 + read.iter().sum::<usize>() / 16;
     let (blocks, steps) = t.grid(p, role);
     let crowd = (blocks * t.splits).div_ceil(limits.units.max(1));
@@ -148,7 +149,7 @@ fn cost(t: &Tiling, p: &Problem, role: Role, limits: &Limits) -> usize {
     steps.div_ceil(t.splits) * step + if t.splits > 1 { PASS } else { 0 }
 }
 
-/// The tile sizes of a pass; more than one split only if it may have them, or must.
+/// The tile sizes of a pass; split only where permitted or necessary.
 pub(super) fn choose(p: &Problem, role: Role, limits: &Limits, may_split: bool) -> Tiling {
     let (all, units) = if limits.software { (SOFTWARE, 1) } else { (TILES, limits.units.max(1)) };
     let fitting = all.iter().map(|&t| Tiling::of(t, p)).filter(|t| t.fits(p, role, limits));
@@ -166,7 +167,7 @@ pub(super) fn choose(p: &Problem, role: Role, limits: &Limits, may_split: bool) 
     })
 }
 
-/// For heads that do not fit into workgroup memory: a few rows, results in slices.
+/// For heads too large for workgroup memory: a few rows, results divided into slices.
 fn unstaged(p: &Problem, all: &[[usize; 4]]) -> Tiling {
     let smallest = all.iter().rfind(|t| t[0] == t[3]);
     let mut t = Tiling::of(smallest.copied().unwrap_or([4, 16, 16, 4]), p);

@@ -1,14 +1,14 @@
-//! The forward pass on f16 matrix units: the same tiles and the same running softmax as the f32 form, with both
-//! products as cooperative matrices that accumulate in f32.
+//! The forward pass on f16 matrix units: the same tiles and the same online softmax as the f32 form, with both products as
+//! cooperative matrices that accumulate in f32.
 //!
-//! A workgroup has 16, 32 or 64 rows (see [`Problem::rows`]) and passes tiles of keys by. Of a tile, subgroups multiply
-//! q·kᵀ into workgroup memory; then the same threads, several to a row, turn scores into weights (in f32; weights are
-//! rounded to f16 where the keys lay) and scale the sums they hold in registers; then subgroups multiply weights and v
-//! into the memory of the scores, from where the sums take them up. Matrices cannot be scaled by rows, hence the way
-//! through memory. There is no subgroup operation: NVIDIA's compiler crashes on both in one module.
+//! A workgroup has 16, 32 or 64 rows (see [`Problem::rows`]) and iterates over tiles of keys. For each tile, subgroups multiply
+//! q·kᵀ into workgroup memory; then several threads per row convert scores to weights (in f32; the weights, rounded to f16,
+//! overwrite the keys) and rescale the sums in their registers; then subgroups multiply weights and v into the memory of the
+//! scores, from which the threads add to their sums. Cooperative matrices cannot be scaled by rows, hence the round trip
+//! through workgroup memory. No subgroup operation is used: NVIDIA's compiler crashes if a module has both.
 //!
-//! Values of v that f16 does not hold are left out of the product and added in f32, where they are seen at all: so a
-//! key that a query does not see adds nothing to it, be it infinite. Values of q and k beyond ±65504 turn infinite.
+//! Values of v outside f16's range are left out of the product and added in f32, for the queries that see them: a masked key
+//! adds nothing to a query, even if it is infinite. Values of q and k beyond ±65504 become infinite.
 
 use super::roles::{Input, Role, constants, fours, real};
 use super::tiles::key_range;
@@ -18,10 +18,10 @@ use std::fmt::Write;
 
 /// Side of a matrix.
 const SIDE: usize = 16;
-/// Elements of four that a thread reads ahead of storing them, at most.
+/// Maximum vec4 elements that a thread loads before it stores them.
 const AHEAD: usize = 16;
 
-/// How the work is cut.
+/// Tiling of the work.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Cut {
     /// Rows of a workgroup.
@@ -32,19 +32,19 @@ struct Cut {
     keys: usize,
 }
 
-/// Rows, subgroups and keys, the best first where all else is equal.
+/// Rows, subgroups and keys; of equally good ones, the first is chosen.
 const CUTS: &[[usize; 3]] = &[[32, 8, 64], [32, 4, 32], [16, 4, 64]];
-/// Keys that so few workgroups as fill no quarter of the device pass by one tile after the other; with more, the f32
-/// form, which splits keys over workgroups, is taken.
+/// Maximum number of keys if there are too few workgroups to fill a quarter of the device, since each iterates over all keys.
+/// Above this, the f32 form, which splits keys over workgroups, is used.
 const KEYS: usize = 512;
 
-/// The pass, if the problem and the device are of this form. Holes: `load_q`, `load_k`, `load_v` (or their forms of
-/// four), `load_mask`, `store`.
+/// The pass, if problem and device support this form. Holes: `load_q`, `load_k`, `load_v` (or their vec4 forms), `load_mask`,
+/// `store`.
 pub(super) fn forward(p: &Problem, limits: &Limits) -> Option<Pass> {
     let sized = |width: usize| width.is_multiple_of(SIDE) && width <= 128;
     let formed = limits.fast && limits.coop == SIDE && sized(p.d) && sized(p.d_v) && p.l >= SIDE;
     let cut = if formed { choose(p, limits) } else { None };
-    // its workgroups walk all keys; loops but that one are of a few turns before and after it
+    // each workgroup iterates over all keys; all other loops are short
     let cut = cut.filter(|cut| p.s.div_ceil(cut.keys) <= limits.turns / 2);
     cut.map(|cut| {
         Writer { p, cut, threads: cut.groups * limits.subgroup, text: Text::default(), holes: vec![] }
@@ -52,8 +52,8 @@ pub(super) fn forward(p: &Problem, limits: &Limits) -> Option<Pass> {
     })
 }
 
-/// The largest cut that gives every multiprocessor a workgroup, or else the smallest; none where few workgroups would
-/// pass many keys by.
+/// The largest tiling that gives every multiprocessor a workgroup, or else the smallest; `None` if few workgroups would have
+/// many keys.
 fn choose(p: &Problem, limits: &Limits) -> Option<Cut> {
     let cuts = CUTS.iter().map(|&[rows, groups, keys]| Cut { rows, groups, keys });
     let fitting: Vec<Cut> = cuts.filter(|cut| cut.fits(p, limits)).collect();
@@ -70,24 +70,24 @@ impl Cut {
             && threads >= self.rows
             && threads.is_multiple_of(self.rows)
             && (self.keys / 4).is_multiple_of(threads / self.rows)
-            // every thread stages as many elements as the others
+            // every thread stages the same number of elements
             && (self.keys * 4).is_multiple_of(threads)
             && (self.keys / SIDE).is_multiple_of(wide)
             && self.shared(p, threads) <= limits.shared
     }
 
-    /// Matrices of the results that each subgroup has, one beside the other.
+    /// Adjacent result matrices of each subgroup.
     fn columns(&self, width: usize) -> usize {
         (width / SIDE).div_ceil(self.groups * SIDE / self.rows)
     }
 
-    /// Elements of four from a row of scores (or results) to the next.
+    /// Row pitch of scores (and results), in vec4 elements.
     fn pitch(&self, p: &Problem) -> usize {
         let results = self.columns(p.d_v) * self.groups * SIDE / self.rows * SIDE;
         self.keys.max(results) / 4 + 2
     }
 
-    /// Elements of four of the memory for queries, keys or weights, and values.
+    /// vec4 elements of workgroup memory for queries, for keys or weights, and for values.
     fn staged(&self, p: &Problem) -> [usize; 3] {
         let keys = (self.keys * pitch(p.d)).max(self.rows * pitch(self.keys));
         [self.rows * pitch(p.d), keys, self.keys * pitch(p.d_v)]
@@ -100,7 +100,7 @@ impl Cut {
     }
 }
 
-/// Elements of four from a staged row of f16 to the next: neighbours lie in different banks.
+/// Row pitch of staged f16, in vec4 elements: neighbouring rows start in different banks.
 fn pitch(width: usize) -> usize {
     width / 4 + 2
 }
@@ -123,7 +123,7 @@ impl Writer<'_> {
         let out = &mut self.text;
         out.open(self.threads, "wg", "lid");
         line!(out, "let index = wg.x + wg.y * {side}u;\nif (index >= {count}u) {{ return; }}");
-        // the last rows see most keys under causality: first
+        // last rows first: with a causal mask they see the most keys
         line!(out, "let row0 = ({}u - index % {blocks}u) * {}u;", blocks - 1, cut.rows);
         line!(out, "let bg = index / {blocks}u;\nlet b = bg / KV;\nlet g = bg % KV;");
         let wide = cut.groups * SIDE / cut.rows;
@@ -150,22 +150,22 @@ impl Writer<'_> {
         }
     }
 
-    /// Threads of a row.
+    /// Threads per row.
     fn across(&self) -> usize {
         self.threads / self.cut.rows
     }
 
-    /// Elements of four of a row's scores that each of its threads has.
+    /// vec4 elements of a row's scores per thread.
     fn share(&self) -> usize {
         self.cut.keys / 4 / self.across()
     }
 
-    /// Elements of four of a row's results that each of its threads has.
+    /// vec4 elements of a row's results per thread.
     fn sums(&self) -> usize {
         fours(self.p.d_v).div_ceil(self.across())
     }
 
-    /// Elements of four that a thread reads of a tile of keys.
+    /// vec4 elements of a tile of keys that a thread loads.
     fn reads(&self) -> usize {
         self.cut.keys * (fours(self.p.d) + fours(self.p.d_v)) / self.threads
     }
@@ -198,7 +198,7 @@ impl Writer<'_> {
         self.text = out;
     }
 
-    /// The thread's row, the keys that it sees, and its registers.
+    /// The thread's row, the range of keys that it sees, and its registers.
     fn row(&mut self) {
         let (p, across) = (self.p, self.across());
         let out = &mut self.text;
@@ -221,7 +221,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Stages the queries, while the first keys are on their way.
+    /// Stages the queries while the first keys are being loaded.
     fn start(&mut self, ahead: bool) {
         let (p, cut) = (self.p, self.cut);
         if p.excludes() {
@@ -252,7 +252,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The thread's share of a tile's keys and values, as read.
+    /// Loads of the thread's share of a tile's keys and values.
     fn reading(&mut self, (open, tile): (&str, &str), input: Input, parts: std::ops::Range<usize>) {
         let (name, width) = (input.name(), fours(input.width(self.p)));
         for u in parts {
@@ -262,7 +262,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Reads the tile of that number: into variables declared with `open`.
+    /// Loads the given tile into variables declared with `open`.
     fn fetch(&mut self, open: &str, tile: &str) {
         for input in [Input::K, Input::V] {
             let count = self.cut.keys * fours(input.width(self.p)) / self.threads;
@@ -271,7 +271,7 @@ impl Writer<'_> {
         self.masks(open, tile);
     }
 
-    /// Reads the mask of the thread's share of a tile's scores.
+    /// Loads the mask of the thread's share of a tile's scores.
     fn masks(&mut self, open: &str, tile: &str) {
         if !self.p.masked {
             return;
@@ -284,7 +284,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Stages a tile of keys and values; with `ahead`, what was read, and then reads the next if there are `more`.
+    /// Stages a tile of keys and values. With `ahead`, it stages prefetched values, and then prefetches the next tile if there
+    /// are `more`.
     fn stage(&mut self, ahead: bool, more: bool) {
         let tile = "(first + step)";
         if !ahead {
@@ -309,7 +310,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Stores what was read of keys or values as f16: zeros past the last key, and for values that f16 does not hold.
+    /// Stores loaded keys or values as f16; zeros past the last key, and in place of values outside f16's range.
     fn keep(&mut self, input: Input, parts: std::ops::Range<usize>) {
         let (p, cut, name) = (self.p, self.cut, input.name());
         let (width, watched) = (fours(input.width(p)), p.excludes() && input == Input::V);
@@ -331,7 +332,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Scores of a tile, into workgroup memory.
+    /// Computes the scores of a tile, into workgroup memory.
     fn scores(&mut self) {
         let (p, cut) = (self.p, self.cut);
         let (columns, pitch) = (cut.columns(cut.keys), pitch(p.d));
@@ -349,7 +350,7 @@ impl Writer<'_> {
         self.send("s", columns);
     }
 
-    /// Stores a subgroup's matrices where the scores lie.
+    /// Stores a subgroup's matrices over the scores.
     fn send(&mut self, name: &str, columns: usize) {
         let pitch = self.cut.pitch(self.p);
         for j in 0..columns {
@@ -359,7 +360,7 @@ impl Writer<'_> {
         line!(self.text, "workgroupBarrier();");
     }
 
-    /// From scores to weights relative to the largest score so far, which take the place of the keys.
+    /// Converts scores to weights relative to the largest score so far; they overwrite the keys.
     fn weights(&mut self) {
         let (p, cut, across, share) = (self.p, self.cut, self.across(), self.share());
         let scale = real(p.scale as f32);
@@ -377,11 +378,11 @@ impl Writer<'_> {
                 let _ = write!(hidden, " | (j_{n} < vec4<u32>(least))");
             }
             if p.masked {
-                // whatever became of its product in f16
+                // even if its product in f16 is not −∞
                 let _ = write!(hidden, " | (bitcast<vec4<u32>>(shift_{n}) == vec4<u32>(0xff800000u))");
             }
             line!(out, "let hidden_{n} = {hidden};");
-            // chosen as bits: compilers with fast maths may take it that no float is infinite
+            // selected as bits: compilers with fast maths may assume that no float is infinite
             line!(out, "let z_{n} = select(bitcast<vec4<u32>>(f_{n}), vec4<u32>(0xff800000u), hidden_{n});");
             line!(out, "let y_{n} = bitcast<vec4<f32>>(z_{n});");
         }
@@ -404,7 +405,7 @@ impl Writer<'_> {
         line!(out, "sum = fma(sum, fade, sum4.x + sum4.y + sum4.z + sum4.w);\nworkgroupBarrier();");
     }
 
-    /// Weights times values, added to the sums.
+    /// Multiplies weights by values, and adds to the sums.
     fn values(&mut self) {
         let (p, cut) = (self.p, self.cut);
         let columns = cut.columns(p.d_v);
@@ -414,7 +415,7 @@ impl Writer<'_> {
         let out = &mut self.text;
         for j in 0..columns {
             line!(out, "var t_{j} = coop_mat16x16<f32, C>();");
-            // past the last: once more, and to where nobody reads
+            // past the last: repeats it, and stores to unused memory
             let past = (columns * cut.groups * SIDE / cut.rows) * SIDE > p.d_v;
             let column = format!("(wx * {columns}u + {j}u) * {}u", SIDE / 4);
             let last = (p.d_v - SIDE) / 4;
@@ -437,7 +438,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Where the thread's n-th element of four of the results lies; the last again past the end.
+    /// Position of the thread's n-th vec4 of the results; past the end, the last one again.
     fn four(&self, n: usize) -> String {
         let at = format!("x + {}u", n * self.across());
         match fours(self.p.d_v).is_multiple_of(self.across()) {
@@ -446,7 +447,7 @@ impl Writer<'_> {
         }
     }
 
-    /// What values that f16 does not hold add to the rows that see them.
+    /// Adds the values outside f16's range to the rows that see them.
     fn odd_values(&mut self) {
         let (cut, sums) = (self.cut, self.sums());
         for n in 0..sums {
@@ -465,7 +466,7 @@ impl Writer<'_> {
         line!(self.text, "}}\n}}");
     }
 
-    /// The results, through memory so that neighbours store neighbours.
+    /// Stores the results, through workgroup memory so that stores are coalesced.
     fn finish(&mut self) {
         let (p, cut, across) = (self.p, self.cut, self.across());
         let pitch = cut.pitch(p);
@@ -473,7 +474,7 @@ impl Writer<'_> {
         for n in 0..across {
             line!(self.text, "whole += gathered[r * {across}u + {n}u];");
         }
-        // the weight of the largest score is 1: the sum is 0 only where no key is seen
+        // the largest score's weight is 1, so the sum is 0 only if no key is visible
         line!(self.text, "let inverse = select(1f / whole, 0f, whole == 0f);");
         for n in 0..self.sums() {
             let at = self.four(n);
@@ -489,7 +490,7 @@ impl Writer<'_> {
     }
 }
 
-/// Reads a matrix of a staged tile.
+/// Loads a matrix from a staged tile.
 fn load(order: &str, role: &str, name: &str, at: &str, pitch: usize) -> String {
     format!("coopLoad{order}<coop_mat16x16<f16, {role}>>(&tile_{name}[{at}], {pitch}u)")
 }

@@ -1,25 +1,25 @@
-//! The forward pass for few queries over keys in blocks of a cache, of which as many count as are used (a token at a time): a
-//! workgroup a query. Its threads stand in *lines*, each with keys of its own, of which it reads some at once, and a running softmax
-//! of its own (Milakov and Gimelshein 2018); a thread of a line has four elements of every key and value. Lines meet at the end.
-//! What it costs follows the keys that are there, not the room for them. Where there may be very many, workgroups share them
-//! (after Dao, Haziza, Massa and Sizov 2023, "Flash-Decoding"), and a second pass joins what they found.
+//! The forward pass for few queries over a paged cache whose used length is data (decoding one token at a time): one workgroup
+//! per query. Its threads form *lines*: each line processes its own keys, several at once, with its own online softmax (Milakov
+//! and Gimelshein 2018); a thread of a line has four elements of every key and value. Lines are merged at the end. The cost
+//! depends on the number of used keys, not on the cache's capacity. If there may be very many keys, they are divided among
+//! workgroups (after Dao, Haziza, Massa and Sizov 2023, "Flash-Decoding"), and a second pass merges their results.
 
 use super::forward::merge;
 use super::{Heads, Hole, Input, Kernel, Lanes, Limits, Pass, Problem, grid, listed};
 use crate::target::gpu::wgsl::text::Text;
 
-/// Queries of a sequence up to which this form is taken.
+/// Maximum number of queries per sequence for this form.
 const QUERIES: usize = 4;
-/// Invocations of a workgroup.
+/// Threads of a workgroup.
 const THREADS: usize = 256;
-/// Keys that a line reads at once.
+/// Keys that a line loads at once.
 const AHEAD: usize = 8;
-/// Keys from which on workgroups share them: joining costs as much as some 300 keys, which an H200 showed.
+/// Minimum number of keys to divide among workgroups: merging costs as much as about 300 keys, measured on an H200.
 const SHARED: usize = 2048;
-/// Keys to each of those workgroups, at least.
+/// Minimum keys for each of those workgroups.
 const SHARE: usize = 1024;
 
-/// Whether a problem is of this form on a device that can run it.
+/// Whether this form supports the problem and the device.
 pub(super) fn fits(p: &Problem, limits: &Limits) -> bool {
     let wide = p.vectors.q && p.vectors.k && p.vectors.v && p.d.is_multiple_of(4) && p.d_v.is_multiple_of(4);
     !limits.software
@@ -31,35 +31,35 @@ pub(super) fn fits(p: &Problem, limits: &Limits) -> bool {
         && p.s.div_ceil(keys(p)) <= limits.turns / 2
 }
 
-/// Threads of a line, and lines.
+/// Threads per line, and number of lines.
 fn lines(p: &Problem) -> (usize, usize) {
     let width = p.d.max(p.d_v) / 4;
     (width, THREADS / width)
 }
 
-/// Keys of a turn.
+/// Keys per iteration.
 fn keys(p: &Problem) -> usize {
     lines(p).1 * AHEAD
 }
 
-/// Parts of dot products of a turn: a number more than they are to a key, so that neighbours lie in different banks.
+/// Partial dot products per iteration, with a pitch one larger than the parts of a key, so that neighbours use different banks.
 fn parts_size(p: &Problem) -> usize {
     keys(p) * (p.d / 4 + 1)
 }
 
-/// Bytes of workgroup memory: the query, parts of dot products, scores, and what lines have found.
+/// Bytes of workgroup memory: the query, partial dot products, scores, and the lines' results.
 fn shared(p: &Problem) -> usize {
     let lines = lines(p).1;
     4 * (p.d + parts_size(p) + keys(p) + 2 * lines + lines * p.d_v) + 6 * 16
 }
 
-/// Workgroups that share a query's keys.
+/// Number of workgroups among which a query's keys are divided.
 fn splits(p: &Problem, limits: &Limits) -> usize {
     let rows = p.b * p.h * p.l;
     if p.s < SHARED { 1 } else { (2 * limits.units / rows).min(p.s / SHARE).clamp(1, 16) }
 }
 
-/// The passes. Holes: `load_q4`, `load_k4`, `load_v4`, `length_of`, `store`; where keys are shared, `part_store` and `part_load`.
+/// The passes. Holes: `load_q4`, `load_k4`, `load_v4`, `length_of`, `store`; if keys are divided, `part_store` and `part_load`.
 pub(super) fn forward(p: &Problem, limits: &Limits) -> Kernel {
     let splits = splits(p, limits);
     let pass = pass(p, splits);
@@ -79,7 +79,7 @@ fn pass(p: &Problem, splits: usize) -> Pass {
     let (turn, stride) = (keys(p), fours + 1);
     let ahead = 0..AHEAD;
     let each = |line: &dyn Fn(usize) -> String| ahead.clone().map(line).collect::<Vec<_>>().join("\n");
-    // keys and values on their way together; past the last, the last again
+    // loads of keys and values overlap; past the last key, the last is loaded again
     let loads = each(&|n| {
         format!(
             "let j{n} = min(base + line + {}u, last);\nlet k{n} = load_k4(b, g, j{n}, ek * 4u);\nlet v{n} = load_v4(b, g, j{n}, ev * 4u);",
@@ -98,7 +98,7 @@ fn pass(p: &Problem, splits: usize) -> Pass {
         0 => "0u".to_string(),
         w => format!("max(end, {w}u) - {w}u"),
     };
-    // whole turns to each workgroup
+    // whole iterations for each workgroup
     let share = match splits {
         1 => "end - begin".to_string(),
         n => format!("((end - begin + {}u) / {turn}u + {}u) / {n}u * {turn}u", turn - 1, n - 1),
@@ -110,7 +110,7 @@ fn pass(p: &Problem, splits: usize) -> Pass {
             format!("let scaled = select(joined / total, vec4<f32>(0.0f), total == 0.0f);\n{stores}")
         }
         n => {
-            // rows as the second pass counts them: head of keys, head of its group, query
+            // row numbers of the second pass: head of keys, head of its group, query
             let place = format!("(b * {}u + g) * {}u + h % {}u * {}u + i", p.h_kv, p.rows(), p.group(), p.l);
             let store = |c: usize| format!("part_store(at + 2u + t * 4u + {c}u, joined[{c}]);\n");
             let stores: String = (0..4).map(store).collect();

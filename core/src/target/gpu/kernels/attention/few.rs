@@ -1,23 +1,23 @@
-//! The forward pass for few queries over not too many keys (a token at a time): a workgroup a query. Neighbouring
-//! threads read neighbouring elements of a key, then of a value, several keys ahead of their use; the parts of a dot
-//! product meet in workgroup memory.
+//! The forward pass for few queries over a moderate number of keys (one token at a time): one workgroup per query. Neighbouring
+//! threads read neighbouring elements of a key, then of a value, several keys ahead of their use; partial dot products are
+//! summed in workgroup memory.
 
 use super::{Hole, Input, Kernel, Lanes, Limits, Pass, Problem, grid, listed};
 use crate::target::gpu::wgsl::text::Text;
 
-/// Queries up to which this form is taken.
+/// Maximum number of queries for this form.
 const QUERIES: usize = 4;
-/// Keys up to which a row of scores stays in workgroup memory.
+/// Maximum number of keys: a row of scores must fit in workgroup memory.
 const KEYS: usize = 2048;
-/// Invocations of a workgroup.
+/// Threads of a workgroup.
 const THREADS: usize = 256;
-/// Reads under way at once.
+/// Concurrent loads.
 const AHEAD: usize = 8;
 
-/// Whether a problem is of this form on a device that can run it.
+/// Whether this form supports the problem and the device.
 pub(super) fn fits(p: &Problem, limits: &Limits) -> bool {
     let wide = p.vectors.q && p.vectors.k && p.vectors.v && p.d.is_multiple_of(4) && p.d_v.is_multiple_of(4);
-    // the query, all weights, what is joined, parts of dot products or of values
+    // the query, all weights, values being reduced, partial dot products or partial values
     let shared = 4 * (p.d + p.s + THREADS + parts_size(p));
     let rows = p.b * p.h * p.l;
     !limits.software
@@ -27,11 +27,11 @@ pub(super) fn fits(p: &Problem, limits: &Limits) -> bool {
         && p.d.max(p.d_v) / 4 <= THREADS
         && limits.threads >= THREADS
         && shared + 64 <= limits.shared
-        // many rows fill the device in any form, and the others read keys once for all heads of a group
+        // many rows fill the device in any form, and the other forms read keys once for all heads of a group
         && rows <= 8 * limits.units.max(8)
 }
 
-/// Elements of the memory that holds parts of dot products, and then of values.
+/// Elements of the memory for partial dot products, reused for partial values.
 fn parts_size(p: &Problem) -> usize {
     (THREADS * (p.d / 4 + 1)).max(4 * THREADS)
 }
@@ -41,7 +41,7 @@ pub(super) fn forward(p: &Problem) -> Kernel {
     let rows = p.b * p.h * p.l;
     let (workgroups, side) = grid(rows);
     let (fours, columns) = (p.d / 4, p.d_v / 4);
-    // keys that the threads read at once, values likewise
+    // keys, and values, that the threads load at once
     let (keys, parts) = (THREADS / fours, THREADS / columns);
     let stride = fours + 1;
     let mut seen = String::from("true");
@@ -52,7 +52,7 @@ pub(super) fn forward(p: &Problem) -> Kernel {
         seen += &format!(" && ahead > -{}", p.window);
     }
     let mask = if p.masked { " + load_mask(b, h, i, j)" } else { "" };
-    // halves joined until one is left
+    // tree reduction
     let tree = |op: &str| {
         let mut text = String::new();
         let mut half = THREADS / 2;
@@ -67,7 +67,7 @@ pub(super) fn forward(p: &Problem) -> Kernel {
     };
     let largest = tree("max(joined[t], joined[t + HALFu])");
     let total = tree("joined[t] + joined[t + HALFu]");
-    // a chunk of as many keys as there are threads: parts of their dot products, some turns at a time
+    // a chunk of as many keys as threads: their partial dot products, in several iterations
     let mut dots = String::new();
     for first in (0..THREADS.div_ceil(keys)).step_by(AHEAD) {
         let turns = first..(first + AHEAD).min(THREADS.div_ceil(keys));

@@ -1,4 +1,4 @@
-//! The forward pass: one dispatch, or two where the keys of few queries are split over workgroups.
+//! The forward pass: one dispatch, or two if the keys of few queries are split over workgroups.
 
 use super::choice::choose;
 use super::roles::{Role, constants, fours};
@@ -7,13 +7,13 @@ use super::{Heads, Hole, Kernel, Limits, Pass, Problem, coop, decode, few, grid,
 use crate::target::gpu::wgsl::lanes::LANES;
 use std::fmt::Write;
 
-/// softmax(q·kᵀ·scale + mask)·v. Holes: `load_q`, `load_k`, `load_v` (or their forms of four),
-/// `load_mask`, `store`, `kept_store`; with two passes, `part_store` and `part_load`.
+/// softmax(q·kᵀ·scale + mask)·v. Holes: `load_q`, `load_k`, `load_v` (or their vec4 forms), `load_mask`, `store`, `kept_store`;
+/// with two passes, `part_store` and `part_load`.
 pub fn forward(p: &Problem, limits: &Limits) -> Kernel {
     if p.paged && decode::fits(p, limits) {
         return decode::forward(p, limits);
     }
-    // what is kept for a gradient, only the tiled form writes
+    // only the tiled form can store softmax statistics
     if !p.softmax_stats && !p.paged && few::fits(p, limits) {
         return few::forward(p);
     }
@@ -32,10 +32,10 @@ pub fn forward(p: &Problem, limits: &Limits) -> Kernel {
     Kernel { passes, scratch: heads.first().map_or(0, |h| h.count) * each, parts: t.splits }
 }
 
-/// Parts up to which their joining is spelt out, so that loads do not wait for each other.
+/// Maximum number of parts for which merging is unrolled, so that loads overlap.
 pub(super) const SPELT: usize = 16;
 
-/// Joins the partial results of a row: each is its largest score, its sum of weights, and its weighted sums.
+/// Merges the partial results of a row: each is its largest score, its sum of weights, and its weighted sums.
 pub(super) fn merge(p: &Problem, splits: usize, heads: Heads) -> Pass {
     const THREADS: usize = 64;
     let elements = heads.count * p.rows() * p.d_v;
@@ -107,7 +107,7 @@ const MERGE_CLOSE: &str = "
 ";
 
 impl Writer<'_> {
-    /// Adds what the threads of a row hold in `{name}_{m}` and leaves it there.
+    /// Sums `{name}_{m}` over the threads of a row; every thread gets the result.
     fn gather(&mut self, name: &str) {
         let tm = self.tm();
         let out = &mut self.text;
@@ -122,7 +122,7 @@ impl Writer<'_> {
         line!(out, "}}");
     }
 
-    /// Calls a hole with each element of a four that lies within the row, `{e}` and `{v}` filled in.
+    /// Calls a hole for each element of a vec4 that lies within the row, with `{e}` and `{v}` replaced.
     pub(super) fn put(&mut self, width: usize, four: &str, value: &str, call: &str) {
         line!(self.text, "if ({four} < {}u) {{", fours(width));
         for (i, part) in LANES.into_iter().enumerate() {
@@ -166,11 +166,11 @@ impl Writer<'_> {
         }
     }
 
-    /// Largest score, inverse of the sum, and this slice's share of Σ do·o, of each row.
+    /// Stores the largest score, the inverse of the sum, and this slice's share of Σ do·o, of each row.
     pub(super) fn finish_stats(&mut self) {
         let (p, t) = (self.p, self.t);
         self.gather("sum");
-        // parts of a row are brought to its sum once they are joined
+        // parts of a row are normalised by its sum when they are merged
         let whole = t.splits == 1;
         self.holes.push(Hole::StatStore);
         for m in 0..self.tm() {
@@ -193,7 +193,7 @@ impl Writer<'_> {
             let out = &mut self.text;
             line!(out, "if (tx == 0u && row0 + r_{m} < ROWS) {{");
             let (words, second) = (t.slices + 2, if whole { "inverse" } else { "sum" });
-            // parts lie behind the rows' own statistics
+            // parts are stored after the rows' own statistics
             let row = match whole {
                 true => format!("(bg * ROWS + row0 + r_{m})"),
                 false => {

@@ -1,20 +1,20 @@
-//! Σ do·o of the rows, for gradients whose forward pass has kept the rest: threads share a row's elements.
+//! Σ do·o of the rows, for gradients whose forward pass stored the other statistics: threads share a row's elements.
 
 use super::choice::Tiling;
 use super::roles::{Input, Role, fours};
 use super::tiles::{Writer, repeat};
 use std::fmt::Write;
 
-/// Fours of a row that a thread reads before it uses them.
+/// vec4 elements of a row that a thread loads before it uses them.
 const AHEAD: usize = 4;
 
 impl Tiling {
-    /// Threads that share a row, where a workgroup sums so many rows.
+    /// Threads per row, for a workgroup with that many rows.
     fn sharers(&self, rows: usize) -> usize {
         (self.threads() / rows).max(1)
     }
 
-    /// A row's sum, once all threads have written theirs.
+    /// A row's sum, after all threads have stored theirs.
     pub(super) fn mean(&self, rows: usize, row: &str) -> String {
         let n = self.sharers(rows);
         let all: Vec<String> = (0..n).map(|i| format!("means[({row}) * {n}u + {i}u]")).collect();
@@ -28,7 +28,7 @@ impl Writer<'_> {
         self.p.softmax_stats && matches!(self.role, Role::Keys | Role::Queries)
     }
 
-    /// Each thread's part of Σ do·o of so many rows from `first` on, to workgroup memory.
+    /// Stores each thread's part of Σ do·o of that many rows, from `first` on, to workgroup memory.
     pub(super) fn means(&mut self, rows: usize, first: &str, limit: &str) {
         let sharers = self.t.sharers(rows);
         let width = fours(Input::Out.width(self.p));

@@ -1,9 +1,9 @@
-//! Attention on GPUs: writes the WGSL of the forward pass and of the passes of its gradient.
+//! Attention on GPUs: generates the WGSL of the forward pass and of the passes of its gradient.
 //!
-//! Knows sizes and limits only. A text declares no bindings and has one entry point, `main`; it reads and
-//! writes through *hole functions* ([`Hole`]) that whoever runs it adds: a pass lists those that it calls as it writes the
-//! calls. It never calls one outside the sizes of [`Problem`]. The l × s matrix of scores is never stored (after Dao 2023,
-//! "FlashAttention-2", and for few queries the same group's "Flash-Decoding").
+//! Depends on sizes and limits only. A text declares no bindings and has one entry point, `main`; it reads and writes through
+//! *hole functions* ([`Hole`]) that the caller adds: a pass records the holes it calls while it is generated, and never calls
+//! one outside the sizes of [`Problem`]. The l × s matrix of scores is never stored (after Dao 2023, "FlashAttention-2", and
+//! for few queries the same group's "Flash-Decoding").
 
 /// Appends a line.
 macro_rules! line {
@@ -32,14 +32,14 @@ pub use roles::Input;
 use crate::target::gpu::wgsl::text::Text;
 use crate::target::gpu::wgsl::walk;
 
-/// A hole. Arguments: `b`, `h`, `g` count batches, query heads and key heads, `i` queries, `j` keys, `e` elements of a head.
+/// A hole. Arguments: `b`, `h`, `g` index batches, query heads and key heads, `i` queries, `j` keys, `e` elements of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hole {
     /// An element of an input, or elements `e..e + 4`, `e` a multiple of 4.
     Load(Input, Lanes),
     /// An element of the mask.
     LoadMask,
-    /// How many keys a query sees, at most all, where that is data.
+    /// Number of keys visible to a query, if that is data; at most all.
     LengthOf,
     /// Stores the output.
     Store,
@@ -49,22 +49,21 @@ pub enum Hole {
     StoreDk,
     /// Stores the gradient of v.
     StoreDv,
-    /// Scratch of [`Kernel::scratch`] f32, kept from one pass of the forward kernel to the next.
+    /// Stores to the [`Kernel::scratch`] f32 that the passes of the forward kernel share.
     PartStore,
-    /// Reads it.
+    /// Loads from it.
     PartLoad,
-    /// The same of the gradient's passes.
+    /// As `PartStore`, for the gradient's passes.
     StatStore,
-    /// Reads it.
+    /// Loads from it.
     StatLoad,
-    /// What the forward pass leaves for the gradient, `[b, h, l, 2]`: a row's largest score and the inverse of its sum of
-    /// weights.
+    /// Stores softmax statistics for the gradient, `[b, h, l, 2]`: a row's largest score and the inverse of its sum of weights.
     SoftmaxStatsStore,
-    /// Reads it.
+    /// Loads them.
     SoftmaxStatsLoad,
 }
 
-/// How many elements a hole reads.
+/// Number of elements that a hole reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lanes {
     /// One.
@@ -114,7 +113,7 @@ impl Hole {
     }
 }
 
-/// Holes in their order, each once.
+/// Holes in order, without duplicates.
 fn listed(mut holes: Vec<Hole>) -> Vec<Hole> {
     holes.sort_unstable();
     holes.dedup();
@@ -142,19 +141,20 @@ pub struct Problem {
     pub scale: f64,
     /// Query i sees keys up to i + s − l.
     pub causal: bool,
-    /// Query i sees keys after i + s − l − window; 0: all.
+    /// Query i sees only keys after i + s − l − window; 0: no window.
     pub window: usize,
     /// There is a mask.
     pub masked: bool,
-    /// A query sees as many keys as `length_of` says, of these the last `window`; `s` is the most. Not causal, no mask, no gradient.
+    /// Paged: `length_of` gives the number of keys that a query sees, of these only the last `window`; `s` is the maximum.
+    /// Excludes causal, mask and gradient.
     pub paged: bool,
-    /// The forward pass writes what the gradient needs of its rows, and the gradient reads it, and the output too.
+    /// The forward pass stores softmax statistics; the gradient reads them, and the output.
     pub softmax_stats: bool,
-    /// Which operands have holes of four elements.
+    /// Operands with vec4 holes.
     pub vectors: Vectors,
 }
 
-/// Which operands have holes of four elements. Taken only where the head size is a multiple of 4.
+/// Operands with vec4 holes. Used only if the head size is a multiple of 4.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Vectors {
     /// `load_q4`.
@@ -169,37 +169,37 @@ pub struct Vectors {
     pub out: bool,
 }
 
-/// What the device allows.
+/// The device's limits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Bytes of workgroup memory; at least 16 KiB.
     pub shared: usize,
     /// Threads of a workgroup; at least 64.
     pub threads: usize,
-    /// About how many workgroups it takes to fill the device (its multiprocessors).
+    /// Approximate number of workgroups that fill the device (its multiprocessors).
     pub units: usize,
-    /// A software device: short texts, because it compiles slowly.
+    /// A software device: texts are kept short, because it compiles slowly.
     pub software: bool,
     /// Side of the f16 cooperative matrices: 16, or 0 for none.
     pub coop: usize,
-    /// Threads that run in step; 0 if that is not known.
+    /// Subgroup size; 0 if unknown.
     pub subgroup: usize,
     /// Whether the forward pass may round q, k, v and weights to f16.
     pub fast: bool,
-    /// Turns that the loops of a thread may take.
+    /// Maximum loop iterations of a thread, in total.
     pub turns: usize,
-    /// Bytes of scratch, at most.
+    /// Maximum bytes of scratch.
     pub scratch: usize,
 }
 
-/// Passes to run one after the other, each after all writes of the one before.
+/// Passes to run in sequence, with a barrier before each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kernel {
     /// The passes.
     pub passes: Vec<Pass>,
-    /// Elements of f32 scratch behind `part_…` or `stat_…`; 0: those holes are not called.
+    /// f32 elements of scratch accessed by the `part_…` or `stat_…` holes; 0 if these are not called.
     pub scratch: usize,
-    /// The most parts that a row's results come in.
+    /// Maximum number of parts of a row's results.
     pub parts: usize,
 }
 
@@ -208,7 +208,7 @@ pub struct Kernel {
 pub struct Pass {
     /// WGSL without the holes.
     pub text: Text,
-    /// The holes that it calls, each once, in the order of [`Hole`].
+    /// The holes that it calls, without duplicates, in the order of [`Hole`].
     pub holes: Vec<Hole>,
     /// The grid.
     pub workgroups: [u32; 3],
@@ -217,23 +217,23 @@ pub struct Pass {
 }
 
 impl Problem {
-    /// Query heads to a key head.
+    /// Query heads per key head.
     fn group(&self) -> usize {
         self.h / self.h_kv
     }
 
-    /// Queries of the heads that share a key head: a row is `head within the group · l + query`.
+    /// Number of rows: the queries of all heads that share a key head. Row = `head within the group · l + query`.
     fn rows(&self) -> usize {
         self.group() * self.l
     }
 
-    /// Whether there may be keys that a query does not see.
+    /// Whether some keys may be masked for a query.
     fn excludes(&self) -> bool {
         self.causal || self.window > 0 || self.masked || self.paged
     }
 }
 
-/// Pairs of a batch and a key head that passes run over: all, or as many as there is scratch for.
+/// The pairs of batch and key head that a pass covers: all, or as many as scratch allows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Heads {
     first: usize,
@@ -245,25 +245,25 @@ impl Heads {
         Heads { first: 0, count: p.b * p.h_kv }
     }
 
-    /// All of them, in turns whose scratch of so many elements each has room.
+    /// All pairs, divided so that `each` elements of scratch per pair fit in `room`.
     fn turns(p: &Problem, each: usize, room: usize) -> Vec<Heads> {
         let all = p.b * p.h_kv;
         let count = (room / each.max(1)).clamp(1, all);
         (0..all).step_by(count).map(|first| Heads { first, count: count.min(all - first) }).collect()
     }
 
-    /// A number of one of them, from its number in the pass.
+    /// The global number of a pair, from its number in the pass.
     fn global(&self, own: &str) -> String {
         if self.first == 0 { own.to_string() } else { format!("({own} + {}u)", self.first) }
     }
 
-    /// The number in the pass from that of all.
+    /// The number in the pass, from the global number.
     fn own(&self, global: &str) -> String {
         if self.first == 0 { global.to_string() } else { format!("({global} - {}u)", self.first) }
     }
 }
 
-/// A grid of that many workgroups, and its first side.
+/// A folded grid with that many workgroups, and its first dimension.
 fn grid(count: usize) -> ([u32; 3], usize) {
     let grid = walk::fold(count);
     (grid, grid[0] as usize)

@@ -1,15 +1,15 @@
-//! What the passes compute, of which inputs: the table that the texts are written from, and the functions
-//! that every text opens with.
+//! Roles of passes: a table of their inputs and sums that the texts are generated from, and the functions that every text
+//! starts with.
 
 use super::tiles::Writer;
 use super::{Hole, Lanes, Problem};
 use crate::target::gpu::wgsl::text::Text;
 use std::fmt::Write;
 
-/// What a pass computes.
+/// The role of a pass, named by its results.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Role {
-    /// The output, or partial ones where keys are split.
+    /// The output, or partial outputs if keys are split.
     Forward,
     /// Largest score, inverse sum and Σ do·o of each row.
     Stats,
@@ -46,7 +46,7 @@ impl Input {
         }
     }
 
-    /// It has a row for each query, not for each key.
+    /// Whether it has a row for each query rather than each key.
     pub fn has_queries(self) -> bool {
         matches!(self, Input::Q | Input::Up | Input::Out)
     }
@@ -56,7 +56,7 @@ impl Input {
         if matches!(self, Input::Q | Input::K) { p.d } else { p.d_v }
     }
 
-    /// What a hole takes before the element: `at` is a row of those with queries, or a key.
+    /// A hole's arguments before the element: `at` is a row (for inputs with queries) or a key.
     pub(super) fn place(self, p: &Problem) -> &'static str {
         match (self.has_queries(), p.group()) {
             (false, _) | (true, 1) => "b, g, at",
@@ -77,7 +77,7 @@ impl Input {
     }
 }
 
-/// A sum: of which weights (the array's name) and streamed input, and its name.
+/// A sum: the name of the array of weights, the streamed input, and the sum's name.
 pub(super) type Sum = (&'static str, Input, &'static str);
 
 impl Role {
@@ -105,17 +105,17 @@ impl Role {
         matches!(self, Role::Forward | Role::Stats)
     }
 
-    /// How many rows it has for a key head, as text.
+    /// Its number of rows per key head, as text.
     pub(super) fn rows(self) -> &'static str {
         if self == Role::Keys { "S" } else { "ROWS" }
     }
 }
 
-/// Elements of four that a row of so many takes.
+/// vec4 elements in a row of that width.
 pub(super) fn fours(width: usize) -> usize {
     width.div_ceil(4)
 }
-/// Sizes, shared by all texts.
+/// Constants for the sizes, in all texts.
 pub(super) fn constants(p: &Problem) -> Text {
     let mut text = Text::default();
     let all = [("H", p.h), ("KV", p.h_kv), ("GROUP", p.group()), ("L", p.l), ("S", p.s)];
@@ -125,7 +125,7 @@ pub(super) fn constants(p: &Problem) -> Text {
     text
 }
 
-/// A literal. WGSL has none for infinities and NaN, nor may they be known when it compiles.
+/// A literal. WGSL has none for infinities and NaN, and the compiler must not know their values.
 pub(super) fn real(v: f32) -> String {
     if v.is_finite() { format!("{v:?}f") } else { format!("bitcast<f32>(opaque ^ {:#x}u)", v.to_bits()) }
 }
@@ -174,8 +174,8 @@ impl Writer<'_> {
         self.score();
     }
 
-    /// Four elements of a row; zeros past the row's end or the limit. Without branches: what lies outside is
-    /// read elsewhere and dropped, so that loads do not wait for each other.
+    /// Loads four elements of a row; zeros past the row's end or the limit. Branchless: out-of-range loads read another address
+    /// and are dropped, so that loads overlap.
     fn fetch(&mut self, input: Input) {
         let (name, width) = (input.name(), input.width(self.p));
         let place = input.place(self.p);
@@ -199,7 +199,7 @@ impl Writer<'_> {
         line!(out, "    return select(vec4<f32>(), v, row < limit);\n}}");
     }
 
-    /// A score from the product of a query's and a key's row; −∞ where the query does not see the key.
+    /// A score from the dot product of a query's and a key's row; −∞ if the key is masked for the query.
     fn score(&mut self) {
         let p = self.p;
         let (head, i) = if p.group() == 1 { ("g", "at") } else { ("g * GROUP + at / L", "at % L") };
@@ -224,7 +224,7 @@ impl Writer<'_> {
         line!(out, "fn score(b: u32, g: u32, row: u32, limit: u32, j: u32, product: f32) -> f32 {{");
         line!(out, "    let at = min(row, limit - 1u);\n    let i = {i};\n    let end = {end};");
         line!(out, "    let seen = product * {scale}{mask};");
-        // chosen as bits: compilers with fast maths may take it that no float is infinite
+        // selected as bits: compilers with fast maths may assume that no float is infinite
         line!(out, "    return bitcast<f32>(select(bitcast<u32>(seen), 0xff800000u, {hidden}));\n}}");
     }
 }

@@ -1,4 +1,4 @@
-//! What texts must keep to, read off the texts themselves. That they compute attention is tested on devices.
+//! Invariants of the generated texts. Tests on devices check that they compute attention.
 
 use super::{Hole, Input, Kernel, Lanes, Limits, Problem, Vectors, backward, forward};
 
@@ -25,7 +25,7 @@ fn problems() -> Vec<Problem> {
     all.extend(lengths.iter().map(|&l| of([1, 9, 3, l, l.max(129), 64, 64], true, true)));
     all.push(of([300, 64, 64, 128, 128, 64, 48], false, true));
     let kept: Vec<Problem> = all.iter().map(|p| Problem { softmax_stats: true, ..p.clone() }).collect();
-    // keys in blocks, as many as queries say: a token at a time, chunks, room for very many, heads of odd sizes
+    // paged keys: one token at a time, chunks, large capacities, heads of odd sizes
     let sizes = [[1, 64, 256], [4, 64, 4096], [2, 128, 40_000], [128, 64, 4096], [33, 80, 4096], [1, 7, 300]];
     let paged = sizes.map(|[l, d, s]| Problem { paged: true, ..of([2, 6, 2, l, s, d, d], false, false) });
     [all, kept, paged.to_vec()].concat()
@@ -58,7 +58,7 @@ fn check(each: impl Fn(&Problem, &Limits, &Kernel, bool)) {
     }
 }
 
-/// The holes that a text calls, found in it.
+/// The holes called in a text.
 fn called(text: &str) -> Vec<String> {
     let calls = |name: &str| {
         let call = format!("{name}(");
@@ -159,7 +159,7 @@ fn matrices_are_for_the_fast_precision_and_for_sizes_that_they_fit() {
     for z in [[1, 9, 3, 15, 128, 64, 64], [1, 9, 3, 128, 128, 72, 64], [1, 9, 3, 128, 128, 64, 256]] {
         assert!(!taken(z, &limits), "{z:?}");
     }
-    // few workgroups, many keys: those are split
+    // few workgroups with many keys use the split form
     assert!(!taken([1, 9, 3, 16, 4096, 64, 64], &limits));
     let lacking = [
         Limits { fast: false, ..limits.clone() },

@@ -1,6 +1,6 @@
-//! The tiled form that every pass has: *resident* rows stay in workgroup memory (or registers) while tiles
-//! of *streamed* columns pass by; products of the two give weights, and weights times streamed elements are
-//! summed into registers.
+//! The tiled form, available for every pass: *resident* rows stay in workgroup memory (or registers) while the pass iterates
+//! over tiles of *streamed* columns; products of the two give weights, and weights times streamed elements are summed in
+//! registers.
 //!
 //! | role | resident | streamed | sums |
 //! |---|---|---|---|
@@ -8,9 +8,9 @@
 //! | queries | q, do | k, v | dq = Σ w·k |
 //! | keys | k, v | q, do | dv = Σ p·do, dk = Σ w·q |
 //!
-//! with p = exp(score − max) / sum and w = p·(do·v − Σ do·o). Threads form `tx × ty`: a thread has the rows
-//! `ty + m·TY` of all tiles and the streamed columns `tx·tn + n`. Column c of a streamed tile lies in slot
-//! `(c mod tn)·TX + c / tn`, and strides are odd, so that neighbours in x read different banks.
+//! with p = exp(score − max) / sum and w = p·(do·v − Σ do·o). Threads form a grid `tx × ty`: a thread has the rows `ty + m·TY`
+//! of all tiles and the streamed columns `tx·tn + n`. Column c of a streamed tile is in slot `(c mod tn)·TX + c / tn`, and
+//! strides are odd, so that neighbours in x read different banks.
 
 use super::choice::Tiling;
 use super::roles::{Input, Role, Sum, fours};
@@ -25,7 +25,7 @@ pub(super) struct Writer<'a> {
     pub(super) t: &'a Tiling,
     /// A software device.
     pub(super) software: bool,
-    /// Slices of the statistics pass: how many parts Σ do·o comes in.
+    /// Slices of the statistics pass: the number of parts of Σ do·o.
     pub(super) parts: usize,
     pub(super) heads: Heads,
     pub(super) text: Text,
@@ -37,12 +37,12 @@ impl<'a> Writer<'a> {
         Writer { p, role, t, software, parts, heads: Heads::all(p), text: Text::default(), holes: vec![] }
     }
 
-    /// The same over some of the heads.
+    /// The same pass over some of the heads.
     pub(super) fn over(self, heads: Heads) -> Self {
         Writer { heads, ..self }
     }
 
-    /// The pass.
+    /// Generates the pass.
     pub(super) fn write(mut self) -> Pass {
         let blocks = if self.role == Role::Keys { self.p.s } else { self.p.rows() }.div_ceil(self.t.rows);
         let count = blocks * self.t.slices * self.t.splits * self.heads.count;
@@ -69,7 +69,7 @@ impl<'a> Writer<'a> {
         [self.role.resident(), self.role.streamed(), extra].concat()
     }
 
-    /// Whether weights of 0 must be kept from infinite elements, and whether that is found out at run time.
+    /// Whether products of weight 0 and infinite elements must be suppressed, and whether that is decided at run time.
     pub(super) fn guards(&self) -> (bool, bool) {
         (self.p.excludes(), self.p.excludes() && self.t.staged && !self.software)
     }
@@ -79,7 +79,7 @@ impl<'a> Writer<'a> {
         let out = &mut self.text;
         out.open(t.threads(), "wg", "lid");
         line!(out, "let index = wg.x + wg.y * {side}u;\nif (index >= {count}u) {{ return; }}");
-        // the last rows see most keys under causality: first
+        // last rows first: with a causal mask they see the most keys
         line!(out, "let row0 = ({}u - index % {blocks}u) * {}u;", blocks - 1, t.rows);
         line!(out, "let slice = index / {blocks}u % {}u;", t.slices);
         line!(out, "let part = index / {}u % {}u;", blocks * t.slices, t.splits);
@@ -112,7 +112,7 @@ impl<'a> Writer<'a> {
         line!(self.text, "}}");
     }
 
-    /// Registers, and the resident tiles.
+    /// Declares registers, and loads the resident tiles.
     fn start(&mut self) {
         let (p, t, role) = (self.p, self.t, self.role);
         for &(_, input, name) in role.sums() {
@@ -157,8 +157,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The tiles of queries that see some of the keys, a head after the other: `first` and `count` of each
-    /// head, `total`. Returns the most there can be.
+    /// The tiles of queries that see some of the keys, head by head: `first` and `count` of each head, `total`. Returns the
+    /// maximum of `total`.
     fn query_range(&mut self) -> usize {
         let (p, t) = (self.p, self.t);
         let out = &mut self.text;
@@ -205,7 +205,7 @@ impl<'a> Writer<'a> {
         line!(out, "}}");
     }
 
-    /// One tile of columns.
+    /// Processes one tile of columns.
     fn step(&mut self) {
         let (t, role) = (self.t, self.role);
         if t.staged {
@@ -248,7 +248,7 @@ impl<'a> Writer<'a> {
         line!(self.text, "workgroupBarrier();");
     }
 
-    /// Products of the thread's rows and columns.
+    /// Dot products of the thread's rows and columns.
     fn dots(&mut self, a: Input, b: Input, name: &str) {
         let (tm, tn, t) = (self.tm(), self.tn(), self.t);
         let (width, stride) = (fours(a.width(self.p)), fours(a.width(self.p)) | 1);
@@ -277,7 +277,7 @@ impl<'a> Writer<'a> {
         line!(out, "}}");
     }
 
-    /// From products to weights in workgroup memory.
+    /// Converts dot products to weights in workgroup memory.
     fn weights(&mut self) {
         let (tm, tn, role, t, kept) = (self.tm(), self.tn(), self.role, self.t, self.sums_means());
         let out = &mut self.text;
@@ -323,7 +323,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Weights relative to the largest score so far; earlier sums are brought to it.
+    /// Online softmax: weights relative to the largest score so far; earlier sums are rescaled.
     fn online(&mut self) {
         let (tm, tn) = (self.tm(), self.tn());
         let columns = self.t.columns(self.p.d_v);
@@ -395,8 +395,8 @@ impl Writer<'_> {
     }
 }
 
-/// The head of a loop. Software devices are kept from unrolling it, which costs them more to compile than it
-/// saves: its end depends on the third index of the workgroup, always 0.
+/// The head of a loop. On software devices its bound depends on the workgroup's third index, always 0: this prevents unrolling,
+/// which costs them more compile time than it saves.
 pub(super) fn repeat(software: bool, name: &str, count: usize) -> String {
     if !software {
         return format!("for (var {name} = 0u; {name} < {count}u; {name}++) {{\n");
@@ -406,12 +406,12 @@ pub(super) fn repeat(software: bool, name: &str, count: usize) -> String {
     head + &format!("if ({name} >= {count}u + wg.z) {{ break; }}\n")
 }
 
-/// All pairs of a row and a column of a thread.
+/// All pairs of a thread's rows and columns.
 fn pairs(tm: usize, tn: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..tm * tn).map(move |x| (x / tn, x % tn))
 }
 
-/// The tiles of keys that some of the rows see: `first` and `total`. Returns the most there can be.
+/// The tiles of keys visible to some of the rows: `first` and `total`. Returns the maximum of `total`.
 pub(super) fn key_range(out: &mut Text, p: &Problem, rows: usize, cols: usize) -> usize {
     line!(out, "let last_row = min(row0 + {rows}u, ROWS) - 1u;");
     line!(out, "let one_head = row0 / L == last_row / L;");
@@ -431,12 +431,12 @@ pub(super) fn key_range(out: &mut Text, p: &Problem, rows: usize, cols: usize) -
     p.s.div_ceil(cols)
 }
 
-/// The same where queries say how many keys they see.
+/// The same range if each query has a length.
 fn used_range(out: &mut Text, p: &Problem, rows: usize, cols: usize) -> usize {
     line!(out, "var longest = 0u;\nvar shortest = S;");
     line!(out, "for (var turn = 0u; turn < {rows}u; turn++) {{\nif (row0 + turn > last_row) {{ break; }}");
     line!(out, "let n = length_of(b, (row0 + turn) % L);");
-    // who sees nothing needs no key
+    // queries without visible keys do not extend the range
     line!(out, "longest = max(longest, n);\nshortest = min(shortest, select(n, S, n == 0u));\n}}");
     let w = p.window;
     let first = if w > 0 { format!("(max(shortest, {w}u) - {w}u) / {cols}u") } else { "0u".to_string() };

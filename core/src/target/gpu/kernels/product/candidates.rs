@@ -1,31 +1,31 @@
-//! What there is to choose among for a product on a device, beside the rule's own choice: cuts to begin a search with,
-//! and the neighbours of a cut. [`allowed`] says of any cut whether its kernel is right and within the device; what
-//! tunings bring, and artifacts, goes through it.
+//! The search space of tilings for a product on a device, beyond the cost model's own choice: starting points, and the
+//! neighbours of a tiling. [`allowed`] decides for any tiling whether its kernel is correct and within the device's limits; all
+//! tilings from tuning files and artifacts pass through it.
 
 use super::choose::{ladder, tiles, within};
 use super::long::bounded;
 use super::{Along, Choice, Coop, Limits, Precision, Shape, Tiled, Vector, choose};
 use crate::profile::Cut;
 
-/// Rows and columns of tiles, and k of a step.
+/// Rows and columns of tiles, and k per step.
 const TILES: [u32; 10] = [8, 16, 32, 48, 64, 96, 128, 160, 192, 256];
 const STEPS: [u32; 11] = [8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384];
 /// Powers of two: blocks, slices, subgroups, lanes, threads.
 const DOUBLES: [u32; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
-/// Parts of k.
+/// Splits of k.
 const PARTS: [u32; 10] = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16];
 /// Small counts.
 const COUNTS: [u32; 7] = [0, 1, 2, 3, 4, 6, 8];
 
-/// f32 that an invocation sums at once, at most, and groups of four that it fetches ahead: registers.
+/// Maximum f32 accumulators of an invocation, and maximum vec4 values that it prefetches: both take registers.
 const MOST_SUMS: u32 = 128;
 const MOST_FETCHED: u32 = 48;
-/// The same of the small registers of what is no large GPU.
+/// The same for devices with few registers, i.e. other than large GPUs.
 const FEW_SUMS: u32 = 64;
-/// Matrices that a subgroup sums at once.
+/// Maximum accumulator matrices of a subgroup.
 const MOST_MATRICES: u32 = 16;
 
-/// The cut of a choice, without what limits decide.
+/// The tiling of a choice, without the parameters that follow from limits.
 pub fn cut_of(choice: &Choice) -> Cut {
     match *choice {
         Choice::Tiled(Tiled { bm, bn, bk, rm, rn, slices, split, depth }) => {
@@ -41,7 +41,7 @@ pub fn cut_of(choice: &Choice) -> Cut {
     }
 }
 
-/// The side of matrices, and whether their operands are f16, if a precision has any.
+/// The side of cooperative matrices, and whether their operands are f16, if the precision allows any.
 pub(super) fn matrices(limits: &Limits, precision: Precision) -> Option<(u32, bool)> {
     match precision {
         Precision::Fast if limits.coop_tile > 0 => Some((limits.coop_tile, true)),
@@ -50,7 +50,8 @@ pub(super) fn matrices(limits: &Limits, precision: Precision) -> Option<(u32, bo
     }
 }
 
-/// A cut with what a device's limits add; `None` where it has no matrices.
+/// A tiling with the parameters that follow from the device's limits; `None` if it needs cooperative matrices that the device
+/// lacks.
 fn choice_of(cut: &Cut, limits: &Limits, precision: Precision) -> Option<Choice> {
     let shared_limit = limits.shared_limit;
     Some(match *cut {
@@ -71,9 +72,9 @@ fn choice_of(cut: &Cut, limits: &Limits, precision: Precision) -> Option<Choice>
     })
 }
 
-/// The choice that a cut is, if its kernel is right for the shape and within the device.
+/// The choice for a tiling, if its kernel is correct for the shape and within the device's limits.
 pub fn allowed(cut: &Cut, shape: &Shape, limits: &Limits, precision: Precision) -> Option<Choice> {
-    // a cut may come from anywhere: first that its numbers can be reckoned with
+    // the tiling may be untrusted: first check that its numbers cannot overflow
     let (kernel, numbers) = cut.numbers();
     let choice = choice_of(&Cut::of(kernel, &numbers)?, limits, precision)?;
     let fits = match &choice {
@@ -84,13 +85,13 @@ pub fn allowed(cut: &Cut, shape: &Shape, limits: &Limits, precision: Precision) 
     (fits && splits(&choice, shape, limits)).then_some(choice)
 }
 
-/// The measured cut, if there is one that is allowed, else the rule's choice.
+/// The measured tiling if it is allowed, else the cost model's choice.
 pub fn chosen(cut: Option<&Cut>, shape: &Shape, limits: &Limits, precision: Precision) -> Choice {
     let choice = cut.and_then(|c| allowed(c, shape, limits, precision));
     bounded(choice.unwrap_or_else(|| choose(shape, limits, precision)), shape, limits)
 }
 
-/// Whether k may be in so many parts: none empty, their sums in memory.
+/// Whether k can be split into that many parts: no part is empty, and the partial sums fit in scratch.
 fn splits(choice: &Choice, shape: &Shape, limits: &Limits) -> bool {
     let (split, bk) = match choice {
         Choice::Tiled(c) => (c.split, c.bk),
@@ -107,7 +108,7 @@ fn tiled(c: &Tiled, shape: &Shape, limits: &Limits) -> bool {
         && c.bn.is_multiple_of(c.rn)
         && c.rn.is_multiple_of(4)
         && c.bk.is_multiple_of(4 * c.slices)
-        // staged in groups of four along rows
+        // A is staged in vec4 along rows
         && (shape.a_vec != Along::Outer || c.rm.is_multiple_of(4))
         && (!shape.gated_columns || c.bn.is_multiple_of(8));
     if !whole {
@@ -142,7 +143,7 @@ fn coop(c: &Coop, shape: &Shape, limits: &Limits) -> bool {
 }
 
 fn vector(c: &Vector, shape: &Shape, limits: &Limits) -> bool {
-    // a norm is of A's rows, and gated columns are of B's columns
+    // a fused norm applies to A's rows, and gated columns to B's columns
     if c.swap && (shape.norm || shape.gated_columns) || shape.gated_columns && !c.per.is_multiple_of(2) {
         return false;
     }
@@ -159,14 +160,14 @@ fn vector(c: &Vector, shape: &Shape, limits: &Limits) -> bool {
         && (c.lanes == 1 || row * super::F32 <= limits.shared_limit)
 }
 
-/// Tiles of rows and columns that keep every multiprocessor at work to the end, as far as any do: 4096 × 384 in tiles of
-/// 96 × 128 is 129 for 132 of them, in tiles of 128 × 128 it is 96.
+/// Tile sizes that balance the load of all multiprocessors best: 4096 × 384 in tiles of 96 × 128 is 129 tiles for 132
+/// multiprocessors, in tiles of 128 × 128 it is 96.
 fn even(shape: &Shape, limits: &Limits, on_matrices: bool) -> Vec<[u32; 2]> {
     const MOST: usize = 4;
     let units = u64::from(limits.units.max(1));
     let cost = |[bm, bn]: [u32; 2]| {
         let reread = 1.0 / f64::from(bm) + 1.0 / f64::from(bn);
-        // the ladders' prices, between their rungs
+        // interpolates the prices of the ladders' rungs
         let price = if on_matrices { 0.85 + 1200.0 * reread * reread } else { 4.7 + 128.0 * reread };
         tiles(shape, [bm, bn]).div_ceil(units) as f64 * f64::from(bm) * f64::from(bn) * price
     };
@@ -177,7 +178,7 @@ fn even(shape: &Shape, limits: &Limits, on_matrices: bool) -> Vec<[u32; 2]> {
     all.into_iter().take(MOST).map(|(tile, _)| tile).collect()
 }
 
-/// Cuts to begin with, the rule's own first: the rungs of every ladder that fit, and tiles between them.
+/// Starting points, the cost model's choice first: the rungs of every ladder that fit, and tiles between them.
 pub fn seeds(shape: &Shape, limits: &Limits, precision: Precision) -> Vec<Cut> {
     let mut all = vec![cut_of(&choose(shape, limits, precision))];
     let mut add = |cut: Cut| {
@@ -222,7 +223,7 @@ pub fn seeds(shape: &Shape, limits: &Limits, precision: Precision) -> Vec<Cut> {
     all
 }
 
-/// The values that the numbers of a cut go through, in the order of [`Cut::numbers`].
+/// The allowed values of each number of a tiling, in the order of [`Cut::numbers`].
 fn steps(kernel: usize) -> &'static [&'static [u32]] {
     const TILED: [&[u32]; 8] = [&TILES, &TILES, &STEPS, &DOUBLES, &DOUBLES, &DOUBLES, &PARTS, &COUNTS];
     const MATRICES: [&[u32]; 8] = [&TILES, &TILES, &STEPS, &DOUBLES, &DOUBLES, &DOUBLES, &PARTS, &COUNTS];
@@ -234,8 +235,8 @@ fn steps(kernel: usize) -> &'static [&'static [u32]] {
     }
 }
 
-/// Cuts that differ from one in one number, by the nearest step that is allowed, or in two that belong together: a tile
-/// that grows with its threads' work, or is turned; invocations that move from one axis to another.
+/// Tilings that differ from one in a single number, by the nearest allowed step, or in two related ones: a tile that grows with
+/// its threads' work, or is transposed; invocations that move from one axis to another.
 pub fn neighbours(cut: &Cut, shape: &Shape, limits: &Limits, precision: Precision) -> Vec<Cut> {
     let (kernel, numbers) = cut.numbers();
     let mut all: Vec<Cut> = vec![];
@@ -253,7 +254,7 @@ pub fn neighbours(cut: &Cut, shape: &Shape, limits: &Limits, precision: Precisio
     let half = |at: usize| (at, (numbers[at] / 2).max(1));
     let double = |at: usize| (at, numbers[at] * 2);
     let pairs: &[(usize, usize)] = match kernel {
-        // rows with what goes along rows, columns likewise
+        // rows with the number along rows, columns likewise
         0 | 1 => &[(0, 3), (1, 4)],
         // lanes with threads
         _ => &[(2, 3)],

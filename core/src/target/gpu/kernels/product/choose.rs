@@ -1,27 +1,31 @@
-//! The choice of kernel, tile and split for a product.
+//! Chooses kernel, tile and split for a product by a cost model.
 //!
-//! Each kernel has a ladder of cuts, large tiles to small. Large tiles reread operands least; small ones keep every
-//! multiprocessor busy when the product is small. The ladders carry what each rung costs a product of two elements,
-//! measured on an H100 through Vulkan, and the cheapest rung wins. What a device cannot hold (invocations, registers,
-//! workgroup memory) is passed over, or staged in shorter steps.
+//! Each kernel has a ladder of tilings, from large tiles to small. Large tiles reread operands least; small ones keep every
+//! multiprocessor busy when the product is small. Each rung has a price per multiply-add, measured on an H100 through Vulkan;
+//! the cheapest rung is chosen. Rungs that exceed the device's invocations, registers or workgroup memory are skipped, or
+//! staged in shorter steps.
 //!
-//! **Cuts** (`kernels/product/choose`, `candidates`). A product's kernel, tile and split of k follow a rule from its shape and
-//! the device's limits, or were measured. One that runs concurrently with others of its size (`passes/concurrent`: the gradients of a product's
-//! two sides) is cut for the least work; one that runs alone, to be done soon. `GpuPlan::cuts` names the cut of a *class* of products (extents, how operands are
-//! read, their elements as they lie, whether they run concurrently with others, precision), and the rule makes way for it where `candidates::allowed` finds that it
-//! suits shape and device. So a choice travels with the plan: artifacts need no tuning, and one that is hostile chooses among
-//! kernels that are right. `Tuning` (`profile/tuning`) is the table of what was measured, by device and class, with a text
-//! form; `passes/tuned` puts it into a plan, where a weight may also be `turned` (`passes/transpose_weight`): stored by its other axis by
-//! a step that runs once. `Tuning::measure` (`session/tune`) takes one product of each class out of a plan with what it
-//! computes where it reads it (`alone`; not of those that run concurrently with others, of which its own time tells nothing), runs cuts over random data (`trial`: weights cold, results compared with the CPU's
-//! or, for norms, gated columns and what is large, the rule's), and goes from the best to its neighbours (`search`); the winner must
-//! beat the rule turn by turn, by 3 %, and by 10 % if it turns a weight. On the CPU nothing is to choose: panels are cut by
-//! its vector length and caches, and all results are the same bits.
+//! **Tilings** (`Cut`; `kernels/product/choose`, `candidates`). A product's kernel, tile and split of k are chosen by the cost
+//! model from its shape and the device's limits, or were measured. For products that run concurrently with others of their size
+//! (`passes/concurrent`: the gradients of a product's two operands) the model minimises total work; for a product that runs
+//! alone, latency. `GpuPlan::cuts` contains the tiling of each measured *class* of products (extents, access pattern and
+//! storage of operands, concurrency, precision); it overrides the model's choice if `candidates::allowed` accepts it for shape
+//! and device. The choice is therefore part of the plan: artifacts need no tuning file, and a malicious one can only choose
+//! among correct kernels. `Tuning` (`profile/tuning`) is the table of measurements, by device and class, with a text form;
+//! `passes/tuned` applies it to a plan, where a weight may also be transposed (`passes/transpose_weight`): copied in the other
+//! storage order by an init step.
+//!
+//! `Tuning::measure` (`session/tune`) extracts one product of each class from a plan, including the operands that it recomputes
+//! (`alone`; products that run concurrently are skipped, since their own duration is not meaningful), runs tilings on random
+//! data (`trial`: weights not in cache, results compared with the CPU's or, for norms, gated columns and large products, with
+//! the model's choice), and continues from the best to its neighbours (`search`). The winner must beat the model's choice in
+//! alternating runs by 3 %, and by 10 % if it transposes a weight. There is no such choice on the CPU: panel sizes follow from
+//! its vector length and caches, and all give the same bits.
 
 use super::candidates::matrices;
 use super::{Along, Coop, Limits, Precision, Shape, Skeleton, Tiled, Vector, coop, tiled, vector};
 
-/// A kernel and how it is cut.
+/// A kernel and its tiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Choice {
     /// f32 in registers.
@@ -43,14 +47,14 @@ impl Choice {
     }
 }
 
-/// Picks the kernel for a shape on a device.
+/// Chooses the kernel for a shape on a device.
 pub fn choose(shape: &Shape, limits: &Limits, precision: Precision) -> Choice {
     if limits.software {
         return Choice::Vector(emulated(shape));
     }
     let matrices = matrices(limits, precision);
-    // Matrix units overtake the vector kernel at five rows, unless the wide operand is so large that only its
-    // reading counts.
+    // Matrix units overtake the vector kernel at five rows, unless the wide operand is so large that the time to read it
+    // dominates.
     let rows = shape.m.min(shape.n);
     if rows <= 4 || rows <= 8 && (matrices.is_none() || many(shape, limits)) {
         return Choice::Vector(few(shape, limits));
@@ -61,33 +65,33 @@ pub fn choose(shape: &Shape, limits: &Limits, precision: Precision) -> Choice {
         .unwrap_or(Choice::Tiled(SMALLEST))
 }
 
-/// A cut and what it costs.
+/// A tiling and its price.
 struct Rung<C> {
     cut: C,
-    /// Picoseconds a product of two elements takes a busy multiprocessor.
+    /// Picoseconds per multiply-add on a busy multiprocessor.
     price: f64,
-    /// Workgroups that a multiprocessor needs to be busy.
+    /// Workgroups needed to keep a multiprocessor busy.
     fill: u32,
-    /// For products that run alone: it is soon done, and takes more room than others for that.
+    /// Only for products that run alone: low latency, but high use of the device's resources.
     alone: bool,
 }
 
-/// Picoseconds that a workgroup takes whatever its work.
+/// Fixed picoseconds per workgroup.
 const START: f64 = 250e3;
-/// Picoseconds that a second pass takes, and what each partial sum adds.
+/// Picoseconds of a second pass, and per partial sum.
 const SECOND: f64 = 6e6;
 const SUM: f64 = 3.0;
-/// By how much a split must be reckoned the better: measured, small gains were none.
+/// Minimum estimated advantage of a split: smaller ones did not appear in measurements.
 const DOUBT: f64 = 1.3;
-/// Costs that are about the same.
+/// Ratio within which costs count as equal.
 const ALIKE: f64 = 1.05;
-/// Parts of k at most, and steps that each has at least.
+/// Maximum splits of k, and minimum steps of each.
 const PARTS: u32 = 12;
 const STEPS: u32 = 4;
 
 impl<C> Rung<C> {
-    /// What a shape costs in tiles of `bm` × `bn` and how many parts k is best cut in, in picoseconds. Workgroups that
-    /// are left over, too few to keep their multiprocessor busy, take as long as if they were enough.
+    /// The cost of a shape in tiles of `bm` × `bn`, in picoseconds, and the best number of splits of k. A last wave of too few
+    /// workgroups to keep the multiprocessors busy takes as long as a full one.
     fn cost(&self, shape: &Shape, limits: &Limits, [bm, bn, bk]: [u32; 3]) -> (f64, u32) {
         let layer = f64::from(shape.batch) * f64::from(shape.m) * f64::from(shape.n);
         let cost = |split: u32| {
@@ -104,12 +108,12 @@ impl<C> Rung<C> {
     }
 }
 
-/// Workgroups of a shape in tiles of `bm` × `bn`.
+/// Number of tiles of `bm` × `bn` in a shape's result.
 pub(super) fn tiles(shape: &Shape, [bm, bn]: [u32; 2]) -> u64 {
     u64::from(shape.m.div_ceil(bm)) * u64::from(shape.n.div_ceil(bn)) * u64::from(shape.batch)
 }
 
-/// The step of k, at most `most` and a multiple of `unit`, that pads k least; the longest of equals.
+/// The step of k, at most `most` and a multiple of `unit`, with the least padding of k; of equals, the longest.
 pub(super) fn within(k: u32, most: u32, unit: u32) -> u32 {
     let steps = (1..=(most / unit).max(1)).rev().map(|i| i * unit);
     steps.min_by_key(|bk| k.next_multiple_of(*bk)).unwrap_or(unit)
@@ -134,7 +138,7 @@ const fn staged([bm, bn, bk]: [u32; 3], [wm, wn, wk]: [u32; 3], depth: u32, pric
     Rung { cut, price, fill: 1, alone: false }
 }
 
-/// Cuts of [`coop`], large to small: tile and longest step, subgroups, steps ahead, price.
+/// Tilings of [`coop`], large to small: tile and longest step, subgroups, prefetched steps, price.
 const COOP: [Rung<Coop>; 10] = [
     staged([256, 128, 32], [4, 2, 1], 1, 1.07),
     staged([192, 128, 32], [4, 4, 1], 1, 1.15),
@@ -148,7 +152,7 @@ const COOP: [Rung<Coop>; 10] = [
     staged([16, 32, 192], [1, 2, 4], 2, 6.5),
 ];
 
-/// The cuts of [`coop`] that fit, k in as many parts as is best, each with its cost.
+/// The tilings of [`coop`] that fit, each with the best split of k and its cost.
 fn matrix_cuts(shape: &Shape, limits: &Limits, (tile, half): (u32, bool)) -> Vec<(Coop, f64)> {
     let fitted = COOP.iter().filter_map(|rung| {
         let Coop { bm, bn, bk: most, wn, wk, .. } = rung.cut;
@@ -159,7 +163,7 @@ fn matrix_cuts(shape: &Shape, limits: &Limits, (tile, half): (u32, bool)) -> Vec
         while cut.shared(shape) > shared_limit && cut.bk > unit {
             cut.bk = within(shape.k, cut.bk - unit, unit);
         }
-        // Matrices of 8 × 8 mean a phone or laptop: its registers do not hold the largest tiles.
+        // Matrices of 8 × 8 indicate a phone or laptop GPU, whose registers cannot hold the largest tiles.
         let whole = !shape.gated_columns || wn.is_multiple_of(2);
         let fits = whole && cut.shared(shape) <= shared_limit && cut.threads() <= limits.max_threads;
         (fits && (tile == 16 || bm * bn <= 64 * 64)).then(|| {
@@ -186,7 +190,7 @@ const fn block(
     Rung { cut: Tiled { bm, bn, bk, rm, rn, slices, split: 1, depth }, price, fill, alone: false }
 }
 
-/// Cuts of [`tiled`], large to small: tile and longest step, block of an invocation, slices, steps ahead, price, fill.
+/// Tilings of [`tiled`], large to small: tile and longest step, block of an invocation, slices, prefetched steps, price, fill.
 const TILED: [Rung<Tiled>; 9] = [
     block([128, 128, 16], [16, 8], 1, 1, 6.7, 2),
     block([64, 128, 16], [8, 8], 1, 1, 7.2, 2),
@@ -199,17 +203,17 @@ const TILED: [Rung<Tiled>; 9] = [
     block([16, 32, 96], [4, 4], 8, 2, 15.0, 1),
 ];
 
-/// What any device takes.
+/// A tiling within any device's limits.
 const SMALLEST: Tiled = Tiled { bm: 16, bn: 32, bk: 16, rm: 4, rn: 4, slices: 1, split: 1, depth: 0 };
 
-/// Multiprocessors under which a device is taken for a phone, whose invocations have few registers.
+/// Devices with fewer multiprocessors count as phones, whose invocations have few registers.
 pub(super) const LARGE: u32 = 32;
 
-/// The cuts of [`tiled`] that fit, k in as many parts as is best, each with its cost.
+/// The tilings of [`tiled`] that fit, each with the best split of k and its cost.
 fn register_cuts(shape: &Shape, limits: &Limits) -> Vec<(Tiled, f64)> {
     let fitted = TILED.iter().filter(|rung| !(rung.alone && shape.concurrent)).filter_map(|rung| {
         let mut cut = rung.cut;
-        // A short k is not worth adding up many slices.
+        // With a short k, adding up many slices does not pay off.
         while cut.slices > 1 && shape.k < 32 * cut.slices {
             cut.slices /= 2;
         }
@@ -231,12 +235,12 @@ fn register_cuts(shape: &Shape, limits: &Limits) -> Vec<(Tiled, f64)> {
 fn in_registers(shape: &Shape, limits: &Limits) -> Option<Choice> {
     let fitted = register_cuts(shape, limits);
     let least = fitted.iter().map(|(_, cost)| *cost).min_by(f64::total_cmp)?;
-    // concurrently with others, of those that cost about the same the largest: they are first in the ladder
+    // for concurrent products, the largest of about equally cheap tilings: the first in the ladder
     let enough = if shape.concurrent { ALIKE * least } else { least };
     fitted.into_iter().find(|(_, cost)| *cost <= enough).map(|(cut, _)| Choice::Tiled(cut))
 }
 
-/// Every rung that fits, of every kernel, each also with k in as many parts as the rule would make of it.
+/// Every rung that fits, of every kernel, also with the splits of k that the model would choose.
 pub(super) fn ladder(shape: &Shape, limits: &Limits, matrices: Option<(u32, bool)>) -> Vec<Choice> {
     let mut all = vec![];
     for (cut, _) in matrices.map_or(vec![], |m| matrix_cuts(shape, limits, m)) {
@@ -251,7 +255,7 @@ pub(super) fn ladder(shape: &Shape, limits: &Limits, matrices: Option<(u32, bool
     all
 }
 
-/// Whether the wide operand of a thin product is so large that reading it is all that counts.
+/// Whether the wide operand of a thin product is so large that the time to read it dominates.
 fn many(shape: &Shape, limits: &Limits) -> bool {
     shape.m.max(shape.n) >= 32 * limits.units
 }
@@ -264,13 +268,13 @@ fn few(shape: &Shape, limits: &Limits) -> Vector {
     let lanes = lanes.min(shape.k.div_ceil(4).next_power_of_two());
     let (per, unroll, threads) = match along_k {
         true if many => (rows.min(2), 1, 128),
-        // Many rows are bound by reading the narrow operand: two columns read it once.
+        // Many rows are bound by reading the narrow operand: two columns share each read.
         true if rows > 4 && shape.k >= 1024 => (2, 2, 128),
         _ => (1, 1, if many { 128 } else { 256 }),
     };
     Vector {
         rows,
-        // a column of each half
+        // one column of each half
         per: if shape.gated_columns { per.next_multiple_of(2) } else { per },
         lanes,
         threads: threads.min(limits.max_threads).max(lanes),
@@ -281,8 +285,8 @@ fn few(shape: &Shape, limits: &Limits) -> Vector {
     }
 }
 
-/// The cut for a CPU that emulates a GPU. A barrier makes its compiler split the kernel into coroutines, which takes
-/// several times as long; caches do what staging would, so that nothing is lost in speed either.
+/// The tiling for software GPUs. A barrier makes the driver's compiler split the kernel into coroutines, which takes several
+/// times as long; the CPU's caches replace staging, so nothing is lost in speed either.
 fn emulated(shape: &Shape) -> Vector {
     let swap = shape.n < 4 && shape.m > shape.n;
     let rows = if swap { shape.n } else { shape.m.min(4) };

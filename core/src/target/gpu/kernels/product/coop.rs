@@ -1,16 +1,16 @@
-//! The product on matrix units: tiles of A and B staged in workgroup memory, cooperative matrices that accumulate in
-//! f32 across the whole of k, results through workgroup memory to the store.
+//! The product on matrix units: tiles of A and B staged in workgroup memory, cooperative matrices that accumulate in f32 over
+//! all of k, and results stored through workgroup memory.
 //!
-//! Operands become f16 as they are staged (or stay f32 where the device multiplies f32 matrices): values beyond
-//! ±65504 turn infinite, which is documented behaviour of the fast precision (of rows that are normed, what the norm makes
-//! of them). A subgroup owns `bm/wm` × `bn/wn` of the tile; `wk` subgroups can share a step's k and are summed on the way out. The module uses no subgroup operation:
-//! NVIDIA's compiler crashes on both in one module.
+//! Operands are converted to f16 when staged (or stay f32 if the device multiplies f32 matrices): values beyond ±65504 become
+//! infinite, as documented for the fast precision (with a fused norm, values after the norm). A subgroup owns `bm/wm` × `bn/wn`
+//! of the tile; `wk` subgroups can share a step's k, and their sums are added before the store. The module uses no subgroup
+//! operation: NVIDIA's compiler crashes if a module has both.
 
 use super::rows::{Rows, scaled};
 use super::tile::{Grid, Stage, Steps};
 use super::{Along, F32, Pass, Shape, Skeleton, Text, entry, reduce::reduce};
 
-/// How the work of [`coop`] is cut.
+/// The tiling of [`coop`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Coop {
     /// Rows of a workgroup's tile: a multiple of `wm` × `tile`.
@@ -27,7 +27,7 @@ pub struct Coop {
     pub wk: u32,
     /// Workgroups that share k.
     pub split: u32,
-    /// Steps fetched into registers ahead of the one that is multiplied.
+    /// Steps prefetched into registers.
     pub depth: u32,
     /// Side of a cooperative matrix: 8 or 16.
     pub tile: u32,
@@ -35,9 +35,9 @@ pub struct Coop {
     pub subgroup: u32,
     /// Whether operands are staged as f16 rather than f32.
     pub half: bool,
-    /// Whether workgroup memory is declared in groups of four, which Metal's matrix loads do not take.
+    /// Whether workgroup memory is declared as vec4, which Metal's matrix loads do not support.
     pub packed: bool,
-    /// Bytes of workgroup memory to use at most; what staging leaves goes to the results on their way out.
+    /// Maximum bytes of workgroup memory; what staging leaves is used to store results.
     pub shared_limit: u32,
 }
 
@@ -47,7 +47,7 @@ impl Coop {
         self.wm * self.wn * self.wk * self.subgroup
     }
 
-    /// Bytes of workgroup memory for a shape: staged tiles and the results on their way out.
+    /// Bytes of workgroup memory for a shape: staged tiles, and results before their store.
     pub fn shared(&self, shape: &Shape) -> u32 {
         self.staged(shape) + self.out_size(shape, self.round(shape)) * F32
     }
@@ -69,7 +69,7 @@ impl Coop {
         self.bn / self.wn
     }
 
-    /// Matrices that each subgroup sends out at once: as many of a row as fit beside the staged tiles.
+    /// Matrices that each subgroup stores at once: as many of a row as fit in addition to the staged tiles.
     fn round(&self, shape: &Shape) -> u32 {
         let cols = self.width() / self.tile;
         let fits = |r: &u32| {
@@ -79,14 +79,14 @@ impl Coop {
         (1..=cols).rev().find(fits).unwrap_or(1)
     }
 
-    /// f32 elements through which the subgroups send `round` matrices each, and before that the sums of rows.
+    /// f32 elements through which the subgroups store `round` matrices each; used for the sums of rows before that.
     fn out_size(&self, shape: &Shape, round: u32) -> u32 {
         let out = self.wm * self.wn * self.wk * self.tile * (round * self.tile + 4);
         out.max(Rows::parts(shape, &self.stages(shape).0))
     }
 }
 
-/// The kernel for a shape, cut so.
+/// The kernel for a shape with this tiling.
 pub fn coop(shape: &Shape, cut: &Coop) -> Skeleton {
     let grid = Grid::new(shape, [cut.bm, cut.bn, cut.bk], cut.split);
     let (a, b) = cut.stages(shape);
@@ -164,7 +164,7 @@ impl Kernel<'_> {
         self.rows.iter().for_each(|r| r.memory(text));
     }
 
-    /// Places the subgroup and zeroes its sums.
+    /// Computes the subgroup's position, and zeroes its accumulators.
     fn declare(&self, text: &mut Text) {
         let Coop { tile, wm, wn, wk, subgroup, .. } = *self.cut;
         text.line(format!("let w = t / {subgroup}u;"));
@@ -197,14 +197,14 @@ impl Kernel<'_> {
         format!("coopLoad{transposed}<coop_mat{tile}x{tile}<{element}, {role}>>(&s{name}[{at}], {stride}u)")
     }
 
-    /// Sends the sums out, `round` matrices of a row at a time, adding up the subgroups that shared k.
+    /// Stores the accumulators, `round` matrices of a row at a time, adding those of subgroups that share k.
     fn put(&self, text: &mut Text) {
         let Coop { tile, wm, wn, wk, .. } = *self.cut;
         let (rows, cols) = self.block();
         let width = self.round * tile;
         let pitch = width + 4;
         let (region, groups) = (tile * pitch, width / 4);
-        // with gated columns, the subgroups of the first half of the columns, each with its like of the second
+        // with gated columns, subgroups of the first half of the columns, each paired with one of the second
         let across = if self.gated_columns { wn / 2 } else { wn };
         let all = wm * across * tile * groups;
         let rounds = (0..rows).flat_map(|i| (0..cols).step_by(self.round as usize).map(move |j| (i, j)));
@@ -301,7 +301,7 @@ impl Steps for Kernel<'_> {
         }
     }
 
-    /// One matrix of k at a time.
+    /// Multiplies one matrix of k at a time.
     fn multiply(&self, text: &mut Text) {
         let Coop { tile, bk, wk, .. } = *self.cut;
         let steps = bk / tile / wk;

@@ -1,19 +1,19 @@
-//! Products whose k is longer than one invocation may walk, or than one sum should be: k in more parts, each summed by its
-//! own workgroup, or, where k may not be cut among workgroups, among more invocations of one.
+//! Products whose k exceeds the loop limit of one invocation, or the accurate length of one sum: k is split into more parts,
+//! each summed by its own workgroup or, if k cannot be split among workgroups, among more invocations of one.
 
 use super::rows::again_turns;
 use super::{Choice, Limits, Shape, Vector};
 
-/// Terms up to which the staged kernels sum k as their rule cuts it.
+/// Maximum number of terms for which the staged kernels use the cost model's split of k.
 const LONG: u32 = 1 << 16;
-/// Terms of a part where k is longer: the rounding of an f32 sum grows with its terms, and of a sum of sums with both counts
-/// (Higham 1993, "The Accuracy of Floating Point Summation").
+/// Terms per part for longer k: the rounding error of an f32 sum grows with its number of terms, that of a sum of sums with
+/// both counts (Higham 1993, "The Accuracy of Floating Point Summation").
 const PART: u32 = 1 << 13;
-/// Passes over the partial sums, at most, for the sake of shorter parts: each is a kernel of its own.
+/// Maximum number of passes over the partial sums that shorter parts may cost: each is a kernel of its own.
 const ROUNDS: u32 = 8;
 
 impl Choice {
-    /// k of a step, and the turns of loops that it takes.
+    /// k per step, and the loop iterations of a step.
     fn step(&self) -> (u32, u32) {
         match self {
             Choice::Tiled(c) => (c.bk, 1 + c.bk / 4 / c.slices),
@@ -30,7 +30,7 @@ impl Choice {
         }
     }
 
-    /// Turns over k that come after its steps: of norms in f16, rows whose estimate was bad are summed once more.
+    /// Iterations over k after the steps: with fused norms in f16, rows with a bad estimate are summed again.
     fn again(&self, shape: &Shape) -> u32 {
         match self {
             Choice::Coop(c) if shape.norm && c.half => {
@@ -40,26 +40,26 @@ impl Choice {
         }
     }
 
-    /// Parts of k such that no invocation turns more often than it may.
+    /// Number of parts of k that keeps every invocation within the loop limit.
     fn parts(&self, shape: &Shape, limits: &Limits) -> u32 {
         let (bk, turns) = self.step();
         let walking = walking(limits).saturating_sub(self.again(shape));
         shape.k.div_ceil(bk).div_ceil((walking / turns).max(1))
     }
 
-    /// Whether the loops over k keep to the device's limit.
+    /// Whether the loops over k are within the device's limit.
     pub fn is_within(&self, shape: &Shape, limits: &Limits) -> bool {
         self.parts(shape, limits) <= *self.clone().split()
     }
 }
 
-/// Turns that the loops over k may take: what comes before and after them takes the rest.
+/// Iterations available to the loops over k; the rest of the limit is reserved for other loops.
 fn walking(limits: &Limits) -> u32 {
     limits.turns - limits.turns / 4
 }
 
-/// The choice, with k in as many parts as the device's limit and the sums' accuracy ask for; where there may be none, one
-/// whose workgroups share k.
+/// The choice, with k split as the loop limit and the accuracy of sums require; if k cannot be split, a choice whose workgroups
+/// share k among their invocations.
 pub(super) fn bounded(mut choice: Choice, shape: &Shape, limits: &Limits) -> Choice {
     let needed = choice.parts(shape, limits);
     let layer = [shape.batch, shape.m, shape.n].iter().fold(4u64, |all, n| all.saturating_mul((*n).into()));
@@ -80,7 +80,7 @@ pub(super) fn bounded(mut choice: Choice, shape: &Shape, limits: &Limits) -> Cho
     if needed <= 1 {
         return choice;
     }
-    // the whole workgroup shares k
+    // all invocations of the workgroup share k
     let lanes = 1 << limits.max_threads.min(256).ilog2();
     Choice::Vector(Vector {
         rows: shape.m.min(4),

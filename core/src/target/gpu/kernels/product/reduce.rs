@@ -5,7 +5,7 @@ use super::{Holes, Pass, Results, Shape, Sums, Text, entry, fold};
 /// Invocations of a workgroup.
 const THREADS: u32 = 64;
 
-/// Sums `split` layers of [batch, m, n] in scratch. An invocation takes four columns where C is stored by four.
+/// Sums `split` layers of [batch, m, n] in scratch. An invocation computes four columns if C is stored as vec4.
 pub(super) fn reduce(shape: &Shape, split: u32) -> Pass {
     let Shape { batch, m, n, c_vec, .. } = *shape;
     let width = if c_vec { 4 } else { 1 };

@@ -1,17 +1,17 @@
-//! A norm of A's rows inside a staged product: what of each element is summed as its tile is staged, and the factor on
-//! the row's results, known once all of k has gone by.
+//! A norm of A's rows fused into a staged product: each element's summand is added as its tile is staged, and the factor on the
+//! row's results is known after all of k.
 //!
-//! Results are scaled, not operands: the factor needs the whole row, the operands go by only once. In f32 that changes
-//! nothing but the order of roundings. In f16 it would: a product that norms first stages numbers near 1, this one what
-//! the row holds, of any size. So each row is staged times a power of two near its factor, [`estimated`](Rows::estimate)
-//! from its first elements, and its results divided by it again. Where the whole row shows that the estimate was too
-//! far off (the first elements are zeros, or nearly all that the row has), the row's results are summed once more, in f32 and
-//! without matrices: slow, right, and rare.
+//! Results are scaled, not operands: the factor depends on the whole row, and operands are read only once. In f32 that changes
+//! nothing but the order of roundings. In f16 it matters: a product after a separate norm stages numbers near 1, this one
+//! stages the row's values, of any magnitude. So each row is staged times a power of two near its factor,
+//! [`estimated`](Rows::estimate) from its first elements, and its results are divided by it. If the whole row shows that the
+//! estimate was too far off (the first elements are zeros, or dominate the row), the row's results are summed again, in f32 and
+//! without matrix units: slow, correct, and rare.
 
 use super::tile::Stage;
 use super::{F32, Shape, Text};
 
-/// The sums of a workgroup's rows, over the steps that its invocations stage.
+/// The norm sums of a workgroup's rows, over the steps that its invocations stage.
 pub(super) struct Rows {
     stage: Stage,
     threads: u32,
@@ -19,32 +19,33 @@ pub(super) struct Rows {
     bk: u32,
     /// Whether operands are staged as f16, and so times a power of two for each row.
     pub(super) half: bool,
-    /// Workgroup memory that is free before the first step and once all is summed: the name of an array, and what of its
-    /// elements is an f32.
+    /// Workgroup memory that is unused before the first step and after the last: the name of an array, and the f32 component of
+    /// its elements to use.
     free: (&'static str, &'static str),
 }
 
 /// The largest finite f16.
 const LARGEST: f32 = 65504.0;
 
-/// An estimate may be so many times too small: elements lose bits only where they are under a thousandth of their row's size.
+/// An estimate may be too small by this factor: elements lose bits only if they are below a thousandth of their row's
+/// magnitude.
 const TOO_SMALL: f32 = 16.0;
 
-/// Groups of a row that are looked at for its estimate. One element that is all of a row makes the estimate the square root
-/// of k by their elements too small: up to 8192 elements that is not too far off.
+/// vec4 groups of a row that its estimate is computed from. If a single element dominates the row, the estimate is too small by
+/// the square root of k divided by their elements: acceptable for up to 8192 elements.
 const SEEN: u32 = 8;
 
-/// Words that whatever lies in workgroup memory beside matrices comes in: NVIDIA's compiler loads matrices from addresses
-/// that are multiples of 16 bytes, or wrongly and slowly.
+/// Alignment, in words, of every array in workgroup memory next to matrices: NVIDIA's compiler loads matrices from addresses
+/// that are not multiples of 16 bytes slowly and wrongly.
 const ALIGNED: u32 = 4;
 
-/// Words of bits: one for each row that is summed again, the last of all set if there is one.
+/// Words of the bit set: one bit for each row that must be summed again; the very last bit is set if there is any.
 fn words(stage: &Stage) -> u32 {
     (stage.rows + 1).div_ceil(32).next_multiple_of(ALIGNED)
 }
 
 impl Rows {
-    /// For a staged A, if the shape asks for it.
+    /// For a staged A, if the shape has a norm.
     pub(super) fn new(
         shape: &Shape,
         stage: &Stage,
@@ -55,13 +56,13 @@ impl Rows {
         shape.norm.then_some(Rows { stage: *stage, threads, k: shape.k, bk, half, free })
     }
 
-    /// Bytes of workgroup memory of its own: a factor for each row, and in f16 a bit.
+    /// Bytes of additional workgroup memory: a factor for each row, and in f16 a bit.
     pub(super) fn shared(shape: &Shape, stage: &Stage, half: bool) -> u32 {
         let bits = if half { words(stage) } else { 0 };
         if shape.norm { (stage.rows + bits) * F32 } else { 0 }
     }
 
-    /// Elements of the free array that it needs.
+    /// Elements of the unused array that it needs.
     pub(super) fn parts(shape: &Shape, stage: &Stage) -> u32 {
         if shape.norm { stage.rows * stage.groups } else { 0 }
     }
@@ -70,7 +71,7 @@ impl Rows {
         text.share("factors", "f32", self.stage.rows as usize);
         if self.half {
             text.share("bad", "atomic<u32>", words(&self.stage) as usize);
-            // the power of two of a factor; what has none (infinite, NaN, 0) gets the nearest that can be divided by
+            // the power of two of a factor; for an infinite, NaN or zero factor the nearest invertible one
             text.line(
                 "fn power(f: f32) -> f32 { \
                  return bitcast<f32>(clamp(bitcast<u32>(f) & 0x7f800000u, 0x0d800000u, 0x71800000u)); }",
@@ -81,7 +82,7 @@ impl Rows {
         }
     }
 
-    /// The sums of what an invocation stages: each of its groups lies in one row, the same in every step.
+    /// The sums over an invocation's staged elements: each of its groups belongs to one row, the same in every step.
     pub(super) fn declare(&self, text: &mut Text) {
         let count = self.stage.count(self.threads);
         if !self.half {
@@ -92,7 +93,7 @@ impl Rows {
         (0..count).for_each(|i| text.line(format!("var q{i} = 0.0;\nvar s{i} = 0.0;")));
     }
 
-    /// In registers `s…`, the powers of two that rows are staged by, of their first elements, fetched into registers `a0_…`.
+    /// In registers `s…`, the rows' powers of two, from their first elements, which are loaded into registers `a0_…`.
     pub(super) fn estimate(&self, text: &mut Text) {
         let Stage { rows, groups, .. } = self.stage;
         let (words, name, threads) = (words(&self.stage), self.free.0, self.threads);
@@ -109,7 +110,7 @@ impl Rows {
         self.stage.share(text, threads, |i| format!("s{i} = factors[e / {groups}u];"));
     }
 
-    /// Adds group `e` of a step, in register `v`, to the sums; `y` is then what is multiplied. Beyond k both are zero.
+    /// Adds group `e` of a step, in register `v`, to the sums; `y` is then the value to multiply. Beyond k both are zero.
     pub(super) fn staged(&self, i: u32, v: &str) -> String {
         let scaled = match self.half {
             false => String::new(),
@@ -125,7 +126,7 @@ impl Rows {
         }
     }
 
-    /// Code for each of the rows, spread over the invocations: `sum` is what their parts in the free array add up to.
+    /// Code for each of the rows, distributed over the invocations: `sum` is the sum of their parts in the unused array.
     fn each_row(&self, text: &mut Text, code: &str) {
         let Stage { rows, groups, .. } = self.stage;
         let (name, part) = self.free;
@@ -136,7 +137,7 @@ impl Rows {
         ));
     }
 
-    /// The rows' factors, for the whole workgroup.
+    /// Computes the rows' factors, for the whole workgroup.
     pub(super) fn finish(&self, text: &mut Text) {
         let (name, part) = self.free;
         self.stage.share(text, self.threads, |i| format!("{name}[e]{part} = q{i};"));
@@ -166,13 +167,13 @@ impl Rows {
         text.line(format!("let all_good = (atomicLoad(&bad[{last}u]) & 0x80000000u) == 0u;"));
     }
 
-    /// Whether a row's results are right as the matrices gave them.
+    /// Whether a row's results from the matrix units are accurate.
     pub(super) fn good(&self, row: &str) -> String {
         format!("all_good || is_good({row})")
     }
 
-    /// Sums the results of the rows with bad estimates once more, four columns of the tile (`second`: and those so far
-    /// behind them) at a time.
+    /// Sums the results of rows with bad estimates again, four columns of the tile at a time (with `second`, also those that
+    /// many columns after them).
     pub(super) fn again(&self, text: &mut Text, columns: u32, second: Option<u32>, b_along_k: bool) {
         let (groups, k) = (columns / 4, self.k);
         text.line("if !all_good {");
@@ -218,17 +219,17 @@ impl Rows {
     }
 }
 
-/// Fours of k in a turn of the loop that sums results once more: an invocation may have many results.
+/// vec4 groups of k per iteration of the loop that sums results again: an invocation may have many results.
 fn fours(k: u32) -> u32 {
     (k / 1024).max(1).next_power_of_two().min(16)
 }
 
-/// Turns that an invocation takes to sum its share of a tile's results once more.
+/// Iterations of an invocation that sums its share of a tile's results again.
 pub(super) fn again_turns(k: u32, [rows, columns, threads]: [u32; 3]) -> u32 {
     (rows * columns / 4).div_ceil(threads) * (1 + k.div_ceil(4 * fours(k)))
 }
 
-/// A result times the factor of its row of the tile, where there is one.
+/// A result times the factor of its row of the tile, if there is one.
 pub(super) fn scaled(rows: &Option<Rows>, value: &str, row: &str) -> String {
     if rows.is_some() { format!("{value} * factors[{row}]") } else { value.to_string() }
 }

@@ -1,4 +1,4 @@
-//! Properties of the skeletons that need no device: limits kept, grids whole, texts stable.
+//! Properties of the skeletons that need no device: within limits, complete grids, deterministic texts.
 
 use super::tile::Grid;
 use super::*;
@@ -59,7 +59,7 @@ fn shapes() -> impl Iterator<Item = Shape> {
     })
 }
 
-/// The same with norms and gated columns, where there may be some.
+/// The same shapes with norms and gated columns, where possible.
 fn forms() -> impl Iterator<Item = Shape> {
     shapes().flat_map(|shape| {
         let plain = [shape].into_iter();
@@ -126,7 +126,7 @@ fn a_pass_declares_the_holes_that_it_calls() {
                 for (hole, declared) in ALL.into_iter().zip(declared) {
                     let fours = format!("{hole}4");
                     let called = calls(text, hole) || hole.starts_with("load") && calls(text, &fours);
-                    // where all is stored by four, nothing is by one
+                    // if everything is stored as vec4, `store` is not called
                     let right = called == declared || hole == "store" && four;
                     assert!(right, "{hole} is called: {called}, in {holes:?}\n{text}");
                 }
@@ -202,7 +202,7 @@ fn thin_products_read_the_wide_operand_once() {
     assert!(matches!(choose(&turned, &NVIDIA, Precision::Full), Choice::Vector(Vector { swap: true, .. })));
 }
 
-/// Cuts that a search may come by: the seeds, and the neighbours of some of them.
+/// Tilings that a search may visit: the seeds, and the neighbours of some of them.
 fn near(shape: &Shape, limits: &Limits, precision: Precision) -> Vec<Cut> {
     let mut all = seeds(shape, limits, precision);
     for at in (0..all.len()).step_by(3) {
@@ -298,7 +298,7 @@ fn cuts_that_suit_no_shape_or_device_are_not_used() {
         (gated_columns, vector(2, 32, 128, 1, 1)),
     ] {
         assert!(allowed(&cut, &shape, &NVIDIA, Precision::Fast).is_none(), "{cut} for {shape:?}");
-        // what is not used leaves the rule's choice
+        // a disallowed tiling leaves the cost model's choice
         assert_eq!(
             chosen(Some(&cut), &shape, &NVIDIA, Precision::Full),
             choose(&shape, &NVIDIA, Precision::Full)

@@ -1,23 +1,23 @@
-//! What the staged kernels share: the order of output tiles, guarded fetches into a tile and puts out of it.
+//! Shared code of the staged kernels: the order of output tiles, guarded loads of a tile and stores of results.
 
 use super::{Along, Holes, Results, Shape, Sums, Text, fold};
 
-/// Tile rows visited together, so that the tiles in flight share operands in cache.
+/// Rows of tiles that are visited together, so that concurrent tiles share operands in cache.
 const GROUP: u32 = 8;
 
-/// Bytes of partial sums, at most, unless those of one part take more: what any device binds.
+/// Maximum bytes of partial sums, unless one part's take more: any device can bind this much.
 const PARTIAL: u64 = (128 << 20) - 256;
-/// Partial sums of an element, at most: one invocation adds them up.
+/// Maximum partial sums of an element: one invocation adds them up.
 const LAYERS: u32 = 1024;
 
-/// Parts of k, of so many, whose sums lie side by side.
+/// Number of parts of k, out of `split`, whose partial sums are in scratch at the same time.
 pub(super) fn layers(shape: &Shape, split: u32) -> u32 {
     let layer = [shape.batch, shape.m, shape.n].iter().fold(4u64, |all, n| all.saturating_mul((*n).into()));
     let most = u32::try_from(PARTIAL / layer.max(1)).unwrap_or(LAYERS).clamp(1, LAYERS);
     split.min(most)
 }
 
-/// Output tiles over a shape, with k in `split` parts of `trips` steps of `bk`.
+/// Output tiles of a shape, with k in `split` parts of `trips` steps of `bk`.
 #[derive(Clone)]
 pub(super) struct Grid {
     shape: Shape,
@@ -28,9 +28,9 @@ pub(super) struct Grid {
     pub split: u32,
     /// Steps of a part; the last part may have fewer.
     pub trips: u32,
-    /// Parts that one pass sums, each concurrently with the others.
+    /// Parts that one pass sums concurrently.
     pub layers: u32,
-    /// Which pass over the parts it is.
+    /// The number of the pass over the parts.
     round: u32,
 }
 
@@ -48,18 +48,18 @@ impl Grid {
         if self.split > 1 { self.layers * batch * m * n } else { 0 }
     }
 
-    /// The passes over the parts: the main one and those that add to its sums.
+    /// The passes over the parts: the main one, and those that add to its sums.
     pub(super) fn rounds(&self) -> impl Iterator<Item = Grid> + use<> {
         let whole = self.clone();
         (0..self.split.div_ceil(self.layers)).map(move |round| Grid { round, ..whole.clone() })
     }
 
-    /// The hole that takes a partial sum.
+    /// The hole that receives a partial sum.
     pub(super) fn partial(&self) -> &'static str {
         if self.round == 0 { "partial_store" } else { "partial_add" }
     }
 
-    /// The holes of its pass, which stores four columns of C at once or not.
+    /// The holes of its pass; `four`: it stores four columns of C at once.
     pub(super) fn holes(&self, four: bool) -> Holes {
         let results = match (self.split, self.round) {
             (1, _) => Results::C { four },
@@ -74,7 +74,7 @@ impl Grid {
         self.trips * self.split != self.shape.k.div_ceil(self.bk).max(1)
     }
 
-    /// The grid, and WGSL from `wg` to `z`, `out_z` (batch index of `put`), `row0`, `col0` and `k0`.
+    /// The grid, and WGSL that computes `z`, `out_z` (batch index of `put`), `row0`, `col0` and `k0` from `wg`.
     pub(super) fn place(&self) -> ([u32; 3], String, String) {
         let rows = self.shape.m.div_ceil(self.bm).max(1);
         let cols = self.shape.columns().div_ceil(self.shape.columns_of(self.bn)).max(1);
@@ -115,8 +115,8 @@ impl Grid {
         (grid, id, text.all)
     }
 
-    /// `fetch_a(z, row, k)` and `fetch_b(z, k, col)`: four elements of a tile, zeros beyond the operand. A comes along
-    /// k unless it is vectored along rows; B along columns unless it is vectored along k.
+    /// `fetch_a(z, row, k)` and `fetch_b(z, k, col)`: four elements of a tile, zeros beyond the operand. A is read along k
+    /// unless it is vectored along rows; B along columns unless it is vectored along k.
     pub(super) fn fetches(&self, text: &mut Text) {
         let Shape { m, k, a_vec, b_vec, .. } = self.shape;
         let inside = |index: &str, extent: u32, tile: u32| {
@@ -130,7 +130,7 @@ impl Grid {
             format!("var v = vec4<f32>();\n{}\nreturn v;", [one(0), one(1), one(2), one(3)].join("\n"))
         };
         let (columns, bn) = (self.shape.columns(), self.shape.columns_of(self.bn));
-        // with gated columns, column `c` of C, in whose place the tile has one of B's columns, `col`
+        // with gated columns, column `c` of C, at whose position the tile has column `col` of B
         let (c, place) = match self.shape.gated_columns {
             false => ("col", String::new()),
             true => {
@@ -162,8 +162,8 @@ impl Grid {
         }
     }
 
-    /// `put(z, row, col, v)`: four columns of the result, of which those beyond it are dropped. With gated columns,
-    /// `put(z, row, col, v, u)`: those of both.
+    /// `put(z, row, col, v)`: four columns of the result; columns out of range are dropped. With gated columns, `put(z, row,
+    /// col, v, u)` with the results of both halves.
     pub(super) fn put(&self, text: &mut Text) {
         let Shape { m, c_vec, gated_columns, .. } = self.shape;
         let (n, bn) = (self.shape.columns(), self.shape.columns_of(self.bn));
@@ -197,23 +197,23 @@ impl Grid {
     }
 }
 
-/// What a staged kernel does in a step, as WGSL. `set` numbers the registers that hold a fetched step.
+/// The parts of a staged kernel's step, as WGSL. `set` numbers the registers of a prefetched step.
 pub(super) trait Steps {
-    /// Fetches the step at `k` into registers.
+    /// Loads the step at `k` into registers.
     fn fetch(&self, text: &mut Text, set: u32, k: &str);
-    /// Before anything is staged; where steps are fetched ahead, the first of them is in the registers of set 0.
+    /// Code before anything is staged; with prefetching, the first step is in the registers of set 0.
     fn begin(&self, _text: &mut Text) {}
-    /// Moves a fetched step into workgroup memory.
+    /// Moves a loaded step into workgroup memory.
     fn stage(&self, text: &mut Text, set: u32);
     /// Adds the staged step to the sums.
     fn multiply(&self, text: &mut Text);
 }
 
 impl Grid {
-    /// The loop over the steps of a part of k, `depth` of them fetched ahead.
+    /// The loop over the steps of a part of k, with `depth` of them prefetched.
     ///
-    /// A step's fetch takes far longer than its sums where tiles are small, and only depth hides it; registers need
-    /// names, hence a body for each step in flight.
+    /// For small tiles, loading a step takes far longer than its sums, and only prefetching hides that; registers need names,
+    /// hence a loop body for each step in flight.
     pub(super) fn run(&self, text: &mut Text, steps: &impl Steps, depth: u32) {
         let (k, bk, trips) = (self.shape.k, self.bk, self.trips);
         let sets = depth.clamp(1, trips);
@@ -257,12 +257,12 @@ impl Grid {
     }
 }
 
-/// How a tile of `outer` × `bk` lies in workgroup memory, in groups of four elements.
+/// Layout of a tile of `outer` × `bk` in workgroup memory, in vec4 groups.
 #[derive(Clone, Copy)]
 pub(super) struct Stage {
     /// Whether groups run along k (rows are outer) or along the outer axis (rows are k).
     pub along_k: bool,
-    /// Groups in a row that carry data.
+    /// Groups of data in a row.
     pub groups: u32,
     /// Groups from one row to the next.
     pub pitch: u32,
@@ -276,7 +276,7 @@ impl Stage {
         Self { along_k, groups, pitch: groups + pad[usize::from(!along_k)], rows }
     }
 
-    /// Runs `each` for the groups of the tile that an invocation moves; `e` is the group's number.
+    /// Generates `each` for the groups of the tile that an invocation moves; `e` is the group's number.
     pub(super) fn share(&self, text: &mut Text, threads: u32, each: impl Fn(u32) -> String) {
         let all = self.rows * self.groups;
         for i in 0..self.count(threads) {
@@ -288,12 +288,12 @@ impl Stage {
         }
     }
 
-    /// Groups of four that the tile takes.
+    /// vec4 groups of the tile in memory.
     pub(super) fn size(&self) -> u32 {
         self.rows * self.pitch
     }
 
-    /// Groups of four that an invocation of `threads` moves at most.
+    /// Maximum vec4 groups that each of `threads` invocations moves.
     pub(super) fn count(&self, threads: u32) -> u32 {
         (self.rows * self.groups).div_ceil(threads)
     }

@@ -1,17 +1,17 @@
-//! The f32 product: a workgroup stages tiles of A and B in workgroup memory, an invocation sums a block of the result
-//! in registers.
+//! The f32 product: a workgroup stages tiles of A and B in workgroup memory; an invocation accumulates a block of the result in
+//! registers.
 //!
-//! Tiles stay in the order in which operands are read, so staging never transposes: where a tile's groups of four run
-//! along k, the inner step takes four k at once and transposes B's 4×4 blocks in registers, which costs nothing on
-//! hardware that is scalar per invocation. Small outputs can split the tile's k among groups of invocations
-//! (`slices`), which add up in workgroup memory, or k among workgroups (`split`), which add up in a second pass.
+//! Tiles keep the order in which operands are read, so staging never transposes: if a tile's vec4 groups run along k, the inner
+//! step takes four k at once and transposes B's 4×4 blocks in registers, which is free on hardware that is scalar per
+//! invocation. Small outputs can split the tile's k among groups of invocations (`slices`), which add up in workgroup memory,
+//! or k among workgroups (`split`), which add up in a second pass.
 
 use super::rows::{Rows, scaled};
 use super::tile::{Grid, Stage, Steps};
 use super::{Along, F32, Pass, Shape, Skeleton, Text, entry, reduce::reduce};
 use crate::target::gpu::wgsl::lanes::LANES;
 
-/// How the work of [`tiled`] is cut.
+/// The tiling of [`tiled`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tiled {
     /// Rows of a workgroup's tile: a multiple of `rm`.
@@ -28,7 +28,7 @@ pub struct Tiled {
     pub slices: u32,
     /// Workgroups that share k.
     pub split: u32,
-    /// Steps fetched into registers ahead of the one that is multiplied.
+    /// Steps prefetched into registers.
     pub depth: u32,
 }
 
@@ -38,12 +38,12 @@ impl Tiled {
         self.bm / self.rm * (self.bn / self.rn) * self.slices
     }
 
-    /// Whether sums go through workgroup memory: those of slices, and of gated columns that one invocation does not have.
+    /// Whether sums go through workgroup memory: those of slices, and of gated columns that belong to different invocations.
     fn joins(&self, shape: &Shape) -> bool {
         self.slices > 1 || shape.gated_columns && !self.rn.is_multiple_of(8)
     }
 
-    /// Groups of four in workgroup memory: the staged tiles, or the sums that go through it if these are larger.
+    /// vec4 groups of workgroup memory: the staged tiles, or the sums exchanged through it if these are larger.
     fn groups(&self, shape: &Shape, a: &Stage, b: &Stage) -> u32 {
         let sums = if self.joins(shape) { self.slices * self.bm * self.bn / 4 } else { 0 };
         (a.size() + b.size()).max(sums)
@@ -61,7 +61,7 @@ impl Tiled {
     }
 }
 
-/// The kernel for a shape, cut so.
+/// The kernel for a shape with this tiling.
 pub fn tiled(shape: &Shape, cut: &Tiled) -> Skeleton {
     let grid = Grid::new(shape, [cut.bm, cut.bn, cut.bk], cut.split);
     let (a, b) = cut.stages(shape);
@@ -117,8 +117,8 @@ struct Kernel<'a> {
 }
 
 impl Kernel<'_> {
-    /// Places the invocation and zeroes its sums. Where the block allows it, 32 consecutive invocations cover 4 × 8 of
-    /// it: they read fewer distinct groups than a row of 32 would.
+    /// Computes the invocation's position, and zeroes its accumulators. If the block allows it, 32 consecutive invocations
+    /// cover 4 × 8 blocks: they read fewer distinct groups than a row of 32 would.
     fn declare(&self, text: &mut Text) {
         let (ty, tx) = (self.ty, self.tx);
         let one = match self.cut.slices {
@@ -143,7 +143,7 @@ impl Kernel<'_> {
         self.b.registers(text, "b", self.cut.depth, self.cut.threads());
     }
 
-    /// The invocation's groups of sums: row, and group of four columns.
+    /// The invocation's vec4 accumulators: row, and group of four columns.
     fn block(&self) -> impl Iterator<Item = (u32, u32)> + use<> {
         let groups = self.cut.rn / 4;
         (0..self.cut.rm).flat_map(move |i| (0..groups).map(move |g| (i, g)))
@@ -157,7 +157,7 @@ impl Kernel<'_> {
         }
     }
 
-    /// Along k, the columns 4q + i of B lie at rows i · bn/4 + q, so that neighbours read neighbouring rows.
+    /// If B is staged along k, its column 4q + i is in row i · bn/4 + q, so that neighbours read neighbouring rows.
     fn fetch_b(&self, k: &str) -> String {
         let (groups, quarter) = (self.b.groups, self.cut.bn / 4);
         let column = format!("e / {groups}u % {quarter}u * 4u + e / {}u", groups * quarter);
@@ -175,7 +175,7 @@ impl Kernel<'_> {
         }
     }
 
-    /// Adds up the slices' sums in workgroup memory, the tile spread over every invocation, and puts them.
+    /// Adds the slices' sums in workgroup memory, distributing the tile over all invocations, and stores them.
     fn join(&self, text: &mut Text) {
         let (groups, threads) = (self.cut.bn / 4, self.cut.threads());
         let all = self.cut.bm * groups;
@@ -200,7 +200,7 @@ impl Kernel<'_> {
         text.line(format!("put(out_z, row0 + e / {groups}u, col0 + e % {groups}u * 4u, {sum});\n}}"));
     }
 
-    /// The same for both gated columns: the first half of a row's groups, each with its like of the second.
+    /// The same for gated columns: each group of the first half of a row is paired with one of the second.
     fn join_gates(&self, text: &mut Text) {
         let (groups, threads) = (self.cut.bn / 4, self.cut.threads());
         let (all, half) = (self.cut.bm * groups, groups / 2);

@@ -1,41 +1,41 @@
 //! The product with few rows (or, `swap`ped, few columns): bound by reading the wide operand once.
 //!
-//! An invocation takes four k at a time for `per` columns of the wide operand and every row of the narrow one, keeps
-//! the sums in registers, and the invocations that share columns add up in workgroup memory. Where the wide operand
-//! is vectored along k, neighbours are neighbours in k; otherwise they are neighbours in columns, so that either
-//! storage order is read in whole cache lines.
+//! An invocation processes four k at a time for `per` columns of the wide operand and every row of the narrow one, keeps the
+//! sums in registers, and the invocations that share columns add up in workgroup memory. If the wide operand is vectored along
+//! k, neighbouring invocations are neighbours in k; otherwise in columns, so that whole cache lines are read in either storage
+//! order.
 
 use super::tile::Grid;
 use super::{Along, F32, Pass, Shape, Skeleton, Text, entry, reduce::reduce};
 use crate::target::gpu::wgsl::lanes::LANES;
 
-/// Steps of k up to which an invocation sums them as they come.
+/// Maximum steps of k that an invocation sums sequentially.
 const MANY: u32 = 512;
-/// Steps of a block where there are more.
+/// Steps per block if there are more.
 const BLOCK: u32 = 128;
 
-/// How the work of [`vector`] is cut.
+/// The tiling of [`vector`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Vector {
     /// Rows that a workgroup computes.
     pub rows: u32,
-    /// Columns of an invocation; groups of four columns where the wide operand is vectored along them.
+    /// Columns of an invocation; vec4 groups of columns if the wide operand is vectored along them.
     pub per: u32,
     /// Invocations that share columns and split k; a power of two.
     pub lanes: u32,
     /// Invocations of a workgroup: a multiple of `lanes`.
     pub threads: u32,
-    /// Steps of k read before the first is used.
+    /// Steps of k loaded before the first is used.
     pub unroll: u32,
     /// Workgroups that share k.
     pub split: u32,
     /// Whether B is the narrow operand: rows are columns of C.
     pub swap: bool,
-    /// Bytes of workgroup memory to use at most.
+    /// Maximum bytes of workgroup memory.
     pub shared_limit: u32,
 }
 
-/// The kernel for a shape, cut so.
+/// The kernel for a shape with this tiling.
 pub fn vector(shape: &Shape, cut: &Vector) -> Skeleton {
     let shape_in = if cut.swap { swapped(shape) } else { *shape };
     let kernel = Kernel::new(&shape_in, cut);
@@ -70,7 +70,7 @@ pub fn vector(shape: &Shape, cut: &Vector) -> Skeleton {
     }
 }
 
-/// Cᵀ = Bᵀ · Aᵀ: the axes keep their names, the operands change places.
+/// Cᵀ = Bᵀ · Aᵀ: swaps the operands; the axes keep their names.
 fn swapped(shape: &Shape) -> Shape {
     let Shape { m, n, a_vec, b_vec, .. } = *shape;
     Shape { m: n, n: m, a_vec: b_vec, b_vec: a_vec, c_vec: false, ..*shape }
@@ -90,7 +90,7 @@ impl<'a> Kernel<'a> {
         Self { shape: *shape, cut, width }
     }
 
-    /// Groups of invocations with columns of their own.
+    /// Groups of invocations that share columns.
     fn teams(&self) -> u32 {
         self.cut.threads / self.cut.lanes
     }
@@ -106,12 +106,12 @@ impl<'a> Kernel<'a> {
         (left / row).clamp(1, self.cut.rows)
     }
 
-    /// f32 elements of workgroup memory for what the lanes of a team have summed of each row.
+    /// f32 elements of workgroup memory for a team's partial sums of each row, one for each lane.
     fn parts(&self) -> u32 {
         if self.shape.norm { self.cut.rows * self.cut.lanes } else { 0 }
     }
 
-    /// Columns of C of an invocation, in reads of `width`: of `per` columns of B half, where gated columns meet.
+    /// Columns of C of an invocation, in reads of `width`: with gated columns, half of its `per` columns of B.
     fn results(&self) -> u32 {
         if self.shape.gated_columns { self.cut.per / 2 } else { self.cut.per }
     }
@@ -163,7 +163,7 @@ impl<'a> Kernel<'a> {
         text.line(format!("}}\nfn wide(z: u32, k: u32, col: u32) -> {kind} {{\n{body}\n}}"));
     }
 
-    /// `keep(z, row, col, v)`: a result to its place in C, or in scratch.
+    /// `keep(z, row, col, v)`: stores a result to C, or to scratch.
     fn keep(&self, text: &mut Text, shape: &Shape, grid: &Grid) {
         let second = if shape.gated_columns { ", u: f32" } else { "" };
         text.line(format!("fn keep(z: u32, row: u32, col: u32, v: f32{second}) {{"));
@@ -176,8 +176,8 @@ impl<'a> Kernel<'a> {
         text.line("}");
     }
 
-    /// The first column of C of an invocation's group `p`, which may lie beyond the edge. With gated columns, groups from
-    /// `results` on are those of the second.
+    /// The first column of C of an invocation's group `p`, possibly out of range. With gated columns, groups from `results` on
+    /// belong to the second half.
     fn column(&self, p: u32) -> String {
         let (col0, p) =
             if self.shape.gated_columns { ("col0 / 2u", p % self.results()) } else { ("col0", p) };
@@ -187,7 +187,7 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    /// Places the invocation and zeroes its sums.
+    /// Computes the invocation's position, and zeroes its accumulators.
     fn declare(&self, text: &mut Text) {
         let (lanes, teams) = (self.cut.lanes, self.teams());
         text.line(match self.along_k() {
@@ -218,8 +218,8 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    /// The loop over an invocation's steps of k; of many steps, in blocks whose sums are added up, so that none has so many
-    /// terms that rounding adds up.
+    /// The loop over an invocation's steps of k. Many steps are summed in blocks whose sums are added, to limit the
+    /// accumulation of rounding errors.
     fn walk(&self, text: &mut Text, trips: u32, guarded: bool) {
         if trips <= MANY {
             text.line(format!("for (var i = 0u; i < {trips}u; i++) {{"));
@@ -248,7 +248,7 @@ impl<'a> Kernel<'a> {
         text.line("}");
     }
 
-    /// One step: every read of the wide operand first, then the sums.
+    /// One step: all loads of the wide operand first, then the sums.
     fn step(&self, text: &mut Text, guarded: bool) {
         let Vector { rows, per, lanes, unroll, .. } = *self.cut;
         let four = [0u32, 1, 2, 3];
@@ -346,7 +346,8 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    /// Adds up the lanes of result `c` in row `first + r`, and, with gated columns, of its like in the second: the values.
+    /// Adds up the lanes of result `c` in row `first + r`, and with gated columns of its partner in the second half: the
+    /// values.
     fn sum(&self, text: &mut Text, first: u32) -> String {
         let Vector { per, lanes, threads, .. } = *self.cut;
         let (teams, width, results) = (self.teams(), self.width, self.results());
@@ -384,7 +385,7 @@ impl<'a> Kernel<'a> {
         values.join(", ")
     }
 
-    /// Stores without partners; invocations beyond the edge keep nothing.
+    /// Stores without a reduction over lanes; invocations out of range store nothing.
     fn put_alone(&self, text: &mut Text) {
         let (columns, results) = (self.shape.columns(), self.results());
         for r in 0..self.cut.rows {

@@ -1,5 +1,5 @@
-//! How the threads of a row join what each has: in halves through shared memory, or by exchange inside subgroups. And
-//! the same for a row that another kernel needs before it begins.
+//! Reductions over the threads of a row: by halving in shared memory, or by exchange inside subgroups. Also used for a row that
+//! another kernel needs reduced before it starts.
 
 use super::super::fold;
 use super::{Part, Rows};
@@ -9,7 +9,7 @@ use crate::profile::Limits;
 use crate::target::gpu::wgsl::source::Source;
 
 impl Rows<'_> {
-    /// Joins the threads' parts; `red{r}` is then known to every thread of the row.
+    /// Reduces the threads' parts; every thread of the row then has the result in `red{r}`.
     pub(super) fn join(&self, pass: &[usize], source: &mut Source<'_>, body: &mut String) {
         let (threads, tag) = (self.threads, self.tag);
         let step = if self.across { self.group } else { 1 };
@@ -80,7 +80,7 @@ impl Rows<'_> {
         }
     }
 
-    /// As `join`, by exchange inside subgroups; where a row has several, their sums meet in shared memory.
+    /// As `join`, by exchange inside subgroups; the results of several subgroups of a row are combined in shared memory.
     fn exchange(&self, pass: &[usize], source: &mut Source<'_>, body: &mut String) {
         let (width, tag) = (self.parts.min(self.subgroup), self.tag);
         let groups = self.parts / width;
@@ -128,15 +128,15 @@ impl Rows<'_> {
     }
 }
 
-/// Puts `fn prepare(lid: u32)` into a kernel of so many threads: it reduces the one row that a value computed there
-/// needs; `red0`, `red1`, … are its results. Every thread must call it.
+/// Adds `fn prepare(lid: u32)` to a kernel with that many threads: it reduces the one row needed by a value that the kernel
+/// recomputes; `red0`, `red1`, … are its results. Every thread must call it.
 pub fn prepare(source: &mut Source<'_>, w: &Rowwise, threads: usize, limits: &Limits) {
     let mut rows = Rows::new(w, limits);
-    // the whole workgroup shares the row; joining halves needs a power of two
+    // the whole workgroup shares the row; halving needs a power of two
     rows.parts = if threads.is_power_of_two() { threads } else { threads.next_power_of_two() / 2 };
     (rows.group, rows.across, rows.splits, rows.lanes, rows.threads) = (1, false, 1, 1, threads);
     rows.staged = false;
-    // threads beyond the power of two have no part
+    // threads beyond the power of two do not take part
     let mut body = format!("let part = select(lid, 0xffffffffu, lid >= {}u);\n", rows.parts);
     for (i, o) in w.operands.iter().enumerate() {
         body += &format!("let a{i} = {}u;\n", o.offset as u32);
@@ -152,7 +152,7 @@ pub fn prepare(source: &mut Source<'_>, w: &Rowwise, threads: usize, limits: &Li
             source.function(format!("var<private> red{r}: {};", type_name(rows.kind(r))));
         }
     }
-    // inside the function results are told apart from the variables that outlive it
+    // inside the function, distinguishes results from the variables that outlive it
     let mut inner = body;
     for r in (0..w.reductions.len()).rev() {
         inner = inner.replace(&format!("let red{r} = "), &format!("red{r} = "));
@@ -170,7 +170,7 @@ pub(super) fn type_name(kind: Kind) -> &'static str {
     }
 }
 
-/// The type it has in memory that threads share.
+/// Its type in workgroup memory.
 pub(super) fn shared_type(kind: Kind) -> &'static str {
     if kind == Kind::B { "u32" } else { type_name(kind) }
 }

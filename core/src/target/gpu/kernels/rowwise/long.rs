@@ -1,9 +1,9 @@
-//! Rows so long that the threads of one workgroup may not walk them: several share a row, pass by pass. A pass reduces the
-//! pieces of a row to partial results in scratch, then these to the row's, which the passes after it read; what is computed of
-//! each element comes last.
+//! Rows that exceed the loop limit of one workgroup's threads: several workgroups share a row, pass by pass. A pass reduces the
+//! pieces of a row to partial results in scratch, then these to the row's results, which later passes read; elementwise work
+//! comes last.
 //!
-//! Scratch is one array of words. Of each reduction it has the pieces' results (where a place is sought, each with its place),
-//! then the rows'.
+//! Scratch is one array of words. For each reduction it contains the pieces' results (for argmax and argmin, each with its
+//! position), then the rows'.
 
 use super::{Part, Rows, fold};
 use crate::expr::{Instr, Kind, Reg};
@@ -13,21 +13,21 @@ use crate::target::gpu::storage::Storage;
 use crate::target::gpu::wgsl::code;
 use crate::target::gpu::wgsl::source::{Kernel, Slot, Source, View};
 
-/// Elements that a thread walks one after the other, at most: the rounding of an f32 sum grows with its terms, and of a sum of
-/// sums with both counts (Higham 1993, "The Accuracy of Floating Point Summation").
+/// Maximum elements that a thread processes sequentially: the rounding error of an f32 sum grows with its number of terms, that
+/// of a sum of sums with both counts (Higham 1993, "The Accuracy of Floating Point Summation").
 const WALK: usize = 8192;
-/// The same where a row is shared.
+/// The same if workgroups share a row.
 const SHARE: usize = 4096;
 
-/// Workgroups that must share a row, of which a thread would have so many elements, in so many loops: 1 where those that do
-/// anyway (`splits`) are enough.
+/// Number of workgroups that must share a row, if a thread would otherwise process `walk` elements in `loops` loops; 1 if the
+/// `splits` chosen for other reasons suffice.
 pub(super) fn splits(walk: usize, loops: usize, splits: usize, limits: &Limits) -> usize {
     let most = WALK.min(limits.turns / 2 / loops).max(1);
     if walk.div_ceil(splits) <= most { 1 } else { walk.div_ceil(SHARE.min(most)) }
 }
 
 impl Rows<'_> {
-    /// The kernels, one for each half of each pass, and what comes last.
+    /// The kernels: two for each pass, and the elementwise work.
     pub(super) fn stages(&self, storage: &Storage) -> Made {
         let mut kernels = vec![];
         for pass in 0..self.passes.len() {
@@ -40,7 +40,7 @@ impl Rows<'_> {
         Made { kernels, scratch: vec![self.place(self.w.reductions.len()).1] }
     }
 
-    /// Where the pieces' results of a reduction begin, the rows' results, and the words of a piece.
+    /// Offsets in scratch of a reduction's piece results and row results, and the words per piece.
     fn place(&self, reduction: usize) -> (usize, usize, usize) {
         let words = |r: usize| self.w.reductions.get(r).map_or(0, |f| 1 + usize::from(fold::is_place(f.0)));
         let of = |r: usize| self.rows * (self.splits * words(r) + 1);
@@ -48,12 +48,12 @@ impl Rows<'_> {
         (first, first + self.rows * self.splits * words(reduction), words(reduction))
     }
 
-    /// The kind in which a reduction's result is used.
+    /// The kind of a reduction's result.
     fn result_kind(&self, r: usize) -> Kind {
         if fold::is_place(self.w.reductions[r].0) { Kind::I } else { self.kind(r) }
     }
 
-    /// The results of the passes before one that the wanted registers need.
+    /// Loads the results of earlier passes that the wanted registers need.
     fn given(&self, wanted: &[Reg], before: usize, source: &mut Source<'_>, body: &mut String) {
         let needed = code::needed(&self.w.tape, wanted);
         for &r in self.passes[..before].iter().flatten() {
@@ -69,7 +69,7 @@ impl Rows<'_> {
         source.finish(&super::entry(self.parts * self.group, body), grid)
     }
 
-    /// What a pass gives of each piece of a row.
+    /// The first kernel of a pass: reduces each piece of a row.
     fn pieces(&self, storage: &Storage, pass: usize) -> Kernel {
         let mut source = Source::new(storage);
         let (mut body, _, grid) = self.opening(self.splits);
@@ -94,7 +94,8 @@ impl Rows<'_> {
         self.finish(source, &body, grid)
     }
 
-    /// What a pass gives of each row; after the last, what is computed of rows where that is all.
+    /// The second kernel of a pass: reduces the pieces of each row; after the last pass, also per-row work if there is no
+    /// elementwise work.
     fn whole(&self, storage: &Storage, pass: usize) -> Kernel {
         let mut source = Source::new(storage);
         let (mut body, coordinates, grid) = self.opening(1);
@@ -137,7 +138,7 @@ impl Rows<'_> {
         self.finish(source, &body, grid)
     }
 
-    /// What is computed of each element, and of rows.
+    /// The last kernel: work on each element, and on rows.
     fn last(&self, storage: &Storage) -> Kernel {
         let mut source = Source::new(storage);
         let (mut body, coordinates, grid) = self.opening(self.splits);
@@ -154,12 +155,12 @@ impl Rows<'_> {
     }
 }
 
-/// The step's scratch, as words.
+/// Binds the step's scratch as words.
 fn scratch(source: &mut Source<'_>, written: bool) -> String {
     source.bind(Slot::Scratch(0), View::U32, written)
 }
 
-/// A value as a word; one that threads `shared` in memory is a number where it was a bool.
+/// A value as a word; a bool in workgroup memory (`shared`) is a number.
 fn bits(kind: Kind, value: &str, shared: bool) -> String {
     match kind {
         Kind::U => value.to_string(),

@@ -1,4 +1,4 @@
-//! Pointwise work and reductions: one thread an element, or threads that share rows and join their parts.
+//! Pointwise work and reductions: one thread per element, or threads that share rows and combine their partial results.
 
 mod join;
 mod long;
@@ -18,10 +18,10 @@ use crate::target::gpu::wgsl::source::{Kernel, Slot, Source, View};
 use crate::target::gpu::wgsl::walk::{self, Merged};
 use join::type_name;
 
-/// Elements below which four at a time are not worth a longer text.
+/// Minimum number of elements for vec4 code: below it, the longer text does not pay off.
 const VECTORS_FROM: usize = 16 * 1024;
 
-/// The kernels that carry out a rowwise step.
+/// The kernels of a rowwise step.
 pub fn kernels(w: &Rowwise, storage: &Storage, limits: &Limits) -> Made {
     if is_pointwise(w) {
         return Made { kernels: vec![pointwise(w, storage, limits)], scratch: vec![] };
@@ -49,20 +49,20 @@ pub fn is_pointwise(w: &Rowwise) -> bool {
     w.reductions.is_empty() && w.reduced.iter().all(|r| !r)
 }
 
-/// Threads of a workgroup of a reduction that one kernel does.
+/// Threads of a workgroup of a single-kernel reduction.
 pub fn threads(w: &Rowwise, limits: &Limits) -> usize {
     Rows::new(w, limits).threads
 }
 
-/// A reduction that one kernel does, in a kernel that it may share with other steps; the names of what its workgroups
-/// share end in `tag`.
+/// A single-kernel reduction as part of a dispatch that it may share with other steps; the names of its workgroup variables end
+/// in `tag`.
 pub fn reduction(source: &mut Source<'_>, w: &Rowwise, limits: &Limits, tag: &str) -> Share {
     let rows = Rows { tag, ..Rows::new(w, limits) };
     let (body, grid) = rows.body(source, Part::Whole);
     Share { body, threads: rows.threads, grid }
 }
 
-/// Pointwise work in a kernel that it may share with other steps, of so many threads a workgroup if they are given.
+/// Pointwise work as part of a dispatch that it may share with other steps, with the given threads per workgroup, if any.
 pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits, threads: Option<usize>) -> Share {
     let indices = index_strides(&w.tape);
     let mut sets: Vec<&[isize]> = w.operands.iter().map(|o| o.strides.as_slice()).collect();
@@ -110,49 +110,49 @@ pub fn elements(source: &mut Source<'_>, w: &Rowwise, limits: &Limits, threads: 
     Share { body, threads, grid }
 }
 
-/// Which part of a reduction a kernel does.
+/// The part of a reduction that a kernel computes.
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
     /// All of it.
     Whole,
-    /// A piece of each row, kept in scratch.
+    /// A piece of each row, stored to scratch.
     Pieces,
-    /// What the pieces give together.
+    /// The combination of the pieces.
     Joined,
 }
 
-/// A reduction, arranged for threads.
+/// A reduction's mapping to threads.
 struct Rows<'a> {
     w: &'a Rowwise,
     indices: Vec<&'a [isize]>,
-    /// Axes kept and axes reduced, merged; strides of operands, then the output, the indices, and what else is stored.
+    /// Axes that are not reduced, and axes that are, merged; strides of operands, then of output, indices, and extra outputs.
     kept: Merged,
     along: Merged,
     rows: usize,
     length: usize,
-    /// Threads that share a row.
+    /// Threads per row.
     parts: usize,
-    /// Rows of a workgroup.
+    /// Rows per workgroup.
     group: usize,
-    /// Threads of a workgroup, where they are more than share rows.
+    /// Threads of a workgroup, if more than those that share rows.
     threads: usize,
-    /// Neighbouring threads have neighbouring rows (else neighbouring parts of a row).
+    /// Whether neighbouring threads have neighbouring rows (else neighbouring parts of a row).
     across: bool,
-    /// Workgroups that share a row.
+    /// Workgroups per row.
     splits: usize,
-    /// They do so pass by pass: see [`long`].
+    /// Whether they share a row pass by pass: see [`long`].
     staged: bool,
-    /// Elements a thread reads at once.
+    /// Elements that a thread loads at once.
     lanes: usize,
-    /// Threads that can exchange values without memory; 1 where that is not known.
+    /// Subgroup size, for exchange without memory; 1 if unknown.
     subgroup: usize,
-    /// Turns of a loop that drivers unroll, at most.
+    /// Maximum iterations of a loop that drivers unroll.
     unrolled: usize,
-    /// Registers that are the same for a whole row.
+    /// Registers that are constant along a row.
     of_row: Vec<bool>,
     /// Reductions that run in the same pass over the row.
     passes: Vec<Vec<usize>>,
-    /// What the names of workgroups' variables end in.
+    /// Suffix of the workgroup variables' names.
     tag: &'a str,
 }
 
@@ -175,7 +175,7 @@ impl<'a> Rows<'a> {
         };
         let (kept, along) = (merged(false), merged(true));
         let (rows, length): (usize, usize) = (kept.sizes.iter().product(), along.sizes.iter().product());
-        // neighbouring threads should read neighbouring elements: along the axis that most operands walk by ones
+        // neighbouring threads should read neighbouring elements: along the axis where most operands have stride 1
         let walks = |m: &Merged| (0..w.operands.len()).filter(|&i| m.strides[i].last() == Some(&1)).count();
         let across = rows > 1 && walks(&kept) > walks(&along);
         let most = 1usize << limits.threads.min(256).ilog2();
@@ -185,7 +185,7 @@ impl<'a> Rows<'a> {
             (parts, columns * if parts == 1 { 64 / columns } else { 1 })
         } else {
             let few = rows < 2 * limits.units;
-            // elements a thread: so many at once, so often
+            // elements per thread: vector width and number of iterations
             let each = match (limits.software, few) {
                 (true, _) => 8,
                 (false, true) => 4,
@@ -198,7 +198,7 @@ impl<'a> Rows<'a> {
         let passes = passes(w);
         let folds = w.reductions.iter().all(|(f, _)| !matches!(f, Fold::ArgMax | Fold::ArgMin));
         let groups = rows.div_ceil(group);
-        // parts of each reduction are kept in scratch of their own, or all in one
+        // partial results take a scratch buffer for each reduction, or one for all
         let few_bound = w.operands.len() + w.reductions.len() + w.extra_outputs.len() < limits.bindings;
         let plain = passes.len() == 1 && w.per_row && folds && few_bound;
         let splits = if plain && length / parts >= 64 && groups < limits.units {
@@ -223,7 +223,7 @@ impl<'a> Rows<'a> {
             staged: splits > 1 && !plain,
             lanes: 1,
             subgroup: limits.subgroup.filter(|_| !across).unwrap_or(1),
-            // sums over rows have few threads for each column, and short turns
+            // sums over rows have few threads per column, and short iterations
             unrolled: if limits.subgroup.is_none() {
                 0
             } else if across {
@@ -239,7 +239,7 @@ impl<'a> Rows<'a> {
         rows
     }
 
-    /// Four elements at once where rows are long, contiguous, and every large operand can be read so.
+    /// Four elements at once if rows are long and contiguous, and every large operand can be read as vec4.
     fn lanes(&self, limits: &Limits) -> usize {
         let out = self.w.operands.len();
         let innermost = self.along.sizes.last().copied().unwrap_or(1);
@@ -269,7 +269,7 @@ impl<'a> Rows<'a> {
         source.finish(&entry(self.parts * self.group, &body), grid)
     }
 
-    /// The body of a part, which knows `wid` and `lid`, and its workgroups.
+    /// The body of a part, which uses `wid` and `lid`, and its workgroups.
     fn body(&self, source: &mut Source<'_>, part: Part) -> (String, [u32; 3]) {
         let splits = if part == Part::Pieces { self.splits } else { 1 };
         let (mut body, coordinates, grid) = self.opening(splits);
@@ -295,8 +295,8 @@ impl<'a> Rows<'a> {
         (body, grid)
     }
 
-    /// Where a thread is: `row`, `part`, whether it is `live`, with several workgroups to a row the `piece`, and where the
-    /// operands' rows begin. Also the names of the row's coordinates, and the workgroups.
+    /// Computes a thread's position: `row`, `part`, whether it is `live`, with several workgroups per row the `piece`, and the
+    /// operands' row offsets. Also returns the names of the row's coordinates, and the workgroups.
     fn opening(&self, splits: usize) -> (String, Vec<String>, [u32; 3]) {
         let grid = walk::fold(self.rows.div_ceil(self.group) * splits);
         let mut body = walk::group_number(grid);
@@ -333,7 +333,7 @@ impl<'a> Rows<'a> {
         (body, coordinates, grid)
     }
 
-    /// What is computed of whole rows: stored by the thread of which `one` is true.
+    /// Work on whole rows: stored by the thread for which `one` is true.
     fn of_rows(
         &self,
         coordinates: &[String],
@@ -358,7 +358,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// What is computed of each element.
+    /// Work on each element.
     fn elements(&self, part: Part, ready: &[bool], source: &mut Source<'_>, body: &mut String) {
         *body += "if (live) {\n";
         self.each(part, (&[self.w.result], true), ready, source, body, |s, lane, text| {
@@ -373,7 +373,7 @@ impl<'a> Rows<'a> {
         *body += "}\n";
     }
 
-    /// The kind a reduction is kept in: places among bools are found among numbers.
+    /// The kind a reduction accumulates in: argmax and argmin of bools compare numbers.
     fn kind(&self, reduction: usize) -> Kind {
         let (f, reg) = self.w.reductions[reduction];
         match self.w.tape.kind(reg) {
@@ -382,14 +382,14 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The address along the reduced axes of what `strides[which]` walks, from coordinates `j…`.
+    /// The offset along the reduced axes for `strides[which]`, from coordinates `j…`.
     fn step(&self, which: usize, lane: usize) -> String {
         let names: Vec<String> = (0..self.along.sizes.len()).map(|i| format!("j{i}")).collect();
         let strides = &self.along.strides[which];
         walk::address(strides.last().copied().unwrap_or(0) * lane as isize, &names, strides)
     }
 
-    /// Prints what is the same for a whole row.
+    /// Prints the registers that are constant along a row.
     fn hoist(&self, wanted: &[Reg], ready: &mut [bool], source: &mut Source<'_>, body: &mut String) {
         let needed = code::needed(&self.w.tape, wanted);
         let rows: Vec<Reg> =
@@ -428,8 +428,8 @@ impl<'a> Rows<'a> {
         code::print(source, &self.w.tape, wanted, ready, &mut names)
     }
 
-    /// A loop over this thread's elements of the row; `then` writes what is done with each, into `y` where four
-    /// are stored at once.
+    /// A loop over this thread's elements of the row; `then` generates the code for each, assigning to `y` if four are stored
+    /// at once.
     fn each(
         &self,
         part: Part,
@@ -448,7 +448,7 @@ impl<'a> Rows<'a> {
         } else {
             ("", format!("{}u", self.length))
         };
-        // a loop of a known number of turns can be unrolled by the driver, so that loads do not wait for each other
+        // drivers can unroll a loop with a constant number of iterations, so that loads overlap
         let turns = self.length.div_ceil(parts * lanes);
         let known = part != Part::Pieces && (2..=self.unrolled).contains(&turns);
         if known {
@@ -494,7 +494,7 @@ impl<'a> Rows<'a> {
         *body += "}\n";
     }
 
-    /// The variables that the reductions of a pass are made in.
+    /// Declares the accumulators of a pass's reductions.
     fn begin(&self, pass: &[usize], source: &mut Source<'_>, body: &mut String) {
         for &r in pass {
             let (f, kind) = (self.w.reductions[r].0, self.kind(r));
@@ -505,7 +505,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Each thread's own part of the reductions of a pass.
+    /// Accumulates each thread's own part of a pass's reductions.
     fn accumulate(
         &self,
         pass: &[usize],
@@ -558,7 +558,7 @@ fn scratch_view(kind: Kind) -> (View, &'static str) {
     }
 }
 
-/// Registers that are the same for a whole row: those that read nothing that changes along it.
+/// Registers that are constant along a row: those that depend on nothing that varies along it.
 fn of_row(w: &Rowwise) -> Vec<bool> {
     let still = |strides: &[isize]| strides.iter().zip(&w.reduced).all(|(s, r)| !r || *s == 0);
     let mut all = vec![false; w.tape.code.len()];
@@ -577,7 +577,7 @@ fn of_row(w: &Rowwise) -> Vec<bool> {
     all
 }
 
-/// Reductions by the pass in which they can run: after those whose results they use.
+/// Assigns reductions to passes: each comes after those whose results it uses.
 fn passes(w: &Rowwise) -> Vec<Vec<usize>> {
     let mut pass_of = vec![0usize; w.reductions.len()];
     for (r, (_, reg)) in w.reductions.iter().enumerate() {
