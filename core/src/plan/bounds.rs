@@ -1,5 +1,5 @@
-//! How much one step may do: a driver bounds how many buffers a kernel binds, and code without end compiles without end.
-//! Fusion stops at these bounds, so that a chain of any length and a sum of any number of values become several steps.
+//! Bounds on fusion: a driver limits the buffers that a kernel binds, and very long kernels take very long to compile. At these
+//! bounds a chain of operations, or a sum of many values, is split into several steps.
 
 use super::expand::Primitive;
 use super::fuse::{Group, is_literal, widened};
@@ -8,46 +8,46 @@ use crate::graph::{Lowering, RowwiseForm};
 use crate::tensor::DType;
 use std::collections::HashSet;
 
-/// Work of one step by [`Expr::cost`](crate::expr::Expr::cost), at most: far above what any layer of a model fuses, and
-/// little enough for a driver to compile in a moment.
+/// Maximum work of one step by [`Expr::cost`](crate::expr::Expr::cost): far above the fused layers of models, and little enough
+/// for a driver to compile quickly.
 const MOST_WORK: usize = 2048;
-/// Work of a chain of nodes that are computed anew wherever they are read, at most.
+/// Maximum work of a chain of nodes that every reader recomputes.
 const MOST_REPEATED: usize = 256;
 
-/// What kernels of a device may bind.
+/// Limits on a kernel's bindings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bindings {
-    /// Buffers of a kernel.
+    /// Maximum buffers of a kernel.
     pub buffers: usize,
-    /// Bytes that one binding covers; longer buffers are bound in pieces.
+    /// Maximum bytes of one binding; longer buffers are bound in pieces.
     pub bytes: usize,
 }
 
 impl Bindings {
     fn of(self, elements: usize, dtype: DType) -> usize {
-        // elements that kernels write take 32 bits at least
+        // elements that kernels write take at least 32 bits
         let width = if dtype == DType::I64 { 8 } else { 4 };
         elements.saturating_mul(width).div_ceil(self.bytes).max(1)
     }
 }
 
-/// Whether a device's kernels may bind all that a step reads and writes. Where nothing bounds them, they may.
+/// Whether a kernel may bind all buffers that a step accesses; always true without limits.
 pub fn binds_few<G: Form>(bindings: Option<Bindings>, plan: &Values, work: &Work<G>) -> bool {
     let Some(most) = bindings else { return true };
     let pieces = |b: usize| most.of(plan.buffers[b].elements, plan.buffers[b].dtype);
     Accesses::of(work).all().into_iter().map(pieces).sum::<usize>() <= most.buffers
 }
 
-/// The bounds of steps, over the nodes that they are made of.
+/// Checks groups of nodes against the bounds.
 pub struct Bounds<'a> {
     nodes: &'a [Primitive],
     bindings: Option<Bindings>,
-    /// What a step costs to bind for reading or writing each node's value.
+    /// Bindings needed to read or write each node's value.
     pieces: Vec<usize>,
     work: Vec<usize>,
 }
 
-/// A group's reads, bindings and work while it grows.
+/// A growing group's reads, bindings and work.
 #[derive(Debug, Default)]
 pub struct StepCost {
     reads: HashSet<usize>,
@@ -56,7 +56,7 @@ pub struct StepCost {
 }
 
 impl<'a> Bounds<'a> {
-    /// Of a device's bindings; `None`: kernels may bind any number.
+    /// For a device's limits; `None`: unlimited bindings.
     pub fn new(nodes: &'a [Primitive], bindings: Option<Bindings>) -> Bounds<'a> {
         let pieces = |n: &Primitive| bindings.map_or(1, |b| b.of(n.node.ty.elements(), n.node.ty.dtype));
         let work = |n: &Primitive| match &n.work {
@@ -74,7 +74,7 @@ impl<'a> Bounds<'a> {
         }
     }
 
-    /// The bindings of a read: none of what becomes a literal.
+    /// The bindings of a read: none for constants that become literals.
     fn read(&self, node: usize) -> usize {
         let mut at = node;
         while matches!(self.nodes[at].work, Some(Lowering::View(_))) || widened(self.nodes, at).is_some() {
@@ -83,7 +83,7 @@ impl<'a> Bounds<'a> {
         if is_literal(&self.nodes[at]) { 0 } else { self.pieces[node] }
     }
 
-    /// Reductions keep their parts in scratch.
+    /// The scratch bindings of a node: reductions store partial results.
     fn scratch(&self, node: usize) -> usize {
         match &self.nodes[node].work {
             Some(Lowering::Rowwise(RowwiseForm { reductions, .. })) => reductions.len(),
@@ -91,14 +91,14 @@ impl<'a> Bounds<'a> {
         }
     }
 
-    /// The tally of a node by itself.
+    /// The cost of a node by itself.
     pub fn alone(&self, node: usize) -> StepCost {
         let mut step_cost = StepCost::default();
         self.add(&mut step_cost, node, |_| false);
         step_cost
     }
 
-    /// What a node would add to a group: bindings gained, bindings lost.
+    /// The change that adding a node makes to a group: bindings gained, bindings lost.
     fn change(&self, step_cost: &StepCost, node: usize, member: impl Fn(usize) -> bool) -> (usize, usize) {
         let inputs = &self.nodes[node].inputs;
         let new = |(at, i): (usize, &usize)| {
@@ -109,7 +109,7 @@ impl<'a> Bounds<'a> {
         (gained, if step_cost.reads.contains(&node) { self.read(node) } else { 0 })
     }
 
-    /// Whether a group may take a node, whose value it may have read until now.
+    /// Whether a node may join a group within the bounds. The group may have read its value before.
     pub fn takes(
         &self,
         step_cost: &StepCost,
@@ -123,7 +123,7 @@ impl<'a> Bounds<'a> {
             && self.bindings.is_none_or(|most| step_cost.bindings + gained - lost + results <= most.buffers)
     }
 
-    /// Takes it.
+    /// Adds a node to a group's cost.
     pub fn add(&self, step_cost: &mut StepCost, node: usize, member: impl Fn(usize) -> bool) {
         let (gained, lost) = self.change(step_cost, node, &member);
         step_cost.bindings = step_cost.bindings + gained - lost;
@@ -132,7 +132,7 @@ impl<'a> Bounds<'a> {
         step_cost.reads.extend(self.nodes[node].inputs.iter().filter(|&&i| !member(i)));
     }
 
-    /// Whether a step of those members, each once and in order, that stores those results keeps to the bounds.
+    /// Whether a step with these members (distinct, in order) and stored results is within the bounds.
     pub fn holds(&self, members: &[usize], results: impl Iterator<Item = usize>) -> bool {
         let work: usize = members.iter().map(|&m| self.work[m]).sum();
         let Some(most) = self.bindings else { return work <= MOST_WORK };
@@ -146,8 +146,8 @@ impl<'a> Bounds<'a> {
         work <= MOST_WORK && bindings <= most.buffers
     }
 
-    /// Nodes to be stored after all, of those that are computed anew wherever they are read (`of` has no group for them):
-    /// what would make a long chain be computed again and again.
+    /// Of the nodes that every reader recomputes, those to store instead, because a long chain would be recomputed again and
+    /// again.
     pub fn long_chains(&self, repeated: impl Fn(usize) -> bool) -> Vec<usize> {
         let mut chain = vec![0usize; self.nodes.len()];
         let mut stored = vec![];

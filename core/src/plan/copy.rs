@@ -1,4 +1,4 @@
-//! Steps that copy values from one place to another.
+//! Steps that copy values.
 
 use super::emit::Emitter;
 use super::layout::trailing_axes;
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::expr::{Instr, Kind, Tape};
 use crate::tensor::{DType, contiguous_strides, element_count};
 
-/// A copy of a value, walked over its shape.
+/// A copy of a value, iterating over its shape.
 pub(super) struct Copy {
     shape: Vec<usize>,
     from: Operand,
@@ -15,8 +15,8 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    /// Whether elements of 16 bits can move two at a time, as the words they lie in: then they need no kernel that
-    /// writes 16 bits, and devices without one need not hold them wider.
+    /// Whether 16-bit elements can be copied two at a time, as 32-bit words: this needs no kernel that writes 16 bits, so
+    /// devices without one need not widen the copy.
     pub(super) fn has_words(&self) -> bool {
         let narrow = matches!(self.from.dtype, DType::F16 | DType::BF16);
         let Some((&last, outer)) = self.shape.split_last() else { return false };
@@ -27,7 +27,7 @@ impl Copy {
         narrow && last % 2 == 0 && fits(&self.from) && fits(&self.to)
     }
 
-    /// Moves words; [`has_words`](Copy::has_words) says whether it can.
+    /// Copies words; only if [`has_words`](Copy::has_words).
     pub(super) fn move_words(&mut self) {
         let last = self.shape.len() - 1;
         self.shape[last] /= 2;
@@ -37,13 +37,13 @@ impl Copy {
         }
     }
 
-    /// The same with elements converted to another dtype.
+    /// The same copy with a conversion to another dtype.
     pub(super) fn converting(mut self, to: DType) -> Copy {
         self.to.dtype = to;
         self
     }
 
-    /// Lanes are 32 bits wide: a copy of 64-bit elements moves their halves.
+    /// Lanes are 32 bits wide: 64-bit elements are copied as two words.
     fn move_halves(&mut self) {
         self.shape.push(2);
         for o in [&mut self.from, &mut self.to] {
@@ -55,14 +55,14 @@ impl Copy {
 }
 
 impl Emitter<'_> {
-    /// A buffer that holds a value contiguously from its start: its own, or a copy.
+    /// A buffer with a value's elements contiguous from its start: the value's own, or a copy.
     pub(super) fn copy_of(&mut self, node: usize) -> Result<usize> {
         let (buffer, layout) = self.place(node)?;
         let whole = self.plan.buffers[buffer].elements == element_count(self.shape(node)).unwrap_or(0);
         if whole && layout.offset == 0 && layout.is_contiguous(self.shape(node)) {
             return Ok(buffer);
         }
-        // a copy made among the steps does not exist when the steps that run once do
+        // a copy made in each step is not available to init steps
         let made = self.copies.get(&(node, true)).or_else(|| self.copies.get(&(node, self.once)));
         if let Some(&copy) = made {
             return Ok(copy);
@@ -80,7 +80,7 @@ impl Emitter<'_> {
         Ok(copy)
     }
 
-    /// A step that copies a value to a buffer, walking it with the given strides.
+    /// A step that copies a value to a buffer with the given strides.
     pub(super) fn copy_to(
         &mut self,
         node: usize,
@@ -94,7 +94,7 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// The copy of a value to a buffer, walking it with the given strides.
+    /// The copy of a value to a buffer with the given strides.
     pub(super) fn copy(
         &mut self,
         node: usize,
@@ -110,7 +110,7 @@ impl Emitter<'_> {
         Ok(Copy { shape, from, to })
     }
 
-    /// The step that carries it out.
+    /// Appends the step for a copy.
     pub(super) fn push_copy(&mut self, mut copy: Copy, what: &str, node: usize) {
         if copy.from.dtype == DType::I64 {
             copy.move_halves();
@@ -129,7 +129,7 @@ impl Emitter<'_> {
             extra_outputs: vec![],
         };
         let label = format!("{what} {}", self.label(node));
-        // for whoever reads the copy, it is the copied node's
+        // readers attribute the copy to the copied node
         let own = self.origins(&[node]);
         let others = std::mem::replace(&mut self.carries, own);
         self.push_as(Work::Rowwise(work), label, true);

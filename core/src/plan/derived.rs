@@ -1,28 +1,28 @@
-//! What steps that run once make of what they read, and where in a larger value it goes: said by whoever makes the step, as
-//! data, for reports of what becomes of weights.
+//! How init steps derive their results from what they read, and the position of each result in a larger buffer. Recorded by the
+//! code that creates the step, for reports on weights at init.
 
 use super::{Buffer, Form, Operand, Rowwise, Work};
 use crate::tensor::DType;
 
-/// What a step that runs once makes.
+/// The result of an init step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Derived {
-    /// How.
+    /// How it is derived.
     pub how: Derivation,
-    /// Where in its buffer the result is, if others fill the rest.
+    /// Its part of its buffer, if other steps write the rest.
     pub part: Option<Part>,
 }
 
-/// How a step that runs once makes its result.
+/// How an init step derives its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Derivation {
-    /// It computes values.
+    /// By computation.
     Computed,
-    /// It moves elements.
+    /// By copying elements.
     Moved {
-        /// Their type before, if they are converted.
+        /// Their previous dtype, if they are converted.
         from: Option<DType>,
-        /// They lie by other axes than before.
+        /// Whether the order of axes in memory changes.
         transposed: bool,
     },
 }
@@ -30,13 +30,13 @@ pub enum Derivation {
 /// A part of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// Which.
+    /// Its position.
     pub place: WeightPart,
-    /// How many elements it has.
+    /// Number of elements.
     pub elements: usize,
 }
 
-/// A part of a joined weight, from up to before which of how many.
+/// A part of a concatenated weight: a range of its rows, columns or elements.
 ///
 /// ```
 /// use weft::session::{Count, ReportedWeight, Transformation, WeightPart};
@@ -51,17 +51,17 @@ pub struct Part {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WeightPart {
-    /// What is counted.
+    /// The unit of the range.
     pub of: Count,
     /// The first.
     pub from: usize,
     /// One past the last.
     pub to: usize,
-    /// How many the whole has.
+    /// The number of units in the whole weight.
     pub all: usize,
 }
 
-/// What a [`WeightPart`] counts.
+/// The unit of a [`WeightPart`].
 ///
 /// ```
 /// use weft::session::{Count, WeightPart};
@@ -71,16 +71,16 @@ pub struct WeightPart {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
-    /// Rows as they lie in memory.
+    /// Rows in memory.
     Rows,
-    /// Columns as they lie in memory.
+    /// Columns in memory.
     Columns,
-    /// Elements as they lie in memory.
+    /// Elements in memory order.
     Elements,
 }
 
 impl Derived {
-    /// Of a step; `moves`: all that it does is to move elements.
+    /// Derivation of a step's result; `moves`: the step only copies elements.
     pub fn of<G: Form>(work: &Work<G>, moves: bool, buffers: &[Buffer]) -> Derived {
         let mut part = None;
         work.for_each_result(&mut |o, sizes| part = part_of(sizes, o, &buffers[o.buffer]));
@@ -100,7 +100,7 @@ impl Derived {
     }
 }
 
-/// Whether elements lie by other axes than before.
+/// Whether the order of axes in memory changes.
 fn transposes<G>(work: &Work<G>, from: &Operand, to: &Operand) -> bool {
     let Work::Rowwise(Rowwise { domain, .. }) = work else { return false };
     let walked = |a: &usize| domain[*a] != 1 && from.strides[*a] != 0;
@@ -109,9 +109,9 @@ fn transposes<G>(work: &Work<G>, from: &Operand, to: &Operand) -> bool {
     axes.windows(2).any(|pair| from.strides[pair[0]] < from.strides[pair[1]])
 }
 
-/// Which part of its buffer a step writes that walks a domain; `None`: all of it.
+/// The part of its buffer that a step over a domain writes; `None`: all of it.
 fn part_of(domain: &[usize], out: &Operand, whole: &Buffer) -> Option<Part> {
-    // copies move narrow elements two at a time, and the halves of wide ones
+    // copies move narrow elements two at a time, and wide ones as two words
     let scaled = |n: usize| match (out.dtype.bytes(n), whole.dtype.bytes(1)) {
         (Some(bytes), Some(each)) if each > 0 => bytes / each,
         _ => n,

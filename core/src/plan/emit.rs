@@ -1,4 +1,4 @@
-//! Turns groups into steps: finds where each value lies, writes the fused code, places buffers.
+//! Turns groups into steps: determines the layout of each value, generates the fused code, allocates buffers.
 
 use super::expand::Primitive;
 use super::fold::Ready;
@@ -11,43 +11,43 @@ use crate::graph::{GraphData, Lowering, Node, NodeKind};
 use crate::tensor::{DType, contiguous_strides, element_count};
 use std::collections::HashMap;
 
-/// How a step can store its result.
+/// Layouts in which a step can store its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Store {
     /// Row-major, in a buffer of its own.
     Contiguous,
     /// With any strides, in a buffer of its own.
     Permuted,
-    /// With any strides, in a part of another value's.
+    /// With any strides, in a part of another value's buffer.
     Anywhere,
-    /// With stride 1 along the last axis, in a part of another value's.
+    /// With stride 1 along the last axis, in a part of another value's buffer.
     Rows,
 }
 
-/// The state of emitting: nodes, where they lie, and the plan so far.
+/// The state of emission: nodes, their buffers and layouts, and the plan so far.
 pub struct Emitter<'a> {
     pub(super) nodes: &'a [Primitive],
     pub(super) users: Vec<Vec<usize>>,
     pub(super) pinned: &'a [bool],
-    /// What is there before the first step.
+    /// Values available before the first step.
     pub(super) ready: Ready,
-    /// Buffer and layout of every node that has been stored or is a view of one that was.
+    /// Buffer and layout of every stored node and of views of stored nodes.
     places: HashMap<usize, (usize, Layout)>,
-    /// Contiguous copies of values, and whether they are made among the steps that run once.
+    /// Contiguous copies of values, keyed with whether they are made at init.
     pub(super) copies: HashMap<(usize, bool), usize>,
-    /// Nodes whose results are stored in a buffer that is there already: a state's.
+    /// Nodes whose results are stored in an existing buffer: a state's.
     pub(super) stored_in: HashMap<usize, usize>,
-    /// Indices that a step checks for states: they, what they are below, and where they lie then.
+    /// Indices checked by a step for updates of states: the indices, their bound, the ignored index, and the checked copy.
     pub(super) looked_at: Vec<(Operand, usize, Option<i64>, Operand)>,
-    /// Concatenations that parts have been stored in already, and where they lie.
+    /// Concatenations into which parts have been stored already, with their buffers and layouts.
     pub(super) wholes: HashMap<usize, (usize, Layout)>,
     pub(super) plan: Plan,
-    /// Whether the step being emitted goes to `plan.once`.
+    /// Whether the step being emitted is an init step.
     pub(super) once: bool,
     pub(super) training: bool,
     /// The operations of the planned graph's nodes.
     written: Vec<Option<&'static str>>,
-    /// Nodes of the planned graph whose work the step being emitted does.
+    /// Nodes of the planned graph that the step being emitted computes.
     pub(super) carries: Vec<usize>,
 }
 
@@ -84,19 +84,19 @@ impl<'a> Emitter<'a> {
         self.plan.buffers.len() - 1
     }
 
-    /// Scratch for the step being emitted; its offset is decided once all steps are known.
+    /// Scratch for the step being emitted; its offset is assigned when all steps are known.
     pub(super) fn scratch(&mut self, dtype: DType, elements: usize) -> usize {
         let place = if self.once { Place::Own } else { Place::Scratch };
         self.buffer(dtype, elements, place)
     }
 
-    /// Says where a node's value lies.
+    /// Sets the buffer of a node's value.
     pub fn set_place(&mut self, node: usize, buffer: usize) {
         let layout = Layout::contiguous(self.shape(node));
         self.places.insert(node, (buffer, layout));
     }
 
-    /// Says that a value, a view of one that is stored, lies in another way than its place would make it.
+    /// Sets the layout of a value, a view of a stored one, that differs from the layout its view would have.
     pub(super) fn set_layout(&mut self, node: usize, buffer: usize, layout: Layout) {
         self.places.insert(node, (buffer, layout));
     }
@@ -109,7 +109,7 @@ impl<'a> Emitter<'a> {
         self.nodes[node].node.ty.dtype
     }
 
-    /// Where a value lies, following views to what was stored; copies where a view cannot be walked.
+    /// Buffer and layout of a value, following views to the stored value; copies if a view cannot be expressed by strides.
     pub(super) fn place(&mut self, node: usize) -> Result<(usize, Layout)> {
         if let Some(found) = self.places.get(&node) {
             return Ok(found.clone());
@@ -141,8 +141,8 @@ impl<'a> Emitter<'a> {
         Ok(found)
     }
 
-    /// Where a value's elements lie one after the other: a buffer of this step's results and an element of it, a
-    /// multiple of 4; copied if need be.
+    /// Buffer and first element (a multiple of 4) of a value with contiguous elements, in a buffer that this step's results
+    /// own; copied if necessary.
     pub(super) fn run_of(&mut self, node: usize) -> Result<(usize, usize)> {
         let (buffer, layout) = self.place(node)?;
         let there = self.is_result(buffer) && layout.is_contiguous(self.shape(node));
@@ -154,13 +154,13 @@ impl<'a> Emitter<'a> {
         if self.is_result(whole) || matches!(self.plan.buffers[whole].place, Place::Constant(_)) {
             return Ok((whole, 0));
         }
-        // the value of an input, a parameter or a state, which may be another when the result is read
+        // the value of an input, a parameter or a state, which may have changed when the result is read
         let own = self.scratch(self.dtype(node), element_count(self.shape(node)).unwrap_or(0));
         self.copy_to(node, own, 0, &contiguous_strides(self.shape(node)), "result")?;
         Ok((own, 0))
     }
 
-    /// Whether a step writes a buffer as what it is in this step alone.
+    /// Whether a buffer is written by a step, and by the current step only.
     fn is_result(&self, buffer: usize) -> bool {
         let computed = matches!(self.plan.buffers[buffer].place, Place::Scratch | Place::Own);
         computed && self.plan.inputs.iter().all(|p| p.buffer != buffer)
@@ -170,7 +170,7 @@ impl<'a> Emitter<'a> {
         self.push_as(work, label, false);
     }
 
-    /// Adds a step; `moves`: all that it does is to move elements, as another type perhaps.
+    /// Appends a step; `moves`: it only copies elements, possibly with a conversion.
     pub(super) fn push_as(&mut self, work: Work, label: String, moves: bool) {
         if self.once {
             let derived = Derived::of(&work, moves, &self.plan.buffers);
@@ -180,7 +180,7 @@ impl<'a> Emitter<'a> {
         steps.push(Step { work, label, nodes: self.carries.clone() });
     }
 
-    /// The nodes of the planned graph that some of its primitives come from.
+    /// The nodes of the planned graph from which primitives originate.
     pub(super) fn origins(&self, primitives: &[usize]) -> Vec<usize> {
         let mut all: Vec<usize> =
             primitives.iter().flat_map(|&p| self.nodes[p].from.iter().copied()).collect();
@@ -193,7 +193,7 @@ impl<'a> Emitter<'a> {
         let n = &self.nodes[node].node;
         match (&n.name, &n.kind) {
             (Some(name), _) => name.clone(),
-            // an error of its data names it as it was written: an embedding is a look-up
+            // errors about data name the operation of the user's graph: an embedding is a look-up
             (None, NodeKind::Op(op, _)) if self.looks_up(node) => {
                 let written = self.nodes[node].from.first().and_then(|&n| self.written[n]);
                 written.unwrap_or(op.name()).to_string()
@@ -203,7 +203,7 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// Whether a node's work follows indices that are data.
+    /// Whether a node uses indices that are data.
     fn looks_up(&self, node: usize) -> bool {
         use Lowering::{Gather, ScatterAdd, Take, TakeAdd, TakePut};
         let work = self.nodes[node].work.as_ref();
@@ -233,9 +233,8 @@ impl<'a> Emitter<'a> {
         ops.join("+")
     }
 
-    /// Makes the buffer of a group's result and says where its elements go. Where the only user is a
-    /// permutation, elements are laid out so that the permuted value is contiguous; where it is a concatenation, they
-    /// are stored there.
+    /// Allocates the buffer of a group's result and determines its layout. If the only user is a permutation, elements are laid
+    /// out so that the permuted value is contiguous; if it is a concatenation, they are stored into its buffer.
     pub(super) fn result(&mut self, node: usize, how: Store) -> (usize, Layout) {
         let (shape, dtype) = (self.shape(node), self.dtype(node));
         if let Some(&buffer) = self.stored_in.get(&node) {
@@ -297,7 +296,7 @@ impl<'a> Emitter<'a> {
         Ok(())
     }
 
-    /// Whether a group's members do nothing but convert what one of them reads.
+    /// Whether a group's members only convert the dtype of a value.
     fn only_moves(&self, g: &Group) -> bool {
         fn moves(e: &Expr) -> bool {
             match e {
@@ -311,7 +310,7 @@ impl<'a> Emitter<'a> {
             && g.members.iter().all(|m| matches!(work(m), Some(Lowering::Pointwise(e)) if moves(e)))
     }
 
-    /// A row's (or, where nothing is reduced, an element's) result that is stored beside the step's own.
+    /// A result per row (or, without reductions, per element) that is stored in addition to the step's own.
     fn row_result(&mut self, node: usize, code: &Code, reduced: &[bool]) -> Result<RowResult> {
         let how = if reduced.contains(&true) { Store::Contiguous } else { Store::Anywhere };
         let (buffer, layout) = self.result(node, how);
@@ -321,13 +320,13 @@ impl<'a> Emitter<'a> {
         Ok(RowResult { result: one(code.regs[&node])?, out })
     }
 
-    /// Writes the code of a group's members (past the anchor's own product, if it has one).
+    /// Generates the code of a group's members (except the anchor's own product, if it has one).
     pub(super) fn write_code(&mut self, g: &Group, code: &mut Code, reduced: &[bool]) -> Result<()> {
         let nodes = self.nodes;
         for &m in &g.members {
             let node = &nodes[m];
             let shape = &node.node.ty.shape;
-            // work that reads nothing is repeated for elements alone: see `fuse`
+            // work without inputs is repeated for elements only: see `fuse`
             let inner = matches!(node.work, Some(Lowering::Pointwise(_))) && !node.inputs.is_empty();
             let on_row = inner && reduced.contains(&true) && *shape != code.domain;
             let axes = if on_row && shape.len() <= code.domain.len() {
@@ -388,12 +387,12 @@ impl<'a> Emitter<'a> {
         if let Some(v) = self.literal(input) {
             return Ok(Words::One(code.tape.literal(v, Kind::of(self.dtype(input)))));
         }
-        // what only widens is no step of its own: see `fuse`
+        // widening conversions have no step of their own: see `fuse`
         let stored = self.places.contains_key(&input);
         let input = widened(self.nodes, input).filter(|_| !stored).unwrap_or(input);
         let (buffer, layout) = self.place(input)?;
         let (shape, dtype) = (self.shape(input), self.dtype(input));
-        // inputs broadcast to the member's shape aligned at its last axes
+        // inputs that broadcast to the member's shape, aligned at its last axes
         let own = &axes[axes.len() - shape.len()..];
         let strides = layout.over(shape, own, code.domain.len());
         let operand = Operand { buffer, dtype, offset: layout.offset, strides };
@@ -404,7 +403,7 @@ impl<'a> Emitter<'a> {
         Ok(Words::One(code.load(operand)))
     }
 
-    /// The value of a one-element constant, seen through views.
+    /// The value of a one-element constant, looking through views.
     fn literal(&self, mut node: usize) -> Option<f64> {
         while matches!(self.nodes[node].work, Some(Lowering::View(_))) || widened(self.nodes, node).is_some()
         {
@@ -417,12 +416,12 @@ impl<'a> Emitter<'a> {
     }
 }
 
-/// The register of a value of 32 bits.
+/// The register of a 32-bit value.
 pub(super) fn one(v: Words) -> Result<Reg> {
     v.one().ok_or_else(|| Error::internal("an i64 where a step has 32 bits"))
 }
 
-/// Domain axes of a row's result: its axes are the kept ones, the reduced ones dropped or of size 1.
+/// Domain axes of a per-row result: the axes that are not reduced; reduced axes are dropped or of size 1.
 fn row_axes(rank: usize, reduced: &[bool]) -> Vec<usize> {
     if rank == reduced.len() {
         return (0..rank).collect();
@@ -431,14 +430,14 @@ fn row_axes(rank: usize, reduced: &[bool]) -> Vec<usize> {
     kept[kept.len().saturating_sub(rank)..].to_vec()
 }
 
-/// The code of one step while it is written.
+/// The code of one step under construction.
 pub(super) struct Code {
     pub domain: Vec<usize>,
     pub tape: Tape,
     pub operands: Vec<Operand>,
     pub reductions: Vec<(crate::expr::Fold, Reg)>,
     pub regs: HashMap<usize, Words>,
-    /// The register of the product whose epilogue this is.
+    /// The register of the product, if this is its epilogue.
     pub product: Option<Reg>,
     /// Number of `Load`s that are not operands (1 for an epilogue).
     first_load: usize,
@@ -461,7 +460,7 @@ impl Code {
         self.tape.push(Instr::Load(at + self.first_load), kind)
     }
 
-    /// Adds an expression over a value of `shape` whose axes are the domain's `axes`.
+    /// Adds an expression for a value of `shape`, whose axes are the domain's `axes`.
     fn add(
         &mut self,
         e: &Expr,

@@ -1,6 +1,6 @@
-//! Rewrites a graph into primitives: composites without work of their own become their decompositions,
-//! equal nodes become one, unused ones go. What decompositions join only for it to be taken apart again (the
-//! parts of attention's gradient) is not joined.
+//! Rewrites a graph into primitives: composites without a kernel of their own are replaced by their decompositions, equal nodes
+//! are merged, dead ones removed. Concatenations that a decomposition makes only to be sliced again (the parts of attention's
+//! gradient) are eliminated.
 
 use super::PlanOptions;
 use crate::error::{Error, Result};
@@ -8,33 +8,33 @@ use crate::graph::{Attrs, Call, Graph, GraphData, Lowering, Node, NodeKind, Op, 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
 
-/// What attention over blocks binds: q, keys, values, the table, lengths, its result.
+/// Bindings of attention over blocks: q, keys, values, the table, lengths, its result.
 const PAGED: usize = 6;
 
-/// A node with the work it is; inputs are indices of earlier nodes.
+/// A node with its lowering; inputs are indices of earlier nodes.
 #[derive(Debug, Clone)]
 pub struct Primitive {
     /// The graph's node (its type, name and kind).
     pub node: Node,
     /// Inputs.
     pub inputs: Vec<usize>,
-    /// The work; `None` for inputs, parameters, states and constants.
+    /// Its lowering; `None` for inputs, parameters, states and constants.
     pub work: Option<Lowering>,
-    /// The nodes of the planned graph whose work it does a part of.
+    /// The nodes of the planned graph that it is a part of.
     pub from: Vec<usize>,
 }
 
-/// The primitives that `roots` depend on (and every input, parameter and state), and where the roots are.
+/// The primitives that `roots` depend on (and every input, parameter and state), and the indices of the roots.
 ///
-/// Attention's gradient is a primitive where the options say so, attention over blocks where kernels may bind what it reads.
+/// Attention's gradient is a primitive if the options say so; attention over blocks, if kernels may bind its operands.
 ///
 /// # Errors
-/// What a decomposition's builder refuses.
+/// Errors of a decomposition's builder calls.
 pub fn expand(graph: &Graph, roots: &[Value], options: &PlanOptions) -> Result<(Vec<Primitive>, Vec<usize>)> {
     let mut g = graph.clone();
     let mut roots = roots.to_vec();
     let mut from: Vec<usize> = (0..g.data()?.nodes.len()).collect();
-    // at least once: what can be simpler is made so on the way
+    // at least one pass, since it also simplifies nodes
     let mut again = true;
     while again {
         (g, roots, again) = expand_once(&g, &roots, &mut from, options)?;
@@ -43,8 +43,8 @@ pub fn expand(graph: &Graph, roots: &[Value], options: &PlanOptions) -> Result<(
     collect(&data, &roots, &from)
 }
 
-/// One pass: every composite replaced by its decomposition. Also: whether there was one. `origin` says of each node
-/// which of the planned graph it comes from.
+/// One pass: replaces every composite by its decomposition, and returns whether there was one. `origin` maps each node to the
+/// nodes of the planned graph it comes from.
 fn expand_once(
     from: &Graph,
     roots: &[Value],
@@ -100,7 +100,7 @@ fn expand_once(
 
 type Key = (&'static str, String, Vec<usize>);
 
-/// Live nodes with their work, equal ones merged.
+/// Live nodes with their lowerings, equal ones merged.
 fn collect(data: &GraphData, roots: &[Value], from: &[usize]) -> Result<(Vec<Primitive>, Vec<usize>)> {
     let live = data.live(roots);
     let mut all: Vec<Primitive> = Vec::new();
@@ -143,7 +143,7 @@ fn lower(op: &dyn Op, attrs: &Attrs, data: &GraphData, node: &Node) -> Result<Lo
     }
 }
 
-/// What makes two nodes equal; `None` for those that never are.
+/// The key by which equal nodes are found; `None` for nodes that are never equal.
 fn key(node: &Node, inputs: &[usize]) -> Option<Key> {
     match &node.kind {
         NodeKind::Op(op, attrs) => Some((op.name(), format!("{:?}{:?}", attrs.0, node.ty), inputs.to_vec())),
@@ -156,8 +156,7 @@ fn key(node: &Node, inputs: &[usize]) -> Option<Key> {
     }
 }
 
-/// Whether two nodes of one key are the same also where they are constants, whose keys are only digests, or operations, of which
-/// two may have one name.
+/// Whether two nodes with equal keys are equal. Keys contain only digests of constants, and two operations may share a name.
 fn equal_data(a: &Node, b: &Node) -> bool {
     match (&a.kind, &b.kind) {
         (NodeKind::Constant(a), NodeKind::Constant(b)) => a.bytes() == b.bytes(),

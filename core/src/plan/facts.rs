@@ -1,40 +1,40 @@
-//! What each form of work is, a row each: what passes, checks and forecasts ask of a step whatever its form.
+//! Properties of each form of work, one row each: passes, checks and forecasts query these instead of matching on forms.
 
 use super::BufferId;
 
-/// The row of a step's work.
+/// The properties of a step's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// What sort of work it is, in words.
+    /// Kind of work, as text.
     pub sort: &'static str,
-    /// The largest number that kernels count in it, elements that operands repeat among them. (Those of its buffers are the
-    /// buffers' own.)
+    /// The largest number that its kernels count to, including elements repeated by broadcast operands. (The sizes of its
+    /// buffers are checked separately.)
     pub counted: usize,
-    /// How much a thread does one after the other, roughly.
+    /// Approximate sequential work of a thread.
     pub depth: usize,
-    /// Matrix units do it, where there are some.
+    /// Whether matrix units compute it, where available.
     pub on_matrices: bool,
-    /// One kernel may do it with others, if it is small work.
+    /// Whether it may share a kernel with other small work.
     pub shares: bool,
-    /// What it writes of its results' buffers.
+    /// The extent of its writes.
     pub written: Written,
 }
 
-/// What a step writes of its results' buffers.
+/// The extent of a step's writes to the buffers of its results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// All of them.
+    /// Every buffer wholly.
     Whole,
-    /// So many elements of each: other steps may write the rest.
+    /// That many elements of each: other steps may write the rest.
     Elements(usize),
-    /// So many elements of that one, and all of others.
+    /// That many elements of that buffer, and the others wholly.
     Of(BufferId, usize),
-    /// Each of its kernels a part.
+    /// Each of its kernels writes a part.
     Parts,
 }
 
 impl Written {
-    /// Whether it is only a part of a buffer of so many elements.
+    /// Whether only a part of a buffer with that many elements is written.
     pub fn is_part(self, buffer: BufferId, elements: usize) -> bool {
         match self {
             Written::Whole => false,
@@ -46,12 +46,12 @@ impl Written {
 }
 
 impl Facts {
-    /// Of a form that writes all of its result and has nothing special.
+    /// For a form that writes all of its result and has no special property.
     pub const NONE: Facts =
         Facts { sort: "", counted: 0, depth: 0, on_matrices: false, shares: false, written: Written::Whole };
 }
 
-/// How many positions there are, at most as many as can be counted.
+/// The number of positions, saturating.
 pub(super) fn counted(sizes: &[usize]) -> usize {
     sizes.iter().fold(1usize, |n, s| n.saturating_mul(*s))
 }

@@ -1,30 +1,31 @@
-//! What is computed once, at init, instead of in each step: what depends on constants and, in plans without gradients,
-//! on parameters alone. Executors compute it again when a parameter changes.
+//! Constant folding: values that depend on constants, and in plans without gradients on parameters, are computed once at init
+//! instead of in each step. Executors recompute them when a parameter changes.
 //!
-//! **Weights fold** (`plan/fold.rs`). In plans without gradients the same goes for what depends on parameters alone, where it
-//! pays: joined and rearranged weights, products of weights, scales; not what kernels widen as they read. Each session has
-//! its own results, and computes them again when the weights it shares have another version. 16-bit weights stay so.
+//! **Folded weights.** In plans without gradients, values that depend on parameters alone are folded where that pays off:
+//! concatenated and permuted weights, products of weights, scales; but not values that kernels can widen as they load. Each
+//! session has its own folded weights, and recomputes them when the shared parameters have a new version. 16-bit weights stay
+//! 16-bit.
 
 use super::emit::Emitter;
 use super::expand::Primitive;
 use super::fuse::Group;
 use crate::graph::{Lowering, NodeKind};
 
-/// Bytes up to which a value of weights may be larger than what it is made of.
+/// Maximum bytes for a folded weight that is larger than its source.
 const SMALL: usize = 64 << 10;
 
-/// Which values are there before the first step.
+/// The values that are available before the first step.
 pub struct Ready {
-    /// Whether those of parameters are.
+    /// Whether those derived from parameters are.
     parameters: bool,
-    /// Nodes whose values are.
+    /// For each node, whether its value is.
     there: Vec<bool>,
     /// Of these, the ones that depend on a parameter.
     of_weights: Vec<bool>,
 }
 
 impl Ready {
-    /// Constants and, with `parameters`, those.
+    /// Initially constants and, with `parameters`, parameters.
     pub fn new(nodes: &[Primitive], parameters: bool) -> Ready {
         let is_parameter = |n: &Primitive| matches!(n.node.kind, NodeKind::Parameter { .. });
         let is_constant = |n: &Primitive| matches!(n.node.kind, NodeKind::Constant(_));
@@ -36,7 +37,7 @@ impl Ready {
     }
 }
 
-/// The node whose elements a chain of views walks.
+/// The node below a chain of views.
 pub fn below_views(nodes: &[Primitive], mut node: usize) -> usize {
     while let Some(Lowering::View(_)) = &nodes[node].work {
         node = nodes[node].inputs[0];
@@ -53,8 +54,8 @@ pub fn known(nodes: &[Primitive], parameters: bool) -> Vec<bool> {
     there
 }
 
-/// Pinned nodes, and those at which what is computed once ends: costly work on weights must not be fused with what is
-/// done to its result in each step.
+/// Pinned nodes, and the last nodes that can be folded: expensive work on weights must not be fused with per-step work on its
+/// result.
 pub fn ends(nodes: &[Primitive], pinned: &[bool], parameters: bool) -> Vec<bool> {
     let there = known(nodes, parameters);
     let mut costly = vec![false; nodes.len()];
@@ -75,13 +76,12 @@ pub fn ends(nodes: &[Primitive], pinned: &[bool], parameters: bool) -> Vec<bool>
 }
 
 impl Emitter<'_> {
-    /// Whether a value is there before the first step.
+    /// Whether a value is available before the first step.
     pub(super) fn is_ready(&self, node: usize) -> bool {
         self.ready.there[below_views(self.nodes, node)]
     }
 
-    /// Whether a group runs once: all that it reads is there, nobody reads its result as an output, and for work on
-    /// weights it pays.
+    /// Whether a group is folded: its inputs are available, its result is not an output, and for work on weights it pays off.
     pub(super) fn runs_once(&mut self, g: &Group) -> bool {
         let nodes = self.nodes;
         let mut inputs: Vec<usize> = g
@@ -106,8 +106,8 @@ impl Emitter<'_> {
         true
     }
 
-    /// Results of weights stay in memory beside them. That is no gain for what kernels widen as they read (block
-    /// formats, f16 cast to f32) and for what only repeats elements; products are worth it always.
+    /// Folded weights take memory in addition to the weights. That does not pay off for values that kernels widen as they load
+    /// (block formats, f16 cast to f32) or that only repeat elements; for products it always does.
     fn pays(&self, g: &Group, inputs: &[usize]) -> bool {
         let bytes = |i: usize| self.nodes[i].node.ty.bytes().unwrap_or(usize::MAX);
         match &self.nodes[g.anchor].work {
@@ -117,8 +117,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// Whether a copy of a value that is there before the first step is made then: if it is no larger than what it
-    /// walks.
+    /// Whether a copy of an available value is made at init: if it is no larger than its source.
     pub(super) fn copies_once(&self, node: usize) -> bool {
         let below = below_views(self.nodes, node);
         let bytes = |i: usize| self.nodes[i].node.ty.bytes().unwrap_or(usize::MAX);

@@ -1,14 +1,14 @@
-//! Groups primitives into steps: pointwise chains join the product, convolution or reduction whose
-//! result they take, or the reduction or chain that takes theirs.
+//! Fusion: groups primitives into steps. Pointwise chains join the producer (product, convolution, reduction) whose result they
+//! use, or the reduction or chain that uses theirs.
 //!
-//! **Fusion** (`plan/fuse.rs`): a product, convolution or reduction takes the pointwise chain that alone uses its result; a
-//! pointwise or rowwise step takes the pointwise nodes that only it uses. What is computed inside a step never reaches
-//! memory. Views (reshape, permute, broadcast, slice, flip) are strides (`plan/layout.rs`); a copy is made only where a
-//! kernel cannot walk them. Where a result is only permuted, it is stored permuted.
+//! A product, convolution or reduction takes the pointwise chain that is the only user of its result; a pointwise or rowwise
+//! step takes the pointwise nodes that only it uses. Values inside a step never reach memory. Views (reshape, permute,
+//! broadcast, slice, flip) are strides (`plan/layout.rs`); a copy is made only if strides cannot express one. A result that is
+//! only permuted is stored permuted.
 //!
-//! What one step binds and computes is bounded (`plan/bounds.rs`, `PlanOptions::bindings`): a driver bounds the buffers of a kernel
-//! (`Limits::bindings`, 8 where nothing is known), and code without end compiles without end. What a device cannot run whatever
-//! is done is refused at compile time, by its node (`kernels/fits`).
+//! Bindings and work of a step are bounded (`plan/bounds.rs`, `PlanOptions::bindings`): a driver limits the buffers of a kernel
+//! (`Limits::bindings`, 8 if unknown), and very long kernels take very long to compile. Work that cannot run on a device in any
+//! form is refused at compile time, with its node's name (`kernels/fits`).
 
 use super::bounds::{Bounds, StepCost};
 use super::expand::Primitive;
@@ -17,9 +17,9 @@ use crate::graph::{Lowering, NodeKind, RowwiseForm};
 use crate::ops::widen::is_half;
 use crate::tensor::DType;
 
-/// Cost of a pointwise node that is computed anew wherever it is used, at most: that of silu.
+/// Maximum cost of a pointwise node that every user recomputes: that of silu.
 const CHEAP: usize = 3;
-/// Users of such a node, at most.
+/// Maximum number of users of such a node.
 const READERS: usize = 4;
 
 /// Nodes that become one step. Members are in order; the last is stored.
@@ -31,9 +31,9 @@ pub struct Group {
     pub members: Vec<usize>,
     /// The node whose value is stored.
     pub output: usize,
-    /// Nodes with one result a row that are stored too.
+    /// Nodes with one result per row that are stored, too.
     pub extras: Vec<usize>,
-    /// The output has one result a row.
+    /// Whether the output has one result per row.
     pub per_row: bool,
 }
 
@@ -43,13 +43,13 @@ impl Group {
         Group { anchor, members: vec![anchor], output: anchor, extras: vec![], per_row }
     }
 
-    /// What is stored.
+    /// The stored nodes.
     pub fn results(&self) -> impl Iterator<Item = usize> {
         self.extras.iter().copied().chain([self.output])
     }
 }
 
-/// Who uses each node's value.
+/// The users of each node's value.
 pub fn users(nodes: &[Primitive]) -> Vec<Vec<usize>> {
     let mut users: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (i, n) in nodes.iter().enumerate() {
@@ -67,12 +67,12 @@ pub fn is_literal(p: &Primitive) -> bool {
     matches!(p.node.kind, NodeKind::Constant(_)) && p.node.ty.elements() == 1 && p.node.ty.dtype != DType::I64
 }
 
-/// Pointwise work that reads nothing (positions): repeated wherever it is used.
+/// Whether a node is pointwise without inputs (positions): every user recomputes it.
 fn is_free(p: &Primitive) -> bool {
     matches!(p.work, Some(Lowering::Pointwise(_))) && p.inputs.is_empty()
 }
 
-/// What a node reads that is stored in 16 bits in any case, if all it does is to widen it.
+/// The input of a node that only widens it, if that input is stored in 16 bits in any case.
 pub fn widened(nodes: &[Primitive], i: usize) -> Option<usize> {
     let Some(Lowering::Pointwise(Expr::Cast(DType::F32, of))) = &nodes[i].work else { return None };
     let source = nodes[i].inputs.first().copied().filter(|_| matches!(**of, Expr::Input(0)))?;
@@ -84,8 +84,8 @@ pub fn widened(nodes: &[Primitive], i: usize) -> Option<usize> {
     (is_half(nodes[source].node.ty.dtype) && !computed).then_some(source)
 }
 
-/// Whether it costs less to compute a pointwise node wherever it is used than to store it: a few instructions that read
-/// one value of its size, and what is small beside it.
+/// Whether recomputing a pointwise node in every user is cheaper than storing it: a few instructions that read one value of its
+/// size, and otherwise only much smaller ones.
 fn is_cheap(nodes: &[Primitive], users: &[usize], of: &[Option<usize>], groups: &[Group], i: usize) -> bool {
     let Some(Lowering::Pointwise(e)) = &nodes[i].work else { return false };
     let (shape, elements) = (&nodes[i].node.ty.shape, nodes[i].node.ty.elements());
@@ -106,8 +106,8 @@ fn is_cheap(nodes: &[Primitive], users: &[usize], of: &[Option<usize>], groups: 
     elements > 1 && reads_one && e.cost() <= CHEAP && users.len() <= READERS && users.iter().all(inline)
 }
 
-/// The groups, each after those whose results it reads. `pinned` nodes are stored for others to read, `constant` ones may
-/// be there before the first step: they stay apart. Pointwise nodes that are free or cheap are members of every group that uses them.
+/// The groups, in dependency order. `pinned` nodes are stored for other readers; `constant` ones may be available before the
+/// first step, and stay separate. Pointwise nodes that are free or cheap are members of every group that uses them.
 pub fn group(
     nodes: &[Primitive],
     pinned: &[bool],
@@ -121,7 +121,7 @@ pub fn group(
     let mut of: Vec<Option<usize>> = vec![None; nodes.len()];
     let mut groups: Vec<Group> = Vec::new();
     let mut tallies: Vec<StepCost> = Vec::new();
-    // heavy work, with the pointwise chain that takes its result
+    // heavy work, with the pointwise chain on its result
     for (i, n) in nodes.iter().enumerate() {
         let heavy = !matches!(n.work, None | Some(Lowering::View(_)) | Some(Lowering::Pointwise(_)));
         if !heavy {
@@ -149,7 +149,7 @@ pub fn group(
         if of[i].is_some() || !matches!(nodes[i].work, Some(Lowering::Pointwise(_))) {
             continue;
         }
-        // what only widens is done by those that read it, as they load an element
+        // pure widening is done by the readers, as they load an element
         let inline = |&u: &usize| takes_inline(nodes, of[u].map_or(u, |g| groups[g].anchor));
         if fuse && !pinned[i] && widened(nodes, i).is_some() && users[i].iter().all(inline) {
             continue;
@@ -164,14 +164,14 @@ pub fn group(
             groups[into].members.push(i);
             continue;
         }
-        // a row's result has other axes than the elements, so nothing is repeated there
+        // a per-row result has other axes than the elements, so nothing is recomputed there
         let repeats = |&u: &usize| {
             let on_row = of[u].is_some_and(|g| u > groups[g].anchor && is_per_row(&nodes[groups[g].anchor]));
             takes_inline(nodes, u) && !on_row
         };
         let alone = is_free(&nodes[i]) || !constant[i] && is_cheap(nodes, &users[i], &of, &groups, i);
         if fuse && alone && !pinned[i] && users[i].iter().all(repeats) {
-            continue; // repeated by those that use it
+            continue; // recomputed by its users
         }
         of[i] = Some(groups.len());
         groups.push(Group::of(nodes, i));
@@ -193,13 +193,13 @@ pub fn group(
     ordered(nodes, groups)
 }
 
-/// Whether a node is computed anew by each group that reads it.
+/// Whether each group that reads a node recomputes it.
 fn is_repeated(nodes: &[Primitive], of: &[Option<usize>], i: usize) -> bool {
     of[i].is_none() && matches!(nodes[i].work, Some(Lowering::Pointwise(_))) && widened(nodes, i).is_none()
 }
 
-/// Stores some of what is computed anew wherever it is read: where it is long, and where it would bring a group over its
-/// bounds. What is stored is a group of its own.
+/// Stores some of the recomputed nodes: those at the end of long chains, and those that would bring a group over its bounds.
+/// Each becomes a group of its own.
 fn store_some(nodes: &[Primitive], of: &mut [Option<usize>], groups: &mut Vec<Group>, bounds: &Bounds<'_>) {
     let mut store = bounds.long_chains(|i| is_repeated(nodes, of, i));
     loop {
@@ -226,7 +226,7 @@ fn store_some(nodes: &[Primitive], of: &mut [Option<usize>], groups: &mut Vec<Gr
     }
 }
 
-/// Makes what is repeated for a group's members a part of it.
+/// Adds the recomputed nodes that a group's members need to the group.
 fn take_repeated(nodes: &[Primitive], of: &[Option<usize>], g: &mut Group) {
     let mut at = 0;
     while at < g.members.len() {
@@ -243,7 +243,7 @@ fn take_repeated(nodes: &[Primitive], of: &[Option<usize>], g: &mut Group) {
     }
 }
 
-/// The groups in an order in which each comes after those whose results it reads; the earliest output first.
+/// The groups in topological order; of ready groups, the one with the earliest output first.
 fn ordered(nodes: &[Primitive], groups: Vec<Group>) -> Vec<Group> {
     let mut stored = vec![usize::MAX; nodes.len()];
     for (i, g) in groups.iter().enumerate() {
@@ -256,7 +256,7 @@ fn ordered(nodes: &[Primitive], groups: Vec<Group>) -> Vec<Group> {
         let mut before = vec![];
         while let Some(x) = open.pop() {
             match stored[x] {
-                // a view of something stored
+                // a view of a stored value
                 usize::MAX if !g.members.contains(&x) => open.extend(&nodes[x].inputs),
                 from if from != i && from != usize::MAX => before.push(from),
                 _ => {}
@@ -284,7 +284,7 @@ fn ordered(nodes: &[Primitive], groups: Vec<Group>) -> Vec<Group> {
     order.into_iter().filter_map(|i| all[i].take()).collect()
 }
 
-/// How many products, one after the other, each node's value has behind it.
+/// The longest chain of dependent products that ends at each node.
 fn depths(nodes: &[Primitive]) -> Vec<usize> {
     let mut depths = vec![0; nodes.len()];
     for (i, n) in nodes.iter().enumerate() {
@@ -294,7 +294,7 @@ fn depths(nodes: &[Primitive]) -> Vec<usize> {
     depths
 }
 
-/// Whether a product would have to wait, for its epilogue, for another that could run beside it.
+/// Whether an epilogue would make a product wait for another that could run concurrently with it.
 fn waits(nodes: &[Primitive], depths: &[usize], g: &Group, next: usize) -> bool {
     let product = matches!(nodes[g.anchor].work, Some(Lowering::Contraction { .. }));
     let others = nodes[next].inputs.iter().filter(|&&i| i != g.output);
@@ -310,7 +310,7 @@ fn takes_inline(nodes: &[Primitive], i: usize) -> bool {
     matches!(nodes[i].work, Some(Lowering::Pointwise(_) | Lowering::Rowwise(_)))
 }
 
-/// The pointwise node that can be computed on a group's result before it is stored.
+/// The pointwise node that can be fused as an epilogue of a group.
 fn epilogue(
     nodes: &[Primitive],
     users: &[Vec<usize>],
@@ -334,7 +334,7 @@ fn epilogue(
     fits.then_some(next)
 }
 
-/// The one group that can compute a pointwise node for itself.
+/// The single group into which a pointwise node can be fused.
 fn joins(
     nodes: &[Primitive],
     users: &[usize],
@@ -355,7 +355,7 @@ fn joins(
         matches!(nodes[g.anchor].work, Some(Lowering::Contraction { .. } | Lowering::Convolution(_)));
     let per_row = is_per_row(&nodes[g.anchor]);
     let fits = |&u: &usize| {
-        // a row's result is computed on the row's shape, all else on the elements'
+        // a per-row result is computed over the row's shape, everything else over the elements'
         let on_row = per_row && u > g.anchor;
         let domain = if on_row { &nodes[g.output].node.ty.shape } else { element };
         of[u] == Some(into) && takes_inline(nodes, u) && shape == domain && (!f32_only || u > g.anchor)

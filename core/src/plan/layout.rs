@@ -1,4 +1,4 @@
-//! How a value's axes walk through its buffer, and what views do to that.
+//! The mapping from a value's axes to its buffer, and the effect of views on it.
 
 use crate::graph::ViewForm;
 use crate::tensor::contiguous_strides;
@@ -24,8 +24,8 @@ impl Layout {
         shape.iter().zip(&self.strides).zip(wanted).all(|((&n, &s), w)| n == 1 || s == w)
     }
 
-    /// The layout of a view of a value with this layout and shape `from`, or `None` if the elements
-    /// cannot be walked so without a copy.
+    /// The layout of a view of a value with this layout and shape `from`, or `None` if strides cannot express it without a
+    /// copy.
     pub fn view(&self, form: &ViewForm, from: &[usize], to: &[usize]) -> Option<Layout> {
         match form {
             ViewForm::Reshape => self.reshape(from, to),
@@ -49,7 +49,7 @@ impl Layout {
     }
 
     fn reshape(&self, from: &[usize], to: &[usize]) -> Option<Layout> {
-        // axes that hold anything, merged where one continues the other; then split as `to` asks
+        // axes longer than 1, merged where contiguous; then split according to `to`
         let mut runs: Vec<(usize, isize)> = Vec::new();
         for (&n, &s) in from.iter().zip(&self.strides).filter(|(n, _)| **n != 1) {
             match runs.last_mut() {

@@ -1,4 +1,4 @@
-//! Steps of the archetypes with work of their own: products, convolutions, attention, look-ups, and the rest.
+//! Steps of the archetypes with kernels of their own: products, convolutions, attention, look-ups, and the rest.
 
 use super::emit::{Code, Emitter, Store, one};
 use super::fold::below_views;
@@ -53,7 +53,7 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// A value as a contiguous operand (copied if need be).
+    /// A value as a contiguous operand (copied if necessary).
     fn contiguous(&mut self, node: usize) -> Result<Operand> {
         let shape = self.shape(node);
         let (buffer, layout) = self.place(node)?;
@@ -65,7 +65,7 @@ impl Emitter<'_> {
         Ok(Operand { buffer, dtype: self.dtype(node), offset: 0, strides: contiguous_strides(shape) })
     }
 
-    /// A value walked over its own axes as it lies.
+    /// A value over its own axes, in its current layout.
     fn strided(&mut self, node: usize) -> Result<Operand> {
         let (buffer, layout) = self.place(node)?;
         let shape = self.shape(node);
@@ -119,11 +119,11 @@ impl Emitter<'_> {
         spread(&mut a, self.shape(an), transpose_a);
         spread(&mut b, self.shape(bn), transpose_b);
         let unbatched = b.strides[..rank - 2].iter().all(|&s| s == 0);
-        // a copy made in each step is no weight, whatever it is a copy of
+        // a copy made in each step is not a weight, even if it is a copy of one
         let stays = !matches!(self.plan.buffers[b.buffer].place, Place::Scratch);
         let weight = unbatched && stays && self.is_weight(bn);
         if !weight && b.dtype != DType::F32 && self.of_weights(bn) {
-            // made of weights in each step (joined, where nothing folds): widened in each step too
+            // computed from weights in each step (concatenated, in plans that do not fold): widened in each step, too
             b = self.widened(bn)?;
             spread(&mut b, self.shape(bn), transpose_b);
         } else if !weight && b.dtype != DType::F32 {
@@ -142,7 +142,7 @@ impl Emitter<'_> {
         Ok(Work::Product(work))
     }
 
-    /// Whether a value is a parameter that steps do not change, or is there before the first step, seen through views.
+    /// Whether a value, looking through views, is a parameter that steps do not change, or is available before the first step.
     fn is_weight(&self, node: usize) -> bool {
         match self.nodes[below_views(self.nodes, node)].node.kind {
             NodeKind::Parameter { trainable } => !(self.training && trainable),
@@ -188,8 +188,8 @@ impl Emitter<'_> {
         }))
     }
 
-    /// Makes height and width of a convolution's epilogue one axis; an operand for which that cannot be is
-    /// first copied whole.
+    /// Merges height and width of a convolution's epilogue into one axis; operands whose strides do not allow it are copied
+    /// first.
     fn merge_columns(&mut self, e: &mut Epilogue) -> Result<()> {
         let width = e.domain[3];
         for operand in &mut e.operands {
@@ -232,7 +232,7 @@ impl Emitter<'_> {
         Ok(Work::Attention(Attention { inputs, out }))
     }
 
-    /// Where attention leaves its result: rows of d_v elements.
+    /// The operand for attention's result: rows of d_v elements.
     fn attention_out(&mut self, i: usize, d_v: usize) -> Operand {
         let (buffer, mut layout) = self.result(i, Store::Permuted);
         if layout.strides[3] != 1 && d_v != 1 {
@@ -250,7 +250,7 @@ impl Emitter<'_> {
         Ok(Work::AttentionGrad(AttentionGrad { inputs, up, outs }))
     }
 
-    /// q, k and v, the first inputs of a node, and the mask, if it has so many.
+    /// q, k and v, the first inputs of a node, and the mask, if input number `mask` exists.
     fn attention_inputs(&mut self, i: usize, form: AttentionForm, mask: usize) -> Result<AttentionInputs> {
         let inputs = self.nodes[i].inputs.clone();
         let (qs, ks, vs) = (self.shape(inputs[0]), self.shape(inputs[1]), self.shape(inputs[2]));
@@ -296,12 +296,12 @@ impl Emitter<'_> {
         Ok(Work::Attention(Attention { inputs, out }))
     }
 
-    /// Slices put in the place of a table's own; an index that is ignored writes nothing.
+    /// Replaces slices of a table; an ignored index writes nothing.
     fn put(&mut self, i: usize, axis: usize, ignored: Option<i64>, label: &str) -> Result<Work> {
         let [table, which] = [0, 1].map(|n| self.nodes[i].inputs[n]);
         let mut indices = self.contiguous(which)?;
         let mut ignores = ignored;
-        // a state that is changed in place: by indices that were all looked at before
+        // a state changed in place: all indices must have been checked before
         if self.stored_in.contains_key(&i) && !self.plan.known()[indices.buffer] {
             indices = self.looked_at(which, indices, self.shape(table)[axis], ignored, label);
             ignores = ignored.map(|_| CHECKED_AS);
@@ -314,7 +314,7 @@ impl Emitter<'_> {
         self.lookup_by(i, kind, axis, (indices, None))
     }
 
-    /// A look-up by indices that lie together, of which one may be ignored.
+    /// A look-up by contiguous indices, one value of which may be ignored.
     fn lookup_by(
         &mut self,
         i: usize,
@@ -348,7 +348,7 @@ impl Emitter<'_> {
         }))
     }
 
-    /// Indices, a node's value, that an earlier step has found to be below a limit: the same ones once, whatever they are for.
+    /// A node's indices after a check against a bound; equal checks are shared by all uses.
     fn looked_at(
         &mut self,
         node: usize,
@@ -377,7 +377,7 @@ impl Emitter<'_> {
         Ok(Work::Index(checked(indices, out, classes, self.shape(labels).to_vec(), ignored)))
     }
 
-    /// Whether a look-up that changes a table may change it where it is: a step has computed it, for this alone.
+    /// Whether a look-up that updates a table may do it in place: a step has computed the table, for this use alone.
     fn may_change(&self, i: usize, table: &Operand) -> bool {
         let inputs = &self.nodes[i].inputs;
         let t = inputs[0];
@@ -404,7 +404,7 @@ impl Emitter<'_> {
         Ok(Work::Pool(Pool { form, planes, input, output, x, up, out }))
     }
 
-    /// A buffer of its own that holds a value contiguously, for a graph's output.
+    /// A separate buffer with a value's contiguous elements, for a graph's output.
     pub(super) fn own_copy(&mut self, node: usize) -> Result<usize> {
         self.once = false;
         let buffer = self.buffer(self.dtype(node), element_count(self.shape(node)).unwrap_or(0), Place::Own);
@@ -413,8 +413,8 @@ impl Emitter<'_> {
     }
 }
 
-/// A product whose B is the same for all batches is one product with more rows, where the rows of all
-/// batches are evenly spaced.
+/// Converts a product whose B is the same for all batches into one product with more rows, if the rows of all batches are
+/// evenly spaced.
 fn fold_batch(p: &mut Product) {
     while let Some(&last) = p.batch.last() {
         let axis = p.batch.len() - 1;
@@ -435,7 +435,7 @@ fn fold_batch(p: &mut Product) {
     }
 }
 
-/// The indices below a limit, as i32: a check of all of them.
+/// A check of all indices against a bound; its result is the indices as i32.
 fn checked(
     indices: Operand,
     out: Operand,

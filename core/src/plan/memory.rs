@@ -1,25 +1,25 @@
-//! Places scratch buffers in one arena so that those alive at different times share bytes.
+//! Assigns scratch buffers to offsets of one arena so that buffers with disjoint lifetimes share bytes.
 //!
-//! **Memory** (`plan/memory.rs`; where, a target says): intermediate values share one arena by lifetime; inputs, outputs and gradients have their
-//! own. Steps that depend on constants alone run once, at init.
+//! Intermediate values share one arena by lifetime (the target decides the order of time); inputs, outputs and gradients have
+//! memory of their own. Steps that depend on constants alone run at init.
 
-/// A buffer's size and the steps between which it holds something.
+/// A buffer's size and live range, in steps.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifetime {
     /// Bytes.
     pub bytes: usize,
-    /// The step that writes it first.
+    /// The first step that writes it.
     pub from: usize,
-    /// The last step that touches it.
+    /// The last step that accesses it.
     pub to: usize,
 }
 
 /// Alignment of every buffer: a cache line, and the widest vector.
 pub const ALIGN: usize = 64;
 
-/// Offsets for the buffers, and the arena's size. Largest first, each in the lowest gap that fits among
-/// those alive at the same time ("greedy by size", Pisarchyk & Lee 2020, arXiv:2001.03288). Offsets are multiples of
-/// `align`; no buffer lies across a multiple of `chunk`, unless it is longer than one.
+/// Offsets for the buffers, and the arena's size. Largest first, each in the lowest gap that fits among the buffers alive at
+/// the same time ("greedy by size", Pisarchyk & Lee 2020, arXiv:2001.03288). Offsets are multiples of `align`; no buffer
+/// crosses a multiple of `chunk`, unless it is longer than `chunk`.
 pub fn place(buffers: &[Lifetime], align: usize, chunk: usize) -> (Vec<usize>, usize) {
     let fits = |at: usize, size: usize| match at % chunk + size > chunk && size <= chunk {
         true => at.next_multiple_of(chunk),

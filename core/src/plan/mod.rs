@@ -1,10 +1,10 @@
-//! Decides what steps a graph is, and their order. Reads graphs, writes steps; never touches a device.
+//! Lowers a graph to ordered steps. Reads graphs, writes plans; never accesses a device.
 //!
-//! A graph is expanded into primitives (`expand`), pointwise chains are fused into their producers and
-//! consumers (`fuse`), groups become steps (`emit`, `lower_steps`). Who uses which buffer is found once (`uses`). What one kind of
-//! device makes of the steps, and where scratch lies, is decided in `target`. A target says three things before (`PlanOptions`),
-//! since no pass over steps could undo what fusing has joined: whether attention's gradient is one step, whether products run
-//! concurrently, what kernels may bind.
+//! A graph is expanded into primitives (`expand`), pointwise chains are fused with their producers and consumers (`fuse`),
+//! groups become steps (`emit`, `lower_steps`). `uses` is the def-use analysis of buffers. `target` then lowers the plan for
+//! one kind of device and assigns memory. The target's options (`PlanOptions`) must be known in advance, since no pass over
+//! steps could undo fusion: whether attention's gradient is one step, whether products run concurrently, and the limits on a
+//! kernel's bindings.
 
 #[cfg(feature = "compiler")]
 mod bounds;
@@ -66,37 +66,38 @@ use {
     emit::Emitter,
 };
 
-/// What a plan is for.
+/// Options of a plan.
 #[cfg(feature = "compiler")]
 #[derive(Debug, Clone, Default)]
 pub struct PlanOptions {
-    /// Gradients of the loss to compute for training: trainable parameters and their gradients' values,
-    /// as [`crate::autodiff`] added them to the graph.
+    /// For training, gradients of the loss: trainable parameters and their gradients' values, as [`crate::autodiff`] added them
+    /// to the graph.
     pub gradients: Vec<(Value, Value)>,
-    /// Every node by itself: what fused plans are compared with.
+    /// One step per node, as a reference for fused plans.
     pub no_fusion: bool,
-    /// Attention's gradient is one step; otherwise it is planned as its decomposition, which fusing must see.
+    /// Attention's gradient is one step; otherwise it is decomposed before fusion.
     pub attention_grad: bool,
-    /// Products that could run concurrently are not made to wait for each other by their epilogues: for devices that
-    /// one of them does not fill. No pass over steps could undo what fusing joined.
+    /// No epilogue makes a product wait for another that could run concurrently: for devices that a single product does not
+    /// fill. No later pass could undo such a fusion.
     pub concurrent: bool,
-    /// In plans without gradients, what depends on parameters alone is computed at init, and again when one changes.
+    /// In plans without gradients, values that depend on parameters alone are computed at init, and again when a parameter
+    /// changes.
     pub fold_weights: bool,
-    /// What the device's kernels may bind; `None`: any number of buffers of any length.
+    /// Limits on a kernel's bindings; `None`: any number of buffers of any length.
     pub bindings: Option<Bindings>,
 }
 
 /// Plans a graph.
 ///
 /// # Errors
-/// The graph's own first error, or [`Error::Graph`] if it has neither outputs nor a loss; [`Error::Op`] for sizes that
-/// kernels cannot count.
+/// The graph's own first error, or [`Error::Graph`] if it has neither outputs nor a loss; [`Error::Op`] for sizes that exceed
+/// what kernels can count.
 #[cfg(feature = "compiler")]
 pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let mut copied: Vec<String> = vec![];
     loop {
         let mut plan = steps(graph, options, &copied)?;
-        // what needs a state as it has become, and may yet refuse the step, keeps it from being changed in place
+        // a look-up that needs the new value of a state, and may refuse the step, prevents changing this state in place
         let Err(state) = refusal::refuse_first(&mut plan) else {
             return verified(plan);
         };
@@ -108,7 +109,7 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     }
 }
 
-/// The steps of a graph, but for their order; the states named are not changed in place.
+/// The steps of a graph, before ordering for refusals; states in `copied` are not changed in place.
 #[cfg(feature = "compiler")]
 fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan> {
     let data = graph.data()?;
@@ -171,7 +172,7 @@ fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan
         let computed = matches!(n.kind, NodeKind::Op(..))
             && !matches!(nodes[root].work, Some(crate::graph::Lowering::View(_)));
         let shared = taken.contains(&buffer) || e.plan.states.iter().any(|s| s.buffer == buffer);
-        // an output that is an input, a state, a view, or an output already gets a buffer of its own
+        // an output that is an input, a state, a view, or another output gets a buffer of its own
         let buffer = if computed && !shared { buffer } else { e.own_copy(root)? };
         taken.push(buffer);
         e.plan.outputs.push(Port {
@@ -196,10 +197,11 @@ fn steps(graph: &Graph, options: &PlanOptions, copied: &[String]) -> Result<Plan
     Ok(plan)
 }
 
-/// The plan, if it keeps to its buffers.
+/// Verifies a plan.
 ///
 /// # Errors
-/// [`Error::Op`] for sizes that kernels cannot count, [`Error::Internal`] for what no graph should become.
+/// [`Error::Op`] for sizes that exceed what kernels can count, [`Error::Internal`] for other flaws, which no graph should
+/// cause.
 #[cfg(feature = "compiler")]
 pub fn verified<G: Form>(plan: Plan<G>) -> Result<Plan<G>> {
     match verify(&plan) {

@@ -1,5 +1,5 @@
-//! Padding and concatenation: what no part covers is filled, then parts are copied to their places, unless they were
-//! stored there when they were computed.
+//! Padding and concatenation: fills the area outside all parts, then copies parts to their places, unless they were stored
+//! there when they were computed.
 
 use super::copy::Copy;
 use super::emit::Emitter;
@@ -13,7 +13,7 @@ use crate::tensor::DType;
 type Region = (Vec<usize>, Vec<usize>);
 
 impl Emitter<'_> {
-    /// What surrounds the one part of a padded value, if that is one or two boxes.
+    /// The area around the single part of a padded value, if that is one or two boxes.
     pub(super) fn border(&self, node: usize) -> Option<Vec<Region>> {
         let Some(Lowering::Place { at, .. }) = &self.nodes[node].work else { return None };
         let &[part] = self.nodes[node].inputs.as_slice() else { return None };
@@ -60,7 +60,7 @@ impl Emitter<'_> {
                 copies.push((self.copy(part, buffer, offset_of(start), &layout.strides)?, part));
             }
         }
-        // either all parts move in words or none
+        // either all parts are copied as words, or none
         if self.once && fill.is_none() && copies.iter().all(|c| c.0.has_words()) {
             copies.iter_mut().for_each(|c| c.0.move_words());
         }

@@ -1,34 +1,39 @@
-//! For which look-ups a step may be refused, and when that is known. A refused step leaves nothing behind: every look-up
-//! whose indices the step computes stands before the first step that changes a state, and the indices of all others can be
-//! looked at before the step begins.
+//! Refused steps: which look-ups may refuse a step, and when their indices are known. A refused step must have no effect: every
+//! look-up whose indices are computed in the step comes before the first step that changes a state, and the indices of all
+//! others can be checked before the step starts.
 //!
-//! **Refused steps.** A step that meets an index outside its table, a label outside its classes or a `put` outside its state is
-//! refused, and leaves nothing behind on any device: no parameter, state, moment or count changes, its outputs cannot be read, and
-//! the steps after it count as if it had not been (`Session::step` has the whole contract). So everything that may refuse a step
-//! comes before the first write that lasts. `plan/refusal` tells two kinds of look-ups apart. Indices that are *known* before a
-//! step (inputs, constants, what runs once) are looked at before it begins: by the CPU device where a state would be changed before
-//! they are used, on a GPU by the host as they are given, so that a refused step is never submitted and the others cost nothing.
-//! Look-ups whose indices a step *computes* (or a state holds) are ordered before every step that changes a state. A `put` in place by such
-//! indices gets a check (`IndexKind::Check`) in front, and a state that such a look-up needs as it has become is copied at the end instead of
-//! being changed in place. `verify` refuses plans that do it otherwise. On a GPU each look-up has a word of the errors, which a step with
-//! computed indices begins by setting back; kernels that change states (`schedule/guard`) and optimizers do nothing where one of them
-//! says something. Words, and the indices beside them, come down with the step's results, and are read as it lands (`gpu/refusal`), before
-//! the next but one is recorded: so the error has its own step's number and index. Where it matters how many steps counted (Adam's bias correction, `step_counter`), or
-//! where the indices are too many to come down, a step with computed indices waits for the one before it. A host application's
-//! buffer in the place of an index input is checked by the GPU, or, where there are states, read by the host before each step. Labels of
-//! cross-entropy are looked at like other indices, by a step of their own (`check_labels`), which shares a dispatch where it can.
+//! **Contract.** A step that meets an index outside its table, a label outside its classes or a `put` outside its state is
+//! refused, and has no effect on any device: no parameter, state, moment or step count changes, its outputs cannot be read, and
+//! later steps continue as if it had not been (`Session::step` documents the whole contract). So every possible refusal comes
+//! before the first lasting write.
+//!
+//! **Known indices** (inputs, constants, results of init steps) are checked before the step starts: by the CPU device if a
+//! state would change before they are used, on a GPU by the host when they are set, so that a refused step is never submitted
+//! and valid steps cost nothing.
+//!
+//! **Computed indices** (or those in a state): their look-ups are ordered before every step that changes a state. A `put` in
+//! place by such indices gets a check (`IndexKind::Check`) in front of it, and a state whose new value such a look-up needs is
+//! copied at the end of the step instead of being changed in place. `verify` refuses other plans. On a GPU each look-up has a
+//! word of the error buffer, which a step with computed indices resets at its start; kernels that change states
+//! (`schedule/guard`) and optimizers do nothing if a word is set. The words, with the indices, are downloaded with the step's
+//! results and checked when the step completes (`gpu/refusal`), before the step after the next is recorded: so the error has
+//! the right step number and index. If the number of completed steps matters (Adam's bias correction, `step_counter`), or the
+//! indices are too many to download, a step with computed indices waits for the previous one.
+//!
+//! A host application's buffer bound to an index input is checked by the GPU or, if there are states, read by the host before
+//! each step. Labels of cross-entropy are checked like other indices, by a step of their own (`check_labels`), which shares a
+//! dispatch where possible.
 
 #[cfg(feature = "compiler")]
 use super::Uses;
 use super::{Accesses, BufferId, Form, IndexKind, Place, Plan, Work};
 use std::collections::HashSet;
 
-/// What a check makes of an index that is ignored.
+/// The checked value of an ignored index.
 pub(super) const CHECKED_AS: i64 = -1;
 
 impl<G: Form> Plan<G> {
-    /// The buffers whose elements are there before a step begins, whatever it computes: inputs, constants, and what ran
-    /// once.
+    /// For each buffer, whether its elements are known before a step starts: inputs, constants, and results of init steps.
     pub(crate) fn known(&self) -> Vec<bool> {
         let constant = |place: &Place| matches!(place, Place::Constant(_));
         let mut known: Vec<bool> = self.buffers.iter().map(|b| constant(&b.place)).collect();
@@ -39,11 +44,11 @@ impl<G: Form> Plan<G> {
         known
     }
 
-    /// For each step, whether it is a look-up that may be refused for indices that are not known before: those computed in
-    /// the step, held by a state or a parameter. What was checked by an earlier step is not checked again.
+    /// For each step, whether it is a look-up that may be refused for indices unknown before the step: computed in it, or held
+    /// by a state or a parameter. Indices checked by an earlier step are not checked again.
     pub(crate) fn computed_look_ups(&self) -> Vec<bool> {
         let known = self.known();
-        // buffers of indices that are below a limit; whether some are ignored
+        // buffers of indices that have been checked against a bound; whether some are ignored
         let mut below: Vec<Option<(usize, bool)>> = vec![None; self.buffers.len()];
         let mut all = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
@@ -62,15 +67,15 @@ impl<G: Form> Plan<G> {
         all
     }
 
-    /// For each step, the state that it changes, if it changes one.
+    /// For each step, the state that it changes, if any.
     pub(crate) fn changed_states(&self) -> Vec<Option<BufferId>> {
         let states: HashSet<BufferId> = self.states.iter().map(|s| s.buffer).collect();
         let changed = |work: &Work<G>| Accesses::of(work).writes.into_iter().find(|b| states.contains(b));
         self.steps.iter().map(|s| changed(&s.work)).collect()
     }
 
-    /// The first step that changes a state, if a look-up that may be refused only then does not come before it: its number,
-    /// and the last such look-up's.
+    /// The first step that changes a state before a look-up with computed indices: its number, and that of the last such
+    /// look-up.
     pub(super) fn changed_too_early(&self) -> Option<(usize, usize)> {
         let first = self.changed_states().iter().position(Option::is_some)?;
         let last = self.computed_look_ups().iter().rposition(|late| *late)?;
@@ -78,17 +83,16 @@ impl<G: Form> Plan<G> {
     }
 }
 
-/// Moves every look-up that may be refused for what the step computes, with all that it needs, before the steps that change
-/// states.
+/// Moves every look-up with computed indices, with everything it depends on, before the steps that change states.
 ///
 /// # Errors
-/// The buffer of a state that such a look-up needs as it has become: it cannot be changed in place.
+/// The buffer of a state whose new value such a look-up needs: it cannot be changed in place.
 #[cfg(feature = "compiler")]
 pub(super) fn refuse_first(plan: &mut Plan) -> Result<(), BufferId> {
     let Some((_, last)) = plan.changed_too_early() else { return Ok(()) };
     let (late, changed) = (plan.computed_look_ups(), plan.changed_states());
     let uses = Uses::of(plan);
-    // from the last of them back: what they read, what they write over
+    // backwards from the last such look-up: buffers that are read, buffers that are overwritten
     let (mut read, mut written): (HashSet<BufferId>, HashSet<BufferId>) = Default::default();
     let mut needed = vec![false; last + 1];
     for at in (0..=last).rev() {

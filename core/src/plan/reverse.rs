@@ -1,4 +1,5 @@
-//! Where to store a result so that what its only reader makes of it by views lies as that is wanted.
+//! Chooses a result's layout for its consumer: the layout for which the views of its only reader are contiguous, or a part of a
+//! concatenation.
 
 use super::Operand;
 use super::emit::{Emitter, Store};
@@ -7,7 +8,8 @@ use crate::graph::{Lowering, ViewForm};
 use crate::tensor::DType;
 
 impl Emitter<'_> {
-    /// The reshapes and permutations of a value, each the only reader of the one before: nodes, beginning with itself.
+    /// A chain of reshapes and permutations of a value, each the only reader of the previous one: the nodes, starting with the
+    /// value.
     fn views(&self, node: usize) -> Vec<usize> {
         let (mut chain, mut last) = (vec![node], node);
         while let &[user] = self.users[last].as_slice()
@@ -20,7 +22,7 @@ impl Emitter<'_> {
         chain
     }
 
-    /// The layout of a chain's first value that gives its last one this layout, if there is one.
+    /// The layout of a chain's first value for which its last value has the given layout, if there is one.
     fn before(&self, chain: &[usize], last: Layout) -> Option<Layout> {
         chain.windows(2).rev().try_fold(last, |layout, pair| {
             let (from, to) = (self.shape(pair[0]), self.shape(pair[1]));
@@ -35,7 +37,7 @@ impl Emitter<'_> {
         })
     }
 
-    /// The layout of a value that makes its only reader's permutation of it, maybe after reshapes, contiguous.
+    /// The layout of a value for which its only reader's permutation (possibly after reshapes) is contiguous.
     pub(super) fn permuted(&self, node: usize) -> Option<Layout> {
         let mut chain = self.views(node);
         let is_permutation =
@@ -45,7 +47,7 @@ impl Emitter<'_> {
         self.before(&chain, Layout::contiguous(self.shape(chain[end])))
     }
 
-    /// Where a value goes that is, maybe reshaped and permuted, a part of a concatenation and nothing else: into that.
+    /// The position in a concatenation of a value that, possibly reshaped and permuted, is only a part of it.
     pub(super) fn target(&mut self, node: usize) -> Option<(usize, Layout)> {
         let chain = self.views(node);
         let last = *chain.last()?;
@@ -54,7 +56,8 @@ impl Emitter<'_> {
         let parts = &self.nodes[whole].inputs;
         let at = &at[parts.iter().position(|&p| p == last)?];
         let once = parts.iter().filter(|&&p| p == last).count() == 1;
-        // where all is filled first, parts come after; a chain's last value that others need lies elsewhere
+        // if the whole buffer is filled first, parts must come after; a chain's last value with other readers is stored
+        // elsewhere
         let fills = fill.is_some() && self.border(whole).is_none();
         if self.once || self.pinned[last] || !once || fills || self.dtype(node) != DType::F32 {
             return None;
@@ -66,7 +69,7 @@ impl Emitter<'_> {
         Some((buffer, inside))
     }
 
-    /// The buffer of a concatenation, made when the first of its parts asks for it.
+    /// The buffer of a concatenation, allocated for the first of its parts.
     pub(super) fn whole(&mut self, node: usize) -> (usize, Layout) {
         if let Some(known) = self.wholes.get(&node) {
             return known.clone();
@@ -76,8 +79,9 @@ impl Emitter<'_> {
         made
     }
 
-    /// Where the parts of a flat result go: values of those shapes, one after the other. A part that one slice takes,
-    /// reshapes and permutes lies so that the permutation is contiguous; where it is, is then known.
+    /// Operands for the parts of a flat result: contiguous values of those shapes. If a single slice reads, reshapes and
+    /// permutes a part, the part is laid out so that the permutation is contiguous, and the layout of the permuted value is
+    /// set.
     pub(super) fn parts<const N: usize>(&mut self, node: usize, shapes: [&[usize]; N]) -> [Operand; N] {
         let (own, _) = self.result(node, Store::Contiguous);
         let mut start = 0;
@@ -101,7 +105,7 @@ impl Emitter<'_> {
         })
     }
 
-    /// The value of that shape that is a part of a flat result, if nothing else reads this part.
+    /// The value of that shape that is a part of a flat result, if the part has no other reader.
     fn part(&self, node: usize, start: usize, elements: usize, shape: &[usize]) -> Option<usize> {
         if self.pinned[node] {
             return None;

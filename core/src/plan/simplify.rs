@@ -1,12 +1,12 @@
-//! Simpler forms of what gradients and decompositions leave behind: views of views, sums of padded parts. No rounding is
-//! another: what is added to the padding's zeros is what it was (but −0, which stays −0).
+//! Simplifies the output of gradients and decompositions: views of views, sums of padded parts. Rounding does not change:
+//! adding a padding's zeros changes no value (not even −0, which stays −0).
 
 use crate::error::Result;
 use crate::graph::{Attrs, Graph, GraphData, Node, NodeKind, Op, Value};
 use crate::ops::is_own;
 use crate::ops::widen::is_half;
 
-/// A node of the graph as its operation's name, with attributes and inputs.
+/// A node of the graph: its operation's name, attributes and inputs.
 struct Made {
     name: &'static str,
     attrs: Attrs,
@@ -23,9 +23,9 @@ fn made(data: &GraphData, v: Value) -> Option<Made> {
     }
 }
 
-/// An operation on inputs that are in the graph, done by less: a slice of one part of a concatenation as (a slice of)
-/// that part; a reshape of a reshape as one, or none; concatenations of concatenations; what pads and adds parts as
-/// their concatenation. Operations that only have the name of one of these stay as they are.
+/// Replaces an operation on inputs in the graph by a cheaper one: a slice of one part of a concatenation by (a slice of) that
+/// part; a reshape of a reshape by one, or none; nested concatenations by one; sums of padded parts by their concatenation.
+/// Operations outside the table with the same names are left alone.
 pub(super) fn simpler(g: &Graph, op: &dyn Op, inputs: &[Value], attrs: &Attrs) -> Result<Option<Value>> {
     if !is_own(op) {
         return Ok(None);
@@ -46,7 +46,7 @@ pub(super) fn simpler(g: &Graph, op: &dyn Op, inputs: &[Value], attrs: &Attrs) -
 }
 
 fn view(g: &Graph, op: &dyn Op, input: Value, attrs: &Attrs) -> Result<Option<Value>> {
-    // the data is let go of before the graph grows: it would be copied
+    // clones the node: the borrow must end before the graph grows
     let below = g.data()?.node(input).clone();
     let NodeKind::Op(inner, inner_attrs) = &below.kind else { return Ok(None) };
     if !is_own(*inner) {
@@ -59,7 +59,7 @@ fn view(g: &Graph, op: &dyn Op, input: Value, attrs: &Attrs) -> Result<Option<Va
             let same = g.shape(from).iter().map(|&n| n as i64).eq(shape.iter().copied());
             Some(if same { from } else { g.reshape(from, shape) })
         }
-        // what is widened is reshaped as it is stored, and widened where it is read
+        // a widened value is reshaped in its narrow form, and widened where it is read
         ("reshape", "cast") if is_half(g.ty(below.inputs[0]).dtype) => {
             let stored = g.reshape(below.inputs[0], attrs.ints("shape"));
             Some(g.cast(stored, below.ty.dtype))
@@ -87,7 +87,7 @@ fn slice_of_part(g: &Graph, joined: &Node, axis: i64, attrs: &Attrs) -> Option<V
     None
 }
 
-/// Parts with the parts of those that are concatenations along the same axis.
+/// Flattens parts that are concatenations along the same axis.
 fn flat(g: &Graph, parts: &[Value], axis: i64) -> Result<Option<Value>> {
     let mut all = vec![];
     {
@@ -103,7 +103,7 @@ fn flat(g: &Graph, parts: &[Value], axis: i64) -> Result<Option<Value>> {
     Ok((all.len() > parts.len()).then(|| g.concat(&all, axis)))
 }
 
-/// A value that lies along an axis between zeros.
+/// A value padded with zeros along an axis.
 struct Padded {
     value: Value,
     axis: usize,
@@ -120,7 +120,7 @@ fn padded(data: &GraphData, v: Value) -> Option<Padded> {
     Some(Padded { value: m.inputs[0], axis, before: before[axis], after: after[axis] })
 }
 
-/// The sum of two values that lie side by side between zeros: their concatenation, between what zeros remain.
+/// The sum of two padded values that are adjacent: their concatenation, with the remaining padding.
 fn joined(g: &Graph, a: Value, b: Value) -> Result<Option<Value>> {
     let (first, second, rank) = {
         let data = g.data()?;
@@ -145,7 +145,7 @@ fn joined(g: &Graph, a: Value, b: Value) -> Result<Option<Value>> {
     Ok(Some(g.pad(all, &border[0], &border[1], 0.0)))
 }
 
-/// The sum of a sum of padded values and a third that lies beside one of them: with that one first.
+/// The sum of a sum of padded values and a third value adjacent to one of them: that pair is added first.
 fn rejoined(g: &Graph, a: Value, b: Value) -> Result<Option<Value>> {
     for (sum, third) in [(a, b), (b, a)] {
         let parts = {

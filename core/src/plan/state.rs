@@ -1,8 +1,7 @@
-//! States: where they lie, which of them change in place, and the steps that leave in the others what they are next.
+//! States: their buffers, which of them are updated in place, and the final steps that copy next values into the others.
 //!
-//! **States** are values that a session keeps from step to step (a cache of keys and values). A state whose next value is
-//! a `put` into itself that nothing else needs as it was is written in place (`plan/state.rs`); others are copied at the
-//! step's end.
+//! **States** are values that a session carries from step to step (a cache of keys and values). A state is updated in place if
+//! its next value is a `put` into itself and its old value has no other reader; other states are copied at the step's end.
 
 use super::emit::Emitter;
 use super::{Place, StatePort};
@@ -11,8 +10,8 @@ use crate::graph::{Lowering, NodeKind};
 use crate::tensor::contiguous_strides;
 
 impl Emitter<'_> {
-    /// Gives every state its buffer, before anything is emitted. `next` pairs states with what they become; those named are
-    /// not changed in place.
+    /// Gives every state its buffer, before any step is emitted. `next` pairs states with their next values; states in `copied`
+    /// are not updated in place.
     pub(super) fn begin_states(&mut self, next: &[(usize, usize)], copied: &[String]) {
         let nodes = self.nodes;
         for (i, n) in nodes.iter().enumerate() {
@@ -39,7 +38,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// The next value is a `put` into the state, and nothing else reads the old one: no other node, no output, no
+    /// Whether the next value is a `put` into the state, and the old value has no other reader: no other node, no output, no
     /// other state's next value.
     fn changes_in_place(&self, state: usize, next: usize) -> bool {
         let n = &self.nodes[next];
@@ -52,8 +51,8 @@ impl Emitter<'_> {
             && !self.pinned[state]
     }
 
-    /// The steps at the end that copy next values to the states that did not change in place. What lies in a state
-    /// that such a step overwrites (two states that change places, a state moved along) is set aside first.
+    /// The final steps that copy next values into the states that are not updated in place. A value in a state that such a step
+    /// would overwrite (two states that are swapped, a state shifted along) is copied aside first.
     pub(super) fn finish_states(&mut self, next: &[(usize, usize)]) -> Result<()> {
         self.once = false;
         let mut copied = Vec::new();

@@ -1,4 +1,4 @@
-//! What a plan is made of: buffers, and steps that read and write them. Plain data.
+//! The data structures of a plan: buffers, and steps that read and write them.
 
 use super::{Derived, Work};
 use crate::tensor::{DType, Dims, Tensor};
@@ -8,16 +8,16 @@ use std::ops::{Deref, DerefMut};
 /// Index of a buffer of the plan.
 pub type BufferId = usize;
 
-/// A compiled graph: what to allocate and what to run, in order. `G` are the forms of steps that only one kind of device
-/// has: none in what the planner makes.
+/// A compiled graph: buffers to allocate and steps to run, in order. `G` is the type of steps that only one kind of device
+/// supports; the planner makes none.
 #[derive(Debug, Clone)]
 pub struct Plan<G = Infallible> {
-    /// What it computes with.
+    /// Buffers and ports.
     pub values: Values,
     /// The steps, in order.
     pub steps: Vec<Step<G>>,
-    /// Steps that depend on constants, and without gradients on parameters, alone: run once, at init, and again when a
-    /// parameter has changed.
+    /// Steps that depend only on constants and, without gradients, on parameters: run at init, and again when a parameter has
+    /// changed.
     pub init_steps: Vec<Step<G>>,
 }
 
@@ -28,7 +28,7 @@ impl<G> Default for Plan<G> {
 }
 
 impl<G> Plan<G> {
-    /// The same plan where each form of one device's own is another device's work; `None` where one is not.
+    /// The same plan with each device-specific form replaced by another device's; `None` if one cannot be.
     pub fn map_own<H>(self, mut map: impl FnMut(G) -> Option<Work<H>>) -> Option<Plan<H>> {
         let Plan { values, steps, init_steps } = self;
         let mut each = |all: Vec<Step<G>>| -> Option<Vec<Step<H>>> {
@@ -41,7 +41,7 @@ impl<G> Plan<G> {
     }
 }
 
-/// A plan's values can be asked of it.
+/// A plan dereferences to its values.
 impl<G> Deref for Plan<G> {
     type Target = Values;
 
@@ -56,41 +56,41 @@ impl<G> DerefMut for Plan<G> {
     }
 }
 
-/// The buffers of a plan, and which of them go in, come out, or stay: the same on every device.
+/// The buffers of a plan, and its inputs, outputs and states: the same on every device.
 #[derive(Debug, Clone, Default)]
 pub struct Values {
     /// Every buffer.
     pub buffers: Vec<Buffer>,
     /// Inputs: name, buffer.
     pub inputs: Vec<Port>,
-    /// Parameters the graph reads.
+    /// Parameters that the graph reads.
     pub parameters: Vec<Port>,
-    /// Values that stay from step to step, in the graph's order.
+    /// Values carried from step to step, in the graph's order.
     pub states: Vec<StatePort>,
     /// Outputs in order; the loss, if any, is among them.
     pub outputs: Vec<Port>,
     /// Index of the loss among the outputs.
     pub loss: Option<usize>,
-    /// Every node has a step of its own.
+    /// Whether every node has a step of its own.
     pub unfused: bool,
-    /// Trainable parameters and where their gradients are.
+    /// Trainable parameters and the locations of their gradients.
     pub gradients: Vec<Gradient>,
-    /// What each of the steps that run once makes, in their order.
+    /// How each init step derives its result, in order.
     pub derived: Vec<Derived>,
 }
 
-/// Where a trainable parameter's gradient is: so many f32 as the parameter has, one after the other.
+/// The location of a trainable parameter's gradient: contiguous f32, as many as the parameter has elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gradient {
     /// Index into the plan's parameters.
     pub parameter: usize,
-    /// The buffer; gradients of one product may be parts of one.
+    /// The buffer; gradients of one product may share it.
     pub buffer: BufferId,
     /// Its first element there, a multiple of 4.
     pub offset: usize,
 }
 
-/// What goes in or out by name: an input, an output, a parameter.
+/// A named value of a compiled graph: an input, an output, a parameter.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -106,7 +106,7 @@ pub struct Gradient {
 pub struct Port {
     /// Its name.
     pub name: String,
-    /// Where it is.
+    /// Its buffer.
     #[doc(hidden)]
     pub buffer: BufferId,
     /// Element type.
@@ -117,8 +117,8 @@ pub struct Port {
     pub trainable: bool,
 }
 
-/// A value that stays from one step to the next: in a buffer of its own, zeros at init. The plan's steps leave in it what it is
-/// for the next step.
+/// A value carried from one step to the next, in a buffer of its own, initially zeros. The plan's steps store its next value
+/// there.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -139,43 +139,43 @@ pub struct Port {
 pub struct StatePort {
     /// Its name.
     pub name: String,
-    /// Where it is.
+    /// Its buffer.
     #[doc(hidden)]
     pub buffer: BufferId,
     /// Element type.
     pub dtype: DType,
     /// Sizes of the axes.
     pub shape: Dims,
-    /// Where its next value is computed; the state's own buffer if it is changed in place (or, with `None`, never),
-    /// else the buffer that a step at the end copies from.
+    /// The buffer of its next value: the state's own if it is updated in place, else the buffer that a final step copies from;
+    /// `None` if it never changes.
     #[doc(hidden)]
     pub next: Option<BufferId>,
 }
 
-/// A run of elements of one dtype.
+/// A contiguous array of elements of one dtype.
 #[derive(Debug, Clone)]
 pub struct Buffer {
     /// Element type.
     pub dtype: DType,
     /// Number of elements.
     pub elements: usize,
-    /// Where it lives.
+    /// Its kind of memory.
     pub place: Place,
 }
 
 impl Buffer {
-    /// Its size; a plan's buffers were checked to fit.
+    /// Its size in bytes; verified not to overflow.
     pub fn bytes(&self) -> usize {
         self.dtype.bytes(self.elements).unwrap_or(0)
     }
 }
 
-/// Where a buffer lives.
+/// The kind of memory of a buffer.
 #[derive(Debug, Clone)]
 pub enum Place {
-    /// Memory that it shares over time with others; a target decides where.
+    /// Memory shared over time with other scratch; the target assigns it.
     Scratch,
-    /// Its own memory that lives as long as the session (inputs, outputs, results of `once`).
+    /// Memory of its own for the session's lifetime (inputs, outputs, results of init steps).
     Own,
     /// The n-th parameter's elements.
     Parameter(usize),
@@ -185,7 +185,7 @@ pub enum Place {
     Constant(Tensor<'static>),
 }
 
-/// Elements of a buffer, walked over a step's domain.
+/// Elements of a buffer, as accessed over a step's domain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operand {
     /// The buffer.
@@ -199,7 +199,7 @@ pub struct Operand {
 }
 
 impl Operand {
-    /// Its 64-bit elements as two of 32: their low words and their high ones.
+    /// Its 64-bit elements as two operands of 32 bits: low words and high words.
     #[cfg(any(feature = "compiler", feature = "gpu"))]
     pub(crate) fn words(&self) -> [Operand; 2] {
         [0, 1].map(|word| Operand {
@@ -214,10 +214,10 @@ impl Operand {
 /// One unit of work.
 #[derive(Debug, Clone)]
 pub struct Step<G = Infallible> {
-    /// What to do.
+    /// Its work.
     pub work: Work<G>,
-    /// Names of the graph's nodes it carries out, for errors and profiles.
+    /// Names of the graph nodes that it computes, for errors and profiles.
     pub label: String,
-    /// The planned graph's nodes whose work it does, by position there; none where the plan was loaded.
+    /// The planned graph's nodes that it computes, by index; empty for a loaded plan.
     pub nodes: Vec<usize>,
 }

@@ -1,10 +1,10 @@
-//! What a step moves and computes, counted from its operands: for explanations and forecasts. Each element that a step
-//! walks counts once, however often its walk comes by.
+//! Bytes and operations of a step, counted from its operands, for explanations and forecasts. Each accessed element counts
+//! once, even if it is accessed several times.
 
 use super::{BufferId, Epilogue, Form, Operand, Step, Values, Work};
 use crate::expr::{Instr, Tape};
 
-/// What a step moves and computes.
+/// Bytes and operations of a step.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepCost {
     /// Bytes it reads, by buffer.
@@ -15,11 +15,11 @@ pub struct StepCost {
     pub operations: f64,
 }
 
-/// Integer operations of a random number.
+/// Integer operations per random number.
 const RANDOM: usize = 40;
 
 impl StepCost {
-    /// Operations of the code on one element.
+    /// Operations of a tape per element.
     pub fn length(tape: &Tape) -> f64 {
         let computes = |i: &Instr| match i {
             Instr::Unary(..) | Instr::Binary(..) | Instr::Compare(..) | Instr::Select(..) => 1,
@@ -29,22 +29,22 @@ impl StepCost {
         tape.code.iter().map(|(i, _)| computes(i)).sum::<usize>() as f64
     }
 
-    /// How many positions there are.
+    /// The number of positions.
     pub fn count(sizes: &[usize]) -> f64 {
         sizes.iter().map(|&n| n as f64).product()
     }
 
-    /// Adds so many elements that it reads of an operand.
+    /// Adds a read of that many elements of an operand.
     pub fn reads_elements(&mut self, o: &Operand, elements: f64) {
         Self::add(&mut self.read, o, elements);
     }
 
-    /// Adds so many elements that it writes of an operand.
+    /// Adds a write of that many elements of an operand.
     pub fn writes_elements(&mut self, o: &Operand, elements: f64) {
         Self::add(&mut self.written, o, elements);
     }
 
-    /// Elements of an operand, as it walks a domain: those that differ.
+    /// Number of distinct elements of an operand over a domain.
     fn walked(o: &Operand, domain: &[usize]) -> f64 {
         let sizes = o.strides.iter().zip(domain).filter(|(s, _)| **s != 0);
         sizes.map(|(_, &n)| n as f64).product()
@@ -58,17 +58,17 @@ impl StepCost {
         }
     }
 
-    /// Adds what it reads of an operand over a domain.
+    /// Adds a read of an operand over a domain.
     pub fn reads(&mut self, o: &Operand, domain: &[usize]) {
         Self::add(&mut self.read, o, Self::walked(o, domain));
     }
 
-    /// Adds what it writes of an operand over a domain.
+    /// Adds a write of an operand over a domain.
     pub fn writes(&mut self, o: &Operand, domain: &[usize]) {
         Self::add(&mut self.written, o, Self::walked(o, domain));
     }
 
-    /// Adds what an epilogue reads and computes.
+    /// Adds an epilogue's reads and operations.
     pub fn epilogue(&mut self, e: &Option<Epilogue>) {
         if let Some(e) = e {
             e.operands.iter().for_each(|o| self.reads(o, &e.domain));
@@ -78,7 +78,7 @@ impl StepCost {
 }
 
 impl Values {
-    /// What a step of this plan moves and computes. What it reads of a buffer twice counts no more than the buffer has.
+    /// Bytes and operations of a step of this plan. Repeated reads of a buffer count at most the buffer's size.
     pub fn step_cost<G: Form>(&self, step: &Step<G>) -> StepCost {
         let mut t = StepCost::default();
         step.work.add_cost(&mut t);

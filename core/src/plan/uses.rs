@@ -1,18 +1,18 @@
-//! Who writes and who reads each buffer of a plan: the one analysis that passes, the verifier and reports ask.
+//! Def-use analysis: the steps that write and read each buffer of a plan, for passes, the verifier and reports.
 
 use super::{BufferId, Form, Place, Plan, Step, Values, Work};
 
-/// The buffers that one step touches, each once, in the order of its operands.
+/// The buffers that one step accesses, without duplicates, in the order of its operands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accesses {
-    /// Those it reads.
+    /// Buffers that it reads.
     pub reads: Vec<BufferId>,
-    /// Those it writes; the last is its result.
+    /// Buffers that it writes; the last is its result.
     pub writes: Vec<BufferId>,
 }
 
 impl Accesses {
-    /// Of a step's work.
+    /// The accesses of a step's work.
     pub fn of<G: Form>(work: &Work<G>) -> Accesses {
         let mut a = Accesses::default();
         work.for_each_operand(&mut |o, written| {
@@ -24,7 +24,7 @@ impl Accesses {
         a
     }
 
-    /// All of them, by number, each once.
+    /// All of them, sorted, without duplicates.
     pub fn all(&self) -> Vec<BufferId> {
         let mut all = [self.reads.as_slice(), &self.writes].concat();
         all.sort_unstable();
@@ -33,23 +33,23 @@ impl Accesses {
     }
 }
 
-/// Who writes and who reads what.
+/// Writers and readers of all buffers.
 #[derive(Debug, Clone, Default)]
 pub struct Uses {
-    /// What each step touches.
+    /// The accesses of each step.
     pub steps: Vec<Accesses>,
-    /// What each of the steps that run once touches.
+    /// The accesses of each init step.
     pub init: Vec<Accesses>,
-    /// By buffer, the steps that write it, in order.
+    /// For each buffer, the steps that write it, in order.
     pub writers: Vec<Vec<usize>>,
-    /// By buffer, the steps that read it, in order.
+    /// For each buffer, the steps that read it, in order.
     pub readers: Vec<Vec<usize>>,
-    /// By buffer, those that run once and write it, in order.
+    /// For each buffer, the init steps that write it, in order.
     pub init_writers: Vec<Vec<usize>>,
 }
 
 impl Uses {
-    /// Of a plan.
+    /// The analysis of a plan.
     pub fn of<G: Form>(plan: &Plan<G>) -> Uses {
         let accesses = |steps: &[Step<G>]| steps.iter().map(|s| Accesses::of(&s.work)).collect();
         Uses::of_accesses(plan, accesses(&plan.steps), accesses(&plan.init_steps))
@@ -72,19 +72,19 @@ impl Uses {
         }
     }
 
-    /// Whether a buffer is scratch that one step fills, and nothing but steps reads.
+    /// Whether a buffer is scratch that a single step writes, and that only steps read.
     pub fn is_inner(&self, plan: &Values, b: BufferId) -> bool {
         matches!(plan.buffers[b].place, Place::Scratch)
             && self.writers[b].len() == 1
             && plan.gradients.iter().all(|g| g.buffer != b)
     }
 
-    /// Whether a buffer is filled by what runs once.
+    /// Whether init steps write a buffer.
     pub fn at_init(&self, b: BufferId) -> bool {
         !self.init_writers[b].is_empty()
     }
 
-    /// The first and the last step that touch a buffer, if one does. Gradients are held until the steps' end.
+    /// The first and last step that access a buffer, if any. Gradients live until the last step.
     pub fn life(&self, plan: &Values, b: BufferId) -> Option<(usize, usize)> {
         let both = [&self.writers[b], &self.readers[b]];
         let first = both.iter().filter_map(|s| s.first()).min()?;
@@ -93,7 +93,7 @@ impl Uses {
         Some((*first, if kept { self.steps.len() } else { *last }))
     }
 
-    /// Which buffers the steps that run once fill from parameters: when one changes, these must be filled again.
+    /// The buffers that init steps derive from parameters: when a parameter changes, they must be recomputed.
     pub fn of_parameters(&self, plan: &Values) -> Vec<bool> {
         let mut of = vec![false; plan.buffers.len()];
         for a in &self.init {

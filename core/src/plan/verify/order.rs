@@ -1,4 +1,4 @@
-//! Buffers, ports, the order of steps.
+//! Verifies buffers, ports, and the order of steps.
 
 use super::reach::MOST;
 use super::{Checked, Checker, inside, refuse, too_large};
@@ -79,7 +79,7 @@ impl Checker<'_> {
         let mut names = HashSet::new();
         for (i, s) in plan.states.iter().enumerate() {
             let place = inside(self.port(&s.name, s.buffer, s.dtype, &s.shape), part("states"))?;
-            // sets of states know them by their names: two of one name would be one memory
+            // sets of states find states by name: two with one name would share memory
             if !matches!(place, Place::State(n) if *n == i) || !names.insert(s.name.as_str()) {
                 let came = format!("\"{}\" in {place:?}", s.name);
                 return inside(
@@ -92,7 +92,7 @@ impl Checker<'_> {
         inside(self.results(), part("gradients and loss"))
     }
 
-    /// What is told of the steps that run once is told of each, and of parts that may be.
+    /// Checks the derivations: one for each init step, with valid parts.
     pub(super) fn derived(&self, steps: usize) -> Checked<()> {
         let derived = &self.plan.derived;
         if derived.len() != steps {
@@ -138,16 +138,16 @@ impl Checker<'_> {
     }
 }
 
-/// Steps read what earlier ones have written, and write what they may.
+/// Checks that steps read what earlier ones have written, and write only writable buffers.
 pub(super) fn order<G: Form>(plan: &Plan<G>) -> Checked<()> {
-    // what runs once depends on constants and, in plans without gradients, on parameters
+    // init steps depend on constants and, in plans without gradients, on parameters
     let folds = plan.gradients.is_empty();
     let constant = |place: &Place| match place {
         Place::Constant(_) => true,
         Place::Parameter(_) => folds,
         Place::Scratch | Place::Own | Place::State(_) => false,
     };
-    // what holds something, what never changes, what the steps must leave alone
+    // buffers with a defined value, buffers that never change, buffers that steps must not write
     let mut defined: Vec<bool> = plan.buffers.iter().map(|b| constant(&b.place)).collect();
     let mut inputs = vec![false; plan.buffers.len()];
     plan.inputs.iter().for_each(|p| inputs[p.buffer] = true);
@@ -184,7 +184,7 @@ pub(super) fn order<G: Form>(plan: &Plan<G>) -> Checked<()> {
     Ok(())
 }
 
-/// A weight that is packed once is a parameter, a constant, or what ran once.
+/// Checks that a weight that is packed once is a parameter, a constant, or the result of an init step.
 fn fixed_weight<G: Form>(plan: &Values, step: &Step<G>, fixed: &[bool], at: usize) -> Checked<()> {
     let Some(b) = step.work.packed_weight() else { return Ok(()) };
     if fixed[b] || matches!(plan.buffers[b].place, Place::Parameter(_)) {
@@ -194,7 +194,7 @@ fn fixed_weight<G: Form>(plan: &Values, step: &Step<G>, fixed: &[bool], at: usiz
     inside(refuse("a weight that no step changes", format!("buffer {b}")), part)
 }
 
-/// A step reads what is defined and writes what it may.
+/// Checks one step: it reads defined buffers, and writes writable ones.
 fn advance<G: Form>(
     step: &Step<G>,
     defined: &mut [bool],

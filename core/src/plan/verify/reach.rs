@@ -1,18 +1,18 @@
-//! Sizes, and how far operands reach into their buffers.
+//! Verifies sizes, and that operands stay inside their buffers.
 
 use super::{Checked, Checker, refuse, too_large};
 use crate::plan::{Buffer, Operand, Place};
 use crate::tensor::{DType, MOST_ELEMENTS};
 
-/// Most elements of a buffer or domain, and the longest stride.
+/// Maximum elements of a buffer or domain, and maximum stride.
 pub(crate) const MOST: usize = MOST_ELEMENTS;
-/// Most operations of a step.
+/// Maximum operations of a step.
 const WORK: u128 = 1 << 60;
 
-/// What positions along an axis stay below: kernels count them in 31 bits.
+/// Exclusive bound of positions along an axis: kernels count them in 31 bits.
 pub(crate) const MOST_POSITION: u128 = 1 << 31;
 
-/// Neighbours along the last axis are neighbours in memory.
+/// Checks that the last axis is contiguous in memory.
 pub(crate) fn adjacent(o: &Operand, size: usize) -> Checked<()> {
     match o.strides.last() {
         Some(1) => Ok(()),
@@ -21,7 +21,7 @@ pub(crate) fn adjacent(o: &Operand, size: usize) -> Checked<()> {
     }
 }
 
-/// Operands of f32 alone.
+/// Checks that all operands are f32.
 pub(crate) fn all_f32(operands: &[&Operand]) -> Checked<()> {
     match operands.iter().find(|o| o.dtype != DType::F32) {
         Some(o) => refuse("f32", o.dtype),
@@ -42,13 +42,13 @@ pub(crate) fn count(sizes: &[usize]) -> Checked<usize> {
     Ok(n)
 }
 
-/// The product of some sizes is no more work than can be counted.
+/// Checks that a product of sizes is within the limit on operations.
 pub(crate) fn bounded(sizes: &[usize]) -> Checked<()> {
     let all = sizes.iter().try_fold(1u128, |n, &size| n.checked_mul(size as u128).filter(|n| *n <= WORK));
     if all.is_some() { Ok(()) } else { too_large("a step of at most 2^60 operations", format!("{sizes:?}")) }
 }
 
-/// The operand, walked over a domain, stays among so many elements.
+/// Checks that the operand, over a domain, stays within that many elements.
 fn reach(o: &Operand, sizes: &[usize], elements: usize) -> Checked<()> {
     count(sizes)?;
     if o.strides.len() != sizes.len() {
@@ -77,7 +77,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The operand's buffer, which is of its dtype: single elements, not blocks of them.
+    /// The operand's buffer, checked to have its dtype: single elements, not blocks of them.
     fn own(&self, o: &Operand) -> Checked<&Buffer> {
         let b = self.buffer(o.buffer)?;
         if b.dtype != o.dtype || o.dtype.is_block() {
@@ -86,13 +86,12 @@ impl Checker<'_> {
         Ok(b)
     }
 
-    /// The operand, walked over a domain, stays inside its buffer.
+    /// Checks that the operand, over a domain, stays inside its buffer.
     pub(crate) fn reads(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
         reach(o, sizes, self.own(o)?.elements)
     }
 
-    /// As [`reads`](Self::reads), of a fused step: it sees 64-bit elements as words of 32, and 16-bit ones as words
-    /// of two.
+    /// As [`reads`](Self::reads), for a fused step: it sees 64-bit elements as 32-bit words, and 16-bit ones as words of two.
     pub(crate) fn reads_lanes(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
         match self.buffer(o.buffer)? {
             _ if o.dtype == DType::I64 => refuse("words of 64-bit elements", o.dtype),
@@ -105,7 +104,7 @@ impl Checker<'_> {
         }
     }
 
-    /// As [`reads`](Self::reads), of a dtype.
+    /// As [`reads`](Self::reads), and has that dtype.
     pub(crate) fn reads_as(&self, o: &Operand, dtype: DType, sizes: &[usize]) -> Checked<()> {
         if o.dtype != dtype {
             return refuse(dtype, o.dtype);
@@ -113,7 +112,7 @@ impl Checker<'_> {
         self.reads(o, sizes)
     }
 
-    /// So many elements lie one after the other from the operand's offset on.
+    /// Checks that the buffer has that many elements from the operand's offset on.
     pub(crate) fn reads_run(&self, o: &Operand, elements: usize) -> Checked<()> {
         let b = self.own(o)?;
         let end = o.offset as i128 + elements as i128;
@@ -124,7 +123,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// As [`reads_run`](Self::reads_run), of a dtype.
+    /// As [`reads_run`](Self::reads_run), and has that dtype.
     pub(crate) fn reads_run_as(&self, o: &Operand, dtype: DType, elements: usize) -> Checked<()> {
         if o.dtype != dtype {
             return refuse(dtype, o.dtype);
@@ -132,7 +131,7 @@ impl Checker<'_> {
         self.reads_run(o, elements)
     }
 
-    /// The operand may be written: its memory is the session's, or that of its states.
+    /// Checks that the operand may be written: its memory belongs to the session, or to its states.
     pub(crate) fn writable(&self, o: &Operand) -> Checked<()> {
         match self.buffer(o.buffer)?.place {
             Place::Scratch | Place::Own | Place::State(_) => Ok(()),
@@ -141,8 +140,8 @@ impl Checker<'_> {
         }
     }
 
-    /// The operand may be written over a domain, each position at an address of its own: by falling stride, each axis
-    /// steps over all that those after it reach.
+    /// Checks that the operand may be written over a domain, with a distinct address for each position: by descending stride,
+    /// each axis's step exceeds the extent of all following axes.
     pub(crate) fn writes(&self, o: &Operand, sizes: &[usize]) -> Checked<()> {
         self.reads_lanes(o, sizes)?;
         self.writable(o)?;
@@ -164,13 +163,13 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// As [`reads_run_as`](Self::reads_run_as), to be written.
+    /// As [`reads_run_as`](Self::reads_run_as), for a write.
     pub(crate) fn writes_run_as(&self, o: &Operand, dtype: DType, elements: usize) -> Checked<()> {
         self.writable(o)?;
         self.reads_run_as(o, dtype, elements)
     }
 
-    /// Two results over one domain have no address in common.
+    /// Checks that two results over one domain share no address.
     pub(crate) fn distinct(&self, a: &Operand, b: &Operand, sizes: &[usize]) -> Checked<()> {
         if a.buffer != b.buffer {
             return Ok(());
@@ -184,12 +183,12 @@ impl Checker<'_> {
         let Some(between) = b.offset.checked_sub(a.offset) else {
             return refuse("results near each other", format!("{} and {}", a.offset, b.offset));
         };
-        // as one result with one more axis, from one to the other
+        // as one result with an additional axis from one to the other
         let both = Operand { strides: [a.strides.as_slice(), &[between]].concat(), ..a.clone() };
         self.writes(&both, &[sizes, &[2]].concat())
     }
 
-    /// The result lies in none of those buffers.
+    /// Checks that the result is in none of the operands' buffers.
     pub(crate) fn apart<'o>(
         &self,
         out: &Operand,

@@ -1,4 +1,4 @@
-//! Tapes, and the two forms of work that are one: rowwise steps and epilogues.
+//! Verifies tapes, and the two forms of work that consist of one: rowwise steps and epilogues.
 
 use super::reach::{MOST, count};
 use super::{Checked, Checker, refuse};
@@ -6,24 +6,24 @@ use crate::expr::{Fold, Instr, Kind, Reg, Tape};
 use crate::plan::{Epilogue, Operand, RowResult, Rowwise};
 use crate::tensor::DType;
 
-/// Most axes of a fused step: those of a value, and one of halves.
+/// Maximum axes of a fused step: those of a value, and one for gated columns.
 const MOST_AXES: usize = 9;
-/// Most instructions: the CPU device numbers operands and counts in 16 bits.
+/// Maximum instructions: the CPU device numbers operands and counts in 16 bits.
 const MOST_CODE: usize = 60_000;
 
-/// What code stands in.
+/// The context of a tape.
 struct Around<'a> {
     domain: &'a [usize],
     reduced: &'a [bool],
     operands: &'a [Operand],
-    /// How many loads come before the operands: a product's results, or a value that is given.
+    /// Number of loads before those of operands: a product's results, or a given value.
     given: usize,
     reductions: &'a [(Fold, Reg)],
 }
 
-/// What is known of each register.
+/// Facts about each register.
 struct Facts {
-    /// How many reductions must have run.
+    /// Number of reductions that it depends on.
     needs: Vec<usize>,
     /// Whether it varies along a row.
     varies: Vec<bool>,
@@ -35,7 +35,7 @@ impl Around<'_> {
         axes.into_iter().any(|((s, reduced), n)| *reduced && *n > 1 && *s != 0)
     }
 
-    /// The kind that `Load(i)` gives, and whether it varies along a row.
+    /// The kind of `Load(i)`'s result, and whether it varies along a row.
     fn load(&self, i: usize) -> Checked<(Kind, bool)> {
         let Some(at) = i.checked_sub(self.given) else { return Ok((Kind::F, true)) };
         match self.operands.get(at) {
@@ -44,7 +44,7 @@ impl Around<'_> {
         }
     }
 
-    /// Strides that give each position a number of 32 bits.
+    /// Checks strides that map each position to a 32-bit number.
     fn index(&self, strides: &[isize]) -> Checked<()> {
         if strides.len() != self.domain.len() {
             return refuse(format!("an index over {} axes", self.domain.len()), strides.len());
@@ -105,7 +105,7 @@ impl Around<'_> {
         Ok(facts)
     }
 
-    /// The kind of an instruction's result, whose operands are of kinds that go together; `None`: any.
+    /// The kind of an instruction's result, after checking its operands' kinds; `None`: any kind.
     fn kind(&self, tape: &Tape, instr: &Instr) -> Checked<Option<Kind>> {
         let kind = |r: &Reg| tape.code[*r].1;
         let same = |a: &Reg, b: &Reg| match kind(a) == kind(b) {
@@ -174,14 +174,15 @@ impl Checker<'_> {
                 }
             }
             self.apart(beside, operands)?;
-            // results may be parts of one buffer
+            // extra outputs may be parts of one buffer
             let before = extra_outputs[..i].iter().map(|r| &r.out).chain([out]);
             before.into_iter().try_for_each(|other| self.distinct(beside, other, &kept))?;
         }
         if *per_row { of_row(*result, out) } else { self.writes(out, domain) }
     }
 
-    /// Of `results` values at each of `[rows, columns]`, in `out`, of work that reads `reads` besides.
+    /// Checks an epilogue on `results` values at each of `[rows, columns]`, stored to `out`, of work that otherwise reads
+    /// `reads`.
     pub(crate) fn epilogue(
         &self,
         epilogue: &Option<Epilogue>,
@@ -219,7 +220,7 @@ impl Checker<'_> {
         }
     }
 
-    /// A value computed of one that is given, and of operands over a domain, an f32.
+    /// Checks a formula of one given value and of operands over a domain; its result must be f32.
     pub(crate) fn formula(
         &self,
         tape: &Tape,

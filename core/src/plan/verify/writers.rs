@@ -1,21 +1,21 @@
-//! Results that are parts of one buffer: no two of them have an element in common.
+//! Verifies that results that are parts of one buffer are disjoint.
 //!
-//! GPUs write parts of a buffer at the same time: kernels of steps whose [`Facts::written`](crate::plan::Facts) is a part wait for none
-//! that writes other parts of the same buffer (`target/gpu/schedule`), may share a dispatch with it, and a step's kernels
-//! write its several results in any order. So between two steps that write a buffer whole, all parts of it are disjoint,
-//! whichever steps write them and whatever reads them meanwhile; and they are of one dtype, since narrow elements have words
-//! of their own where single elements are written, and share them where words are. All other pairs of steps that touch one buffer, one of them
-//! writing, have a barrier between them.
+//! GPUs write parts of a buffer concurrently: kernels of steps whose [`Facts::written`](crate::plan::Facts) is a part do not
+//! wait for kernels that write other parts of the same buffer (`target/gpu/schedule`), may share a dispatch with them, and a
+//! step's kernels write its results in any order. So between two steps that write a buffer wholly, all partial writes to it
+//! must be disjoint, whichever steps make them and whatever reads come between; and they must have one dtype, since writes of
+//! single narrow elements give each a word, while writes of words pack them. A barrier separates all other pairs of steps that
+//! access the same buffer, if one of them writes.
 
 use super::{Checked, inside, refuse, too_large};
 use crate::plan::{BufferId, Form, Operand, Plan, Step, Values};
 use crate::tensor::DType;
 use std::collections::{BTreeMap, HashMap};
 
-/// Comparisons that a plan's parts may take in all, about a second of them.
+/// Maximum total comparisons for a plan's parts, about one second.
 const COMPARISONS: u32 = 1 << 25;
 
-/// Parts of a buffer are disjoint.
+/// Checks that the parts of each buffer are disjoint.
 pub(super) fn writers<G: Form>(plan: &Plan<G>) -> Checked<()> {
     let mut left = COMPARISONS;
     for (first, steps) in [(0, &plan.init_steps), (plan.init_steps.len(), &plan.steps)] {
@@ -51,13 +51,13 @@ fn add_parts<G: Form>(
     checked
 }
 
-/// The elements of a result: from `low` on, some steps along each axis. None of its numbers overflows, since it lies inside
-/// its buffer.
+/// The elements of a result: from `low` on, a number of steps along each axis. No arithmetic overflows, since the result is
+/// inside its buffer.
 #[derive(Debug)]
 struct Region {
     low: i64,
     high: i64,
-    /// Elements between neighbours, and how many steps there are.
+    /// For each axis, its stride and number of steps.
     axes: Vec<(i64, i64)>,
 }
 
@@ -66,7 +66,7 @@ impl Region {
         let mut r = Region { low: o.offset as i64, high: 0, axes: Vec::with_capacity(sizes.len()) };
         for (&n, &stride) in sizes.iter().zip(&o.strides).filter(|(n, s)| **n > 1 && **s != 0) {
             let (step, count) = (stride as i64, n as i64 - 1);
-            // walked from its lowest element on
+            // normalised to start at its lowest element
             r.low += step.min(0) * count;
             r.axes.push((step.abs(), count));
         }
@@ -75,13 +75,13 @@ impl Region {
     }
 }
 
-/// The parts of one buffer that were written since it was written whole.
+/// The partial writes to one buffer since the last full write.
 #[derive(Default)]
 struct Parts {
     dtype: Option<DType>,
-    /// By first element, and number.
+    /// Keyed by first element, and number.
     all: BTreeMap<(i64, usize), Region>,
-    /// Elements from the first to the last of the longest.
+    /// The largest extent of a part, in elements.
     longest: i64,
 }
 
@@ -112,9 +112,9 @@ impl Parts {
     }
 }
 
-/// Whether two regions have an element in common, or `left` comparisons do not tell.
+/// Whether two regions share an element; also true if `left` comparisons do not suffice to decide.
 fn meet(a: &Region, b: &Region, left: &mut u32) -> bool {
-    // of each stride, how many steps `b` may be from its first element, and `a` from its own
+    // for each stride, the possible number of steps of `b` from its first element, and of `a` from its own
     let mut axes: Vec<Axis> = Vec::with_capacity(a.axes.len() + b.axes.len());
     for (axis, to_b) in a.axes.iter().map(|x| (x, false)).chain(b.axes.iter().map(|x| (x, true))) {
         let &(stride, count) = axis;
@@ -131,20 +131,21 @@ fn meet(a: &Region, b: &Region, left: &mut u32) -> bool {
     reaches(&axes, b.low - a.low, left)
 }
 
-/// A stride, and how many steps of it may be taken back and forth.
+/// A stride, and the range of steps along it, backwards and forwards.
 struct Axis {
     stride: i64,
     before: i64,
     behind: i64,
 }
 
-/// Whether steps along axes, the longest first, add up to a distance; true also if `left` comparisons do not tell.
+/// Whether steps along axes (longest stride first) can add up to a distance; also true if `left` comparisons do not suffice to
+/// decide.
 fn reaches(axes: &[Axis], distance: i64, left: &mut u32) -> bool {
     *left = left.saturating_sub(1);
     let Some((axis, rest)) = axes.split_first() else { return distance == 0 };
     let back: i64 = rest.iter().map(|x| x.stride * x.before).sum();
     let forth: i64 = rest.iter().map(|x| x.stride * x.behind).sum();
-    // as many steps as leave what the shorter ones can make up
+    // the fewest steps after which the shorter strides can make up the rest
     let least = (distance - forth).div_euclid(axis.stride);
     let least = least + i64::from(least * axis.stride < distance - forth);
     let most = (distance + back).div_euclid(axis.stride);
@@ -157,7 +158,7 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    /// Every element, one by one.
+    /// All elements, enumerated.
     fn elements(o: &Operand, sizes: &[usize]) -> HashSet<i64> {
         let mut all = vec![o.offset as i64];
         for (&n, &stride) in sizes.iter().zip(&o.strides) {
@@ -200,7 +201,7 @@ mod tests {
             Region::of(&Operand { buffer: 0, dtype: DType::F32, offset, strides }, &[1000; 8])
         };
         let mut left = 1000;
-        // no sum of even strides is odd, but who would try them all?
+        // no sum of even strides is odd, but trying them all would take too long
         assert!(meet(&long(0), &long(50_001), &mut left) && left == 0);
         let mut left = 1000;
         assert!(!meet(&long(0), &long(50_000_001), &mut left) && left > 0);

@@ -1,17 +1,17 @@
-//! The numbers that stand for what one can choose among. They are never given to another choice.
+//! Serialised codes of enumerations. A code is never reassigned.
 
 use crate::expr::{Binary, Compare, Fold, Kind, Unary};
 use crate::plan::{Count, IndexKind};
 use crate::profile::{Along, Precision};
 use crate::tensor::DType;
 
-/// A choice with a number.
+/// An enumeration with codes.
 pub(crate) trait Coded: Copy {
-    /// What it is, for messages.
+    /// Its name in messages.
     const WHAT: &'static str;
-    /// Its number.
+    /// The code of a value.
     fn code(self) -> u8;
-    /// The choice of that number.
+    /// The value of a code.
     fn of(code: u8) -> Option<Self>;
 }
 

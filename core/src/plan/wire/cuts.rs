@@ -1,5 +1,5 @@
-//! Measured cuts of products: which products, how cut. Numbers are bounded as they are read; whether a cut suits its
-//! product and the device is for the kernels' writer, which follows its own rule where it does not.
+//! Serialises measured tilings of products by class. Numbers are bounded when read; whether a tiling is valid for its product
+//! and the device is checked at kernel generation, which falls back to the cost model's choice.
 
 use super::read::{Damage, Read};
 use super::{Reader, Writer};
@@ -21,7 +21,7 @@ impl Writer {
 }
 
 impl Reader {
-    /// A number of 32 bits.
+    /// A 32-bit number.
     fn number(&mut self) -> Read<u32> {
         let v = self.word()?;
         u32::try_from(v).map_err(|_| Damage::new("a number of 32 bits", v.to_string()))

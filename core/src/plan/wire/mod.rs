@@ -1,12 +1,12 @@
-//! A plan as bytes and back. Compact, little endian, written and read by hand: what is read comes from anywhere, so
-//! every length is bounded by the bytes that are left, nothing recurses, and what was read means nothing until
-//! [`verify`](super::verify()) has passed it. Knows nothing of files, versions or hashes.
+//! Serialises plans. Compact, little endian, hand-written: input is untrusted, so every length is bounded by the remaining
+//! bytes, nothing recurses, and a plan must pass [`verify`](super::verify()) before use. Independent of files, versions and
+//! hashes.
 //!
-//! Whole numbers are LEB128 (signed ones zigzag), texts are their length and UTF-8, lists their length and elements.
-//! The bytes of constants begin at multiples of [`ALIGN`] of the whole, so that they are used where they lie.
+//! Integers are LEB128 (signed ones zigzag), strings are their length and UTF-8, lists their length and elements. The bytes of
+//! constants start at multiples of [`ALIGN`] from the start, so that they are used in place.
 //!
-//! Structures are taken apart and put together field by field: one that gets a new field does not compile here until
-//! the field is written and read. Each such change is another [`FORMAT`].
+//! Structures are destructured and constructed field by field: a new field does not compile until it is written and read here.
+//! Each such change increments [`FORMAT`].
 
 mod codes;
 mod cuts;
@@ -17,8 +17,8 @@ mod write;
 pub use read::{Damage, Read, Reader};
 pub use write::Writer;
 
-/// Number of the format; grows with every change.
+/// Version of the format; incremented with every change.
 pub const FORMAT: u32 = 6;
 
-/// Where the bytes of constants begin.
+/// Alignment of the bytes of constants.
 pub const ALIGN: usize = 64;

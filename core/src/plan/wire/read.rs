@@ -1,4 +1,4 @@
-//! Reads a plan, but for its steps, from bytes that anybody may have made.
+//! Reads a plan, except for its steps, from untrusted bytes.
 
 use super::ALIGN;
 use super::codes::Coded;
@@ -7,7 +7,7 @@ use crate::plan::{
 };
 use crate::tensor::{Bytes, DType, Tensor, TensorType};
 
-/// What was wanted and what stood there.
+/// A malformed item: what was expected, and what was found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Damage {
     pub(crate) wanted: String,
@@ -20,26 +20,26 @@ impl Damage {
     }
 }
 
-/// What was read, or what is damaged.
+/// The value read, or the damage.
 pub type Read<T> = std::result::Result<T, Damage>;
 
-/// A place in bytes that only moves on.
+/// A cursor over bytes.
 #[derive(Debug)]
 pub struct Reader {
     bytes: Bytes<'static>,
     pub(crate) at: usize,
 }
 
-/// Most axes of a tensor that is read.
+/// Maximum axes of a tensor.
 const MOST_AXES: usize = 64;
 
 impl Reader {
-    /// From `at` on; positions are counted from the first of the bytes.
+    /// Starts at `at`; positions count from the first byte.
     pub(crate) fn new(bytes: Bytes<'static>, at: usize) -> Reader {
         Reader { bytes, at }
     }
 
-    /// Bytes that are left.
+    /// Remaining bytes.
     pub(crate) fn left(&self) -> usize {
         self.bytes.len().saturating_sub(self.at)
     }
@@ -73,7 +73,7 @@ impl Reader {
         let mut v = 0u64;
         for i in 0..10 {
             let byte = self.byte()?;
-            // the tenth byte has room for one bit
+            // the tenth byte may contain one bit only
             if i == 9 && byte > 1 {
                 break;
             }
@@ -107,7 +107,7 @@ impl Reader {
         String::from_utf8(bytes).map_err(|_| Damage::new("UTF-8", "other bytes"))
     }
 
-    /// A list whose elements take at least a byte each, so that its length is bounded by what is left.
+    /// A list whose elements take at least one byte each, which bounds its length by the remaining bytes.
     pub(crate) fn list<T>(&mut self, mut each: impl FnMut(&mut Reader) -> Read<T>) -> Read<Vec<T>> {
         let n = self.size()?;
         if n > self.left() {
@@ -132,7 +132,7 @@ impl Reader {
         Ok(all)
     }
 
-    /// On to the next multiple of [`ALIGN`], over zeros.
+    /// Skips zeros up to the next multiple of [`ALIGN`].
     pub(crate) fn align(&mut self) -> Read<()> {
         let n = self.at.next_multiple_of(ALIGN) - self.at;
         match self.raw(n)?.iter().all(|b| *b == 0) {
@@ -189,7 +189,7 @@ impl Reader {
         Ok(Buffer { dtype, elements, place })
     }
 
-    /// A constant, its bytes left where they lie.
+    /// A constant, its bytes borrowed in place.
     fn constant(&mut self, dtype: DType) -> Read<Tensor<'static>> {
         let ty = TensorType::new(dtype, self.sizes()?);
         self.align()?;

@@ -1,4 +1,4 @@
-//! Steps as bytes and back, and what forms of work have in common; each writes and reads itself (`plan/forms`).
+//! Serialises steps, and what forms of work have in common; each form serialises itself (`plan/forms`).
 
 use super::read::{Damage, Read, Reader};
 use super::write::Writer;
@@ -7,7 +7,7 @@ use crate::plan::{Epilogue, Form, Operand, RowResult, Step};
 
 impl Writer {
     pub(super) fn step<G: Form>(&mut self, step: &Step<G>) {
-        // which nodes of a graph it came from means nothing without the graph
+        // node numbers are meaningless without the graph
         let Step { work, label, nodes: _ } = step;
         self.text(label);
         work.write(self);

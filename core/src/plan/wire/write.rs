@@ -1,4 +1,4 @@
-//! Writes a plan, but for its steps.
+//! Writes a plan, except for its steps.
 
 use super::ALIGN;
 use super::codes::Coded;
@@ -9,22 +9,22 @@ use crate::plan::{
 };
 use crate::tensor::DType;
 
-/// Bytes that grow.
+/// A growing byte buffer.
 #[derive(Debug, Default)]
 pub struct Writer {
     pub(crate) out: Vec<u8>,
-    /// Where buffers are written as the order in which they came up: which they are.
+    /// If buffers are written by order of first use: the buffers so far.
     met: Option<Vec<BufferId>>,
 }
 
 impl Writer {
-    /// One that writes buffers by the order in which they come up: steps that do the same with others are the same bytes.
+    /// A writer that numbers buffers by order of first use: steps that differ only in their buffers give equal bytes.
     #[cfg(feature = "gpu")]
     pub(crate) fn by_order() -> Writer {
         Writer { out: vec![], met: Some(vec![]) }
     }
 
-    /// The buffers that came up, in order, of a writer [`by_order`](Writer::by_order).
+    /// The buffers used so far, in order, of a writer [`by_order`](Writer::by_order).
     #[cfg(feature = "gpu")]
     pub(crate) fn met(&self) -> &[BufferId] {
         self.met.as_deref().unwrap_or_default()
@@ -104,10 +104,10 @@ impl Writer {
         self.out.resize(self.out.len().next_multiple_of(ALIGN), 0);
     }
 
-    /// A plan.
+    /// Writes a plan.
     ///
     /// # Errors
-    /// [`Error::Internal`] for a constant that is not of its buffer's type.
+    /// [`Error::Internal`] for a constant whose type differs from its buffer's.
     pub(crate) fn plan<G: Form>(&mut self, plan: &Plan<G>) -> Result<()> {
         let Plan { values, steps, init_steps } = plan;
         let Values { buffers, inputs, parameters, states, outputs, loss, unfused, gradients, derived } =
