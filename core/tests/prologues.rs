@@ -318,6 +318,21 @@ fn parts_that_are_no_halves_or_that_others_read_stay_steps() {
         g.mul(part(g, y, 0, 20), part(g, y, 20, 20))
     });
     let summed = build(&|g, y| g.sum(g.mul(part(g, y, 0, 20), part(g, y, 20, 20)), &[1], false));
+    // halves by way of other axes: split, cut and put back
+    let axes = build(&|g, y| {
+        let split = g.reshape(y, &[5, 2, 20]);
+        let half = |at: i64| g.reshape(g.narrow(split, 1, at, 1), &[5, 20]);
+        g.mul(g.silu(half(0)), half(1))
+    });
+    let axes_first = build(&|g, y| {
+        let split = g.permute(g.reshape(y, &[5, 2, 20]), &[1, 0, 2]);
+        let half = |at: i64| g.reshape(g.narrow(split, 0, at, 1), &[5, 20]);
+        g.mul(g.silu(half(0)), half(1))
+    });
+    let in_turns = build(&|g, y| {
+        let half = |at: i64| g.slice(y, &[0, at], &[5, 40], &[1, 2]);
+        g.mul(g.silu(half(0)), half(1))
+    });
     let swapped = build(&|g, y| g.sub(g.exp(part(g, y, 20, 20)), part(g, y, 0, 20)));
     for (g, count, what) in [
         (unequal, 0, "unequal"),
@@ -325,6 +340,9 @@ fn parts_that_are_no_halves_or_that_others_read_stay_steps() {
         (thirds, 0, "thirds"),
         (read, 0, "read"),
         (summed, 0, "summed"),
+        (axes, 1, "other axes"),
+        (axes_first, 1, "other axes first"),
+        (in_turns, 0, "in turns"),
         (swapped, 1, "swapped"),
     ] {
         assert_eq!(joined(&on_gpu(&g)), count, "{what}");

@@ -2,7 +2,7 @@
 
 use super::emit::Emitter;
 use super::layout::trailing_axes;
-use super::{Operand, Rowwise, Work};
+use super::{Declared, Operand, Rowwise, Work};
 use crate::error::Result;
 use crate::expr::{Instr, Kind, Tape};
 use crate::tensor::{DType, contiguous_strides, element_count};
@@ -127,6 +127,7 @@ impl Emitter<'_> {
             per_row: false,
             out: copy.to,
             extra_outputs: vec![],
+            declared: Declared::default(),
         };
         let label = format!("{what} {}", self.label(node));
         // readers attribute the copy to the copied node

@@ -1,10 +1,10 @@
 //! Turns groups into steps: determines the layout of each value, generates the fused code, allocates buffers.
 
 use super::expand::Primitive;
-use super::fold::Ready;
+use super::fold::{Ready, below_views};
 use super::fuse::{Group, is_literal, widened};
 use super::layout::{Layout, trailing_axes};
-use super::{Buffer, Derived, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
+use super::{Buffer, Columns, Declared, Derived, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
 use crate::error::{Error, Result};
 use crate::expr::{Bindings, Expr, Instr, Kind, Reg, Tape, Words};
 use crate::graph::{GraphData, Lowering, Node, NodeKind};
@@ -279,7 +279,7 @@ impl<'a> Emitter<'a> {
         };
         let strides = layout.over(shape, &axes, domain.len());
         let mut out = Operand { buffer, dtype: self.dtype(g.output), offset: layout.offset, strides };
-        let Code { tape, operands, reductions, regs, .. } = code;
+        let Code { tape, operands, reductions, regs, declared, .. } = code;
         let result = match regs[&g.output] {
             Words::One(result) => result,
             Words::Two(low, high) => {
@@ -290,8 +290,18 @@ impl<'a> Emitter<'a> {
             }
         };
         let per_row = g.per_row;
-        let work =
-            Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, extra_outputs };
+        let work = Rowwise {
+            domain,
+            reduced,
+            operands,
+            tape,
+            reductions,
+            result,
+            per_row,
+            out,
+            extra_outputs,
+            declared,
+        };
         self.push_as(Work::Rowwise(work), label, self.only_moves(g));
         Ok(())
     }
@@ -398,9 +408,26 @@ impl<'a> Emitter<'a> {
         let operand = Operand { buffer, dtype, offset: layout.offset, strides };
         if dtype == DType::I64 {
             let [low, high] = operand.words();
-            return Ok(Words::Two(code.load(low), code.load(high)));
+            return Ok(Words::Two(code.load(low, None), code.load(high, None)));
         }
-        Ok(Words::One(code.load(operand)))
+        let matrix = self.matrix_below(input, buffer);
+        Ok(Words::One(code.load(operand, matrix)))
+    }
+
+    /// How many columns the matrix has, and how many elements, that a value is a part of each row of: all of this buffer.
+    fn matrix_below(&self, node: usize, buffer: usize) -> Option<[usize; 2]> {
+        if !matches!(self.nodes[node].work, Some(Lowering::View(_))) {
+            return None;
+        }
+        let below = below_views(self.nodes, node);
+        let (shape, elements) = (self.shape(below), self.plan.buffers[buffer].elements);
+        let &all = shape.last()?;
+        let lies = self
+            .places
+            .get(&below)
+            .is_some_and(|(at, layout)| *at == buffer && layout.offset == 0 && layout.is_contiguous(shape));
+        let part = self.shape(node).last().is_some_and(|n| *n < all);
+        (part && lies && element_count(shape) == Some(elements)).then_some([all, elements])
     }
 
     /// The value of a one-element constant, looking through views.
@@ -437,6 +464,8 @@ pub(super) struct Code {
     pub operands: Vec<Operand>,
     pub reductions: Vec<(crate::expr::Fold, Reg)>,
     pub regs: HashMap<usize, Words>,
+    /// What the step declares of itself.
+    pub declared: Declared,
     /// The register of the product, if this is its epilogue.
     pub product: Option<Reg>,
     /// Number of `Load`s that are not operands (1 for an epilogue).
@@ -447,15 +476,20 @@ impl Code {
     pub fn new(domain: Vec<usize>, first_load: usize) -> Code {
         let mut tape = Tape::default();
         let product = (first_load == 1).then(|| tape.push(Instr::Load(0), Kind::F));
-        Code { domain, tape, operands: vec![], reductions: vec![], regs: HashMap::new(), product, first_load }
+        let (operands, reductions, regs) = (vec![], vec![], HashMap::new());
+        Code { domain, tape, operands, reductions, regs, declared: Declared::default(), product, first_load }
     }
 
-    /// The register of an operand's element.
-    fn load(&mut self, operand: Operand) -> Reg {
+    /// The register of an operand's element; the operand may be columns of a matrix of so many of them, and elements.
+    fn load(&mut self, operand: Operand, matrix: Option<[usize; 2]>) -> Reg {
         let kind = Kind::of(operand.dtype);
         let at = self.operands.iter().position(|o| *o == operand).unwrap_or_else(|| {
+            let at = self.operands.len();
+            let columns =
+                matrix.and_then(|[all, elements]| Columns::of((at, &operand), &self.domain, all, elements));
+            self.declared.columns.extend(columns);
             self.operands.push(operand);
-            self.operands.len() - 1
+            at
         });
         self.tape.push(Instr::Load(at + self.first_load), kind)
     }

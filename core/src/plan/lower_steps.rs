@@ -6,8 +6,8 @@ use super::fuse::Group;
 use super::layout::{Layout, trailing_axes};
 use super::refusal::CHECKED_AS;
 use super::{
-    Attention, AttentionGrad, AttentionInputs, Convolution, Dequantise, Epilogue, IndexKind, IndexWork,
-    Operand, Pages, Place, Pool, Product, Rowwise, Scan, Work,
+    Attention, AttentionGrad, AttentionInputs, Convolution, Declared, Dequantise, Epilogue, IndexKind,
+    IndexWork, Operand, Pages, Place, Pool, Product, Rowwise, Scan, Work,
 };
 use crate::error::{Error, Result};
 use crate::expr::{Kind, Tape};
@@ -211,6 +211,7 @@ impl Emitter<'_> {
                     per_row: false,
                     out: to.clone(),
                     extra_outputs: vec![],
+                    declared: Declared::default(),
                 };
                 self.push_as(Work::Rowwise(copy), "copy".into(), true);
                 *operand = to;

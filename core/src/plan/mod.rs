@@ -10,6 +10,7 @@
 mod bounds;
 #[cfg(feature = "compiler")]
 mod copy;
+mod declared;
 mod derived;
 #[cfg(feature = "compiler")]
 mod emit;
@@ -45,6 +46,7 @@ pub(crate) mod wire;
 
 #[cfg(feature = "compiler")]
 pub use bounds::{Bindings, binds_few};
+pub use declared::{Columns, Declared};
 pub use derived::{Count, Derivation, Derived, Part, WeightPart};
 pub use facts::{Facts, Written};
 pub use step_cost::StepCost;

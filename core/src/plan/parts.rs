@@ -3,7 +3,7 @@
 
 use super::copy::Copy;
 use super::emit::Emitter;
-use super::{Operand, RowResult, Rowwise, Work};
+use super::{Declared, Operand, RowResult, Rowwise, Work};
 use crate::error::Result;
 use crate::expr::{Instr, Kind, Tape};
 use crate::graph::Lowering;
@@ -90,5 +90,6 @@ fn fill_with(value: f64, domain: Vec<usize>, out: Operand) -> Work {
         per_row: false,
         out,
         extra_outputs,
+        declared: Declared::default(),
     })
 }

@@ -7,7 +7,7 @@ use weft::device::Device;
 use weft::graph::Graph;
 use weft::internals::expr::{Instr, Kind, Tape};
 use weft::internals::plan::{
-    Form, IndexKind, Operand, Place, Plan, PlanOptions, Product, RowResult, Rowwise, Work, verify,
+    Columns, Form, IndexKind, Operand, Place, Plan, PlanOptions, Product, RowResult, Rowwise, Work, verify,
 };
 use weft::internals::target::cpu::{Arena, CpuPlan};
 use weft::internals::target::gpu::forms::{
@@ -434,6 +434,47 @@ fn every_form_is_held_to_its_shapes() {
             ("indices that are no numbers", &|p| change!(p, Index(w) => w.indices.dtype = DType::F32)),
             ("a result that is the indices", &|p| change!(p, Index(w) => w.out.buffer = w.indices.buffer)),
             ("updates of a reading form", &|p| change!(p, Index(w) => w.updates = Some(w.table.clone()))),
+        ],
+    );
+}
+
+/// A step that reads two halves of a matrix's columns, rows of 40.
+fn halves() -> Plan {
+    let g = Graph::new();
+    let x = g.input("x", DType::F32, [3, 4, 16]);
+    let both = g.linear(x, g.parameter("w", [40, 16]), None);
+    let [gate, up] = [0, 20].map(|at| g.narrow(both, 2, at, 20));
+    g.output("y", g.mul(g.silu(gate), up));
+    plan(&g)
+}
+
+#[test]
+fn columns_that_a_step_declares_are_those_that_it_reads() {
+    let mut plan = halves();
+    let columns = rowwise(&mut plan).declared.columns.iter();
+    let all: Vec<[usize; 4]> = columns.map(|c| [c.operand, c.from, c.to, c.all]).collect();
+    assert_eq!(all, [[0, 0, 20, 40], [1, 20, 40, 40]]);
+    let first = |p: &mut Plan, change: &dyn Fn(&mut Columns)| change(&mut rowwise(p).declared.columns[0]);
+    let operand = |p: &mut Plan, change: &dyn Fn(&mut Operand)| change(&mut rowwise(p).operands[0]);
+    check(
+        halves,
+        &[
+            ("columns of no operand", &|p| first(p, &|c| c.operand = 2)),
+            ("columns of another operand", &|p| first(p, &|c| c.operand = 1)),
+            ("columns from elsewhere", &|p| first(p, &|c| (c.from, c.to) = (20, 40))),
+            ("columns that end before they begin", &|p| first(p, &|c| (c.from, c.to) = (20, 0))),
+            ("more columns", &|p| first(p, &|c| c.to = 40)),
+            ("columns of narrower rows", &|p| first(p, &|c| c.all = 20)),
+            ("columns of wider rows", &|p| first(p, &|c| c.all = 80)),
+            ("columns of rows beyond counting", &|p| first(p, &|c| c.all = usize::MAX)),
+            ("other columns read", &|p| operand(p, &|o| o.offset = 1)),
+            ("rows read again", &|p| operand(p, &|o| o.strides[1] = 0)),
+            ("rows read backwards", &|p| operand(p, &|o| (o.offset, o.strides[1]) = (120, -40))),
+            ("one column read again", &|p| operand(p, &|o| o.strides[2] = 0)),
+            ("rows of one that has more of them", &|p| {
+                let b = rowwise(p).operands[0].buffer;
+                p.buffers[b].elements += 40;
+            }),
         ],
     );
 }

@@ -206,6 +206,7 @@ impl Places<'_> {
             per_row: false,
             out: out(target),
             extra_outputs,
+            declared: Default::default(),
         }]
     }
 
@@ -237,6 +238,7 @@ impl Places<'_> {
             per_row: true,
             out: out.clone(),
             extra_outputs: vec![],
+            declared: Default::default(),
         };
         if to != Span::Whole || from != Span::Element || self.of.count(from) <= ONE_ROW {
             return vec![whole];
@@ -260,6 +262,7 @@ impl Places<'_> {
             per_row: true,
             out,
             extra_outputs: vec![],
+            declared: Default::default(),
         };
         vec![sums, joined]
     }

@@ -97,6 +97,7 @@ fn plan(m: usize, n: usize, k: usize) -> Plan {
         per_row: true,
         out: operand(3, &[1, 0]),
         extra_outputs: vec![],
+        declared: Default::default(),
     };
     let step = |work| Step { work, label: "self-test".into(), nodes: vec![] };
     Plan {

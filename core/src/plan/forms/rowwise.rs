@@ -4,7 +4,7 @@ use crate::expr::{Fold, Reg, Tape};
 use crate::plan::facts::{Facts, Written, counted};
 use crate::plan::verify::{Checked, Checker};
 use crate::plan::wire::{Read, Reader, Writer};
-use crate::plan::{Form, Operand, StepCost};
+use crate::plan::{Declared, Form, Operand, StepCost};
 
 /// Pointwise work or reductions over a domain.
 ///
@@ -32,6 +32,8 @@ pub struct Rowwise {
     /// More results of rows, stored beside: see `per_row`. Where no axis is reduced, a row is an element. They are f32,
     /// or the high words of results that are i64.
     pub extra_outputs: Vec<RowResult>,
+    /// What it says of itself, for passes to read.
+    pub declared: Declared,
 }
 
 /// A result of each row that a step stores beside its own.
@@ -90,8 +92,18 @@ impl Form for Rowwise {
     }
 
     fn write(&self, to: &mut Writer) {
-        let Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, extra_outputs } =
-            self;
+        let Rowwise {
+            domain,
+            reduced,
+            operands,
+            tape,
+            reductions,
+            result,
+            per_row,
+            out,
+            extra_outputs,
+            declared,
+        } = self;
         to.sizes(domain);
         to.list(reduced, |w, r| w.flag(*r));
         to.list(operands, Writer::operand);
@@ -104,6 +116,7 @@ impl Form for Rowwise {
         to.flag(*per_row);
         to.operand(out);
         to.results(extra_outputs);
+        to.declared(declared);
     }
 
     fn read(_: u8, from: &mut Reader) -> Read<Option<Self>> {
@@ -123,6 +136,7 @@ impl Reader {
             per_row: self.flag()?,
             out: self.operand()?,
             extra_outputs: self.results()?,
+            declared: self.declared()?,
         })
     }
 }

@@ -14,6 +14,7 @@
 //!   checked before they are used, and must not change in between).
 //! * **Tapes** (`tape`): instructions read earlier registers of suitable kinds; loads, reductions and index strides
 //!   exist; a reduction depends on earlier ones only; a per-row result does not vary along the row.
+//! * **Declarations** (`declared`): what a step declares, for passes to read, is true of its code and its operands.
 //! * **Forms** (`plan/forms`): dtypes that the kernels support; consistent shapes; window geometry in which every window
 //!   contains an element; weights that are packed once are constants, parameters or results of init steps.
 //! * **Order** (`order`): a step reads what an earlier one has written; init steps read constants and, in plans without
@@ -28,6 +29,7 @@
 //! Not checked: whether a plan computes something sensible, ends soon, or takes little memory (`Compiled::memory_summary`
 //! reports memory before it is allocated).
 
+mod declared;
 mod order;
 mod reach;
 mod tape;

@@ -141,7 +141,18 @@ impl Around<'_> {
 
 impl Checker<'_> {
     pub(crate) fn rowwise(&self, w: &Rowwise) -> Checked<()> {
-        let Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, extra_outputs } = w;
+        let Rowwise {
+            domain,
+            reduced,
+            operands,
+            tape,
+            reductions,
+            result,
+            per_row,
+            out,
+            extra_outputs,
+            declared: _,
+        } = w;
         count(domain)?;
         if domain.len() > MOST_AXES || reduced.len() != domain.len() {
             let wanted = format!("at most {MOST_AXES} axes, each reduced or not");
@@ -178,7 +189,12 @@ impl Checker<'_> {
             let before = extra_outputs[..i].iter().map(|r| &r.out).chain([out]);
             before.into_iter().try_for_each(|other| self.distinct(beside, other, &kept))?;
         }
-        if *per_row { of_row(*result, out) } else { self.writes(out, domain) }
+        if *per_row {
+            of_row(*result, out)?
+        } else {
+            self.writes(out, domain)?
+        }
+        self.declared(w)
     }
 
     /// Checks an epilogue on `results` values at each of `[rows, columns]`, stored to `out`, of work that otherwise reads

@@ -18,7 +18,7 @@ pub use read::{Damage, Read, Reader};
 pub use write::Writer;
 
 /// Version of the format; incremented with every change.
-pub const FORMAT: u32 = 6;
+pub const FORMAT: u32 = 7;
 
 /// Alignment of the bytes of constants.
 pub const ALIGN: usize = 64;

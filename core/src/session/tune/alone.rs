@@ -179,6 +179,7 @@ impl Builder<'_> {
             per_row: true,
             out: operand(made, [1, 0]),
             extra_outputs: vec![],
+            declared: Default::default(),
         };
         self.made.steps.push(Step { work: Work::Rowwise(work), label: "rounded".into(), nodes: vec![] });
         made

@@ -326,7 +326,18 @@ fn program(noise: &mut Noise, most: usize) -> (Rowwise, Vec<Vec<u8>>, usize) {
     data.push(vec![0xAB; elements * dtype.size().unwrap()]);
     let elements = data.len() - 1;
     (
-        Rowwise { domain, reduced, operands, tape, reductions, result, per_row, out, extra_outputs },
+        Rowwise {
+            domain,
+            reduced,
+            operands,
+            tape,
+            reductions,
+            result,
+            per_row,
+            out,
+            extra_outputs,
+            declared: Default::default(),
+        },
         data,
         elements,
     )

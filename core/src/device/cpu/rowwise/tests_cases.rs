@@ -26,6 +26,7 @@ fn row_sums(domain: Vec<usize>, strides: &[isize]) -> Rowwise {
         per_row: true,
         out: plain(1, &[1, 0]),
         extra_outputs: vec![],
+        declared: Default::default(),
     }
 }
 
@@ -66,6 +67,7 @@ fn a_softmax_may_overwrite_its_operand() {
             per_row: false,
             out: plain(0, &[c, 1]),
             extra_outputs: vec![],
+            declared: Default::default(),
         };
         let prepared = PreparedRowwise::new(&step).unwrap();
         let mut scratch = RowScratch::try_new(2, prepared.scratch_bytes_per_worker()).unwrap();
@@ -117,6 +119,7 @@ fn a_tape_that_makes_no_sense_is_refused() {
         per_row: true,
         out: plain(0, &[0]),
         extra_outputs: vec![],
+        declared: Default::default(),
     };
     assert!(PreparedRowwise::new(&step).is_err());
 }
@@ -142,6 +145,7 @@ fn reduced(fold: Fold, columns: usize, product: bool) -> Rowwise {
         per_row: true,
         out: Operand { dtype: if position { DType::I32 } else { DType::F32 }, ..plain(2, &[1, 0]) },
         extra_outputs: vec![],
+        declared: Default::default(),
     }
 }
 

@@ -133,6 +133,7 @@ fn pointwise(n: usize, operands: Vec<Operand>, tape: Tape, result: usize, out: u
         per_row: false,
         out: operand(out, &[1]),
         extra_outputs: vec![],
+        declared: Default::default(),
     }
 }
 
@@ -162,6 +163,7 @@ fn rows() -> Test {
         per_row: true,
         out: operand(1, &[1, 0]),
         extra_outputs: vec![],
+        declared: Default::default(),
     };
     Test { work, inputs: vec![x], wanted }
 }

@@ -98,6 +98,7 @@ fn plan() -> Plan {
         per_row: false,
         out: of(1),
         extra_outputs: vec![],
+        declared: Default::default(),
     };
     Plan {
         values: Values {

@@ -257,6 +257,7 @@ impl<'a> Lookup<'a> {
             per_row: false,
             out: line(&w.out),
             extra_outputs: vec![],
+            declared: Default::default(),
         };
         rowwise::kernels(&copy, self.storage, limits).kernels
     }

@@ -1,10 +1,10 @@
 //! Products of which two halves of the columns meet: gate and up of a feed-forward block, multiplied as one, whose
-//! results join in one pointwise step. The product then does that step's work and stores half as many columns; where
+//! results join in one pointwise step, which says so (`Declared::columns`). The product then does that step's work and stores half as many columns; where
 //! gradients need gate and up, it stores those, too.
 
 use super::norms::drop_steps;
 use crate::expr::{Instr, Kind, Tape};
-use crate::plan::{Bindings, Epilogue, Operand, Product, RowResult, Rowwise, Uses, binds_few};
+use crate::plan::{Bindings, Columns, Epilogue, Operand, Product, RowResult, Rowwise, Uses, binds_few};
 use crate::target::gpu::forms::{FEW_COLUMNS, GpuForm, GpuProduct, Plan, ProductView, Step, Work};
 use crate::tensor::DType;
 
@@ -50,21 +50,19 @@ fn joined(p: ProductView<'_>, w: &Rowwise, kept: bool) -> Option<GpuProduct> {
         && w.reductions.is_empty()
         && w.reduced.iter().all(|r| !r)
         && w.out.dtype == DType::F32;
-    let (&columns, outer) = w.domain.split_last()?;
-    if !plain || !stored || !pointwise || columns != n || outer.iter().product::<usize>() != p.m {
+    if !plain || !stored || !pointwise {
         return None;
     }
     let gated: Vec<usize> = (0..w.operands.len()).filter(|&i| w.operands[i].buffer == p.out.buffer).collect();
     let &[one, other] = gated.as_slice() else { return None };
-    let half = |i: usize, at: usize| {
-        let o = &w.operands[i];
-        o.offset == at as isize && row_stride(o, outer).is_some_and(|s| p.m == 1 || s == p.n as isize)
+    let is_half = |operand: usize, from: usize| {
+        w.columns(operand) == Some(&Columns { operand, from, to: from + n, all: p.n })
     };
-    let [left, right] = if half(one, 0) { [one, other] } else { [other, one] };
-    if !half(left, 0) || !half(right, n) {
+    let [left, right] = if is_half(one, 0) { [one, other] } else { [other, one] };
+    if !is_half(left, 0) || !is_half(right, n) {
         return None;
     }
-    let row = row_stride(&w.out, outer)?;
+    let row = row_stride(&w.out, &w.domain)?;
     let others: Vec<usize> = (0..w.operands.len()).filter(|i| !gated.contains(i)).collect();
     let number = |i: usize| match i {
         _ if i == left => 0,
@@ -86,8 +84,9 @@ fn joined(p: ProductView<'_>, w: &Rowwise, kept: bool) -> Option<GpuProduct> {
     Some(GpuProduct { product, prologue, gated_columns: true, concurrent, extra_outputs })
 }
 
-/// The distance between rows of an operand with stride 1 along columns, whose outer axes walk rows evenly.
-fn row_stride(o: &Operand, outer: &[usize]) -> Option<isize> {
+/// The distance between rows of a result that kernels can write: with stride 1 along columns, rows evenly spaced.
+fn row_stride(o: &Operand, domain: &[usize]) -> Option<isize> {
+    let (_, outer) = domain.split_last()?;
     let (&along, strides) = o.strides.split_last()?;
     let mut rows = strides.iter().zip(outer).rev().filter(|(_, n)| **n != 1);
     let Some((&first, &count)) = rows.next() else { return (along == 1).then_some(0) };

@@ -78,5 +78,6 @@ fn copy(sizes: [usize; 2], result_by_rows: bool, mut from: Operand, mut out: Ope
         per_row: false,
         out,
         extra_outputs: vec![],
+        declared: Default::default(),
     })
 }
