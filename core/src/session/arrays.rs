@@ -1,4 +1,4 @@
-//! Arrays of the crate `ndarray` as inputs of a run, and outputs as arrays.
+//! Conversions between arrays of the crate `ndarray` and a run's inputs and outputs.
 
 use super::io::{Data, Given, Outputs};
 use crate::error::Result;

@@ -1,4 +1,4 @@
-//! Inputs and outputs as bytes: what other languages give and take. Also without a copy, and with an end to waiting.
+//! Inputs and outputs as bytes, for bindings to other languages; also without a copy, and with a timeout for waiting.
 
 use super::Session;
 use super::io::{OutputKey, into_buffer};
@@ -8,17 +8,17 @@ use crate::plan::{BufferId, Port};
 use crate::tensor::{Bytes, DType, TensorType};
 use std::time::Duration;
 
-/// The host's memory that a session reads, and copies that it keeps for the host.
+/// Host memory that a session reads, and copies of outputs that it lends to the host.
 #[derive(Debug, Default)]
 pub struct Host {
-    /// Inputs to send before each step, where the device does not read the host's memory.
+    /// Inputs to upload before each step, if the device cannot read host memory.
     sent: Vec<(BufferId, Bytes<'static>)>,
-    /// Outputs lent to the host, where they had to be fetched.
+    /// Outputs lent to the host that had to be downloaded.
     lent: Vec<(BufferId, Vec<u8>)>,
 }
 
 impl Session {
-    /// Gives an input of that dtype its elements as bytes, row-major.
+    /// Sets an input of that dtype from bytes, row-major.
     ///
     /// # Errors
     /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`].
@@ -28,8 +28,8 @@ impl Session {
         self.write_input(at, bytes)
     }
 
-    /// Reads an input where it lies in the host's memory, at each step, until the input is set or borrowed again; what it
-    /// holds may change between steps. The CPU device copies nothing; a GPU is sent the bytes with each step.
+    /// Borrows host memory as an input: each step reads it, until the input is set or borrowed again; its contents may change
+    /// between steps. The CPU device copies nothing; a GPU uploads the bytes with each step.
     ///
     /// # Errors
     /// As [`set_input_bytes`](Session::set_input_bytes); [`Error::Argument`] if the bytes are not aligned for the dtype.
@@ -55,7 +55,7 @@ impl Session {
         Ok(())
     }
 
-    /// Writes an input whose bytes were checked.
+    /// Writes an input whose bytes have been checked.
     pub(super) fn write_input(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
         self.check()?;
         let buffer = self.inputs()[at].buffer;
@@ -64,7 +64,7 @@ impl Session {
         Ok(())
     }
 
-    /// The input has data of the caller's.
+    /// Marks an input as set by the caller.
     fn now_given(&mut self, at: usize) {
         let buffer = self.inputs()[at].buffer;
         self.counter = self.counter.filter(|&counted| counted != buffer);
@@ -72,7 +72,7 @@ impl Session {
         self.given[at] = true;
     }
 
-    /// Before a step: sends what is borrowed, and takes back what was lent.
+    /// Before a step: uploads borrowed inputs, and drops lent outputs.
     pub(super) fn send_borrowed(&mut self) -> Result<()> {
         self.host.lent.clear();
         let (executor, sent) = (&mut self.executor, &self.host.sent);
@@ -91,8 +91,7 @@ impl Session {
         Ok(())
     }
 
-    /// The bytes of an output where they lie: without a copy on the CPU device; from a GPU they are fetched once after
-    /// each step.
+    /// Lends the bytes of an output: without a copy on the CPU device; from a GPU they are downloaded once after each step.
     ///
     /// # Errors
     /// As [`read_output`](Session::read_output).
@@ -112,7 +111,7 @@ impl Session {
         }
     }
 
-    /// As [`wait`](Session::wait), for so long at most: says whether every step is done. With no time at all it only asks.
+    /// As [`wait`](Session::wait), with a timeout: returns whether every step is done. A zero timeout polls.
     ///
     /// # Errors
     /// As [`wait`](Session::wait).
@@ -124,7 +123,7 @@ impl Session {
     }
 }
 
-/// The port takes elements of that dtype in so many bytes.
+/// Checks that the port has that dtype and size.
 fn check(port: &Port, dtype: DType, bytes: usize) -> Result<()> {
     if port.dtype != dtype {
         return Err(wrong_dtype(&port.name, port.dtype, dtype));

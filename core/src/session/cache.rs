@@ -1,7 +1,7 @@
-//! A folder of compiled graphs: compile or load in one call. Entries are artifacts, named by a hash of all that they
-//! depend on; written atomically, so that other processes see whole ones only; verified as any artifact is.
+//! A cache folder of compiled graphs: compile or load in one call. Entries are artifacts, named by a hash of all their inputs;
+//! written atomically, so that other processes only see complete ones; verified like any artifact.
 //!
-//! What goes wrong with the folder is nobody's error: then the graph is compiled.
+//! Errors of the folder are not reported: the graph is compiled instead.
 
 use super::{Compiled, Optimization};
 use crate::device::Device;
@@ -13,7 +13,7 @@ use std::fs::{File, read_dir, remove_file};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// How entries' names end.
+/// File extension of entries.
 const ENDING: &str = "weftc";
 
 /// A cache in a folder.
@@ -22,7 +22,7 @@ pub(super) struct Cache {
     most: u64,
 }
 
-/// What a plan depends on beside the graph.
+/// The inputs of a plan other than the graph.
 pub(super) struct Options<'a> {
     pub(super) profile: &'a DeviceProfile,
     pub(super) precision: Precision,
@@ -31,7 +31,7 @@ pub(super) struct Options<'a> {
     pub(super) without: &'a [Optimization],
     pub(super) tuned: &'a [TunedProduct],
     pub(super) training: bool,
-    /// Operations that are not the engine's own, and their versions.
+    /// Operations defined outside the engine, and their versions.
     pub(super) foreign: &'a [(&'static str, u32)],
 }
 
@@ -47,12 +47,12 @@ impl Cache {
         Cache { dir: dir.into(), most }
     }
 
-    /// The name of a graph's entry: of its text (constants included), all options, the device and the engine.
+    /// The name of a graph's entry: a hash of its text (constants included), all options, the device and the engine.
     pub(super) fn key(&self, graph: &str, options: &Options<'_>) -> String {
-        // a new option is an error here
+        // destructured, so that a new option does not compile until it is handled
         let Options { profile, precision, no_fusion, groups, without, tuned, training, foreign } = options;
         let groups: Vec<&str> = groups.iter().map(|g| g.name()).collect();
-        // times are no part of what is compiled
+        // measured times do not affect the compiled graph
         let tuned: Vec<_> = tuned.iter().map(|p| (p.class, p.transpose_weight, p.cut)).collect();
         let options = format!(
             "{precision} no_fusion={no_fusion} training={training} without={without:?} rules={} tuned={tuned:?} foreign={foreign:?}",
@@ -69,7 +69,7 @@ impl Cache {
         self.dir.join(key).with_extension(ENDING)
     }
 
-    /// The entry, if it is there and good; it then counts as used.
+    /// Loads an entry, if it exists and is valid, and marks it as recently used.
     pub(super) fn load(&self, key: &str, device: Option<&Device>, progress: &Progress) -> Option<Compiled> {
         let path = self.path(key);
         let compiled = Compiled::load_for(device, &path, progress).ok()?;
@@ -77,15 +77,15 @@ impl Cache {
         Some(compiled)
     }
 
-    /// Keeps a compiled graph, and makes room.
+    /// Stores a compiled graph, and evicts old entries.
     pub(super) fn store(&self, key: &str, compiled: &Compiled) {
         if std::fs::create_dir_all(&self.dir).is_ok() && compiled.save(self.path(key)).is_ok() {
             self.evict(key);
         }
     }
 
-    /// Removes entries, those used longest ago first, until the rest fits. The newest stays even alone too large: else each
-    /// run would write it anew.
+    /// Evicts entries, least recently used first, until the rest fits. The newest stays even if it alone is too large:
+    /// otherwise each run would write it again.
     fn evict(&self, newest: &str) {
         let Ok(files) = read_dir(&self.dir) else { return };
         let mut entries: Vec<Entry> = files.filter_map(|f| entry(&f.ok()?)).collect();
@@ -96,14 +96,14 @@ impl Cache {
             if total <= self.most {
                 return;
             }
-            // another process may have been faster
+            // another process may have removed it first
             let _ = remove_file(&e.path);
             total = total.saturating_sub(e.bytes);
         }
     }
 }
 
-/// A file that is the cache's own: by its name.
+/// An entry of the cache, recognised by its file name.
 fn entry(file: &std::fs::DirEntry) -> Option<Entry> {
     let path = file.path();
     let (stem, ending) = path.file_name()?.to_str()?.split_once('.')?;

@@ -1,4 +1,4 @@
-//! A compiled graph: a plan for a device, still without weights.
+//! A compiled graph: a plan for a device, without weights.
 
 use super::{MemorySummary, Parameters, Session, States};
 use crate::device::Device;
@@ -12,7 +12,7 @@ use crate::tensor::Weights;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// A compiled graph: a plan for a device, still without weights. Cheap to clone.
+/// A compiled graph: a plan for a device, without weights. Cheap to clone.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -35,12 +35,12 @@ pub struct Compiled {
     pub(super) target: TargetPlan,
     pub(super) precision: Precision,
     pub(super) profile: Arc<DeviceProfile>,
-    /// A device of that profile, with what it made of the plan.
+    /// The attached device, with the kernels compiled for it.
     here: Option<(Device, Prepared)>,
     /// Hash of a GPU's kernels.
     pub(super) kernels: Option<[u8; 32]>,
     cached: bool,
-    /// What the optimiser did; nothing is known of what was loaded.
+    /// The optimiser's report; empty for loaded graphs.
     #[cfg(feature = "compiler")]
     report: Arc<crate::optimise::Report>,
 }
@@ -62,7 +62,7 @@ impl std::fmt::Debug for Compiled {
 }
 
 impl Compiled {
-    /// A plan for a profile, not yet on a device.
+    /// A plan for a profile, not on a device.
     pub(super) fn elsewhere(
         target: TargetPlan,
         precision: Precision,
@@ -85,9 +85,9 @@ impl Compiled {
         Compiled { report: Arc::new(report), ..self }
     }
 
-    /// The same plan on a device: its kernels compiled there.
+    /// The same plan on a device, with its kernels compiled.
     pub(super) fn on(mut self, device: &Device, progress: &Progress) -> Result<Compiled> {
-        // a plan that passed the verifier should have kernels; if writing one fails all the same, no caller falls
+        // generating kernels for a verified plan should not panic; if it does, the caller gets an error
         let prepared = catch_unwind(AssertUnwindSafe(|| Prepared::new(device, &self.target, progress)))
             .unwrap_or_else(|_| Err(Error::internal("writing the kernels of a plan panicked")))?;
         self.kernels = prepared.texts().map(hash_of);
@@ -95,7 +95,7 @@ impl Compiled {
         Ok(self)
     }
 
-    /// The hash of the kernels that a GPU of its profile runs, written without one.
+    /// With the hash of the kernels for its profile's GPU, generated without the device.
     #[cfg(feature = "compiler")]
     pub(super) fn with_kernels(mut self) -> Result<Compiled> {
         if let (TargetPlan::Gpu(plan), Some(limits)) = (&self.target, &self.profile.gpu) {
@@ -124,7 +124,7 @@ impl Compiled {
         }
     }
 
-    /// A session over weights, bound by name. Tensors of other names are warnings of the session.
+    /// Creates a session with weights, bound by name. Unused tensors become warnings of the session.
     ///
     /// # Errors
     /// [`Error::MissingWeight`], [`Error::WeightType`], [`Error::OutOfMemory`]; [`Error::Device`] if it was compiled
@@ -135,8 +135,8 @@ impl Compiled {
         Session::new(self, parameters, None, warnings)
     }
 
-    /// A session over the weights of another session, shared with it: those of all this graph's parameters must be among
-    /// them. [`init_shared_with`](Compiled::init_shared_with) adds those that are not.
+    /// Creates a session that shares the weights of another session, which must have all parameters of this graph;
+    /// [`init_shared_with`](Compiled::init_shared_with) adds missing ones.
     ///
     /// # Errors
     /// As [`init`](Compiled::init).
@@ -144,8 +144,9 @@ impl Compiled {
         Session::new(self, parameters.clone(), None, vec![])
     }
 
-    /// A session over the weights of another session, shared with it. Parameters of this graph that the set lacks are taken
-    /// from `weights` and join the set, so that graphs may come in any order: one that answers before one that also learns.
+    /// Creates a session that shares the weights of another session. Parameters of this graph that the set lacks are taken from
+    /// `weights` and added to the set, so that graphs may come in any order, for example inference before training with
+    /// additional parameters.
     ///
     /// ```
     /// use weft::prelude::*;
@@ -177,17 +178,17 @@ impl Compiled {
     /// ```
     ///
     /// # Errors
-    /// As [`init`](Compiled::init); the set is then as it was.
+    /// As [`init`](Compiled::init); the set is then unchanged.
     pub fn init_shared_with(&self, parameters: &Parameters, weights: &Weights) -> Result<Session> {
         let (device, ports) = (self.here()?.0, &self.values().parameters);
         parameters.complete(device, ports, weights, &self.adjacent())?;
         self.init_shared(parameters)
     }
 
-    /// A session over the weights and the states of other sessions, shared with them: what a step of one leaves in a state, the next
-    /// step of any of them finds there. So a graph of 128 tokens a step may fill a cache (prefill) which another of one token a step
-    /// goes on with (decode). Each state of this graph which the set has by name must be of the same type there; those that it lacks
-    /// join it, as zeros. See [`States`].
+    /// Creates a session that shares the weights and states of other sessions: a step of any of them sees the states that the
+    /// previous step of any of them left. For example, a graph of 128 tokens a step fills a cache (prefill), and one of a
+    /// single token a step continues from it (decode). States are matched by name and must have the same type; states that the
+    /// set lacks are added, as zeros. See [`States`].
     ///
     /// ```
     /// use weft::prelude::*;
@@ -214,15 +215,15 @@ impl Compiled {
     /// ```
     ///
     /// # Errors
-    /// As [`init_shared`](Compiled::init_shared); [`Error::DType`] and [`Error::Length`] for a state of another type than the set's,
-    /// [`Error::Argument`] for states on another device: the set is then as it was. Where memory is missing later, states that have
-    /// joined the set stay in it, as zeros.
+    /// As [`init_shared`](Compiled::init_shared); [`Error::DType`] and [`Error::Length`] for a state whose type differs from
+    /// the set's, [`Error::Argument`] for states on another device: the set is then unchanged. If memory runs out later, states
+    /// already added to the set stay in it, as zeros.
     pub fn init_shared_states(&self, parameters: &Parameters, states: &States) -> Result<Session> {
         Session::new(self, parameters.clone(), Some(states), vec![])
     }
 
-    /// As [`init_shared_states`](Compiled::init_shared_states), and parameters of this graph that the set of weights lacks are taken
-    /// from `weights` and join it, as [`init_shared_with`](Compiled::init_shared_with) does.
+    /// As [`init_shared_states`](Compiled::init_shared_states); parameters of this graph that the set of weights lacks are
+    /// taken from `weights` and added, as by [`init_shared_with`](Compiled::init_shared_with).
     ///
     /// # Errors
     /// As both.
@@ -238,7 +239,7 @@ impl Compiled {
         self.init_shared_states(parameters, states)
     }
 
-    /// A session whose parameters are zeros until they are set.
+    /// Creates a session with all parameters zero until they are set.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`]; [`Error::Device`] as for [`init`](Compiled::init).
@@ -251,13 +252,13 @@ impl Compiled {
         )
     }
 
-    /// Names of parameters that it wants to lie one after the other.
+    /// Names of parameters to place adjacently.
     pub(super) fn adjacent(&self) -> Vec<Vec<String>> {
         let name = |&i: &usize| self.values().parameters[i].name.clone();
         self.target.adjacent().iter().map(|run| run.iter().map(name).collect()).collect()
     }
 
-    /// The device it was compiled for, if that is attached.
+    /// The device it was compiled for, if attached.
     pub fn device(&self) -> Option<&Device> {
         self.here.as_ref().map(|(device, _)| device)
     }
@@ -267,18 +268,18 @@ impl Compiled {
         &self.profile
     }
 
-    /// How exactly it computes.
+    /// Its precision.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// What the optimiser did; of what was loaded from an artifact nothing is known.
+    /// The optimiser's report; empty for graphs loaded from an artifact.
     #[cfg(feature = "compiler")]
     pub fn report(&self) -> &crate::optimise::Report {
         &self.report
     }
 
-    /// Products that are cut as was measured, not by the rule: see `Compiler::with_tuning`.
+    /// The measured tilings in it: see `Compiler::with_tuning`.
     pub fn cuts(&self) -> &[(ProductClass, Cut)] {
         match &self.target {
             TargetPlan::Cpu(_) => &[],
@@ -286,7 +287,7 @@ impl Compiled {
         }
     }
 
-    /// Whether it came out of the compiler's cache.
+    /// Whether it was loaded from the compiler's cache.
     pub fn was_cached(&self) -> bool {
         self.cached
     }
@@ -297,14 +298,14 @@ impl Compiled {
         self.target.values()
     }
 
-    /// The plan in the forms of GPUs, which a CPU's are among: for tests.
+    /// The plan in GPU forms, a superset of the CPU's: for tests.
     #[cfg(feature = "internals")]
     #[doc(hidden)]
     pub fn plan(&self) -> crate::target::gpu::forms::Plan {
         self.target.in_gpu_forms()
     }
 
-    /// What was decided for its device.
+    /// The plan lowered for its device.
     #[doc(hidden)]
     pub fn target(&self) -> &TargetPlan {
         &self.target
@@ -325,7 +326,7 @@ impl Compiled {
         &self.values().parameters
     }
 
-    /// States: what a session keeps from step to step.
+    /// States: values that a session carries from step to step.
     pub fn states(&self) -> &[StatePort] {
         &self.values().states
     }
@@ -335,7 +336,7 @@ impl Compiled {
         !self.values().gradients.is_empty()
     }
 
-    /// What a session will take, known before anything is allocated (packed forms of weights aside).
+    /// Memory that a session will need, known before anything is allocated (without packed forms of weights).
     pub fn memory_summary(&self) -> MemorySummary {
         let own = self.values().buffers.iter().filter(|b| !matches!(b.place, Place::Scratch));
         let summary = MemorySummary::of(own.map(|b| b.bytes()).chain([self.target.scratch_bytes()]));

@@ -1,4 +1,4 @@
-//! From a graph to a plan for a device, without weights.
+//! Compiles a graph to a plan for a device, without weights.
 
 use super::Compiled;
 use super::cache::{Cache, Options};
@@ -20,7 +20,7 @@ use crate::tensor::DType;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Something that a compiler does to make a step shorter; see [`Compiler::without`].
+/// An optimization of the compiler that can be disabled; see [`Compiler::without`].
 ///
 /// ```
 /// use weft::prelude::*;
@@ -33,11 +33,11 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Optimization {
-    /// What depends on weights alone is computed at init.
+    /// Values that depend on weights alone are computed at init.
     FoldedWeights,
-    /// On a GPU, products compute the norms of their rows.
+    /// On a GPU, norms are fused into the products that read them.
     NormsInProducts,
-    /// On a GPU, products whose two halves of columns meet in pointwise work (gate and up) do that work.
+    /// On a GPU, pointwise work that combines a product's two halves of columns (gate and up) is fused into the product.
     GatedColumns,
     /// On a GPU, small steps share a dispatch.
     SharedDispatches,
@@ -101,8 +101,8 @@ impl Compiler {
         Compiler { device: Some(device.clone()), ..Compiler::for_profile(&device.profile()) }
     }
 
-    /// A compiler for devices of that profile, none of which needs to be attached: what it compiles is saved as an
-    /// artifact and loaded there.
+    /// A compiler for a device profile; no such device needs to be attached: the compiled graph is saved as an artifact and
+    /// loaded there.
     pub fn for_profile(profile: &DeviceProfile) -> Compiler {
         Compiler {
             device: None,
@@ -117,25 +117,24 @@ impl Compiler {
         }
     }
 
-    /// Keeps what it compiles in a folder, which is made if need be, and loads it from there the next time: the same
-    /// graph, options, device and engine give the same entry. What was used longest ago makes room once the entries
-    /// take more than `max_bytes`. Several processes may use a folder at once; an entry that is damaged, or cannot be
-    /// read or written, is compiled as if it were not there.
+    /// Caches compiled graphs in a folder, created if necessary, and loads them from there later: an entry is identified by
+    /// graph, options, device and engine. The least recently used entries are evicted when all take more than `max_bytes`.
+    /// Several processes may share a folder; an entry that is damaged, or cannot be read or written, is compiled as if it did
+    /// not exist.
     pub fn with_cache(mut self, dir: impl AsRef<Path>, max_bytes: u64) -> Compiler {
         self.cache = Some(Cache::new(dir.as_ref(), max_bytes));
         self
     }
 
-    /// Which groups of rules the optimiser uses; those of [`Group::ALL`] unless told otherwise, and with none the graph is
-    /// planned as it came.
+    /// Sets the optimiser's groups of rules, by default [`Group::ALL`]; without any, the graph is planned unchanged.
     pub fn with_rules(mut self, groups: &[Group]) -> Compiler {
         self.groups = groups.to_vec();
         self
     }
 
-    /// Adds a group of rules that is left out otherwise. With [`Group::Exact`] a graph is rewritten as if its numbers were real
-    /// ones: sums and factors are joined whatever an author meant by rounding between them, and values near the ends of a dtype
-    /// may overflow or vanish.
+    /// Enables a group of rules that is off by default. With [`Group::Exact`] a graph is rewritten by the algebra of real
+    /// numbers: sums and factors are combined regardless of intended roundings between them, and values near the ends of a
+    /// dtype's range may overflow or underflow.
     pub fn allow(mut self, group: Group) -> Compiler {
         if !self.groups.contains(&group) {
             self.groups.push(group);
@@ -143,36 +142,37 @@ impl Compiler {
         self
     }
 
-    /// Runs every node by itself, as it came: slower, for finding out whether fusion changes a result.
+    /// Disables fusion and rewriting: every node runs as a step of its own. Slower, to find out whether fusion changes a
+    /// result.
     pub fn without_fusion(mut self) -> Compiler {
         self.no_fusion = true;
         self
     }
 
-    /// Leaves something out, to see what it is worth.
+    /// Disables an optimization, to measure its effect.
     pub fn without(mut self, optimization: Optimization) -> Compiler {
         self.without.push(optimization);
         self
     }
 
-    /// Cuts products as was measured to be fastest on this device. What the tuning has of other devices does not matter;
-    /// where it has nothing of this one, which [`Tuning::check`] tells, nothing changes. [`Compiled::cuts`] says what came
-    /// of it. It is part of the compiled graph: an artifact of it loads without the tuning.
+    /// Uses the measured tilings of products for this device. Entries for other devices are ignored; without entries for this
+    /// one (see [`Tuning::check`]) nothing changes. [`Compiled::cuts`] lists the tilings used. They are part of the compiled
+    /// graph: its artifact loads without the tuning.
     pub fn with_tuning(mut self, tuning: &Tuning) -> Compiler {
         self.tuned = tuning.of(&self.profile).map_or(vec![], |d| d.products.clone());
-        // in an order of their own, whatever the file's
+        // in a canonical order, independent of the file's
         crate::order::sort_by_key(&mut self.tuned, |p| p.class);
         self
     }
 
-    /// How exactly to compute; [`Precision::Full`] unless told otherwise. The CPU device always computes so, and so does
-    /// training: derivatives would lose their range in f16.
+    /// Sets the precision; default [`Precision::Full`]. The CPU device always uses full precision, as does training:
+    /// derivatives would underflow in f16.
     pub fn with_precision(mut self, precision: Precision) -> Compiler {
         self.precision = precision;
         self
     }
 
-    /// Reports how many kernels are compiled, and takes a wish to end: see [`Progress`].
+    /// Reports progress in compiled kernels, and makes compilation cancellable: see [`Progress`].
     pub fn with_progress(mut self, progress: Progress) -> Compiler {
         self.progress = progress;
         self
@@ -186,14 +186,14 @@ impl Compiler {
         self.deep(graph, |graph| self.cached(graph, false, || self.finish(self.lowered(graph, false)?)))
     }
 
-    /// Works on a graph where there is stack enough.
+    /// Runs work on a graph on a thread with a large enough stack.
     pub(super) fn deep<T: Send>(&self, graph: &Graph, work: impl FnOnce(&Graph) -> T + Send) -> T {
-        // a copy shares what is large
+        // the clone shares large data
         let graph = graph.clone();
         stack::deep(move || work(&graph))
     }
 
-    /// From the cache, or compiled and kept there.
+    /// Loads from the cache, or compiles and stores there.
     fn cached(
         &self,
         graph: &Graph,
@@ -235,7 +235,7 @@ impl Compiler {
         }
     }
 
-    /// What is done on a GPU of those limits beside what the plan says.
+    /// The enabled passes for a GPU with those limits.
     fn passes(&self, limits: &Limits) -> passes::Options {
         let mut options = passes::Options::of(limits, &self.profile.costs, self.precision);
         for optimization in &self.without {
@@ -258,7 +258,7 @@ impl Compiler {
         self.deep(graph, |graph| self.cached(graph, true, || self.finish(self.lowered(graph, true)?)))
     }
 
-    /// A graph as it is planned, for training with its backward pass.
+    /// Optimises a graph, for training with its backward pass.
     pub(super) fn lowered(&self, graph: &Graph, training: bool) -> Result<Lowered> {
         self.profile.check()?;
         let _span = trace::span("compile", "optimise");
@@ -268,16 +268,16 @@ impl Compiler {
             return Ok(Lowered { graph: done.graph, gradients: vec![], report: done.report, origins });
         }
         let names = trained(graph)?;
-        // longhand maths is recognised before it is differentiated: composites have gradients of their own
+        // decomposed formulas are recognised before differentiation: composites have gradients of their own
         let mut done = self.optimised(graph, &[], &RECOGNISE, true)?;
         let mut origins = Origins::new(graph)?.then(&done.report);
         if self.profile.is_gpu() {
-            // a GPU reads joined weights where they lie: joining costs nothing there, as if it were done once, and what
-            // is packed before it is differentiated has packed gradients
+            // a GPU reads concatenated weights in place, so concatenation is free there, as if computed at init; products
+            // packed before differentiation have packed gradients
             done = self.optimised(&done.graph, &[], &[Group::Pack], false)?;
             origins = origins.then(&done.report);
         }
-        // a graph of its own: gradients are added to it
+        // a separate graph: gradients are added to it
         let g = done.graph.clone();
         let data = g.data()?;
         let lost = || Error::internal("an optimised graph lost its loss or a parameter");
@@ -294,8 +294,8 @@ impl Compiler {
         Ok(Lowered { graph: done.graph, gradients, report: done.report, origins })
     }
 
-    /// The plan of a graph alone, for inference or training: what [`compile`](Compiler::compile) makes of it before kernels
-    /// are written. No cache is used.
+    /// The plan of a graph, for inference or training: the result of [`compile`](Compiler::compile) before kernel generation.
+    /// Does not use the cache.
     ///
     /// # Errors
     /// As [`compile`](Compiler::compile) and [`compile_training`](Compiler::compile_training).
@@ -306,7 +306,7 @@ impl Compiler {
         Ok(target.in_gpu_forms())
     }
 
-    /// The plan of a graph, for the profile's sort of device.
+    /// The plan of a graph, lowered for the profile's kind of device.
     pub(super) fn planned(&self, lowered: &Lowered) -> Result<TargetPlan> {
         let _span = trace::span("compile", "plan");
         let plan = plan(&lowered.graph, &self.options(lowered.gradients.clone()))?;
@@ -319,7 +319,7 @@ impl Compiler {
         }
     }
 
-    /// A graph after the rules of some of the groups that are wanted.
+    /// A graph after rewriting by those of the given groups that are enabled.
     fn optimised(
         &self,
         graph: &Graph,
@@ -352,7 +352,7 @@ impl Compiler {
         }
     }
 
-    /// A compiler for the same profile and precision that leaves the same out; for no device, without a cache.
+    /// A compiler for the same profile and precision with the same optimizations disabled; without a device or a cache.
     pub(super) fn elsewhere(&self) -> Compiler {
         let plain =
             Compiler::for_profile(&self.profile).with_precision(self.precision).with_rules(&self.groups);
@@ -365,17 +365,17 @@ impl Compiler {
     }
 }
 
-/// A graph as it is planned, and what became of the one it was.
+/// An optimised graph, and the report of its rewriting.
 pub(super) struct Lowered {
     pub graph: Graph,
     /// Trainable parameters and their gradients.
     pub gradients: Vec<(Value, Value)>,
-    /// What the last of the optimiser's passes did.
+    /// The report of the optimiser's last pass.
     pub report: Report,
     pub origins: Origins,
 }
 
-/// Operations of a graph that are not the engine's own, with their versions.
+/// Operations of a graph that are defined outside the engine, with their versions.
 fn foreign(data: &GraphData) -> Vec<(&'static str, u32)> {
     let mut all: Vec<_> = (data.nodes.iter())
         .filter_map(|n| match n.kind {
@@ -407,5 +407,5 @@ fn trained(graph: &Graph) -> Result<Vec<String>> {
     Ok(by.iter().map(|&v| data.label(v)).collect())
 }
 
-/// The rules that find out what a graph means.
+/// The rules that recognise operations in a graph.
 const RECOGNISE: [Group; 5] = [Group::Algebra, Group::Raise, Group::Layout, Group::Precision, Group::Exact];

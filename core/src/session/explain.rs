@@ -1,12 +1,12 @@
-//! What compiling makes of a graph, as data: before and after, what runs, by which rules, and what it is reckoned to cost
-//! on a device. A pure function of graph, profile and options: the device need not be there.
+//! Reports the compiled form of a graph as data: figures before and after, launches, the rules applied, and estimated costs on
+//! a device. A pure function of graph, profile and options: no device is needed.
 //!
-//! **Explanations** (`session/explain`). A step of a plan knows the nodes it carries out (`Step::nodes`, followed through
-//! decomposition, fusion, norms and gates), a pass of the optimiser knows what each new node does the work of and by which rules
-//! (`Report`), and `session/origins` follows both back to the graph as it was written. `plan/step_cost` counts what a step moves and
-//! computes from its operands; `target/forecast` makes launches of it as the device will (a GPU's program is asked: what is
-//! computed where it is read belongs to its readers) and prices them by the profile's costs. `session/outline` tells layers once.
-//! All of it is a pure function of graph, profile and options. `weft bench --profile-device` measures the costs.
+//! Each step of a plan has the nodes that it computes (`Step::nodes`, maintained through decomposition, fusion, norms and
+//! gates); each pass of the optimiser records for each new node the nodes it replaces and the rules (`Report`);
+//! `session/origins` composes both back to the original graph. `plan/step_cost` counts a step's bytes and operations from its
+//! operands; `target/forecast` derives the launches (from a GPU's program: the cost of a recomputed value belongs to its
+//! readers) and prices them by the profile's costs. `session/outline` folds repeated layers. `weft bench --profile-device`
+//! measures the costs.
 
 use super::Compiler;
 use super::compiler::Lowered;
@@ -21,7 +21,7 @@ use crate::target::forecast::forecast;
 use crate::target::launches::{Forecast, Launch, Memory};
 use crate::target::{Carried, TargetPlan};
 
-/// What compiling a graph for a device makes of it; see [`Compiler::explain`].
+/// The report on a graph compiled for a device; see [`Compiler::explain`].
 ///
 /// ```
 /// use weft::prelude::*;
@@ -36,23 +36,23 @@ use crate::target::{Carried, TargetPlan};
 pub struct Explanation {
     /// The device it is for.
     pub profile: DeviceProfile,
-    /// How exactly it computes.
+    /// The precision.
     pub precision: Precision,
-    /// The graph as it was written (for training with its gradient), each operation by itself.
+    /// The original graph (for training with its gradient), one launch per operation.
     pub before: Figures,
-    /// The graph as it is run.
+    /// The compiled graph.
     pub after: Figures,
-    /// What rules changed, the most frequent first.
+    /// Rewrites by rules, the most frequent first.
     pub changes: Vec<Change>,
-    /// What runs in a step, in order; what repeats is told once.
+    /// The launches of a step, in order; repetitions are folded.
     pub segments: Vec<Segment>,
-    /// What becomes of the weights before the first step.
+    /// The transformations of weights at init.
     pub weights: WeightReport,
-    /// Why the optimiser left the graph as it came, if it did.
+    /// Why the optimiser left the graph unchanged, if it did.
     pub problem: Option<String>,
 }
 
-/// Counts of a graph and of a step of it, without what an optimizer does and keeps. Bytes, operations and time are reckoned
+/// Counts of a graph and of a step of it, excluding the optimizer's work and states. Bytes, operations and time are estimated
 /// from the plan; each value that a launch reads or writes counts once.
 ///
 /// ```
@@ -67,17 +67,17 @@ pub struct Explanation {
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Figures {
-    /// Operations of the graph that its results need.
+    /// Operations of the graph that its results depend on.
     pub nodes: usize,
     /// Launches of a step: dispatches of a GPU, steps of the plan on a CPU.
     pub dispatches: usize,
-    /// Launches at init alone: work on weights and constants.
+    /// Launches at init only: work on weights and constants.
     pub at_init: usize,
     /// Bytes that a step's launches read.
     pub read_bytes: f64,
     /// Bytes that they write.
     pub written_bytes: f64,
-    /// Operations on numbers; a multiply-add is two.
+    /// Arithmetic operations; a multiply-add is two.
     pub operations: f64,
     /// Estimated microseconds of a step, by the profile's costs.
     pub microseconds: f64,
@@ -86,13 +86,13 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Bytes that a step moves.
+    /// Bytes that a step reads and writes.
     pub fn moved_bytes(&self) -> f64 {
         self.read_bytes + self.written_bytes
     }
 }
 
-/// Launches one after the other, and how often they repeat.
+/// A sequence of launches, and how often it repeats.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -106,13 +106,13 @@ impl Figures {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Segment {
-    /// How often.
+    /// Number of repetitions.
     pub times: usize,
-    /// The launches, as they are the first time.
+    /// The launches of the first repetition.
     pub parts: Vec<Part>,
 }
 
-/// A launch: what is fused into it, and what it costs.
+/// A launch: the operations fused into it, and its cost.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -125,17 +125,17 @@ pub struct Segment {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Part {
-    /// Names of the graph's nodes it completes, where they have any; else operations.
+    /// Names of the graph nodes it completes, or operations if they are unnamed.
     pub label: String,
-    /// What sort of work it is.
+    /// Kind of work.
     pub sort: &'static str,
-    /// The operations of the optimised graph that it carries out, in order: several are a fusion.
+    /// The operations of the optimised graph that it computes, in order: several if fused.
     pub operations: Vec<&'static str>,
-    /// The operations as they were written whose work that is.
+    /// The corresponding operations of the original graph.
     pub written_as: Vec<&'static str>,
-    /// Some of these are of the backward pass.
+    /// Whether some of these belong to the backward pass.
     pub backward: bool,
-    /// The rules that led there; none where all is as it was written.
+    /// The rules applied; empty if its operations are as in the original graph.
     pub rules: Vec<&'static str>,
     /// Type of its (last) result.
     pub result: String,
@@ -143,15 +143,15 @@ pub struct Part {
     pub read_bytes: f64,
     /// Bytes it writes.
     pub written_bytes: f64,
-    /// Operations on numbers.
+    /// Arithmetic operations.
     pub flop: f64,
     /// Estimated microseconds.
     pub microseconds: f64,
 }
 
 impl Compiler {
-    /// What compiling a graph makes of it, for inference or, with `training`, with its backward pass. Nothing is run, no
-    /// device asked, no cache used.
+    /// Reports the compiled form of a graph, for inference or, with `training`, with its backward pass. Runs nothing, and uses
+    /// neither a device nor the cache.
     ///
     /// # Errors
     /// Those of [`compile`](Compiler::compile) and [`compile_training`](Compiler::compile_training).
@@ -161,7 +161,7 @@ impl Compiler {
 
     fn explained(&self, graph: &Graph, training: bool) -> Result<Explanation> {
         let (profile, precision) = self.profile_and_precision();
-        // as the CPU device does always, and training: derivatives would lose their range in f16
+        // the CPU device and training always use full precision: derivatives would underflow in f16
         let full = training || !profile.is_gpu();
         let kernels = if full { Precision::Full } else { precision };
         let view = |compiler: &Compiler| -> Result<(Lowered, TargetPlan, Forecast)> {
@@ -205,7 +205,7 @@ fn figures(lowered: &Lowered, seen: &Forecast) -> Result<Figures> {
     })
 }
 
-/// What rules changed in all passes, equal changes as one.
+/// The changes by rules in all passes, equal ones merged.
 fn changes(origins: &Origins) -> Vec<Change> {
     let mut all: Vec<Change> = vec![];
     for change in &origins.changes {
@@ -222,7 +222,7 @@ fn changes(origins: &Origins) -> Vec<Change> {
 fn segments(lowered: &Lowered, steps: &[Carried<'_>], seen: &Forecast) -> Result<Vec<Segment>> {
     let data = lowered.graph.data()?;
     let parts: Vec<Part> = seen.launches.iter().map(|l| part(&data, &lowered.origins, steps, l)).collect();
-    // layers have the same work under other names
+    // layers have equal work with different names
     let unnamed: Vec<Part> = parts.iter().map(|p| Part { label: String::new(), ..p.clone() }).collect();
     let told = |run: super::outline::Run| Segment {
         times: run.times,

@@ -1,9 +1,9 @@
-//! Looking into a session: where a GPU's time goes, what values lie between, where the first NaN appears.
+//! Inspects a session: GPU time by dispatch, intermediate values, the first NaN.
 //!
-//! **Looking inside.** `Session::set_profiling` and `gpu_time` give the GPU's time by dispatch with the names of nodes (`clock`; of
-//! more dispatches than the driver's crate has timestamps for, a window of them a step),
-//! `observe` shows every stored value, `first_not_finite` names the node where a NaN first appears, `device::trace` (or
-//! `WEFT_TRACE=FILE`) writes what Perfetto opens.
+//! `Session::set_profiling` and `gpu_time` give the GPU time of each dispatch with its node names (`clock`; if there are more
+//! dispatches than the driver's crate has timestamps for, a window of them per step), `observe` shows every stored value,
+//! `first_not_finite` names the node where a NaN first appears, `device::trace` (or `WEFT_TRACE=FILE`) writes a trace for
+//! Perfetto.
 
 use super::Session;
 use crate::device::gpu::Profiling;
@@ -13,7 +13,7 @@ use crate::plan::BufferId;
 use crate::tensor::{Bytes, DType, Tensor};
 use std::fmt;
 
-/// The GPU's time of a step.
+/// The GPU time of a step.
 ///
 /// ```no_run
 /// use weft::prelude::*;
@@ -33,12 +33,12 @@ use std::fmt;
 pub struct StepTime {
     /// Nanoseconds of the whole step.
     pub nanoseconds: u64,
-    /// Its parts, if profiling is on, in the order in which they ran. None before all were timed: the driver times some
-    /// 990 in a step, the next ones in the next step.
+    /// Its parts in execution order, if profiling is on. Empty until all are timed: the driver times about 990 per step, the
+    /// next ones in the next step.
     pub parts: Vec<PartTime>,
 }
 
-/// The GPU's time of a part of a step.
+/// The GPU time of a part of a step.
 ///
 /// ```no_run
 /// use weft::prelude::*;
@@ -56,9 +56,9 @@ pub struct StepTime {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartTime {
-    /// Names of the graph's nodes it carries out.
+    /// Names of the graph nodes it computes.
     pub label: String,
-    /// What sort of work it is.
+    /// Kind of work.
     pub kind: &'static str,
     /// Nanoseconds.
     pub nanoseconds: u64,
@@ -83,13 +83,13 @@ pub struct PartTime {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Tap {
-    /// Names of the graph's nodes whose result it is, joined by `+`.
+    /// Names of the graph nodes whose result it is, joined by `+`.
     pub label: String,
-    /// The elements as they lie in memory. Values that are only permuted later may lie permuted, flat.
+    /// The elements in memory order. Values that are only permuted later may be stored permuted; they are then flat.
     pub value: Tensor<'static>,
 }
 
-/// How a tap is written.
+/// The text format of a tap.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -120,7 +120,7 @@ impl Tap {
         self.value.to_f64().iter().filter(|v| !v.is_finite()).count()
     }
 
-    /// The tap in words.
+    /// The tap as text.
     pub fn show(&self, format: TapFormat) -> impl fmt::Display + '_ {
         Shown { tap: self, format }
     }
@@ -159,7 +159,7 @@ impl fmt::Display for Shown<'_> {
 }
 
 impl Session {
-    /// What a GPU's time is measured for from now on; the CPU device measures nothing.
+    /// Sets the level of GPU time measurement from now on; the CPU device measures nothing.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -168,8 +168,8 @@ impl Session {
         self.executor.as_gpu().map_or(Ok(()), |e| e.set_profiling(profiling))
     }
 
-    /// The GPU's time of a recent step, `None` on the CPU device: of the step before the last at the latest, so step
-    /// twice more after changing something. Zero before it is known.
+    /// The GPU time of a recent step; `None` on the CPU device. It may lag by two steps, so run two more steps after a change.
+    /// Zero until it is known.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -195,12 +195,12 @@ impl Session {
         self.executor.as_gpu().map_or(steps, |e| e.dispatches())
     }
 
-    /// Runs one step part by part, slowly, and shows each value as it is stored. What is computed inside a fused part
-    /// is not stored: compile without fusion to see every node. Optimizers are not run. Where `see` returns an error the step
-    /// ends as it is: it has no outputs, and states may hold parts of it.
+    /// Runs one step part by part, slowly, and passes each stored value to `see`. Values inside a fused part are not stored:
+    /// compile without fusion to see every node. Optimizers do not run. If `see` returns an error the step ends there: it has
+    /// no outputs, and states may be partly updated.
     ///
     /// # Errors
-    /// Those of [`step`](Session::step), that of a refused one at once, and what `see` returns.
+    /// Those of [`step`](Session::step), that of a refused step at once, and errors from `see`.
     pub fn observe(&mut self, mut see: impl FnMut(&Tap) -> Result<()>) -> Result<()> {
         let compiled = self.compiled.clone();
         let plan = compiled.values();
@@ -231,8 +231,8 @@ impl Session {
         Ok(found)
     }
 
-    /// The buffer of a GPU in which an output lies, for a renderer that shares the device's context
-    /// (see [`Gpu::sharing`](crate::device::gpu::Gpu::sharing)): written by each step, without a copy.
+    /// The GPU buffer of an output, for a renderer that shares the device's context (see
+    /// [`Gpu::sharing`](crate::device::gpu::Gpu::sharing)): written by each step, without a copy.
     ///
     /// # Errors
     /// [`Error::UnknownName`]; [`Error::Device`] on the CPU device or if the output is of 8 or 16 bits.
@@ -246,8 +246,8 @@ impl Session {
         }
     }
 
-    /// Reads an input from a buffer of the host application, or writes an output to one, from now on. The buffer must
-    /// live as long as the session, and the caller orders its own use of it.
+    /// Binds a buffer of the host application to an input or output from now on. The buffer must outlive the session, and the
+    /// caller must synchronise its own accesses.
     ///
     /// # Errors
     /// [`Error::UnknownName`], [`Error::Length`] if it is too short, [`Error::Device`] on the CPU device.

@@ -1,4 +1,4 @@
-//! Elements of every dtype into inputs and parameters, and out of outputs: by name, typed, checked.
+//! Typed access to inputs, parameters and outputs of every dtype, by name, with checks.
 
 use super::Session;
 use super::run::{check_tensor, find, wrong_dtype};
@@ -7,7 +7,7 @@ use crate::plan::Port;
 use crate::tensor::{Bytes, DType, Dims, Element, Tensor, TensorType};
 use std::borrow::Cow;
 
-/// An output by its position among [`Session::outputs`], where its name is not at hand.
+/// An output's index in [`Session::outputs`], as an alternative to its name.
 ///
 /// ```
 /// # use weft::prelude::*;
@@ -25,7 +25,7 @@ pub struct OutputIndex(
     pub usize,
 );
 
-/// What tells an output: its name, or an [`OutputIndex`].
+/// A key of an output: its name, or an [`OutputIndex`].
 ///
 /// ```
 /// use weft::session::{OutputIndex, OutputKey, Session};
@@ -45,7 +45,7 @@ pub trait OutputKey: sealed::Sealed {
 }
 
 mod sealed {
-    /// No other crate implements the traits here.
+    /// Prevents implementations of these traits in other crates.
     pub trait Sealed {}
     impl Sealed for super::OutputIndex {}
     impl Sealed for &str {}
@@ -73,8 +73,8 @@ impl OutputKey for &String {
     }
 }
 
-/// What an input of a run may be given: slices, arrays and vectors of any [`Element`], [`Tensor`]s, and with the feature
-/// `ndarray` its arrays.
+/// Data for an input of a run: slices, arrays and vectors of any [`Element`], [`Tensor`]s, and with the feature `ndarray` its
+/// arrays.
 ///
 /// ```
 /// use weft::session::{Data, Session};
@@ -90,18 +90,18 @@ pub trait Data {
     fn given(&self) -> Given<'_>;
 }
 
-/// Elements for an input, as [`Data`] hands them over.
+/// Elements for an input, as returned by [`Data`].
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Given<'a> {
     pub(super) dtype: DType,
-    /// Where it is known: it is then the input's.
+    /// Their shape if known: it must equal the input's.
     pub(super) shape: Option<Dims>,
     pub(super) bytes: Cow<'a, [u8]>,
 }
 
 impl<'a> Given<'a> {
-    /// Elements in the order of the input's.
+    /// Elements without a shape, in the input's order.
     pub(super) fn flat<T: Element>(elements: &'a [T]) -> Given<'a> {
         Given { dtype: T::DTYPE, shape: None, bytes: Cow::Borrowed(bytemuck::cast_slice(elements)) }
     }
@@ -142,7 +142,7 @@ impl Data for Tensor<'_> {
     }
 }
 
-/// A graph's outputs after a run, by name, as tensors of the host.
+/// A graph's outputs after a run, by name, as host tensors.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -176,7 +176,7 @@ impl Outputs {
     /// The elements of the output of that name, row-major.
     ///
     /// # Errors
-    /// [`Error::UnknownName`]; [`Error::DType`] if it holds others than `T`.
+    /// [`Error::UnknownName`]; [`Error::DType`] if its dtype is not `T`'s.
     pub fn read<T: Element>(&self, name: &str) -> Result<Vec<T>> {
         let tensor = self.get(name)?;
         match tensor.dtype() == T::DTYPE {
@@ -185,7 +185,7 @@ impl Outputs {
         }
     }
 
-    /// All of them, in the graph's order; the loss, if there is one, is the last.
+    /// All outputs, in the graph's order; the loss, if there is one, comes last.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor<'static>)> {
         self.all.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
@@ -200,11 +200,11 @@ impl IntoIterator for Outputs {
 }
 
 impl Session {
-    /// Gives inputs their data, runs the graph once, waits, and hands back every output. What is not named keeps what it was
-    /// given before. In a training session with an optimizer it is a training step as [`step`](Session::step) is.
+    /// Sets inputs, runs the graph once, waits, and returns every output. Inputs that are not named keep their previous data.
+    /// In a training session with an optimizer it is a training step, like [`step`](Session::step).
     ///
-    /// For few copies in a tight loop, [`set_input`](Session::set_input), [`step`](Session::step) and
-    /// [`read_output_into`](Session::read_output_into) do the same in parts.
+    /// To avoid copies in a tight loop, use its parts: [`set_input`](Session::set_input), [`step`](Session::step) and
+    /// [`read_output_into`](Session::read_output_into).
     ///
     /// ```
     /// use weft::prelude::*;
@@ -232,15 +232,15 @@ impl Session {
         Ok(Outputs { all: (0..self.num_outputs()).map(tensor).collect::<Result<_>>()? })
     }
 
-    /// Gives an input its elements, row-major. NaN and infinities are allowed and computed with.
+    /// Sets an input's elements, row-major. NaN and infinities are allowed and propagate.
     ///
     /// # Errors
-    /// [`Error::UnknownName`], [`Error::DType`] if the input holds others than `T`, [`Error::Length`].
+    /// [`Error::UnknownName`], [`Error::DType`] if the input's dtype is not `T`'s, [`Error::Length`].
     pub fn set_input<T: Element>(&mut self, name: &str, elements: &[T]) -> Result<()> {
         self.give(name, Given::flat(elements))
     }
 
-    /// Gives an input the elements of a tensor of its dtype and shape.
+    /// Sets an input from a tensor of its dtype and shape.
     ///
     /// # Errors
     /// As [`set_input`](Session::set_input).
@@ -269,7 +269,7 @@ impl Session {
         self.write_input(at, &given.bytes)
     }
 
-    /// Gives a parameter new elements, row-major. Sessions that share the weights see the change.
+    /// Sets a parameter's elements, row-major. Sessions that share the weights see the change.
     ///
     /// # Errors
     /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`], [`Error::OutOfMemory`].
@@ -283,7 +283,7 @@ impl Session {
     /// The elements of a parameter, row-major.
     ///
     /// # Errors
-    /// [`Error::UnknownName`]; [`Error::DType`] if it holds others than `T`.
+    /// [`Error::UnknownName`]; [`Error::DType`] if its dtype is not `T`'s.
     pub fn read_parameter<T: Element>(&self, name: &str) -> Result<Vec<T>> {
         let at = find("parameter", name, self.compiled.parameters())?;
         check(&self.compiled.parameters()[at], T::DTYPE, usize::MAX)?;
@@ -294,9 +294,9 @@ impl Session {
     /// The elements of an output, row-major: `session.read_output::<f32>("probabilities")`. Waits for the step.
     ///
     /// # Errors
-    /// [`Error::UnknownName`] or [`Error::OutputIndex`]; [`Error::NotRun`] before the first step and after one that was
-    /// refused; [`Error::IndexOutOfRange`] of a step that was not told of yet, as from [`wait`](Session::wait);
-    /// [`Error::DType`] if it holds others than `T`.
+    /// [`Error::UnknownName`] or [`Error::OutputIndex`]; [`Error::NotRun`] before the first step and after a refused one;
+    /// [`Error::IndexOutOfRange`] for a refused step that has not been reported yet, as from [`wait`](Session::wait);
+    /// [`Error::DType`] if its dtype is not `T`'s.
     pub fn read_output<T: Element>(&self, key: impl OutputKey) -> Result<Vec<T>> {
         let port = &self.outputs()[key.find(self.outputs())?];
         check(port, T::DTYPE, usize::MAX)?;
@@ -337,7 +337,7 @@ impl Session {
     }
 }
 
-/// The port takes elements of that dtype and number (`usize::MAX`: any number).
+/// Checks that the port has that dtype and number of elements (`usize::MAX`: any number).
 fn check(port: &Port, dtype: DType, elements: usize) -> Result<()> {
     if port.dtype != dtype {
         return Err(wrong_dtype(&port.name, port.dtype, dtype));
@@ -351,7 +351,7 @@ fn check(port: &Port, dtype: DType, elements: usize) -> Result<()> {
     Ok(())
 }
 
-/// The error of data that does not fit a port, where it is the caller's memory that does not.
+/// Rephrases the error of a port check for the case that the caller's buffer has the wrong size.
 pub(super) fn into_buffer(e: Error, unit: &str, room: usize) -> Error {
     match e {
         Error::Length { name, wanted, .. } => {

@@ -1,4 +1,4 @@
-//! Compile → init → run. Inputs, outputs, parameters by name; several sessions over one set of weights.
+//! Compile → init → run. Inputs, outputs and parameters by name; several sessions over one set of weights.
 
 #[cfg(feature = "ndarray")]
 mod arrays;
@@ -56,8 +56,8 @@ pub use weight_report::{Applied, MadeOfWeights, ReportedWeight, Transformation, 
 #[cfg(feature = "compiler")]
 use crate::{device::Device, error::Result, graph::Graph};
 
-/// A training session on the best device: forward and backward pass of a graph with a loss. Parameters are
-/// zeros until `set_parameter` gives them values.
+/// A training session on the best device: forward and backward pass of a graph with a loss. Parameters are zeros until
+/// `set_parameter` sets them.
 ///
 /// # Errors
 /// As [`Compiler::compile_training`].
@@ -66,7 +66,7 @@ pub fn build_session(graph: &Graph) -> Result<Session> {
     Compiler::new(&Device::best()?).compile_training(graph)?.init_zeros()
 }
 
-/// An inference session on the best device. Parameters are zeros until `set_parameter` gives them values.
+/// An inference session on the best device. Parameters are zeros until `set_parameter` sets them.
 ///
 /// # Errors
 /// As [`Compiler::compile`].

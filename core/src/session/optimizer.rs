@@ -1,4 +1,4 @@
-//! The optimizer of a training session: set, its states read and written, saved and restored.
+//! The optimizer of a training session: setting it; reading, writing, saving and restoring its states.
 
 use super::Session;
 use super::run::{check_tensor, find_among};
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::optimizer::{Optimizer, StateOf, Training};
 use crate::tensor::{Bytes, DType, Dims, Tensor, TensorType, Weights};
 
-/// A state that the optimizer keeps for a parameter: f32, as long as the session lives.
+/// A state that the optimizer keeps for a parameter: f32, for the session's lifetime.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -34,21 +34,22 @@ use crate::tensor::{Bytes, DType, Dims, Tensor, TensorType, Weights};
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct OptimizerState {
-    /// What it is: "exp_avg".
+    /// Its name, for example "exp_avg".
     pub name: &'static str,
     /// The parameter's name.
     pub parameter: String,
-    /// Sizes of its axes; 1 where it has one value for all of an axis of the parameter.
+    /// Sizes of its axes; 1 if all elements along an axis of the parameter share one value.
     pub shape: Dims,
 }
 
 impl Session {
-    /// Makes every later step change the parameters. The optimizer's states and its count of steps begin anew.
+    /// Sets the optimizer: every later step updates the parameters. Optimizer states and step count are reset.
     ///
     /// # Errors
-    /// [`Error::Graph`] if the session was not compiled for training; [`Error::Argument`] for a learning rate or a setting outside
-    /// its range, or a parameter in two groups; [`Error::UnknownName`] for a group's parameter that is not trained here;
-    /// [`Error::Device`] for a rule that the device cannot run; [`Error::OutOfMemory`]. The optimizer is then what it was.
+    /// [`Error::Graph`] if the session was not compiled for training; [`Error::Argument`] for a learning rate or a setting
+    /// outside its range, or a parameter in two groups; [`Error::UnknownName`] if a group names a parameter that is not trained
+    /// here; [`Error::Device`] for a rule that the device cannot run; [`Error::OutOfMemory`]. The previous optimizer then
+    /// stays.
     pub fn set_optimizer(&mut self, optimizer: Optimizer) -> Result<()> {
         let plan = self.compiled.values();
         if plan.gradients.is_empty() {
@@ -64,7 +65,7 @@ impl Session {
         Ok(())
     }
 
-    /// Changes the learning rate and nothing else.
+    /// Changes the learning rate only; states and step count stay.
     ///
     /// # Errors
     /// [`Error::Argument`] if no optimizer was set, or for a rate that is not finite or below 0.
@@ -76,7 +77,7 @@ impl Session {
         }
     }
 
-    /// The states that the optimizer keeps, parameter by parameter; none without an optimizer.
+    /// The optimizer's states, ordered by parameter; empty without an optimizer.
     pub fn optimizer_states(&self) -> Vec<OptimizerState> {
         let Some(training) = self.executor.training() else { return vec![] };
         let state = |s: StateOf| OptimizerState {
@@ -87,7 +88,7 @@ impl Session {
         training.states().map(state).collect()
     }
 
-    /// How many steps the optimizer has made; those that were refused do not count. Waits for steps under way.
+    /// The optimizer's step count; refused steps do not count. Waits for pending steps.
     ///
     /// # Errors
     /// [`Error::Argument`] if no optimizer was set; [`Error::DeviceLost`].
@@ -97,7 +98,7 @@ impl Session {
         self.executor.optimizer_steps()
     }
 
-    /// The state of that name ("exp_avg") of a parameter, as the steps so far have left it. Waits for steps under way.
+    /// The named state ("exp_avg") of a parameter after the steps so far. Waits for pending steps.
     ///
     /// # Errors
     /// [`Error::UnknownName`]; [`Error::Argument`] if no optimizer was set; [`Error::DeviceLost`].
@@ -108,7 +109,7 @@ impl Session {
         Tensor::from_bytes(DType::F32, shape, bytes)
     }
 
-    /// Makes the state of that name of a parameter what a tensor of its shape holds.
+    /// Sets the named state of a parameter from a tensor of its shape.
     ///
     /// # Errors
     /// As [`read_optimizer_state`](Session::read_optimizer_state); [`Error::DType`], [`Error::Length`].
@@ -119,9 +120,9 @@ impl Session {
         self.executor.set_optimizer_states(&[(at, tensor.contiguous().bytes())], None)
     }
 
-    /// Everything that the optimizer keeps, to be saved: its states, each named "RULE/STATE/PARAMETER", and its count of steps,
-    /// an i64 named "RULE/step". With the parameters ([`Session::parameters`]) that is what another process needs to go on as if
-    /// there had been no end: see [`restore_optimizer`](Session::restore_optimizer). Settings are not part of it.
+    /// All data of the optimizer for saving: its states, each named "RULE/STATE/PARAMETER", and its step count, an i64 named
+    /// "RULE/step". With these and the parameters ([`Session::parameters`]) another process can resume training exactly: see
+    /// [`restore_optimizer`](Session::restore_optimizer). Settings are not included.
     ///
     /// # Errors
     /// [`Error::Argument`] if no optimizer was set; [`Error::DeviceLost`].
@@ -137,12 +138,13 @@ impl Session {
         Ok(all)
     }
 
-    /// Gives the optimizer, which was set before, what [`save_optimizer`](Session::save_optimizer) gave of one of the same rule
-    /// over the same parameters. An input named `step_counter` (dropout) counts on from there, too. Other tensors are left alone.
+    /// Restores the optimizer, which must have been set, from [`save_optimizer`](Session::save_optimizer)'s result for the same
+    /// rule and parameters. An input named `step_counter` (dropout) continues counting from there, too. Other tensors are
+    /// ignored.
     ///
     /// # Errors
-    /// [`Error::Argument`] if no optimizer was set, or for a count below 0; [`Error::MissingWeight`] and [`Error::WeightType`], also
-    /// for the states of another rule. Nothing is changed then.
+    /// [`Error::Argument`] if no optimizer was set, or for a negative count; [`Error::MissingWeight`] and
+    /// [`Error::WeightType`], also for states of another rule. Nothing is changed then.
     pub fn restore_optimizer(&mut self, from: &Weights) -> Result<()> {
         self.check()?;
         let training = self.optimizing()?;
@@ -194,7 +196,7 @@ fn none(what: &str) -> Error {
     Error::argument(what, "an optimizer set before", "none")
 }
 
-/// Names under which states are saved, with their places and shapes.
+/// Names of saved states, with their numbers and shapes.
 fn saved(training: &Training) -> Vec<(String, usize, Dims)> {
     let rule = training.optimizer.rule().name;
     let name = |s: &StateOf| format!("{rule}/{}/{}", s.name, training.members[s.member].name);

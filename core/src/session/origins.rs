@@ -1,28 +1,27 @@
-//! Where a graph's nodes come from, followed through the passes that a compiler makes: which nodes of the graph as it was
-//! written, and by which rules.
+//! Tracks the origin of a graph's nodes through the compiler's passes: the nodes of the original graph, and the rules applied.
 
 use crate::error::Result;
 use crate::graph::{Graph, GraphData, NodeKind};
 use crate::optimise::{Change, Report};
 
-/// An operation as the graph was written, or as its gradient was.
+/// An operation of the original graph, or of its gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Source {
-    /// Its name; none of inputs, parameters, states and constants.
+    /// Its name; `None` for inputs, parameters, states and constants.
     pub operation: Option<&'static str>,
-    /// It is a part of the backward pass.
+    /// Whether it belongs to the backward pass.
     pub backward: bool,
 }
 
 /// The origins of a graph's nodes.
 pub(super) struct Origins {
-    /// Nodes as they were written: those of the graph, then those of its gradient.
+    /// Original nodes: those of the graph, then those of its gradient.
     pub sources: Vec<Source>,
-    /// For each node of the present graph, its sources.
+    /// For each node of the current graph, its sources.
     pub of: Vec<Vec<usize>>,
-    /// For each node of the present graph, the rules that led to it.
+    /// For each node of the current graph, the rules that produced it.
     pub rules: Vec<Vec<&'static str>>,
-    /// What rules changed, pass by pass.
+    /// Changes by rules, pass by pass.
     pub changes: Vec<Change>,
 }
 
@@ -35,7 +34,7 @@ fn source(data: &GraphData, node: usize, backward: bool) -> Source {
 }
 
 impl Origins {
-    /// A graph as it is written.
+    /// The origins of an unmodified graph.
     pub fn new(graph: &Graph) -> Result<Origins> {
         let data = graph.data()?;
         let count = data.nodes.len();
@@ -47,7 +46,7 @@ impl Origins {
         })
     }
 
-    /// After a pass of the optimiser. One that was left out has nothing to report: the graph is as it was.
+    /// After a pass of the optimiser. A skipped pass has an empty report: the graph is unchanged.
     pub fn then(mut self, pass: &Report) -> Origins {
         if pass.provenance.is_empty() {
             return self;
@@ -73,7 +72,7 @@ impl Origins {
         self
     }
 
-    /// After gradients have been added to the present graph.
+    /// After gradients have been added to the current graph.
     pub fn with_backward(mut self, graph: &Graph) -> Result<Origins> {
         let data = graph.data()?;
         for i in self.of.len()..data.nodes.len() {

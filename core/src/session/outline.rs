@@ -1,19 +1,19 @@
-//! What repeats in a list, told once: the layers of a model among the launches of its plan. Knows nothing of either.
+//! Folds repetitions in a list: for example the layers of a model among the launches of its plan. Independent of both.
 
-/// A run of items that stands several times, one after the other.
+/// A sequence of items that occurs several times in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
     pub start: usize,
-    /// Items of one repetition.
+    /// Items per repetition.
     pub length: usize,
     pub times: usize,
 }
 
-/// Longest stretch that is looked for as a repetition.
+/// Maximum length of a repeated sequence.
 const LONGEST: usize = 512;
 
-/// A list as runs, in order: the longest stretch that repeats first, then what is before and after it. Stretches that
-/// stand once are runs of one time.
+/// Folds a list into runs, in order: the repetition that saves most items first, then recursively the items before and after
+/// it. Items that do not repeat are runs with a count of one.
 pub(super) fn outline<T: PartialEq>(items: &[T]) -> Vec<Run> {
     let mut runs = vec![];
     cut(items, 0..items.len(), &mut runs);
@@ -35,7 +35,7 @@ fn cut<T: PartialEq>(items: &[T], range: std::ops::Range<usize>, runs: &mut Vec<
     }
 }
 
-/// The repetition that saves most items; of equal ones that of the shortest stretch, the first.
+/// The repetition that saves most items; of equal ones the shortest sequence, the first.
 fn longest<T: PartialEq>(items: &[T], range: &std::ops::Range<usize>) -> Option<Run> {
     let mut best: Option<Run> = None;
     let saves = |r: &Run| r.length * (r.times - 1);

@@ -13,7 +13,7 @@ pub(super) fn find(kind: &str, name: &str, ports: &[Port]) -> Result<usize> {
     find_among(kind, name, ports.iter().map(|p| p.name.as_str()))
 }
 
-/// The position of a name, or an error that lists those there are.
+/// The position of a name, or an error that lists the available ones.
 pub(super) fn find_among<'a>(
     kind: &str,
     name: &str,
@@ -26,7 +26,7 @@ pub(super) fn find_among<'a>(
     })
 }
 
-/// Whether a tensor is of the dtype and shape that are wanted.
+/// Checks a tensor's dtype and shape.
 pub(super) fn check_tensor(name: &str, dtype: DType, shape: &[usize], tensor: &Tensor<'_>) -> Result<()> {
     if tensor.dtype() != dtype {
         return Err(wrong_dtype(name, dtype, tensor.dtype()));
@@ -69,24 +69,24 @@ pub struct Session {
     pub(super) parameters: Parameters,
     pub(super) positions: Vec<usize>,
     pub(super) states: States,
-    /// Where the graph's states are in their set.
+    /// The positions of the graph's states in their set.
     pub(super) state_positions: Vec<usize>,
     pub(super) executor: Executor,
     pub(super) given: Vec<bool>,
     pub(super) ran: bool,
-    /// Steps that were asked for, refused ones too.
+    /// Number of steps requested, including refused ones.
     number: u64,
-    /// Why the last of them was refused, where it was told at once.
+    /// Why the last one was refused, if that is known at once.
     refused: Option<Error>,
-    /// Steps since the optimizer was set, without those that the CPU refused.
+    /// Steps since the optimizer was set, except those that the CPU refused.
     pub(super) updates: u64,
-    /// The buffer of `step_counter`, once the session feeds it.
+    /// The buffer of `step_counter`, if the session sets it.
     pub(super) counter: Option<usize>,
     warnings: Vec<String>,
     pub(super) host: super::bytes::Host,
 }
 
-/// The ports of a graph as a debugger shows them: `x: f32[1, 4]`.
+/// A graph's ports for `Debug` output: `x: f32[1, 4]`.
 pub(super) fn shown(ports: &[Port]) -> Vec<String> {
     ports.iter().map(|p| format!("{}: {}", p.name, TensorType::new(p.dtype, p.shape.clone()))).collect()
 }
@@ -102,7 +102,7 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// A session over sets of weights and states; with `None` over states of its own.
+    /// Creates a session over sets of weights and states; with `None` for states of its own.
     pub(super) fn new(
         compiled: &Compiled,
         parameters: Parameters,
@@ -117,7 +117,7 @@ impl Session {
         let executor = {
             let store = &*parameters.read()?;
             let (weights, states) = ((store, &positions[..]), (states.set()?, &state_positions[..]));
-            // what a GPU's weights make necessary is compiled here
+            // compiles GPU kernels that depend on the placement of weights
             deep(|| Executor::new(device, &compiled.target, prepared, weights, states))?
         };
         Ok(Session {
@@ -138,7 +138,7 @@ impl Session {
         })
     }
 
-    /// What was odd at init and did not matter: weights that the graph does not use.
+    /// Warnings from init: weights that the graph does not use.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -153,7 +153,7 @@ impl Session {
         self.compiled.inputs()
     }
 
-    /// Outputs; the loss, if there is one, is the last.
+    /// Outputs; the loss, if there is one, comes last.
     pub fn outputs(&self) -> &[Port] {
         self.compiled.outputs()
     }
@@ -168,20 +168,20 @@ impl Session {
         self.parameters.clone()
     }
 
-    /// Runs the graph once; in a training session with an optimizer, then changes the parameters. The CPU device is
-    /// done when it returns; a GPU has then only begun (see [`wait`](Session::wait)). An input named `step_counter` of
-    /// one u32 that was never set counts the steps (for dropout).
+    /// Runs the graph once; in a training session with an optimizer, then updates the parameters. On the CPU device the step is
+    /// complete when this returns; on a GPU it has only been submitted (see [`wait`](Session::wait)). An input named
+    /// `step_counter` of one u32 that was never set counts the steps (for dropout).
     ///
-    /// **A step may be refused** for an index in the data: a token id outside its table, a label outside its classes, a `put`
-    /// outside its state. On every device a refused step leaves nothing behind. It changes no parameter, no state, no count
-    /// or moment of an optimizer, and its outputs cannot be read: until a step is not refused, reading says which one was and
-    /// why. Those after it count as if it had not been, also those that were asked for before anybody heard of it. The
-    /// error names the number of its own step (from 1, in the order in which steps were asked for), the node, the index, and
-    /// where it stands. The CPU device returns it here. A GPU tells of it where it is next waited for or an output is read:
-    /// each refused step once, the earliest first (of more than 64 untold ones, the first 64).
+    /// **A step may be refused** because of an index in the data: a token id outside its table, a label outside its classes, a
+    /// `put` outside its state. On every device a refused step has no effect. It changes no parameter, no state, no step count
+    /// or moment of an optimizer, and its outputs cannot be read: until a later step succeeds, reading them returns which step
+    /// was refused and why. Later steps continue as if it had not been, including those submitted before the refusal was known.
+    /// The error contains the number of the refused step (from 1, in the order of calls), the node, the index, and its
+    /// position. The CPU device returns the error here. A GPU reports it at the next wait or read of an output: each refused
+    /// step once, the earliest first (of more than 64 unreported ones, the first 64).
     ///
-    /// A buffer of the host application that a session writes an output to ([`adopt_buffer`](Session::adopt_buffer)) is no
-    /// part of this: it may hold anything after a refused step.
+    /// A buffer of the host application that is bound to an output ([`adopt_buffer`](Session::adopt_buffer)) is exempt: its
+    /// contents are undefined after a refused step.
     ///
     /// # Errors
     /// [`Error::InputNotSet`]; [`Error::IndexOutOfRange`] for a refused step, see above; [`Error::DeviceLost`].
@@ -200,7 +200,7 @@ impl Session {
         Ok(())
     }
 
-    /// What comes before a step: every input must have data.
+    /// Checks before a step: every input must have data.
     fn begin(&mut self) -> Result<()> {
         self.check()?;
         self.ran = false;
@@ -228,12 +228,12 @@ impl Session {
         done
     }
 
-    /// An input whose elements come from elsewhere.
+    /// Marks an input as set from elsewhere.
     pub(super) fn given_elsewhere(&mut self, input: usize) {
         self.given[input] = true;
     }
 
-    /// What comes after a step: the optimizer's work, where it is not part of the step.
+    /// Work after a step: the optimizer's, if it is not part of the step.
     fn end(&mut self) -> Result<()> {
         if self.executor.updates() {
             let mut store = self.parameters.write()?;
@@ -257,11 +257,11 @@ impl Session {
         Ok(())
     }
 
-    /// Returns when every step is done.
+    /// Waits until every step is done.
     ///
     /// # Errors
-    /// [`Error::IndexOutOfRange`] of a step that a GPU refused and has not told of yet, the earliest; the next call tells of
-    /// the next (see [`step`](Session::step)). [`Error::DeviceLost`].
+    /// [`Error::IndexOutOfRange`] for the earliest step that a GPU refused and has not reported yet; the next call reports the
+    /// next (see [`step`](Session::step)). [`Error::DeviceLost`].
     pub fn wait(&mut self) -> Result<()> {
         self.check()?;
         let outcome = self.executor.wait();
@@ -269,17 +269,17 @@ impl Session {
         outcome
     }
 
-    /// What a wait has said: a refused step's own outputs are not there, those of a later one may be.
+    /// Records the outcome of a wait: a refused step's own outputs cannot be read, those of a later one may be.
     pub(super) fn heard<T>(&mut self, outcome: &Result<T>) {
         self.ran &= matches!(outcome, Ok(_) | Err(Error::IndexOutOfRange { .. }));
     }
 
-    /// Refuses a session that was made before a fork: its device's threads are not in the child.
+    /// Refuses a session from before a fork: its device's threads do not exist in the child.
     pub(super) fn check(&self) -> Result<()> {
         self.compiled.here().map(drop)
     }
 
-    /// Whether the last step's results can be read. Waits for it.
+    /// Checks that the last step's results can be read. Waits for it.
     pub(super) fn ready(&self, what: &str) -> Result<()> {
         self.check()?;
         let why = |refused: Option<&Error>| match refused {
@@ -295,7 +295,7 @@ impl Session {
         self.executor.refused().map_or(Ok(()), |e| Err(why(Some(&e))))
     }
 
-    /// The gradient of the loss by a trainable parameter, of the last step of a training session.
+    /// The gradient of the loss with respect to a trainable parameter, of the last step of a training session.
     ///
     /// # Errors
     /// [`Error::UnknownName`] if it is not trained here; [`Error::NotRun`].
@@ -318,8 +318,8 @@ impl Session {
         Ok(all[gradient.offset..][..elements].to_vec())
     }
 
-    /// What the session takes: weights, their packed forms, states, scratch, inputs, outputs, optimizer state. Sets that it shares
-    /// with other sessions are counted in each; [`MemorySummary::of_all`] counts them once.
+    /// Memory of the session: weights, their packed forms, states, scratch, inputs, outputs, optimizer states. Sets shared with
+    /// other sessions are counted in each; [`MemorySummary::of_all`] counts them once.
     pub fn memory_summary(&self) -> MemorySummary {
         MemorySummary::of_all([self])
     }

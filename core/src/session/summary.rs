@@ -1,9 +1,9 @@
-//! How much memory a session takes.
+//! Memory usage of sessions.
 
 use super::Session;
 use std::fmt;
 
-/// Sizes of what a session has allocated or mapped.
+/// Sizes of the buffers that a session has allocated or mapped.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -18,18 +18,18 @@ use std::fmt;
 pub struct MemorySummary {
     /// Number of buffers.
     pub buffers: usize,
-    /// Their bytes together.
+    /// Total bytes.
     pub total_bytes: usize,
-    /// Bytes of the optimizer's states among them.
+    /// Bytes of optimizer states, included in the total.
     pub optimizer_bytes: usize,
-    /// Bytes among them of the graph's states: of the whole set, which other sessions may share.
+    /// Bytes of the graph's states, included in the total: of the whole set, which other sessions may share.
     pub state_bytes: usize,
     /// Bytes of the largest buffer.
     pub largest_bytes: usize,
 }
 
 impl MemorySummary {
-    /// What several sessions take together: weights and states that they share are counted once.
+    /// The total over several sessions: weights and states that they share are counted once.
     ///
     /// ```
     /// use weft::prelude::*;
@@ -72,7 +72,7 @@ impl MemorySummary {
         MemorySummary { optimizer_bytes, state_bytes, ..MemorySummary::of(sizes) }
     }
 
-    /// The summary of buffers of those sizes.
+    /// The summary of buffers with those sizes.
     pub(super) fn of(sizes: impl IntoIterator<Item = usize>) -> Self {
         let mut s = MemorySummary::default();
         for bytes in sizes.into_iter().filter(|&b| b > 0) {

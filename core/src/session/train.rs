@@ -1,10 +1,10 @@
-//! The training loop over data that lies whole in memory.
+//! A training loop over data in memory.
 
 use super::{Progress, Session};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, TensorType};
 
-/// One input's elements of every batch, one batch after the other.
+/// One input's elements for all batches, concatenated.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -32,13 +32,13 @@ pub struct Batches<'a> {
 }
 
 impl Session {
-    /// Steps through all batches, `epochs` times; needs an optimizer set before. After each step `see` gets the number of
-    /// steps done, of how many, and the loss. Inputs without batches keep what they were given.
+    /// Runs a step for each batch, `epochs` times; an optimizer must have been set. After each step, `see` gets the number of
+    /// steps done, the total, and the loss. Inputs without batches keep their data.
     ///
     /// # Errors
-    /// [`Error::Argument`] for no data, or inputs with unlike numbers of batches; [`Error::Cancelled`] if the caller asked for
-    /// an end, between two steps; [`Error::IndexOutOfRange`] of a batch that was refused. Parameters are then as the steps
-    /// before left them, and training can go on.
+    /// [`Error::Argument`] for no data, or inputs with different numbers of batches; [`Error::Cancelled`], between two steps;
+    /// [`Error::IndexOutOfRange`] for a refused batch. Parameters then have the values after the previous steps, and training
+    /// can be continued.
     pub fn train(
         &mut self,
         data: &[Batches<'_>],

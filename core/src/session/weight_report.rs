@@ -1,6 +1,5 @@
-//! What becomes of each weight before the first step: which are read as they are, and what is made of the others. The plan says
-//! of each step at init what it makes (`plan/derived`), the target which weights lie in panels or beside each other; this
-//! only gives it names, so that it is what a session does.
+//! Reports the transformations of each weight at init. The plan states what each init step derives (`plan/derived`), the target
+//! which weights are packed or adjacent; this module only adds names, so the report agrees with what a session does.
 
 use super::Compiled;
 use crate::device::cpu::packed_bytes;
@@ -11,7 +10,7 @@ use crate::tensor::{DType, TensorType};
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// What is done with a weight.
+/// A transformation of a weight at init.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -27,41 +26,41 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transformation {
-    /// Steps read it as it is.
+    /// None: steps read it as loaded.
     AsItIs,
-    /// It is laid in memory beside others, which are read with it as one.
+    /// It is placed adjacent to others in memory, and read with them as one.
     Adjacent {
         /// The others.
         with: Vec<String>,
     },
-    /// It is copied, or a part of it.
+    /// It, or a part of it, is copied.
     Copied,
-    /// It is stored by another axis: transposed.
+    /// Its axes are stored in another order.
     Transposed,
-    /// Its elements are stored as another type.
+    /// Its elements are converted to another dtype.
     Converted {
-        /// The type in the file.
+        /// The dtype in the file.
         from: DType,
-        /// The type it is read as.
+        /// The dtype as read.
         to: DType,
     },
-    /// It becomes a part of a larger one.
+    /// It is concatenated with others.
     Joined {
         /// The other weights in it.
         with: Vec<String>,
-        /// Which part.
+        /// Its part of the whole.
         part: WeightPart,
     },
-    /// Something is computed from it that stands for it.
+    /// It is replaced by a value computed from it.
     Folded {
-        /// The other weights that it is computed from.
+        /// The other weights in that computation.
         with: Vec<String>,
     },
-    /// It is laid out in the panels that a CPU's products read.
+    /// It is packed into panels for a CPU's products.
     Packed,
 }
 
-/// A transformation of a weight, with whose work it is and what it takes.
+/// A transformation of a weight, with the nodes that need it and its memory.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -78,16 +77,16 @@ pub enum Transformation {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// What is done.
+    /// The transformation.
     pub how: Transformation,
-    /// The names of the graph's nodes that it is done for; none for what is read as it is.
+    /// Names of the graph nodes that need it; empty for weights read as loaded.
     pub by: String,
-    /// Bytes that a session holds of the result beside the weight: for a part of what is joined those of the part, for
-    /// what is computed from several weights those of the whole.
+    /// Bytes of the result that a session holds in addition to the weight: for a part of a concatenation those of the part, for
+    /// a value computed from several weights those of the whole.
     pub bytes: usize,
 }
 
-/// A weight with what is done with it, in order; nothing where no step reads it.
+/// A weight with its transformations, in order; none if no step reads it.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -110,11 +109,11 @@ pub struct ReportedWeight {
     pub ty: TensorType,
     /// Whether training may change it.
     pub trainable: bool,
-    /// What is done.
+    /// Its transformations.
     pub applied: Vec<Applied>,
 }
 
-/// A value that is made of weights at init and stays, packed forms among them. All are made anew when a weight changes.
+/// A value derived from weights at init, packed forms included. All are recomputed when a weight changes.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -130,17 +129,17 @@ pub struct ReportedWeight {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeOfWeights {
-    /// The names of the graph's nodes whose work it is.
+    /// Names of the graph nodes that compute it.
     pub by: String,
-    /// The weights in it.
+    /// The weights it is derived from.
     pub weights: Vec<String>,
-    /// Whether it is the panels of a CPU's products.
+    /// Whether it is a packed form for a CPU's products.
     pub packed: bool,
-    /// Bytes that it takes, each value's once.
+    /// Its bytes; each value counts once.
     pub bytes: usize,
 }
 
-/// What becomes of a compiled graph's weights before the first step; see [`Compiled::weight_report`].
+/// The transformations of a compiled graph's weights at init; see [`Compiled::weight_report`].
 ///
 /// ```
 /// use weft::prelude::*;
@@ -157,23 +156,23 @@ pub struct MadeOfWeights {
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WeightReport {
-    /// Every weight once, in the graph's order.
+    /// Every weight, in the graph's order.
     pub weights: Vec<ReportedWeight>,
-    /// What is made of them.
+    /// The values derived from them.
     pub made: Vec<MadeOfWeights>,
 }
 
 impl WeightReport {
-    /// Bytes that a session holds of weights beside the weights themselves.
+    /// Bytes that a session holds for weights in addition to the weights themselves.
     pub fn bytes(&self) -> usize {
         self.made.iter().map(|m| m.bytes).sum()
     }
 }
 
 impl Compiled {
-    /// What becomes of each weight before the first step: whether it is read as it is, converted, joined with others,
-    /// folded into something else, transposed or packed, for which nodes, and what that takes. It is told for the profile that
-    /// the graph was compiled for; packed forms are as large as they are on the processor that this runs on.
+    /// Reports each weight's transformations at init: whether it is read as loaded, converted, concatenated, folded, transposed
+    /// or packed, for which nodes, and in how many bytes. For the profile that the graph was compiled for; packed forms are
+    /// sized for the processor that runs this call.
     pub fn weight_report(&self) -> WeightReport {
         weight_report(&self.target)
     }
@@ -193,16 +192,16 @@ pub(super) fn weight_report(target: &TargetPlan) -> WeightReport {
     WeightReport { made: told.made(), weights: told.weights }
 }
 
-/// What has been told so far.
+/// The report under construction.
 struct Told<'a> {
     target: &'a TargetPlan,
     values: &'a Values,
     uses: Uses,
-    /// The names of the nodes of each step that runs once.
+    /// Node names of each init step.
     labels: Vec<&'a str>,
-    /// Weights in the panels of a CPU's products.
+    /// Weights packed for a CPU's products.
     panels: &'a [Panels],
-    /// The parameters that each buffer is made of.
+    /// The parameters that each buffer is derived from.
     of: Vec<BTreeSet<usize>>,
     weights: Vec<ReportedWeight>,
 }
@@ -234,12 +233,12 @@ impl<'a> Told<'a> {
         self.weights[parameter].applied.push(Applied { how, by: by.into(), bytes });
     }
 
-    /// The names of the parameters in a set but for some.
+    /// The names of the parameters in a set, except some.
     fn names(&self, all: &BTreeSet<usize>, but: &BTreeSet<usize>) -> Vec<String> {
         all.difference(but).map(|&p| self.values.parameters[p].name.clone()).collect()
     }
 
-    /// What a step that runs once does with the weights that it reads, themselves or what is made of them.
+    /// Adds the transformations that an init step makes of the weights it reads, directly or derived.
     fn at_init(&mut self, step: usize, derived: &Derived) {
         let Some(&out) = self.uses.init[step].writes.last() else { return };
         let reads = &self.uses.init[step].reads;
@@ -266,7 +265,7 @@ impl<'a> Told<'a> {
             if done.is_empty() {
                 done.push(Transformation::Copied);
             }
-            // all of these are one value
+            // all of these form one value
             let last = done.len() - 1;
             for (i, how) in done.into_iter().enumerate() {
                 self.apply(p, how, self.labels[step], if i == last { bytes } else { 0 });
@@ -274,12 +273,12 @@ impl<'a> Told<'a> {
         }
     }
 
-    /// Weights that steps read themselves.
+    /// Adds weights that steps read directly.
     fn as_they_are(&mut self) {
         let mut read = BTreeSet::new();
         let packed = self.target.packed_weights();
         for (step, accesses) in self.uses.steps.iter().enumerate() {
-            // a concatenation that is never made, since its parts lie beside each other
+            // a concatenation that is never stored, since its parts are adjacent
             if accesses.writes.iter().any(|&b| self.target.is_adjacent(b)) {
                 continue;
             }
@@ -300,7 +299,7 @@ impl<'a> Told<'a> {
         read.into_iter().for_each(|p| self.apply(p, Transformation::AsItIs, "", 0));
     }
 
-    /// What is made of weights: values of steps that run once, and packed forms.
+    /// Values derived from weights: results of init steps, and packed forms.
     fn made(&self) -> Vec<MadeOfWeights> {
         let none = BTreeSet::new();
         let value = |(id, writers): (usize, &Vec<usize>)| {
@@ -322,7 +321,7 @@ impl<'a> Told<'a> {
     }
 }
 
-/// Bytes of a weight in panels, on this processor.
+/// Bytes of a packed weight, on this processor.
 fn packed(panels: &Panels) -> usize {
     let [k, n] = panels.sizes;
     packed_bytes(panels.dtype, k, n)

@@ -1,14 +1,14 @@
-//! The file: a head of 64 bytes, then the contents that its hash is of.
+//! File format: a header of 64 bytes, then the contents that its hash covers.
 //!
 //! | bytes | |
 //! |---|---|
 //! | 8 | magic |
-//! | 4 | number of the format, little endian |
-//! | 8 | bytes of the whole file |
-//! | 32 | SHA-256 of everything after the head |
+//! | 4 | format version, little endian |
+//! | 8 | size of the whole file in bytes |
+//! | 32 | SHA-256 of everything after the header |
 //! | 12 | zeros |
 //!
-//! Then, in the form of [`wire`](crate::plan::wire): engine, device profile (its text form), metadata, weights, graphs.
+//! Then, serialised as by [`wire`](crate::plan::wire): engine, device profile (its text form), metadata, weights, graphs.
 
 use super::{Artifact, Weight, hash};
 use crate::error::{Error, Result};
@@ -20,14 +20,14 @@ use crate::target::Unverified;
 use crate::tensor::{Bytes, TensorType};
 use std::sync::Arc;
 
-/// No text begins so, and what changes line ends breaks it.
+/// No text file starts like this, and conversions of line ends corrupt it detectably.
 const MAGIC: [u8; 8] = *b"\x93WEFT\r\n\x1a";
-/// Bytes before the contents.
+/// Size of the header.
 const HEAD: usize = 64;
-/// Who writes plans like this.
+/// The engine version that writes this format.
 const ENGINE: &str = concat!("weft ", env!("CARGO_PKG_VERSION"));
 
-/// A hash as text.
+/// A hash as hexadecimal text.
 pub(super) fn hex(hash: Option<[u8; 32]>) -> String {
     hash.map_or("none".into(), |h| h.iter().take(8).map(|b| format!("{b:02x}")).collect())
 }
@@ -72,7 +72,7 @@ pub(super) fn write(artifact: &Artifact) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Why bytes are no artifact that can be loaded.
+/// Why bytes are refused as an artifact.
 struct Refusal {
     what: &'static str,
     damage: Damage,
@@ -92,7 +92,7 @@ impl From<Damage> for Refusal {
     }
 }
 
-/// Reads and verifies; graphs are on no device yet.
+/// Reads and verifies an artifact; its graphs are not yet on a device.
 pub(super) fn read(bytes: Vec<u8>, file: &str) -> Result<Artifact> {
     let head = check_head(&bytes);
     head.and_then(|()| contents(&mut Reader::new(Bytes::from_vec(bytes), HEAD))).map_err(|r| {
@@ -183,7 +183,7 @@ fn weight(r: &mut Reader) -> std::result::Result<Weight, Damage> {
     Ok(Weight { name, ty: TensorType::new(dtype, shape), trainable, transformations })
 }
 
-/// A compiled graph as it is stored, not yet verified.
+/// A compiled graph as stored, not yet verified.
 struct Stored {
     precision: Precision,
     kernels: Option<[u8; 32]>,

@@ -1,25 +1,24 @@
-//! Compiled graphs as files: made once, here or on another machine, and loaded without the graph or the optimiser.
+//! Compiled graphs as files: compiled once, on this machine or another, and loaded without the graph or the optimiser.
 //!
-//! An artifact holds one or more named graphs over one set of weights (prefill and decode, training and evaluation),
-//! their constants, and a manifest of the weights they need; the weights themselves come from safetensors.
+//! An artifact contains one or more named graphs over one set of weights (prefill and decode, training and evaluation), their
+//! constants, and a manifest of the weights they need; the weights themselves come from safetensors.
 //!
-//! **It is untrusted input.** The file says which format, engine and device it is for and carries a hash of its
-//! contents; what does not match or parse is [`Error::Artifact`], for which the answer is to compile anew. The hash
-//! only tells of damage: anybody can compute one. What keeps a hostile artifact inside its own memory is
-//! [`plan::verify`](crate::plan::verify()).
+//! **Artifacts are untrusted input.** The file states its format, engine and device, and carries a hash of its contents. A
+//! mismatch or malformed content is [`Error::Artifact`]; the caller should then compile again. The hash only detects damage:
+//! anybody can compute one. [`plan::verify`](crate::plan::verify()) is what keeps a malicious artifact within its own memory.
 //!
-//! **Kernels are not stored.** A GPU text can do anything to the memory it is given, and no check of WGSL's text would
-//! be as sound as writing it from a plan that was verified; `tests/bench/RESULTS.md` says how long that takes.
-//! The artifact has the kernels' hash instead: an engine that would write others says so rather than compute otherwise
-//! than what was tested. CPU kernels are part of the engine.
+//! **Kernels are not stored.** A GPU kernel can do anything to the memory bound to it, and no check of WGSL text would be as
+//! sound as generating it from a verified plan; `tests/bench/RESULTS.md` has the time that takes. The artifact contains the
+//! kernels' hash instead: an engine that would generate other kernels refuses it, rather than compute differently from what was
+//! tested. CPU kernels are part of the engine.
 //!
-//! **Artifacts.** A plan, written by hand field by field (`plan/wire`), is what a compiled artifact holds: named graphs over
-//! one set of weights, with constants, a manifest of the weights and the profile it is for (`session/artifact`). Reading is
-//! of untrusted input: lengths are bounded by what is left, and `plan/verify` proves that every operand, tape, place and port
-//! stays inside its buffers; its first comment lists what the executors rely on. The planner's own plans go through it too. A
-//! form of work with a new field does not compile in `wire` until it is written and read, and in `verify` until it is looked
-//! at; raise `plan::FORMAT` then. GPU kernels are not stored but written anew from the verified plan, and compared by hash.
-//! `Compiled::weight_report` (`session/weight_report`) tells what becomes of each weight at init (read as it is, joined, folded, transposed,
+//! **Verification.** The content is a plan, serialised field by field (`plan/wire`), with constants, a manifest of the weights
+//! and the device profile. Lengths are bounded by the remaining bytes, and `plan/verify` proves that every operand, tape, place
+//! and port stays inside its buffers; its module comment lists what the executors rely on. The planner's own plans are
+//! verified, too. A new field in a form of work does not compile until `wire` writes and reads it, and `verify` checks it;
+//! raise `plan::FORMAT` then. `Compiled::weight_report` (`session/weight_report`) reports the transformations of each weight at
+//! init (none, concatenated, folded, transposed, packed, …), for which nodes and in how many bytes: derived from the
+//! `TargetPlan`, not stored.
 //! packed…), for which nodes and in how many bytes: read off the `TargetPlan`, not stored.
 
 mod form;
@@ -58,8 +57,8 @@ pub struct Weight {
     pub ty: TensorType,
     /// Whether some graph trains it.
     pub trainable: bool,
-    /// What is done to the tensor of the file before it is this weight, in order: names and what they take. None for
-    /// now; what the graphs do with it then is their [report](Compiled::weight_report).
+    /// Transformations of the file's tensor that give this weight, in order: names and parameters. Always empty at present;
+    /// transformations by the graphs are in their [report](Compiled::weight_report).
     pub transformations: Vec<(String, String)>,
 }
 
@@ -110,8 +109,8 @@ impl Artifact {
     /// Adds a graph.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is one of that name, or if it was compiled for another device than those there or
-    /// wants a weight of another type.
+    /// [`Error::Argument`] if the name is taken, or if the graph was compiled for another device than the others or has a
+    /// weight of a different type.
     pub fn add(&mut self, name: impl Into<String>, compiled: &Compiled) -> Result<()> {
         let name = name.into();
         if self.graphs.iter().any(|(n, _)| *n == name) {
@@ -157,7 +156,7 @@ impl Artifact {
         self.graphs.iter().map(|(name, _)| name.as_str())
     }
 
-    /// The profile of the device that its graphs are for, if it has any.
+    /// The device profile that its graphs are compiled for; `None` without graphs.
     pub fn profile(&self) -> Option<&DeviceProfile> {
         self.graphs.first().map(|(_, c)| c.profile())
     }
@@ -177,22 +176,22 @@ impl Artifact {
         all
     }
 
-    /// What becomes of the weights of each graph before its first step: see [`Compiled::weight_report`].
+    /// The transformations of each graph's weights at init: see [`Compiled::weight_report`].
     pub fn weight_reports(&self) -> impl Iterator<Item = (&str, WeightReport)> {
         self.graphs.iter().map(|(name, compiled)| (name.as_str(), compiled.weight_report()))
     }
 
-    /// The caller's own texts.
+    /// Application-defined metadata.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// The caller's own texts, to change: what model it is, from where.
+    /// Application-defined metadata, mutable: for example the model's name and source.
     pub fn metadata_mut(&mut self) -> &mut BTreeMap<String, String> {
         &mut self.metadata
     }
 
-    /// A session of each graph, all over one set of weights.
+    /// Creates a session of each graph, all over one set of weights.
     ///
     /// # Errors
     /// As [`Compiled::init`]; [`Error::Argument`] if there are no graphs.
@@ -217,7 +216,7 @@ impl Artifact {
         self.graphs.iter().map(session).collect()
     }
 
-    /// The artifact as bytes.
+    /// Serialises the artifact.
     ///
     /// # Errors
     /// [`Error::Argument`] if there are no graphs.
@@ -225,7 +224,7 @@ impl Artifact {
         form::write(self)
     }
 
-    /// Writes it to a file, crash-atomically.
+    /// Writes it to a file, atomically.
     ///
     /// # Errors
     /// As [`to_bytes`](Artifact::to_bytes); [`Error::Io`].
@@ -234,11 +233,11 @@ impl Artifact {
         write_atomically(path, |out| out.write_all(&bytes))
     }
 
-    /// Reads an artifact that was made for a device of that kind, and compiles its kernels there.
+    /// Reads an artifact that was made for this kind of device, and compiles its kernels.
     ///
     /// # Errors
-    /// [`Error::Artifact`] for what is not one, damaged, or for another engine or device; what compiling kernels
-    /// returns.
+    /// [`Error::Artifact`] for other files, damaged artifacts, and those for another engine or device; errors of compiling
+    /// kernels.
     pub fn from_bytes(device: &Device, bytes: impl Into<Vec<u8>>) -> Result<Artifact> {
         let bytes = bytes.into();
         deep(|| form::read(bytes, "bytes")?.on(device, "bytes", &Progress::default()))
@@ -252,7 +251,7 @@ impl Artifact {
         Artifact::load_with(device, path, &Progress::default())
     }
 
-    /// As [`load`](Artifact::load), reporting how many kernels are compiled and taking a wish to end.
+    /// As [`load`](Artifact::load), with progress in compiled kernels, and cancellable.
     ///
     /// # Errors
     /// As [`load`](Artifact::load); [`Error::Cancelled`].
@@ -262,16 +261,16 @@ impl Artifact {
         deep(|| form::read(read_file(path)?, &file)?.on(device, &file, progress))
     }
 
-    /// Reads and verifies an artifact without its device: to look into it. Its graphs cannot be run.
+    /// Reads and verifies an artifact without its device, for inspection. Its graphs cannot run.
     ///
     /// # Errors
-    /// As [`load`](Artifact::load), but for what has to do with the device.
+    /// As [`load`](Artifact::load), except for errors of the device.
     pub fn inspect(path: impl AsRef<Path>) -> Result<Artifact> {
         let path = path.as_ref();
         deep(|| form::read(read_file(path)?, &path.display().to_string()))
     }
 
-    /// The graphs on a device, if they are for it.
+    /// Prepares the graphs on a device, if they are for it.
     fn on(self, device: &Device, file: &str, progress: &Progress) -> Result<Artifact> {
         device.check()?;
         let refused = |what: &str, wanted: String, came: String| Error::Artifact {
@@ -297,18 +296,18 @@ impl Artifact {
     }
 }
 
-/// The name that [`Compiled::save`] gives its graph.
+/// The graph name used by [`Compiled::save`].
 const ALONE: &str = "main";
 
 impl Compiled {
-    /// The graph as an artifact with it alone, named "main".
+    /// An artifact with this graph only, named "main".
     fn alone(&self) -> Result<Artifact> {
         let mut artifact = Artifact::new();
         artifact.add(ALONE, self)?;
         Ok(artifact)
     }
 
-    /// The compiled graph as bytes: an [`Artifact`] of one graph, "main".
+    /// Serialises the compiled graph: an [`Artifact`] of one graph, "main".
     ///
     /// # Errors
     /// [`Error::Internal`].
@@ -316,7 +315,7 @@ impl Compiled {
         self.alone()?.to_bytes()
     }
 
-    /// Writes the compiled graph to a file, crash-atomically.
+    /// Writes the compiled graph to a file, atomically.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -340,7 +339,7 @@ impl Compiled {
         Artifact::load(device, path)?.get(ALONE).cloned()
     }
 
-    /// As the cache loads: on a device, if there is one.
+    /// Loads from the cache: onto a device, if there is one.
     #[cfg(feature = "compiler")]
     pub(super) fn load_for(device: Option<&Device>, path: &Path, progress: &Progress) -> Result<Compiled> {
         let artifact = match device {
@@ -355,7 +354,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| Error::io(path, "read", &e))
 }
 
-/// SHA-256 of parts, told apart by their lengths.
+/// SHA-256 of parts, each prefixed with its length.
 pub(super) fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
     let mut hasher = Sha256::new();
     for part in parts {

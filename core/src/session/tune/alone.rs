@@ -1,5 +1,5 @@
-//! One product of a plan by itself: a plan of that step over inputs and weights of its own, with what the step computes
-//! where it reads it, so that its kernel is the one that the whole plan has.
+//! Extracts one product of a plan: a plan of that step with its own inputs and weights, including the values that the step
+//! recomputes, so that its kernel equals that of the whole plan.
 
 use crate::error::{Error, Result};
 use crate::expr::{Fold, Instr, Kind, Tape};
@@ -12,25 +12,25 @@ use crate::tensor::DType;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Bytes of weights that a step goes through at least, so that they come from memory as they do in a model, not from a
-/// cache that the step before has filled (50 MB on an H200).
+/// Minimum bytes of weights that a step reads, so that they come from memory as in a model, not from a cache filled by the
+/// previous step (50 MB on an H200).
 const COLD: usize = 160 << 20;
-/// Copies of the product for that, at most, and of one whose weights are so small that any cache holds a model's.
+/// Maximum copies of the product for that purpose; weights so small that they need more would stay in cache in a model, too.
 const MOST_COPIES: usize = 48;
 const FEW_COPIES: usize = 4;
 const SMALL: usize = 256 << 10;
 
-/// A plan with one product, several times over weights of their own. Its output `out` is the last one's result.
+/// A plan with one product, repeated over different weights. Its output `out` is the last one's result.
 pub(super) struct Alone {
     pub(super) lowered: GpuPlan,
-    /// The steps that are the product.
+    /// The steps that contain the product.
     pub(super) products: Vec<usize>,
 }
 
-/// Takes a step out of a plan.
+/// Extracts a step from a plan.
 ///
 /// # Errors
-/// [`Error::Internal`] for a plan that does not keep to its buffers.
+/// [`Error::Internal`] for a plan with accesses outside its buffers.
 pub(super) fn alone(of: &GpuPlan, step: usize, limits: &Limits) -> Result<Alone> {
     let (plan, storage) = (&*of.plan, &of.storage);
     let mut b = Builder { plan, storage, made: Plan::default(), known: HashMap::new(), uses: Uses::of(plan) };
@@ -65,9 +65,9 @@ pub(super) fn alone(of: &GpuPlan, step: usize, limits: &Limits) -> Result<Alone>
                 b.known.remove(&from);
             }
         }
-        // what is computed where it is read has few readers: each copy has its own
+        // recomputed values have few readers: each copy gets its own
         b.known.retain(|&id, _| storage.computed_at(id).is_none());
-        // further results are a product's cost too: parts of a buffer, of which each copy has one of its own
+        // extra outputs are part of a product's cost: parts of a buffer, one per copy
         for id in Accesses::of(work).writes.into_iter().filter(|&id| id != out) {
             let made = b.scratch(plan.buffers[id].dtype, plan.buffers[id].elements);
             b.known.insert(id, made);
@@ -89,7 +89,7 @@ struct Builder<'a> {
     plan: &'a Plan,
     storage: &'a Storage,
     made: Plan,
-    /// Buffers taken over, and what they are now.
+    /// Buffers of the original plan, mapped to the new one's.
     known: HashMap<BufferId, BufferId>,
     uses: Uses,
 }
@@ -113,7 +113,7 @@ impl Builder<'_> {
         self.buffer(dtype, elements, Place::Scratch)
     }
 
-    /// The buffer that stands for one of the plan's, with what fills it.
+    /// The new buffer for one of the plan's, with the steps that fill it.
     fn take(&mut self, id: BufferId) -> BufferId {
         if let Some(&made) = self.known.get(&id) {
             return made;
@@ -145,7 +145,7 @@ impl Builder<'_> {
         made
     }
 
-    /// A buffer that is never stored: the steps that would fill it come along.
+    /// A buffer that is never stored: the steps that would fill it are extracted, too.
     fn computed(&mut self, id: BufferId) -> BufferId {
         let (dtype, elements) = (self.plan.buffers[id].dtype, self.plan.buffers[id].elements);
         let made = self.scratch(dtype, elements);
@@ -159,7 +159,7 @@ impl Builder<'_> {
         made
     }
 
-    /// A copy that is held as f16: a sum over an axis of one, which is not computed where it is read.
+    /// A copy that is stored as f16: a sum over an axis of size 1, which readers do not recompute.
     fn rounded(&mut self, from: BufferId, elements: usize) -> BufferId {
         let made = self.scratch(DType::F32, elements);
         let operand = |buffer, strides: [isize; 2]| {
@@ -204,7 +204,7 @@ mod tests {
         DeviceProfile { name, kind, threads: 0, memory: 0, gpu: Some(limits), costs }
     }
 
-    /// A layer as transformers have them, with weights of a dtype: packed and normed, an attention, a gate, residuals.
+    /// A transformer layer with weights of a dtype: packed and normed products, attention, a gate, residuals.
     fn layer(g: &Graph, x: Value, n: usize, dtype: DType) -> Value {
         let weight = |name: &str, shape: [usize; 2]| {
             let w =
@@ -249,7 +249,7 @@ mod tests {
             let last = *found.products.last().unwrap();
             let own = classes(&found.lowered).into_iter().find(|c| c.0 == last).unwrap().1;
             assert_eq!(own, *class, "{what}: {}", plan.steps[*step].label);
-            // joined weights lie as they do there
+            // concatenated weights are placed as in the whole plan
             let run = |of: &GpuPlan, step: usize| {
                 let product = of.plan.steps[step].work.product()?;
                 match &of.storage.buffers[product.b.buffer].form {
@@ -260,7 +260,7 @@ mod tests {
             let (there, here) = (run(lowered, *step), run(&found.lowered, last));
             assert_eq!(here, there, "{what}: {}", plan.steps[*step].label);
             joined.extend(there);
-            // and it has kernels
+            // and its kernels can be generated
             found.lowered.cuts.push((own, *seeds(&own, &limits).last().unwrap()));
             assert!(!found.lowered.program(&limits).unwrap().texts.is_empty());
         }

@@ -1,5 +1,6 @@
-//! Measures which cuts of a graph's products are fastest on its device. Each class of products is taken out of the plan,
-//! run by itself over random data, and searched; what wins against the rule's choice, turn by turn, goes into the table.
+//! Measures the fastest tilings of a graph's products on its device. One product of each class is extracted from the plan, run
+//! by itself on random data, and searched; a tiling that beats the cost model's choice in alternating runs is added to the
+//! table.
 
 mod alone;
 mod search;
@@ -13,12 +14,12 @@ use crate::target::TargetPlan;
 use crate::target::gpu::kernels::{classes, neighbours, seeds};
 use trial::Bench;
 
-/// By how much a cut must be faster than the rule's to be kept, and one of a transposed weight than the best that has none: it
-/// takes the weight's memory once more.
+/// Minimum relative advantage of a tiling over the cost model's choice, and of a transposed weight over the best without: it
+/// takes the weight's memory again.
 const MARGIN: f64 = 0.03;
 const TRANSPOSED_MARGIN: f64 = 0.1;
 
-/// How products are measured.
+/// Options of a measurement of products.
 ///
 /// ```no_run
 /// use weft::prelude::*;
@@ -36,13 +37,13 @@ const TRANSPOSED_MARGIN: f64 = 0.1;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Measure {
-    /// Cuts that are tried for each class of products, at most.
+    /// Maximum tilings to try for each class of products.
     pub most: usize,
-    /// Whether classes are measured that the table has already.
+    /// Whether to measure classes that are in the table already.
     pub again: bool,
-    /// Whether weights are also tried by their other axis, of which a session then holds a copy.
+    /// Whether to try transposed weights, too, of which a session then holds a copy.
     pub turn: bool,
-    /// Told how many classes are done, of how many; its wish to end is heeded between cuts.
+    /// Gets the numbers of classes done and in total; cancels between tilings.
     pub progress: Progress,
 }
 
@@ -52,7 +53,7 @@ impl Default for Measure {
     }
 }
 
-/// What was found of a class of products.
+/// The result for a class of products.
 ///
 /// ```no_run
 /// use weft::prelude::*;
@@ -70,21 +71,21 @@ impl Default for Measure {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Measured {
-    /// As the table has it.
+    /// Its entry in the table.
     pub product: TunedProduct,
-    /// Names of the graph's nodes of the first such product.
+    /// Node names of the first such product.
     pub label: String,
-    /// How many the graph has.
+    /// Number of such products in the graph.
     pub count: usize,
-    /// Cuts that were tried.
+    /// Number of tilings tried.
     pub tried: usize,
-    /// Those that were dropped, since the driver refused them or their results were wrong.
+    /// Tilings that were dropped because the driver refused them or their results were wrong.
     pub wrong: Vec<Wrong>,
-    /// Why it could not be measured, if it could not; then the table does not have it.
+    /// Why it could not be measured, if so; then the table has no entry.
     pub failed: Option<String>,
 }
 
-/// A cut that was dropped.
+/// A tiling that was dropped.
 ///
 /// ```no_run
 /// use weft::prelude::*;
@@ -102,26 +103,26 @@ pub struct Measured {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Wrong {
-    /// The cut.
+    /// The tiling.
     pub cut: Cut,
-    /// What was wrong with it.
+    /// The reason.
     pub why: String,
 }
 
-/// Why a product is not measured: what is best by itself takes room from what runs at the same time (on an H200, cuts
+/// Why a concurrent product is not measured: tiles that are best in isolation lose occupancy when products run concurrently (on
+/// an H200, such tilings made a training step up to 5 % slower).
 /// found so made a step of training up to 5 % slower).
 const BESIDE: &str = "it runs beside others, of which its own time tells nothing";
 
 impl Tuning {
-    /// Measures the products of a graph that was compiled for an attached GPU and adds what it finds; `each` is told of
-    /// every class of products once it is done, so that the table can be saved on the way. Products that were cut by a
-    /// tuning already count like others. On the CPU there is nothing to measure: its kernels are blocked by its caches,
-    /// which do not change.
+    /// Measures the products of a graph compiled for an attached GPU, and adds the results; `each` is called after every class
+    /// of products, so that the table can be saved in between. Products with a tiling from a tuning are measured like others.
+    /// There is nothing to measure on the CPU: its block sizes follow from its caches.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::error::Error::Device) for a graph that was compiled for a device that is not attached;
-    /// [`Error::DeviceLost`](crate::error::Error::DeviceLost), [`Error::Cancelled`](crate::error::Error::Cancelled):
-    /// what was measured before stays.
+    /// [`Error::Device`](crate::error::Error::Device) for a graph compiled for a device that is not attached;
+    /// [`Error::DeviceLost`](crate::error::Error::DeviceLost), [`Error::Cancelled`](crate::error::Error::Cancelled): previous
+    /// results stay.
     pub fn measure(
         &mut self,
         compiled: &Compiled,
@@ -171,7 +172,7 @@ impl Tuning {
     }
 }
 
-/// A time as tables have it.
+/// A time rounded as in tables.
 fn thousandths(us: f64) -> f64 {
     (us * 1e3).round() / 1e3
 }
@@ -181,7 +182,7 @@ fn is_the_end(e: &crate::error::Error) -> bool {
     matches!(e, Cancelled { .. } | DeviceLost { .. })
 }
 
-/// Each class once, but those that are known: its first step, and how many there are.
+/// The distinct classes that are not known yet: the first step and the number of steps of each.
 fn distinct(all: Vec<(usize, ProductClass)>, known: &[ProductClass]) -> Vec<(usize, ProductClass, usize)> {
     let mut distinct: Vec<(usize, ProductClass, usize)> = vec![];
     for (step, class) in all.into_iter().filter(|(_, c)| !known.contains(c)) {
@@ -193,7 +194,7 @@ fn distinct(all: Vec<(usize, ProductClass)>, known: &[ProductClass]) -> Vec<(usi
     distinct
 }
 
-/// Searches a product's cuts, and those of the product with its weight transposed.
+/// Searches the tilings of a product, with its weight as it is and transposed.
 fn measure(mut bench: Bench, limits: &Limits, how: &Measure) -> Result<(TunedProduct, usize, Vec<Wrong>)> {
     let class = bench.class;
     let begin = seeds(&class, limits);

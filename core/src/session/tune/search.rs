@@ -1,26 +1,26 @@
-//! The search for the fastest cut: every seed, then the neighbours of the best, again and again, until nothing near them
-//! is faster. Knows nothing of devices: who asks gives times.
+//! Searches the fastest tiling: first every seed, then repeatedly the neighbours of the best, until no neighbour is faster.
+//! Independent of devices: the caller supplies times.
 
 use crate::error::Result;
 use crate::profile::Cut;
 
-/// Cuts whose neighbours are looked at: those within this of the best.
+/// Only tilings within this factor of the best have their neighbours tried.
 const NEAR: f64 = 1.25;
-/// How many of them.
+/// Maximum number of these.
 const KEPT: usize = 4;
 
-/// What a search found.
+/// The result of a search.
 pub(super) struct Found {
-    /// Cuts that gave right results, with their times, the fastest first.
+    /// Tilings with correct results and their times, the fastest first.
     pub(super) ranked: Vec<(Cut, f64)>,
-    /// Cuts that were tried.
+    /// Number of tilings tried.
     pub(super) tried: usize,
 }
 
-/// Tries at most `most` cuts. `time` gives the time of each of some, or `None` for those that are out.
+/// Tries at most `most` tilings. `time` returns the time of each of several tilings, or `None` for failed ones.
 ///
 /// # Errors
-/// What `time` returns.
+/// Those of `time`.
 pub(super) fn search(
     seeds: Vec<Cut>,
     neighbours: impl Fn(&Cut) -> Vec<Cut>,
@@ -37,7 +37,7 @@ pub(super) fn search(
         ranked.extend(next.iter().zip(times).filter_map(|(cut, t)| Some((*cut, t?))));
         known.append(&mut next);
         crate::order::sort_by(&mut ranked, |a, b| a.1.total_cmp(&b.1));
-        // the best whose neighbours were not looked at yet
+        // the best tilings whose neighbours have not been tried
         let Some(&(_, best)) = ranked.first().filter(|_| known.len() < most) else { break };
         let near = ranked.iter().take(KEPT).filter(|(_, t)| *t <= NEAR * best);
         for (cut, _) in near {
@@ -79,7 +79,7 @@ mod tests {
         all.into_iter().chain(more).filter(fits).map(|[bm, bn, depth]| tiled(bm, bn, depth)).collect()
     }
 
-    /// A valley with its ground at 128 × 32, two ahead.
+    /// A test function with its minimum at 128 × 32 and a depth of 2.
     fn valley(cut: &Cut) -> f64 {
         let [bm, bn, depth] = size(cut).map(f64::from);
         10.0 + (bm / 128.0).log2().abs() + (bn / 32.0).log2().abs() + (depth - 2.0).abs()
@@ -95,7 +95,7 @@ mod tests {
         .unwrap();
         assert_eq!(found.ranked[0], (tiled(128, 32, 2), 10.0));
         assert_eq!(found.tried, asked.len());
-        // none is tried twice, and few are
+        // none is tried twice, and few in total
         asked.sort_by_key(size);
         assert!(asked.windows(2).all(|w| w[0] != w[1]) && asked.len() < 60, "{}", asked.len());
     }

@@ -1,4 +1,5 @@
-//! A product's cuts on the device: compiled side by side, run warm over random data, timed, and their results compared.
+//! Tries a product's tilings on the device: compiles several at once, warms up, times them on random data, and compares their
+//! results.
 
 use super::alone::Alone;
 use crate::device::Device;
@@ -15,18 +16,18 @@ use crate::tensor::{Tensor, TensorType, Weights};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Cuts compiled at once.
+/// Tilings compiled at once.
 const AT_ONCE: usize = 8;
-/// Steps before those that count, and how long they go on: clocks fall while nothing runs.
+/// Warm-up steps, and their minimum duration: an idle GPU lowers its clock.
 const WARM: usize = 4;
 const WARM_TIME: Duration = Duration::from_millis(3);
-/// Steps that count, at least and at most, and how long they may take once they are enough.
+/// Minimum and maximum number of timed steps, and the time after which the minimum suffices.
 const LEAST: usize = 8;
 const MOST: usize = 40;
 const ENOUGH: Duration = Duration::from_millis(60);
-/// A cut that takes so many times as long as the best is not looked at any closer.
+/// A tiling slower than the best by this factor is not timed further.
 const SLOW: f64 = 2.0;
-/// Multiply-adds up to which the CPU computes a product too.
+/// Maximum multiply-adds for which the CPU computes the expected results.
 const ON_CPU: f64 = 4e9;
 
 /// A product on a device, with data.
@@ -38,11 +39,11 @@ pub(super) struct Bench {
     pub(super) class: ProductClass,
     inputs: Vec<Tensor<'static>>,
     parameters: Parameters,
-    /// Which elements of the output the product writes.
+    /// For each element of the output, whether the product writes it.
     written: Arc<Vec<bool>>,
-    /// What they are, by the CPU, or by the rule's choice where the CPU does not compute it.
+    /// The expected results, from the CPU, or from the cost model's choice if the CPU does not compute the product.
     wanted: Option<Arc<Vec<f32>>>,
-    /// Whether the GPU measures its own time.
+    /// Whether the GPU has timestamps.
     clock: bool,
 }
 
@@ -50,7 +51,7 @@ impl Bench {
     /// A product on a device of that profile.
     ///
     /// # Errors
-    /// What compiling and running the rule's choice returns; [`Error::Internal`] if the product by itself is another.
+    /// Errors of compiling and running the cost model's choice; [`Error::Internal`] if the extracted product has another class.
     pub(super) fn new(
         device: &Device,
         profile: &Arc<DeviceProfile>,
@@ -73,7 +74,7 @@ impl Bench {
         for (i, p) in plan.parameters.iter().enumerate() {
             weights.insert(p.name.clone(), filled(1000 + i, p.dtype, &p.shape, bound)?);
         }
-        // joined weights are read as in the whole plan
+        // concatenated weights are read as in the whole plan
         let named = |run: &Vec<usize>| run.iter().map(|&i| plan.parameters[i].name.clone()).collect();
         let adjacent: Vec<Vec<String>> = alone.lowered.storage.adjacent.iter().map(named).collect();
         let (parameters, _) = Parameters::bind(&device, &plan.parameters, &weights, &adjacent)?;
@@ -93,7 +94,7 @@ impl Bench {
         })
     }
 
-    /// The same with its weight stored by the other axis, if that can be.
+    /// The same product with its weight transposed, if possible.
     pub(super) fn transposed(&self, limits: &Limits) -> Option<Bench> {
         let mut plan = (*self.alone.lowered.plan).clone();
         let mut transposed = Transposed::default();
@@ -123,10 +124,10 @@ impl Bench {
             .on(&self.device, &Progress::default())
     }
 
-    /// A session of a cut, its inputs given; the GPU's time is measured.
+    /// A session for a tiling, with its inputs set and GPU time measurement on.
     ///
     /// # Errors
-    /// As compiling and running.
+    /// Those of compiling and running.
     pub(super) fn session(&self, compiled: &Compiled) -> Result<Session> {
         let mut session = compiled.init_shared(&self.parameters)?;
         for (port, tensor) in self.alone.lowered.plan.inputs.iter().zip(&self.inputs) {
@@ -136,10 +137,11 @@ impl Bench {
         Ok(session)
     }
 
-    /// Runs the rule's choice: whether its results are right, where the CPU knows them, and whether the GPU has a clock.
+    /// Runs the cost model's choice to find out whether its results are right, where the CPU knows them, and whether the GPU
+    /// has timestamps.
     ///
     /// # Errors
-    /// As compiling and running; [`Error::Internal`] if its results are wrong.
+    /// Those of compiling and running; [`Error::Internal`] if its results are wrong.
     pub(super) fn begin(&mut self, rule: &Cut) -> Result<()> {
         let mut session = self.session(&self.compile(rule)?)?;
         let mut clock = false;
@@ -158,7 +160,7 @@ impl Bench {
         }
     }
 
-    /// Microseconds of one product in a step, and whether the GPU measured them.
+    /// Microseconds of one product in a step, and whether GPU timestamps measured them.
     fn step(&self, session: &mut Session) -> Result<(f64, bool)> {
         let start = Instant::now();
         session.step()?;
@@ -174,10 +176,10 @@ impl Bench {
         })
     }
 
-    /// The median of some steps, in microseconds; fewer steps once it is clear that it is no match for `best`.
+    /// The median of several steps, in microseconds; stops early when it is clearly slower than `best`.
     ///
     /// # Errors
-    /// As running.
+    /// Those of running.
     pub(super) fn time(&self, session: &mut Session, best: f64) -> Result<f64> {
         let (start, mut warm) = (Instant::now(), 0);
         while warm < WARM || start.elapsed() < WARM_TIME {
@@ -187,7 +189,7 @@ impl Bench {
         let (start, mut times) = (Instant::now(), vec![]);
         while times.len() < LEAST || times.len() < MOST && start.elapsed() < ENOUGH {
             let (us, measured) = self.step(session)?;
-            // what no clock has measured is no time to compare with those that one has
+            // host times are not comparable with GPU timestamps
             if measured || !self.clock {
                 times.push(us);
             }
@@ -204,10 +206,10 @@ impl Bench {
         Ok((times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0)
     }
 
-    /// Times cuts and compares their results; those that fail, or are wrong, are told with the reason.
+    /// Times tilings and compares their results; failed and wrong ones are returned with the reason.
     ///
     /// # Errors
-    /// A device that is lost.
+    /// A lost device.
     pub(super) fn try_all(
         &self,
         cuts: &[Cut],
@@ -250,17 +252,18 @@ impl Bench {
         Ok(times)
     }
 
-    /// Whether a session's results are those that are wanted.
+    /// Checks a session's results against the expected ones.
     fn check(&self, session: &Session) -> std::result::Result<(), String> {
         let Some(wanted) = &self.wanted else { return Ok(()) };
         let came = result(session).map_err(|e| e.to_string())?;
         differ(wanted, &came, &self.written, self.precision).map_or(Ok(()), Err)
     }
 
-    /// Two cuts turn by turn: the microseconds of each, and whether the second was the faster one every time but one.
+    /// Times two tilings in alternation: the microseconds of each, and whether the second was faster in all runs but at most
+    /// one.
     ///
     /// # Errors
-    /// As running.
+    /// Those of running.
     pub(super) fn duel(&self, rule: &Cut, (other, best): (&Bench, &Cut)) -> Result<([f64; 2], bool)> {
         const ROUNDS: usize = 7;
         let mut one = self.session(&self.compile(rule)?)?;
@@ -279,8 +282,8 @@ impl Bench {
     }
 }
 
-/// Where results are not those wanted among the elements that are written: sums in another order and, in fast precision,
-/// operands in f16 are no difference.
+/// The first written element that differs from the expected one, beyond the effects of another summation order and, in fast
+/// precision, of f16 operands.
 fn differ(wanted: &[f32], came: &[f32], written: &[bool], precision: Precision) -> Option<String> {
     let finite = wanted.iter().zip(written).filter(|(v, w)| **w && v.is_finite());
     let largest = finite.fold(0.0f32, |m, (v, _)| m.max(v.abs()));
@@ -299,7 +302,7 @@ fn result(session: &Session) -> Result<Vec<f32>> {
     session.read_output::<f32>("out")
 }
 
-/// Which elements of its buffer a product writes.
+/// For each element of its buffer, whether a product writes it.
 fn written(work: &Work, elements: usize) -> Vec<bool> {
     let (sizes, out) = match work {
         Work::Product(w) | Work::Own(GpuForm::Product(GpuProduct { product: w, .. })) => {
@@ -325,7 +328,7 @@ fn written(work: &Work, elements: usize) -> Vec<bool> {
     }
 }
 
-/// The product on the CPU, where it is of a form that the CPU has and not too large.
+/// The product's results from the CPU, if its form exists there and it is not too large.
 fn on_cpu(
     alone: &Alone,
     last: usize,
@@ -340,7 +343,7 @@ fn on_cpu(
     }
     let cpu = Device::cpu(0);
     let mut plan = (*alone.lowered.plan).clone();
-    // the others write the same output, and are overwritten
+    // the other copies write the same output, and are overwritten
     let mut at = 0;
     plan.steps.retain(|_| {
         at += 1;
@@ -358,10 +361,10 @@ fn on_cpu(
     result(&session).ok()
 }
 
-/// Random numbers are drawn so many at a time and repeated: a prime, so that no row is like the next.
+/// Period of the random numbers: a prime, so that rows differ.
 const PERIOD: usize = 16_381;
 
-/// Floats of −bound to bound, never 0; integers and flags of 0 and 1.
+/// Random floats in −bound to bound, never 0; integers and bools of 0 and 1.
 fn random(seed: usize, ty: &TensorType, bound: f32) -> Result<Tensor<'static>> {
     // Xorshift (Marsaglia 2003, "Xorshift RNGs")
     let mut state = (seed as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

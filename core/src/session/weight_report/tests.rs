@@ -1,4 +1,4 @@
-//! What is told against what a session on the CPU allocated and computed.
+//! Compares the report with what a session on the CPU allocated and computed.
 
 use super::*;
 use crate::device::Device;
@@ -7,7 +7,7 @@ use crate::plan::BufferId;
 use crate::session::{Compiler, Session};
 use crate::tensor::{Tensor, Weights};
 
-/// Two layers whose weights are joined, and one that is read in its order.
+/// Two layers whose weights are concatenated, and one weight that is read in its own order.
 fn layers() -> Graph {
     let g = Graph::new();
     let mut x = g.input("x", DType::F32, [6, 24]);
@@ -22,7 +22,7 @@ fn layers() -> Graph {
     g
 }
 
-/// Products of what is computed at init, of the same weight twice, and of a weight of 16 bits.
+/// Products of values computed at init, of the same weight twice, and of a 16-bit weight.
 fn mixed() -> Graph {
     let g = Graph::new();
     let x = g.input("x", DType::F32, [5, 12]);
@@ -39,7 +39,7 @@ fn mixed() -> Graph {
 }
 
 fn session(graph: &Graph) -> Session {
-    // as it was written: rules would make one product of all that read x
+    // unoptimised: rules would merge all products that read x into one
     let compiled = Compiler::new(&Device::cpu(2)).with_rules(&[]).compile(graph).unwrap();
     let filled = |p: &crate::plan::Port| {
         let ty = TensorType::new(p.dtype, p.shape.clone());
@@ -63,7 +63,7 @@ fn packed_forms_are_as_large_as_those_that_a_session_allocates() {
         let plan = &s.compiled().target().on_cpu().unwrap().plan;
         let store = s.parameters.read().unwrap().sizes();
         let shared: usize = store[plan.parameters.len()..].iter().sum();
-        // the executor lists its own last, one for each step that may run
+        // the executor appends its own, one for each step that may run
         let renewed = crate::plan::Uses::of(plan).of_parameters(plan);
         let lasts = |step: &&crate::plan::Step| {
             let mut lasts = false;
@@ -115,7 +115,7 @@ fn joined_weights_lie_where_they_are_said_to() {
         let cells = (0..height).flat_map(|r| (0..width).map(move |c| (r, c)));
         let inside = cells.filter(|(r, c)| within(if part.of == Count::Rows { *r } else { *c }));
         let came: Vec<f32> = inside.map(|(r, c)| whole[r * width + c]).collect();
-        // a joined weight may be stored by its other axis; then it is told as transposed, and this graph has none
+        // a concatenated weight may be stored transposed, and is then reported as transposed; this graph has none
         assert_eq!(came, own, "{}", weight.name);
         seen += 1;
     }
