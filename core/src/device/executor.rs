@@ -1,4 +1,4 @@
-//! One face for both devices: weights, compiled plans and their runs.
+//! A common interface to both devices: weights, compiled plans and their execution.
 
 use super::observer::{Observer, Showing};
 use super::states::{Held, Memory, StateSet};
@@ -20,7 +20,8 @@ pub enum Store {
 }
 
 impl Store {
-    /// Weights of those names and types; without a tensor, zeros. On a GPU, those named `together` lie so if they can.
+    /// Allocates weights with those names and types; without a tensor, zeros. On a GPU, those in a group of `together` are
+    /// placed adjacently if possible.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
@@ -35,7 +36,7 @@ impl Store {
         }
     }
 
-    /// Adds weights to those that are there, which stay where they are.
+    /// Adds weights; existing ones keep their addresses.
     ///
     /// # Errors
     /// As [`new`](Store::new); nothing is added then.
@@ -51,7 +52,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether they are on that device.
+    /// Checks that they are on that device.
     ///
     /// # Errors
     /// [`Error::Argument`] if they are not.
@@ -71,7 +72,7 @@ impl Store {
         }
     }
 
-    /// Gives a parameter other bytes, as many as it has.
+    /// Overwrites a parameter's bytes; the size must match.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
@@ -108,7 +109,7 @@ impl Store {
         }
     }
 
-    /// Sizes of what it holds.
+    /// Sizes of its buffers.
     pub fn sizes(&self) -> Vec<usize> {
         match self {
             Store::Cpu(s) => s.sizes(),
@@ -133,10 +134,10 @@ fn on_cpu(all: Vec<(String, TensorType, Option<Tensor<'static>>)>) -> Result<Vec
     all.into_iter().map(stored).collect()
 }
 
-/// What a device makes of a plan before there are weights.
+/// A plan's compiled kernels, independent of weights.
 #[derive(Clone)]
 pub enum Prepared {
-    /// Nothing: kernels are there.
+    /// Nothing: the CPU's kernels are part of the engine.
     Cpu,
     /// Compiled kernels.
     Gpu(Arc<gpu::Prepared>),
@@ -180,7 +181,7 @@ pub enum Executor {
     Gpu(Box<gpu::Executor>),
 }
 
-/// The CPU's executor with what the optimizer keeps.
+/// The CPU's executor with the optimizer's states.
 pub struct OnCpu {
     executor: cpu::Executor,
     pool: Arc<cpu::threads::ThreadPool>,
@@ -188,8 +189,8 @@ pub struct OnCpu {
 }
 
 impl Executor {
-    /// Allocates what the plan needs and runs what runs once. Parameters and states come with where the plan's are among them; the
-    /// states were checked to be on the device.
+    /// Allocates the plan's memory and runs its init steps. Parameters and states come with the positions of the plan's ports
+    /// in them; the states have been checked to be on the device.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
@@ -227,7 +228,7 @@ impl Executor {
         }
     }
 
-    /// Copies bytes into an input; their number has been checked.
+    /// Copies bytes into an input; their size has been checked.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -241,9 +242,9 @@ impl Executor {
         }
     }
 
-    /// Runs the plan as the session's step of that number: on the CPU to the end, on a GPU without waiting. The optimizer, if
-    /// one is set, then changes the parameters: see [`update`](Executor::update). False for a step that a GPU refuses for
-    /// what it was given: [`wait`](Executor::wait) tells of it.
+    /// Runs the plan as the session's step with that number: on the CPU to completion, on a GPU without waiting. The optimizer,
+    /// if one is set, then updates the parameters: see [`update`](Executor::update). Returns false if a GPU refuses the step
+    /// because of its inputs: [`wait`](Executor::wait) reports it.
     ///
     /// # Errors
     /// [`Error::IndexOutOfRange`] on the CPU, [`Error::DeviceLost`] on a GPU.
@@ -272,7 +273,7 @@ impl Executor {
         }
     }
 
-    /// Gives an input the number of steps that have counted so far.
+    /// Writes the number of steps counted so far to an input.
     ///
     /// # Errors
     /// As [`write`](Executor::write).
@@ -283,7 +284,7 @@ impl Executor {
         }
     }
 
-    /// Why the last step was refused, if it was and a GPU found it so.
+    /// The reason if a GPU refused the last step.
     pub fn refused(&self) -> Option<Error> {
         match self {
             Executor::Cpu(_) => None,
@@ -296,7 +297,7 @@ impl Executor {
         matches!(self, Executor::Cpu(e) if e.optimizer.is_some())
     }
 
-    /// Changes the parameters by their gradients, where that is not part of the step itself.
+    /// Updates the parameters from their gradients, if that is not part of the step itself.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -308,14 +309,14 @@ impl Executor {
         }
     }
 
-    /// Makes later steps change the parameters. States begin anew.
+    /// Sets the optimizer: later steps update the parameters. Its states are reset.
     ///
     /// # Errors
-    /// [`Error::Device`] for a rule that does not fit the device, [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    /// [`Error::Device`] for a rule that the device cannot run, [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn set_optimizer(&mut self, training: Training, store: &Store, positions: &[usize]) -> Result<()> {
         match (self, store) {
             (Executor::Cpu(e), _) => {
-                // the old states make way for the new
+                // frees the old states before the new ones are used
                 let updates = cpu::Updates::new(training, &e.pool)?;
                 e.optimizer = Some(updates);
                 Ok(())
@@ -333,7 +334,7 @@ impl Executor {
         }
     }
 
-    /// Steps that the optimizer has made. Waits for those under way.
+    /// The optimizer's step count. Waits for pending steps.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -344,7 +345,7 @@ impl Executor {
         }
     }
 
-    /// The bytes of one of the optimizer's states, by its place in [`Training::states`].
+    /// The bytes of one of the optimizer's states, by its index in [`Training::states`].
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -358,8 +359,7 @@ impl Executor {
         }
     }
 
-    /// Gives some of the optimizer's states other bytes, as many as they have, and the steps that it has made where they are
-    /// given.
+    /// Overwrites some of the optimizer's states (sizes must match), and its step count if given.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -376,10 +376,10 @@ impl Executor {
         }
     }
 
-    /// Changes the learning rate, if an optimizer was set; says whether one was.
+    /// Changes the learning rate; returns false without an optimizer.
     ///
     /// # Errors
-    /// [`Error::Argument`] for one that is no number or below 0.
+    /// [`Error::Argument`] for NaN or a negative rate.
     pub fn set_learning_rate(&mut self, rate: f32) -> Result<bool> {
         check_rate(rate)?;
         let old = match self {
@@ -389,7 +389,7 @@ impl Executor {
         Ok(old.map(|old| *old = rate).is_some())
     }
 
-    /// Waits for the steps under way.
+    /// Waits for pending steps.
     ///
     /// # Errors
     /// [`Error::IndexOutOfRange`], [`Error::DeviceLost`].
@@ -400,7 +400,7 @@ impl Executor {
         }
     }
 
-    /// As [`wait`](Executor::wait), for so long at most: says whether the steps are done.
+    /// As [`wait`](Executor::wait), with a timeout: returns whether the steps are done.
     ///
     /// # Errors
     /// As [`wait`](Executor::wait).
@@ -411,8 +411,8 @@ impl Executor {
         }
     }
 
-    /// Reads an input where it lies in the host's memory from now on, until it is written. False where the device cannot:
-    /// it is then to be written before each step.
+    /// Borrows host memory as an input until it is written. Returns false if the device cannot read it: the input must then be
+    /// written before each step.
     pub fn borrow(&mut self, buffer: BufferId, bytes: &Bytes<'static>) -> bool {
         match self {
             Executor::Cpu(e) => {
@@ -434,10 +434,10 @@ impl Executor {
         }
     }
 
-    /// Runs the step of that number, part by part; `see` gets each value as it is stored: names, buffer, bytes.
+    /// Runs the step with that number, part by part; `see` gets each value as it is stored: names, buffer, bytes.
     ///
     /// # Errors
-    /// Those of a step, at once on every device, or what `see` returns.
+    /// Those of a step, immediately on every device, and errors from `see`.
     pub fn observe(
         &mut self,
         (store, positions): (&Store, &[usize]),
@@ -457,7 +457,7 @@ impl Executor {
         observed.map_err(|e| e.of_step(number))
     }
 
-    /// Sizes of the memory it allocated.
+    /// Sizes of its allocations.
     pub fn sizes(&self) -> Vec<usize> {
         match self {
             Executor::Cpu(e) => e.executor.sizes(),
@@ -465,7 +465,7 @@ impl Executor {
         }
     }
 
-    /// Sizes of what the optimizer keeps.
+    /// Sizes of the optimizer's states.
     pub fn optimizer_sizes(&self) -> Vec<usize> {
         match self {
             Executor::Cpu(e) => e.optimizer.as_ref().map_or(vec![], cpu::Updates::sizes),

@@ -1,5 +1,5 @@
-//! The GPU device's place in an engine that is built without it (feature `gpu`): there are no adapters, and what only
-//! a GPU could make cannot be made.
+//! Replaces the GPU device in an engine built without it (feature `gpu`): there are no adapters, and types of the GPU device
+//! have no values.
 
 pub use super::progress::{Profiling, Progress};
 
@@ -20,15 +20,15 @@ pub struct Adapter {
     pub name: String,
     /// The driver, and its version where known.
     pub driver: String,
-    /// A processor that plays a GPU.
+    /// A software GPU.
     pub software: bool,
-    /// Shares its memory with the processor.
+    /// Whether it shares its memory with the processor.
     pub integrated: bool,
-    /// What it can do, in words.
+    /// Its features, as text.
     pub features: String,
-    /// Why it cannot be used, if it cannot.
+    /// Why it cannot be used, if so.
     pub refused: Option<String>,
-    /// What the driver says of it, in names and values.
+    /// Properties that the driver reports, as names and values.
     pub says: Vec<(&'static str, String)>,
 }
 
@@ -37,7 +37,7 @@ pub fn adapters() -> Vec<Adapter> {
     vec![]
 }
 
-/// There is nothing to be refused.
+/// Always allowed: there are no drivers.
 pub(crate) fn allowed() -> Result<()> {
     Ok(())
 }
@@ -47,7 +47,7 @@ pub(crate) fn allowed() -> Result<()> {
 pub enum Gpu {}
 
 impl Gpu {
-    /// Opens none.
+    /// Always fails.
     ///
     /// # Errors
     /// [`Error::Device`], always.
@@ -56,17 +56,17 @@ impl Gpu {
         Err(Error::Device { device: adapter.name.clone(), why })
     }
 
-    /// What kernels may assume.
+    /// The limits that kernels may assume.
     pub fn limits(&self) -> &Limits {
         match *self {}
     }
 
-    /// Bytes in use by this process, and how many it may use.
+    /// Bytes in use by this process, and its budget.
     pub fn memory(&self) -> (u64, u64) {
         match *self {}
     }
 
-    /// Sets how many bytes this process may use there.
+    /// Sets this process's memory budget in bytes.
     pub fn set_memory_budget(&self, _: u64) {
         match *self {}
     }
@@ -89,7 +89,7 @@ impl Gpu {
         match *self {}
     }
 
-    /// Gives back what can be made again.
+    /// Frees memory that can be recreated.
     ///
     /// # Errors
     /// None: there is none.
@@ -98,7 +98,7 @@ impl Gpu {
     }
 }
 
-/// A host application's buffer, of which there are none.
+/// A host application's buffer; there are none.
 #[derive(Debug, Clone, Copy)]
 pub struct Foreign {
     _none: Infallible,

@@ -1,4 +1,4 @@
-//! Who is shown values as they are stored.
+//! Observers of values as they are stored.
 
 use crate::error::{Error, Result};
 use crate::plan::BufferId;
@@ -8,7 +8,7 @@ use std::cell::RefCell;
 pub type Observer<'a> = dyn FnMut(&str, BufferId, &[u8]) -> Result<()> + 'a;
 
 thread_local! {
-    /// Sets of weights or states (their addresses) that this thread has locked while it shows values of a step to its caller.
+    /// Sets of weights or states (their addresses) that this thread has locked while it passes values of a step to its caller.
     static SHOWN: RefCell<Vec<usize>> = const { RefCell::new(vec![]) };
 }
 
@@ -16,12 +16,12 @@ fn address<T>(set: &T) -> usize {
     std::ptr::from_ref(set).addr()
 }
 
-/// A caller is shown values of a step over a set, as long as this lives. Calls that want the same set meanwhile, on the same thread,
-/// would wait for themselves: [`check_not_shown`] refuses them.
+/// While this lives, a caller observes values of a step over a set. Calls that need the same set, on the same thread, would
+/// deadlock: [`check_not_shown`] refuses them.
 pub(crate) struct Showing(usize);
 
 impl Showing {
-    /// This thread has locked the set, and begins to show values.
+    /// Registers the set, which this thread has locked, as being observed.
     pub fn of<T>(set: &T) -> Showing {
         SHOWN.with(|shown| shown.borrow_mut().push(address(set)));
         Showing(address(set))
@@ -36,15 +36,15 @@ impl Drop for Showing {
                 shown.remove(at);
             }
         };
-        // a thread that ends meanwhile has forgotten them
+        // at thread exit the list may be destroyed already
         let _ = SHOWN.try_with(remove);
     }
 }
 
-/// Before a set is locked.
+/// Checks, before a set is locked, that this thread is not observing a step over it.
 ///
 /// # Errors
-/// [`Error::Argument`] from within what is shown values of a step over it.
+/// [`Error::Argument`] from within an observer of a step over the set.
 pub(crate) fn check_not_shown<T>(set: &T, what: &str) -> Result<()> {
     let address = address(set);
     match SHOWN.try_with(|shown| shown.borrow().contains(&address)) {

@@ -1,10 +1,10 @@
-//! What a caller may follow of a GPU's work: how far compiling is, where its time goes.
+//! Progress of compilation, and measurement of GPU time.
 
 use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How far a compilation is, and whether it should go on.
+/// The progress of a compilation, and its cancellation.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -32,13 +32,13 @@ impl std::fmt::Debug for Progress {
 }
 
 impl Progress {
-    /// Calls `report(done, all)` after each kernel, on the thread that compiled it; the CPU device, whose kernels are
-    /// part of the engine, reports once.
+    /// Calls `report(done, all)` after each kernel, on the thread that compiled it; the CPU device, whose kernels are part of
+    /// the engine, reports once.
     pub fn new(report: impl Fn(usize, usize) + Send + Sync + 'static) -> Progress {
         Progress { report: Some(Arc::new(report)), cancelled: Arc::default() }
     }
 
-    /// The same wish to end, with another report.
+    /// The same cancellation flag with another callback.
     pub fn reporting(&self, report: impl Fn(usize, usize) + Send + Sync + 'static) -> Progress {
         Progress { report: Some(Arc::new(report)), cancelled: self.cancelled.clone() }
     }
@@ -51,7 +51,7 @@ impl Progress {
         }
     }
 
-    /// Makes the compilation end with an error soon.
+    /// Cancels the compilation: it soon ends with an error.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
@@ -68,7 +68,7 @@ impl Progress {
     }
 }
 
-/// What the GPU's time is measured for.
+/// The level of GPU time measurement.
 ///
 /// ```no_run
 /// use weft::prelude::*;
@@ -90,8 +90,8 @@ pub enum Profiling {
     /// The step as a whole.
     #[default]
     Off,
-    /// Work between two barriers.
+    /// Also the dispatches between two barriers.
     Pass,
-    /// Each dispatch, one after the other.
+    /// Also each dispatch, run one at a time.
     Dispatch,
 }

@@ -1,9 +1,9 @@
-//! A set of states on a device: named values that steps of several sessions read and write in turns.
+//! A set of states on a device: named values that steps of several sessions read and write in turn.
 //!
-//! **Who waits for whom.** A step on the CPU has the set to itself until it is done. Steps on a GPU are only posted, in the order in
-//! which they come, and the device's worker keeps that order; so they may be posted side by side. Reading waits for the steps that
-//! were posted before. Where a step is looked into part by part, and where states join, nobody else has the set. Whoever needs weights,
-//! too, locks them first: with one order there is no waiting in a circle.
+//! **Locking.** A step on the CPU holds the set exclusively until it is done. Steps on a GPU are only posted, and the device's
+//! worker keeps their order; so they may be posted concurrently. A read waits for the steps posted before it. Observing a step
+//! and adding states take the set exclusively. If weights are needed, too, they are locked first: the fixed order prevents
+//! deadlocks.
 
 use super::observer::check_not_shown;
 use super::{Device, Inner, cpu, gpu};
@@ -16,14 +16,14 @@ pub struct StateSet {
     held: RwLock<Held>,
 }
 
-/// What a set holds.
+/// The contents of a set.
 pub struct Held {
-    /// Names and types, in the order in which they joined. None ever leaves.
+    /// Names and types, in the order of addition. None is ever removed.
     types: Vec<(String, TensorType)>,
     memory: Memory,
 }
 
-/// Where its states lie.
+/// The memory of the states.
 pub enum Memory {
     /// In main memory.
     Cpu(cpu::StateMemory),
@@ -35,7 +35,7 @@ impl StateSet {
     /// An empty set.
     ///
     /// # Errors
-    /// [`Error::Forked`] for a device of before a fork.
+    /// [`Error::Forked`] for a device opened before a fork.
     pub fn new(device: &Device) -> Result<StateSet> {
         let memory = match device.inner()? {
             Inner::Cpu(_) => Memory::Cpu(cpu::StateMemory::default()),
@@ -45,16 +45,16 @@ impl StateSet {
         Ok(StateSet { held })
     }
 
-    /// Looks into the set. No step of the CPU's writes it meanwhile.
+    /// Locks the set for reading. No CPU step writes it in the meantime.
     ///
     /// # Errors
-    /// [`Error::Argument`] from within what shows values of a step over the set.
+    /// [`Error::Argument`] from within an observer of a step over the set.
     pub fn read(&self) -> Result<RwLockReadGuard<'_, Held>> {
         check_not_shown(self, "states")?;
         Ok(self.held.read().unwrap_or_else(|e| e.into_inner()))
     }
 
-    /// Has the set for oneself.
+    /// Locks the set exclusively.
     ///
     /// # Errors
     /// As [`read`](StateSet::read).
@@ -63,13 +63,13 @@ impl StateSet {
         Ok(self.held.write().unwrap_or_else(|e| e.into_inner()))
     }
 
-    /// Names and types, if nobody has the set for itself now.
+    /// Names and types, unless the set is locked exclusively.
     pub fn try_types(&self) -> Option<Vec<(String, TensorType)>> {
         self.held.try_read().ok().map(|held| held.types.clone())
     }
 
-    /// Where states are in the set: each by its name, those that it lacks as zeros at its end. Nothing is changed if one of them is
-    /// there with another type.
+    /// Positions of states in the set, found by name; missing ones are added as zeros. Nothing changes if one of them exists
+    /// with another type.
     ///
     /// # Errors
     /// [`Error::Argument`] for a set on another device; [`Error::DType`], [`Error::Length`]; [`Error::OutOfMemory`],
@@ -91,7 +91,7 @@ impl StateSet {
     }
 }
 
-/// A state that is there has the type that a graph gives it.
+/// Checks that an existing state has the graph's type for it.
 fn check_type(name: &str, there: &TensorType, wanted: &TensorType) -> Result<()> {
     if there == wanted {
         return Ok(());
@@ -104,7 +104,7 @@ fn check_type(name: &str, there: &TensorType, wanted: &TensorType) -> Result<()>
 }
 
 impl Held {
-    /// Whether they are on that device.
+    /// Checks that they are on that device.
     ///
     /// # Errors
     /// [`Error::Argument`] if they are not.
@@ -116,7 +116,7 @@ impl Held {
         }
     }
 
-    /// Whether states may join: the set is on that device, and those that are there are of that type.
+    /// Checks that states can be added: the set is on that device, and existing ones have the same type.
     ///
     /// # Errors
     /// [`Error::Argument`] for a set on another device; [`Error::DType`], [`Error::Length`].
@@ -144,17 +144,17 @@ impl Held {
         &self.types
     }
 
-    /// The place of a name.
+    /// The position of a name.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.types.iter().position(|s| s.0 == name)
     }
 
-    /// Where the states lie.
+    /// The states' memory.
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
 
-    /// The same, for who has the set.
+    /// The same, mutable.
     pub fn memory_mut(&mut self) -> &mut Memory {
         &mut self.memory
     }
@@ -170,7 +170,7 @@ impl Held {
         }
     }
 
-    /// Gives a state other bytes, as many as it has.
+    /// Overwrites a state's bytes; the size must match.
     ///
     /// # Errors
     /// As [`bytes`](Held::bytes).
@@ -184,7 +184,7 @@ impl Held {
         }
     }
 
-    /// Makes states zeros.
+    /// Zeroes states.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -198,7 +198,7 @@ impl Held {
         }
     }
 
-    /// Sizes of the states as the device holds them.
+    /// Sizes of the states on the device.
     pub fn sizes(&self) -> Vec<usize> {
         match &self.memory {
             Memory::Cpu(_) => self.types.iter().map(|s| s.1.bytes().unwrap_or(0)).collect(),

@@ -1,6 +1,6 @@
-//! Traces of what takes time on the host and on the GPU, in the trace event format that Perfetto
-//! (ui.perfetto.dev) opens. `WEFT_TRACE=FILE` traces the whole process, and is written when it exits and by [`flush`]; a child
-//! of fork writes its own, with its process number behind the name. [`start`] and [`finish`] do so by hand.
+//! Traces of time on the host and on the GPU, in the trace event format of Perfetto (ui.perfetto.dev). `WEFT_TRACE=FILE` traces
+//! the whole process; the file is written at exit and by [`flush`]; a forked child writes its own, with its process id appended
+//! to the name. [`start`] and [`finish`] control a trace explicitly.
 
 use crate::device::lock;
 use crate::error::Result;
@@ -14,17 +14,17 @@ use std::time::Instant;
 struct Event {
     category: &'static str,
     name: String,
-    /// Microseconds since the trace began, and how long.
+    /// Start, in microseconds since the trace started, and duration.
     from: f64,
     lasts: f64,
-    /// Its track: threads of the host from 1, the GPU 0.
+    /// Its track: host threads from 1, the GPU 0.
     track: u64,
 }
 
 static ON: AtomicBool = AtomicBool::new(false);
 static EVENTS: Own<Mutex<Vec<Event>>> = Own::new(Mutex::default);
 static THREADS: AtomicU64 = AtomicU64::new(1);
-/// Most events kept: 64 MB or so.
+/// Maximum number of events: about 64 MB.
 const MOST: usize = 1 << 20;
 
 fn began() -> Instant {
@@ -36,7 +36,7 @@ thread_local! {
     static TRACK: u64 = THREADS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The file that the environment asks for, of this process; asked once.
+/// The file named by the environment, for this process; cached.
 fn wanted() -> Option<&'static Path> {
     static FILE: Own<OnceLock<Option<PathBuf>>> = Own::new(OnceLock::new);
     let found = || {
@@ -49,14 +49,14 @@ fn wanted() -> Option<&'static Path> {
     FILE.get_or_init(found).as_deref()
 }
 
-/// Begins a trace; what was traced before is dropped.
+/// Starts a trace; earlier events are dropped.
 pub fn start() {
     began();
     lock(&EVENTS).clear();
     ON.store(true, Ordering::Relaxed);
 }
 
-/// Whether a trace is being made.
+/// Whether a trace is active.
 pub fn is_on() -> bool {
     static LISTENS: AtomicBool = AtomicBool::new(false);
     static ASKED: Own<OnceLock<()>> = Own::new(OnceLock::new);
@@ -71,17 +71,17 @@ pub fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }
 
-/// Writes what the environment asked for, if there is anything.
+/// At exit, writes the trace requested by the environment, if there is one.
 extern "C" fn at_the_end() {
     let _ = std::panic::catch_unwind(|| {
         if !lock(&EVENTS).is_empty() {
-            // nobody is left to be told
+            // no one is left to report an error to
             let _ = flush();
         }
     });
 }
 
-/// Ends the trace and writes it.
+/// Ends the trace and writes it to a file.
 ///
 /// # Errors
 /// [`Error::Io`](crate::error::Error::Io).
@@ -90,7 +90,7 @@ pub fn finish(path: &Path) -> Result<()> {
     write(path)
 }
 
-/// Writes what was traced so far to the file that `WEFT_TRACE` names, if it names one.
+/// Writes the trace so far to the file that `WEFT_TRACE` names, if set.
 ///
 /// # Errors
 /// [`Error::Io`](crate::error::Error::Io).
@@ -118,11 +118,11 @@ fn write(path: &Path) -> Result<()> {
         serde_json::json!({"ph": "M", "pid": 1, "tid": 0, "name": "thread_name", "args": {"name": "GPU"}}),
     );
     let text = serde_json::json!({ "traceEvents": all, "displayTimeUnit": "ms" }).to_string();
-    // replaced whole: a file of that name may be mapped as weights
+    // replaced atomically: an existing file of that name may be mapped as weights
     write_atomically(path, |out| out.write_all(text.as_bytes()))
 }
 
-/// Something that takes time, from its making to its drop.
+/// A timed span, from its creation to its drop.
 ///
 /// ```
 /// let span = weft::device::trace::span("app", "load the picture");
@@ -134,7 +134,7 @@ pub struct Span {
     from: Option<(Instant, &'static str, String)>,
 }
 
-/// Begins a span on this thread's track.
+/// Starts a span on this thread's track.
 pub fn span(category: &'static str, name: &str) -> Span {
     Span { from: is_on().then(|| (Instant::now(), category, name.to_string())) }
 }
@@ -154,7 +154,7 @@ impl Drop for Span {
     }
 }
 
-/// Adds parts of the GPU's time that ended at `end`, one after the other: names and nanoseconds.
+/// Adds consecutive parts of GPU time that ended at `end`: names and nanoseconds.
 pub fn gpu<'a>(end: Instant, parts: impl Iterator<Item = (&'a str, u64)>) {
     let parts: Vec<(&str, u64)> = parts.collect();
     let total: u64 = parts.iter().map(|p| p.1).sum();

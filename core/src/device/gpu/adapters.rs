@@ -1,4 +1,4 @@
-//! The GPUs of this machine, before they are opened, with what their drivers say of them.
+//! Enumerates the GPUs of this machine, with the properties that their drivers report, before they are opened.
 
 use super::ask;
 use super::facts::{Facts, Kind};
@@ -19,22 +19,22 @@ pub struct Adapter {
     pub name: String,
     /// The driver, and its version where known.
     pub driver: String,
-    /// The number by which it is opened.
+    /// The id by which it is opened.
     pub device_id: u32,
-    /// A processor that plays a GPU.
+    /// A software GPU.
     pub software: bool,
-    /// Shares its memory with the processor.
+    /// Whether it shares its memory with the processor.
     pub integrated: bool,
-    /// What it can do, in words.
+    /// Its features, as text.
     pub features: String,
-    /// Why it cannot be used, if it cannot.
+    /// Why it cannot be used, if so.
     pub refused: Option<String>,
-    /// What the driver says of it, in names and values.
+    /// Properties that the driver reports, as names and values.
     pub says: Vec<(&'static str, String)>,
 }
 
 impl Adapter {
-    /// How much it is preferred: discrete before integrated before software.
+    /// Order of preference: discrete before integrated before software.
     fn rank(&self) -> usize {
         match (self.software, self.integrated) {
             (false, false) => 0,
@@ -44,12 +44,12 @@ impl Adapter {
     }
 }
 
-/// Every adapter of this machine, the best first. Asked once: opening drivers takes time. A child of fork whose parent asked
-/// has what the parent was told, none of which it can use.
+/// Every adapter of this machine, the best first. Cached: opening drivers takes time. A forked child of a process that called
+/// this gets the cached list, and can use none of them.
 pub fn adapters() -> Vec<Adapter> {
     static FOUND: std::sync::OnceLock<Vec<Adapter>> = std::sync::OnceLock::new();
     if let Err(e) = super::process_exit::allowed() {
-        // a parent that was still asking never gets to an answer here
+        // in a child forked while its parent was enumerating, the list stays empty
         let mut found = FOUND.get().cloned().unwrap_or_default();
         found.iter_mut().for_each(|a| a.refused = Some(e.to_string()));
         return found;
@@ -57,19 +57,19 @@ pub fn adapters() -> Vec<Adapter> {
     FOUND.get_or_init(|| deep(find)).clone()
 }
 
-/// What drivers say of the devices of this machine. Asked once.
+/// Properties of this machine's devices as drivers report them. Cached.
 fn all_facts() -> &'static [Facts] {
     static FOUND: std::sync::OnceLock<Vec<Facts>> = std::sync::OnceLock::new();
     FOUND.get_or_init(|| {
         let Some(_inside) = super::process_exit::enter(super::process_exit::Work::Host) else {
             return vec![];
         };
-        // a driver that cannot be asked is taken to have the least
+        // a driver that cannot be queried counts as having the minimum
         catch_unwind(ask::ask).unwrap_or_default()
     })
 }
 
-/// What the driver says of a device: of that number, where it is known, and name.
+/// The driver's properties of a device, by id (if known) and name.
 pub(super) fn facts(device_id: Option<u32>, name: &str) -> Option<&'static Facts> {
     let mut of_id = all_facts().iter().filter(|f| device_id.is_none_or(|id| f.device_id == id));
     of_id.clone().find(|f| f.name == name).or_else(|| of_id.next().filter(|_| device_id.is_some()))
@@ -77,7 +77,7 @@ pub(super) fn facts(device_id: Option<u32>, name: &str) -> Option<&'static Facts
 
 fn find() -> Vec<Adapter> {
     let Some(_inside) = super::process_exit::enter(super::process_exit::Work::Host) else { return vec![] };
-    // a machine without a loader or driver has no adapters, which is no error
+    // a machine without a loader or driver has no adapters; that is not an error
     let reports = catch_unwind(AssertUnwindSafe(blade::Context::enumerate));
     let reports = reports.ok().and_then(Result::ok).unwrap_or_default();
     let mut all: Vec<Adapter> = reports.into_iter().map(adapter).collect();

@@ -1,10 +1,11 @@
-//! Asks Metal what its devices can do. What it does not tell holds of all of Apple's GPUs (Metal's feature set tables).
+//! Queries Metal for the properties of its devices. Properties that Metal does not report are those of all Apple GPUs (Metal's
+//! feature set tables).
 
 use super::facts::{Facts, Kind, MemoryHeap, Subgroup};
 use super::limits::Limits;
 use objc2_metal::{MTLCopyAllDevices, MTLDevice};
 
-/// What is said of every device.
+/// The properties of every device.
 pub fn ask() -> Vec<Facts> {
     let apple = Limits::apple();
     let all = MTLCopyAllDevices();
@@ -28,7 +29,7 @@ pub fn ask() -> Vec<Facts> {
                 buffers: apple.bindings as u32,
                 resources: [apple.bindings as u32; 2],
                 inline_uniforms: 0,
-                // SIMD groups are 32 wide on all of them, and exchange values
+                // SIMD groups are 32 wide on all of them, and support shuffles
                 subgroup: Some(Subgroup {
                     size: subgroup,
                     least: subgroup,
@@ -38,7 +39,7 @@ pub fn ask() -> Vec<Facts> {
                 }),
                 types: vec!["f16", "i16", "16 bits in memory", "8 bits in memory"],
                 matrices: vec!["8×8×8 f32·f32 + f32".into()],
-                // it does not tell: what kernels have been written for
+                // not reported: the value that the kernels are designed for
                 units: Some(apple.units as u32),
                 heaps: vec![MemoryHeap {
                     bytes: device.recommendedMaxWorkingSetSize(),

@@ -1,10 +1,10 @@
-//! Asks Vulkan's drivers what their devices can do: the driver's crate keeps most of it to itself.
+//! Queries Vulkan drivers for the properties of their devices, most of which the driver's crate (blade) does not expose.
 
 use super::facts::{Facts, Kind, MemoryHeap, Subgroup};
 use ash::{Entry, Instance, vk};
 use std::ffi::CStr;
 
-/// What every device's driver says; nothing where there is no loader or none of its drivers answers.
+/// The properties of every device; empty if there is no loader or no driver responds.
 pub fn ask() -> Vec<Facts> {
     // SAFETY: the system's Vulkan loader, opened as the driver's crate does.
     let Ok(entry) = (unsafe { Entry::load() }) else { return vec![] };
@@ -26,7 +26,7 @@ pub fn ask() -> Vec<Facts> {
     all
 }
 
-/// A device that is asked.
+/// A device being queried.
 struct Asked<'a> {
     entry: &'a Entry,
     instance: &'a Instance,
@@ -36,7 +36,7 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    /// `None` for devices of Vulkan 1.0, which cannot be asked.
+    /// `None` for devices of Vulkan 1.0, which do not support these queries.
     fn new(entry: &'a Entry, instance: &'a Instance, device: vk::PhysicalDevice) -> Option<Asked<'a>> {
         // SAFETY: the device is one of the instance's.
         let properties = unsafe { instance.get_physical_device_properties(device) };
@@ -51,7 +51,7 @@ impl<'a> Asked<'a> {
         self.extensions.iter().any(|e| e.extension_name_as_c_str() == Ok(extension))
     }
 
-    /// Whether a version, or the extension that became a part of it, is there.
+    /// Whether the device has that version, or the extension that became part of it.
     fn since(&self, version: u32, extension: &CStr) -> bool {
         self.properties.api_version >= version || self.has(extension)
     }
@@ -201,7 +201,7 @@ impl<'a> Asked<'a> {
         all
     }
 
-    /// Multiprocessors, by the vendors' own extensions.
+    /// Multiprocessors, from vendor extensions.
     fn units(&self) -> Option<u32> {
         let found = if self.has(vk::NV_SHADER_SM_BUILTINS_NAME) {
             self.properties::<vk::PhysicalDeviceShaderSMBuiltinsPropertiesNV<'_>>().shader_sm_count

@@ -1,24 +1,23 @@
-//! What the GPU's time of a step is told by: which passes a step is recorded in, and what the timestamps between them
-//! say. The driver's crate has room for so many timestamps in a command buffer; a step of more parts is timed a window of
-//! them a step, until each was.
+//! Measures the GPU time of steps: chooses the passes in which a step is recorded, and evaluates the timestamps between them.
+//! The driver's crate limits the timestamps of a command buffer; a step with more parts is timed in windows, one per step.
 
 use blade_graphics as blade;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Passes of a command buffer that can be timed.
+/// Timed passes per command buffer.
 const PASSES: usize = blade::limits::PASS_COUNT;
-/// Passes of a step that are no part of their own: copies up and down, what comes before the window and after.
+/// Passes of a step other than timed parts: uploads and downloads, dispatches before and after the window.
 const OTHERS: usize = 4;
 
 /// Times of a run's steps.
 #[derive(Default)]
 pub struct Clock {
-    /// What is timed, in order: a dispatch's number among the program's steps; copies and updates have none.
+    /// The timed parts, in order: a dispatch's number among the program's steps; `None` for copies and updates.
     what: Vec<Option<usize>>,
-    /// How long it took when it was last timed.
+    /// The last measured duration of each.
     known: Vec<Option<Duration>>,
-    /// Where in `what` the passes of each command buffer are; those that several share have no place.
+    /// For each command buffer, the index in `what` of its passes; `None` for passes with several parts.
     passes: [Vec<Option<usize>>; 2],
     /// The first part of the next window.
     next: usize,
@@ -26,12 +25,12 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Nothing is known any more: command buffers are recorded anew.
+    /// Resets all times: command buffers are recorded again.
     pub fn forget(&mut self) {
         *self = Clock { total: self.total, ..Clock::default() };
     }
 
-    /// Takes the times of a command buffer's passes when it ran last.
+    /// Reads the durations of a command buffer's passes in its last execution.
     pub fn read(&mut self, turn: usize, timings: impl ExactSizeIterator<Item = Duration>) {
         if timings.len() == 0 || timings.len() != self.passes[turn].len() {
             return;
@@ -45,8 +44,8 @@ impl Clock {
         }
     }
 
-    /// The passes in which dispatches are to be recorded now, where they begin and end: a part by itself where its time
-    /// is wanted, others together. `parts` are where parts begin, and what their first dispatch is.
+    /// The passes to record dispatches in, by start and end: parts to be timed have a pass each, others share one. `parts`
+    /// gives the start and first dispatch of each part.
     pub fn passes(
         &mut self,
         turn: usize,
@@ -78,7 +77,7 @@ impl Clock {
         passes
     }
 
-    /// The parts that are timed in the step that is recorded now.
+    /// The parts to time in the step being recorded.
     fn window(&mut self, parts: usize) -> Range<usize> {
         if parts + OTHERS <= PASSES {
             return 0..parts;
@@ -89,12 +88,12 @@ impl Clock {
         from..to
     }
 
-    /// How long a step took as a whole, the last that is known.
+    /// The last known duration of a whole step.
     pub fn total(&self) -> Duration {
         self.total
     }
 
-    /// How long its parts took, once all are known.
+    /// The durations of its parts, once all are known.
     pub fn parts(&self) -> Vec<(Option<usize>, Duration)> {
         let known: Option<Vec<Duration>> = self.known.iter().copied().collect();
         self.what.iter().copied().zip(known.unwrap_or_default()).collect()
@@ -105,7 +104,7 @@ impl Clock {
 mod tests {
     use super::*;
 
-    /// Steps of a device where dispatch i takes i + 1 µs and copies 500 µs; the parts' times after so many.
+    /// Simulates steps of a device where dispatch i takes i + 1 µs and copies 500 µs.
     fn after(steps: usize, dispatches: usize, copies: [bool; 2]) -> (Clock, usize) {
         let parts: Vec<_> = (0..dispatches).map(|i| (i, Some(i))).collect();
         let (mut clock, mut most) = (Clock::default(), 0);

@@ -1,5 +1,5 @@
-//! Runs a program: a session's handle of its run on the worker. Steps are posted and return at once; those that the host sees
-//! to be refused are not posted.
+//! Executes a program: the session's handle to its run on the worker thread. Steps are posted and return at once; a step that
+//! the host knows to be refused is not posted.
 
 use super::Gpu;
 use super::context::Context;
@@ -29,14 +29,14 @@ mod observe;
 mod training;
 mod wait;
 
-/// Steps posted and not yet known to be accepted, beyond which the next one waits.
+/// Maximum steps posted and not yet known to be accepted; beyond it, the next step waits.
 const AHEAD: usize = 2;
 
-/// Nanoseconds that a step took on the GPU.
+/// GPU time of a step, in nanoseconds.
 pub struct Times {
-    /// All of it.
+    /// The whole step.
     pub total: u64,
-    /// Its parts: label, sort of work, nanoseconds.
+    /// Its parts: label, kind of work, nanoseconds.
     pub parts: Vec<(String, &'static str, u64)>,
 }
 
@@ -46,42 +46,42 @@ pub struct Executor {
     run: u64,
     plan: Arc<Plan>,
     prepared: Arc<Prepared>,
-    /// Host copies of small inputs, sent with each step.
+    /// Host copies of small inputs, uploaded with each step.
     inputs: Vec<u8>,
     small_inputs: Vec<Small>,
     small_outputs: Vec<Small>,
     posted: Arc<AtomicUsize>,
     optimizer: Option<Optimizing>,
-    /// What steps were refused for.
+    /// Refused steps.
     log: Arc<Mutex<Refusals>>,
-    /// What is bad in what the host has given or seen, by look-up.
+    /// For each look-up, a bad index that the host has found, if any.
     bad: Vec<Option<Bad>>,
-    /// Inputs that lie in buffers of the host application.
+    /// Inputs bound to buffers of the host application.
     foreign: Vec<BufferId>,
-    /// Look-ups by such inputs that are looked at before each step.
+    /// Look-ups with indices in such inputs that the host checks before each step.
     adopted: Vec<usize>,
-    /// Where the number of steps so far lies among the inputs, if one is given it.
+    /// Offset among the inputs of the step count, if an input counts steps.
     counter: Option<usize>,
     /// The session's number of the last step.
     number: u64,
     sizes: Vec<usize>,
     /// Dispatches of the optimizer.
     updates: usize,
-    /// The version of the weights that what runs once was computed from; `None` if it needs none.
+    /// The version of the weights that init steps were run with; `None` if they do not depend on weights.
     folded: Option<u64>,
-    /// The reply to a wait that was given up for a while.
+    /// The pending reply of a wait that timed out.
     pending: Option<Pending<()>>,
-    /// Whether no step was posted since one was last waited for.
+    /// Whether no step was posted since the last wait.
     settled: AtomicBool,
-    /// The number of the set of its states, and how many runs bind that.
+    /// The number of its set of states, and the number of runs that bind it.
     set: (u64, Arc<AtomicUsize>),
 }
 
 static RUNS: AtomicU64 = AtomicU64::new(0);
 
 impl Executor {
-    /// Allocates what the plan needs, uploads constants, runs what runs once. `positions` and `states` say where in their sets
-    /// the plan's parameters and states are.
+    /// Allocates the plan's memory, uploads constants, runs init steps. `positions` and `states` are the positions of the
+    /// plan's parameters and states in their sets.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
@@ -161,7 +161,7 @@ impl Executor {
         }
     }
 
-    /// Copies bytes into an input; their number has been checked.
+    /// Copies bytes into an input; their size has been checked.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -175,7 +175,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Copies bytes into a buffer as it is held.
+    /// Copies bytes into a buffer, converted to its storage.
     fn put(&mut self, buffer: BufferId, bytes: &[u8]) -> Result<()> {
         if let Some(small) = self.small_inputs.iter().find(|s| s.buffer == buffer) {
             self.counter = self.counter.filter(|&at| at != small.at);
@@ -187,7 +187,7 @@ impl Executor {
         self.on_run(move |r, transfer, _| transfer.upload_pieces(r.pieces(&prepared.program, buffer), &bytes))
     }
 
-    /// Gives an input the number of steps so far; those that are found to be refused later are taken off it.
+    /// Writes the number of steps so far to an input; steps that turn out to be refused are subtracted later.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -197,7 +197,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Does something with the run on the worker, and waits for it.
+    /// Calls a function with the run on the worker, and waits for it.
     fn on_run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Run, &mut Transfer, &Context) -> Result<T> + Send + 'static,
@@ -209,7 +209,7 @@ impl Executor {
         })
     }
 
-    /// Computes again what runs once, if weights it depends on have changed.
+    /// Runs the init steps again if weights they depend on have changed.
     fn renew(&mut self, store: &Store) -> Result<()> {
         let version = store.version();
         if self.folded.is_none_or(|folded| folded == version) {
@@ -221,16 +221,16 @@ impl Executor {
             Run::run_now(context, &r.once)
         })?;
         self.folded = Some(version);
-        // what is bad there refuses each step until the weights change again
+        // a bad index there refuses each step until the weights change again
         self.look_at_once()?;
         Ok(())
     }
 
-    /// Posts the session's step of that number. Returns at once unless too many are under way. False for a step that is
-    /// refused for what the host can see: it is not posted, and [`wait`](Executor::wait) tells of it.
+    /// Posts the session's step with that number. Returns at once unless too many are pending. Returns false for a step that
+    /// the host knows to be refused: it is not posted, and [`wait`](Executor::wait) reports it.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`]; what a step meets later is told by [`wait`](Executor::wait).
+    /// [`Error::DeviceLost`]; later errors of the step are returned by [`wait`](Executor::wait).
     pub fn step(&mut self, store: &Store, number: u64) -> Result<bool> {
         if let Some((look, bad)) = self.begin(store, number)? {
             lock(&self.log).add(number, &self.prepared.program.schedule.lookups[look], bad);
@@ -269,19 +269,19 @@ impl Executor {
         accepted.map(|()| true)
     }
 
-    /// The number of the set of its states, where other runs change them, too.
+    /// The number of its set of states, if other runs change the set, too.
     fn shares_states(&self) -> Option<u64> {
         let (set, runs) = &self.set;
         (!self.plan.states.is_empty() && runs.load(Ordering::Acquire) > 1).then_some(*set)
     }
 
-    /// What comes before a step: weights are folded, and what the host can see is looked at. Gives what refuses the step: a
-    /// look-up and its bad index.
+    /// Before a step: folds weights, and checks indices known to the host. Returns the look-up and bad index that refuse the
+    /// step, if any.
     fn begin(&mut self, store: &Store, number: u64) -> Result<Option<(usize, Bad)>> {
         if let Some(e) = self.gpu.context().lost() {
             return Err(e);
         }
-        // before anything is counted
+        // refuse before anything is counted
         drop(self.gpu.awake()?);
         self.renew(store)?;
         (self.number, self.pending) = (number, None);
@@ -290,7 +290,7 @@ impl Executor {
         Ok(self.seen())
     }
 
-    /// The bytes of a buffer, narrow elements packed. Waits for the steps under way.
+    /// The bytes of a buffer, narrow elements packed. Waits for pending steps.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -310,7 +310,7 @@ impl Executor {
         }
     }
 
-    /// The bytes of a buffer as they lie in the device's memory now, narrow elements packed.
+    /// The current bytes of a buffer in device memory, narrow elements packed.
     fn read_memory(&self, buffer: BufferId) -> Result<Vec<u8>> {
         let held = self.prepared.program.storage.buffers[buffer].clone();
         let bytes = held.stored();
@@ -327,7 +327,7 @@ impl Executor {
         })
     }
 
-    /// What the GPU's time is measured for from now on.
+    /// Sets the level of GPU time measurement.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -339,7 +339,7 @@ impl Executor {
         })
     }
 
-    /// The GPU's time of an earlier step, and of its parts.
+    /// The GPU time of an earlier step, and of its parts.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -359,15 +359,15 @@ impl Executor {
         Ok(Times { total: nanos(total), parts: parts.into_iter().map(named).collect() })
     }
 
-    /// Dispatches of a step.
+    /// Number of dispatches of a step.
     pub fn dispatches(&self) -> usize {
         self.prepared.program.schedule.steps.len() + self.updates
     }
 
-    /// The driver's buffer in which an output lies, and its bytes, for a renderer in the same process.
+    /// The driver's buffer of an output, and its size, for a renderer in the same process.
     ///
     /// # Errors
-    /// [`Error::Device`] if it is held in pieces or widened.
+    /// [`Error::Device`] if it is stored in pieces or widened.
     pub fn shared(&self, buffer: BufferId) -> Result<Foreign> {
         let held = self.prepared.program.storage.buffers[buffer].clone();
         let pieces = self.prepared.program.storage.pieces(buffer);
@@ -380,7 +380,7 @@ impl Executor {
         self.on_run(move |r, _, _| Ok(Foreign { piece: r.piece(&prepared.program, buffer, 0), bytes }))
     }
 
-    /// Reads and writes a host application's buffer in the place of an input's or output's own.
+    /// Binds a host application's buffer in place of an input's or output's own.
     ///
     /// # Errors
     /// [`Error::Length`] if it is too short.
@@ -404,7 +404,7 @@ impl Executor {
         })
     }
 
-    /// Sizes of the memory it allocated.
+    /// Sizes of its allocations.
     pub fn sizes(&self) -> Vec<usize> {
         self.sizes.clone()
     }

@@ -1,96 +1,96 @@
-//! What a driver says of a device, as plain data: what kernels may assume of it is read off here, and `weft devices`
-//! shows it.
+//! A device's properties as reported by its driver, as plain data: the limits for kernels are derived from them, and `weft
+//! devices` prints them.
 
 use super::limits::Limits;
 use crate::target::gpu::wgsl::walk::MOST_GROUPS;
 
-/// How a device and its memory stand to the processor.
+/// A device's relation to the processor and its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Memory of its own.
     Discrete,
     /// Shares the processor's memory.
     Integrated,
-    /// A processor that plays a GPU.
+    /// A software GPU.
     Software,
 }
 
-/// Threads that run in step.
+/// A device's subgroups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subgroup {
-    /// Their usual number, and the bounds within which a driver may choose another.
+    /// Their default size, and the range from which a driver may choose another.
     pub size: u32,
-    /// As above.
+    /// The minimum.
     pub least: u32,
-    /// As above.
+    /// The maximum.
     pub most: u32,
-    /// Kernels may exchange values between any two of them.
+    /// Whether kernels may shuffle values between any two threads.
     pub shuffles: bool,
-    /// What they can do together in kernels, in the words of the specification.
+    /// Supported subgroup operations, in the specification's terms.
     pub operations: Vec<&'static str>,
 }
 
-/// Memory of one sort.
+/// A heap of memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryHeap {
     /// Bytes.
     pub bytes: u64,
-    /// The device's own.
+    /// Whether it is local to the device.
     pub local: bool,
-    /// Bytes that this process may use, and bytes that it uses, where the driver says so.
+    /// This process's budget and usage in bytes, if the driver reports them.
     pub budget: Option<(u64, u64)>,
 }
 
-/// What a driver says of a device. Bytes and counts are as it gives them.
+/// A device's properties. Bytes and counts are as reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// The number by which the device is opened.
+    /// The id by which the device is opened.
     pub device_id: u32,
     /// The model.
     pub name: String,
-    /// Interface and version.
+    /// API and version.
     pub api: String,
-    /// Sort of device.
+    /// Kind of device.
     pub kind: Kind,
-    /// Threads of a workgroup.
+    /// Maximum threads of a workgroup.
     pub threads: u32,
     /// The same along each axis.
     pub sizes: [u32; 3],
-    /// Workgroups along each axis.
+    /// Maximum workgroups along each axis.
     pub groups: [u32; 3],
-    /// Bytes that a workgroup shares.
+    /// Maximum bytes of workgroup memory.
     pub shared: u32,
-    /// Bytes that one binding covers.
+    /// Maximum bytes of a binding.
     pub binding: u64,
-    /// What the offset of a binding is a multiple of.
+    /// Required alignment of a binding's offset.
     pub alignment: u64,
-    /// Bytes of one allocation.
+    /// Maximum bytes of an allocation.
     pub allocation: u64,
-    /// Storage buffers of a kernel.
+    /// Maximum storage buffers of a kernel.
     pub buffers: u32,
-    /// Storage buffers of a set of bindings, and resources of any sort of a kernel.
+    /// Maximum storage buffers of a descriptor set, and maximum resources of any kind of a kernel.
     pub resources: [u32; 2],
-    /// Bytes of a block of uniforms inside a set of bindings; 0: none.
+    /// Maximum bytes of an inline uniform block; 0 if unsupported.
     pub inline_uniforms: u32,
-    /// Threads in step, where kernels may know of them.
+    /// Subgroups, if kernels may use them.
     pub subgroup: Option<Subgroup>,
-    /// Types that kernels compute with and keep in memory beside 32-bit ones, in words.
+    /// Supported arithmetic and storage types besides 32-bit ones, as text.
     pub types: Vec<&'static str>,
-    /// Cooperative matrices, in words.
+    /// Cooperative matrices, as text.
     pub matrices: Vec<String>,
-    /// Multiprocessors, where the driver tells.
+    /// Multiprocessors, if the driver reports them.
     pub units: Option<u32>,
-    /// Memory.
+    /// Memory heaps.
     pub heaps: Vec<MemoryHeap>,
 }
 
 impl Facts {
-    /// What kernels may assume. `coop` and `coop_f32` are the sides of the matrices that the driver's crate turns on,
-    /// `f16` whether it lets kernels read 16-bit floats from memory.
+    /// The limits for kernels. `coop` and `coop_f32` are the sides of the matrices that the driver's crate enables, `f16`
+    /// whether kernels may load 16-bit floats from memory.
     pub fn limits(&self, [coop, coop_f32]: [usize; 2], f16: bool) -> Limits {
         let least = Limits::least();
         let software = self.kind == Kind::Software;
-        // an allocation holds what a binding covers
+        // a bound region must fit in an allocation
         let binding = self.binding.min(self.allocation).min(u64::from(u32::MAX)) as usize;
         Limits {
             threads: self.threads.min(self.sizes[0]).min(4096) as usize,
@@ -112,18 +112,18 @@ impl Facts {
                 .min(self.resources[0])
                 .min(self.resources[1])
                 .min(Limits::MOST_BINDINGS as u32) as usize,
-            // no driver tells; the self-test finds out
+            // drivers do not report it; the self-test measures it
             turns: least.turns,
         }
     }
 
-    /// Bytes that one allocation has at most: what the driver says of one, and the largest heap, where it names heaps.
+    /// Maximum bytes of an allocation: the driver's limit, and the largest heap, if it reports heaps.
     pub fn largest_allocation(&self) -> u64 {
         let heap = self.heaps.iter().map(|h| h.bytes).max().unwrap_or(u64::MAX);
         self.allocation.min(heap)
     }
 
-    /// Why kernels cannot be written for the device, if they cannot: each specification promises more.
+    /// Why the device cannot run our kernels, if so: a limit below what each specification guarantees.
     pub fn lacking(&self) -> Option<String> {
         let groups = u64::from(self.groups[0].min(self.groups[1]));
         let wanted = [
@@ -144,7 +144,7 @@ impl Facts {
         Some(format!("it has {came} {what}, and {wanted} are wanted"))
     }
 
-    /// Everything, for people: names and values.
+    /// All properties for printing: names and values.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let three = |n: [u32; 3]| n.map(|n| n.to_string()).join(" × ");
         let some = |words: &[&str]| if words.is_empty() { "none".into() } else { words.join(", ") };
@@ -192,7 +192,7 @@ impl Facts {
 }
 
 impl Subgroup {
-    /// Its size, where it is always that and kernels may count on what they do with it.
+    /// Its size, if it is fixed and kernels may rely on subgroup operations.
     fn known(&self) -> Option<usize> {
         let fixed = self.least == self.size && self.most == self.size;
         (fixed && self.shuffles && self.size.is_power_of_two() && (2..=128).contains(&self.size))
@@ -200,7 +200,7 @@ impl Subgroup {
     }
 }
 
-/// A number of bytes in its largest unit, exact where that is whole.
+/// A number of bytes in its largest unit, exact if integral.
 fn bytes(n: u64) -> String {
     let units = [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.into_iter().find(|(size, _)| n >= *size) {

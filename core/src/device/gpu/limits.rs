@@ -1,3 +1,3 @@
-//! What the kernels may assume of a GPU: see [`crate::profile::Limits`].
+//! The limits that kernels may assume of a GPU: see [`crate::profile::Limits`].
 
 pub use crate::profile::Limits;

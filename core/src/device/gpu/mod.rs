@@ -1,17 +1,16 @@
-//! The GPU device: Vulkan and Metal, through blade-graphics, which only this room names.
+//! The GPU device: Vulkan and Metal, through blade-graphics, which only this room uses.
 //!
-//! What runs on it is decided and written in `target/gpu`, from plain data. `context`, `worker`, `pipelines`, `run`, `store` and
-//! `executor` bring it to a device.
+//! `target/gpu` generates everything that runs on it, from plain data; this room executes it.
 //!
-//! | | |
+//! | module | content |
 //! |---|---|
-//! | `facts`, `ask_vulkan`, `ask_metal` | what a driver says of its devices, as plain data; limits are read off there, none off a name |
-//! | `adapters`, `context` | what there is; one driver context an adapter and process; memory counted and refused before it is asked for |
-//! | `worker` | a thread a device makes all driver calls; panics from below become `OutOfMemory`, `DeviceLost` or `Driver`, and a device that panicked is lost for good while others go on (memory that was refused loses nothing) |
-//! | `process_exit` | who may call drivers: no child of fork whose parent did, nobody in a process that exits; there work under way is waited for (a GPU's 3 s, the processor's 30 s) before drivers' own exit handlers |
-//! | `prepared`, `pipelines` | compiled kernels, by text, shared by sessions; compiled on several threads |
-//! | `selftest` | loops of as many turns and as many buffers as a kernel may have, NaN, long rows, products, few rows and many, a reduction, and f16 where used, before a device is taken |
-//! | `run`, `store`, `executor` | a session's memory and command buffers: while the GPU runs one, the next step is recorded into the other, so that a step costs one submission. Small inputs and outputs travel inside it |
+//! | `facts`, `ask_vulkan`, `ask_metal` | properties of devices as drivers report them, as plain data; limits are derived from these, never from a name |
+//! | `adapters`, `context` | enumeration; one driver context per adapter and process; memory accounting, which refuses allocations over budget |
+//! | `worker` | one thread per device makes all driver calls; panics in the driver's crate become `OutOfMemory`, `DeviceLost` or `Driver`, and a device that panicked is lost permanently while others continue (a refused allocation loses nothing) |
+//! | `process_exit` | when drivers may be called: not in a forked child whose parent called them, and not while the process exits; then pending work is waited for (a GPU's 3 s, the processor's 30 s) before the drivers' own exit handlers run |
+//! | `prepared`, `pipelines` | compiled kernels, keyed by text, shared by sessions; compiled on several threads |
+//! | `selftest` | tests before a device is used: the maximum loop iterations and bindings of a kernel, NaN, long rows, products with few and many rows, a reduction, and f16 if used |
+//! | `run`, `store`, `executor` | a session's memory and command buffers: while the GPU executes one, the next step is recorded into the other, so that a step costs one submission, which includes small inputs and outputs |
 
 mod adapters;
 #[cfg(any(target_os = "ios", target_os = "macos"))]
@@ -60,7 +59,7 @@ use context::Context;
 use limits::Limits;
 use std::sync::{Arc, Mutex, Weak};
 
-/// An open GPU: its context, its worker, its compiled kernels. Shared by the devices of the process opened on it.
+/// An open GPU: its context, worker and compiled kernels. Shared by all devices of the process that are opened on it.
 ///
 /// ```
 /// use weft::device::Device;
@@ -74,7 +73,7 @@ use std::sync::{Arc, Mutex, Weak};
 /// # Ok::<(), weft::error::Error>(())
 /// ```
 pub struct Gpu {
-    // dropped first: the worker lets go of its context
+    // dropped first: the worker releases its context
     worker: worker::Worker,
     pipelines: pipelines::Pipelines,
     context: Arc<Context>,
@@ -82,8 +81,7 @@ pub struct Gpu {
 }
 
 static OPEN: Own<Mutex<Vec<Named<Weak<Gpu>>>>> = Own::new(Mutex::default);
-/// Driver contexts that were opened once stay: drivers crash in a process that makes them again and again (NVIDIA's, after
-/// some dozens).
+/// Driver contexts are kept once opened: drivers crash in a process that creates them repeatedly (NVIDIA's, after some dozens).
 static KEPT: Own<Mutex<Vec<Named<Arc<blade_graphics::Context>>>>> = Own::new(Mutex::default);
 
 type Named<T> = (String, T);
@@ -100,7 +98,7 @@ impl std::fmt::Debug for Gpu {
 }
 
 impl Gpu {
-    /// Opens an adapter and tests it, or shares what is open already.
+    /// Opens an adapter and tests it, or shares an already open one.
     ///
     /// # Errors
     /// [`Error::Device`](crate::error::Error::Device) with the driver's reason or the test that failed.
@@ -114,7 +112,7 @@ impl Gpu {
         let mut open = lock(&OPEN);
         open.retain(|(_, gpu)| gpu.strong_count() > 0);
         let found = open.iter().find(|(k, _)| *k == key).and_then(|(_, gpu)| gpu.upgrade());
-        // a lost one is of no use to who comes anew
+        // a lost GPU is not shared with new callers
         if let Some(gpu) = found.filter(|g| g.context.lost().is_none()) {
             return Ok(gpu);
         }
@@ -131,7 +129,7 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// A GPU over the context that it had before, if there is one that still works.
+    /// A new GPU over a kept context, if one still works.
     fn again(key: &str) -> Option<Arc<Gpu>> {
         let known = lock(&KEPT).iter().find(|(k, _)| k == key).map(|(_, context)| context.clone())?;
         let gpu = Gpu::over(Arc::new(Context::around(known))).ok();
@@ -177,12 +175,12 @@ impl Gpu {
         &self.pipelines
     }
 
-    /// What kernels may assume.
+    /// The limits that kernels may assume.
     pub fn limits(&self) -> &Limits {
         &self.context.limits
     }
 
-    /// The same GPU with other limits, for tests: small bindings, say.
+    /// The same GPU with other limits, for tests: for example small bindings.
     ///
     /// # Errors
     /// As [`open`](Gpu::open).
@@ -193,12 +191,12 @@ impl Gpu {
         deep(|| Gpu::over(Arc::new(context)))
     }
 
-    /// Bytes in use by this process, and how many it may use.
+    /// Bytes in use by this process, and its budget.
     pub fn memory(&self) -> (u64, u64) {
         self.context.memory()
     }
 
-    /// Sets how many bytes this process may use there.
+    /// Sets this process's memory budget in bytes.
     pub fn set_memory_budget(&self, bytes: u64) {
         self.context.set_budget(bytes);
     }
@@ -239,7 +237,7 @@ impl Gpu {
         Ok(self.worker.begin(job))
     }
 
-    /// Posts work that the GPU must not begin while the device is suspended.
+    /// Posts work that must not start while the device is suspended.
     pub(crate) fn post_work(
         &self,
         job: impl FnOnce(&mut worker::WorkerState) -> Result<()> + Send + 'static,

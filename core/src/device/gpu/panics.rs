@@ -1,8 +1,8 @@
-//! Panics of the driver's crate, as errors.
+//! Converts panics of the driver's crate to errors.
 
 use crate::error::Error;
 
-/// A panic's message as an error: what the driver's crate says when memory ends, the device goes, or a shader fails.
+/// A panic's message as an error: the driver's crate panics when memory runs out, the device is lost, or a shader fails.
 pub fn translated(device: &str, panic: &(dyn std::any::Any + Send)) -> Error {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     let why = text.unwrap_or("it panicked without a message").to_string();
@@ -17,7 +17,7 @@ pub fn translated(device: &str, panic: &(dyn std::any::Any + Send)) -> Error {
     ]) {
         return Error::OutOfMemory { wanted: 0, what: format!("{device}: {why}") };
     }
-    // a lock of the driver's crate that an earlier panic left is as good as a lost device
+    // a lock poisoned by an earlier panic counts as a lost device
     if says(&["DEVICE_LOST", "GPU has crashed", "DeviceLost", "PoisonError"]) {
         return Error::DeviceLost { device, why };
     }

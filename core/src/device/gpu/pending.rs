@@ -1,4 +1,4 @@
-//! Replies of the worker: given once, waited for, or asked for now and then.
+//! Replies of the worker: sent once, waited for or polled.
 
 use crate::device::lock;
 use crate::error::{Error, Result};
@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long the worker and those who wait for it look for news before they sleep.
+/// How long the worker, and threads that wait for it, spin before they sleep.
 pub(super) const SPIN: Duration = Duration::from_micros(50);
 
-/// A reply that is on its way.
+/// A pending reply.
 pub struct Pending<T>(pub(super) Arc<Slot<T>>);
 
 impl<T> Pending<T> {
-    /// The reply, if it comes within that time. It is given once.
+    /// The reply, if it arrives within that time. It is returned once.
     pub fn within(&self, time: Duration) -> Option<Result<T>> {
         let start = Instant::now();
         while !self.0.ready.load(Ordering::Acquire) && start.elapsed() < SPIN.min(time) {
@@ -31,7 +31,7 @@ impl<T> Pending<T> {
     }
 }
 
-/// Where a reply is put.
+/// The slot of a reply.
 pub(super) struct Slot<T> {
     value: Mutex<Option<Result<T>>>,
     ready: AtomicBool,
@@ -60,11 +60,11 @@ impl<T> Slot<T> {
     }
 }
 
-/// Where a job's reply goes. Dropped without one, it says that the worker is gone.
+/// The sender of a job's reply. If dropped unsent, it replies that the worker is gone.
 pub struct Reply<T>(pub(super) Arc<Slot<T>>);
 
 impl<T> Reply<T> {
-    /// Gives the reply; the first counts.
+    /// Sends the reply; only the first counts.
     pub fn give(&self, outcome: Result<T>) {
         let mut value = lock(&self.0.value);
         if !self.0.ready.swap(true, Ordering::AcqRel) {
@@ -76,7 +76,7 @@ impl<T> Reply<T> {
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        // another owner of the slot (the waiting side, or the guard) is left: only the last reply speaks
+        // if another sender of the slot (the guard) still exists, that one replies
         if Arc::strong_count(&self.0) <= 2 {
             self.give(Err(Error::DeviceLost { device: "gpu".into(), why: "its worker is gone".into() }));
         }

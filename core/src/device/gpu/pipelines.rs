@@ -1,4 +1,4 @@
-//! Compiled kernels of a device, by their text: sessions share them. Compiled on several threads, with progress.
+//! A device's compiled kernels, keyed by text and shared by sessions. Compiled on several threads, with progress.
 
 use super::context::{Context, Fault};
 use super::panics::translated;
@@ -28,7 +28,7 @@ const NAMES: [&str; 64] = {
 
 /// A compiled kernel.
 pub struct Pipeline {
-    /// The driver's crate's own.
+    /// The driver's crate's pipeline.
     pub blade: blade::ComputePipeline,
     context: Arc<Context>,
 }
@@ -48,7 +48,7 @@ pub struct Pipelines {
 }
 
 impl Pipelines {
-    /// The kernels of those texts; those that are not known are compiled.
+    /// The kernels for those texts; unknown ones are compiled.
     ///
     /// # Errors
     /// [`Error::Driver`] if the driver refuses one; [`Error::Cancelled`].
@@ -87,7 +87,7 @@ impl Pipelines {
         };
         std::thread::scope(|s| {
             (1..threads).for_each(|_| {
-                // where the system gives no more threads, the others do the work
+                // if the system refuses another thread, the others do the work
                 let _ = std::thread::Builder::new().name("weft-compile".into()).spawn_scoped(s, work);
             });
             work();
@@ -139,12 +139,12 @@ fn compile(context: &Arc<Context>, text: &str, bindings: usize) -> Result<Pipeli
     }
 }
 
-/// The buffers that a dispatch binds, in order.
+/// The buffers bound by a dispatch, in order.
 pub struct Pieces<'a>(pub &'a [blade::BufferPiece]);
 
 impl blade::ShaderData for Pieces<'_> {
     fn layout() -> blade::ShaderDataLayout {
-        // layouts depend on the kernel: `compile` makes them
+        // layouts depend on the kernel: `compile` creates them
         blade::ShaderDataLayout::default()
     }
 

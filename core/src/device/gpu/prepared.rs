@@ -1,4 +1,4 @@
-//! A plan's kernels, compiled, before there are weights.
+//! A plan's compiled kernels, independent of weights.
 
 use super::Gpu;
 use super::pipelines::Pipeline;
@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 /// A plan's kernels, compiled.
 pub struct Prepared {
-    /// The kernels and where everything lies.
+    /// The kernels, schedule and memory layout.
     pub program: Program,
     /// Compiled texts, in order.
     pub pipelines: Vec<Arc<Pipeline>>,
 }
 
 impl Prepared {
-    /// Writes and compiles the kernels of a plan.
+    /// Generates and compiles the kernels of a plan.
     ///
     /// # Errors
     /// [`Error::Driver`] if the driver refuses one, [`Error::Cancelled`].
@@ -45,8 +45,8 @@ impl Prepared {
         Ok(Prepared { program, pipelines })
     }
 
-    /// These kernels, or others for weights that lie elsewhere than these take them to: those of a session whose plan
-    /// joins others, or none.
+    /// These kernels, or others if the weights' placement differs from the expected one: weights of a session whose plan places
+    /// other parameters adjacently, or none.
     pub(super) fn fitting(
         self: &Arc<Self>,
         plan: &GpuPlan,
@@ -66,11 +66,11 @@ impl Prepared {
     }
 }
 
-/// A small input or output inside the step's command buffer.
+/// A small input or output that is transferred within the step's command buffer.
 #[derive(Clone, Copy)]
 pub struct Small {
     /// The plan's buffer.
     pub buffer: BufferId,
-    /// Where it lies in the host's memory.
+    /// Its offset in host memory.
     pub at: usize,
 }

@@ -1,6 +1,6 @@
-//! When drivers may be called: not in a child of fork whose parent called them, and not while the process ends. Drivers have
-//! exit handlers, which take down what their other threads still use: software Vulkan crashes when it compiles a kernel while
-//! LLVM's go. So before they run, work at the GPU is brought to an end, and no more is taken.
+//! Decides when drivers may be called: not in a forked child whose parent called them, and not while the process exits. Drivers
+//! have exit handlers, which destroy objects that their other threads still use: software Vulkan crashes if it compiles a
+//! kernel while LLVM's are being destroyed. So before these run, pending GPU work is completed, and no more is accepted.
 
 use crate::device::lock;
 use crate::error::{Error, Result};
@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long a process waits at its end for a GPU; what takes longer is left under way, which the system can end.
+/// How long an exiting process waits for a GPU; work that takes longer is abandoned, and the system can end it.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long for work of the processor: kernels that are compiled, and all that a processor does that plays a GPU. It comes to an
-/// end by itself, late on a busy machine; and drivers crash where they are taken down meanwhile.
+/// How long it waits for work on the processor: kernel compilation, and all work of a software GPU. Such work ends by itself,
+/// though late on a busy machine, and drivers crash if they are shut down during it.
 const LONG_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a thread is inside a driver for.
+/// The kind of work for which a thread is inside a driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     /// Work of a GPU.
@@ -26,24 +26,24 @@ pub enum Work {
 }
 
 static ENDING: AtomicBool = AtomicBool::new(false);
-/// How many threads may be inside a driver, for each sort of work.
+/// Number of threads that may be inside a driver, for each kind of work.
 static INSIDE: Own<Mutex<[usize; 2]>> = Own::new(Mutex::default);
 static LEFT: Own<Condvar> = Own::new(Condvar::new);
-/// What wakes each worker.
+/// Wakes each worker.
 static WAKE: Own<Mutex<Vec<Wake>>> = Own::new(Mutex::default);
 
 type Wake = Box<dyn Fn() -> bool + Send>;
 
 thread_local! {
-    /// How often this thread is inside.
+    /// How many times this thread is inside.
     static OWN: Cell<[usize; 2]> = const { Cell::new([0; 2]) };
 }
 
-/// The process that first called a driver, by its [`generation`] and one.
+/// The process that first called a driver: its [`generation`] plus one.
 static CALLER: AtomicU32 = AtomicU32::new(0);
 
-/// Whether drivers may be called in this process; from then on it is the one that does. They keep threads and handles
-/// that a child of fork does not have.
+/// Checks that drivers may be called in this process, and registers it as the one that calls them. Drivers keep threads and
+/// handles that a forked child does not have.
 ///
 /// # Errors
 /// [`Error::Forked`] in a child of a process that called them.
@@ -62,7 +62,7 @@ pub fn allowed() -> Result<()> {
 /// Held by a thread while it may call a driver.
 pub struct Inside(Work);
 
-/// Leave to call drivers; none while the process ends, or where they are not [`allowed`].
+/// Permission to call drivers; `None` while the process exits, or if they are not [`allowed`].
 pub fn enter(work: Work) -> Option<Inside> {
     allowed().ok()?;
     let mut inside = lock(&INSIDE);
@@ -79,10 +79,10 @@ pub fn enter(work: Work) -> Option<Inside> {
 impl Drop for Inside {
     fn drop(&mut self) {
         let mut inside = lock(&INSIDE);
-        // a child of fork that began inside counts anew
+        // a child forked inside starts counting at zero
         inside[self.0 as usize] = inside[self.0 as usize].saturating_sub(1);
         drop(inside);
-        // a thread's own values may be gone before it
+        // a thread's local values may be destroyed before this runs
         let _ = OWN.try_with(|own| {
             let mut now = own.get();
             now[self.0 as usize] -= 1;
@@ -92,30 +92,30 @@ impl Drop for Inside {
     }
 }
 
-/// Whether the process ends.
+/// Whether the process is exiting.
 pub fn under_way() -> bool {
     ENDING.load(Ordering::Acquire)
 }
 
-/// Calls `wake` when the process ends, and at times before, until it gives `false`.
+/// Registers `wake`, called when the process exits, and occasionally before, until it returns `false`.
 pub fn at_end(wake: impl Fn() -> bool + Send + 'static) {
     let mut all = lock(&WAKE);
     all.retain(|w| w());
     all.push(Box::new(wake));
 }
 
-/// Whether a kernel was compiled since we asked to be called.
+/// Whether a kernel was compiled since the exit handler was last registered.
 static COMPILED: AtomicBool = AtomicBool::new(true);
 
-/// A driver has a new kernel: it may have added exit handlers, or may when the kernel first runs.
+/// Notes that a driver has a new kernel: it may have registered exit handlers, or may when the kernel first runs.
 pub fn compiled() {
     COMPILED.store(true, Ordering::Release);
 }
 
-/// Asks the system to call us at the end, before the handlers that are there by now: it calls the last first. Drivers add
-/// theirs when they are loaded, and whenever they compile: software Vulkan does so as a kernel first runs, and LLVM makes what
-/// it needs for a kernel, and its handler, when a kernel first needs it. (A core of a process that ended then: a thread of the
-/// driver in LLVM's code generation, LLVM's objects gone, and this handler yet waiting for the step.)
+/// Registers our exit handler again, so that it runs before those registered so far: the system calls the last first. Drivers
+/// register theirs when they are loaded, and whenever they compile: software Vulkan when a kernel first runs; LLVM initialises
+/// lazily, with its own handler, when a kernel first needs a feature. (Seen in a core dump: a driver's thread in LLVM's code
+/// generation, LLVM's objects destroyed, and this handler still waiting for the step.)
 pub fn listen() {
     static TIMES: AtomicUsize = AtomicUsize::new(0);
     if COMPILED.swap(false, Ordering::AcqRel) && TIMES.fetch_add(1, Ordering::Relaxed) < MOST_HANDLERS {
@@ -126,10 +126,10 @@ pub fn listen() {
     }
 }
 
-/// How often the system is asked to call us: each takes it some bytes.
+/// Maximum registrations of the exit handler: each takes the system some bytes.
 const MOST_HANDLERS: usize = 10_000;
 
-/// Lets nobody in any more, and waits until all are out.
+/// Refuses further entries, and waits until all threads have left.
 fn end() {
     let since = Instant::now();
     let mut inside = lock(&INSIDE);
@@ -139,7 +139,7 @@ fn end() {
         wake();
     });
     inside = lock(&INSIDE);
-    // a callback of ours may be what ends the process
+    // the process may be exiting from one of our own callbacks
     let own = OWN.try_with(Cell::get).unwrap_or_default();
     loop {
         let others = |work: Work| inside[work as usize] > own[work as usize];

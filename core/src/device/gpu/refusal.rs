@@ -1,10 +1,10 @@
-//! Steps that are refused: which look-ups the host sees through before a step begins, which only the GPU can check, and who
-//! was told.
+//! Refused steps on a GPU: the look-ups that the host checks before a step starts, those that only the GPU can check, and the
+//! refusals already reported.
 //!
-//! Indices that are inputs, constants or what ran once are looked at by the host: a step that is refused for them is never
-//! submitted, and costs the others nothing. Indices that a step computes are checked by its kernels: each look-up has a word
-//! of the errors, which begins each step anew, gets the smallest position of a bad index, and keeps what comes after it
-//! from writing to states and parameters. As a step lands, its words are read, with the indices beside them.
+//! Indices in inputs, constants or results of init steps are checked by the host: a step refused for these is never submitted,
+//! and valid steps cost nothing. Indices that a step computes are checked by its kernels: each look-up has a word of the error
+//! buffer, which is reset at the start of each step, receives the smallest position of a bad index, and prevents later kernels
+//! from writing to states and parameters. When a step completes, its words are read, together with the indices.
 
 use crate::device::lock;
 use crate::error::{Error, Result};
@@ -14,23 +14,23 @@ use blade_graphics as blade;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-/// Refused steps that are remembered until somebody waits.
+/// Maximum number of unreported refused steps that are remembered.
 const UNTOLD: usize = 64;
 
-/// A bad index: where it stands, and what it is.
+/// A bad index: its position and value.
 pub type Bad = (usize, i64);
 
-/// What a session's steps were refused for.
+/// A session's refused steps.
 #[derive(Default)]
 pub struct Refusals {
     untold: VecDeque<(u64, Error)>,
     latest: Option<(u64, Error)>,
-    /// Steps refused when they had been counted already, since counting began.
+    /// Number of steps refused after they had been counted, since counting started.
     counted: u64,
 }
 
 impl Refusals {
-    /// Takes note of a step that was refused.
+    /// Records a refused step.
     pub fn add(&mut self, step: u64, look: &Lookup, bad: Bad) {
         let error = look.refused(bad).of_step(step);
         if self.latest.as_ref().is_none_or(|l| l.0 < step) {
@@ -42,7 +42,7 @@ impl Refusals {
         }
     }
 
-    /// The earliest step that was not told of, as an error, once.
+    /// Reports the earliest unreported refused step, as an error, once.
     ///
     /// # Errors
     /// [`Error::IndexOutOfRange`].
@@ -50,19 +50,19 @@ impl Refusals {
         self.untold.pop_front().map_or(Ok(()), |(_, e)| Err(e))
     }
 
-    /// Why that step was refused, if it was and none after it.
+    /// Why that step was refused, if it was, and no later one.
     pub fn of(&self, step: u64) -> Option<Error> {
         self.latest.as_ref().filter(|l| l.0 == step).map(|l| l.1.clone())
     }
 
-    /// Counting begins anew.
+    /// Restarts counting.
     pub fn count_anew(&mut self) {
         self.counted = 0;
     }
 }
 
 impl Lookup {
-    /// The first bad index in the bytes of their buffer.
+    /// The first bad index in the bytes of the indices' buffer.
     pub fn first_bad(&self, bytes: &[u8]) -> Option<Bad> {
         let good = |i: i64| (0..self.limit as i64).contains(&i) || Some(i) == self.ignored;
         let from = bytes.get(self.byte(0)..)?.chunks_exact(self.size()).take(self.count);
@@ -75,7 +75,7 @@ impl Lookup {
         bytes.get(at..at + self.size()).map_or(0, |b| number(self.indices.dtype, b))
     }
 
-    /// Bytes from the start of their buffer to their end.
+    /// Bytes from the start of the indices' buffer to their end.
     pub fn bytes(&self) -> usize {
         self.byte(self.count)
     }
@@ -105,7 +105,7 @@ fn number(dtype: DType, bytes: &[u8]) -> i64 {
     }
 }
 
-/// The first word that says something, and what: a look-up's number and the position.
+/// The first word that is set: its look-up's number and the position.
 pub fn first_word(words: &[u8], among: impl Fn(usize) -> bool) -> Option<(usize, usize)> {
     let words = words.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     let found = words.enumerate().find(|&(i, w)| w != u32::MAX && among(i))?;
@@ -117,15 +117,15 @@ pub fn first_word(words: &[u8], among: impl Fn(usize) -> bool) -> Option<(usize,
 pub struct Watch {
     /// Every look-up of the program.
     pub lookups: Vec<Lookup>,
-    /// The numbers of those that the GPU alone can check.
+    /// The numbers of those that only the GPU can check.
     pub computed: Vec<usize>,
-    /// Where the indices of all lie, in pieces.
+    /// The buffers of all indices, in pieces.
     pub indices: Vec<Vec<blade::BufferPiece>>,
-    /// Where a step's results bring the indices down, by look-up, if they are few enough.
+    /// For each look-up, the offset of its indices among a step's downloaded results, if they are few enough.
     pub down: Vec<Option<usize>>,
-    /// What is found.
+    /// The recorded refusals.
     pub log: Arc<Mutex<Refusals>>,
-    /// Refused steps whose indices are still to be read: step, look-up, position. No step runs meanwhile.
+    /// Refused steps whose indices have not been read yet: step, look-up, position. No step runs in the meantime.
     pub unread: Vec<(u64, usize, usize)>,
 }
 
@@ -135,12 +135,12 @@ impl Watch {
         !self.computed.is_empty()
     }
 
-    /// Whether a step must have landed before the next one writes over what would tell its bad index.
+    /// Whether a step must complete before the next one would overwrite its bad index.
     pub fn waits(&self) -> bool {
         self.computed.iter().any(|&i| self.down[i].is_none())
     }
 
-    /// Looks at what a step has brought down.
+    /// Checks a step's downloaded words.
     pub fn look(&mut self, step: u64, bytes: &[u8]) {
         let words = &bytes[..(self.lookups.len() * 4).min(bytes.len())];
         let Some((look, position)) = first_word(words, |i| self.computed.contains(&i)) else { return };
@@ -154,7 +154,7 @@ impl Watch {
         }
     }
 
-    /// Steps refused after they were counted.
+    /// Number of steps refused after they were counted.
     pub fn counted(&self) -> u64 {
         lock(&self.log).counted
     }
@@ -175,7 +175,7 @@ mod tests {
         let bytes = |all: &[i64]| all.iter().flat_map(|i| i.to_le_bytes()).collect::<Vec<u8>>();
         let narrow = |all: &[i32]| all.iter().flat_map(|i| i.to_le_bytes()).collect::<Vec<u8>>();
         let (wide, short) = (look(DType::I64, 1, 3, None), look(DType::I32, 1, 3, Some(-100)));
-        // what stands outside of the look-up's own run does not matter
+        // values outside the look-up's own indices are ignored
         assert_eq!(wide.first_bad(&bytes(&[9, 4, 0, 1, 9])), None);
         assert_eq!(wide.first_bad(&bytes(&[9, 4, 1 << 32, -1])), Some((1, 1 << 32)));
         assert_eq!(wide.first_bad(&bytes(&[0, i64::MIN, 1, 1])), Some((0, i64::MIN)));
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn refused_steps_are_told_once_each_the_earliest_first() {
         let (mut log, l) = (Refusals::default(), look(DType::I32, 0, 1, None));
-        // a step that the host refuses is known before one under way
+        // the host's refusal of a step may be known before that of an earlier, pending one
         for step in [7, 3, 5] {
             log.add(step, &l, (0, step as i64 + 10));
         }

@@ -1,7 +1,7 @@
-//! A session's side on the worker: its memory, its recorded work, and what of it is under way.
+//! A session's run on the worker: its memory, its recorded commands, its pending steps.
 //!
-//! Two command buffers take turns: while the GPU runs one, the next step is recorded into the other, so that a step
-//! costs the host one submission.
+//! Two command buffers alternate: while the GPU executes one, the next step is recorded into the other, so that a step costs
+//! the host one submission.
 
 use super::clock::Clock;
 use super::context::{Context, Fault, Memory};
@@ -18,20 +18,20 @@ use blade_graphics as blade;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Bytes up to which an input or output travels inside the step's own command buffer.
+/// Maximum bytes of an input or output that is transferred within the step's own command buffer.
 pub const SMALL: usize = 64 << 10;
 
-/// Memory in chunks that one binding can cover.
+/// Memory in chunks, each of which one binding can cover.
 pub struct Heap {
     chunks: Vec<Memory>,
     chunk: usize,
 }
 
 impl Heap {
-    /// Memory for that many bytes.
+    /// Allocates that many bytes.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`]; what was allocated is given back.
+    /// [`Error::OutOfMemory`]; partial allocations are freed.
     pub fn new(context: &Context, bytes: usize, chunk: usize, what: &str) -> Result<Heap> {
         let mut heap = Heap { chunks: vec![], chunk };
         let mut left = bytes;
@@ -49,70 +49,70 @@ impl Heap {
         Ok(heap)
     }
 
-    /// Takes over another heap's memory; says where that begins in this one.
+    /// Appends another heap's memory; returns its start offset in this one.
     pub fn append(&mut self, other: Heap) -> usize {
-        // the last chunk may be shorter than others: what would be its rest stays unused
+        // the last chunk may be shorter than the others: the rest of its address range stays unused
         let base = self.chunks.len() * self.chunk;
         self.chunks.extend(other.chunks);
         base
     }
 
-    /// Whether two regions lie in memory that is one.
+    /// Whether two regions are in the same chunk.
     pub fn in_one_chunk(&self, a: Region, b: Region) -> bool {
         a.at / self.chunk == b.at / self.chunk
     }
 
-    /// Where a region begins.
+    /// The start of a region.
     pub fn at(&self, region: Region) -> blade::BufferPiece {
         let memory = &self.chunks[region.at / self.chunk];
         memory.buffer.at((region.at % self.chunk) as u64)
     }
 
-    /// Whole chunks, to fill.
+    /// Whole chunks, for fills.
     pub fn pieces(&self) -> Vec<(blade::BufferPiece, u64)> {
         self.chunks.iter().map(|m| (m.buffer.at(0), m.bytes)).collect()
     }
 
-    /// Gives the memory back.
+    /// Frees the memory.
     pub fn free(&mut self, context: &Context) {
         self.chunks.drain(..).for_each(|m| context.free(m));
     }
 }
 
-/// A dispatch with everything it needs.
+/// A dispatch with its pipeline and bound buffers.
 pub struct Ready {
     pub pipeline: Arc<Pipeline>,
     pub pieces: Vec<blade::BufferPiece>,
     pub groups: [u32; 3],
     pub barrier: bool,
-    /// Its number among the program's steps; updates have none.
+    /// Its number among the program's steps; `None` for updates.
     pub step: Option<usize>,
 }
 
-/// A copy between host memory and the device inside a step.
+/// A copy between host memory and the device within a step.
 #[derive(Clone, Copy)]
 pub struct Parcel {
-    /// On the device.
+    /// The device's side.
     pub piece: blade::BufferPiece,
-    /// Offset in the host's memory.
+    /// Offset in host memory.
     pub at: usize,
     /// Bytes, a multiple of 4.
     pub bytes: usize,
 }
 
-/// A step under way: when it is done, which command buffer holds it, the session's number of it.
+/// A pending step: its completion point, its command buffer, the session's number of it.
 struct Flying {
     point: blade::SyncPoint,
     turn: usize,
     number: u64,
 }
 
-/// What of a run lies with sets that sessions share, each in pieces.
+/// Buffers in sets that sessions share, each in pieces.
 #[derive(Default)]
 pub struct Shared {
-    /// By the plan's number of the parameter.
+    /// By number of the plan's parameter.
     pub parameters: Vec<Vec<blade::BufferPiece>>,
-    /// By the plan's number of the state.
+    /// By number of the plan's state.
     pub states: Vec<Vec<blade::BufferPiece>>,
     /// The number of the set of states.
     pub set: u64,
@@ -123,50 +123,50 @@ pub struct Run {
     pub arena: Heap,
     pub own: Heap,
     pub errors: Memory,
-    /// What the GPU checks of its look-ups, a word of the errors each.
+    /// Its look-ups that the GPU checks, one word of the error buffer each.
     pub watch: Watch,
-    /// What ran once, to run again when weights change.
+    /// Init dispatches, to run again when weights change.
     pub once: Vec<Ready>,
     pub steps: Vec<Ready>,
     pub updates: Vec<Ready>,
-    /// What the optimizer keeps: tables, states, means.
+    /// The optimizer's heaps: tables, states, means.
     pub kept: Vec<Heap>,
     /// The optimizer's scalars.
     pub scalars: Option<Parcel>,
     pub uploads: Vec<Parcel>,
     pub downloads: Vec<Parcel>,
-    /// Host memory of both command buffers: what goes up, what comes down.
+    /// Host memory for both command buffers: uploads, downloads.
     up: [Option<Memory>; 2],
     down: [Option<Memory>; 2],
     encoder: Option<blade::CommandEncoder>,
     recorded: bool,
-    /// Which command buffer is recorded next, or has been.
+    /// The command buffer that is being recorded, or will be next.
     turn: usize,
     flying: VecDeque<Flying>,
-    /// Which one held the last finished step.
+    /// The command buffer of the last completed step.
     landed: Option<usize>,
     pub profiling: Profiling,
-    /// What of a step is timed, and how long it took.
+    /// Measures GPU time.
     pub clock: Clock,
-    /// Where each of the plan's buffers lies.
+    /// The memory of each of the plan's buffers.
     lies: Vec<Lies>,
-    /// The number of the set of its states.
+    /// The number of its set of states.
     pub set: u64,
 }
 
-/// The memory that a buffer lies in.
+/// The memory of a buffer.
 pub enum Lies {
     /// The run's arena.
     Arena,
-    /// What is the run's alone.
+    /// The run's own heap.
     Own,
     /// A set that sessions share, weights or states: the pieces there.
     Shared(Vec<blade::BufferPiece>),
 }
 
 impl Run {
-    /// A run of a plan over that memory; nothing recorded yet. Its parameters and states lie in those pieces, those in the set of
-    /// that number.
+    /// A run of a plan with that memory; nothing is recorded yet. Parameters and states are in the given pieces, states in the
+    /// set with that number.
     pub fn new(plan: &Plan, [arena, own]: [Heap; 2], errors: Memory, shared: &Shared) -> Run {
         let lies = |b: &Buffer| match b.place {
             Place::Scratch => Lies::Arena,
@@ -200,7 +200,7 @@ impl Run {
         }
     }
 
-    /// Where a piece of one of the plan's buffers begins.
+    /// The start of a piece of one of the plan's buffers.
     pub fn piece(&self, program: &Program, buffer: BufferId, n: usize) -> blade::BufferPiece {
         match &self.lies[buffer] {
             Lies::Arena => self.arena.at(program.memory.places[buffer][n]),
@@ -209,7 +209,7 @@ impl Run {
         }
     }
 
-    /// Where the pieces of one of the plan's buffers begin.
+    /// The starts of the pieces of one of the plan's buffers.
     pub fn pieces<'a>(
         &'a self,
         program: &'a Program,
@@ -222,14 +222,14 @@ impl Run {
         (0..count).map(move |n| self.piece(program, buffer, n))
     }
 
-    /// Binds another buffer wherever `own` is bound; what went up and down through it no longer does.
+    /// Binds another buffer wherever `own` is bound; copies between `own` and the host are dropped.
     pub fn replace(&mut self, own: blade::BufferPiece, other: blade::BufferPiece) {
         let same = |p: &blade::BufferPiece| p.buffer == own.buffer && p.offset == own.offset;
         let bound = self.steps.iter_mut().chain(&mut self.updates).flat_map(|r| &mut r.pieces);
         bound.filter(|p| same(p)).for_each(|p| *p = other);
         for (pieces, down) in self.watch.indices.iter_mut().zip(&mut self.watch.down) {
             for piece in pieces.iter_mut().filter(|p| same(p)) {
-                // no longer brought down: read where it lies
+                // no longer downloaded: read from the device
                 (*piece, *down) = (other, None);
             }
         }
@@ -237,7 +237,7 @@ impl Run {
         self.downloads.retain(|p| !same(&p.piece));
     }
 
-    /// Host memory for the parcels; nothing is recorded or under way.
+    /// Allocates host memory for the copies; nothing may be recorded or pending.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -262,7 +262,7 @@ impl Run {
         Ok(())
     }
 
-    /// Has the GPU check another look-up from now on: its indices come down with each step if they are few.
+    /// Has the GPU check another look-up from now on: its indices are downloaded with each step if they are few.
     pub fn watch(&mut self, look: usize) {
         if self.watch.computed.contains(&look) {
             return;
@@ -276,7 +276,7 @@ impl Run {
         self.watch.computed.push(look);
     }
 
-    /// Waits until at most so many steps are under way.
+    /// Waits until at most `most` steps are pending.
     fn land(&mut self, context: &Context, most: usize) -> Result<()> {
         while self.flying.len() > most {
             let Some(first) = self.flying.front() else { break };
@@ -292,7 +292,7 @@ impl Run {
         Ok(())
     }
 
-    /// Waits for everything under way, and reads the indices that steps were refused for where they still lie.
+    /// Waits for all pending steps, and reads the bad indices of refused steps before they can be overwritten.
     ///
     /// # Errors
     /// The device is lost.
@@ -306,7 +306,7 @@ impl Run {
         Ok(())
     }
 
-    /// The bytes of a look-up's indices as they lie on the device.
+    /// The current bytes of a look-up's indices on the device.
     ///
     /// # Errors
     /// The device is lost.
@@ -316,7 +316,7 @@ impl Run {
         transfer.download_pieces(self.watch.indices[look].iter().copied(), bytes)
     }
 
-    /// The words of the errors as they are now.
+    /// The current words of the error buffer.
     ///
     /// # Errors
     /// The device is lost.
@@ -326,7 +326,7 @@ impl Run {
         Ok(words)
     }
 
-    /// The same, and they begin anew.
+    /// The same, and resets them.
     ///
     /// # Errors
     /// The device is lost.
@@ -336,17 +336,17 @@ impl Run {
         Ok(words)
     }
 
-    /// Small outputs lie in the device's memory alone, not where the last step brought them.
+    /// Marks small outputs as present in device memory only, not downloaded by the last step.
     pub fn outputs_stay(&mut self) {
         self.landed = None;
     }
 
-    /// Records the next step, if it is not recorded yet.
+    /// Records the next step, unless it is recorded already.
     pub fn record(&mut self, context: &Context) -> Result<()> {
         if self.recorded {
             return Ok(());
         }
-        // the command buffer that is recorded is the one before the last submitted
+        // the command buffer to record is that of the step before the last submitted one
         self.land(context, 1)?;
         let encoder = self.encoder.get_or_insert_with(|| {
             context.blade.create_command_encoder(blade::CommandEncoderDesc {
@@ -362,7 +362,7 @@ impl Run {
         if up.is_some() || self.watch.is_needed() {
             let mut transfer = encoder.transfer("inputs");
             if self.watch.is_needed() {
-                // what refused a step before refuses it alone
+                // a refusal applies to its own step only
                 transfer.fill_buffer(self.errors.buffer.at(0), self.errors.bytes, 0xff);
             }
             for (up, p) in
@@ -412,13 +412,13 @@ impl Run {
         Ok(())
     }
 
-    /// Throws away what is recorded: something it depends on has changed.
+    /// Discards the recorded step: something it depends on has changed.
     ///
     /// # Errors
     /// The device is lost.
     pub fn forget(&mut self, context: &Context) -> Result<()> {
         self.land(context, 0)?;
-        // a new encoder may begin with either command buffer: not with the one whose memory holds the last results
+        // a new encoder may start with either command buffer: avoid the one whose memory has the last results
         if let Some(landed) = self.landed {
             self.turn = 1 - landed;
         }
@@ -430,7 +430,7 @@ impl Run {
         Ok(())
     }
 
-    /// Submits the session's step of that number with those bytes of small inputs.
+    /// Submits the session's step with that number, with the bytes of small inputs.
     ///
     /// # Errors
     /// The device is lost.
@@ -457,12 +457,12 @@ impl Run {
         Ok(())
     }
 
-    /// The point of the last step under way.
+    /// The completion point of the last pending step.
     pub fn last(&self) -> Option<blade::SyncPoint> {
         self.flying.back().map(|f| f.point.clone())
     }
 
-    /// Bytes of a small output of the last step.
+    /// Bytes of the last step's small outputs.
     ///
     /// # Errors
     /// The device is lost.
@@ -474,7 +474,7 @@ impl Run {
         })
     }
 
-    /// Waits for everything under way.
+    /// Waits for all pending steps.
     ///
     /// # Errors
     /// The device is lost.
@@ -482,7 +482,7 @@ impl Run {
         self.land(context, 0)
     }
 
-    /// Runs dispatches once and waits for them.
+    /// Runs dispatches immediately and waits for them.
     ///
     /// # Errors
     /// The device is lost.
@@ -511,7 +511,7 @@ impl Run {
         done
     }
 
-    /// Makes a program's dispatches ready over this run's memory.
+    /// Binds a program's dispatches to this run's memory.
     pub fn bind(
         &self,
         program: &Program,
@@ -533,7 +533,7 @@ impl Run {
         dispatches.iter().enumerate().map(ready).collect()
     }
 
-    /// Gives everything back once the GPU is done with it.
+    /// Frees everything once the GPU is done with it.
     pub fn close(mut self, context: &Context) {
         if context.lost().is_none() {
             let _ = self.land(context, 0);
@@ -549,12 +549,12 @@ impl Run {
     }
 }
 
-/// Where the host's memory of parcels ends.
+/// Size of the host memory for copies.
 fn end<'a>(parcels: impl IntoIterator<Item = &'a Parcel>) -> usize {
     parcels.into_iter().map(|p| p.at + p.bytes).max().unwrap_or(0)
 }
 
-/// What a finished step has brought down.
+/// A completed step's downloads.
 fn mapped(down: &Memory) -> &[u8] {
     // SAFETY: mapped memory of that size; the step that wrote it is done, and the next that writes it is not submitted before
     // the run is borrowed anew.

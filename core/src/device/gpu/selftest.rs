@@ -1,6 +1,5 @@
-//! What a GPU must get right before it is used: as many buffers as kernels may bind, NaN and rows (`basics`), a few
-//! products, a reduction, and half-precision products where they would be used. Drivers that compute garbage are met on
-//! phones.
+//! Self-test of a GPU before it is used: the maximum number of bindings, NaN and rows (`basics`), a few products, a reduction,
+//! and half-precision products if they would be used. Some phones have drivers that compute garbage.
 
 use super::Gpu;
 use super::Progress;
@@ -23,7 +22,7 @@ pub mod turns;
 /// Runs the test.
 ///
 /// # Errors
-/// [`Error::Device`] with what was computed wrongly, or what the driver said.
+/// [`Error::Device`] with the wrong result, or the driver's error.
 pub fn run(gpu: &Arc<Gpu>) -> Result<()> {
     basics::run(gpu)?;
     let refused =
@@ -31,7 +30,7 @@ pub fn run(gpu: &Arc<Gpu>) -> Result<()> {
     let kinds = [Precision::Full, Precision::Fast];
     let fast = gpu.limits().coop + gpu.limits().coop_f32 > 0;
     for precision in kinds.into_iter().take(if fast { 2 } else { 1 }) {
-        // 64 rows use the tiles that models use, 1 row the kernels for single tokens
+        // 64 rows use the tiled kernels, 1 row the kernels for single tokens
         for m in [64, 1] {
             let (came, wanted) = sums(gpu, m, precision).map_err(|e| refused(e.to_string()))?;
             let largest = wanted.iter().fold(0.0f64, |a, b| a.max(b.abs()));
@@ -49,7 +48,7 @@ pub fn run(gpu: &Arc<Gpu>) -> Result<()> {
     Ok(())
 }
 
-/// Row sums of A·B, computed there and here; entries vary and cancel little.
+/// Row sums of A·B, from the GPU and from the CPU; entries vary, with little cancellation.
 fn sums(gpu: &Arc<Gpu>, m: usize, precision: Precision) -> Result<(Vec<f32>, Vec<f64>)> {
     let (n, k) = (64, 96);
     let a: Vec<f32> = (0..m * k).map(|i| ((i * 37 + 11) % 64) as f32 / 64.0 - 0.25).collect();
@@ -69,7 +68,7 @@ fn sums(gpu: &Arc<Gpu>, m: usize, precision: Precision) -> Result<(Vec<f32>, Vec
     Ok((came, (0..m).map(|r| (0..n).map(|c| at(r, c)).sum()).collect()))
 }
 
-/// a [m, k], b [k, n], their product, and its rows' sums.
+/// a [m, k], b [k, n], their product, and its row sums.
 fn plan(m: usize, n: usize, k: usize) -> Plan {
     let buffer = |elements, place| Buffer { dtype: DType::F32, elements, place };
     let (wide, deep) = (n as isize, k as isize);
@@ -117,7 +116,7 @@ fn plan(m: usize, n: usize, k: usize) -> Plan {
     }
 }
 
-/// An operand of f32 from the buffer's beginning.
+/// A f32 operand from the buffer's start.
 fn operand(buffer: usize, strides: &[isize]) -> Operand {
     Operand { buffer, dtype: DType::F32, offset: 0, strides: strides.to_vec() }
 }

@@ -1,5 +1,5 @@
-//! What an executor asks the worker to do beside steps: a run's memory, constants and bindings at its start; and the forms
-//! of narrow elements on both sides.
+//! Initialises an executor's run on the worker: memory, constants, bindings, init steps; and converts narrow elements between
+//! host and device.
 
 use super::prepared::{Prepared, Small};
 use super::refusal::{Refusals, Watch};
@@ -12,7 +12,7 @@ use crate::tensor::DType;
 use blade_graphics as blade;
 use std::sync::{Arc, Mutex};
 
-/// Memory, constants, bindings, and the steps that run once.
+/// Allocates memory, uploads constants, binds, and runs the init steps.
 pub fn start(
     desk: &mut WorkerState,
     plan: &Plan,
@@ -93,7 +93,7 @@ fn fill(
     r.prepare(&context)
 }
 
-/// Packed elements of 8 and 16 bits as 32 bits each.
+/// Packed 8-bit and 16-bit elements, widened to 32 bits each.
 pub fn widened(dtype: DType, bytes: &[u8]) -> Vec<u8> {
     let halves = |f: fn(u16) -> f32| {
         bytes.chunks_exact(2).flat_map(|b| f(u16::from_le_bytes([b[0], b[1]])).to_le_bytes()).collect()

@@ -1,8 +1,8 @@
-//! States on a GPU, which sessions of several plans read and write in turns: memory of their own, that runs bind.
+//! States on a GPU, which sessions of several plans read and write in turn: memory of their own that runs bind.
 //!
-//! Steps are ordered by the worker: whoever posts first is recorded and submitted first, and each submission waits for what those
-//! before it have written. What a refused step leaves to be read (an index that lies in a state) is read before another session
-//! changes it.
+//! The worker orders steps: they are recorded and submitted in the order in which they are posted, and each submission waits
+//! for the writes of earlier ones. A bad index in a state that refused a step is read before another session can change the
+//! state.
 
 use super::Gpu;
 use super::run::Heap;
@@ -17,12 +17,12 @@ use blade_graphics as blade;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// The memory of a set of states on a device, each zeros when it is new.
+/// The memory of a set of states on a device, initially zeros.
 pub struct StateMemory {
     gpu: Arc<Gpu>,
-    /// By which the worker knows it.
+    /// Identifies the set on the worker.
     pub number: u64,
-    /// How many runs bind it.
+    /// Number of runs that bind it.
     pub runs: Arc<AtomicUsize>,
     states: Vec<(BufferStorage, Vec<Region>)>,
     heap: Option<Heap>,
@@ -41,7 +41,7 @@ impl StateMemory {
         &self.gpu
     }
 
-    /// Memory for more states. Those that are there stay where they are: sessions go on.
+    /// Allocates memory for more states. Existing ones keep their addresses, so sessions are not disturbed.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`]; nothing is added then.
@@ -61,13 +61,13 @@ impl StateMemory {
         Ok(())
     }
 
-    /// Where the pieces of a state begin, as long as the set lives.
+    /// The starts of a state's pieces, valid for the set's lifetime.
     pub fn pieces(&self, state: usize) -> Vec<blade::BufferPiece> {
         let at = |r: &Region| self.heap.as_ref().map(|h| h.at(*r));
         self.states[state].1.iter().filter_map(at).collect()
     }
 
-    /// Whether a plan takes a state to be stored as it is: `as_planned`, in so many pieces.
+    /// Checks that a plan expects a state's actual storage: `as_planned`, in that many pieces.
     ///
     /// # Errors
     /// [`Error::Argument`] if not.
@@ -82,7 +82,7 @@ impl StateMemory {
         Err(Error::argument(format!("state \"{name}\""), wanted, came))
     }
 
-    /// A state's bytes, narrow elements packed, after all steps that were posted.
+    /// A state's bytes, narrow elements packed, after all posted steps.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -94,7 +94,7 @@ impl StateMemory {
         Ok(if stored.holds(ElementStorage::U32) { narrowed(stored.dtype, &all) } else { all })
     }
 
-    /// Gives a state other bytes, as many as it has.
+    /// Overwrites a state's bytes; the size must match.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
@@ -112,7 +112,7 @@ impl StateMemory {
         })
     }
 
-    /// Makes states zeros.
+    /// Zeroes states.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -127,7 +127,7 @@ impl StateMemory {
         })
     }
 
-    /// Sizes of the states as they are stored.
+    /// Stored sizes of the states.
     pub fn sizes(&self) -> Vec<usize> {
         self.states.iter().map(|s| s.0.bytes()).collect()
     }
@@ -137,7 +137,7 @@ impl Drop for StateMemory {
     fn drop(&mut self) {
         if let Some(mut heap) = self.heap.take() {
             self.gpu.post(move |desk| {
-                // steps under way may still write it
+                // pending steps may still write it
                 desk.settle()?;
                 heap.free(&desk.context);
                 Ok(())
@@ -147,7 +147,7 @@ impl Drop for StateMemory {
 }
 
 impl WorkerState {
-    /// Before the states of a set change: what the steps of its runs, but for one, were refused for is read where it lies in a state.
+    /// Before the states of a set change: reads bad indices in states that refused steps of its runs, except of run `but`.
     ///
     /// # Errors
     /// The device is lost.

@@ -13,18 +13,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// A set of weights in the device's memory.
 pub struct Store {
     gpu: Arc<Gpu>,
-    /// Names and types, in the order of the first plan's.
+    /// Names and types, in the order of the first plan's parameters.
     pub parameters: Vec<(String, TensorType)>,
     /// The pieces of each.
     places: Vec<Vec<Region>>,
     heap: Option<Heap>,
-    /// Grows with every change.
+    /// Incremented with every change.
     version: AtomicU64,
 }
 
 impl Store {
-    /// Takes memory for parameters; each is then given its bytes (`None`: zeros). Parameters that are named `together`
-    /// lie one after the other, where memory allows it.
+    /// Allocates parameters and uploads their bytes (`None`: zeros). Parameters in a group of `together` are placed adjacently,
+    /// if memory allows it.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
@@ -39,7 +39,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Takes memory for more parameters. Those that are there stay where they are: sessions go on.
+    /// Allocates more parameters. Existing ones keep their addresses, so sessions are not disturbed.
     ///
     /// # Errors
     /// As [`new`](Store::new); nothing is added then.
@@ -69,14 +69,14 @@ impl Store {
             all.into_iter().try_for_each(|(pieces, t)| desk.transfer.upload_pieces(pieces, t.bytes()))
         });
         if sent.is_err() {
-            // their memory stays with the store, unnamed
+            // their memory stays allocated, without names
             self.parameters.truncate(before);
             self.places.truncate(before);
         }
         sent
     }
 
-    /// Whether parameters lie one after the other.
+    /// Whether parameters are adjacent in memory.
     pub fn adjoin(&self, parameters: &[usize]) -> bool {
         let one = |i: &usize| match self.places[*i].as_slice() {
             [only] => Some(*only),
@@ -92,23 +92,23 @@ impl Store {
         &self.gpu
     }
 
-    /// Where the pieces of a parameter begin.
+    /// The starts of a parameter's pieces.
     pub fn pieces(&self, parameter: usize) -> Vec<blade::BufferPiece> {
         let at = |r: &Region| self.heap.as_ref().map(|h| h.at(*r));
         self.places[parameter].iter().filter_map(at).collect()
     }
 
-    /// Where these lie in the heap of weights, in bytes.
+    /// Their byte offsets in the heap of weights.
     pub fn places(&self, parameter: usize) -> Vec<usize> {
         self.places[parameter].iter().map(|r| r.at).collect()
     }
 
-    /// A place of the heap of weights.
+    /// The buffer at a byte offset in the heap of weights.
     pub fn at(&self, at: usize) -> Option<blade::BufferPiece> {
         self.heap.as_ref().map(|h| h.at(Region { at, bytes: 0 }))
     }
 
-    /// Gives a parameter other bytes, as many as it has.
+    /// Overwrites a parameter's bytes; the size must match.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -119,12 +119,12 @@ impl Store {
         self.gpu.call(move |desk| desk.transfer.upload_pieces(pieces, &bytes))
     }
 
-    /// Which state of the weights it is: sessions that computed something from another compute it again.
+    /// The version of the weights: sessions recompute folded weights when it has changed.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Takes note that work which changes them has been or is about to be posted.
+    /// Notes that work that changes the weights has been, or is about to be, posted.
     pub fn changed(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
     }
@@ -154,7 +154,8 @@ impl Store {
     }
 }
 
-/// Adds memory of zeros to a heap, in chunks of one binding: places in it become places in the whole.
+/// Appends zeroed memory to a heap, in chunks of one binding, and converts the new regions' offsets to offsets in the whole
+/// heap.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`], [`Error::DeviceLost`]; nothing is added then.
@@ -183,8 +184,8 @@ pub fn grow(
     Ok(places.into_iter().map(moved).collect())
 }
 
-/// Where parameters of those sizes lie, and how much memory they take. A run of parameters lies together if each is a
-/// multiple of the alignment, no other run has one of them, and all of it fits into a binding.
+/// Regions of parameters with those sizes, and total memory. A group of parameters is adjacent if the size of each is a
+/// multiple of the alignment, no other group contains one of them, and all of it fits into a binding.
 pub fn lay_out(sizes: &[usize], together: &[Vec<usize>], chunk: usize) -> (Vec<Vec<Region>>, usize) {
     let mut free = vec![true; sizes.len()];
     let mut runs: Vec<Vec<usize>> = vec![];
@@ -219,7 +220,7 @@ impl Drop for Store {
     fn drop(&mut self) {
         if let Some(mut heap) = self.heap.take() {
             self.gpu.post(move |desk| {
-                // steps under way may still read it
+                // pending steps may still read it
                 desk.settle()?;
                 heap.free(&desk.context);
                 Ok(())
@@ -228,7 +229,7 @@ impl Drop for Store {
     }
 }
 
-/// A host application's buffer in the place of one of the session's.
+/// A host application's buffer, used in place of one of the session's.
 ///
 /// ```no_run
 /// use weft::prelude::*;
@@ -240,7 +241,7 @@ impl Drop for Store {
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Foreign {
-    /// Where it begins.
+    /// Its start.
     pub piece: blade::BufferPiece,
     /// Bytes from there on.
     pub bytes: u64,
@@ -253,7 +254,8 @@ mod tests {
     #[test]
     fn parameters_that_belong_together_lie_so_and_no_two_overlap() {
         let sizes = [512, 80, 1024, 256, 4096, 768, 256, 48];
-        // the second run has one of the first, the third is no multiple of the alignment, the fourth too long
+        // the second group shares one with the first, a size of the third is no multiple of the alignment, the fourth is too
+        // long
         let together = [vec![3, 0, 2], vec![2, 6], vec![1, 6], vec![4, 5]];
         let (places, total) = lay_out(&sizes, &together, 4096);
         let at: Vec<usize> = places.iter().map(|p| p[0].at).collect();
@@ -262,7 +264,7 @@ mod tests {
         all.sort_by_key(|r| r.at);
         assert!(all.windows(2).all(|w| w[0].at + w[0].bytes <= w[1].at));
         assert!(all.iter().all(|r| r.at + r.bytes <= total && r.at / 4096 == (r.at + r.bytes - 1) / 4096));
-        // what a binding does not cover lies in pieces
+        // parameters larger than a binding are divided into pieces
         let (places, _) = lay_out(&sizes, &[], 1024);
         assert_eq!(places[4].iter().map(|r| r.bytes).collect::<Vec<_>>(), [1024; 4]);
     }

@@ -1,14 +1,14 @@
-//! Copies between the host and the device, through memory of the right kind, in pieces.
+//! Copies between host and device, through staging memory, in pieces.
 
 use super::context::{Context, Memory};
 use crate::error::Result;
 use blade_graphics as blade;
 use std::sync::Arc;
 
-/// Bytes copied at once.
+/// Maximum bytes of one copy.
 const PIECE: usize = 16 << 20;
 
-/// An encoder for copies, and the host's side of them, made when first needed.
+/// An encoder for copies, and host staging memory, created on first use.
 pub struct Transfer {
     context: Arc<Context>,
     encoder: Option<blade::CommandEncoder>,
@@ -52,7 +52,7 @@ impl Transfer {
         context.finish(&point)
     }
 
-    /// Copies bytes to the device; they are there when it returns.
+    /// Copies bytes to the device; complete on return.
     ///
     /// # Errors
     /// Out of memory, or the device is lost.
@@ -86,7 +86,7 @@ impl Transfer {
         Ok(())
     }
 
-    /// Copies bytes to pieces that are as long as a binding may be.
+    /// Copies bytes to the pieces of a buffer, divided at the maximum binding.
     ///
     /// # Errors
     /// As [`upload`](Transfer::upload).
@@ -99,7 +99,7 @@ impl Transfer {
         bytes.chunks(chunk).zip(to).try_for_each(|(part, piece)| self.upload(piece, part))
     }
 
-    /// Copies so many bytes from pieces that are as long as a binding may be.
+    /// Copies bytes from the pieces of a buffer, divided at the maximum binding.
     ///
     /// # Errors
     /// As [`download`](Transfer::download).
@@ -122,7 +122,7 @@ impl Transfer {
         self.submit(|t| pieces.iter().for_each(|&(piece, size)| t.fill_buffer(piece, size, value)))
     }
 
-    /// Gives its memory back.
+    /// Frees its memory.
     pub fn close(mut self, context: &Context) {
         if let Some(mut encoder) = self.encoder.take() {
             context.blade.destroy_command_encoder(&mut encoder);

@@ -1,5 +1,5 @@
-//! The thread that makes a device's driver calls: it runs jobs in the order in which they come, watches what the GPU
-//! has finished, and turns panics from below into errors, after which the device counts as lost.
+//! The thread that makes a device's driver calls: it runs jobs in order, polls for completed GPU work, and turns panics in the
+//! driver's crate into errors, after which the device counts as lost.
 
 use super::context::Context;
 use super::panics::translated;
@@ -16,7 +16,7 @@ use std::time::Instant;
 
 type Job = Box<dyn FnOnce(&mut WorkerState) + Send>;
 
-/// What the worker has before it.
+/// The worker's data.
 pub struct WorkerState {
     /// The driver's context.
     pub context: Arc<Context>,
@@ -53,7 +53,7 @@ impl WorkerState {
         self.runs.values_mut().try_for_each(|r| r.settle(&context))
     }
 
-    /// Asks once, or sleeps up to a millisecond, for the point waited for longest.
+    /// Polls, or sleeps up to a millisecond, for the completion point waited for longest.
     fn look(&mut self, sleep: bool) {
         let Some(first) = self.waiting.first() else { return };
         let reached = self.context.reached(&first.point, u32::from(sleep));
@@ -67,7 +67,7 @@ impl WorkerState {
         };
         let then = self.waiting.remove(0).then;
         let context = self.context.clone();
-        // its reply is given when it goes, if not before
+        // the reply is sent when its sender is dropped, if not before
         let _ = guarded(&context, || {
             then(self, outcome);
             Ok(())
@@ -75,7 +75,7 @@ impl WorkerState {
     }
 }
 
-/// The worker's other side.
+/// A handle to the worker.
 pub struct Worker {
     sender: Arc<Mutex<Option<Sender<Job>>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -83,17 +83,17 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread of a device.
+    /// Starts a device's thread.
     ///
     /// # Errors
-    /// [`Error::Device`] if the system gives no thread.
+    /// [`Error::Device`] if the system refuses a thread.
     pub fn start(context: Arc<Context>) -> Result<Worker> {
         let (sender, receiver) = channel::<Job>();
         let name = context.name.clone();
         let thread = std::thread::Builder::new()
             .name("weft-gpu".into())
             .spawn(move || {
-                // a processor that plays a GPU has threads of its own, which its exit handlers do not wait for
+                // a software GPU has threads of its own, which its exit handlers do not wait for
                 let work = if context.limits.software { Work::Host } else { Work::Gpu };
                 let Some(_inside) = process_exit::enter(work) else { return };
                 let transfer = super::transfer::Transfer::new(&context);
@@ -131,7 +131,7 @@ impl Worker {
         }
     }
 
-    /// Runs a job on the worker and waits for what it gives.
+    /// Runs a job on the worker and waits for its result.
     ///
     /// # Errors
     /// The job's, or that of a lost device.
@@ -146,7 +146,7 @@ impl Worker {
         })
     }
 
-    /// Runs a job that gives its reply later.
+    /// Runs a job that sends its reply later, and waits for the reply.
     ///
     /// # Errors
     /// Those of the reply, or of a lost device.
@@ -181,13 +181,13 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         if !self.born.is_here() {
-            // a child of fork has no such thread, which may have held any of these locks
+            // a forked child does not have this thread, which may have held any of these locks
             std::mem::forget(self.sender.clone());
             return std::mem::forget(std::mem::replace(&mut self.thread, Mutex::new(None)));
         }
         lock(&self.sender).take();
         if let Some(thread) = lock(&self.thread).take() {
-            // the last owner may be a job's own thread; a process that ends has waited long enough
+            // the last owner may be a job on this thread; an exiting process has waited long enough
             if thread.thread().id() != std::thread::current().id() && !process_exit::under_way() {
                 let _ = thread.join();
             }
@@ -226,13 +226,13 @@ fn serve(desk: &mut WorkerState, jobs: &Receiver<Job>) {
     }
 }
 
-/// Waits for the GPU and gives everything back, if the device still answers.
+/// Waits for the GPU and frees everything, if the device still responds.
 fn close(mut desk: WorkerState) {
     while !desk.waiting.is_empty() {
         desk.look(true);
     }
     if process_exit::under_way() {
-        // nothing is given back: the driver may be asked for nothing more
+        // nothing is freed: the driver must not be called any more
         let context = desk.context.clone();
         let _ = guarded(&context, || desk.settle());
         return std::mem::forget(desk);
@@ -244,7 +244,7 @@ fn close(mut desk: WorkerState) {
     }));
 }
 
-/// Runs something that may panic in the driver's crate; a device so lost is remembered as lost.
+/// Runs a function that may panic in the driver's crate, and records the loss of the device if so.
 fn guarded<T>(context: &Context, f: impl FnOnce() -> Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(outcome) => {

@@ -1,5 +1,5 @@
-//! What the host sees of indices before a step: those of inputs as they are given, of constants and of what runs once, and
-//! those that lie in a buffer of the host application.
+//! Checks of indices by the host before a step: those of inputs when they are set, of constants and results of init steps, and
+//! those in a buffer of the host application.
 
 use super::Executor;
 use crate::device::gpu::refusal::{Bad, first_word};
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::plan::{BufferId, Place};
 
 impl Executor {
-    /// Looks at the bytes of an input.
+    /// Checks indices in an input's bytes.
     pub(super) fn look_at(&mut self, buffer: BufferId, bytes: &[u8]) {
         if self.foreign.contains(&buffer) {
             return;
@@ -19,7 +19,7 @@ impl Executor {
         }
     }
 
-    /// Looks at indices that the plan itself holds.
+    /// Checks indices in the plan's constants.
     pub(super) fn look_at_constants(&mut self) {
         let plan = self.plan.clone();
         for (buffer, b) in plan.buffers.iter().enumerate() {
@@ -29,8 +29,7 @@ impl Executor {
         }
     }
 
-    /// Looks at what ran once: at its own look-ups, of which it gives the first that met a bad index, and at indices that it
-    /// has made.
+    /// After init steps: returns the first of their own look-ups that met a bad index, and checks indices among their results.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -59,8 +58,8 @@ impl Executor {
         Ok(found)
     }
 
-    /// A buffer of the host application takes an input's place. Look-ups by it are checked by the GPU from now on, if no step
-    /// changes a state: those are given back. Otherwise their indices are looked at before each step.
+    /// Handles an input's replacement by a buffer of the host application. If no step changes a state, the GPU checks its
+    /// look-ups from now on: these are returned. Otherwise the host checks their indices before each step.
     pub(super) fn adopt_indices(&mut self, buffer: BufferId) -> Vec<usize> {
         self.foreign.push(buffer);
         let lookups = &self.prepared.program.schedule.lookups;
@@ -75,7 +74,7 @@ impl Executor {
         vec![]
     }
 
-    /// Looks at indices in buffers of the host application. Waits for the steps under way, if there are any such indices.
+    /// Checks indices in buffers of the host application. Waits for pending steps if there are such indices.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -87,13 +86,13 @@ impl Executor {
         Ok(())
     }
 
-    /// The bytes of a look-up's indices on the device.
+    /// The bytes of a look-up's indices, from the device.
     pub(super) fn indices(&self, look: usize) -> Result<Vec<u8>> {
         let _span = crate::device::trace::span("read", "indices");
         self.on_run(move |r, transfer, context| r.indices(context, transfer, look))
     }
 
-    /// What the host sees to be bad, if it is: the first look-up's.
+    /// The first look-up for which the host has found a bad index.
     pub(super) fn seen(&self) -> Option<(usize, Bad)> {
         self.bad.iter().enumerate().find_map(|(look, bad)| Some((look, (*bad)?)))
     }

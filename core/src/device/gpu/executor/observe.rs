@@ -1,4 +1,4 @@
-//! A step dispatch by dispatch, each value shown as it is stored.
+//! Runs a step dispatch by dispatch, and passes each value to an observer as it is stored.
 
 use super::Executor;
 use super::training::Counts;
@@ -10,11 +10,11 @@ use crate::error::Result;
 use crate::target::gpu::program::Bound;
 
 impl Executor {
-    /// Runs the session's step of that number; calls `see` with each value: names, buffer, bytes. No optimizer runs.
+    /// Runs the session's step with that number; calls `see` with each value: names, buffer, bytes. Runs no optimizer.
     ///
     /// # Errors
-    /// [`Error::IndexOutOfRange`](crate::error::Error::IndexOutOfRange) of this step, [`Error::DeviceLost`](crate::error::Error::DeviceLost),
-    /// or what `see` returns.
+    /// [`Error::IndexOutOfRange`](crate::error::Error::IndexOutOfRange) of this step,
+    /// [`Error::DeviceLost`](crate::error::Error::DeviceLost), and errors from `see`.
     pub fn observe(&mut self, store: &Store, number: u64, see: &mut Observer<'_>) -> Result<()> {
         if let Some((look, bad)) = self.begin(store, number)? {
             return Err(self.prepared.program.schedule.lookups[look].refused(bad));
@@ -52,7 +52,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Looks at what the GPU has found so far in the step that is observed.
+    /// Checks the error words that the observed step has set so far.
     fn look_at_words(&self, watched: &[usize]) -> Result<()> {
         let words = self.on_run(|r, transfer, _| r.words(transfer))?;
         let Some((look, position)) = first_word(&words, |i| watched.contains(&i)) else { return Ok(()) };

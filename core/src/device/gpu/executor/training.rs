@@ -1,4 +1,4 @@
-//! Optimizers of a session on a GPU: their memory and bindings, and which step it is that they make.
+//! Optimizers of a session on a GPU: their memory and bindings, and their step count.
 
 use super::Executor;
 use crate::device::gpu::context::Context;
@@ -20,42 +20,42 @@ use crate::target::gpu::updates::{Placed, Small, arrange, cut, element_states, t
 use crate::target::gpu::wgsl::source::{Kernel, Slot};
 use std::sync::Arc;
 
-/// The heaps that an optimizer keeps, by their numbers among what the run keeps for it.
+/// Indices of an optimizer's heaps among the run's.
 const TABLES: usize = 0;
 const STATES: usize = 1;
 const SMALL: usize = 2;
 
-/// An optimizer of a session.
+/// A session's optimizer.
 pub(super) struct Optimizing {
     training: Arc<Training>,
     rate: f32,
-    /// The step that was posted last.
+    /// The number of the last posted step.
     pub step: u64,
-    /// Where its scalars lie among the inputs.
+    /// Offset of its scalars among the inputs.
     scalars: usize,
-    /// Where each of its states lies: the heap, and the regions one after the other.
+    /// For each of its states: the heap, and its regions in order.
     states: Vec<(usize, Vec<Region>)>,
     /// Bytes of its memory.
     bytes: usize,
 }
 
-/// What of a step depends on how many came before: an optimizer's scalars, an input that counts.
+/// Inputs of a step that depend on the number of previous steps: an optimizer's scalars, a step counter.
 #[derive(Clone)]
 pub(super) struct Counts {
-    /// The optimizer, its learning rate, the number of its step if none before is refused, and where its scalars lie among the
-    /// inputs.
+    /// The optimizer, its learning rate, the number of its step if no previous one is refused, and the offset of its scalars
+    /// among the inputs.
     pub optimizer: Option<(Arc<Training>, f32, u64, usize)>,
-    /// Where the input does.
+    /// The offset of the step counter.
     pub counter: Option<usize>,
 }
 
 impl Counts {
-    /// Whether it makes a difference how many steps were refused.
+    /// Whether they depend on the number of refused steps.
     pub fn matter(&self) -> bool {
         self.optimizer.as_ref().is_some_and(|o| o.0.depends_on_step()) || self.counter.is_some()
     }
 
-    /// Writes them into a step's inputs, where so many steps were counted before that were refused.
+    /// Writes them to a step's inputs, given the number of refused steps that were counted.
     pub fn write(&self, inputs: &mut [u8], refused: u64) {
         if let Some((training, rate, step, at)) = &self.optimizer {
             let mut scalars = vec![0f32; training.scalar_count()];
@@ -70,21 +70,21 @@ impl Counts {
     }
 }
 
-/// Memory of an optimizer, before there is any.
+/// Memory layout of an optimizer, before allocation.
 struct Layout {
     placed: Vec<Placed>,
     states: Vec<(usize, Vec<Region>)>,
-    /// Initial values of states other than 0: which state, and the value.
+    /// States with a non-zero initial value, and the value.
     initial: Vec<(usize, f32)>,
-    /// Bytes of states of one value an element, and of what there is less of.
+    /// Bytes of per-element states, and of smaller values.
     bytes: [usize; 2],
 }
 
 impl Executor {
-    /// Makes steps change the parameters.
+    /// Sets the optimizer: steps then update the parameters.
     ///
     /// # Errors
-    /// [`Error::Device`] for a rule that does not fit the device; [`Error::OutOfMemory`], [`Error::DeviceLost`],
+    /// [`Error::Device`] for a rule that the device cannot run; [`Error::OutOfMemory`], [`Error::DeviceLost`],
     /// [`Error::Driver`].
     pub fn set_optimizer(&mut self, training: Training, store: &Store, positions: &[usize]) -> Result<()> {
         let limits = self.gpu.limits().clone();
@@ -157,12 +157,12 @@ impl Executor {
         Error::Device { device: self.gpu.context().name.clone(), why }
     }
 
-    /// Bytes of the inputs without the optimizer's scalars.
+    /// Bytes of the inputs, without the optimizer's scalars.
     fn base_inputs(&self) -> usize {
         self.optimizer.as_ref().map_or(self.inputs.len(), |o| o.scalars)
     }
 
-    /// Where everything of each parameter lies.
+    /// The memory layout for all parameters.
     fn laid_out(&self, training: &Training, store: &Store, positions: &[usize]) -> Result<Layout> {
         let (p, plan, limits) = (&self.prepared.program, &self.plan, self.gpu.limits());
         let chunk = limits.binding;
@@ -245,14 +245,14 @@ impl Executor {
         self.optimizer.as_ref().map_or(0, |o| o.bytes)
     }
 
-    /// What of the next step depends on how many came before.
+    /// The inputs of the next step that depend on the number of previous steps.
     pub(super) fn counts(&self) -> Counts {
         let optimizer = self.optimizer.as_ref();
         let optimizer = optimizer.map(|o| (o.training.clone(), o.rate, o.step, o.scalars));
         Counts { optimizer, counter: self.counter }
     }
 
-    /// Steps that it has made. Waits for those under way.
+    /// Its step count. Waits for pending steps.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -265,7 +265,7 @@ impl Executor {
         Ok(step.saturating_sub(refused))
     }
 
-    /// The bytes of one of its states. Waits for the steps under way.
+    /// The bytes of one of its states. Waits for pending steps.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -287,7 +287,7 @@ impl Executor {
         })
     }
 
-    /// Gives states other bytes, as many as they have, and the steps made where they are given.
+    /// Overwrites states (sizes must match), and the step count if given.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -323,7 +323,7 @@ fn layout_bytes(states: &[(usize, Vec<Region>)]) -> usize {
     states.iter().flat_map(|s| &s.1).map(|r| r.bytes).sum()
 }
 
-/// Bytes of each state of one value an element in each piece of a parameter's states.
+/// Bytes of each per-element state in each piece of a parameter's states.
 fn pieces(m: &Member, states: usize, chunk: usize) -> Vec<usize> {
     if states == 0 {
         return vec![];
@@ -332,12 +332,12 @@ fn pieces(m: &Member, states: usize, chunk: usize) -> Vec<usize> {
     (0..all.div_ceil(unit)).map(|n| ((all - n * unit).min(unit) * 4).next_multiple_of(16)).collect()
 }
 
-/// Where a parameter's small values lie, from so many bytes on; `None` for a mean of too many values.
+/// Offsets of a parameter's small values, from `bytes` on; `None` for a mean of too many values.
 fn small(training: &Training, m: &Member, limits: &Limits, bytes: &mut usize) -> Option<Small> {
     let (update, of) = (&training.updates[m.update], m.geometry);
     let mut take = |words: usize| {
         let at = *bytes / 4;
-        // lanes beyond the last element read on
+        // vec4 accesses may read past the last element
         *bytes += (words * 4 + 16).next_multiple_of(16);
         at
     };
@@ -352,7 +352,7 @@ fn small(training: &Training, m: &Member, limits: &Limits, bytes: &mut usize) ->
     Some(Small { states, kept, means })
 }
 
-/// Memory of an optimizer: tables, states at their initial values.
+/// Allocates an optimizer's memory: tables, and states at their initial values.
 fn memory_of(
     context: &Context,
     transfer: &mut Transfer,

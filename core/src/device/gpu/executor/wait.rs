@@ -1,4 +1,4 @@
-//! Waiting for a session's steps: to their end, for a while, or not at all.
+//! Waiting for a session's steps: without limit, with a timeout, or polling.
 
 use super::Executor;
 use crate::device::gpu::pending::Reply;
@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl Executor {
-    /// Waits for all steps; tells of the earliest that was refused and not told of.
+    /// Waits for all steps; returns the error of the earliest refused step that has not been reported.
     ///
     /// # Errors
     /// [`Error::IndexOutOfRange`](crate::error::Error::IndexOutOfRange), [`Error::DeviceLost`](crate::error::Error::DeviceLost).
@@ -21,12 +21,12 @@ impl Executor {
         lock(&self.log).tell()
     }
 
-    /// Why the last step was refused, if it was. All steps have been waited for.
+    /// The reason if the last step was refused. All steps must have been waited for.
     pub fn refused(&self) -> Option<Error> {
         lock(&self.log).of(self.number)
     }
 
-    /// As [`wait`](Executor::wait), for so long at most: says whether the steps are done.
+    /// As [`wait`](Executor::wait), with a timeout: returns whether the steps are done.
     ///
     /// # Errors
     /// As [`wait`](Executor::wait).
@@ -50,7 +50,7 @@ impl Executor {
         }
     }
 
-    /// A job that replies once all steps are done, and what refused any of them is known.
+    /// A job that replies when all steps are done and their refusals are known.
     fn when_done(&self) -> impl FnOnce(&mut WorkerState, Reply<()>) -> Result<()> + Send + 'static {
         let run = self.run;
         move |desk, reply| {

@@ -1,5 +1,5 @@
-//! What everything else stands on: a kernel that binds as much as the limits allow reads all of it, NaN and infinities
-//! are told from numbers and from each other, and threads that share a row find all of what it holds.
+//! Basic capabilities: a kernel with the maximum number of bindings reads all of them, NaN and infinities are distinguished
+//! from numbers and from each other, and threads that share a row combine all of its elements.
 
 use crate::device::gpu::executor::Executor;
 use crate::device::gpu::prepared::Prepared;
@@ -21,7 +21,7 @@ const INF: f32 = f32::INFINITY;
 /// Runs these tests.
 ///
 /// # Errors
-/// [`Error::Device`] with what was computed wrongly, or what the driver said.
+/// [`Error::Device`] with the wrong result, or the driver's error.
 pub fn run(gpu: &Arc<Gpu>) -> Result<()> {
     let refused =
         |why: String| Error::Device { device: gpu.context().name.clone(), why: format!("self-test: {why}") };
@@ -36,7 +36,7 @@ pub fn run(gpu: &Arc<Gpu>) -> Result<()> {
     Ok(())
 }
 
-/// The first pair that is not the same number; one NaN is as good as another, and zeros have signs.
+/// The first pair of different numbers; NaNs are equal to each other, zeros of different sign are not.
 fn different(came: &[f32], wanted: &[f32]) -> Option<(usize, (f32, f32))> {
     let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
     let missing = wanted.iter().skip(came.len()).map(|b| (NAN, *b));
@@ -44,7 +44,7 @@ fn different(came: &[f32], wanted: &[f32]) -> Option<(usize, (f32, f32))> {
     pairs.enumerate().find(|(_, (a, b))| !same(*a, *b))
 }
 
-/// One step with its inputs and what it gives.
+/// One step with its inputs and expected output.
 struct Test {
     work: Rowwise,
     inputs: Vec<Vec<f32>>,
@@ -90,7 +90,7 @@ fn operand(buffer: usize, strides: &[isize]) -> Operand {
     Operand { buffer, dtype: DType::F32, offset: 0, strides: strides.to_vec() }
 }
 
-/// A sum of as many buffers as a kernel may bind beside its result, each another power of two or its neighbour.
+/// A sum of as many buffers as a kernel may bind besides its result, each with a different power of two or its neighbour.
 fn sum(bindings: usize) -> Test {
     let count = bindings - 1;
     let inputs: Vec<Vec<f32>> =
@@ -99,14 +99,14 @@ fn sum(bindings: usize) -> Test {
     let loads: Vec<_> = (0..count).map(|n| tape.push(Instr::Load(n), Kind::F)).collect();
     let result =
         loads[1..].iter().fold(loads[0], |sum, &r| tape.push(Instr::Binary(Binary::Add, sum, r), Kind::F));
-    // whole numbers below 2²⁴: exact in any order
+    // integers below 2²⁴: exact in any order
     let total = |i: usize| inputs.iter().map(|v| v[i]).sum();
     let wanted = (0..3).map(total).collect();
     let operands = (0..count).map(|n| operand(n, &[1])).collect();
     Test { work: pointwise(3, operands, tape, result, count), inputs, wanted }
 }
 
-/// max(x, y) + 1 where x is a number, y where it is none.
+/// max(x, y) + 1 where x is a number, y where x is NaN.
 fn choices() -> Test {
     let x = vec![NAN, 1.0, INF, -INF, -0.0, 3.0, NAN, INF];
     let y = vec![1.0, NAN, 2.0, 5.0, -2.0, -INF, NAN, -INF];
@@ -137,7 +137,7 @@ fn pointwise(n: usize, operands: Vec<Operand>, tape: Tape, result: usize, out: u
     }
 }
 
-/// The largest of each of some rows, less its sum: a row of negative numbers, one with an infinity, one with a NaN.
+/// The maximum of each of some rows, minus its sum: a row of negative numbers, one with an infinity, one with a NaN.
 fn rows() -> Test {
     let (rows, length) = (4, 1000);
     let mut x: Vec<f32> = (0..rows * length).map(|i| -1.0 - ((i * 37) % 64) as f32).collect();

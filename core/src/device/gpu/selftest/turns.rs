@@ -1,5 +1,6 @@
-//! How often an invocation's loops may turn: drivers may end them, in silence (Mesa's lavapipe does after 65,535 turns of
-//! all loops together). A kernel that takes every turn the limits allow must count right, or fewer are allowed.
+//! Measures how many loop iterations an invocation may make: drivers may silently end loops (Mesa's lavapipe after 65,535
+//! iterations of all loops together). A kernel with the maximum number of iterations must count correctly, or the limit is
+//! lowered.
 
 use super::{operand, port};
 use crate::device::gpu::executor::Executor;
@@ -18,14 +19,14 @@ use crate::tensor::DType;
 use std::sync::Arc;
 
 const THREADS: usize = 64;
-/// A step of a sequence that no compiler sums up (Knuth 1997, "The Art of Computer Programming" 2, 3.2.1; the multiplier is
-/// that of Numerical Recipes).
+/// A linear congruential step, which no compiler replaces by a closed form (Knuth 1997, "The Art of Computer Programming" 2,
+/// 3.2.1; the multiplier is that of Numerical Recipes).
 const FACTOR: u32 = 1_664_525;
 
-/// The turns, of those that the limits allow, after which loops are right.
+/// The number of iterations, within the limits, for which loops are correct.
 ///
 /// # Errors
-/// [`Error::Device`] if they are wrong after as few as kernels are written for, or what the driver said.
+/// [`Error::Device`] if they are wrong for the minimum that kernels need, or the driver's error.
 pub fn most(gpu: &Arc<Gpu>) -> Result<usize> {
     let name = &gpu.context().name;
     found(gpu.limits().turns, |turns| counts(gpu, turns)).map_err(|e| match e {
@@ -34,7 +35,7 @@ pub fn most(gpu: &Arc<Gpu>) -> Result<usize> {
     })
 }
 
-/// The largest of a number of turns and its halves that is right.
+/// The largest correct number of iterations among `most` and its successive halves.
 fn found(most: usize, mut right: impl FnMut(usize) -> Result<bool>) -> Result<usize> {
     let mut turns = most;
     while !right(turns)? {
@@ -47,14 +48,14 @@ fn found(most: usize, mut right: impl FnMut(usize) -> Result<bool>) -> Result<us
     Ok(turns)
 }
 
-/// Half of the turns in nested loops, of each of which the outer one takes one more, and the others in one loop.
+/// Half of the iterations in nested loops (including those of the outer one), the other half in a single loop.
 fn loops(turns: usize) -> [usize; 3] {
     let columns = 255;
     let rows = turns / 2 / (columns + 1);
     [rows, columns, turns - rows * (columns + 1)]
 }
 
-/// Whether a kernel whose invocations turn so often computes what they should.
+/// Whether a kernel with that many iterations per invocation gives correct results.
 fn counts(gpu: &Arc<Gpu>, turns: usize) -> Result<bool> {
     let [rows, columns, rest] = loops(turns);
     let plan = GpuPlan::new(Arc::new(plan()), gpu.limits(), Precision::Full);
@@ -82,7 +83,7 @@ fn counts(gpu: &Arc<Gpu>, turns: usize) -> Result<bool> {
     Ok(came.iter().copied().eq(wanted))
 }
 
-/// A copy of as many numbers as there are threads: its kernel makes room for another that binds the same.
+/// A copy with one element per thread, whose kernel is replaced by another with the same bindings.
 fn plan() -> Plan {
     let buffer = Buffer { dtype: DType::U32, elements: THREADS, place: Place::Own };
     let mut tape = Tape::default();
