@@ -1,4 +1,5 @@
-//! Walks a graph backwards, asking each operation for its gradient. Adds ordinary nodes; changes none.
+//! Reverse-mode differentiation: walks a graph backwards, asking each operation for its gradient. Adds ordinary nodes; changes
+//! none.
 
 use crate::error::{Error, Result};
 use crate::graph::{Attrs, Grad, Graph, GraphData, Node, NodeKind, Op, Value, decomposed};
@@ -6,17 +7,16 @@ use crate::ops::widen::is_half;
 use crate::tensor::{DType, Tensor, TensorType};
 use std::collections::HashMap;
 
-/// Adds to the graph the gradients of `of` (weighted by `seed`, of its type; ones if `None`) with
-/// respect to each of `by`. Values that `of` does not depend on get zeros.
+/// Adds to the graph the gradients of `of` (weighted by `seed`, of its type; ones if `None`) with respect to each of `by`.
+/// Values that `of` does not depend on get zeros.
 ///
 /// # Errors
-/// [`Error::NoGradient`] if an operation on the way has none, or the graph's own first error.
+/// [`Error::NoGradient`] if an operation on the path has none, or the graph's own first error.
 pub fn gradients(g: &Graph, of: Value, seed: Option<Value>, by: &[Value]) -> Result<Vec<Value>> {
     walk(g, of, seed, by, false)
 }
 
-/// The walk. With `independent`, the values `by` count as leaves: what one of them owes to another is
-/// not followed.
+/// The backward walk. With `independent`, the values `by` are treated as leaves: dependencies among them are ignored.
 fn walk(g: &Graph, of: Value, seed: Option<Value>, by: &[Value], independent: bool) -> Result<Vec<Value>> {
     let nodes: Vec<Node> = g.data()?.nodes.clone();
     let root = of.index().filter(|&i| i < nodes.len()).ok_or_else(|| Error::Op {
@@ -55,7 +55,7 @@ fn walk(g: &Graph, of: Value, seed: Option<Value>, by: &[Value], independent: bo
     g.data().map(|_| all)
 }
 
-/// The sum of what a value's users give back to it. Several terms of 16 bits are added in f32 and rounded once.
+/// The sum of the gradients from a value's users. Several 16-bit terms are added in f32 and rounded once.
 fn total(g: &Graph, parts: &[Value]) -> Result<Value> {
     let dtype = parts.first().map_or(DType::F32, |&v| g.ty(v).dtype);
     if parts.len() < 3 || !is_half(dtype) {
@@ -65,8 +65,8 @@ fn total(g: &Graph, parts: &[Value]) -> Result<Value> {
     Ok(g.cast(sum(g, &wide)?, dtype))
 }
 
-/// A sum. What a look-up adds to zeros is added to the others instead, if there are: a table that is
-/// looked up and multiplied by has no zeros of its size. The order is nobody's but ours, so that this is no re-ordering.
+/// A sum of gradients. A scatter into zeros is replaced by a scatter into the sum of the others, if there are any: a table that
+/// is both looked up and multiplied then needs no zeros of its size. We define the order of the sum, so this is no reordering.
 fn sum(g: &Graph, parts: &[Value]) -> Result<Value> {
     let mut whole: Option<Value> = None;
     let mut added = vec![];
@@ -82,10 +82,10 @@ fn sum(g: &Graph, parts: &[Value]) -> Result<Value> {
     Ok(whole.unwrap_or(Value::POISON))
 }
 
-/// An operation that adds elements to what it is given, its attributes, where and what it adds.
+/// An operation that adds elements to its first input, its attributes, and its other inputs (indices, values).
 type Adds = (&'static dyn Op, Attrs, [Value; 2]);
 
-/// A value as what is added to zeros of f32.
+/// A value as a scatter into f32 zeros, if it is one.
 fn to_zeros(g: &Graph, v: Value) -> Result<Option<Adds>> {
     let data = g.data()?;
     if v.index().is_none_or(|i| i >= data.nodes.len()) {
@@ -105,7 +105,7 @@ fn to_zeros(g: &Graph, v: Value) -> Result<Option<Adds>> {
     Ok(found)
 }
 
-/// A constant 0, maybe repeated. −0 is another matter, and so are block formats: neither is looked for.
+/// Whether a value is a constant 0, possibly broadcast. −0 and block formats do not count.
 fn is_zeros(data: &GraphData, v: Value) -> bool {
     match &data.node(v).kind {
         NodeKind::Constant(t) => !t.dtype().is_block() && t.bytes().iter().all(|b| *b == 0),
@@ -114,7 +114,7 @@ fn is_zeros(data: &GraphData, v: Value) -> bool {
     }
 }
 
-/// Which nodes depend on one of `by` through float values.
+/// For each node, whether it depends on one of `by` through float values.
 fn reaching(nodes: &[Node], by: &[Value]) -> Vec<bool> {
     let mut reaches = vec![false; nodes.len()];
     for (i, node) in nodes.iter().enumerate() {
@@ -124,7 +124,7 @@ fn reaching(nodes: &[Node], by: &[Value]) -> Vec<bool> {
     reaches
 }
 
-/// Gives one node's upstream gradient on to its inputs.
+/// Propagates a node's upstream gradient to its inputs.
 fn backward(
     g: &Graph,
     nodes: &[Node],
@@ -142,8 +142,8 @@ fn backward(
     let parts: Vec<Option<Value>> = match op.grad(g, v, up) {
         Grad::Of(parts) => parts,
         Grad::ByDecomposition => {
-            // the decomposition is built over the same inputs; what the forward pass shares with it is
-            // merged when equal nodes are
+            // the decomposition is built over the same inputs; nodes that it shares with the forward pass are merged when equal
+            // nodes are
             let meaning = decomposed(*op, g, &node.inputs, attrs)?;
             let by: Vec<Value> =
                 node.inputs.iter().zip(&needed).filter(|(_, n)| **n).map(|(&i, _)| i).collect();
@@ -188,7 +188,7 @@ fn within(g: &Graph, of: Value, up: Value, by: &[Value]) -> Result<Vec<Value>> {
         .iter()
         .map(|v| {
             let at = unique.binary_search(v).unwrap_or(0);
-            // an input given twice gets the whole once and zeros after
+            // the first occurrence of a repeated input gets the whole gradient, the others zeros
             let whole = if given[at] { constant_like(g, &g.ty(*v), 0.0) } else { found[at] };
             given[at] = true;
             whole
@@ -196,7 +196,7 @@ fn within(g: &Graph, of: Value, up: Value, by: &[Value]) -> Result<Vec<Value>> {
         .collect())
 }
 
-/// A value of the given type that is `v` everywhere: a broadcast scalar.
+/// A value of the given type filled with `v`: a broadcast scalar.
 fn constant_like(g: &Graph, ty: &TensorType, v: f64) -> Value {
     let scalar = match Tensor::from_f64(&TensorType::new(ty.dtype, []), &[v]) {
         Ok(t) => g.constant(t),
@@ -206,8 +206,8 @@ fn constant_like(g: &Graph, ty: &TensorType, v: f64) -> Value {
     if sizes.is_empty() { scalar } else { g.broadcast(scalar, &sizes) }
 }
 
-/// A copy of the graph that also computes `grad.NAME` for every trainable parameter, as outputs.
-/// With `inputs`, for every f32 input too.
+/// A copy of the graph with additional outputs `grad.NAME` for every trainable parameter, and with `inputs` also for every f32
+/// input.
 ///
 /// # Errors
 /// [`Error::Graph`] if no loss was set; else as [`gradients`].

@@ -1,32 +1,32 @@
-//! JSON configuration files, read by type: a value of the wrong type is an error that names the file, the key, what was
-//! wanted and what came, never a default. `null` counts as absent, as Hugging Face writes it.
+//! JSON configuration files with typed access: a value of the wrong type is an error that names the file, the key, the expected
+//! and the actual value, never a default. `null` counts as absent, following Hugging Face.
 
 use crate::error::{Error, Result};
 use crate::stack::deep;
 use serde_json::{Map, Value as Json};
 use std::path::Path;
 
-/// An object of a JSON file, with the names that errors about its values have.
+/// An object of a JSON file, with the context for error messages.
 #[derive(Debug, Clone)]
 pub struct Config {
     file: String,
-    /// What stands before a key in messages: `rope_parameters.` within that section.
+    /// Prefix of keys in messages: for example `rope_parameters.` within that section.
     within: String,
-    /// Whose options these are, for messages; may be empty.
+    /// The owner of the options, for messages; may be empty.
     reader: String,
     values: Map<String, Json>,
 }
 
 impl Config {
-    /// Reads a file that holds an object; `None` if there is no such file. A byte order mark is skipped.
+    /// Reads a file that contains an object; `None` if there is no such file. A byte order mark is skipped.
     ///
     /// # Errors
-    /// [`Error::Io`] where the system refuses the file; [`Error::Config`] if it does not hold a JSON object.
+    /// [`Error::Io`] if the system refuses the file; [`Error::Config`] if it does not contain a JSON object.
     pub fn read(path: &Path) -> Result<Option<Config>> {
         read(path)?.map(|json| Config::new(path.display().to_string(), json)).transpose()
     }
 
-    /// An object that was read already; errors name the file.
+    /// An already parsed object; errors name the file.
     ///
     /// # Errors
     /// [`Error::Config`] if it is no object.
@@ -43,7 +43,7 @@ impl Config {
         Json::Object(self.values)
     }
 
-    /// Says in messages whose options these are.
+    /// Sets the owner of the options in messages.
     pub fn for_reader(self, reader: &str) -> Config {
         Config { reader: reader.into(), ..self }
     }
@@ -53,17 +53,17 @@ impl Config {
         self.values.iter().filter(|(_, v)| !v.is_null()).map(|(k, _)| k.as_str())
     }
 
-    /// A value that is there and not null.
+    /// A value that is present and not null.
     pub fn get(&self, key: &str) -> Option<&Json> {
         self.values.get(key).filter(|v| !v.is_null())
     }
 
-    /// Whether the key is there with null as its value.
+    /// Whether the key is present with the value null.
     pub fn is_null(&self, key: &str) -> bool {
         self.values.get(key).is_some_and(Json::is_null)
     }
 
-    /// A text.
+    /// A string.
     ///
     /// # Errors
     /// [`Error::Config`] for a value of another type; so do the other readers.
@@ -71,7 +71,7 @@ impl Config {
         self.typed(key, "a text", Json::as_str)
     }
 
-    /// True or false.
+    /// A boolean.
     ///
     /// # Errors
     /// As [`text`](Config::text).
@@ -87,7 +87,7 @@ impl Config {
         self.typed(key, "a number", Json::as_f64)
     }
 
-    /// A whole number of at least 0; 12.0 is one.
+    /// A non-negative integer; 12.0 is accepted.
     ///
     /// # Errors
     /// As [`text`](Config::text).
@@ -113,7 +113,7 @@ impl Config {
         }))
     }
 
-    /// A list of texts.
+    /// A list of strings.
     ///
     /// # Errors
     /// As [`text`](Config::text).
@@ -126,7 +126,7 @@ impl Config {
         }
     }
 
-    /// The error for a value that is not what was wanted, or is not there.
+    /// The error for a value that is absent or not as expected.
     pub fn wrong(&self, key: &str, wanted: &str) -> Error {
         let name = format!("{}{key}", self.within);
         let came = match self.values.get(key) {
@@ -140,7 +140,7 @@ impl Config {
         bad(&self.file, &wanted, came)
     }
 
-    /// A key's name with the sections it stands in.
+    /// A key's name, prefixed by its sections.
     pub fn name(&self, key: &str) -> String {
         format!("{}{key}", self.within)
     }
@@ -155,10 +155,10 @@ impl Config {
     }
 }
 
-/// Reads a file that holds a list of objects; `None` if there is no such file.
+/// Reads a file that contains a list of objects; `None` if there is no such file.
 ///
 /// # Errors
-/// [`Error::Io`] where the system refuses the file; [`Error::Config`] if it does not hold a list of JSON objects.
+/// [`Error::Io`] if the system refuses the file; [`Error::Config`] if it does not contain a list of JSON objects.
 pub fn read_list(path: &Path) -> Result<Option<Vec<Config>>> {
     let file = path.display().to_string();
     match read(path)? {
@@ -190,7 +190,7 @@ fn bad(file: &str, wanted: &str, came: String) -> Error {
     Error::config(file, wanted, came)
 }
 
-/// A value for messages: long ones lose their end.
+/// A value for messages, truncated if long.
 fn shortened(value: &Json) -> String {
     let text = value.to_string();
     match text.char_indices().nth(60) {

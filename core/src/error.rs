@@ -1,11 +1,10 @@
-//! The one error type. Every variant has a stable numeric code, and a message that says who
-//! failed, what was wanted and what came.
+//! The error type. Every variant has a stable numeric code, and a message that names who failed, what was wanted and what came.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What every fallible call of Weft returns.
+/// The result of every fallible call of Weft.
 ///
 /// ```
 /// fn probability(session: &weft::session::Session) -> weft::error::Result<f32> {
@@ -16,7 +15,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 macro_rules! errors {
     ($( $(#[$doc:meta])* $code:literal $name:ident { $( $(#[$fdoc:meta])* $field:ident : $ty:ty ),* $(,)? } => $fmt:literal ),* $(,)?) => {
-        /// Everything that can go wrong. Codes are stable across versions; see [`Error::code`].
+        /// All errors. Codes are stable across versions; see [`Error::code`].
         ///
         /// ```
         /// use weft::error::Error;
@@ -67,14 +66,14 @@ errors! {
         /// What it was given.
         came: String,
     } => "{op}: {wanted}: {came} (node \"{node}\")",
-    /// The graph as a whole is not well formed.
+    /// The graph as a whole is malformed.
     101 Graph {
         /// What is wrong with it.
         what: String,
     } => "graph: {what}",
-    /// Values of the graph's text form depend on each other in a circle.
+    /// Values of the graph's text form depend on each other in a cycle.
     102 Cycle {
-        /// The names of the values on the circle, in order.
+        /// The names of the values on the cycle, in order.
         names: String,
     } => "graph: values depend on each other in a circle: {names}",
     /// The text form of a graph does not parse.
@@ -85,7 +84,7 @@ errors! {
         column: usize,
         /// What was wanted there.
         wanted: String,
-        /// What stood there.
+        /// What was found.
         came: String,
     } => "graph text, line {line}, column {column}: wanted {wanted}, found {came}",
     /// An operation has no gradient with respect to an input that needs one.
@@ -94,19 +93,19 @@ errors! {
         op: String,
         /// Name of the node.
         node: String,
-        /// Why there is none.
+        /// The reason.
         why: String,
     } => "{op}: no gradient: {why} (node \"{node}\")",
-    /// The graph needs a weight that the weights do not have.
+    /// The weights lack one that the graph needs.
     200 MissingWeight {
         /// Name of the parameter.
         name: String,
         /// Its type in the graph.
         wanted: String,
-        /// Names that are close to it, or how many weights there are.
+        /// Similar names, or the number of weights.
         came: String,
     } => "weight \"{name}\" ({wanted}) is missing: {came}",
-    /// A weight has another shape or dtype than the graph's parameter.
+    /// A weight's shape or dtype differs from the graph's parameter.
     201 WeightType {
         /// Name of the parameter.
         name: String,
@@ -130,7 +129,7 @@ errors! {
         name: String,
         /// Its type.
         wanted: String,
-        /// Number of elements (or bytes) that came.
+        /// Number of elements (or bytes) given.
         came: String,
     } => "\"{name}\" is {wanted}, but {came} came",
     /// Data of the wrong element type for an input or parameter.
@@ -139,10 +138,10 @@ errors! {
         name: String,
         /// Its dtype.
         wanted: String,
-        /// The dtype that came.
+        /// The dtype given.
         came: String,
     } => "\"{name}\" holds {wanted} elements, but {came} came",
-    /// A step was asked for before every input had data.
+    /// A step was requested before every input had data.
     303 InputNotSet {
         /// The inputs without data.
         names: String,
@@ -154,12 +153,12 @@ errors! {
         /// How many outputs there are.
         count: usize,
     } => "output {index} asked for, but the session has {count} (from 0)",
-    /// An index in the data (a token id, a label, a position in a cache) is outside the table it points into. The step that
-    /// met it was refused: it has changed nothing.
+    /// An index in the data (a token id, a label, a position in a cache) is outside the table it refers to. The step was
+    /// refused and has had no effect.
     305 IndexOutOfRange {
-        /// The session's step that was refused, from 1 in the order in which they were asked for; `None` outside of steps.
+        /// The number of the session's refused step, from 1 in the order of calls; `None` outside of steps.
         step: Option<u64>,
-        /// Name of the node that looked it up.
+        /// Name of the node with the look-up.
         node: String,
         /// The index.
         index: i64,
@@ -168,16 +167,16 @@ errors! {
         /// The number of entries of the table.
         limit: usize,
     } => "index {index} at position {position} is outside 0..{limit} (node \"{node}\"{step})",
-    /// An output was read before a step had filled it, or after one that was refused.
+    /// An output was read before a step had computed it, or after a refused step.
     306 NotRun {
-        /// What was asked for; after a refused step also why.
+        /// What was read; after a refused step also why it was refused.
         what: String,
     } => "{what} is not there yet: run a step first",
-    /// An argument that no call can accept.
+    /// An argument outside its valid range.
     307 Argument {
         /// The argument.
         what: String,
-        /// What it may be.
+        /// Its valid values.
         wanted: String,
         /// What came.
         came: String,
@@ -187,7 +186,7 @@ errors! {
     400 Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was being done.
+        /// The attempted operation.
         doing: String,
         /// The system's message.
         why: String,
@@ -204,48 +203,48 @@ errors! {
         came: String,
     } => "{file} is not a valid safetensors file: wanted {wanted}, found {came}",
     #[non_exhaustive]
-    /// A JSON or table file (config.json, an index, a CSV) does not hold what it should.
+    /// A JSON or table file (config.json, an index, a CSV) has unexpected contents.
     402 Config {
         /// The file.
         file: String,
-        /// What it should hold.
+        /// The expected contents.
         wanted: String,
-        /// What it holds.
+        /// The actual contents.
         came: String,
-        /// The parser's error, where one could not read it.
+        /// The parser's error, if it failed.
         cause: Cause,
     } => "{file}: wanted {wanted}, found {came}",
-    /// A compiled artifact that this engine cannot or must not load on this device: compile anew.
+    /// A compiled artifact that this engine cannot or must not load on this device: compile again.
     403 Artifact {
         /// The file, or "bytes".
         file: String,
-        /// What of it: "magic", "format", "length", "hash", "engine", "device", "kernels", "contents" or "plan".
+        /// Which part: "magic", "format", "length", "hash", "engine", "device", "kernels", "contents" or "plan".
         what: String,
-        /// What was wanted there.
+        /// The expected value.
         wanted: String,
-        /// What it has.
+        /// The actual value.
         came: String,
     } => "{file} cannot be loaded as an artifact: {what}: wanted {wanted}, found {came}",
-    /// A model whose architecture Weft does not know.
+    /// A model with an unsupported architecture.
     500 Architecture {
         /// The architecture's name in `config.json`.
         name: String,
-        /// The ones that are known.
+        /// The supported ones.
         known: String,
     } => "architecture \"{name}\" is not supported; supported: {known}",
-    /// An option of a known architecture that Weft would compute wrongly.
+    /// An unsupported option of a supported architecture.
     501 ModelOption {
         /// The architecture.
         architecture: String,
         /// The option.
         option: String,
-        /// What is supported.
+        /// The supported values.
         wanted: String,
         /// Its value in the model.
         came: String,
     } => "{architecture}: option {option} = {came} is not supported (supported: {wanted})",
     #[non_exhaustive]
-    /// The tokenizer cannot be read or failed on a text.
+    /// The tokenizer cannot be read, or failed on a text.
     502 Tokenizer {
         /// The file or text.
         what: String,
@@ -254,38 +253,38 @@ errors! {
         /// The tokenizer's error.
         cause: Cause,
     } => "tokenizer: {what}: {why}",
-    /// No such device, or it cannot do what is asked.
+    /// No such device, or it does not support the request.
     600 Device {
         /// The device.
         device: String,
-        /// What is wrong.
+        /// The reason.
         why: String,
     } => "device {device}: {why}",
     /// Not enough memory.
     601 OutOfMemory {
-        /// Bytes wanted.
+        /// Bytes requested.
         wanted: u64,
-        /// For what.
+        /// Purpose of the allocation.
         what: String,
     } => "out of memory: {wanted} bytes wanted for {what}",
-    /// The device stopped working: its driver reset it, it was unplugged, or an earlier failure left it unusable.
-    /// Open it anew.
+    /// The device stopped working: its driver reset it, it was unplugged, or an earlier failure left it unusable. Open it
+    /// again.
     602 DeviceLost {
         /// The device.
         device: String,
-        /// What was last heard of it.
+        /// The last known cause.
         why: String,
     } => "device {device} is lost: {why}",
-    /// The device's driver refused or failed at something that it should do.
+    /// The device's driver failed at, or refused, a valid request.
     603 Driver {
         /// The device.
         device: String,
-        /// What it said.
+        /// The driver's message.
         why: String,
     } => "the driver of {device} failed: {why}",
-    /// The caller asked for an end.
+    /// The caller cancelled the operation.
     604 Cancelled {
-        /// What was ended.
+        /// The cancelled operation.
         what: String,
     } => "cancelled: {what}",
     /// The device is suspended (see `Device::suspend`): resume it first.
@@ -293,16 +292,16 @@ errors! {
         /// The device.
         device: String,
     } => "device {device} is suspended: resume it first",
-    /// It was made before this process was forked from another, or is a GPU whose driver was asked before: a child of fork
-    /// has neither its threads nor its driver. Make another in the child; a GPU can be used there only if the parent had
-    /// asked for none.
+    /// An object was created before this process was forked, or a GPU is used in a forked child whose parent had used GPU
+    /// drivers: a forked child has neither the parent's threads nor its drivers. Create a new object in the child; a child can
+    /// use a GPU only if the parent had not used GPU drivers.
     606 Forked {
-        /// What was made before.
+        /// The object.
         what: String,
         /// Why it cannot be used, and what to do.
         why: String,
     } => "{what} cannot be used in a child of fork: {why}",
-    /// A defect of Weft itself, caught before it could do harm.
+    /// A defect of Weft itself, detected before it could do harm.
     900 Internal {
         /// What happened.
         what: String,
@@ -320,8 +319,8 @@ impl std::error::Error for Error {
     }
 }
 
-/// The error of the system or of a library that an [`Error`] tells of, if there was one: its
-/// [`source`](std::error::Error::source). Two are equal if they say the same.
+/// The underlying error of the system or of a library, if there is one: an [`Error`]'s [`source`](std::error::Error::source).
+/// Two are equal if their messages are.
 ///
 /// ```
 /// use std::error::Error;
@@ -335,7 +334,7 @@ impl std::error::Error for Error {
 pub struct Cause(Option<Arc<dyn std::error::Error + Send + Sync>>);
 
 impl Cause {
-    /// No other error.
+    /// No underlying error.
     pub fn none() -> Cause {
         Cause(None)
     }
@@ -367,7 +366,7 @@ impl PartialEq for Cause {
 impl Error {
     /// An [`Error::Io`] from the system's error.
     pub fn io(path: impl Into<PathBuf>, doing: &str, why: &std::io::Error) -> Self {
-        // a copy, as far as there are some: errors are cloned
+        // a copy where possible: errors must be `Clone`
         let cause = match why.raw_os_error() {
             Some(code) => std::io::Error::from_raw_os_error(code),
             None => std::io::Error::new(why.kind(), why.to_string()),
@@ -375,12 +374,12 @@ impl Error {
         Error::Io { path: path.into(), doing: doing.into(), why: why.to_string(), cause: Cause::of(cause) }
     }
 
-    /// An [`Error::Io`] of what the system would do and Weft does not.
+    /// An [`Error::Io`] for an operation that the system would allow and Weft refuses.
     pub(crate) fn refused(path: impl Into<PathBuf>, doing: &str, why: impl Into<String>) -> Self {
         Error::Io { path: path.into(), doing: doing.into(), why: why.into(), cause: Cause::none() }
     }
 
-    /// An [`Error::Config`] of a file that was read and does not fit.
+    /// An [`Error::Config`] for a parsed file with unexpected contents.
     pub(crate) fn config(
         file: impl Into<String>,
         wanted: impl Into<String>,
@@ -389,13 +388,13 @@ impl Error {
         Error::Config { file: file.into(), wanted: wanted.into(), came: came.into(), cause: Cause::none() }
     }
 
-    /// An [`Error::Config`] of a file that its parser does not read.
+    /// An [`Error::Config`] for a file that its parser cannot read.
     pub(crate) fn unread(file: impl Into<String>, wanted: impl Into<String>, why: serde_json::Error) -> Self {
         let came = why.to_string();
         Error::Config { file: file.into(), wanted: wanted.into(), came, cause: Cause::of(why) }
     }
 
-    /// An [`Error::Tokenizer`] that no library told of.
+    /// An [`Error::Tokenizer`] without an underlying library error.
     #[cfg(feature = "text")]
     pub(crate) fn tokenizer(what: impl Into<String>, why: impl Into<String>) -> Self {
         Error::Tokenizer { what: what.into(), why: why.into(), cause: Cause::none() }
@@ -406,7 +405,7 @@ impl Error {
         Error::Argument { what: what.to_string(), wanted: wanted.to_string(), came: came.to_string() }
     }
 
-    /// The same, of that step of a session, if it is one that refuses a step.
+    /// The same error with the number of the session's step, if it is the refusal of a step.
     pub(crate) fn of_step(mut self, number: u64) -> Self {
         if let Error::IndexOutOfRange { step, .. } = &mut self {
             *step = Some(number);
@@ -420,7 +419,7 @@ impl Error {
     }
 }
 
-/// Lets one format string show fields of any of the types above.
+/// Allows one format string to show fields of any of the types above.
 struct Shown<'a, T>(&'a T);
 
 impl fmt::Display for Shown<'_, String> {

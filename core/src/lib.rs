@@ -25,11 +25,11 @@
 //! # }
 //! ```
 //!
-//! Training is the same with [`graph::Graph::set_loss`], [`session::Compiler::compile_training`] and
-//! [`session::Session::set_optimizer`]. ARCHITECTURE.md says how the rooms stand on each other.
+//! Training adds [`graph::Graph::set_loss`], [`session::Compiler::compile_training`] and [`session::Session::set_optimizer`].
+//! ARCHITECTURE.md describes the rooms (top-level modules) and their order.
 #![warn(missing_docs)]
 #![cfg_attr(not(feature = "internals"), warn(missing_debug_implementations))]
-// what only tests and tools call, they call through `internals`
+// items that only tests and tools use are reached through `internals`
 #![cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 
 #[cfg(feature = "compiler")]
@@ -64,7 +64,7 @@ pub mod tensor;
 #[cfg(feature = "text")]
 pub mod text;
 
-/// The engine's own rooms, for its tests, its tools and the C library: nothing in here stays as it is.
+/// The engine's internal modules, for its tests, its tools and the C library; not stable.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
@@ -77,7 +77,7 @@ pub mod internals {
     pub mod optimise {
         pub use crate::optimise::*;
     }
-    /// Optimizers and what they are lowered to.
+    /// Optimizers and their lowering.
     pub mod optimizer {
         pub use crate::optimizer::lower::*;
         pub use crate::optimizer::training::*;
@@ -98,7 +98,7 @@ pub mod internals {
     pub mod cpu {
         pub use crate::device::cpu::*;
     }
-    /// What devices make of plans.
+    /// Plans lowered for devices.
     pub mod target {
         pub use crate::target::*;
     }

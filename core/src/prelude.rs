@@ -1,4 +1,5 @@
-//! What most programs name: `use weft::prelude::*;`. Models, tokenizers and the less usual come from their own modules.
+//! The types that most programs use: `use weft::prelude::*;`. Models, tokenizers and less common types are imported from their
+//! own modules.
 //!
 //! ```
 //! use weft::prelude::*;

@@ -1,15 +1,14 @@
-//! Runs any graph slowly and exactly (f64) on the host: the oracle that tests hold the devices to.
+//! Evaluates any graph slowly and exactly (f64) on the host: the reference that tests compare devices with.
 
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, NodeKind, interpret};
 use std::collections::BTreeMap;
 
-/// Runs a graph on named arrays for its inputs and parameters, and its states (zeros where none is given);
-/// returns its outputs by name, and the loss, if there is one, as "loss". What states become is not among them.
+/// Evaluates a graph on named arrays for its inputs, parameters and states (zeros for states not given); returns its outputs by
+/// name, and the loss, if there is one, as "loss". Next values of states are not returned.
 ///
 /// # Errors
-/// [`Error::UnknownName`] for a missing array, [`Error::Length`] for one of another type, and what
-/// evaluation returns.
+/// [`Error::UnknownName`] for a missing array, [`Error::Length`] for one of another type, and errors of evaluation.
 pub fn run(graph: &Graph, given: &BTreeMap<String, Array>) -> Result<BTreeMap<String, Array>> {
     let data = graph.data()?;
     let values = interpret(&data, &mut |v, node| {

@@ -1,8 +1,8 @@
-//! Runs what is deep on threads of our own: opening drivers, compiling, reading what nests. Whoever calls may have a small
-//! stack (hosts give their threads 64 KiB and less), and drivers, e-graphs and parsers are not made for it.
+//! Runs work that needs a deep stack on threads of our own: opening drivers, compiling, parsing nested input. The caller may
+//! have a small stack (some hosts' threads have 64 KiB or less), which drivers, e-graphs and parsers are not designed for.
 //!
-//! The threads stay for the next time. The e-graph's crate keeps memory for each thread that ever used it and never gives it
-//! back; so that is bounded by how many compile at once.
+//! The threads are reused. The e-graph's crate keeps memory for each thread that ever used it and never frees it; reuse bounds
+//! this by the number of concurrent compilations.
 
 use crate::process::Own;
 use std::any::Any;
@@ -11,15 +11,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes of a stack for deep work; the system gives memory for what is used of them.
+/// Stack size for deep work; the system allocates memory only for the used part.
 const DEEP: usize = 16 << 20;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A job, and how whoever waits is told that it is done, with nothing left of it.
+/// A job, and the channel to signal its completion, after it has been dropped.
 type Task = (Job, Sender<()>);
 
-/// Threads that wait for work.
+/// Idle threads.
 static IDLE: Own<Mutex<Vec<Sender<Task>>>> = Own::new(Mutex::default);
 
 thread_local! {
@@ -27,14 +27,14 @@ thread_local! {
     static IS_DEEP: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` on a thread with a deep stack, and waits for it. A panic there is raised again here.
+/// Runs `work` on a thread with a deep stack, and waits for it. A panic in it is resumed here.
 pub fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     if IS_DEEP.get() {
         return work();
     }
     let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let Some(thread) = idle.or_else(begin) else {
-        // the system gives no threads: it may fit all the same
+        // the system refuses a thread: try on this one
         return work();
     };
     let mut outcome: Option<Result<T, Box<dyn Any + Send>>> = None;
@@ -42,17 +42,17 @@ pub fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let place = &mut outcome;
     let job: Box<dyn FnOnce() + Send + '_> =
         Box::new(move || *place = Some(catch_unwind(AssertUnwindSafe(work))));
-    // SAFETY: only the lifetime is forgotten. What the job borrows outlives it: this call returns when it is told that the job
-    // has returned, or when the job was dropped. (Telling from within the job would be too early: until a call returns, what it
-    // borrows is the call's.)
+    // SAFETY: only the lifetime is erased. The job's borrows outlive it: this call returns when it is signalled that the job
+    // has returned, or when the job was dropped. (Signalling from within the job would be too early: its borrows last until it
+    // returns.)
     let job: Job = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(job) };
     match thread.send((job, done)) {
         Ok(()) => {
-            // what the job wrote is seen once this has come; an error: it was dropped, and wrote nothing
+            // makes the job's writes visible; an error: it was dropped, and wrote nothing
             let _ = wait.recv();
             IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
-        // such a thread does not end; if one did, its work would come back
+        // such a thread does not end; if one did, its work would be returned here
         Err(back) => back.0.0(),
     }
     match outcome.unwrap_or_else(|| Err(Box::new("a job that was dropped"))) {
@@ -61,14 +61,14 @@ pub fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     }
 }
 
-/// Another thread.
+/// Starts another thread.
 fn begin() -> Option<Sender<Task>> {
     let (sender, tasks): (Sender<Task>, Receiver<Task>) = channel();
     let work = move || {
         IS_DEEP.set(true);
         tasks.into_iter().for_each(|(job, done)| {
             job();
-            // that the sender is gone would tell as much, but not make sure that its writes are seen
+            // dropping the sender would signal completion, too, but without making writes visible
             let _ = done.send(());
         });
     };
@@ -84,7 +84,7 @@ mod tests {
         std::thread::Builder::new().stack_size(64 << 10).spawn(work).unwrap().join()
     }
 
-    /// Uses a kilobyte of stack and more for each turn.
+    /// Uses at least a kilobyte of stack for each level.
     fn descend(turns: usize) -> usize {
         let room = std::hint::black_box([turns as u8; 1024]);
         if turns == 0 { 0 } else { descend(turns - 1) + usize::from(room[turns % 1024] == turns as u8) }
@@ -116,7 +116,7 @@ mod tests {
             threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
         });
         assert!(!all.contains(&who()));
-        // those of the other tests, too, may be among them
+        // threads of other tests may be included
         assert!(all.len() <= 6, "{} threads for 3 callers", all.len());
     }
 }

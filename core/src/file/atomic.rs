@@ -1,4 +1,4 @@
-//! Writes a file so that a crash leaves the old one or the new one, never a part.
+//! Replaces a file atomically: a crash leaves the old one or the new one, never a part.
 
 use super::place::{self, Place};
 use super::rights;
@@ -8,26 +8,26 @@ use std::fs::{File, Metadata};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::Path;
 
-/// Bytes that are gathered before they are written.
+/// Size of the write buffer.
 const BUFFER: usize = 1 << 20;
 
-/// Writes a file crash-atomically: into a temporary file beside it, synced to the disk, renamed over it, and the folder
-/// synced.
+/// Writes a file atomically: into a temporary file in the same folder, synced to disk and renamed over the target; then syncs
+/// the folder.
 ///
-/// * A symbolic link is followed, and stays: the file that it leads to is replaced, or made where it leads to none.
-/// * A file that is replaced keeps its mode, and owner and group where the system lets us give files away. On Linux its
-///   access control list and `user.*` attributes are kept too. Nobody can read the temporary file who cannot read the
-///   old one. A new file has the mode that the process's umask leaves.
-/// * Of a file with several names (hard links) this name alone leads to what is written; the others keep the old file.
-/// * A file that this process may not write is not replaced, though the folder would allow it.
-/// * A device, a named pipe or a socket is written to, as it is: there nothing is atomic, and opening a pipe waits for a
-///   reader. The same is true of what `/dev/stdout` and `/dev/fd/N` stand for, whatever it is.
-/// * A writer that is killed leaves a temporary file `.weft-….tmp`, which the next write in that folder removes.
+/// * A symbolic link is followed and kept: its target is replaced, or created if it does not exist.
+/// * A replaced file keeps its mode, and its owner and group if the system permits. On Linux its access control list and
+///   `user.*` attributes are kept, too. The temporary file is never readable by anyone who cannot read the old one. A new
+///   file has the mode given by the process's umask.
+/// * If a file has several names (hard links), only this name refers to the new contents; the others keep the old file.
+/// * A file that this process may not write is not replaced, even if the folder's permissions would allow it.
+/// * A device, a named pipe or a socket is written in place: this is not atomic, and opening a pipe waits for a reader. The
+///   same holds for the targets of `/dev/stdout` and `/dev/fd/N`.
+/// * A killed writer leaves a temporary file `.weft-….tmp`, which the next write in that folder removes.
 ///
 /// # Errors
-/// [`Error::Io`] where the system refuses, for folders, and for whatever `write` returns: the old file is as it was
-/// then, and the temporary one is gone. (Only if the folder cannot be synced the new file is in its place.)
-/// [`Error::Argument`] for a path without a file's name.
+/// [`Error::Io`] if the system refuses, for folders, and for errors of `write`: the old file is then unchanged, and the
+/// temporary one removed. (Only if syncing the folder fails, the new file is already in place.) [`Error::Argument`] for a path
+/// without a file name.
 pub fn write_atomically(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
@@ -40,13 +40,13 @@ pub fn write_atomically(
     }
 }
 
-/// Writes to what is no regular file.
+/// Writes to a file that is not a regular one.
 fn through(file: File, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
     let file = fill(file, write)?;
     if place::is_disk(&file) { file.sync_all() } else { Ok(()) }
 }
 
-/// Replaces the file at `at`, or makes it, for somebody who calls it `path`.
+/// Replaces or creates the file at `at`; errors name `path`.
 fn replace(
     path: &Path,
     at: &Path,
@@ -76,14 +76,14 @@ fn fill<F: Write>(file: F, write: impl FnOnce(&mut dyn Write) -> std::io::Result
     match write(&mut out) {
         Ok(()) => out.into_inner().map_err(std::io::IntoInnerError::into_error),
         Err(e) => {
-            let _ = out.into_parts(); // what was gathered is not written any more
+            let _ = out.into_parts(); // discards the buffer
             Err(e)
         }
     }
 }
 
-/// Makes the renaming itself last. Only Unix can and needs to; some file systems cannot, and a folder that may be
-/// written but not read cannot be opened.
+/// Makes the rename durable. Only possible and necessary on Unix; some file systems cannot, and a folder that is writable but
+/// not readable cannot be opened.
 fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(not(unix)) {
         return Ok(());

@@ -1,6 +1,6 @@
-//! The byte order mark that some editors put before a text.
+//! The byte order mark that some editors write at the start of a text.
 
-/// A text's bytes without the byte order mark of UTF-8 (RFC 3629, section 6), if they begin with one.
+/// A text's bytes without the UTF-8 byte order mark (RFC 3629, section 6), if they start with one.
 pub fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
 }

@@ -1,9 +1,9 @@
-//! Files that are replaced whole. Stands on `error`; knows nothing of what they hold.
+//! Atomic replacement of files. Depends on `error`; independent of their contents.
 //!
-//! **Writing files** (`file`). Whatever Weft writes goes through `write_atomically`: links are followed, a regular file is
-//! replaced by renaming a temporary one beside it, anything else is written to. The temporary file is locked by its writer;
-//! who writes next in the folder removes those whose lock it can get, since their writers are dead. No process numbers, which
-//! are used again. Locks may be invisible between machines that share a folder: their files must be a day old as well.
+//! Weft writes all files through `write_atomically`: links are followed, a regular file is replaced by renaming a temporary one
+//! in the same folder, anything else is written in place. The writer locks its temporary file; the next writer in the folder
+//! removes those whose lock it can acquire, since their writers are dead. Process ids are not used, since systems reuse them.
+//! Machines that share a folder may not see each other's locks: temporary files of another machine must also be a day old.
 
 mod atomic;
 mod mark;

@@ -1,38 +1,37 @@
-//! Finds what a path to write leads to: a file that is replaced (or made), or something that is written to as it is.
+//! Resolves the path of a file to write: a file to replace or create, or a target to write in place.
 
 use crate::error::{Error, Result};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Symbolic links that are followed one after the other, at most; as Linux does.
+/// Maximum number of symbolic links to follow; as on Linux.
 const MOST_LINKS: usize = 40;
 
-/// What a path leads to.
+/// The target of a path.
 pub(super) enum Place {
-    /// A regular file, or none yet, at a path that is no symbolic link.
+    /// A regular file, or none yet, at a path that is not a symbolic link.
     File {
         /// The path.
         at: PathBuf,
-        /// What is there.
+        /// The existing file's metadata.
         old: Option<Metadata>,
     },
-    /// A device, a pipe, a socket, or what is open already, opened for writing.
+    /// A device, a pipe, a socket, or an already open file, opened for writing.
     Through(File),
 }
 
 /// Follows the symbolic links of a path.
 ///
 /// # Errors
-/// [`Error::Io`] for a folder, links in a circle, and where the system refuses; [`Error::Argument`] for a path without
-/// a file's name.
+/// [`Error::Io`] for a folder, a cycle of links, and if the system refuses; [`Error::Argument`] for a path without a file name.
 pub(super) fn find(path: &Path) -> Result<Place> {
     let refused = |e: std::io::Error| Error::io(path, "write", &e);
     let why = |why: &str| Error::refused(path, "write", why);
     if !names_a_file(path) {
         return Err(Error::argument("path", "the name of a file to write", path.display()));
     }
-    // The system's own view first: it may forbid following a link that we could.
+    // Ask the system first: it may forbid following a link that we could read.
     match std::fs::metadata(path) {
         Ok(about) if about.is_dir() => return Err(why("it is a folder, not a file")),
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(refused(e)),
@@ -61,7 +60,7 @@ pub(super) fn find(path: &Path) -> Result<Place> {
     Err(why("its symbolic links go in a circle"))
 }
 
-/// Whether a path ends with a name, and nothing behind it that asks for a folder (`w/`, `w/.`).
+/// Whether a path ends with a file name, not with a folder's form (`w/`, `w/.`).
 fn names_a_file(path: &Path) -> bool {
     let name = path.file_name().map(|n| n.as_encoded_bytes());
     name.is_some_and(|n| path.as_os_str().as_encoded_bytes().ends_with(n))
@@ -75,7 +74,7 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Whether what is open keeps what is written: then it can be synced.
+/// Whether the open file is on a disk, so that it can be synced.
 pub(super) fn is_disk(file: &File) -> bool {
     file.metadata().is_ok_and(|about| about.is_file() || system::is_block_device(&about))
 }
@@ -100,12 +99,12 @@ mod system {
         if about.file_type().is_socket() {
             return UnixStream::connect(at).map(|s| File::from(OwnedFd::from(s)));
         }
-        // a terminal does not become this process's own for that
+        // opening a terminal must not make it the controlling one
         OpenOptions::new().write(true).custom_flags(OFlags::NOCTTY.bits() as i32).open(at)
     }
 
-    /// What a path of `/dev/fd` or of a process's `fd` folder stands for. Such a name looks like a link to a file, which
-    /// must not be replaced: whoever opened it goes on with the one that is open.
+    /// Opens the file behind a path in `/dev/fd` or in a process's `fd` folder. Such a name looks like a link to a file, but
+    /// that file must not be replaced: its opener continues with the open one.
     pub fn already_open(at: &Path) -> Option<std::io::Result<File>> {
         let folder = std::fs::canonicalize(folder_of(at)).ok()?;
         if !["/proc", "/dev/fd"].iter().any(|p| folder.starts_with(p)) {
@@ -115,10 +114,11 @@ mod system {
         let own = own.iter().any(|f| std::fs::canonicalize(f).is_ok_and(|f| f == folder));
         let number = at.file_name()?.to_str()?.parse::<i32>().ok().filter(|n| *n >= 0);
         match number {
-            // Opened by its path it would be written from the beginning, over what is there: a copy goes on where it is.
-            // SAFETY: whoever named the number means what is open under it; if nothing is, the copy fails.
+            // Opening by path would write from the start, over existing contents: a duplicate continues at the current
+            // position.
+            // SAFETY: the number refers to what is open under it; if nothing is, duplicating fails.
             Some(n) if own => Some(unsafe { BorrowedFd::borrow_raw(n) }.try_clone_to_owned().map(File::from)),
-            // of another process: its end is the best that can be had
+            // of another process: append, as the best possible
             _ if std::fs::symlink_metadata(at).is_ok_and(|l| l.is_symlink()) => {
                 Some(OpenOptions::new().append(true).open(at))
             }
@@ -143,7 +143,7 @@ mod system {
         OpenOptions::new().write(true).open(at)
     }
 
-    /// A device of Windows, by its name: `NUL`, `CON`, `COM1`, `\\.\pipe\name`.
+    /// A Windows device, by name: `NUL`, `CON`, `COM1`, `\\.\pipe\name`.
     pub fn already_open(at: &Path) -> Option<std::io::Result<File>> {
         let name = at.file_stem()?.to_str()?.to_ascii_uppercase();
         let numbered = |n: &str| n.len() == 4 && (n.starts_with("COM") || n.starts_with("LPT"));

@@ -1,4 +1,4 @@
-//! What a file that is replaced hands on to the one in its place: mode, owner, group, attributes.
+//! Copies the permissions of a replaced file to its replacement: mode, owner, group, attributes.
 
 #[cfg(unix)]
 pub(super) use unix::{carry_over, may_write};
@@ -11,13 +11,13 @@ mod unix {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
     use std::path::Path;
 
-    // An app of Android has a user of its own: there is no other one to ask for, and no flag to ask with.
+    // An Android app has its own user: real and effective ids are equal, and the flag does not exist.
     #[cfg(not(target_os = "android"))]
     const EFFECTIVE: AtFlags = AtFlags::EACCESS;
     #[cfg(target_os = "android")]
     const EFFECTIVE: AtFlags = AtFlags::empty();
 
-    /// Whether this process may write the file: replacing it would ask for the folder's rights alone.
+    /// Checks that this process may write the file: replacing it would only check the folder's permissions.
     pub fn may_write(path: &Path) -> Result<()> {
         match accessat(CWD, path, Access::WRITE_OK, EFFECTIVE) {
             Ok(()) | Err(rustix::io::Errno::NOSYS) => Ok(()),
@@ -25,16 +25,16 @@ mod unix {
         }
     }
 
-    /// Gives `to` the rights of the file at `from`, in an order in which it can never be read by more people than that.
+    /// Gives `to` the permissions of the file at `from`, in an order in which it is never readable by more users than that.
     pub fn carry_over(old: &Metadata, from: &Path, to: &File) -> Result<()> {
         let kept = give(old, to)?;
         let listed = attributes::copy(from, to);
         let mut mode = old.mode() & 0o7777;
         if !kept.owner || !kept.group {
-            mode &= 0o777; // set-user-id and its kind were the other owner's
+            mode &= 0o777; // set-user-id and similar bits applied to the other owner
         }
         if !kept.group || !listed {
-            // The group's bits were another group's, or the widest of a list: everybody's are sure to be right.
+            // The group bits belong to another group, or are the mask of an ACL: those of "others" are safe.
             mode &= 0o7707 | (mode & 0o007) << 3;
         }
         if to.metadata()?.mode() & 0o7777 != mode {
@@ -48,7 +48,7 @@ mod unix {
         group: bool,
     }
 
-    /// Gives the file to the old one's owner and group, as far as the system allows.
+    /// Sets the file's owner and group to the old ones, as far as the system permits.
     fn give(old: &Metadata, to: &File) -> Result<Kept> {
         let has = |m: &Metadata| Kept { owner: m.uid() == old.uid(), group: m.gid() == old.gid() };
         let own = has(&to.metadata()?);
@@ -69,26 +69,26 @@ mod unix {
 
         /// The access control list (acl(5)).
         const LIST: &str = "system.posix_acl_access";
-        /// What is kept beside it. Not: sums of the contents (`security.ima`), capabilities, which writing ends, and
-        /// what file systems keep for themselves (`trusted.…`).
+        /// Other attributes to keep. Not: hashes of the contents (`security.ima`), capabilities, which a write removes, and
+        /// private data of file systems (`trusted.…`).
         const KEPT: [&str; 3] = ["security.selinux", "system.nfs4_acl", "user."];
-        /// The names of a file's attributes together are no longer (linux/limits.h, XATTR_LIST_MAX).
+        /// Maximum total length of a file's attribute names (linux/limits.h, XATTR_LIST_MAX).
         const NAMES: usize = 64 << 10;
 
-        /// Copies what can be copied. False if there is an access control list that could not be.
+        /// Copies attributes as far as possible. False if there is an access control list that could not be copied.
         pub fn copy(from: &Path, to: &File) -> bool {
             let mut names = vec![0; NAMES];
             let length = llistxattr(from, &mut names).unwrap_or(0);
             let names = names[..length].split(|b| *b == 0).filter_map(|n| std::str::from_utf8(n).ok());
             for name in names.filter(|n| KEPT.iter().any(|k| n.starts_with(k))) {
                 if let Some(value) = value(from, name) {
-                    let _ = fsetxattr(to, name, &value, XattrFlags::empty()); // as far as it goes
+                    let _ = fsetxattr(to, name, &value, XattrFlags::empty()); // best effort
                 }
             }
             match value(from, LIST) {
                 Some(list) => fsetxattr(to, LIST, &list, XattrFlags::empty()).is_ok(),
                 None => {
-                    // the folder's default for new files, which the old one had not
+                    // removes the folder's default for new files, which the old one did not have
                     let _ = fremovexattr(to, LIST);
                     true
                 }
@@ -114,7 +114,7 @@ mod unix {
 #[cfg(not(unix))]
 pub(super) use elsewhere::{carry_over, may_write};
 
-/// Windows: a file's rights come from its folder, and one that is read-only is not replaced.
+/// Windows: a file's permissions come from its folder, and a read-only file is not replaced.
 #[cfg(not(unix))]
 mod elsewhere {
     use std::fs::{File, Metadata, OpenOptions};

@@ -1,12 +1,11 @@
-//! Temporary files beside those that are written: how they are named, locked and, where a writer died, removed.
+//! Temporary files next to the target: naming, locking, and removal after a writer died.
 //!
-//! A name is `.weft-MMMMMMMM-NNNNNNNNNNNNNNNN.tmp`, of 35 bytes whatever the target is called: M tells machines apart
-//! (and one machine's starts), N writers. Its writer holds an exclusive lock on the file, which the system drops when the
-//! process ends, however that happens. So whoever gets the lock knows that the writer is dead: no process numbers, which
-//! are used again, and no clocks are asked.
+//! A name is `.weft-MMMMMMMM-NNNNNNNNNNNNNNNN.tmp`, 35 bytes for any target: M identifies a boot of a machine, N a writer. The
+//! writer holds an exclusive lock on the file, which the system releases when the process ends in any way. So a process that
+//! acquires the lock knows that the writer is dead, without process ids (which are reused) or clocks.
 //!
-//! Folders that several machines share may not show one machine's locks to another. A file of another machine is therefore
-//! removed only if nobody has written to it for a day as well; the same goes for file systems without locks.
+//! Machines that share a folder may not see each other's locks. A file of another machine is therefore removed only if it has
+//! not been written for a day, either; the same applies to file systems without locks.
 
 use super::place::folder_of;
 use crate::process::Own;
@@ -19,12 +18,12 @@ use std::time::{Duration, SystemTime};
 
 const BEGINNING: &str = ".weft-";
 const ENDING: &str = ".tmp";
-/// A file of another machine to which nobody has written for so long is nobody's.
+/// A file of another machine that has not been written for this long counts as abandoned.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
-/// Names that are tried: one may be taken.
+/// Maximum attempts to find an unused name.
 const TRIES: usize = 1000;
 
-/// A temporary file, locked; gone when it is dropped, unless it was renamed.
+/// A temporary file, locked; removed when dropped, unless it was renamed.
 pub(super) struct Temporary {
     file: File,
     path: PathBuf,
@@ -32,21 +31,21 @@ pub(super) struct Temporary {
 }
 
 impl Temporary {
-    /// A new file in a folder, from which what dead writers left is removed. A `private` one can be read by its owner
-    /// alone, the others by whom the umask lets.
+    /// Creates a file in a folder, and removes those of dead writers there. A `private` one is readable by its owner only,
+    /// others according to the umask.
     pub(super) fn make(folder: &Path, private: bool) -> Result<Temporary> {
         let mut new = OpenOptions::new();
         new.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut new, if private { 0o600 } else { 0o666 });
-        let _ = private; // elsewhere a file has its folder's rights
+        let _ = private; // elsewhere a file has its folder's permissions
         for _ in 0..TRIES {
             let path = folder.join(name());
             let file = match new.open(&path) {
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
                 made => made?,
             };
-            // Between making and locking it somebody may have taken it for a dead writer's.
+            // Between creation and locking another process may have taken it for a dead writer's.
             let lost = matches!(file.try_lock(), Err(TryLockError::WouldBlock)) || !is_at(&file, &path);
             if !lost {
                 let made = Temporary { file, path, renamed: false };
@@ -61,16 +60,16 @@ impl Temporary {
         &self.file
     }
 
-    /// Gives it its name. It stays locked until then: nobody takes it for a dead writer's.
+    /// Renames it to the target. It stays locked until then, so that it is not taken for a dead writer's.
     pub(super) fn rename_to(mut self, path: &Path) -> Result<()> {
         std::fs::rename(&self.path, path)?;
         self.renamed = true;
         Ok(())
     }
 
-    /// Removes the temporary files of dead writers from its folder. What cannot be removed stays.
+    /// Removes the temporary files of dead writers from its folder, as far as possible.
     fn sweep(&self) {
-        // the file system's own clock, which may be another machine's
+        // the file system's clock, which may be another machine's
         let now = self.file.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         let Ok(entries) = std::fs::read_dir(folder_of(&self.path)) else { return };
         let others = entries.flatten().filter(|e| e.path() != self.path);
@@ -81,12 +80,12 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.renamed {
-            let _ = std::fs::remove_file(&self.path); // the first error is the one to tell
+            let _ = std::fs::remove_file(&self.path); // the first error is the one to report
         }
     }
 }
 
-/// A name that nobody else uses.
+/// A unique name.
 fn name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -96,7 +95,7 @@ fn name() -> String {
     format!("{BEGINNING}{:08x}-{:016x}{ENDING}", machine(), fnv(bytes))
 }
 
-/// The machine in a temporary file's name, if it is the name of one.
+/// The machine in a file's name, if that is the name of a temporary file.
 fn machine_of(name: &str) -> Option<u32> {
     let (machine, writer) = name.strip_prefix(BEGINNING)?.strip_suffix(ENDING)?.split_once('-')?;
     let hex = |text: &str, digits| text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit());
@@ -104,8 +103,8 @@ fn machine_of(name: &str) -> Option<u32> {
     well_formed.then(|| u32::from_str_radix(machine, 16).ok())?
 }
 
-/// Tells this machine, as long as it runs, from others: Linux gives each start a random number. Other systems keep locks
-/// where all machines see them, and need none.
+/// Identifies this boot of this machine: Linux has a random id for each boot. Other systems keep locks visible to all machines,
+/// and need none.
 fn machine() -> u32 {
     static FOUND: Own<OnceLock<u32>> = Own::new(OnceLock::new);
     *FOUND.get_or_init(|| match std::fs::read("/proc/sys/kernel/random/boot_id") {
@@ -131,7 +130,7 @@ fn remove_if_dead(entry: &DirEntry, now: SystemTime) {
     let Ok(file) = existing(&path) else { return };
     let locked = match file.try_lock() {
         Ok(()) => true,
-        Err(TryLockError::WouldBlock) => return, // its writer lives
+        Err(TryLockError::WouldBlock) => return, // its writer is alive
         Err(TryLockError::Error(_)) => false,
     };
     let written = file.metadata().and_then(|m| m.modified());
@@ -141,7 +140,7 @@ fn remove_if_dead(entry: &DirEntry, now: SystemTime) {
     }
 }
 
-/// Opens a file of that name, and nothing else that somebody may have put there meanwhile.
+/// Opens a file with that name, but nothing else that may have replaced it in the meantime.
 fn existing(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.write(true);
@@ -154,7 +153,7 @@ fn existing(path: &Path) -> Result<File> {
     options.open(path)
 }
 
-/// Whether the open file is still the one of that name.
+/// Whether the name still refers to the open file.
 fn is_at(file: &File, path: &Path) -> bool {
     let both = file.metadata().and_then(|open| Ok((open, std::fs::symlink_metadata(path)?)));
     both.is_ok_and(|(open, there)| there.is_file() && same(&open, &there))
@@ -166,7 +165,7 @@ fn same(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// Where files have no numbers the names alone, which are used once, must do.
+/// Without inode numbers the names, which are unique, must suffice.
 #[cfg(not(unix))]
 fn same(_: &Metadata, _: &Metadata) -> bool {
     true

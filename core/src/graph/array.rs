@@ -1,4 +1,4 @@
-//! Tensors of the reference evaluation: every element an f64, rounded as its dtype stores it, or an i64.
+//! Tensors of the reference evaluation: every element is an f64, rounded to its dtype, or an i64.
 
 use crate::error::Result;
 use crate::expr::Scalar;
@@ -22,27 +22,27 @@ use crate::tensor::{DType, Tensor, TensorType, contiguous_strides};
 pub struct Array {
     /// Dtype and shape.
     pub ty: TensorType,
-    /// The elements, row-major; of i64 the nearest f64.
+    /// The elements, row-major; for i64 the nearest f64.
     pub data: Vec<f64>,
-    /// The elements of i64, exactly; otherwise empty.
+    /// The exact elements of an i64 array; otherwise empty.
     whole: Vec<i64>,
 }
 
 impl Array {
-    /// An array of those elements, row-major; of i64 they are whole numbers.
+    /// An array of those elements, row-major; for i64 they must be integers.
     pub fn new(ty: TensorType, data: Vec<f64>) -> Array {
         let whole = if ty.dtype == DType::I64 { data.iter().map(|&v| v as i64).collect() } else { vec![] };
         Array { ty, data, whole }
     }
 
-    /// An array of integers, exactly as they are.
+    /// An array of integers, stored exactly.
     pub fn from_whole(ty: TensorType, elements: Vec<i64>) -> Array {
         let data = elements.iter().map(|&v| v as f64).collect();
         let whole = if ty.dtype == DType::I64 { elements } else { vec![] };
         Array { ty, data, whole }
     }
 
-    /// An array of values that its dtype holds, row-major.
+    /// An array of values of its dtype, row-major.
     pub fn of(ty: TensorType, elements: impl IntoIterator<Item = Scalar>) -> Array {
         if ty.dtype != DType::I64 {
             return Array::new(ty, elements.into_iter().map(Scalar::number).collect());
@@ -51,21 +51,21 @@ impl Array {
         Array::from_whole(ty, elements.into_iter().map(exact).collect())
     }
 
-    /// An array whose element at each index is what `f` says.
+    /// An array whose element at each index is `f`'s result.
     pub fn from_fn(ty: TensorType, mut f: impl FnMut(&[usize]) -> f64) -> Array {
         let mut data = Vec::with_capacity(ty.elements());
         for_each_index(&ty.shape, |index| data.push(f(index)));
         Array::new(ty, data)
     }
 
-    /// An array whose element at each index is the value that `f` gives.
+    /// An array whose element at each index is `f`'s result, a value of its dtype.
     pub fn of_each(ty: TensorType, mut f: impl FnMut(&[usize]) -> Scalar) -> Array {
         let mut all = Vec::with_capacity(ty.elements());
         for_each_index(&ty.shape, |index| all.push(f(index)));
         Array::of(ty, all)
     }
 
-    /// An array of one value everywhere.
+    /// An array filled with one value.
     pub fn full(ty: TensorType, v: f64) -> Array {
         Array::new(ty.clone(), vec![v; ty.elements()])
     }
@@ -99,7 +99,7 @@ impl Array {
         (0..self.data.len()).map(|i| self.element(i))
     }
 
-    /// Every element of integers and bools, exactly.
+    /// Every element of an integer or bool array, exactly.
     pub fn whole(&self) -> Vec<i64> {
         match self.ty.dtype {
             DType::I64 => self.whole.clone(),
@@ -107,7 +107,7 @@ impl Array {
         }
     }
 
-    /// Puts a value in place of the element at a position.
+    /// Replaces the element at a position.
     pub fn set(&mut self, position: usize, v: Scalar) {
         self.data[position] = v.number();
         if let (DType::I64, Scalar::L(v)) = (self.ty.dtype, v) {

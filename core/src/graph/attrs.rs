@@ -19,7 +19,7 @@ pub enum Attr {
     Ints(Vec<i64>),
     /// A real number.
     Float(f64),
-    /// A choice of two.
+    /// A boolean.
     Bool(bool),
     /// An element type.
     DType(DType),
@@ -117,12 +117,12 @@ impl Attrs {
         self.0.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
     }
 
-    /// A whole number; 0 if it is not there (the builder has checked that it is).
+    /// An integer; 0 if it is absent (the builder has checked that it is present).
     pub fn int(&self, name: &str) -> i64 {
         if let Some(Attr::Int(v)) = self.get(name) { *v } else { 0 }
     }
 
-    /// A list; empty if it is not there.
+    /// A list; empty if absent.
     pub fn ints(&self, name: &str) -> &[i64] {
         if let Some(Attr::Ints(v)) = self.get(name) { v } else { &[] }
     }
@@ -132,17 +132,17 @@ impl Attrs {
         self.ints(name).iter().map(|&v| usize::try_from(v).unwrap_or(0)).collect()
     }
 
-    /// A real number; 0 if it is not there.
+    /// A real number; 0 if absent.
     pub fn float(&self, name: &str) -> f64 {
         if let Some(Attr::Float(v)) = self.get(name) { *v } else { 0.0 }
     }
 
-    /// A choice; false if it is not there.
+    /// A boolean; false if absent.
     pub fn bool(&self, name: &str) -> bool {
         matches!(self.get(name), Some(Attr::Bool(true)))
     }
 
-    /// An element type; f32 if it is not there.
+    /// An element type; f32 if absent.
     pub fn dtype(&self, name: &str) -> DType {
         if let Some(Attr::DType(v)) = self.get(name) { *v } else { DType::F32 }
     }

@@ -1,5 +1,5 @@
-//! The graph and its chaining builder. A wrong call poisons its value instead of panicking; the
-//! first error is kept and returned by whoever reads the graph.
+//! The graph and its chaining builder. An invalid call returns a poisoned value instead of panicking; the first error is kept,
+//! and returned by every function that reads the graph.
 
 use super::op::result_type;
 use super::{Attrs, Op, Refusal};
@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A value of a graph. Only meaningful for the graph that made it.
+/// A value of a graph. Only valid for the graph that created it.
 ///
 /// ```
 /// use weft::graph::{Graph, Value};
@@ -27,21 +27,21 @@ use std::sync::Arc;
 pub struct Value(u32);
 
 impl Value {
-    /// What a wrong call returns: every call that uses it returns it again.
+    /// The result of an invalid call; every call that uses it returns it again.
     pub const POISON: Value = Value(u32::MAX);
 
-    /// Its position among the graph's nodes. `None` for the poisoned value.
+    /// Its index among the graph's nodes. `None` for the poisoned value.
     pub fn index(self) -> Option<usize> {
         (self != Value::POISON).then_some(self.0 as usize)
     }
 
-    /// The value of the node at that position.
+    /// The value of the node at that index.
     pub fn at(index: usize) -> Value {
         Value(index as u32)
     }
 }
 
-/// What a node is.
+/// The kind of a node.
 ///
 /// ```
 /// use weft::graph::{Graph, NodeKind};
@@ -55,15 +55,14 @@ impl Value {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum NodeKind {
-    /// Data given before each step, by name.
+    /// Data set before each step, by name.
     Input,
-    /// A weight, by name. Trainable ones take part in training.
+    /// A weight, by name. Training updates trainable ones.
     Parameter {
         /// Whether training may change it.
         trainable: bool,
     },
-    /// Data that stays from step to step, by name: zeros at first, then what
-    /// [`set_state`](Graph::set_state) said.
+    /// Data carried from step to step, by name: initially zeros, then the value given to [`set_state`](Graph::set_state).
     State,
     /// Data that is part of the graph.
     Constant(Tensor<'static>),
@@ -85,17 +84,17 @@ pub enum NodeKind {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// What it is.
+    /// Its kind.
     pub kind: NodeKind,
-    /// What it reads.
+    /// Its inputs.
     pub inputs: Vec<Value>,
     /// Its type.
     pub ty: TensorType,
-    /// Its name, if it was given one (inputs, parameters and states always have one).
+    /// Its name, if it has one (inputs, parameters and states always do).
     pub name: Option<String>,
 }
 
-/// A finished graph's contents, in an order in which every node follows its inputs.
+/// A finished graph's contents, in topological order.
 ///
 /// ```
 /// use weft::graph::Graph;
@@ -114,14 +113,14 @@ pub struct GraphData {
     pub nodes: Vec<Node>,
     /// Named results.
     pub outputs: Vec<(String, Value)>,
-    /// States and what they are after a step; those not listed stay as they are.
+    /// States with their values after a step; states not listed do not change.
     pub next: Vec<(Value, Value)>,
-    /// The scalar that training makes small.
+    /// The scalar that training minimises.
     pub loss: Option<Value>,
 }
 
 impl GraphData {
-    /// The node of a value; values come from this graph.
+    /// The node of a value of this graph.
     pub fn node(&self, v: Value) -> &Node {
         &self.nodes[v.0 as usize]
     }
@@ -158,7 +157,7 @@ impl GraphData {
         self.nodes.iter().enumerate().map(|(i, n)| (Value::at(i), n))
     }
 
-    /// Which nodes some values need, themselves among them.
+    /// For each node, whether `roots` depend on it (roots included).
     pub(crate) fn live(&self, roots: &[Value]) -> Vec<bool> {
         let mut live = vec![false; self.nodes.len()];
         roots.iter().filter_map(|v| v.index()).for_each(|i| live[i] = true);
@@ -178,7 +177,7 @@ impl GraphData {
 
 #[derive(Debug, Clone, Default)]
 struct State {
-    /// Shared with whoever reads it; changed in place while nobody does.
+    /// Shared with readers; modified in place if there are none.
     data: Arc<GraphData>,
     names: HashMap<String, Value>,
     scope: Vec<String>,
@@ -209,7 +208,7 @@ impl Graph {
         Graph::default()
     }
 
-    /// An input: data given before each step.
+    /// An input: data set before each step.
     pub fn input(&self, name: &str, dtype: DType, shape: impl Into<Dims>) -> Value {
         self.leaf(name, NodeKind::Input, TensorType::new(dtype, shape))
     }
@@ -219,14 +218,14 @@ impl Graph {
         self.leaf(name, NodeKind::Parameter { trainable: true }, TensorType::f32(shape))
     }
 
-    /// A weight of any dtype; training leaves it alone unless `trainable` (floats only).
+    /// A weight of any dtype; training updates it only if `trainable` (floats only).
     pub fn parameter_of(&self, name: &str, ty: TensorType, trainable: bool) -> Value {
         let trainable = trainable && ty.dtype.is_float();
         self.leaf(name, NodeKind::Parameter { trainable }, ty)
     }
 
-    /// Data that stays in a session from one step to the next (a cache of keys and values): zeros at first.
-    /// What it is after a step [`set_state`](Graph::set_state) says.
+    /// Data carried in a session from one step to the next (a cache of keys and values), initially zeros.
+    /// [`set_state`](Graph::set_state) sets its value after a step.
     pub fn state(&self, name: &str, dtype: DType, shape: impl Into<Dims>) -> Value {
         let ty = TensorType::new(dtype, shape);
         if dtype.is_block() {
@@ -235,10 +234,9 @@ impl Graph {
         self.leaf(name, NodeKind::State, ty)
     }
 
-    /// Makes `next` what the state will be after each step. Within a step the state's value is the old one.
-    /// Where `next` is a [`put`](Graph::put) into the state and nothing else reads the old one, the
-    /// state is changed in place. It is copied all the same where a look-up depends on `next` for its indices, which may yet
-    /// refuse the step.
+    /// Makes `next` the value of the state after each step. Within a step the state has its old value. If `next` is a
+    /// [`put`](Graph::put) into the state and nothing else reads the old value, the state is updated in place, unless a
+    /// look-up, which may refuse the step, gets its indices from `next`.
     pub fn set_state(&self, state: impl Into<Value>, next: impl Into<Value>) {
         let (state, next) = (state.into(), next.into());
         let (Some(i), Some(n)) = (self.own(state, "set_state"), self.own(next, "set_state")) else { return };
@@ -284,7 +282,7 @@ impl Graph {
         self.register(full, v, what)
     }
 
-    /// Applies an operation. The methods named after operations call this.
+    /// Applies an operation. The methods named after operations call this method.
     pub fn apply(&self, op: &'static dyn Op, inputs: &[Value], attrs: Attrs) -> Value {
         let mut state = self.state.borrow_mut();
         let count = state.data.nodes.len();
@@ -323,7 +321,7 @@ impl Graph {
         }
     }
 
-    /// Names a value, within the present scope. Names are unique in a graph.
+    /// Names a value, within the current scope. Names are unique in a graph.
     pub fn name(&self, v: impl Into<Value>, name: &str) -> Value {
         let v = v.into();
         let Some(i) = self.own(v, "name") else { return Value::POISON };
@@ -347,7 +345,7 @@ impl Graph {
         self.register(full, v, "value")
     }
 
-    /// Runs `build` with `scope.` before every name given inside.
+    /// Runs `build` with the prefix `scope.` for every name given inside.
     pub fn scope<T>(&self, scope: &str, build: impl FnOnce(&Graph) -> T) -> T {
         self.state.borrow_mut().scope.push(scope.into());
         let built = build(self);
@@ -355,7 +353,7 @@ impl Graph {
         built
     }
 
-    /// Makes a value a result of the graph, under a name.
+    /// Makes a value an output of the graph, with a name.
     pub fn output(&self, name: &str, v: impl Into<Value>) {
         let v = v.into();
         if self.own(v, "output").is_none() {
@@ -368,7 +366,7 @@ impl Graph {
         Arc::make_mut(&mut self.state.borrow_mut().data).outputs.push((name.into(), v));
     }
 
-    /// The position of a value of this graph; one of another graph is an error, the poisoned one is not.
+    /// The index of a value of this graph; a value of another graph is an error, the poisoned one is not.
     fn own(&self, v: Value, what: &str) -> Option<usize> {
         let i = v.index()?;
         if i < self.state.borrow().data.nodes.len() {
@@ -378,7 +376,7 @@ impl Graph {
         None
     }
 
-    /// Makes a value the loss: one f32 element.
+    /// Makes a value, one f32 element, the loss.
     pub fn set_loss(&self, v: impl Into<Value>) {
         let v = v.into();
         let Some(i) = self.own(v, "loss") else { return };
@@ -418,10 +416,10 @@ impl Graph {
         }
     }
 
-    /// The contents as they are now. Building may go on meanwhile; what was read does not change.
+    /// The current contents. Building may continue; the returned contents do not change.
     ///
     /// # Errors
-    /// The first error of the building, if there was one.
+    /// The first error of the builder, if any.
     pub fn data(&self) -> Result<Arc<GraphData>> {
         let state = self.state.borrow();
         match &state.error {
@@ -430,12 +428,12 @@ impl Graph {
         }
     }
 
-    /// The first error of the building.
+    /// The first error of the builder.
     pub fn error(&self) -> Option<Error> {
         self.state.borrow().error.clone()
     }
 
-    /// Records an error found while building (the first is kept) and returns the poisoned value.
+    /// Records an error of the builder (the first is kept) and returns the poisoned value.
     pub fn fail(&self, op: &str, node: &str, wanted: &str, came: &str) -> Value {
         self.fail_with(op, node, Refusal { wanted: wanted.into(), came: came.into() })
     }
@@ -470,10 +468,10 @@ impl Graph {
         v
     }
 
-    /// A builder that goes on from existing contents.
+    /// A builder that continues from existing contents.
     ///
     /// # Errors
-    /// What [`GraphData::verify`] finds wrong with them.
+    /// Errors of [`GraphData::verify`].
     pub fn from_data(data: GraphData) -> Result<Graph> {
         data.verify()?;
         let names = data
@@ -486,8 +484,8 @@ impl Graph {
     }
 }
 
-/// Sizes are at least 1 and not more than can be indexed, blocks are whole. Every value of a graph is checked so, as it is
-/// built and as it is verified.
+/// Checks a type: sizes are at least 1 and within indexing limits, and blocks are whole. Applied to every value of a graph, by
+/// the builder and by verification.
 pub(super) fn check_type(ty: &TensorType) -> std::result::Result<(), Refusal> {
     if ty.shape.contains(&0) {
         return super::refuse("sizes of at least 1", ty);

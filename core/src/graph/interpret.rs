@@ -1,13 +1,13 @@
-//! Runs a graph's nodes one by one with each operation's own exact evaluation.
+//! Evaluates a graph node by node with each operation's own exact evaluation.
 
 use super::{Array, Attrs, Call, Graph, GraphData, Node, NodeKind, Op, Value};
 use crate::error::{Error, Result};
 use crate::tensor::TensorType;
 
-/// Values of all nodes, in order. `leaf` gives those of inputs, parameters and states.
+/// Values of all nodes, in order. `leaf` returns those of inputs, parameters and states.
 ///
 /// # Errors
-/// What `leaf` or an operation's evaluation returns; index errors name the node.
+/// Errors of `leaf` or of an operation's evaluation; index errors name the node.
 pub fn interpret(
     data: &GraphData,
     leaf: &mut dyn FnMut(Value, &Node) -> Result<Array>,
@@ -36,7 +36,7 @@ pub fn interpret(
     Ok(values)
 }
 
-/// Whether there is memory for a value of that type, 8 bytes an element: evaluation takes it without asking.
+/// Checks that there is memory for a value of that type, 8 bytes an element: evaluation allocates without checks.
 fn reserve(ty: &TensorType, label: impl FnOnce() -> String) -> Result<()> {
     match Vec::<f64>::new().try_reserve_exact(ty.elements()) {
         Ok(()) => Ok(()),
@@ -56,7 +56,7 @@ fn name_node(e: Error, label: &str) -> Error {
     }
 }
 
-/// Evaluates a composite operation as what its decomposition means.
+/// Evaluates a composite operation by its decomposition.
 ///
 /// # Errors
 /// As [`interpret`].
@@ -85,7 +85,7 @@ pub fn evaluate_decomposed(op: &dyn Op, call: &Call<'_>, inputs: &[&Array]) -> R
 pub fn decomposed(op: &dyn Op, g: &Graph, inputs: &[Value], attrs: &Attrs) -> Result<Value> {
     let found = op.decompose(g, inputs, attrs);
     match g.error() {
-        // who was asked for is said beside who refused
+        // the error names the requested operation, in addition to the one that refused
         Some(Error::Op { op: inner, node, wanted, came }) => {
             return Err(Error::Op { op: format!("{inner} of {}", op.name()), node, wanted, came });
         }

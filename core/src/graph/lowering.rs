@@ -1,14 +1,14 @@
-//! The archetypes: the dozen forms of work that both devices know how to run.
+//! The archetypes: the dozen forms of work for which both devices have kernels.
 //!
-//! **Lowering yields an archetype** (`graph/lowering.rs`): view, pointwise, rowwise (reductions over axes, then an
-//! expression: softmax and norms too), contraction, convolution, attention, look-ups, scan, pooling, placing. Operations
-//! without one of their own say `Decompose`, and `plan/expand.rs` puts their decomposition in their place.
+//! View, pointwise, rowwise (reductions over axes, then an expression; softmax and norms, too), contraction, convolution,
+//! attention, look-ups, scan, pooling, placing. Operations without an archetype of their own return `Decompose`, and
+//! `plan/expand.rs` replaces them by their decomposition.
 
 use crate::expr::{Expr, Fold};
 
-/// How a node is carried out.
+/// The archetype of a node.
 ///
-/// What an operation of a graph is as work:
+/// The lowering of an operation in a graph:
 ///
 /// ```
 /// use weft::graph::{Call, Lowering};
@@ -27,24 +27,24 @@ use crate::expr::{Expr, Fold};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Lowering {
-    /// As the graph that [`Op::decompose`](super::Op::decompose) builds.
+    /// The graph built by [`Op::decompose`](super::Op::decompose).
     Decompose,
-    /// No work: the same elements walked in another way.
+    /// No work: another view of the same elements.
     View(ViewForm),
-    /// One expression an element, over inputs broadcast to the output's shape.
+    /// One expression per element, over inputs broadcast to the output's shape.
     Pointwise(Expr),
     /// Reductions over some axes, then an expression of them.
     Rowwise(RowwiseForm),
-    /// Running sum along an axis.
+    /// Prefix sum along an axis.
     Scan {
         /// The axis.
         axis: usize,
     },
-    /// Inputs laid into the output at given indices; elements that none covers get `fill`.
+    /// Inputs copied into the output at given indices; all other elements are `fill`.
     Place {
-        /// Where each input's first element goes.
+        /// The index of each input's first element.
         at: Vec<Vec<usize>>,
-        /// What the rest is.
+        /// The value of the other elements; `None` if the inputs cover the output.
         fill: Option<f64>,
     },
     /// Matrix product of the last two axes, batched over the others with broadcasting.
@@ -58,56 +58,56 @@ pub enum Lowering {
     Convolution(ConvolutionForm),
     /// softmax(q·kᵀ·scale + mask)·v.
     Attention(AttentionForm),
-    /// Gradients of the former with respect to q, k and v from the upstream one (input 3; the mask, if any, is
-    /// input 4), flat, one after the other.
+    /// Gradients of `Attention` with respect to q, k and v from the upstream gradient (input 3; the mask, if any, is input 4),
+    /// flattened and concatenated.
     AttentionGrad(AttentionForm),
-    /// Attention over keys and values that lie in blocks: inputs are q, keys, values, a table of blocks, and how many keys
-    /// each query sees.
+    /// Attention over keys and values in blocks (paged): inputs are q, keys, values, a table of blocks, and the number of
+    /// visible keys for each query.
     PagedAttention(PagedForm),
-    /// Slices of input 0 along an axis, chosen by the integer input 1 (whole slices).
+    /// Slices of input 0 along an axis, selected by the integer input 1 (whole slices).
     Take {
         /// The axis.
         axis: usize,
     },
-    /// Input 0 plus slices of input 2 added at the places input 1 names along an axis.
+    /// Input 0 with slices of input 2 added at the indices in input 1 along an axis.
     TakeAdd {
         /// The axis.
         axis: usize,
     },
-    /// Input 0 with slices of input 2 in place of its own where input 1 says along an axis (the last of equal
-    /// indices wins).
+    /// Input 0 with its slices at the indices in input 1 along an axis replaced by slices of input 2 (the last of equal indices
+    /// wins).
     TakePut {
         /// The axis.
         axis: usize,
-        /// The index that writes nothing. Where there is one, the others are distinct.
+        /// The index that writes nothing. If there is one, the others are distinct.
         ignored: Option<i64>,
     },
-    /// Elements of input 0 along an axis, chosen by input 1 of the output's shape.
+    /// Elements of input 0 along an axis, selected by input 1, which has the output's shape.
     Gather {
         /// The axis.
         axis: usize,
     },
-    /// Input 0 plus elements of input 2 added at the places input 1 names along an axis.
+    /// Input 0 with elements of input 2 added at the indices in input 1 along an axis.
     ScatterAdd {
         /// The axis.
         axis: usize,
     },
-    /// Input 0, labels, as i32: one that is ignored becomes −1, any other outside the classes is an error.
+    /// Input 0, labels, as i32: the ignored label becomes −1, any other outside the classes is an error.
     CheckLabels {
-        /// How many classes.
+        /// Number of classes.
         classes: usize,
-        /// The label that does not count.
+        /// The ignored label.
         ignored: Option<i64>,
     },
-    /// The largest of each window of `[n, c, h, w]`.
+    /// The maximum of each window of `[n, c, h, w]`.
     MaxPool(PoolForm),
-    /// Gradient of the former from its input and the upstream gradient: to each window's first largest.
+    /// Gradient of `MaxPool` from its input and the upstream gradient: to each window's first maximum.
     MaxPoolGrad(PoolForm),
-    /// A block format widened to f32.
+    /// A block format decoded to f32.
     Dequantise,
 }
 
-/// Another way to walk a tensor's elements.
+/// A view: another order or selection of a tensor's elements.
 ///
 /// ```
 /// use weft::graph::{Call, Lowering};
@@ -129,7 +129,7 @@ pub enum ViewForm {
     Reshape,
     /// Axis i of the output is axis `0[i]` of the input.
     Permute(Vec<usize>),
-    /// Aligned at the last axes; sizes of 1 repeat.
+    /// Aligned at the last axes; axes of size 1 repeat.
     Broadcast,
     /// From `start`, every `step`-th (which may be negative) along each axis.
     Slice {
@@ -159,9 +159,9 @@ pub enum ViewForm {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reduction {
-    /// How elements are joined.
+    /// How elements are combined.
     pub fold: Fold,
-    /// What is joined; may use results of earlier reductions.
+    /// The reduced expression; it may use results of earlier reductions.
     pub of: Expr,
 }
 
@@ -192,13 +192,13 @@ pub struct RowwiseForm {
     pub reductions: Vec<Reduction>,
     /// The result.
     pub output: Expr,
-    /// True: one result a row, the output's shape has the reduced axes dropped or of size 1.
-    /// False: one result an element of the domain.
+    /// True: one result per row; the reduced axes are dropped from the output's shape or of size 1. False: one result per
+    /// element of the domain.
     pub per_row: bool,
 }
 
-/// Geometry of a convolution, general enough to be closed under differentiation: the input may be
-/// spread out by `input_dilation`, and padding may be negative (it then crops).
+/// Geometry of a convolution, closed under differentiation: the input may be dilated by `input_dilation`, and padding may be
+/// negative (it then crops).
 ///
 /// ```
 /// use weft::graph::{Call, Lowering};
@@ -218,13 +218,13 @@ pub struct RowwiseForm {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConvolutionForm {
-    /// Steps of the window `[y, x]`.
+    /// Stride of the window `[y, x]`.
     pub stride: [usize; 2],
-    /// Zeros before the first row and column (of the spread-out input).
+    /// Zeros before the first row and column (of the dilated input).
     pub pad_before: [isize; 2],
     /// Distance between taps of the window.
     pub dilation: [usize; 2],
-    /// Distance between the input's elements once spread out.
+    /// Distance between the input's elements after dilation.
     pub input_dilation: [usize; 2],
     /// Channel groups.
     pub groups: usize,
@@ -251,9 +251,9 @@ pub struct ConvolutionForm {
 pub struct PoolForm {
     /// Window `[y, x]`.
     pub kernel: [usize; 2],
-    /// Steps of the window.
+    /// Stride of the window.
     pub stride: [usize; 2],
-    /// Padding on each side; never the largest.
+    /// Padding on each side; never the maximum.
     pub padding: [usize; 2],
 }
 
@@ -281,13 +281,13 @@ pub struct AttentionForm {
     pub scale: f64,
     /// Query i sees keys up to i + s − l.
     pub causal: bool,
-    /// Query i sees keys after i + s − l − window; 0 = all.
+    /// Query i sees only keys after i + s − l − window; 0 = no window.
     pub window: usize,
-    /// There is a fourth input added to the scores, broadcast to `[b, h, l, s]`.
+    /// Whether there is a fourth input, added to the scores, broadcast to `[b, h, l, s]`.
     pub masked: bool,
 }
 
-/// The options of attention over keys and values in blocks.
+/// The options of attention over keys and values in blocks (paged).
 ///
 /// ```
 /// use weft::graph::{Call, Lowering, NodeKind};
@@ -310,8 +310,8 @@ pub struct AttentionForm {
 pub struct PagedForm {
     /// Factor on the scores.
     pub scale: f64,
-    /// A query that sees n keys sees the last so many of them; 0: all.
+    /// A query that sees n keys sees only the last `window` of them; 0: all.
     pub window: usize,
-    /// Rows of a block.
+    /// Rows per block.
     pub block: usize,
 }

@@ -1,7 +1,6 @@
-//! Graphs of operations with static shapes: nodes, the chaining builder, the verifier, a text form
-//! that prints and parses back, and [`Op`], the trait every operation implements.
-//! Knows no particular operation and no device. Without the feature `compiler` only the forms of work are here, which
-//! plans are made of.
+//! Graphs of operations with static shapes: nodes, the chaining builder, the verifier, a text form that prints and parses, and
+//! [`Op`], the trait of operations. Independent of particular operations and of devices. Without the feature `compiler` this
+//! room only has the archetypes that plans consist of.
 
 #[cfg(feature = "compiler")]
 mod array;

@@ -1,4 +1,4 @@
-//! What an operation must say of itself, once; everything else reads it from here.
+//! The declaration of an operation: everything about an operation is stated once, here, and read by the rest of the engine.
 
 use super::{Array, Attr, AttrSpec, Attrs, Graph, Lowering, Value};
 use crate::error::Result;
@@ -45,7 +45,7 @@ impl std::fmt::Display for Inputs {
     }
 }
 
-/// A node as an operation sees it while inferring, evaluating or lowering: types and attributes.
+/// A node's input types and attributes, as passed to an operation's inference, evaluation and lowering.
 ///
 /// ```
 /// use weft::graph::{Attr, Attrs, Call};
@@ -69,18 +69,18 @@ impl<'a> Call<'a> {
         &self.inputs[input].shape
     }
 
-    /// An axis attribute (negative counts from the end) as an index into a shape of that rank.
+    /// An axis attribute (negative ones count from the end) as an index into a shape of that rank.
     ///
     /// # Errors
-    /// A refusal if it is outside.
+    /// A refusal if it is out of range.
     pub fn axis(&self, name: &str, rank: usize) -> std::result::Result<usize, Refusal> {
         resolve_axis(self.attrs.int(name), rank)
     }
 
-    /// An attribute of several axes, resolved, sorted; refused if outside or repeated.
+    /// An attribute with several axes, resolved and sorted; refused if out of range or repeated.
     ///
     /// # Errors
-    /// A refusal if one is outside or given twice.
+    /// A refusal if one is out of range or given twice.
     pub fn axes(&self, name: &str, rank: usize) -> std::result::Result<Vec<usize>, Refusal> {
         let mut axes = self
             .attrs
@@ -128,7 +128,7 @@ pub fn refuse<T>(wanted: impl ToString, came: impl ToString) -> std::result::Res
     Err(Refusal { wanted: wanted.to_string(), came: came.to_string() })
 }
 
-/// An operation's answer to "what is your gradient".
+/// An operation's gradient.
 ///
 /// ```
 /// use weft::graph::{Grad, Graph, Value};
@@ -144,9 +144,9 @@ pub fn refuse<T>(wanted: impl ToString, came: impl ToString) -> std::result::Res
 pub enum Grad {
     /// The gradient with respect to each input; `None` for inputs that have none (indices).
     Of(Vec<Option<Value>>),
-    /// What differentiating the decomposition gives.
+    /// The gradient of its decomposition.
     ByDecomposition,
-    /// There is none, because…
+    /// Not differentiable, with the reason.
     None(&'static str),
 }
 
@@ -157,7 +157,7 @@ impl Grad {
     }
 }
 
-/// One example of an operation: what conformance tests run.
+/// An example of an operation, for conformance tests.
 ///
 /// ```
 /// // those of the table are there with the feature `samples`
@@ -170,13 +170,12 @@ pub struct Sample {
     pub inputs: Vec<Array>,
     /// Attributes, in declared order.
     pub attrs: Attrs,
-    /// False where the sample sits on a kink (max at equal values, relu at 0), so that finite
-    /// differences do not apply.
+    /// False if the sample is at a kink (max of equal values, relu at 0), where finite differences do not apply.
     pub smooth: bool,
 }
 
-/// An operation: declared once, as a unit struct. The engine's own are in [`ops`](crate::ops); others are given to
-/// [`Graph::apply`] just so, and the optimiser carries them through as they are.
+/// An operation: declared once, as a unit struct. The engine's own are in [`ops`](crate::ops); others are passed to
+/// [`Graph::apply`] directly, and the optimiser leaves them unchanged.
 ///
 /// ```
 /// use weft::graph::{Array, Attrs, AttrSpec, Call, Grad, Graph, Inputs, Lowering, Op, Refusal, Sample, Value};
@@ -212,8 +211,8 @@ pub struct Sample {
 pub trait Op: Any + Sync + Send {
     /// Its name in the text form, the builder and the tables.
     fn name(&self) -> &'static str;
-    /// Raised with every change of what it infers, computes or lowers to: graphs that were compiled with another version,
-    /// and kept in a cache, are compiled anew.
+    /// Incremented with every change of its inference, results or lowering: cached graphs that were compiled with another
+    /// version are compiled again.
     fn version(&self) -> u32;
     /// One sentence: what it computes, with shapes.
     fn about(&self) -> &'static str;
@@ -226,20 +225,20 @@ pub trait Op: Any + Sync + Send {
     /// # Errors
     /// A [`Refusal`] if it does not accept the inputs or attributes.
     fn infer(&self, call: &Call<'_>) -> std::result::Result<TensorType, Refusal>;
-    /// Its output, computed exactly and slowly.
+    /// Its output, evaluated exactly (and slowly) in f64.
     ///
     /// # Errors
     /// If an index in the data is out of range.
     fn evaluate(&self, call: &Call<'_>, inputs: &[&Array]) -> Result<Array>;
-    /// The gradient of the loss with respect to each input, from `up`, that with respect to the output.
+    /// The gradient of the loss with respect to each input, from `up`, the gradient with respect to the output.
     fn grad(&self, g: &Graph, node: Value, up: Value) -> Grad;
-    /// The work it is.
+    /// Its archetype.
     fn lower(&self, call: &Call<'_>) -> Lowering;
-    /// Its meaning in simpler operations; `None` for primitives. What it squares, sums or compares with an epsilon should
-    /// be cast to f32 where the inputs have 16 bits, and the result back; for the table's operations the macro `op!` does
-    /// so, here and in [`grad`](Op::grad).
+    /// Its decomposition into simpler operations; `None` for primitives. Values that it squares, sums or compares with an
+    /// epsilon should be cast to f32 if the inputs have 16 bits, and the result cast back; for the table's operations the macro
+    /// `op!` does so, here and in [`grad`](Op::grad).
     fn decompose(&self, g: &Graph, inputs: &[Value], attrs: &Attrs) -> Option<Value>;
-    /// Examples that tests run: ranks 0 to 5, sizes of 1, odd sizes. Without the feature `samples` there are none.
+    /// Examples for tests: ranks 0 to 5, sizes of 1, odd sizes. Empty without the feature `samples`.
     fn samples(&self) -> Vec<Sample>;
 }
 
@@ -249,17 +248,17 @@ impl std::fmt::Debug for dyn Op {
     }
 }
 
-/// Operations are equal if they are one: not if two have the same name.
+/// Operations are equal if they are the same object: not if they only have the same name.
 impl PartialEq for dyn Op {
     fn eq(&self, other: &Self) -> bool {
         let (a, b): (&dyn Any, &dyn Any) = (self, other);
-        // a struct with fields is another operation in another place; one without has no place of its own
+        // structs with fields are distinct if their addresses are; one without fields has no address of its own
         let same_place = size_of_val(self) == 0 || std::ptr::addr_eq(self, other);
         a.type_id() == b.type_id() && same_place && self.name() == other.name()
     }
 }
 
-/// Checks that attributes are those declared, in order; lists what was wanted otherwise.
+/// Checks that attributes are those declared, in order; otherwise returns the expected ones.
 fn check_attrs(specs: &[AttrSpec], attrs: &Attrs) -> std::result::Result<(), Refusal> {
     let fits = specs.len() == attrs.0.len()
         && specs
@@ -274,8 +273,8 @@ fn check_attrs(specs: &[AttrSpec], attrs: &Attrs) -> std::result::Result<(), Ref
     refuse(format!("attributes [{}]", wanted.join(", ")), format!("[{}]", came.join(", ")))
 }
 
-/// The type of an operation's result, if it accepts the inputs and attributes: what the builder and the
-/// verifier ask of every node.
+/// The type of an operation's result, if it accepts the inputs and attributes: the check that the builder and the verifier make
+/// for every node.
 pub(crate) fn result_type(
     op: &dyn Op,
     inputs: &[TensorType],

@@ -1,21 +1,20 @@
-//! The graph's text form: one statement a line, `#` starts a comment.
+//! The graph's text form: one statement per line, `#` starts a comment.
 //!
 //! ```text
 //! weft 1
 //! input x: f32[4, 784]
-//! param w: f32[784, 10]            # trainable; `frozen w: …` is left alone by training
+//! param w: f32[784, 10]            # trainable; training does not change `frozen w: …`
 //! const half: f32[] = [0.5]
-//! state cache: f32[1, 3, 256, 64]  # stays from step to step, zeros at first
+//! state cache: f32[1, 3, 256, 64]  # carried from step to step, initially zeros
 //! logits = matmul(x, w, transpose_a=false, transpose_b=false)
-//! %4 = mul(logits, half)           # a value without a name is % and a number
-//! next cache = %9                  # what the state is after a step
+//! %4 = mul(logits, half)           # an unnamed value is % and a number
+//! next cache = %9                  # the state's value after a step
 //! output y = %4
 //! loss l                           # one f32 element
 //! ```
 //!
-//! Numbers of a constant are those of its dtype: others (300 as u8, 1.5 as i32, 1e39 as f32) are refused. Attributes are
-//! all written out. Statements may come in any order that has no circle. Printing
-//! and parsing give the same graph back.
+//! Numbers of a constant must be values of its dtype: others (300 as u8, 1.5 as i32, 1e39 as f32) are refused. All attributes
+//! are written explicitly. Statements may come in any acyclic order. Printing and parsing round-trip to the same graph.
 
 use super::{Attr, AttrKind, Attrs, Graph, GraphData, NodeKind, Op, Value};
 use crate::error::{Error, Result};
@@ -23,7 +22,7 @@ use crate::tensor::{Bytes, DType, Tensor, TensorType, element_count};
 use std::collections::HashMap;
 use std::fmt;
 
-/// Whole numbers below are those that were written: 2⁵³.
+/// Integers below this bound are exact in f64: 2⁵³.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Finds an operation by name.
@@ -98,7 +97,7 @@ impl fmt::Display for Elements<'_> {
 /// Parses the text form; `lookup` finds operations by name.
 ///
 /// # Errors
-/// [`Error::Parse`] with line and column, [`Error::Cycle`], or what the builder refuses.
+/// [`Error::Parse`] with line and column, [`Error::Cycle`], or an error of the builder.
 pub fn parse(text: &str, lookup: OpLookup) -> Result<Graph> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut statements = Vec::new();
@@ -140,7 +139,7 @@ enum Statement {
     Loss(String),
 }
 
-/// Adds the statements to a graph, each after what it uses, in the text's order where that allows it.
+/// Adds the statements to a graph, each after its inputs, in the text's order where possible.
 fn assemble(statements: Vec<(usize, Statement)>) -> Result<Graph> {
     let mut defined: HashMap<&str, usize> = HashMap::new();
     for (i, (line, s)) in statements.iter().enumerate() {
@@ -421,7 +420,7 @@ impl<'a> Line<'a> {
         Ok(TensorType::new(dtype, self.list::<usize>("a size")?))
     }
 
-    /// The next number, read in some way.
+    /// The next number, parsed by `read`.
     fn literal<T>(&mut self, what: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<T> {
         self.spaces();
         let start = self.at;
@@ -436,7 +435,7 @@ impl<'a> Line<'a> {
         self.literal(what, |text| text.parse().ok())
     }
 
-    /// An attribute that is a real number: as written, or the f64 next to it; one without a point must be one.
+    /// A real attribute: the nearest f64; a number without a decimal point must be exact.
     fn float(&mut self) -> Result<f64> {
         self.literal("a number that an f64 holds", |text| {
             let v: f64 = text.parse().ok()?;
@@ -498,24 +497,24 @@ impl<'a> Line<'a> {
         if floats { Tensor::from_f64(ty, &reals) } else { Tensor::from_whole(ty, &whole) }
     }
 
-    /// A number that an integer dtype (or bool) holds, exactly.
+    /// A number that is an exact value of an integer dtype (or bool).
     fn whole(&mut self, dtype: DType) -> Result<i64> {
         self.literal(&format!("a number that {dtype} holds"), |text| {
             if let Ok(v) = text.parse::<i64>() {
                 return (dtype == DType::I64 || v.unsigned_abs() <= 1 << 32 && dtype.holds(v as f64))
                     .then_some(v);
             }
-            // 1e3, 2.0: as an f64 holds it
+            // 1e3, 2.0: exact in f64
             let v = text.parse::<f64>().ok().filter(|_| text.contains(['.', 'e', 'E']))?;
             (dtype.holds(v) && v.abs() < EXACT).then_some(v as i64)
         })
     }
 
-    /// A number that a float dtype holds, rounded to nearest: infinite only where it is written so.
+    /// A number as a value of a float dtype, rounded to nearest: infinite only if written so.
     fn real(&mut self, dtype: DType) -> Result<f64> {
         self.literal(&format!("a number that {dtype} holds"), |text| {
             let wide: f64 = text.parse().ok()?;
-            // an f32 is rounded once, from what is written
+            // an f32 is rounded once, from the text
             let v = if dtype == DType::F32 { f64::from(text.parse::<f32>().ok()?) } else { wide };
             let written = text.trim_start_matches(['+', '-']).starts_with(['i', 'I']);
             (written || dtype.holds(v) && !v.is_infinite()).then_some(v)

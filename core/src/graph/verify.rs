@@ -1,4 +1,4 @@
-//! Checks a graph that did not come from the builder: order, types, names, results.
+//! Verifies a graph that did not come from the builder: order, types, names, results.
 
 use super::builder::check_type;
 use super::op::result_type;
@@ -8,12 +8,11 @@ use crate::tensor::DType;
 use std::collections::HashSet;
 
 impl GraphData {
-    /// Checks that every node follows its inputs and has the type its operation infers, that names are
-    /// unique, that inputs, parameters and states have one, and that results and what states become are
-    /// values of the graph.
+    /// Checks that every node follows its inputs and has the type that its operation infers, that names are unique, that
+    /// inputs, parameters and states have one, and that outputs, loss and next values of states are values of the graph.
     ///
     /// # Errors
-    /// [`Error::Graph`] for what is wrong with the whole, [`Error::Op`] for what a node refuses.
+    /// [`Error::Graph`] for flaws of the whole graph, [`Error::Op`] for a node's.
     pub fn verify(&self) -> Result<()> {
         let wrong = |what: String| Err(Error::Graph { what });
         let mut names = HashSet::new();

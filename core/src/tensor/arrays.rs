@@ -1,11 +1,11 @@
-//! Tensors from arrays of the crate `ndarray`, and arrays from tensors.
+//! Conversions between tensors and arrays of the crate `ndarray`.
 
 use super::{Element, Tensor};
 use crate::error::{Error, Result};
 use ndarray::{ArrayBase, ArrayD, Data, Dimension, IxDyn};
 
 impl Tensor<'static> {
-    /// A tensor with a copy of an array's elements, row-major, whatever the array's own order.
+    /// A tensor with a copy of an array's elements, row-major, independent of the array's memory order.
     ///
     /// ```
     /// use ndarray::array;
@@ -19,7 +19,7 @@ impl Tensor<'static> {
     /// ```
     ///
     /// # Errors
-    /// None that an array can have.
+    /// None for a valid array.
     pub fn from_array<T: Element + Send + Sync, S: Data<Elem = T>, D: Dimension>(
         array: &ArrayBase<S, D>,
     ) -> Result<Tensor<'static>> {
@@ -31,13 +31,13 @@ impl Tensor<'_> {
     /// An array with a copy of the elements.
     ///
     /// # Errors
-    /// [`Error::DType`] if the tensor holds others than `T`.
+    /// [`Error::DType`] if the tensor's dtype is not `T`'s.
     pub fn to_array<T: Element>(&self) -> Result<ArrayD<T>> {
         array_of(self.shape(), self.to_vec()?)
     }
 }
 
-/// An array of as many elements as its shape has.
+/// An array of that shape; the number of elements must match.
 pub(crate) fn array_of<T>(shape: &[usize], elements: Vec<T>) -> Result<ArrayD<T>> {
     ArrayD::from_shape_vec(IxDyn(shape), elements).map_err(Error::internal)
 }

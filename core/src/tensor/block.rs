@@ -1,10 +1,10 @@
-//! Block formats: 32 values share an f16 scale. Packing and widening on the host.
+//! Block formats: 32 values share an f16 scale. Encoding and decoding on the host.
 
 use super::{BLOCK, DType};
 use crate::error::{Error, Result};
 use half::f16;
 
-/// Packs values into a block format: round to nearest, scale = largest magnitude over 127 (Q8) or 7 (Q4).
+/// Encodes values in a block format: round to nearest, scale = largest magnitude over 127 (Q8) or 7 (Q4).
 ///
 /// # Errors
 /// [`Error::Argument`] if the dtype is not a block format or the values are not whole blocks of 32.
@@ -36,7 +36,7 @@ pub fn quantise_blocks(dtype: DType, values: &[f32]) -> Result<Vec<u8>> {
     Ok(quants)
 }
 
-/// Widens the bytes of a block-format tensor to f32. The bytes must be whole blocks of that dtype.
+/// Decodes the bytes of a block-format tensor to f32. The bytes must be whole blocks of that dtype.
 pub fn dequantise_blocks(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     let per_block = if dtype == DType::Q8 { BLOCK } else { BLOCK / 2 };
     let blocks = bytes.len() / (per_block + 2);

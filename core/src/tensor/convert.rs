@@ -1,21 +1,21 @@
-//! Converts floats between dtypes: each value is rounded once, to the nearest, ties to even (IEEE 754); NaN and infinity
-//! stay what they are; a finite value that the new dtype cannot hold is found, not made infinite.
+//! Converts floats between dtypes: each value is rounded once, to nearest, ties to even (IEEE 754); NaN and infinity are
+//! preserved; a finite value out of the new dtype's range is reported, not made infinite.
 
 use super::{Bytes, DType, Element, Tensor};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
-/// Elements that are converted at a time.
+/// Elements converted at a time.
 const CHUNK: usize = 1 << 14;
 
-/// How the floats of a tensor lie in its bytes.
+/// The encoding of a tensor's floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Floats {
     F64,
     Known(DType),
 }
 
-/// A finite value that is beyond the range of a dtype: the largest of its tensor, and where it is.
+/// A finite value out of a dtype's range: the largest of its tensor, and its position.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Beyond {
     pub value: f64,
@@ -32,10 +32,10 @@ impl Floats {
         }
     }
 
-    /// Converts all of them, handing on a few at a time as bytes of `to`.
+    /// Converts all values, passing chunks as bytes of `to`.
     ///
     /// # Errors
-    /// [`Beyond`] with the largest, what `give` returns before it.
+    /// [`Beyond`] with the largest value out of range; otherwise errors of `give`.
     pub fn convert<E>(
         self,
         bytes: &[u8],
@@ -67,7 +67,7 @@ impl Floats {
         Ok(Ok(()))
     }
 
-    /// The values as f32, from which rounding to `to` gives what rounding once does; and how many are finite.
+    /// The values as f32 (such that rounding to `to` equals rounding once), and the number of finite ones.
     fn widen(self, part: &[u8], to: DType, wide: &mut Vec<f32>) -> usize {
         wide.clear();
         match self {
@@ -88,7 +88,7 @@ impl Floats {
         }
     }
 
-    /// All of them, as elements as wide as those of `to`.
+    /// All values, as elements of `to`'s width.
     fn collect<T: Element>(self, bytes: &[u8], to: DType) -> Result<Vec<T>, Beyond> {
         let mut all = Vec::with_capacity(bytes.len() / self.size());
         let done = self.convert(bytes, to, |part| {
@@ -101,7 +101,7 @@ impl Floats {
         }
     }
 
-    /// The finite value that is largest in size.
+    /// The finite value of largest magnitude.
     fn largest(self, bytes: &[u8]) -> Beyond {
         let mut found = Beyond { value: 0.0, at: 0 };
         let mut wide = vec![];
@@ -123,7 +123,7 @@ impl Floats {
     }
 }
 
-/// The largest finite value of a dtype of floats.
+/// The largest finite value of a float dtype.
 pub(crate) fn largest_of(dtype: DType) -> f64 {
     match dtype {
         DType::F16 => f16::MAX.to_f64(),
@@ -132,41 +132,41 @@ pub(crate) fn largest_of(dtype: DType) -> f64 {
     }
 }
 
-/// The f64 values that lie in bytes.
+/// The f64 values encoded in bytes.
 pub(crate) fn f64s(bytes: &[u8]) -> impl Iterator<Item = f64> {
     bytes.as_chunks::<8>().0.iter().map(|c| f64::from_le_bytes(*c))
 }
 
-/// A value as f32, cut off, with its last bit set where that lost anything. Rounded to a dtype of at least two bits less,
-/// the result is that of rounding the f64 itself: no tie is made or lost (S. Boldo, G. Melquiond, "Emulation of FMA and
-/// correctly rounded sums: proved algorithms using rounding to odd", IEEE TC 57(4), 2008).
+/// A value as f32, rounded to odd: truncated, with the last bit set if that was inexact. Rounding the result to a dtype with at
+/// least two bits less equals rounding the f64 directly: no tie is created or lost (S. Boldo, G. Melquiond, "Emulation of FMA
+/// and correctly rounded sums: proved algorithms using rounding to odd", IEEE TC 57(4), 2008).
 pub(crate) fn round_to_odd(v: f64) -> f32 {
     let near = v as f32;
     if f64::from(near) == v || v.is_nan() {
         return near;
     }
-    // an infinity that comes of rounding is one above the largest value
+    // an infinity from rounding is one bit pattern above the largest value
     let cut = if f64::from(near).abs() > v.abs() { near.to_bits() - 1 } else { near.to_bits() };
     f32::from_bits(cut | 1)
 }
 
 impl Tensor<'static> {
-    /// The floats in another dtype of floats, rounded once; itself where it has that already.
+    /// The floats in another float dtype, rounded once; a clone if it has that dtype.
     pub(crate) fn to_floats(&self, to: DType) -> Result<Tensor<'static>, Beyond> {
         if self.dtype() == to {
             return Ok(self.clone());
         }
         let whole = self.contiguous();
         let bytes = converted(Floats::Known(self.dtype()), whole.bytes(), to)?;
-        // as many elements as before
+        // the number of elements is unchanged
         Ok(Tensor::from_bytes(to, self.shape(), bytes).unwrap_or_else(|_| self.clone()))
     }
 }
 
-/// All floats in bytes as those of another dtype, aligned for it.
+/// All floats in bytes converted to another dtype, with its alignment.
 pub(crate) fn converted(from: Floats, bytes: &[u8], to: DType) -> Result<Bytes<'static>, Beyond> {
     Ok(match to {
         DType::F32 => Bytes::from_vec(from.collect::<f32>(bytes, to)?),
-        _ => Bytes::from_vec(from.collect::<f16>(bytes, to)?), // or as wide
+        _ => Bytes::from_vec(from.collect::<f16>(bytes, to)?), // or bf16, which has the same width
     })
 }

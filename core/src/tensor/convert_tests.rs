@@ -1,10 +1,10 @@
-//! Every conversion of floats against the nearest of all values of the dtype, found by looking at them all.
+//! Checks every conversion of floats against the nearest value of the dtype, found by exhaustive search.
 
 use super::convert::*;
 use super::*;
 use half::{bf16, f16};
 
-/// All values of a dtype of 16 bits that are no NaN, in order, with their bits.
+/// All non-NaN values of a 16-bit dtype, in order, with their bits.
 fn all(dtype: DType) -> Vec<(f64, u16)> {
     let value =
         |b: u16| if dtype == DType::F16 { f16::from_bits(b).to_f64() } else { bf16::from_bits(b).to_f64() };
@@ -14,15 +14,15 @@ fn all(dtype: DType) -> Vec<(f64, u16)> {
     all
 }
 
-/// The bits of the nearest value, of two the even one (IEEE 754, 4.3.1); above the largest `None`, from where the next
-/// power of two would be nearer.
+/// The bits of the nearest value, ties to even (IEEE 754, 4.3.1); `None` above the largest, from where the next power of two
+/// would be nearer.
 fn nearest(all: &[(f64, u16)], v: f64) -> Option<u16> {
     let size = v.abs();
     let at = all.partition_point(|a| a.0 <= size);
     let (low, last) = (all[at - 1], all[all.len() - 1]);
-    // the step of the last binade goes on
+    // continues the spacing of the last binade
     let high = all.get(at).copied().unwrap_or((2.0 * last.0 - all[all.len() - 2].0, last.1 + 1));
-    // differences of f64 from neighbours of few bits: exact, or far from the tie
+    // differences of an f64 from neighbours with few bits: exact, or far from the tie
     let bits = match (size - low.0).total_cmp(&(high.0 - size)) {
         std::cmp::Ordering::Less => low.1,
         std::cmp::Ordering::Greater => high.1,
@@ -31,7 +31,7 @@ fn nearest(all: &[(f64, u16)], v: f64) -> Option<u16> {
     (bits <= last.1).then_some(bits | if v.is_sign_negative() { 0x8000 } else { 0 })
 }
 
-/// Values between, at and beside the ties of a dtype, over its whole range.
+/// Values between, at and next to the ties of a dtype, over its whole range.
 fn probes(all: &[(f64, u16)]) -> Vec<f64> {
     let mut found = vec![0.0, 1e-300, f64::MIN_POSITIVE, f64::from_bits(1)];
     for pair in all.windows(2) {
@@ -65,7 +65,7 @@ fn each_value_is_rounded_once_to_the_nearest() {
         for (v, found) in probes.iter().zip(&found) {
             assert_eq!(Some(*found), nearest(&all, *v), "{v:e} to {to}");
         }
-        // by way of f32 some of them would be rounded twice: the test can tell
+        // via f32 some of them would be rounded twice: the test can detect this
         let twice = |v: f64| {
             if to == DType::F16 {
                 f16::from_f32(v as f32).to_bits()
@@ -84,7 +84,7 @@ fn each_value_is_rounded_once_to_the_nearest() {
         let tensor = Tensor::from_f64(&TensorType::new(to, [probes.len()]), &probes).unwrap();
         assert_eq!(tensor.bytes(), found.iter().flat_map(|b| b.to_le_bytes()).collect::<Vec<u8>>());
     }
-    // from one half to the other
+    // between the two 16-bit dtypes
     let (f, b) = (all(DType::F16), all(DType::BF16));
     let from: Vec<f16> = f.iter().map(|v| f16::from_bits(v.1)).collect();
     for (v, found) in f.iter().zip(halves(Floats::Known(DType::F16), bytes(&from), DType::BF16)) {
@@ -95,7 +95,7 @@ fn each_value_is_rounded_once_to_the_nearest() {
     for (v, found) in small.zip(halves(Floats::Known(DType::BF16), bytes(&from), DType::F16)) {
         assert_eq!(Some(found), nearest(&f, v.0));
     }
-    // and back to f32, which has them all
+    // and to f32, which represents all of them
     for (dtype, all) in [(DType::F16, &f), (DType::BF16, &b)] {
         let given: Vec<u8> = all.iter().flat_map(|v| v.1.to_le_bytes()).collect();
         let found = converted(Floats::Known(dtype), &given, DType::F32).unwrap();
@@ -116,7 +116,7 @@ fn nan_and_infinity_stay_and_finite_values_are_not_made_infinite() {
             assert_eq!(found[1..3], odd[1..3], "{from} to {to}");
         }
     }
-    // the edge: half a step above the largest value is infinite in IEEE 754's rounding
+    // the edge: half a step above the largest value rounds to infinity in IEEE 754
     let f32s = |v: &[f32]| Tensor::from_vec([v.len()], v.to_vec()).unwrap();
     assert_eq!(f32s(&[65519.996]).to_floats(DType::F16).unwrap().to_f64(), [65504.0]);
     let mut many = vec![1.0f32; 100_000];
@@ -143,10 +143,10 @@ fn weights_are_converted_by_name_and_others_are_left() {
     assert_eq!(half.get("a").unwrap().to_vec::<f16>().unwrap(), [1.0, 3.0, 2.0, 0.1].map(f16::from_f32));
     assert_eq!(half.get("ids").unwrap().to_vec::<i64>().unwrap(), [1 << 60]);
     assert_eq!((half.get("q").unwrap().dtype(), &half.metadata()["k"][..]), (DType::Q8, "v"));
-    // what has the dtype is shared
+    // without a change of dtype the bytes are shared
     let same = half.to_dtype(DType::F16).unwrap();
     assert_eq!(same.get("a").unwrap().bytes().as_ptr(), half.get("a").unwrap().bytes().as_ptr());
-    // there and back again is what f16 has of it
+    // a round trip equals rounding to f16
     let back = half.to_dtype(DType::F32).unwrap();
     assert_eq!(back.get("a").unwrap().to_f64(), [1.0, 3.0, 2.0, f16::from_f32(0.1).to_f64()]);
     for dtype in [DType::I32, DType::Bool, DType::Q4] {

@@ -1,4 +1,4 @@
-//! Element types and how many bytes they take.
+//! Element types and their sizes.
 
 use super::convert::round_to_odd;
 use std::fmt;
@@ -27,7 +27,7 @@ pub enum DType {
     I32,
     /// Unsigned 32-bit integer.
     U32,
-    /// Signed 64-bit integer: can be moved, compared, chosen, cast and counted by, not computed with.
+    /// Signed 64-bit integer: can be moved, compared, selected, cast and used as an index, but not computed with.
     I64,
     /// Unsigned 8-bit integer.
     U8,
@@ -36,8 +36,8 @@ pub enum DType {
     /// Symmetric int8 blocks: 32 values share an f16 scale; value = scale · q, q in −127..=127.
     /// Storage: all q's of the tensor (one byte each), then all scales.
     Q8,
-    /// Symmetric int4 blocks: 32 values share an f16 scale; value = scale · (q − 8), q in 0..=15.
-    /// Storage: all q's (two a byte, the even element in the low nibble), then all scales.
+    /// Symmetric int4 blocks: 32 values share an f16 scale; value = scale · (q − 8), q in 0..=15. Storage: all q's (two per
+    /// byte, the even element in the low nibble), then all scales.
     Q4,
 }
 
@@ -88,7 +88,7 @@ impl DType {
         }
     }
 
-    /// Bytes of `elements` elements; `None` on overflow or where a block format is not given whole blocks.
+    /// Bytes of `elements` elements; `None` on overflow, or for incomplete blocks of a block format.
     pub fn bytes(self, elements: usize) -> Option<usize> {
         match self {
             DType::Q8 => elements.is_multiple_of(BLOCK).then_some(elements / BLOCK)?.checked_mul(BLOCK + 2),
@@ -99,7 +99,7 @@ impl DType {
         }
     }
 
-    /// f32, f16 or bf16: what has a gradient.
+    /// f32, f16 or bf16: dtypes with gradients.
     pub fn is_float(self) -> bool {
         matches!(self, DType::F32 | DType::F16 | DType::BF16)
     }
@@ -109,8 +109,8 @@ impl DType {
         matches!(self, DType::I32 | DType::U32 | DType::I64 | DType::U8)
     }
 
-    /// Whether a number is one of this dtype's: whole and in range for integers, 0 or 1 for bool; for floats any that
-    /// rounding does not make infinite. Infinities and NaN are floats.
+    /// Whether a number is a value of this dtype: integral and in range for integers, 0 or 1 for bool; for floats any that does
+    /// not round to infinity. Infinities and NaN are floats.
     pub fn holds(self, v: f64) -> bool {
         let whole = |low: f64, high: f64| v.fract() == 0.0 && low <= v && v <= high;
         let finite = |rounded: f64| rounded.is_finite() || !v.is_finite();
@@ -118,7 +118,7 @@ impl DType {
             DType::F32 | DType::F16 | DType::BF16 => finite(self.rounded(v)),
             DType::I32 => whole(f64::from(i32::MIN), f64::from(i32::MAX)),
             DType::U32 => whole(0.0, f64::from(u32::MAX)),
-            // 2⁶³ itself is none
+            // 2⁶³ itself is out of range
             DType::I64 => whole(i64::MIN as f64, i64::MAX as f64) && v < i64::MAX as f64,
             DType::U8 => whole(0.0, 255.0),
             DType::Bool => v == 0.0 || v == 1.0,
@@ -126,12 +126,11 @@ impl DType {
         }
     }
 
-    /// A number as a float dtype stores it: rounded to the nearest, ties to even, once; infinite where that is beyond the
-    /// largest. What is no float dtype leaves it as it is.
+    /// A number rounded to a float dtype: to nearest, ties to even, once; infinite if out of range. Unchanged for other dtypes.
     pub fn rounded(self, v: f64) -> f64 {
         match self {
             DType::F32 => f64::from(v as f32),
-            // the conversions of `half` from f64 round to f32 first on machines with instructions for f16
+            // the conversions of `half` from f64 round to f32 first on machines with f16 instructions
             DType::F16 => half::f16::from_f32(round_to_odd(v)).to_f64(),
             DType::BF16 => half::bf16::from_f32(round_to_odd(v)).to_f64(),
             _ => v,
@@ -150,8 +149,8 @@ impl fmt::Display for DType {
     }
 }
 
-/// A Rust type whose values are elements of a dtype: f32, [`half::f16`], [`half::bf16`], i32, u32, i64, u8, bool. What reads
-/// and writes tensors and sessions is generic over it.
+/// A Rust type whose values are elements of a dtype: f32, [`half::f16`], [`half::bf16`], i32, u32, i64, u8, bool. Functions
+/// that read and write tensors and sessions are generic over it.
 ///
 /// ```
 /// use weft::tensor::{DType, Element};
@@ -165,19 +164,19 @@ impl fmt::Display for DType {
 pub trait Element: bytemuck::NoUninit + sealed::Sealed {
     /// The dtype.
     const DTYPE: DType;
-    /// Bytes, which need no alignment, as elements.
+    /// Elements copied from unaligned bytes.
     #[doc(hidden)]
     fn collect(bytes: &[u8]) -> Vec<Self>;
-    /// Bytes as elements where they lie, if they are aligned.
+    /// The bytes reinterpreted as elements, if they are aligned.
     #[doc(hidden)]
     fn view(bytes: &[u8]) -> Option<&[Self]>;
-    /// Bytes, which need no alignment, copied into as many elements.
+    /// Copies unaligned bytes into elements.
     #[doc(hidden)]
     fn copy(bytes: &[u8], into: &mut [Self]);
 }
 
 mod sealed {
-    /// Elements are what kernels know: no other crate adds one.
+    /// Prevents implementations in other crates: kernels support these types only.
     pub trait Sealed {}
 }
 
@@ -218,7 +217,7 @@ impl Element for bool {
 mod tests {
     use super::*;
 
-    /// All finite numbers of 16 bits that are not negative, as a dtype reads them, in order.
+    /// All finite non-negative 16-bit numbers of a dtype, in order.
     fn numbers(dtype: DType) -> Vec<f64> {
         let all = (0..0x8000u16).map(|bits| match dtype {
             DType::F16 => half::f16::from_bits(bits).to_f64(),
@@ -234,9 +233,9 @@ mod tests {
             for (i, pair) in all.windows(2).enumerate() {
                 let (low, high) = (pair[0], pair[1]);
                 let middle = (low + high) * 0.5;
-                // the even one of two neighbours is the one whose bits are
+                // of two neighbours, the one with even bits
                 let even = if i % 2 == 0 { low } else { high };
-                // next to the middle by less than an f32 can tell: rounding to f32 first makes a tie of it
+                // closer to the midpoint than an f32 can represent: rounding to f32 first makes it a tie
                 let rows = [
                     (low, low),
                     (middle, even),

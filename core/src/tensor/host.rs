@@ -42,15 +42,14 @@ unsafe impl Send for Bytes<'_> {}
 unsafe impl Sync for Bytes<'_> {}
 
 impl<'a> Bytes<'a> {
-    /// Bytes of the caller's.
+    /// Borrowed bytes.
     pub fn borrowed(bytes: &'a [u8]) -> Self {
         Bytes { start: bytes.as_ptr(), len: bytes.len(), owner: Owner::Borrowed(bytes) }
     }
 
     /// Bytes kept alive by a shared owner: a mapped file, a vector.
     ///
-    /// The owner must return the same slice each time it is asked, which maps and vectors do: hence not
-    /// for owners from outside.
+    /// The owner must return the same slice each time, as maps and vectors do; hence not public.
     pub(crate) fn shared(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Bytes<'static> {
         let (start, len) = {
             let bytes = (*owner).as_ref();
@@ -59,16 +58,16 @@ impl<'a> Bytes<'a> {
         Bytes { start, len, owner: Owner::Shared(owner) }
     }
 
-    /// Bytes at an address, kept there by an owner: how other languages lend their memory.
+    /// Bytes at an address, kept alive by an owner: for memory lent by other languages.
     ///
     /// # Safety
-    /// The bytes can be read as long as `owner` lives, and nobody writes to them while the engine reads: during calls
-    /// on a session that was given them, and on a device that has work under way with them.
+    /// The bytes must be readable as long as `owner` lives, and must not be written while the engine reads them: during calls
+    /// on a session that was given them, and while a device has pending work with them.
     pub unsafe fn from_raw(start: *const u8, len: usize, owner: Arc<dyn Send + Sync>) -> Bytes<'static> {
         Bytes { start, len, owner: Owner::Foreign(owner) }
     }
 
-    /// Owned elements, seen as bytes.
+    /// Owned elements, as bytes.
     pub fn from_vec<T: Element + Send + Sync>(elements: Vec<T>) -> Bytes<'static> {
         struct Held<T>(Vec<T>);
         impl<T: Element> AsRef<[u8]> for Held<T> {
@@ -79,7 +78,7 @@ impl<'a> Bytes<'a> {
         Bytes::shared(Arc::new(Held(elements)))
     }
 
-    /// The part `from..to` of these bytes, sharing the owner. `None` if it is not inside.
+    /// The part `from..to` of these bytes, sharing the owner. `None` if out of range.
     pub fn part(&self, from: usize, to: usize) -> Option<Bytes<'a>> {
         if from > to || to > self.len {
             return None;
@@ -97,7 +96,7 @@ impl Deref for Bytes<'_> {
     }
 }
 
-/// Shape, strides and offset in elements: how a tensor's axes walk through its bytes.
+/// Shape and strides in elements: the layout of a tensor's axes in its bytes.
 ///
 /// ```
 /// use weft::tensor::Tensor;
@@ -142,7 +141,7 @@ impl Tensor<'static> {
     /// An owned, contiguous tensor.
     ///
     /// # Errors
-    /// [`Error::Length`] if the shape has another number of elements than the vector.
+    /// [`Error::Length`] if the vector's length differs from the shape's number of elements.
     pub fn from_vec<T: Element + Send + Sync>(shape: impl Into<Dims>, elements: Vec<T>) -> Result<Self> {
         Tensor::from_bytes(T::DTYPE, shape, Bytes::from_vec(elements))
     }
@@ -161,7 +160,7 @@ impl<'a> Tensor<'a> {
     /// A contiguous tensor over bytes in the machine's (little-endian) order.
     ///
     /// # Errors
-    /// [`Error::Length`] if the bytes are not exactly those of the type.
+    /// [`Error::Length`] if the number of bytes differs from the type's.
     pub fn from_bytes(dtype: DType, shape: impl Into<Dims>, bytes: Bytes<'a>) -> Result<Self> {
         let ty = TensorType::new(dtype, shape);
         if ty.bytes() != Some(bytes.len()) {
@@ -178,7 +177,7 @@ impl<'a> Tensor<'a> {
     /// A contiguous tensor borrowing the caller's elements.
     ///
     /// # Errors
-    /// [`Error::Length`] if the shape has another number of elements than the slice.
+    /// [`Error::Length`] if the slice's length differs from the shape's number of elements.
     pub fn borrowed<T: Element>(shape: impl Into<Dims>, elements: &'a [T]) -> Result<Self> {
         Tensor::from_bytes(T::DTYPE, shape, Bytes::borrowed(bytemuck::cast_slice(elements)))
     }
@@ -234,7 +233,7 @@ impl<'a> Tensor<'a> {
         Ok(t)
     }
 
-    /// The same elements in row-major order: itself where it is already, else a copy.
+    /// The same elements in row-major order: a clone if they are already, else a copy.
     pub fn contiguous(&self) -> Tensor<'a> {
         if self.is_contiguous() || self.dtype.is_block() {
             return self.clone();
@@ -265,7 +264,7 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    /// The elements as a slice, without a copy, where they are contiguous, of that type and aligned for it.
+    /// The elements as a slice, without a copy, if they are contiguous, of that type, and aligned for it.
     pub fn as_slice<T: Element>(&self) -> Option<&[T]> {
         if self.dtype != T::DTYPE || !self.is_contiguous() {
             return None;
@@ -276,7 +275,7 @@ impl<'a> Tensor<'a> {
     /// The elements in row-major order.
     ///
     /// # Errors
-    /// [`Error::DType`] if the tensor holds another type.
+    /// [`Error::DType`] if the tensor's dtype is not `T`'s.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         if self.dtype != T::DTYPE {
             return Err(Error::DType {
@@ -289,7 +288,7 @@ impl<'a> Tensor<'a> {
         Ok(T::collect(&whole.bytes))
     }
 
-    /// Every element converted to f64, row-major. Block formats are widened.
+    /// Every element converted to f64, row-major. Block formats are decoded.
     pub fn to_f64(&self) -> Vec<f64> {
         let whole = self.contiguous();
         let b = &whole.bytes[..];
@@ -314,7 +313,7 @@ impl<'a> Tensor<'a> {
     pub fn to_whole(&self) -> Option<Vec<i64>> {
         match self.dtype {
             DType::I64 => self.to_vec::<i64>().ok(),
-            // 32 bits and fewer fit an f64
+            // integers of up to 32 bits are exact in f64
             DType::I32 | DType::U32 | DType::U8 | DType::Bool => {
                 Some(self.to_f64().into_iter().map(|v| v as i64).collect())
             }
@@ -322,11 +321,11 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    /// A tensor of integers (or bools) of the given type, each exactly as it is.
+    /// A tensor of integers (or bools) of the given type, each exact.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a dtype of other numbers, or a number that it does not hold, with its position;
-    /// [`Error::Length`] if there are more or fewer values than elements.
+    /// [`Error::Argument`] for a float dtype, or a number out of the dtype's range, with its position; [`Error::Length`] if the
+    /// number of values is not the number of elements.
     pub fn from_whole(ty: &TensorType, values: &[i64]) -> Result<Tensor<'static>> {
         let dtype = ty.dtype;
         if dtype == DType::I64 {
@@ -347,12 +346,12 @@ impl<'a> Tensor<'a> {
     /// A tensor of the given type from f64 values, rounded to nearest (integers truncate and saturate).
     ///
     /// # Errors
-    /// [`Error::Length`] if there are more or fewer values than elements; [`Error::Argument`] for a
-    /// block format whose last axis is not whole blocks.
+    /// [`Error::Length`] if the number of values is not the number of elements; [`Error::Argument`] for a block format whose
+    /// last axis is not whole blocks.
     pub fn from_f64(ty: &TensorType, values: &[f64]) -> Result<Tensor<'static>> {
         let bytes: Vec<u8> = match ty.dtype {
             DType::F32 => values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect(),
-            // rounded once: the crate's own conversions from f64 may go by way of f32's nearest
+            // rounded once: the crate's own conversions from f64 may round to f32 first
             DType::F16 => narrow(values, |v| half::f16::from_f32(v).to_bits()),
             DType::BF16 => narrow(values, |v| half::bf16::from_f32(v).to_bits()),
             DType::I32 => values.iter().flat_map(|&v| (v as i32).to_le_bytes()).collect(),
@@ -368,7 +367,7 @@ impl<'a> Tensor<'a> {
         Tensor::from_bytes(ty.dtype, ty.shape.clone(), Bytes::from_vec(bytes))
     }
 
-    /// The same tensor with its bytes owned, so that it outlives what it borrowed. Copies only borrowed bytes.
+    /// The same tensor with owned bytes, without a lifetime. Copies only borrowed bytes.
     pub fn into_owned(self) -> Tensor<'static> {
         let bytes = match self.bytes.owner {
             Owner::Shared(ref owner) => {

@@ -1,5 +1,5 @@
-//! Dtypes, shapes, strides, and tensors in host memory: owned, borrowed, or a view of a mapped file.
-//! Knows nothing of graphs or devices.
+//! Dtypes, shapes, strides, and tensors in host memory: owned, borrowed, or a view of a mapped file. Independent of graphs and
+//! devices.
 
 #[cfg(feature = "ndarray")]
 mod arrays;

@@ -1,4 +1,4 @@
-//! Memory for large things on the host, asked for so that what is not there is an error and ends no process.
+//! Fallible allocation of large host memory: running out of it is an error and does not abort the process.
 
 use crate::error::{Error, Result};
 
@@ -6,7 +6,7 @@ fn refused(wanted: usize, what: &str) -> Error {
     Error::OutOfMemory { wanted: wanted as u64, what: what.into() }
 }
 
-/// A copy of bytes; `what` says of what, for the error.
+/// A copy of bytes; `what` describes them in the error.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].
@@ -17,7 +17,7 @@ pub(crate) fn copied(bytes: &[u8], what: &str) -> Result<Vec<u8>> {
     Ok(all)
 }
 
-/// So many zeros; `what` says for what.
+/// A zeroed vector; `what` describes its purpose in the error.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].

@@ -13,10 +13,10 @@ use std::fmt;
 /// ```
 pub type Dims = Vec<usize>;
 
-/// Most elements of a value: what can be indexed with room to count bytes.
+/// Maximum elements of a value: byte offsets cannot overflow.
 pub const MOST_ELEMENTS: usize = if usize::BITS > 40 { (1u64 << 40) as usize } else { usize::MAX >> 7 };
 
-/// Dtype and shape: all a graph knows of a value before it runs. Shown as `f32[4, 784]`.
+/// Dtype and shape: everything a graph knows about a value before it runs. Displayed as `f32[4, 784]`.
 ///
 /// ```
 /// use weft::tensor::{DType, TensorType};
@@ -53,7 +53,7 @@ impl TensorType {
         element_count(&self.shape).unwrap_or(usize::MAX)
     }
 
-    /// Bytes of a contiguous tensor of this type; `None` on overflow or broken blocks.
+    /// Bytes of a contiguous tensor of this type; `None` on overflow or incomplete blocks.
     pub fn bytes(&self) -> Option<usize> {
         self.dtype.bytes(element_count(&self.shape)?)
     }
@@ -70,8 +70,8 @@ pub fn element_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
 }
 
-/// Row-major strides, in elements. They stop at the largest number: a shape without elements, as a file may have it, can have any
-/// other sizes, and nobody walks it.
+/// Row-major strides, in elements, saturating: in a shape without elements, as a file may contain, the other sizes can be
+/// arbitrary, and the strides are never used.
 pub fn contiguous_strides(shape: &[usize]) -> Vec<isize> {
     let mut strides = vec![1isize; shape.len()];
     for axis in (0..shape.len().saturating_sub(1)).rev() {
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn strides_are_row_major_and_counts_do_not_overflow() {
         assert_eq!(contiguous_strides(&[2, 3, 4]), [12, 4, 1]);
-        // no elements, and more of them along one axis than numbers go
+        // no elements, and strides that overflow
         assert_eq!(contiguous_strides(&[0, 1 << 40, 1 << 40]), [isize::MAX, 1 << 40, 1]);
         assert_eq!(contiguous_strides(&[0, usize::MAX, 1]), [isize::MAX, 1, 1]);
         assert_eq!(element_count(&[usize::MAX, 2]), None);

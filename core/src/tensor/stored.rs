@@ -1,5 +1,5 @@
-//! Tensors as files hold them, in dtypes of the safetensors format that Weft does not compute with: named, measured, and
-//! converted where no value is lost (integers) or each is rounded once (f64).
+//! Tensors of a file in dtypes of the safetensors format that Weft does not compute with: named, measured, and converted if no
+//! value is lost (integers), or with one rounding for each value (f64).
 
 use super::convert::f64s;
 use super::{Bytes, DType, Dims, Tensor, element_count};
@@ -18,9 +18,9 @@ use std::sync::OnceLock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoredDType {
-    /// One of Weft's.
+    /// A dtype of Weft.
     Known(DType),
-    /// Another of the safetensors format.
+    /// Another dtype of the safetensors format.
     Foreign(&'static ForeignDType),
 }
 
@@ -48,8 +48,8 @@ const fn foreign(name: &'static str, bits: usize, becomes: Option<DType>) -> For
     ForeignDType { name, bits, becomes }
 }
 
-/// Every one of them, as in version 0.8 of the `safetensors` crate. Floats of 8 bits and below are described in the OCP
-/// 8-bit Floating Point Specification, the OCP Microscaling Formats Specification and (FNUZ) arXiv:2206.02915.
+/// All of them, as in version 0.8 of the `safetensors` crate. Floats of up to 8 bits are specified in the OCP 8-bit Floating
+/// Point Specification, the OCP Microscaling Formats Specification and (FNUZ) arXiv:2206.02915.
 static FOREIGN: [ForeignDType; 14] = [
     foreign("F64", 64, Some(DType::F32)),
     foreign("I8", 8, Some(DType::I32)),
@@ -83,15 +83,15 @@ impl ForeignDType {
         self.name
     }
 
-    /// The dtype that its tensors are converted to where they are needed: f32 for F64, each value rounded once to the
-    /// nearest (ties to even); i32 for I8, I16 and U16; i64 for U64. Other tensors of foreign dtypes cannot be used.
+    /// The dtype that its tensors are converted to on use: f32 for F64, each value rounded once to nearest (ties to even); i32
+    /// for I8, I16 and U16; i64 for U64. Other tensors of foreign dtypes cannot be used.
     pub fn becomes(&self) -> Option<DType> {
         self.becomes
     }
 }
 
 impl StoredDType {
-    /// Its name: `f32`, or in safetensors' way, `F8_E4M3`, for what Weft does not compute with.
+    /// Its name: `f32`, or safetensors' name, such as `F8_E4M3`, for a foreign dtype.
     pub fn name(self) -> &'static str {
         match self {
             StoredDType::Known(dtype) => dtype.name(),
@@ -99,7 +99,7 @@ impl StoredDType {
         }
     }
 
-    /// The dtype that its tensors are used in, if they can be.
+    /// The dtype in which its tensors are used, if possible.
     pub fn used_as(self) -> Option<DType> {
         match self {
             StoredDType::Known(dtype) => Some(dtype),
@@ -107,7 +107,7 @@ impl StoredDType {
         }
     }
 
-    /// Bytes of `elements` elements; `None` on overflow or where they are no whole bytes or blocks.
+    /// Bytes of `elements` elements; `None` on overflow or for incomplete bytes or blocks.
     pub fn bytes(self, elements: usize) -> Option<usize> {
         match self {
             StoredDType::Known(dtype) => dtype.bytes(elements),
@@ -141,14 +141,14 @@ impl fmt::Display for Stored {
 }
 
 impl Stored {
-    /// A tensor over its bytes, if they are as many as it needs.
+    /// A tensor over its bytes, if their number is right.
     pub fn new(dtype: &'static ForeignDType, shape: Dims, bytes: Bytes<'static>) -> Option<Stored> {
         let wanted = StoredDType::Foreign(dtype).bytes(element_count(&shape)?)?;
         (wanted == bytes.len()).then(|| Stored { dtype, shape, bytes, converted: OnceLock::new() })
     }
 
-    /// The tensor in the dtype that its own becomes: converted when it is first asked for. The error says why it cannot be,
-    /// and what can be done.
+    /// The tensor converted to the dtype that its own becomes, on first use. The error says why it cannot be converted, and
+    /// what to do.
     pub fn tensor(&self) -> &Result<Tensor<'static>, String> {
         self.converted.get_or_init(|| self.convert())
     }

@@ -1,4 +1,4 @@
-//! A set of named host tensors: what a file holds and what a session is initialised with.
+//! A set of named host tensors: the contents of a file, and the weights to initialise a session with.
 
 use super::convert::{Beyond, Floats, converted, largest_of};
 use super::stored::Stored;
@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 /// Named tensors, sorted by name. Cloning shares the data.
 ///
-/// Files may also hold tensors of dtypes that Weft does not compute with (see [`StoredDType`]). They are kept as they
-/// are. Those that lose nothing by it, or are f64, are converted when they are first asked for, and count as tensors of
-/// the dtype that they become; the others are kept for saving alone.
+/// Files may also contain tensors of dtypes that Weft does not compute with (see [`StoredDType`]). They are kept unchanged.
+/// Lossless ones and f64 are converted on first use, and count as tensors of the converted dtype; the others can only be saved
+/// again.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -31,12 +31,12 @@ pub struct Weights {
     metadata: BTreeMap<String, String>,
 }
 
-/// A tensor as it is held.
+/// The storage of a tensor in the set.
 #[derive(Clone, Debug)]
 pub(crate) enum Held {
-    /// Of a dtype of ours.
+    /// In a dtype of Weft.
     Tensor(Tensor<'static>),
-    /// As its file holds it.
+    /// In a foreign dtype, as in its file.
     Stored(Arc<Stored>),
 }
 
@@ -64,7 +64,7 @@ impl Held {
         }
     }
 
-    /// How its floats lie in its bytes; `None` for what is no float, or none that can be converted.
+    /// The encoding of its floats; `None` if it has none, or none that can be converted.
     pub fn floats(&self) -> Option<Floats> {
         match self.dtype() {
             StoredDType::Known(dtype) if dtype.is_float() => Some(Floats::Known(dtype)),
@@ -86,24 +86,23 @@ impl Weights {
         Self::default()
     }
 
-    /// Adds a tensor, returning one of the same name that it replaces.
+    /// Adds a tensor, and returns a replaced one of the same name.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor<'static>) -> Option<Tensor<'static>> {
         self.tensors.insert(name.into(), Held::Tensor(tensor))?.tensor().cloned()
     }
 
-    /// Adds a tensor as a file holds it.
+    /// Adds a tensor in a foreign dtype.
     pub(crate) fn insert_stored(&mut self, name: String, stored: Stored) {
         self.tensors.insert(name, Held::Stored(Arc::new(stored)));
     }
 
-    /// The tensor of that name. `None` also where a file holds one that cannot be used; see
-    /// [`unusable`](Weights::unusable).
+    /// The tensor of that name. `None` also for one that cannot be used; see [`unusable`](Weights::unusable).
     pub fn get(&self, name: &str) -> Option<&Tensor<'static>> {
         self.tensors.get(name)?.tensor()
     }
 
-    /// Why the tensor of that name cannot be used though it is there: its dtype is one that Weft does not compute with, or
-    /// it has values that the dtype it becomes cannot hold. `None` if it can, or if there is none.
+    /// Why the existing tensor of that name cannot be used: Weft does not compute with its dtype, or it has values out of the
+    /// converted dtype's range. `None` if it can be used, or does not exist.
     pub fn unusable(&self, name: &str) -> Option<&str> {
         match self.tensors.get(name)? {
             Held::Tensor(_) => None,
@@ -111,48 +110,47 @@ impl Weights {
         }
     }
 
-    /// The dtype that the tensor of that name has in its file.
+    /// The dtype of that tensor in its file.
     pub fn stored_dtype(&self, name: &str) -> Option<StoredDType> {
         self.tensors.get(name).map(Held::dtype)
     }
 
-    /// Removes a tensor, returning it where it can be used.
+    /// Removes a tensor, and returns it if it can be used.
     pub fn remove(&mut self, name: &str) -> Option<Tensor<'static>> {
         self.tensors.remove(name)?.tensor().cloned()
     }
 
-    /// Keeps the tensors whose names pass, and removes the others.
+    /// Keeps the tensors whose names satisfy the predicate, and removes the others.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
         self.tensors.retain(|name, _| keep(name));
     }
 
-    /// Names and tensors, by name, of those that can be used. Converts what has to be; [`names`](Weights::names) does
-    /// not.
+    /// Names and tensors, sorted by name, of those that can be used. Converts foreign ones; [`names`](Weights::names) does not.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor<'static>)> {
         self.tensors.iter().filter_map(|(n, t)| Some((n.as_str(), t.tensor()?)))
     }
 
-    /// Names of the tensors, by name, with the dtypes that files have them in; those too that cannot be used.
+    /// Names of all tensors, sorted, with their dtypes in files; including those that cannot be used.
     pub fn names(&self) -> impl Iterator<Item = (&str, StoredDType)> {
         self.tensors.iter().map(|(n, t)| (n.as_str(), t.dtype()))
     }
 
-    /// Every tensor as it is held, by name.
+    /// Every tensor as stored, sorted by name.
     pub(crate) fn held(&self) -> impl Iterator<Item = (&str, &Held)> {
         self.tensors.iter().map(|(n, t)| (n.as_str(), t))
     }
 
-    /// Number of tensors of dtypes that Weft computes with, or that are converted to one.
+    /// Number of tensors in dtypes that Weft computes with, or that can be converted to one.
     pub fn len(&self) -> usize {
         self.tensors.values().filter(|t| t.dtype().used_as().is_some()).count()
     }
 
-    /// True if there are none, not even such as cannot be used.
+    /// True if there are no tensors, not even unusable ones.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }
 
-    /// Total bytes of the tensors' elements, as they are held.
+    /// Total bytes of the tensors' elements, as stored.
     pub fn bytes(&self) -> usize {
         let size = |t: &Held| match t {
             Held::Tensor(t) => t.ty().bytes().unwrap_or(0),
@@ -161,14 +159,14 @@ impl Weights {
         self.tensors.values().map(size).sum()
     }
 
-    /// The same weights with their floats (f32, f16, bf16, and F64 of files) in one dtype of floats: to fine-tune a
-    /// checkpoint of f16 or bf16, say, which is done in f32. Each value is rounded once, to the nearest, ties to even: what
-    /// is too small becomes 0; NaN and infinity stay. Integers, booleans and block formats are left as they are, and so are
-    /// tensors that have the dtype already, without a copy.
+    /// The same weights with their floats (f32, f16, bf16, and F64 of files) in one float dtype: for example to fine-tune an
+    /// f16 or bf16 checkpoint, which is done in f32. Each value is rounded once, to nearest, ties to even: values too small
+    /// become 0; NaN and infinity are preserved. Integers, booleans and block formats are unchanged, and so are tensors that
+    /// have the dtype already, without a copy.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a dtype that is not f32, f16 or bf16, and for a tensor with finite values that it cannot
-    /// hold, by its name and its largest value: none becomes infinite.
+    /// [`Error::Argument`] for a dtype other than f32, f16 or bf16, and for a tensor with finite values out of the dtype's
+    /// range, with its name and its largest value: none becomes infinite.
     pub fn to_dtype(&self, dtype: DType) -> Result<Weights> {
         float(dtype)?;
         let convert = |(name, held): (&String, &Held)| {
@@ -177,7 +175,7 @@ impl Weights {
                 Held::Stored(s) if held.floats().is_some() => {
                     converted(Floats::F64, &s.bytes, dtype).map(|bytes| {
                         let tensor = Tensor::from_bytes(dtype, s.shape.clone(), bytes);
-                        tensor.map_or_else(|_| held.clone(), Held::Tensor) // of as many elements
+                        tensor.map_or_else(|_| held.clone(), Held::Tensor) // the number of elements is unchanged
                     })
                 }
                 _ => Ok(held.clone()),
@@ -188,24 +186,24 @@ impl Weights {
         Ok(Weights { tensors, metadata: self.metadata.clone() })
     }
 
-    /// Free text kept beside the tensors (safetensors' `__metadata__`).
+    /// Text metadata stored with the tensors (safetensors' `__metadata__`).
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// Free text kept beside the tensors, to change.
+    /// Text metadata stored with the tensors, mutable.
     pub fn metadata_mut(&mut self) -> &mut BTreeMap<String, String> {
         &mut self.metadata
     }
 }
 
-/// A dtype that floats can be converted to.
+/// Checks that floats can be converted to a dtype.
 pub(crate) fn float(dtype: DType) -> Result<()> {
     if dtype.is_float() { Ok(()) } else { Err(Error::argument("dtype", "f32, f16 or bf16", dtype)) }
 }
 
 impl Beyond {
-    /// The error of a tensor with such a value.
+    /// The error for a tensor with such a value.
     pub(crate) fn of(self, name: &str, dtype: DType) -> Error {
         let shown = |v: f64| if v.abs() < 1e16 { v.to_string() } else { format!("{v:e}") };
         let wanted =
