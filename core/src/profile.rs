@@ -1,5 +1,4 @@
-//! What a device can do and what work costs on it, as plain data with a text form: profiles of devices that are not
-//! attached are files.
+//! Capabilities and costs of a device, as plain data with a text form: profiles of devices that are not attached are files.
 
 mod product;
 mod tuning;
@@ -11,7 +10,7 @@ use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// What sort of processor a device is.
+/// The kind of a device.
 ///
 /// ```
 /// use weft::{device::Device, profile::DeviceKind};
@@ -27,7 +26,7 @@ pub enum DeviceKind {
     Discrete,
     /// A GPU that shares the processor's memory.
     Integrated,
-    /// A GPU played by the processor: right, but slow.
+    /// A software GPU: correct, but slow.
     Software,
 }
 
@@ -47,7 +46,7 @@ impl DeviceKind {
     }
 }
 
-/// A GPU as the kernels' writers see it: plain numbers, so that kernels are written and tested without one.
+/// A GPU's limits, as used by kernel generation: plain numbers, so that kernels are generated and tested without a GPU.
 ///
 /// ```
 /// use weft::profile::Limits;
@@ -56,40 +55,40 @@ impl DeviceKind {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Threads of a workgroup, at most.
+    /// Maximum threads of a workgroup.
     pub threads: usize,
-    /// Bytes of memory that a workgroup shares, at most.
+    /// Maximum bytes of workgroup memory.
     pub shared: usize,
-    /// Threads that run in step, where known (cooperative kernels need to know).
+    /// Subgroup size, if known (cooperative kernels need it).
     pub subgroup: Option<usize>,
     /// Side of the f16 cooperative matrices; 0: none.
     pub coop: usize,
     /// Side of the f32 cooperative matrices; 0: none.
     pub coop_f32: usize,
-    /// Whether kernels may use 16-bit floats, in memory too.
+    /// Whether kernels may use 16-bit floats, in memory, too.
     pub f16: bool,
-    /// Multiprocessors, roughly: how many workgroups it takes to keep the device busy.
+    /// Approximate number of multiprocessors: the number of workgroups that keep the device busy.
     pub units: usize,
-    /// A processor that plays a GPU.
+    /// Whether it is a software GPU.
     pub software: bool,
-    /// Bytes that one binding may cover.
+    /// Maximum bytes of a binding.
     pub binding: usize,
-    /// Buffers that a kernel may bind, [`Limits::MOST_BINDINGS`] at most.
+    /// Maximum buffers that a kernel may bind; [`Limits::MOST_BINDINGS`] at most.
     pub bindings: usize,
-    /// Turns that all loops of one invocation take together, at most; longer work is split over workgroups and passes. Drivers
-    /// end invocations that take long, and Mesa's lavapipe ends every loop once those of an invocation have turned 65,535 times.
+    /// Maximum total iterations of all loops of one invocation; longer work is split over workgroups and passes. Drivers kill
+    /// long invocations, and Mesa's lavapipe ends every loop once an invocation's loops have made 65,535 iterations.
     pub turns: usize,
 }
 
 impl Limits {
-    /// Buffers that kernels bind at most, on devices that allow more.
+    /// Maximum buffers that kernels bind, even if devices allow more.
     pub const MOST_BINDINGS: usize = 64;
-    /// Turns that every driver is taken to allow: half of the fewest that are known to be (65,535).
+    /// Loop iterations that every driver is assumed to allow: half of the lowest known limit (65,535).
     const TURNS: usize = 1 << 15;
-    /// The fewest turns that kernels are written for.
+    /// The lowest limit on loop iterations that kernels support.
     pub const FEWEST_TURNS: usize = 1 << 12;
 
-    /// What every Vulkan 1.1 and Metal device of the last years has.
+    /// Limits that every recent Vulkan 1.1 and Metal device meets.
     pub fn least() -> Limits {
         Limits {
             threads: 256,
@@ -106,7 +105,7 @@ impl Limits {
         }
     }
 
-    /// A large GPU of today (NVIDIA's Hopper): what golden texts and tests without a GPU are written for.
+    /// A current large GPU (NVIDIA's Hopper): used for golden texts and tests without a GPU.
     pub fn large() -> Limits {
         Limits {
             threads: 1024,
@@ -123,7 +122,7 @@ impl Limits {
         }
     }
 
-    /// Apple's GPUs: 8×8 matrices of f32 per group of 32 threads.
+    /// Apple's GPUs: 8×8 matrices of f32 per SIMD group of 32 threads.
     pub fn apple() -> Limits {
         Limits {
             threads: 1024,
@@ -142,7 +141,7 @@ impl Limits {
 
     /// Names and values, in the order of the text form.
     fn fields(&self) -> [(&'static str, usize); 11] {
-        // a new field is an error here
+        // destructured, so that a new field does not compile until it is handled
         let &Limits {
             threads,
             shared,
@@ -189,7 +188,7 @@ impl Limits {
         true
     }
 
-    /// What kernels are written for has at least this much, and no more than numbers of 32 bits count.
+    /// Checks that the limits are at least those that kernels support, and fit in 32-bit arithmetic.
     fn check(&self) -> Result<()> {
         let side = |n: usize| n == 0 || n == 8 || n == 16;
         for (what, wanted, came, good) in [
@@ -211,7 +210,7 @@ impl Limits {
                 (4096..=u32::MAX as usize).contains(&self.binding) && self.binding.is_multiple_of(256),
             ),
             ("gpu.bindings", "4 to 64", self.bindings, (4..=Limits::MOST_BINDINGS).contains(&self.bindings)),
-            // fewer than drivers must allow: what comes before and after long loops takes some hundreds, whatever is said here
+            // below what drivers must allow: code around long loops takes some hundred iterations in any case
             ("gpu.turns", "16 to 2^30", self.turns, (16..=1 << 30).contains(&self.turns)),
         ] {
             if !good {
@@ -222,7 +221,7 @@ impl Limits {
     }
 }
 
-/// What work costs on a device: the figures that the optimiser chooses by.
+/// The cost model of a device, used by the optimiser.
 ///
 /// ```
 /// use weft::profile::Costs;
@@ -231,20 +230,20 @@ impl Limits {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Costs {
-    /// Microseconds that a step of its own takes whatever is in it.
+    /// Fixed microseconds of a step.
     pub start_us: f64,
-    /// Bytes read or written in a microsecond.
+    /// Bytes read or written per microsecond.
     pub bytes_per_us: f64,
-    /// f32 operations in a microsecond; a multiply-add is two.
+    /// f32 operations per microsecond; a multiply-add is two.
     pub f32_per_us: f64,
-    /// Operations in a microsecond of f16 matrix units, where there are some.
+    /// Operations per microsecond of f16 matrix units, if there are any.
     pub f16_per_us: Option<f64>,
-    /// Whether one product of several weights is worth more than an epilogue on each.
+    /// Whether one product with several weights concatenated is preferable to an epilogue on each.
     pub packs: bool,
 }
 
 impl Costs {
-    /// A CPU core with 256-bit vectors, times `threads`. A start is a fork and join of threads.
+    /// A CPU core with 256-bit vectors, times `threads`. The start cost is a fork and join of threads.
     pub fn cpu(threads: usize) -> Costs {
         let threads = threads.max(1) as f64;
         Costs {
@@ -256,8 +255,8 @@ impl Costs {
         }
     }
 
-    /// A discrete GPU of some 130 multiprocessors (measured on an H100 through Vulkan: `tests/bench/RESULTS.md`), or the part
-    /// of one that `multiprocessors` is.
+    /// A discrete GPU of about 130 multiprocessors (measured on an H100 through Vulkan: `tests/bench/RESULTS.md`), scaled to
+    /// `multiprocessors`.
     pub fn gpu(multiprocessors: usize, matrices: bool) -> Costs {
         let share = (multiprocessors.max(1) as f64 / 132.0).min(2.0);
         Costs {
@@ -271,7 +270,7 @@ impl Costs {
 
     /// Names and values, in the order of the text form.
     fn fields(&self) -> [(&'static str, f64); 5] {
-        // a new field is an error here
+        // destructured, so that a new field does not compile until it is handled
         let &Costs { start_us, bytes_per_us, f32_per_us, f16_per_us, packs } = self;
         [
             ("cost.start_us", start_us),
@@ -294,7 +293,7 @@ impl Costs {
         true
     }
 
-    /// Costs can be compared: figures are numbers, and rates are not 0.
+    /// Checks that costs are comparable: no NaN, and no rate of 0.
     fn check(&self) -> Result<()> {
         for (what, value) in self.fields() {
             let rate = matches!(what, "cost.bytes_per_us" | "cost.f32_per_us");
@@ -306,7 +305,7 @@ impl Costs {
     }
 }
 
-/// A device as the optimiser and the planner see it. Made by a device, or read from its text form:
+/// A device as seen by the optimiser and the planner. Created by a device, or read from its text form:
 ///
 /// ```text
 /// weft-profile 1
@@ -314,22 +313,22 @@ impl Costs {
 /// kind integrated gpu
 /// threads 0
 /// memory 4294967296
-/// gpu.threads 256          # what is not said of a GPU is what every GPU has
-/// cost.start_us 12.5       # what is not said of costs is reckoned from the rest
+/// gpu.threads 256          # limits not given default to those of every GPU
+/// cost.start_us 12.5       # costs not given are derived from the rest
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceProfile {
     /// The device's name.
     pub name: String,
-    /// What sort it is.
+    /// Its kind.
     pub kind: DeviceKind,
     /// Worker threads (CPU).
     pub threads: usize,
     /// Bytes of memory; 0 if unknown.
     pub memory: u64,
-    /// What kernels may assume of a GPU; `None` for a CPU.
+    /// The limits of a GPU; `None` for a CPU.
     pub gpu: Option<Limits>,
-    /// What work costs.
+    /// Its cost model.
     pub costs: Costs,
 }
 
@@ -342,7 +341,7 @@ impl DeviceProfile {
         self.gpu.is_some()
     }
 
-    /// Whether its numbers are such that kernels can be written for it.
+    /// Checks that kernels can be generated for its numbers.
     ///
     /// # Errors
     /// [`Error::Argument`] naming the field.
@@ -359,9 +358,9 @@ impl DeviceProfile {
         self.gpu.as_ref().map_or(Ok(()), Limits::check)
     }
 
-    /// Whether what was compiled for `self` runs on a device of profile `other`, and if not what was wanted and what
-    /// came. Any CPU runs what was compiled for a CPU; a GPU must have the very limits that its kernels were written
-    /// for. Names, threads, memory and costs do not matter.
+    /// Checks that a graph compiled for `self` runs on a device of profile `other`; if not, returns what was wanted and what
+    /// came. Any CPU runs graphs compiled for a CPU; a GPU must have exactly the limits that its kernels were generated for.
+    /// Names, threads, memory and costs may differ.
     pub fn runs_on(&self, other: &DeviceProfile) -> std::result::Result<(), (String, String)> {
         match (&self.gpu, &other.gpu) {
             (None, None) => Ok(()),
@@ -386,7 +385,7 @@ impl DeviceProfile {
 
 impl fmt::Display for DeviceProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // a new field is an error here
+        // destructured, so that a new field does not compile until it is handled
         let DeviceProfile { name, kind, threads, memory, gpu, costs } = self;
         writeln!(f, "{OPENS}\nname {name}\nkind {}\nthreads {threads}\nmemory {memory}", kind.name())?;
         let fields = gpu.iter().flat_map(Limits::fields);
@@ -398,16 +397,16 @@ impl fmt::Display for DeviceProfile {
 impl FromStr for DeviceProfile {
     type Err = Error;
 
-    /// Reads the text form; a `#` at a line's begin or after a space begins a remark, but in a name.
+    /// Reads the text form; a `#` at the start of a line or after a space starts a comment, except in a name.
     ///
     /// # Errors
-    /// [`Error::Config`] with the line that is wrong, [`Error::Argument`] for numbers that no device has.
+    /// [`Error::Config`] with the wrong line, [`Error::Argument`] for implausible numbers.
     fn from_str(text: &str) -> Result<DeviceProfile> {
         let wrong = |wanted: &str, came: &str| {
             let came = format!("{:?}", came.chars().take(80).collect::<String>());
             Error::config("device profile", wanted, came)
         };
-        // a name may have any sign in it
+        // a name may contain any character
         let remark =
             |l: &'_ str| if l.starts_with("name ") { l.len() } else { l.find(" #").unwrap_or(l.len()) };
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -469,7 +468,7 @@ impl FromStr for DeviceProfile {
     }
 }
 
-/// How exactly a plan computes.
+/// The precision of a plan's arithmetic.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -483,8 +482,8 @@ pub enum Precision {
     /// f32 throughout.
     #[default]
     Full,
-    /// Products and attention may round their operands to f16 where the device has matrix units for them, with sums in
-    /// f32. Operands beyond ±65504 become infinite. Training computes in full precision all the same.
+    /// Products and attention may round their operands to f16 if the device has matrix units for them, and accumulate in f32.
+    /// Operands beyond ±65504 become infinite. Training always uses full precision.
     Fast,
 }
 

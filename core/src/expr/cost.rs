@@ -1,4 +1,4 @@
-//! What an expression costs, roughly: whether to compute a value again is cheaper than to store it.
+//! An expression's approximate cost, for the choice between recomputing and storing a value.
 
 use super::{Binary, Expr, Unary};
 use crate::tensor::DType;
@@ -12,7 +12,7 @@ impl Expr {
             Expr::Binary(op, a, b) => a.cost() + b.cost() + binary(*op),
             Expr::Compare(_, a, b) => a.cost() + b.cost() + 1,
             Expr::Select(c, a, b) => c.cost() + a.cost() + b.cost() + 1,
-            // two words, from whatever it is
+            // two words, from any dtype
             Expr::Cast(DType::I64, a) => a.cost() + 20,
             Expr::Cast(_, a) => a.cost() + 1,
             Expr::Random { counter, index, .. } => counter.cost() + index.cost() + 40,

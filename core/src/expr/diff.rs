@@ -8,8 +8,8 @@ const ZERO: Expr = Expr::Const(0.0);
 const ONE: Expr = Expr::Const(1.0);
 
 impl Expr {
-    /// ∂self/∂Input(input). Piecewise functions take the convention PyTorch does: 0 for floor,
-    /// round and sign; ½ to each side where min or max meet equal values, 1 to each where one is NaN.
+    /// ∂self/∂Input(input). Piecewise functions follow PyTorch's convention: 0 for floor, round and sign; ½ to each side where
+    /// min or max have equal arguments, 1 to each where one is NaN.
     pub fn derivative(&self, input: usize) -> Expr {
         match self {
             Expr::Input(i) if *i == input => ONE,
@@ -38,7 +38,7 @@ impl Expr {
     }
 }
 
-/// d op(a)/da; `whole` is op(a) itself, for functions whose derivative is cheapest from their value.
+/// d op(a)/da; `whole` is op(a), for functions whose derivative is cheapest in terms of their value.
 fn unary_derivative(op: Unary, a: &Arc<Expr>, whole: &Expr) -> Expr {
     let (x, y) = (|| (**a).clone(), || whole.clone());
     match op {
@@ -53,7 +53,7 @@ fn unary_derivative(op: Unary, a: &Arc<Expr>, whole: &Expr) -> Expr {
         Unary::Recip => -(y() * y()),
         Unary::Sin => x().cos(),
         Unary::Cos => -x().sin(),
-        // 1 − tanh² and σ·(1 − σ) as products, which keep their relative accuracy where they are small
+        // 1 − tanh² and σ·(1 − σ) as products, which are relatively accurate for small values
         Unary::Tanh => 4.0 * ((x() * 2.0).sigmoid() * (x() * -2.0).sigmoid()),
         Unary::Erf => (2.0 / PI.sqrt()) * (-(x() * x())).exp(),
         Unary::Sigmoid => y() * (-x()).sigmoid(),
@@ -96,7 +96,7 @@ fn binary_derivative(op: Binary, a: &Arc<Expr>, b: &Arc<Expr>, da: Expr, db: Exp
             let tie = x().equal(y()).select(times(both.clone(), Expr::Const(0.5)), both);
             x().compare(first, y()).select(da, x().compare(second, y()).select(db, tie))
         }
-        // a rem b = a − trunc(a/b)·b, so trunc(a/b) = (a − a rem b)/b, where a/b is not infinite
+        // a rem b = a − trunc(a/b)·b, so trunc(a/b) = (a − a rem b)/b, if a/b is finite
         Binary::Rem => {
             let quotient = || x() / y();
             let infinite = quotient().abs().equal(f64::INFINITY);

@@ -1,10 +1,10 @@
-//! Evaluates an expression in f64 (integers exactly): the meaning every kernel is held to.
+//! Evaluates an expression in f64 (integers exactly): the reference for every kernel.
 
 use super::{Binary, Compare, Expr, Unary};
 use crate::tensor::DType;
 use std::f64::consts::FRAC_1_SQRT_2;
 
-/// One value, of one of the four kinds that kernels compute in, or an i64, which they have as two words.
+/// A value of one of the four kinds that kernels compute in, or an i64, which kernels represent as two words.
 ///
 /// ```
 /// use weft::{expr::Scalar, tensor::DType};
@@ -14,7 +14,7 @@ use std::f64::consts::FRAC_1_SQRT_2;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar {
-    /// f32, f16, bf16: held in f64.
+    /// f32, f16, bf16: stored as f64.
     F(f64),
     /// i32.
     I(i32),
@@ -27,7 +27,7 @@ pub enum Scalar {
 }
 
 impl Scalar {
-    /// A stored number as a value of the kind its dtype computes in.
+    /// A stored number as a value of its dtype's kind.
     pub fn of(dtype: DType, v: f64) -> Scalar {
         match dtype {
             DType::I32 => Scalar::I(v as i32),
@@ -49,14 +49,14 @@ impl Scalar {
         }
     }
 
-    /// Converted with the rounding that storing in that dtype does; f32 stays in f64.
+    /// Converted with the rounding of a store in that dtype; f32 stays f64.
     pub fn cast(self, dtype: DType) -> Scalar {
         if let Scalar::L(v) = self {
             return Scalar::narrowed(v, dtype);
         }
         let v = self.number();
         match dtype {
-            // integers by way of f32, as those of 64 bits
+            // integers via f32, like 64-bit ones
             DType::F16 | DType::BF16 if !matches!(self, Scalar::F(_)) => {
                 Scalar::F(dtype.rounded(f64::from(v as f32)))
             }
@@ -81,7 +81,7 @@ impl Scalar {
         }
     }
 
-    /// An i64 converted: integers keep the low bits, floats are rounded to f32 once (and from there to their own).
+    /// An i64 converted: integers keep the low bits, floats are rounded to f32 once (and from there to their dtype).
     fn narrowed(v: i64, dtype: DType) -> Scalar {
         match dtype {
             DType::I64 => Scalar::L(v),
@@ -94,7 +94,7 @@ impl Scalar {
     }
 }
 
-/// What an expression sees at one position.
+/// The context of an expression at one position.
 ///
 /// ```
 /// use weft::expr::{Context, Expr, Scalar};
@@ -106,13 +106,13 @@ impl Scalar {
 /// ```
 #[derive(Debug, Default)]
 pub struct Context<'a> {
-    /// The inputs' elements there.
+    /// The inputs' elements at the position.
     pub inputs: &'a [Scalar],
     /// Results of the row's earlier reductions.
     pub reduced: &'a [Scalar],
     /// The position, along each axis of the domain.
     pub coords: &'a [usize],
-    /// The position, counted row-major.
+    /// The row-major index of the position.
     pub flat: usize,
 }
 
@@ -150,7 +150,7 @@ impl Expr {
     }
 }
 
-/// Literals take the kind of the value they meet.
+/// Converts a literal to the kind of the other operand.
 fn meet(a: &Expr, x: Scalar, b: &Expr, y: Scalar) -> (Scalar, Scalar) {
     let like = |other: Scalar, v: Scalar| match other {
         Scalar::I(_) => Scalar::I(v.number() as i32),
@@ -287,7 +287,7 @@ pub fn philox_word(seed: u64, counter: u32, index: u64) -> u32 {
     c[(index % 4) as usize]
 }
 
-/// A random word as a number in [0, 1): its top 24 bits.
+/// A random word as a number in [0, 1), from its top 24 bits.
 pub fn uniform(word: u32) -> f64 {
     f64::from(word >> 8) / 16_777_216.0
 }
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_cast_rounds_once() {
-        // next to the middle of 1 and the number above it, by less than an f32 can tell
+        // closer to the midpoint of 1 and its successor than an f32 can represent
         for (dtype, step) in [(DType::F16, 2f64.powi(-10)), (DType::BF16, 2f64.powi(-7))] {
             let middle = 1.0 + step * 0.5;
             for (v, wanted) in [(middle, 1.0), (middle.next_down(), 1.0), (middle.next_up(), 1.0 + step)] {

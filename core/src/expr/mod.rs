@@ -1,6 +1,6 @@
-//! Scalar maths as a small tree: what one element of a pointwise operation, or one step of a
-//! reduction, computes. Evaluate it in f64, differentiate it, flatten it to a tape for kernels.
-//! Knows nothing of tensors' shapes or of devices.
+//! Scalar maths as a small expression tree: the computation for one element of a pointwise operation, or one step of a
+//! reduction. It can be evaluated in f64, differentiated, and flattened to a tape for kernels. Independent of shapes and
+//! devices.
 
 mod cost;
 mod diff;
@@ -17,7 +17,7 @@ use crate::tensor::DType;
 use std::ops;
 use std::sync::Arc;
 
-/// One value to one value of the same kind.
+/// A function of one value, with a result of the same kind.
 ///
 /// ```
 /// use weft::expr::{Context, Expr, Scalar, Unary};
@@ -35,11 +35,11 @@ pub enum Unary {
     Abs,
     /// eˣ
     Exp,
-    /// eˣ−1, with its relative accuracy at 0 too
+    /// eˣ−1, relatively accurate at 0, too
     Expm1,
     /// ln x
     Log,
-    /// ln(1+x), with its relative accuracy at 0 too
+    /// ln(1+x), relatively accurate at 0, too
     Log1p,
     /// √x
     Sqrt,
@@ -55,7 +55,7 @@ pub enum Unary {
     Tanh,
     /// erf x = 2/√π ∫₀ˣ e^(−t²) dt
     Erf,
-    /// Φ(x) = ½·erfc(−x/√2), the standard normal distribution function, with its relative accuracy far below 0 too
+    /// Φ(x) = ½·erfc(−x/√2), the standard normal distribution function, relatively accurate far below 0, too
     Ndtr,
     /// the largest integer ≤ x
     Floor,
@@ -69,7 +69,7 @@ pub enum Unary {
     Not,
 }
 
-/// Two values of one kind to a value of that kind.
+/// A function of two values of one kind, with a result of that kind.
 ///
 /// ```
 /// use weft::expr::{Binary, Expr};
@@ -85,13 +85,13 @@ pub enum Binary {
     Sub,
     /// a · b
     Mul,
-    /// a / b; integers truncate, by zero gives 0
+    /// a / b; for integers truncated, 0 for a division by zero
     Div,
     /// aᵇ (floats)
     Pow,
-    /// the smaller; NaN if either is
+    /// minimum; NaN if either is
     Min,
-    /// the larger; NaN if either is
+    /// maximum; NaN if either is
     Max,
     /// remainder with the dividend's sign (integers)
     Rem,
@@ -103,7 +103,7 @@ pub enum Binary {
     Xor,
 }
 
-/// Two values of one kind to a bool; with a NaN only `Ne` holds.
+/// A comparison of two values of one kind; if one is NaN, only `Ne` is true.
 ///
 /// ```
 /// use weft::expr::{Compare, Expr};
@@ -126,7 +126,7 @@ pub enum Compare {
     Ne,
 }
 
-/// How a reduction joins its elements.
+/// How a reduction combines its elements.
 ///
 /// ```
 /// use weft::expr::{Expr, Fold};
@@ -170,13 +170,13 @@ pub enum Fold {
 pub enum Expr {
     /// The i-th input's element at this position.
     Input(usize),
-    /// The result of the i-th reduction of the row this position is in.
+    /// The result of the i-th reduction over this position's row.
     Reduced(usize),
-    /// A literal; takes the kind of what it meets (f32 alone).
+    /// A literal; it takes the kind of the other operand (f32 by itself).
     Const(f64),
-    /// This position along an axis of the domain, as u32.
+    /// The coordinate of this position along an axis of the domain, as u32.
     Coord(usize),
-    /// This position counted row-major through the whole domain, as u32.
+    /// The row-major index of this position in the whole domain, as u32.
     Flat,
     /// One operand.
     Unary(Unary, Arc<Expr>),
@@ -186,21 +186,21 @@ pub enum Expr {
     Compare(Compare, Arc<Expr>, Arc<Expr>),
     /// `condition ? a : b`.
     Select(Arc<Expr>, Arc<Expr>, Arc<Expr>),
-    /// To another dtype, with its rounding.
+    /// A conversion to another dtype, with its rounding.
     Cast(DType, Arc<Expr>),
-    /// Uniform in [0, 1): word `index` of the stream that `seed` and `counter` name (Philox4x32-10).
+    /// Uniform in [0, 1): word `index` of the stream given by `seed` and `counter` (Philox4x32-10).
     Random {
         /// The key.
         seed: u64,
-        /// Which block of the stream (u32): the step.
+        /// The block of the stream (u32): the step.
         counter: Arc<Expr>,
-        /// Which word (u32).
+        /// The word (u32).
         index: Arc<Expr>,
     },
 }
 
 impl Expr {
-    /// Whether its value is the same at every position whose inputs are: it looks at no coordinate, and draws no numbers.
+    /// Whether its value depends on its inputs only: it uses no coordinates and no random numbers.
     pub fn is_same_everywhere(&self) -> bool {
         match self {
             Expr::Coord(_) | Expr::Flat | Expr::Random { .. } => false,
@@ -213,7 +213,7 @@ impl Expr {
         }
     }
 
-    /// The same over other operands: `change` gives each its place. What has none stays as it is.
+    /// The same expression with each operand replaced by `change`'s result. Leaves are unchanged.
     pub fn with_parts(&self, change: &mut impl FnMut(&Expr) -> Expr) -> Expr {
         let mut part = |e: &Arc<Expr>| Arc::new(change(e));
         match self {
@@ -229,12 +229,12 @@ impl Expr {
         }
     }
 
-    /// `self` put through a unary function.
+    /// Applies a unary function to `self`.
     pub fn unary(self, op: Unary) -> Expr {
         Expr::Unary(op, Arc::new(self))
     }
 
-    /// `self` and `other` joined.
+    /// Applies a binary function to `self` and `other`.
     pub fn binary(self, op: Binary, other: impl Into<Expr>) -> Expr {
         Expr::Binary(op, Arc::new(self), Arc::new(other.into()))
     }

@@ -1,14 +1,14 @@
-//! An expression flattened to straight-line code over typed registers, equal parts computed once:
-//! what kernels run or print. One tape holds all of a fused group.
+//! An expression flattened to straight-line code on typed registers, with common subexpressions eliminated: kernels interpret
+//! or print it. One tape contains a whole fused group.
 
 use super::{Binary, Compare, Expr, Unary, Words};
 use crate::tensor::DType;
 use std::collections::HashMap;
 
-/// What a register holds; every kind is 32 bits wide.
+/// The kind of a register's value; every kind is 32 bits wide.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Kind {
-    /// f32 (and f16, bf16 after widening).
+    /// f32 (also f16 and bf16, widened).
     F,
     /// i32.
     I,
@@ -19,7 +19,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind a dtype computes in; of i64 that of its [`Words`].
+    /// The kind a dtype computes in; for i64 that of its [`Words`].
     pub fn of(dtype: DType) -> Kind {
         match dtype {
             DType::I32 => Kind::I,
@@ -30,7 +30,7 @@ impl Kind {
     }
 }
 
-/// Index of an instruction, and of the register that holds its result.
+/// Index of an instruction, and of its result register.
 pub type Reg = usize;
 
 /// One instruction. Operands are earlier registers.
@@ -81,12 +81,12 @@ pub struct Tape {
     known: HashMap<(Instr, Kind), Reg>,
 }
 
-/// What the free names of an expression stand for while it is flattened.
+/// Bindings of an expression's free names while it is flattened.
 #[derive(Debug)]
 pub struct Bindings<'a> {
-    /// Where the inputs are.
+    /// The registers of the inputs.
     pub inputs: &'a [Words],
-    /// Reduction numbers on the tape, and their kinds, of the expression's `Reduced`.
+    /// For each of the expression's `Reduced`, its reduction number on the tape, and its kind.
     pub reduced: &'a [(usize, Kind)],
     /// Strides over the domain that give each coordinate of the expression's own domain.
     pub coords: &'a [Vec<isize>],
@@ -94,7 +94,7 @@ pub struct Bindings<'a> {
     pub flat: &'a [isize],
 }
 
-/// The code alone: what is known has no order.
+/// The code only: the map of known instructions has no order.
 impl std::fmt::Debug for Tape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tape").field("code", &self.code).finish()
@@ -108,12 +108,12 @@ impl PartialEq for Tape {
 }
 
 impl Tape {
-    /// A finished tape, to be run: equal parts that are pushed to it later are not found again.
+    /// A finished tape, for execution: instructions pushed later are not deduplicated against it.
     pub fn of(code: Vec<(Instr, Kind)>) -> Tape {
         Tape { code, known: HashMap::new() }
     }
 
-    /// The register of an instruction, added if it is not there yet.
+    /// The register of an instruction, appended unless it exists already.
     pub fn push(&mut self, instr: Instr, kind: Kind) -> Reg {
         if let Some(&reg) = self.known.get(&(instr.clone(), kind)) {
             return reg;
@@ -139,8 +139,8 @@ impl Tape {
         self.push(Instr::Const(bits), kind)
     }
 
-    /// Appends an expression and returns where its value is; `None` for one that computes with i64, which can only be
-    /// compared, chosen and converted.
+    /// Appends an expression and returns its registers; `None` for arithmetic on i64, which only supports comparisons,
+    /// selections and conversions.
     pub fn add(&mut self, e: &Expr, with: &Bindings<'_>) -> Option<Words> {
         let reg = match e {
             Expr::Input(i) => return Some(with.inputs[*i]),
@@ -180,14 +180,15 @@ impl Tape {
         Some(Words::One(reg))
     }
 
-    /// Converts a register to a dtype, not i64 ([`convert`](Tape::convert)); nothing where that changes nothing.
+    /// Converts a register to a dtype other than i64 (see [`convert`](Tape::convert)); no instruction if the conversion is an
+    /// identity.
     pub fn cast(&mut self, dtype: DType, a: Reg) -> Reg {
         let (from, to) = (self.kind(a), Kind::of(dtype));
         let rounds = matches!(dtype, DType::F16 | DType::BF16 | DType::U8);
         if from == to && !rounds { a } else { self.push(Instr::Cast(dtype, a), to) }
     }
 
-    /// Two operands of one kind; a literal takes the kind of the other.
+    /// Two operands of one kind; a literal takes the other's kind.
     fn pair(&mut self, a: &Expr, b: &Expr, with: &Bindings<'_>) -> Option<(Words, Words)> {
         match (a, b) {
             (Expr::Const(v), b) if !matches!(b, Expr::Const(_)) => {

@@ -1,25 +1,23 @@
-//! 64-bit integers on a tape, whose registers have 32 bits: as two words each. What is done with them is spelt out in
-//! instructions on words, so that every device computes them in the same way.
+//! 64-bit integers on tapes, whose registers have 32 bits: an i64 is two words. Comparisons, selections and conversions are
+//! expanded to instructions on words, so that all devices compute them identically; copies move words.
 //!
-//! **64-bit integers** are two words of 32 bits on tapes (`expr/words`), whose registers have no more: comparisons, choices and
-//! conversions are spelt out in instructions on words, so both devices compute them alike, and copies move words. Only the
-//! operations that the test `integers` lists take i64; the others refuse it when the graph is built. In the reference an `Array`
-//! of i64 holds its elements exactly beside their nearest f64.
+//! Only the operations listed by the test `integers` accept i64; the others refuse it when the graph is built. In the
+//! reference, an i64 `Array` has its exact elements in addition to their nearest f64.
 
 use super::{Binary, Compare, Instr, Kind, Reg, Tape, Unary};
 use crate::tensor::DType;
 
-/// Where a value is on a tape.
+/// The registers of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Words {
-    /// Of 32 bits and fewer: a register of its kind.
+    /// Up to 32 bits: a register of its kind.
     One(Reg),
-    /// i64: its low word and its high one, both [`Kind::U`].
+    /// i64: its low word and its high word, both [`Kind::U`].
     Two(Reg, Reg),
 }
 
 impl Words {
-    /// The register of a value that is no i64.
+    /// The register of a value that is not i64.
     pub fn one(self) -> Option<Reg> {
         if let Words::One(reg) = self { Some(reg) } else { None }
     }
@@ -39,7 +37,7 @@ impl Tape {
         self.push(Instr::Binary(op, a, b), kind)
     }
 
-    /// An unsigned word and a literal.
+    /// A binary operation on an unsigned word and a literal.
     fn with(&mut self, op: Binary, a: Reg, bits: u32) -> Reg {
         let b = self.number(bits);
         self.two(op, a, b)
@@ -87,7 +85,7 @@ impl Tape {
         }
     }
 
-    /// `c ? a : b`, each of one word or both of two.
+    /// `c ? a : b`, for values of one word or of two.
     pub fn chosen(&mut self, c: Reg, a: Words, b: Words) -> Option<Words> {
         match (a, b) {
             (Words::One(a), Words::One(b)) => Some(Words::One(self.choose(c, a, b))),
@@ -98,7 +96,7 @@ impl Tape {
         }
     }
 
-    /// A comparison, of two values of one word or of two.
+    /// A comparison, for values of one word or of two.
     pub fn compared(&mut self, op: Compare, a: Words, b: Words) -> Option<Reg> {
         let ((al, ah), (bl, bh)) = match (a, b) {
             (Words::One(a), Words::One(b)) => return Some(self.is(op, a, b)),
@@ -115,7 +113,7 @@ impl Tape {
                 let high = self.is(op, ah, bh);
                 self.two(Binary::Or, low, high)
             }
-            // by the high words, as signed ones; where they are equal, by the low ones
+            // by the high words, signed; if they are equal, by the low words
             _ => {
                 let strict = if matches!(op, Compare::Lt | Compare::Le) { Compare::Lt } else { Compare::Gt };
                 let (x, y) = (self.cast(DType::I32, ah), self.cast(DType::I32, bh));
@@ -126,7 +124,7 @@ impl Tape {
         })
     }
 
-    /// As an i64.
+    /// Sign- or zero-extended to i64.
     fn widened(&mut self, a: Reg) -> Words {
         let zero = self.number(0);
         match self.kind(a) {
@@ -149,7 +147,7 @@ impl Tape {
         (self.two(Binary::Sub, zero, low), self.two(Binary::Add, flipped, carry))
     }
 
-    /// A float truncated, held within i64; NaN gives 0. Every step is exact: a float has 24 bits.
+    /// A float truncated to i64, saturating; NaN gives 0. Every step is exact: a float has 24 bits.
     fn whole(&mut self, x: Reg) -> Words {
         let zero = self.literal(0.0, Kind::F);
         let negative = self.is(Compare::Lt, x, zero);
@@ -170,9 +168,9 @@ impl Tape {
         Words::Two(self.choose(beyond, far_low, low), self.choose(beyond, far_high, high))
     }
 
-    /// An i64 as the nearest f32, ties to even: rounded once, by the one sum of two floats of 24 bits each, which are
-    /// all of a number below 2⁴⁸. Of a larger one they are its upper 48 bits, the last of them set if any below is:
-    /// which way it is rounded does not depend on more.
+    /// An i64 as the nearest f32, ties to even: rounded once, by a single sum of two floats of 24 bits each. For a number below
+    /// 2⁴⁸ these contain all its bits; for a larger one its upper 48 bits, the last of which is set if any lower bit is (a
+    /// sticky bit), which suffices for correct rounding.
     fn real(&mut self, low: Reg, high: Reg) -> Reg {
         let signed = self.cast(DType::I32, high);
         let negative = self.is_word(Compare::Lt, signed, 0);

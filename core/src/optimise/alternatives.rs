@@ -1,4 +1,4 @@
-//! What one rule by itself makes of a graph: how rules are tested, and looked at.
+//! Applies a single rule to a graph, for tests and inspection.
 
 use super::cost::CostModel;
 use super::extract::{Choice, Classes, alone};
@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::profile::{Costs, Precision};
 
-/// The graphs that a rule makes of one, its other classes as they came. Values of equal type that the rule calls one
-/// (x + 0 and x) are exchanged for each other. None if the rule finds nothing.
+/// The graphs that one rule makes of a graph, with its other classes unchanged. Values of equal type that the rule equates (x +
+/// 0 and x) are replaced by each other. Empty if the rule does not match.
 ///
 /// # Errors
-/// The graph's own first error; [`Error::UnknownName`] for a rule that there is not.
+/// The graph's own first error; [`Error::UnknownName`] for an unknown rule.
 pub fn alternatives(graph: &Graph, rule: &str) -> Result<Vec<Graph>> {
     let data = graph.data()?;
     let known = super::all_rules().iter().position(|r| r.name == rule);

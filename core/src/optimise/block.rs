@@ -1,20 +1,20 @@
-//! Distinct segments of a graph: nodes that refer to each other and to numbered values from outside.
+//! Distinct segments of a graph: nodes that refer to each other and to numbered external values.
 
 use super::outline::{Outline, is_leaf};
 use crate::graph::{Attrs, Call, GraphData, Lowering, Node, NodeKind, Op, Value};
 use crate::tensor::{Tensor, TensorType};
 use std::collections::HashMap;
 
-/// What a block's node reads.
+/// An input of a block's node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Ref {
-    /// The n-th value from outside.
+    /// The n-th external value.
     External(usize),
     /// A node of the block.
     Local(usize),
 }
 
-/// The work of a block's node.
+/// A block's node without its inputs.
 #[derive(Debug, Clone)]
 pub(super) enum Part {
     Constant(Tensor<'static>),
@@ -28,22 +28,22 @@ pub(super) struct BlockNode {
     pub ty: TensorType,
 }
 
-/// A segment without its place.
+/// A segment, independent of its position in the graph.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Block {
     pub nodes: Vec<BlockNode>,
-    /// Types of the values from outside, and whether they depend on weights and constants alone.
+    /// Types of the external values, and whether they depend on weights and constants alone.
     pub externals: Vec<(TensorType, bool)>,
-    /// Nodes that others read.
+    /// Nodes that nodes outside read.
     pub outputs: Vec<usize>,
 }
 
-/// Where a block stands in the graph.
+/// An occurrence of a block in the graph.
 pub(super) struct Instance {
     pub block: usize,
-    /// The graph's nodes that are the block's, in order.
+    /// The graph's nodes in the block, in order.
     pub nodes: Vec<usize>,
-    /// The graph's nodes that are its externals.
+    /// The graph's nodes for its external values.
     pub externals: Vec<usize>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Blocks {
 }
 
 impl Block {
-    /// Whether two blocks are the same work.
+    /// Whether two blocks are equal.
     fn same(&self, other: &Block) -> bool {
         let part = |a: &Part, b: &Part| match (a, b) {
             (Part::Constant(a), Part::Constant(b)) => a.ty() == b.ty() && a.bytes() == b.bytes(),
@@ -79,13 +79,14 @@ impl Block {
     }
 }
 
-/// Whether the planner computes an operation on weights at init, and keeps its result. Not the widening of block formats: it is
-/// done as a product reads them, or in each step (`plan/fold.rs`), and so is what reads its result.
+/// Whether the planner folds an operation on weights at init. Decoding of block formats is not folded: it is done as a product
+/// reads them, or in each step (`plan/fold.rs`), and so is work on its result.
 pub(super) fn is_kept(op: &dyn Op, call: &Call<'_>) -> bool {
     !matches!(op.lower(call), Lowering::Dequantise)
 }
 
-/// Values that are there before the first step: of constants, and of parameters that the plan's steps do not change.
+/// For each node, whether its value is available before the first step: constants, and parameters that the plan's steps do not
+/// change.
 pub(super) fn weights(data: &GraphData, training: bool) -> Vec<bool> {
     let mut weight = vec![false; data.nodes.len()];
     for (i, node) in data.nodes.iter().enumerate() {
@@ -103,7 +104,7 @@ pub(super) fn weights(data: &GraphData, training: bool) -> Vec<bool> {
     weight
 }
 
-/// The blocks of an outline. `read` says which nodes the graph's results are.
+/// The blocks of an outline. `read` marks the nodes that are results of the graph.
 pub(super) fn blocks(data: &GraphData, outline: &Outline, weight: &[bool], read: &[bool]) -> Blocks {
     let mut segment_of = vec![usize::MAX; data.nodes.len()];
     for (s, range) in outline.segments.iter().enumerate() {

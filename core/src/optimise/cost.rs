@@ -1,12 +1,12 @@
-//! What an operation costs on a device, in microseconds: bytes over bandwidth, operations over the unit's speed, and what
-//! starting it takes. A model for choosing, not a forecast.
+//! The cost of an operation on a device, in microseconds: bytes over bandwidth, operations over the unit's speed, and a fixed
+//! cost per start. A model for choosing, not a forecast.
 
 use crate::graph::{Attrs, Call, Graph, Lowering, NodeKind, Op, decomposed};
 use crate::profile::{Costs, DeviceProfile, Precision};
 use crate::tensor::{DType, TensorType};
 use std::collections::HashMap;
 
-/// Costs of operations, remembered.
+/// Costs of operations, memoised.
 pub(super) struct CostModel {
     costs: Costs,
     /// A GPU's multiprocessors.
@@ -15,14 +15,14 @@ pub(super) struct CostModel {
     known: HashMap<String, f64>,
 }
 
-/// What an operation that moves nothing counts, so that fewer are better than more.
+/// Cost of an operation that moves nothing, so that fewer are better.
 const VIEW: f64 = 1e-3;
-/// The share of a start that a pointwise operation counts: most join another's step.
+/// Fraction of a start that a pointwise operation costs: most are fused into another step.
 const POINTWISE: f64 = 0.25;
-/// Results for each multiprocessor at which a product takes twice as long as its operations: fitted to the products of
-/// SmolLM2 and MiniLM, f16 on an H200.
+/// Results per multiprocessor at which a product takes twice as long as its operations: fitted to the products of SmolLM2 and
+/// MiniLM, f16 on an H200.
 const TILE: f64 = 22_500.0;
-/// The share of its cost that work on weights counts: it is done once, at init.
+/// Fraction of its cost that work on weights counts: it is done once, at init.
 const ONCE: f64 = 1e-4;
 
 impl CostModel {
@@ -31,13 +31,13 @@ impl CostModel {
         CostModel { units, ..CostModel::of_costs(profile.costs.clone(), precision) }
     }
 
-    /// For a device of which nothing else is known.
+    /// For a device of which only the costs are known.
     pub fn of_costs(costs: Costs, precision: Precision) -> CostModel {
         CostModel { costs, units: None, precision, known: HashMap::new() }
     }
 
-    /// How much longer a product of so many results takes than its operations by themselves: a large GPU cuts a small
-    /// one into small tiles, which reread their operands and wait for them.
+    /// Slowdown of a product with that many results, relative to its operations: on a large GPU a small product uses small
+    /// tiles, which reread their operands and wait for them.
     fn crowding(&self, results: usize) -> f64 {
         let tile = if self.precision == Precision::Fast && self.costs.f16_per_us.is_some() {
             TILE
@@ -56,13 +56,13 @@ impl CostModel {
         out: &TensorType,
         weight: bool,
     ) -> f64 {
-        // two operations of one name are told apart by where their names are
+        // operations with the same name are distinguished by the address of the name
         let key = format!("{}{:p}{attrs:?}{inputs:?}{weight}", op.name(), op.name());
         if let Some(&known) = self.known.get(&key) {
             return known;
         }
         let cost = self.compute(op, attrs, inputs, out);
-        // widening is not kept: products widen packed weights in registers, and a wider copy would be read instead
+        // widening is not folded: products widen packed weights in registers, and a wider copy would be read instead
         let widens = inputs.first().is_some_and(|t| bytes(out) > bytes(t)) && inputs.len() == 1;
         let cost = if weight && !widens { VIEW + cost * ONCE } else { cost };
         self.known.insert(key, cost);
@@ -97,14 +97,14 @@ impl CostModel {
                 let (q, k) = (&inputs[0], &inputs[1].shape);
                 work(10.0 * q.elements() as f64 * k[k.len() - 2] as f64)
             }
-            // a step for each part
+            // one step per part
             Lowering::Place { at, .. } => c.start_us * at.len() as f64 + moved,
             Lowering::Decompose => self.decomposition(op, attrs, inputs).unwrap_or(c.start_us + moved),
             _ => c.start_us + moved,
         }
     }
 
-    /// The costs of what a composite means, added up.
+    /// The total cost of a composite's decomposition.
     fn decomposition(&self, op: &'static dyn Op, attrs: &Attrs, inputs: &[TensorType]) -> Option<f64> {
         let g = Graph::new();
         let leaf = |(i, ty): (usize, &TensorType)| g.input(&format!("{i}"), ty.dtype, ty.shape.clone());
@@ -122,6 +122,6 @@ impl CostModel {
 }
 
 fn bytes(ty: &TensorType) -> f64 {
-    // one element read again and again costs nothing
+    // a single element read repeatedly costs nothing
     if ty.elements() <= 1 && ty.dtype != DType::I64 { 0.0 } else { ty.bytes().unwrap_or(0) as f64 }
 }

@@ -1,5 +1,5 @@
-//! Back to graphs: what was picked for a block as a template, and a graph of templates with the names, results and
-//! provenance of the one it came from.
+//! Builds graphs from choices: a template for each block's choice, and the graph of all templates with the names, results and
+//! provenance of the original.
 
 use super::block::{Block, Blocks, Part, Ref};
 use super::extract::{Choice, Classes, order};
@@ -10,7 +10,7 @@ use crate::graph::{Attr, Attrs, Graph, GraphData, NodeKind, Op, Value};
 use crate::tensor::{Bytes, Tensor, TensorType};
 use std::collections::{HashMap, HashSet};
 
-/// What a template's node reads.
+/// An input of a template's node.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Source {
     External(usize),
@@ -24,24 +24,24 @@ pub(super) enum Make {
 
 pub(super) struct Made {
     pub make: Make,
-    /// Nodes of the block that have its value.
+    /// Nodes of the block with the same value.
     pub is: Vec<usize>,
-    /// Nodes of the block whose work it does.
+    /// Nodes of the block that it computes.
     pub from: Vec<usize>,
-    /// Rules that gave this alternative; none where it is as it came.
+    /// Rules that produced this alternative; empty if it is from the original.
     pub rules: Vec<usize>,
-    /// The same, and those of what it alone is made for.
+    /// The same, and those of nodes of which it is the only user.
     pub led: Vec<usize>,
 }
 
 /// A block's new form.
 pub(super) struct Template {
     pub nodes: Vec<Made>,
-    /// Where each of the block's outputs is.
+    /// The source of each of the block's outputs.
     pub outputs: Vec<Source>,
 }
 
-/// The template of a choice.
+/// The template for a choice.
 pub(super) fn template(
     index: usize,
     block: &Block,
@@ -118,11 +118,11 @@ fn ground(all: &[&Ground], index: usize) -> Option<Grounded> {
     }
 }
 
-/// Elements of a value that is the same everywhere, at most, to be a constant as long as it is: a longer one is one
-/// element, repeated. Compiling for large sizes must not take their memory.
+/// Maximum elements of a uniform value that becomes a constant of its full size: a longer one is a broadcast element, so that
+/// compiling for large sizes does not take their memory.
 const MOST_FILLED: usize = 4096;
 
-/// A tensor of one value.
+/// A uniform tensor.
 fn filled(v: f64, ty: TensorType) -> Option<Tensor<'static>> {
     if ty.dtype.is_block() {
         return Tensor::from_f64(&ty, &vec![v; ty.elements()]).ok();
@@ -131,7 +131,7 @@ fn filled(v: f64, ty: TensorType) -> Option<Tensor<'static>> {
     Tensor::from_bytes(ty.dtype, ty.shape.clone(), Bytes::from_vec(one.bytes().repeat(ty.elements()))).ok()
 }
 
-/// Which of the block's nodes each new one does the work of: from those that have its value down to what it reads.
+/// Determines which of the block's nodes each new node computes: those with its value, and their inputs down to its own inputs.
 fn provenance(template: &mut Template, block: &Block) {
     let kept: HashSet<usize> = template.nodes.iter().flat_map(|n| n.is.iter().copied()).collect();
     for i in 0..template.nodes.len() {
@@ -152,7 +152,7 @@ fn provenance(template: &mut Template, block: &Block) {
         covered.sort_unstable();
         template.nodes[i].from = covered;
     }
-    // what no old node has the value of does the work of those it is made for
+    // new nodes without a counterpart are attributed to the nodes of their users
     for i in (0..template.nodes.len()).rev() {
         let (from, led) = (template.nodes[i].from.clone(), template.nodes[i].led.clone());
         if let Make::Op(_, _, inputs) = &template.nodes[i].make {
@@ -177,16 +177,16 @@ struct Rebuilt {
     graph: Graph,
     /// The new value of each old node that has one.
     moved: Vec<Option<Value>>,
-    /// For each new node, the old ones it does the work of.
+    /// For each new node, the old ones that it computes.
     provenance: Vec<Vec<usize>>,
-    /// For each new node, the rules that led to it.
+    /// For each new node, the rules that produced it.
     rules: Vec<Vec<&'static str>>,
 }
 
-/// The graph of templates.
+/// Builds the graph of templates.
 ///
 /// # Errors
-/// What the builder refuses; nothing, if rules are right.
+/// Errors of the builder; none, if the rules are correct.
 fn rebuild(data: &GraphData, blocks: &Blocks, templates: &[Template]) -> Result<Rebuilt> {
     let g = Graph::new();
     let mut moved: Vec<Option<Value>> = vec![None; data.nodes.len()];
@@ -238,14 +238,13 @@ fn rebuild(data: &GraphData, blocks: &Blocks, templates: &[Template]) -> Result<
     }
 }
 
-/// A graph, the new values of those asked for, and for each node the old ones it does the work of and the rules that led
-/// to it.
+/// A graph, the new values of the requested ones, and for each node the old ones it computes and the rules that produced it.
 type Whole = (Graph, Vec<Value>, Vec<Vec<usize>>, Vec<Vec<&'static str>>);
 
 /// The graph of templates with its outputs, states and loss; the new values of `keep`; each node's provenance and rules.
 ///
 /// # Errors
-/// In words, what the builder refuses; nothing, if rules are right.
+/// The builder's error as text; none, if the rules are correct.
 pub(super) fn whole(
     data: &GraphData,
     blocks: &Blocks,

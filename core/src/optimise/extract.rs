@@ -1,19 +1,19 @@
-//! Picks an expression for each class that is needed, so that the whole costs least. A node that several others read is
+//! Extraction: chooses an expression for each needed class, so that the total cost is minimal. A node with several readers is
 //! paid for once.
 //!
-//! The first choice is each class's own best with everything below it counted once. That never finds what pays only for
-//! several readers together (one product in place of three), so groups of choices that need the same new class are then
-//! changed at once, as long as the whole gets cheaper.
+//! The initial choice is each class's own best, counting everything below it once. That never finds alternatives that pay off
+//! only for several readers together (one product in place of three), so groups of choices that need the same new class are
+//! then changed at once, as long as the total decreases.
 
 use super::cost::CostModel;
 use super::space::{Found, Ground};
 use egglog::Value;
 use std::collections::{HashMap, HashSet};
 
-/// A way to have a class's value.
+/// A candidate expression for a class.
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
-    /// The row; `None` for what is there without work.
+    /// The row; `None` for leaves and constants.
     pub row: Option<usize>,
     /// Classes that it reads.
     pub inputs: Vec<usize>,
@@ -43,7 +43,7 @@ impl Classes {
             let at = all.at(row.class);
             all.candidates[at].push(Candidate { row: Some(i), inputs, cost });
         }
-        // the order of tables is the e-graph's; that of choices must not depend on it. Of equals, what was there stays
+        // the e-graph's table order must not influence choices. Of equal candidates, the original stays
         let inserted: HashSet<usize> = found.inserted.iter().flatten().flatten().copied().collect();
         for candidates in &mut all.candidates {
             let key = |c: &Candidate| {
@@ -70,11 +70,11 @@ impl Classes {
     }
 }
 
-/// The chosen candidate of each class that has one that ends.
+/// The chosen candidate of each class that has an acyclic one.
 pub(super) type Choice = Vec<Option<usize>>;
 
-/// Cheapest choice for the roots of one block, begun from each class's own best and from what was there. Classes that the
-/// roots do not reach keep their own best.
+/// The cheapest choice for the roots of one block, starting both from each class's own best and from the original. Classes that
+/// the roots do not reach keep their own best.
 pub(super) fn extract(
     classes: &Classes,
     alone: &Choice,
@@ -83,10 +83,10 @@ pub(super) fn extract(
 ) -> (Choice, f64) {
     let mut before = alone.clone();
     let mut met = HashSet::new();
-    // the first of a class's nodes: it reads earlier ones alone, so that what was there is never a circle
+    // the first of a class's nodes: it reads only earlier ones, so that the original choice is acyclic
     for &(class, row) in there.iter().filter(|(class, _)| met.insert(*class)) {
         let at = classes.candidates[class].iter().position(|c| c.row == Some(row));
-        // a class that needs no work needs none
+        // a class that is a leaf or constant needs no expression
         if classes.candidates[class].iter().all(|c| c.row.is_some()) && at.is_some() {
             before[class] = at;
         }
@@ -116,7 +116,7 @@ fn improved(classes: &Classes, mut choice: Choice, roots: &[usize]) -> (Choice, 
     (choice, total)
 }
 
-/// Each class's own cheapest, what is below counted once.
+/// Each class's own cheapest candidate, counting everything below it once.
 pub(super) fn alone(classes: &Classes) -> Choice {
     let n = classes.candidates.len();
     let mut choice: Choice = vec![None; n];
@@ -135,7 +135,7 @@ pub(super) fn alone(classes: &Classes) -> Choice {
                     set.iter_mut().zip(&sets[i]).for_each(|(a, b)| *a |= b);
                 }
                 if set[c / 64] >> (c % 64) & 1 == 1 {
-                    continue; // it would need itself
+                    continue; // cyclic
                 }
                 let below: f64 = members(&set).map(|i| own_cost(classes, &choice, i)).sum();
                 let cost = below + candidate.cost;
@@ -162,7 +162,7 @@ fn own_cost(classes: &Classes, choice: &Choice, c: usize) -> f64 {
     choice[c].map_or(f64::INFINITY, |k| classes.candidates[c][k].cost)
 }
 
-/// Classes that the roots need, inputs before those that read them; `None` if they need themselves.
+/// Classes that the roots need, in topological order; `None` if the choice is cyclic.
 pub(super) fn order(classes: &Classes, choice: &Choice, roots: &[usize]) -> Option<Vec<usize>> {
     #[derive(Clone, Copy, PartialEq)]
     enum State {
@@ -203,7 +203,7 @@ pub(super) fn order(classes: &Classes, choice: &Choice, roots: &[usize]) -> Opti
     Some(all)
 }
 
-/// What a choice costs for the roots.
+/// The total cost of a choice for the roots.
 fn price(classes: &Classes, choice: &Choice, roots: &[usize]) -> f64 {
     match order(classes, choice, roots) {
         Some(all) => all.into_iter().map(|c| own_cost(classes, choice, c)).sum(),
@@ -211,7 +211,7 @@ fn price(classes: &Classes, choice: &Choice, roots: &[usize]) -> f64 {
     }
 }
 
-/// Changes of choices to try: one alternative by itself, and all alternatives that need the same new class.
+/// Changes to try: one alternative by itself, and all alternatives that need the same new class.
 fn moves(classes: &Classes, choice: &Choice, roots: &[usize]) -> Vec<Vec<(usize, usize)>> {
     let Some(needed) = order(classes, choice, roots) else { return vec![] };
     let mut there = vec![false; classes.candidates.len()];
@@ -240,7 +240,7 @@ fn moves(classes: &Classes, choice: &Choice, roots: &[usize]) -> Vec<Vec<(usize,
     together.into_iter().map(|(_, g)| g).chain(single).collect()
 }
 
-/// What each class without work is, for those of one block.
+/// The leaves and constants of one block's classes.
 pub(super) fn grounds<'a>(found: &'a Found, classes: &Classes) -> HashMap<usize, Vec<&'a Ground>> {
     let mut all: HashMap<usize, Vec<&Ground>> = HashMap::new();
     for (class, ground) in &found.grounds {

@@ -1,11 +1,11 @@
-//! The e-graph's language, generated from the table of operations: a constructor each, its inputs first and then its
-//! attributes. Nothing here names an operation.
+//! The e-graph's language, generated from the table of operations: one constructor per operation, with its inputs first and
+//! then its attributes. Independent of particular operations.
 //!
-//! Beside them there are `(Leaf i)`, a value that comes from outside; `(Full v dtype shape)`, a constant of equal elements;
-//! `(Absent)` in place of an optional input that is not there; `(Cons x rest)` and `(Nil)` for lists of inputs; `(Foreign i inputs)`
-//! for an operation that is not in the table, which no rule knows. Functions
-//! `shape` and `dtype` and the relation `weight` (known once the weights are) say what a class is; `place` is where among the
-//! leaves a weight stands, also one seen through operations on it alone; what is made of several has none.
+//! In addition there are `(Leaf i)`, an external value; `(Full v dtype shape)`, a uniform constant; `(Absent)` for an absent
+//! optional input; `(Cons x rest)` and `(Nil)` for lists of inputs; `(Foreign i inputs)` for an operation that is not in the
+//! table, which no rule matches. The functions `shape` and `dtype` and the relation `weight` (known once the weights are)
+//! describe a class; `place` is the position of a weight among the leaves, also when seen through operations on it alone; a
+//! class that depends on several weights has none.
 
 use super::sorts::{self, Ints};
 use crate::graph::{Attr, AttrKind, Attrs, Inputs, Op};
@@ -24,7 +24,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Most inputs it can have; `None` for a list.
+    /// Maximum number of inputs; `None` for a list.
     pub fn slots(&self) -> Option<usize> {
         match self.op.inputs() {
             Inputs::Fixed(names) => Some(names.len()),
@@ -47,7 +47,7 @@ pub(super) struct Language {
     text: String,
 }
 
-/// The text that is there whatever the operations are.
+/// The part of the language that does not depend on the operations.
 const COMMON: &str = "(sort Node) (sort Nodes)
 (constructor Leaf (i64) Node) (constructor Full (f64 String Ints) Node) (constructor Absent () Node)
 (constructor Nil () Nodes) (constructor Cons (Node Nodes) Nodes)
@@ -79,7 +79,7 @@ impl Language {
         &self.heads[index]
     }
 
-    /// Its constructor; `None` for an operation that is not in the table, whatever its name.
+    /// Its constructor; `None` for an operation that is not in the table, regardless of its name.
     pub fn of(&self, op: &dyn Op) -> Option<usize> {
         self.by_op.get(op.name()).copied().filter(|&i| self.heads[i].op == op)
     }
@@ -105,7 +105,7 @@ impl Language {
         &self.text
     }
 
-    /// An e-graph that knows some constructors, and no rule yet.
+    /// An e-graph with some constructors, and no rules.
     pub fn egraph(&self, names: &BTreeSet<String>) -> Result<EGraph, egglog::Error> {
         let mut eg = EGraph::default();
         sorts::register(&mut eg)?;

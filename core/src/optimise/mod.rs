@@ -1,20 +1,19 @@
-//! Rewrites a graph into an equal one that costs less on a device, by equality saturation: repeated blocks are found and
-//! optimised once (`outline`, `block`), rules in `rules/*.egg` say what equals what (`rules`, `space`, in egglog), and what
-//! costs least by the device's profile is picked (`cost`, `extract`) and built (`decode`). Reads graphs and profiles; never
-//! touches a device, and names no operation outside the rules.
+//! Rewrites a graph into an equivalent one that costs less on a device, by equality saturation. Reads graphs and profiles;
+//! never accesses a device, and names no operation outside the rules.
 //!
-//! **The optimiser** (`optimise`): the live graph is cut where layers repeat (`outline`) and each distinct block is put once
-//! into one e-graph (`space`), whose language is generated from the table of operations (`language`): a constructor each,
-//! inputs first, then attributes. Rules are egglog's, in files by group (`rules/*.egg`); only those are loaded that the graph's
-//! operations can meet, and each is tested by itself (`core/tests/rules.rs` fails for a rule without a graph to try). What rules
-//! ask beside operations (whether a value is another one times a constant) is found before each round (`facts.egg`). Types of
-//! what rules make come from the operations' own inference, after every round; an expression of another type than its class has
-//! no say. `extract` begins with each class's own best and with what was there, and then changes groups of choices that share a
-//! new class, so that one product in place of three is found though it pays for none of them alone. Costs (`cost`) are bytes,
-//! operations and starts by the device's profile; work on weights counts next to nothing, since the planner does it at init
-//! (`plan/fold.rs`). `decode` builds the graph with names, results and provenance. What goes wrong in here is no error: the
-//! graph is planned as it came, and `Compiled::report` says so. Training graphs are recognised, packed (on a GPU), differentiated
-//! and optimised, in this order.
+//! 1. `outline` finds repeated layers; each distinct segment (`block`) is inserted once into one e-graph (`space`), whose language is generated from the
+//!    table of operations (`language`).
+//! 2. Rules are egglog's, in files by group (`rules/*.egg`); only those that can match the graph's operations are loaded, and each is tested by itself
+//!    (`core/tests/rules.rs` fails for a rule without a graph to try). Relations that rules query besides operations (for example, whether a value is
+//!    another one times a constant) are computed before each round (`facts.egg`). The types of new expressions come from the operations' own
+//!    inference, after every round; an expression whose type differs from its class's is ignored.
+//! 3. `extract` starts from each class's own best and from the original, and then changes groups of choices that share a new class, so that one product
+//!    in place of three is found although it does not pay off for any of them alone. Costs (`cost`) are bytes, operations and starts by the device's
+//!    profile; work on weights counts almost nothing, since the planner folds it at init (`plan/fold.rs`).
+//! 4. `decode` builds the graph with names, results and provenance.
+//!
+//! A failure in here is not an error: the graph is planned unoptimised, and `Compiled::report` says so. Training graphs are
+//! recognised, packed (on a GPU), differentiated and optimised, in this order.
 
 mod alternatives;
 mod block;
@@ -41,16 +40,16 @@ use cost::CostModel;
 use extract::{Classes, alone, extract};
 use std::collections::BTreeMap;
 
-/// What to do to a graph.
+/// Options of an optimisation.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which rules.
+    /// Enabled groups of rules.
     pub groups: Vec<Group>,
-    /// How exactly the plan will compute.
+    /// The plan's precision.
     pub precision: Precision,
-    /// Trainable parameters are no constants.
+    /// Trainable parameters are not constant.
     pub training: bool,
-    /// How far to go.
+    /// Limits on saturation.
     pub budget: Budget,
 }
 
@@ -65,18 +64,18 @@ impl Default for Options {
     }
 }
 
-/// A graph and what became of it.
+/// The result of an optimisation.
 #[derive(Debug)]
 pub struct Optimised {
     /// The new graph.
     pub graph: Graph,
-    /// The new values of those that were asked for.
+    /// The new values of the requested ones.
     pub kept: Vec<Value>,
-    /// What was done.
+    /// The report.
     pub report: Report,
 }
 
-/// What an optimisation did.
+/// The report of an optimisation.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -95,11 +94,11 @@ pub struct Report {
     pub nodes_before: usize,
     /// And after.
     pub nodes_after: usize,
-    /// Estimated microseconds of a step before, each operation by itself.
+    /// Estimated microseconds of a step before, one launch per operation.
     pub cost_before: f64,
     /// And after.
     pub cost_after: f64,
-    /// Segments the graph was cut into.
+    /// Segments of the graph.
     pub segments: usize,
     /// Distinct ones.
     pub blocks: usize,
@@ -107,13 +106,13 @@ pub struct Report {
     pub rounds: usize,
     /// Entries of the e-graph at the end.
     pub entries: usize,
-    /// What changed, the most frequent first.
+    /// Changes, the most frequent first.
     pub changes: Vec<Change>,
-    /// For each node of the new graph, the nodes of the old one whose work it does.
+    /// For each node of the new graph, the nodes of the old one that it computes.
     pub provenance: Vec<Vec<usize>>,
-    /// For each node of the new graph, the rules that led to it; none where it is as it came.
+    /// For each node of the new graph, the rules that produced it; empty if it is unchanged.
     pub rules: Vec<Vec<&'static str>>,
-    /// Why the graph was returned as it came, if it was.
+    /// Why the graph was returned unchanged, if it was.
     pub problem: Option<String>,
 }
 
@@ -134,11 +133,11 @@ pub struct Report {
 pub struct Change {
     /// The operation.
     pub to: String,
-    /// The operations whose work it does.
+    /// The operations that it replaces.
     pub from: String,
-    /// The rules that led to it.
+    /// The rules that produced it.
     pub rules: Vec<String>,
-    /// How many there are.
+    /// Number of occurrences.
     pub count: usize,
 }
 
@@ -147,11 +146,12 @@ fn result_type(op: &dyn Op, inputs: &[TensorType], attrs: &Attrs) -> Option<Tens
     crate::graph::result_type(op, inputs, attrs).ok()
 }
 
-/// The graph to run on a device of that profile, and the values of `keep` in it (gradients). Outputs, the loss, states and
-/// names stay.
+/// The optimised graph for a device of that profile, and the values of `keep` in it (gradients). Outputs, the loss, states and
+/// names are preserved.
 ///
 /// # Errors
-/// The graph's own first error. What goes wrong here is no error: the graph is returned as it came, and the report says why.
+/// The graph's own first error. A failure of the optimiser is not an error: the graph is returned unchanged, and the report
+/// gives the reason.
 pub fn optimise(
     graph: &Graph,
     keep: &[Value],
@@ -176,7 +176,7 @@ pub fn optimise(
     }
 }
 
-/// The distinct blocks of what a graph's results, its loss, next states and `keep` need.
+/// The distinct blocks of the nodes that a graph's results, its loss, next states and `keep` depend on.
 fn cut(data: &GraphData, keep: &[Value], training: bool) -> Blocks {
     let results = data.outputs.iter().map(|o| o.1).chain(data.loss);
     let next = data.next.iter().map(|n| n.1);
@@ -234,7 +234,7 @@ fn attempt(
     Ok(Optimised { graph, kept, report })
 }
 
-/// Estimated microseconds of a step of a graph, each operation by itself: what choices are made by.
+/// Estimated microseconds of a step of a graph, one launch per operation: the cost that choices minimise.
 ///
 /// # Errors
 /// The graph's own first error.
@@ -271,7 +271,7 @@ fn block_cost(block: &Block, model: &mut CostModel) -> f64 {
     total
 }
 
-/// What rules changed, over all instances.
+/// Changes by rules, over all instances.
 fn changes(data: &GraphData, cut: &block::Blocks, templates: &[decode::Template]) -> Vec<Change> {
     let mut all: BTreeMap<(String, String, Vec<String>), usize> = BTreeMap::new();
     for instance in &cut.instances {

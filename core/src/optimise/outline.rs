@@ -1,30 +1,30 @@
-//! Finds what repeats in a graph (the layers of a model, forward and backward) and cuts it into segments, so that each
-//! distinct one is optimised once.
+//! Finds repetitions in a graph (the layers of a model, forward and backward) and cuts it into segments, so that each distinct
+//! one is optimised once.
 //!
-//! Nodes stand in the order in which a builder made them, so equal layers are runs of equal *signatures* one period apart. A
-//! run is cut where the fewest values cross from one period to the next.
+//! Nodes are in the order of their creation, so equal layers are runs of equal *signatures* one period apart. A run is cut
+//! where the fewest values cross from one period to the next.
 
 use crate::graph::{GraphData, Node, NodeKind};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Periods shorter than this are not worth a cut.
+/// Minimum length of a period.
 const SHORTEST: usize = 8;
-/// Distances between equal nodes that are tried as periods.
+/// Number of distances between equal nodes to try as periods.
 const TRIED: usize = 8;
-/// Bytes of a constant's ends that are looked at.
+/// Bytes at the ends of a constant that are hashed.
 const ENDS: usize = 4096;
-/// Segments longer than this are cut wherever they are.
+/// Maximum length of a segment.
 pub(super) const LONGEST: usize = 400;
 
-/// A run of nodes, as positions in a [`Outline::order`].
+/// A sequence of nodes, as positions in [`Outline::order`].
 pub(super) type Range = std::ops::Range<usize>;
 
-/// A graph's live nodes without its leaves, in order, and how they are cut.
+/// A graph's live nodes without its leaves, in order, and their segments.
 pub(super) struct Outline {
     /// Indices of nodes.
     pub order: Vec<usize>,
-    /// Segments, one after the other, all of `order`.
+    /// Consecutive segments that cover `order`.
     pub segments: Vec<Range>,
 }
 
@@ -43,17 +43,18 @@ pub(super) fn outline(data: &GraphData, live: &[bool]) -> Outline {
     Outline { order, segments }
 }
 
-/// What a node is, without where it is: what it reads counts by its type alone, so that the first layer is like the others.
+/// A hash of a node, independent of its position: of its inputs only the types count, so that the first layer equals the
+/// others.
 fn signature(data: &GraphData, node: &Node) -> u64 {
     let mut h = DefaultHasher::new();
     match &node.kind {
-        // of large ones the ends are enough: blocks are compared whole
+        // for large ones the ends suffice: blocks are compared exactly
         NodeKind::Constant(t) => {
             let bytes = t.bytes();
             let ends = bytes.len().min(ENDS);
             ("constant", &bytes[..ends], &bytes[bytes.len() - ends..]).hash(&mut h);
         }
-        // two operations of one name are told apart where blocks are compared
+        // two operations with the same name are distinguished when blocks are compared
         NodeKind::Op(op, attrs) => (op.name(), format!("{attrs:?}")).hash(&mut h),
         _ => "leaf".hash(&mut h),
     }
@@ -70,7 +71,7 @@ struct Search {
     inputs: Vec<Vec<usize>>,
 }
 
-/// Periods of equal nodes one after the other.
+/// Consecutive periods of equal nodes.
 struct Run {
     start: usize,
     period: usize,
@@ -89,7 +90,7 @@ impl Search {
         Search { signatures, inputs: inputs.collect() }
     }
 
-    /// Segments of a range: what is before its longest run, the run's periods, what is after.
+    /// Segments of a range: the part before its longest run, the run's periods, the part after.
     fn cut(&self, range: Range, segments: &mut Vec<Range>) {
         if range.is_empty() {
             return;
@@ -128,7 +129,7 @@ impl Search {
         best.map(|(_, run)| run)
     }
 
-    /// Likely periods: the commonest distances from a node to the next of its signature.
+    /// Likely periods: the most frequent distances from a node to the next with its signature.
     fn periods(&self, range: &Range) -> Vec<usize> {
         let mut last: HashMap<u64, usize> = HashMap::new();
         let mut counts: HashMap<usize, usize> = HashMap::new();
@@ -143,7 +144,7 @@ impl Search {
         all.into_iter().take(TRIED).map(|(_, d)| d).collect()
     }
 
-    /// The run of a period in a stretch, beginning where the fewest values cross its cuts.
+    /// The run of a period in a stretch, starting where the fewest values cross its cuts.
     fn placed(&self, start: usize, period: usize, length: usize) -> Run {
         let most = length / period;
         let phases = (0..period).filter(|t| (length - t) / period >= most.saturating_sub(1).max(2));
@@ -151,7 +152,7 @@ impl Search {
         Run { start: start + phase, period, count: (length - phase) / period }
     }
 
-    /// Values of the period before a cut that the period after it reads.
+    /// Number of values of the period before a cut that the period after it reads.
     fn crossing(&self, cut: usize, period: usize) -> usize {
         let after = cut..(cut + period).min(self.inputs.len());
         let mut read: Vec<usize> = after
@@ -163,7 +164,7 @@ impl Search {
         read.len()
     }
 
-    /// A segment in pieces that are not too long.
+    /// Divides a segment into pieces of at most the maximum length.
     fn short(&self, segment: Range) -> Vec<Range> {
         let pieces = segment.len().div_ceil(LONGEST).max(1);
         let size = segment.len().div_ceil(pieces);

@@ -1,29 +1,29 @@
-//! The rules: read from `rules/*.egg`, each with the operations it looks for and makes, so that only those are loaded
+//! The rewrite rules: read from `rules/*.egg`, each with the operations it matches and produces, so that only those are loaded
 //! that a graph can use. A rule's name is its test's.
 //!
-//! **The contract of every rule.** Floating point is no field of real numbers, and an author may mean its rounding.
+//! **The contract of every rule.** Floating-point numbers are not real numbers, and an author may rely on their rounding.
 //!
-//! 1. A rewrite may change a result by rounding of the size that the original operations themselves make on those values.
-//! 2. It never removes a rounding that the author put there: `(x + a) + b` stays.
-//! 3. It never makes an overflow, an underflow to zero or a NaN that the original does not have, and keeps the sign of zero.
-//! 4. It takes a constant for a number (√½, 1/n) only within one unit in the last place of its dtype.
+//! 1. A rewrite may change a result by rounding errors of the size that the original operations themselves make on those values.
+//! 2. It never removes a rounding that the author wrote: `(x + a) + b` stays.
+//! 3. It never introduces an overflow, an underflow to zero or a NaN, and preserves the sign of zero.
+//! 4. It recognises a constant as a number (√½, 1/n) only within one unit in the last place of its dtype.
 //!
-//! Beyond that three things are allowed, and no others: products of f32 are re-ordered (adapters, chains, the factors of a
-//! batch norm); a recognised composite keeps in f32 what its f16 or bf16 longhand rounds at each step; and a *mild* scalar,
-//! between 2⁻¹⁰ and 2¹⁰ in size, is moved across a product or joined with another one, where what comes of it is normal.
+//! Three exceptions are allowed, and no others: products of f32 are reordered (adapters, chains, the factors of a batch norm);
+//! a recognised composite keeps in f32 what its f16 or bf16 decomposition rounds at each step; and a *mild* scalar, of
+//! magnitude 2⁻¹⁰ to 2¹⁰, is moved across a product or combined with another one, if the result is normal.
 //!
-//! What holds of real numbers only is in the group [`Group::Exact`], which is left out unless asked for. `core/tests/rules.rs`
-//! holds each rule to the contract in f32, f16 and bf16, over all that they can hold.
+//! Identities that only hold for real numbers are in the group [`Group::Exact`], which is off by default. `core/tests/rules.rs`
+//! checks each rule against the contract in f32, f16 and bf16, over the dtype's whole range.
 //!
-//! The files hold egglog's `rewrite` and `rule` commands. Each is given one more action: that the class it changed got an
-//! alternative from it, which [`explain`](super::Report) tells.
+//! The files contain egglog's `rewrite` and `rule` commands. An action is added to each, which records that the changed class
+//! got an alternative from it, for [`explain`](super::Report).
 
 use super::language::Language;
 use crate::process::Own;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-/// What rules are for; each group can be left out.
+/// The purpose of a rule; each group can be disabled.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -36,13 +36,13 @@ use std::sync::OnceLock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Group {
-    /// Identities, strength, constants moved through linear operations.
+    /// Identities, strength reduction, constants moved through linear operations.
     Algebra,
-    /// Longhand maths recognised as the composite it means.
+    /// Recognition of composites in decomposed formulas.
     Raise,
-    /// Work joined that one step can do.
+    /// Work merged into one step.
     Fuse,
-    /// Several products of one input as one.
+    /// Several products of one input merged into one.
     Pack,
     /// The order of products.
     Associate,
@@ -50,12 +50,12 @@ pub enum Group {
     Layout,
     /// Casts.
     Precision,
-    /// What holds of real numbers and not of floating point: in no default, see `Compiler::allow`.
+    /// Identities of real numbers that do not hold in floating point: off by default, see `Compiler::allow`.
     Exact,
 }
 
 impl Group {
-    /// All that are used unless told otherwise: they keep the contract of floating point.
+    /// The default groups: they satisfy the contract of floating point.
     pub const ALL: [Group; 7] = [
         Group::Algebra,
         Group::Raise,
@@ -65,10 +65,10 @@ impl Group {
         Group::Layout,
         Group::Precision,
     ];
-    /// Those that do not keep it, and are used where asked for.
+    /// Groups that do not, and must be enabled explicitly.
     pub const OPTIONAL: [Group; 1] = [Group::Exact];
 
-    /// Both.
+    /// All groups.
     pub fn every() -> impl Iterator<Item = Group> {
         Group::ALL.into_iter().chain(Group::OPTIONAL)
     }
@@ -108,17 +108,17 @@ pub struct Rule {
     pub name: String,
     /// Its group.
     pub group: Group,
-    /// Constructors that it looks for.
+    /// Constructors in its pattern.
     pub looks_for: BTreeSet<String>,
-    /// Constructors that it makes.
+    /// Constructors in its result.
     pub makes: BTreeSet<String>,
-    /// The outermost constructor that it makes; `None` where it says that two things are one.
+    /// The outermost constructor of its result; `None` if it equates two matched values.
     pub head: Option<String>,
     /// The command, in egglog's language.
     pub text: String,
 }
 
-/// An expression in parentheses.
+/// An S-expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Sexp {
     Atom(String),
@@ -141,7 +141,7 @@ impl std::fmt::Display for Sexp {
 }
 
 impl Sexp {
-    /// All expressions of a text; `;` begins a comment.
+    /// All expressions of a text; `;` starts a comment.
     pub(super) fn parse(text: &str) -> Result<Vec<Sexp>, String> {
         let mut open: Vec<Vec<Sexp>> = vec![vec![]];
         let mut rest = text;
@@ -204,7 +204,7 @@ impl Sexp {
     }
 }
 
-/// Constructors begin with a capital, primitives and functions do not.
+/// Constructors start with a capital letter, primitives and functions do not.
 fn is_constructor(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_uppercase())
 }
@@ -252,10 +252,10 @@ impl Rule {
     }
 }
 
-/// What is found out about nodes before each round, for rules to ask: relations beside the operations.
+/// Rules that compute relations on nodes before each round, for other rules to query.
 const FACTS: &str = include_str!("rules/facts.egg");
 
-/// The commands that find facts about nodes of these constructors.
+/// The commands that compute facts about nodes with these constructors.
 pub(super) fn facts(there: &BTreeSet<String>) -> Vec<String> {
     let usable = |command: &Sexp| {
         let mut names = BTreeSet::new();
@@ -269,13 +269,13 @@ pub(super) fn facts(there: &BTreeSet<String>) -> Vec<String> {
     Sexp::parse(FACTS).unwrap_or_default().into_iter().filter(usable).map(text).collect()
 }
 
-/// Every rule, in the order of the files; a rule's place is its number in the e-graph.
+/// Every rule, in the order of the files; a rule's index is its number in the e-graph.
 pub fn all() -> &'static [Rule] {
     static RULES: Own<OnceLock<Vec<Rule>>> = Own::new(OnceLock::new);
     RULES.get_or_init(|| {
         let mut rules = Vec::new();
         for group in Group::every() {
-            // the files are part of the library and a test reads them: what cannot be read is left out
+            // the files are part of the library, and a test parses them: unreadable ones are skipped
             for command in Sexp::parse(group.text()).unwrap_or_default() {
                 rules.extend(Rule::read(group, rules.len(), &command).ok());
             }
@@ -284,8 +284,8 @@ pub fn all() -> &'static [Rule] {
     })
 }
 
-/// The rules of those wanted that a graph of these constructors can use: all that a rule looks for is there, or made by
-/// another that can be used. And the constructors that there can be.
+/// The enabled rules that a graph with these constructors can use: all constructors in a rule's pattern exist, or are produced
+/// by another usable rule. Also the constructors that may occur.
 pub(super) fn usable(
     wanted: &dyn Fn(&Rule) -> bool,
     there: &BTreeSet<String>,
@@ -307,7 +307,7 @@ pub(super) fn usable(
     }
 }
 
-/// A digest of all rules and of the language they are written in: part of the key of what is compiled with them.
+/// A digest of all rules and of their language: part of the cache key of compiled graphs.
 pub fn version() -> &'static str {
     static VERSION: Own<OnceLock<String>> = Own::new(OnceLock::new);
     VERSION.get_or_init(|| {

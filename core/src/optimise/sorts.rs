@@ -1,5 +1,5 @@
-//! What rules can look at beside nodes: lists of whole numbers (shapes, axes) and the questions rules ask of them.
-//! Knows no operation.
+//! Data that rules can inspect besides nodes: lists of integers (shapes, axes), and the primitives that rules apply to them.
+//! Independent of operations.
 
 use super::float::{is_mild, is_near, is_normal};
 use super::language::dtype_of;
@@ -41,7 +41,7 @@ impl Ints {
         Ints::of(self.0.iter().map(|&a| if a < 0 { a + rank } else { a }))
     }
 
-    /// The permutation that does `self` first, then `then`: axis i of the result is axis `self[then[i]]`.
+    /// The permutation `self` followed by `then`: axis i of the result is axis `self[then[i]]`.
     fn then(&self, then: &Ints) -> Option<Ints> {
         let rank = self.0.len() as i64;
         let (a, b) = (self.resolved(rank), then.resolved(rank));
@@ -53,7 +53,7 @@ impl Ints {
         self.resolved(rank).0.iter().enumerate().all(|(i, &a)| a == i as i64)
     }
 
-    /// Swaps the last two axes and leaves the rest.
+    /// Whether it swaps the last two axes only.
     fn is_transpose(&self) -> bool {
         let rank = self.0.len();
         let swapped = |i: usize| if i + 2 >= rank { 2 * rank - 3 - i } else { i };
@@ -65,24 +65,24 @@ impl Ints {
     }
 }
 
-/// The dtype of a name; one that rules are not for where there is none.
+/// The dtype of a name; if there is none, one that no rule applies to.
 fn of(name: &S) -> DType {
     dtype_of(name).unwrap_or(DType::Bool)
 }
 
-/// A float as its dtype stores it, where it is finite. −0 is 0: the e-graph does not tell them apart.
+/// A float rounded to a dtype, if finite. −0 becomes 0: the e-graph does not distinguish them.
 fn finite(v: f64, d: DType) -> Option<f64> {
     Some(d.rounded(v)).filter(|v| d.is_float() && v.is_finite()).map(|v| v + 0.0)
 }
 
-/// The sorts that questions are about.
+/// The sorts of primitives' arguments and results.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Int,
     Float,
     Name,
     List,
-    /// An answer that is only yes.
+    /// A result without a value: the primitive succeeds or fails.
     Yes,
 }
 
@@ -95,9 +95,9 @@ enum Datum {
     Yes(()),
 }
 
-/// What rules can ask: the sorts of what is given, that of the answer, and the answer, where there is one.
+/// A primitive of the rules: the sorts of its arguments and result, and its function, which may fail.
 ///
-/// A row of a table, and not a type of its own as egglog's macro makes it: each of those takes the library 4 kB.
+/// A row of a table, not a type of its own as egglog's macro generates: each of those adds 4 kB to the library.
 #[derive(Debug, Clone, Copy)]
 struct Question {
     name: &'static str,
@@ -179,7 +179,7 @@ const QUESTIONS: &[Question] = questions! {
     "other": |a: Int, b: Int| -> Yes { (a != b).then_some(()) }
 };
 
-/// A question as egglog calls it, with the sorts of what is given and of the answer.
+/// A primitive as egglog calls it, with the sorts of its arguments and result.
 #[derive(Clone)]
 struct Asked(Question, Vec<ArcSort>);
 

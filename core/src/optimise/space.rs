@@ -1,4 +1,4 @@
-//! Equality saturation over distinct blocks, all in one e-graph: what is there, what type it has, what it equals.
+//! Equality saturation over distinct blocks, all in one e-graph: insertion, types, rules.
 
 use super::block::{Block, Part, Ref};
 use super::language::{Language, attr_value, attrs_of, dtype_of};
@@ -11,19 +11,19 @@ use egglog::{Core, EGraph, RawValues, Read, Value, Write};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-/// How far to go.
+/// Limits on saturation.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
-    /// Rounds of all rules.
+    /// Maximum rounds of all rules.
     pub rounds: usize,
-    /// Entries of the e-graph, from which on no round is begun.
+    /// Entries of the e-graph at which no further round starts.
     pub entries: usize,
-    /// Time, from which on no round is begun.
+    /// Time after which no further round starts.
     pub time: Duration,
 }
 
 impl Default for Budget {
-    /// Never reached by the models in `models`: results do not depend on a machine's speed.
+    /// Never reached by the models in `models`, so that results do not depend on a machine's speed.
     fn default() -> Budget {
         Budget { rounds: 12, entries: 20_000, time: Duration::from_secs(20) }
     }
@@ -32,7 +32,7 @@ impl Default for Budget {
 /// An expression of the e-graph.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
-    /// Index of its constructor in the language, or behind all of these, of an operation that is not in it.
+    /// Index of its constructor in the language; for an operation outside the language, an index after all of these.
     pub head: usize,
     /// The operation.
     pub op: &'static dyn Op,
@@ -52,15 +52,15 @@ impl Row {
     }
 }
 
-/// A constant of equal elements, or a value from outside.
+/// A class without an operation: a uniform constant, or an external value.
 #[derive(Debug, Clone)]
 pub(super) enum Ground {
     Full(f64, TensorType),
-    /// The n-th external of a block, or one of its constants.
+    /// The n-th external value of a block, or one of its constants.
     Leaf(usize, Ref),
 }
 
-/// Classes, what they are, and which rules changed them.
+/// Classes, their expressions, and the rules that changed them.
 #[derive(Default)]
 pub(super) struct Found {
     pub rows: Vec<Row>,
@@ -70,13 +70,13 @@ pub(super) struct Found {
     pub origins: HashMap<Value, Vec<usize>>,
     /// For each block, the class of each node.
     pub marks: Vec<Vec<Value>>,
-    /// For each block, the row that each operation was inserted as.
+    /// For each block, the row inserted for each operation.
     pub inserted: Vec<Vec<Option<usize>>>,
     pub rounds: usize,
     pub entries: usize,
 }
 
-/// What classes are without work.
+/// Classes that are leaves or constants.
 type Grounds = Vec<(Value, Ground)>;
 type Fallible<T> = std::result::Result<T, egglog::Error>;
 
@@ -84,17 +84,17 @@ struct Space {
     eg: EGraph,
     heads: Vec<usize>,
     leaves: Vec<(usize, Ref)>,
-    /// Operations that are not in the language, with their attributes: carried through as they are.
+    /// Operations outside the language, with their attributes: preserved unchanged.
     foreign: Vec<(&'static dyn Op, Attrs)>,
     types: HashMap<Value, TensorType>,
     weights: HashSet<Value>,
     places: HashMap<Value, i64>,
 }
 
-/// Everything that the wanted rules find equal to the blocks' nodes.
+/// Everything that the enabled rules find equal to the blocks' nodes.
 ///
 /// # Errors
-/// What egglog refuses: a rule it cannot run.
+/// Errors of egglog: for example a rule it cannot run.
 pub(super) fn saturate(blocks: &[Block], wanted: &dyn Fn(&Rule) -> bool, budget: &Budget) -> Fallible<Found> {
     let language = Language::get();
     let there: BTreeSet<String> = blocks.iter().flat_map(constructors).collect();
@@ -143,8 +143,8 @@ fn constructors(block: &Block) -> Vec<String> {
     names
 }
 
-/// An operation's constructor. None where rules must not look into it: it is not in the language, or has an attribute −0, which
-/// the e-graph does not tell from 0.
+/// An operation's constructor. `None` if rules must not match it: it is outside the language, or has an attribute −0, which the
+/// e-graph does not distinguish from 0.
 fn spoken(op: &dyn Op, attrs: &Attrs) -> Option<usize> {
     let faithful = attrs.0.iter().all(|(_, a)| !matches!(a, Attr::Float(v) if is_minus_zero(*v)));
     Language::get().of(op).filter(|_| faithful)
@@ -154,7 +154,7 @@ fn is_minus_zero(v: f64) -> bool {
     v == 0.0 && v.is_sign_negative()
 }
 
-/// The value that all elements of a constant have, for small ones; not −0, which the e-graph does not tell from 0.
+/// The value of a small uniform constant; not −0, which the e-graph does not distinguish from 0.
 fn uniform(t: &Tensor<'_>) -> Option<f64> {
     let float_or_int = t.dtype().is_float() || t.dtype() == crate::tensor::DType::I32;
     if !float_or_int || t.elements() > 64 {
@@ -170,7 +170,7 @@ fn ints(shape: &[usize]) -> Ints {
 }
 
 impl Space {
-    /// Adds a block's nodes and marks their classes.
+    /// Inserts a block's nodes and records their classes.
     fn insert(&mut self, index: usize, block: &Block) -> Fallible<()> {
         let first = self.leaves.len();
         self.leaves.extend((0..block.externals.len()).map(|e| (index, Ref::External(e))));
@@ -262,7 +262,7 @@ impl Space {
         self.place(&placed)
     }
 
-    /// The number of an operation that is not in the language: one for each operation and its attributes.
+    /// The number of an operation outside the language: one for each operation and its attributes.
     fn foreign(&mut self, op: &'static dyn Op, attrs: &Attrs) -> i64 {
         let same = |(o, a): &(&'static dyn Op, Attrs)| *o == op && format!("{a:?}") == format!("{attrs:?}");
         let found = self.foreign.iter().position(same).unwrap_or_else(|| {
@@ -272,13 +272,13 @@ impl Space {
         found as i64
     }
 
-    /// What rules ask of nodes, of all that is there now.
+    /// Computes the relations that rules query, for all current nodes.
     fn find_facts(&mut self) -> Fallible<()> {
         while self.eg.step_rules("facts")?.updated {}
         Ok(())
     }
 
-    /// Writes into the e-graph what classes are.
+    /// Writes the types of classes, and whether they are weights, into the e-graph.
     fn tell(&mut self, known: &[(Value, TensorType, bool)]) -> Fallible<()> {
         let (types, weights) = (&mut self.types, &mut self.weights);
         self.eg.update(|mut fs| {
@@ -298,7 +298,7 @@ impl Space {
         })
     }
 
-    /// Every expression of the e-graph whose inputs are all there.
+    /// Every expression of the e-graph whose inputs all exist.
     fn rows(&self) -> Fallible<(Vec<Row>, Grounds)> {
         let (mut raw, mut lists, mut nil, mut absent) = (vec![], HashMap::new(), None, None);
         let (mut full, mut leaf, mut foreign) = (vec![], vec![], vec![]);
@@ -356,7 +356,7 @@ impl Space {
         Ok((known.chain(foreign.into_iter().filter_map(strange)).collect(), grounds))
     }
 
-    /// Types and weights of classes that rules made, and constants that operations on constants are.
+    /// Infers types and weights of classes that rules made, and folds operations on uniform constants.
     fn learn(&mut self) -> Fallible<()> {
         loop {
             let (rows, grounds) = self.rows()?;
@@ -410,7 +410,7 @@ impl Space {
         }
     }
 
-    /// Writes into the e-graph where weights stand.
+    /// Writes the positions of weights into the e-graph.
     fn place(&mut self, placed: &[(Value, i64)]) -> Fallible<()> {
         let places = &mut self.places;
         self.eg.update(|mut fs| {
@@ -446,7 +446,7 @@ impl Space {
 
     fn found(mut self, blocks: &[Block], rounds: usize) -> Fallible<Found> {
         let (rows, grounds) = self.rows()?;
-        // a rule that makes something of another type has no say
+        // expressions whose type differs from their class's are ignored
         let sound = |row: &Row| {
             let types = self.input_types(row)?;
             let ty = super::result_type(row.op, &types, &row.attrs)?;
@@ -483,7 +483,7 @@ impl Space {
 }
 
 impl Found {
-    /// The row of each of a block's operations, as the block has it.
+    /// The original row of each of a block's operations.
     fn rows_of(&self, index: usize, block: &Block) -> Vec<Option<usize>> {
         let Some(marks) = self.marks.get(index) else { return vec![None; block.nodes.len()] };
         let outer: HashMap<usize, Value> = (self.grounds.iter())
@@ -511,7 +511,7 @@ impl Found {
     }
 }
 
-/// The value of an expression of constants of equal elements, rounded as each of its operations rounds it.
+/// The value of an expression of uniform constants, rounded after each of its operations.
 fn fold(row: &Row, types: &[TensorType], ty: &TensorType, full: &HashMap<Value, f64>) -> Option<f64> {
     let values: Vec<f64> = row.inputs.iter().map(|v| full.get(v).copied()).collect::<Option<_>>()?;
     let first = *values.first()?;

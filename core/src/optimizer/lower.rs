@@ -1,14 +1,14 @@
-//! A rule as passes over tapes: what every device runs, in its own way.
+//! Lowers an optimizer's rule to passes over tapes, which every device executes in its own way.
 //!
-//! What is the same for every element (bias corrections, products of settings) becomes *scalars*, which the host computes in
-//! f64 once a step. Means become passes of their own; states of fewer than one value an element are stored before anything
-//! uses them; the last pass has a parameter's elements and writes them with the states that have one an element.
+//! Subexpressions that are equal for all elements (bias corrections, products of settings) become *scalars*, which the host
+//! computes in f64 once per step. Means become passes of their own; states with fewer than one value per element are stored
+//! before their first use; the last pass processes a parameter's elements and stores them with the per-element states.
 
 use super::rule::{Definition, Mean, Rule, Scope, Span, StateForm, leaf};
 use crate::error::{Error, Result};
 use crate::expr::{Bindings, Context, Expr, Instr, Kind, Reg, Scalar, Tape, Words};
 
-/// A value that a pass reads at its position.
+/// An input of a pass at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     /// The parameter.
@@ -17,50 +17,50 @@ pub enum Source {
     Gradient,
     /// A state.
     State(usize),
-    /// A value kept by an earlier pass.
+    /// A value stored by an earlier pass.
     Kept(usize),
-    /// A mean over a fold's values at this position.
+    /// A mean, computed by an earlier pass, at this position.
     Mean(usize),
     /// A scalar.
     Scalar(usize),
 }
 
-/// Where a result of a pass goes.
+/// The destination of a pass's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Into the parameter.
     Parameter,
     /// Into a state.
     State(usize),
-    /// To be used by later passes.
+    /// An intermediate value for later passes.
     Kept(usize),
-    /// Into a mean: the results of all positions that it joins are added up.
+    /// A mean: the results of all positions that it covers are added.
     Mean(usize),
 }
 
-/// Work at every position of a span.
+/// A computation at every position of a span.
 #[derive(Debug, Clone)]
 pub struct Pass {
-    /// After those of lower levels; passes of one level do not depend on each other.
+    /// It runs after passes of lower levels; passes of one level are independent.
     pub level: usize,
     /// The positions.
     pub over: Span,
-    /// What `Instr::Load(i)` reads.
+    /// The sources of `Instr::Load(i)`.
     pub loads: Vec<Source>,
     /// The code.
     pub tape: Tape,
-    /// What is stored, and the registers: one mean, or anything else.
+    /// Destinations and registers of results: either one mean, or any others.
     pub results: Vec<(Target, Reg)>,
 }
 
-/// A rule for parameters of one form.
+/// A rule lowered for parameters of one form.
 #[derive(Debug, Clone)]
 pub struct Update {
     /// The states of a parameter.
     pub states: Vec<StateForm>,
-    /// The spans of kept values.
+    /// The spans of intermediate values.
     pub kept: Vec<Span>,
-    /// The spans of means: of what they join, and their own.
+    /// For each mean, the span of the values it covers, and its own.
     pub means: Vec<(Span, Span)>,
     /// The passes, in order.
     pub passes: Vec<Pass>,
@@ -68,12 +68,12 @@ pub struct Update {
 }
 
 impl Update {
-    /// How many scalars there are.
+    /// Number of scalars.
     pub fn scalar_count(&self) -> usize {
         self.scalars.len()
     }
 
-    /// Computes the scalars of the step of that number, counted from 1.
+    /// Computes the scalars of a step; steps count from 1.
     pub fn scalars(&self, rate: f32, step: u64, settings: &[f32], into: &mut [f32]) {
         let mut inputs = [Scalar::F(0.0); leaf::STATES];
         inputs[leaf::RATE] = Scalar::F(f64::from(rate));
@@ -87,7 +87,7 @@ impl Update {
         }
     }
 
-    /// Whether scalars differ from step to step though nothing else does.
+    /// Whether scalars depend on the step number.
     pub fn depends_on_step(&self) -> bool {
         fn counts(e: &Expr) -> bool {
             let mut found = *e == Expr::Input(leaf::STEP);
@@ -100,16 +100,16 @@ impl Update {
         self.scalars.iter().any(counts)
     }
 
-    /// Whether its one pass writes parameters and states that have one value an element.
+    /// Whether it has a single pass, over per-element values only.
     pub fn is_elementwise(&self) -> bool {
         self.passes.len() == 1
     }
 }
 
-/// Lowers a rule for parameters with rows and columns (`matrix`), or without. `used` says which settings are other than 0.
+/// Lowers a rule for parameters with rows and columns (`matrix`), or without. `used` says which settings are non-zero.
 ///
 /// # Errors
-/// [`Error::Internal`] for a rule that makes no sense: each in the table is lowered by a test.
+/// [`Error::Internal`] for an inconsistent rule: a test lowers each one in the table.
 pub fn lower(rule: &Rule, matrix: bool, used: &[bool]) -> Result<Update> {
     let mut scope = Scope::new(rule, matrix, used);
     let parameter = (rule.update)(&mut scope);
@@ -133,7 +133,7 @@ pub fn lower(rule: &Rule, matrix: bool, used: &[bool]) -> Result<Update> {
         passes: vec![],
         own: None,
     };
-    // means of kept values, kept values of means: each is known after some others
+    // means of intermediate values, intermediate values of means: resolved in rounds
     for _ in 0..l.means.len() + l.kept.len() {
         for i in 0..l.means.len() {
             let from = l.span(&l.means[i].of);
@@ -172,7 +172,7 @@ pub fn lower(rule: &Rule, matrix: bool, used: &[bool]) -> Result<Update> {
         }
     }
     l.apply(Span::Element, &last).ok_or_else(|| wrong("the last pass"))?;
-    // the last overwrites what all others read
+    // the last pass overwrites inputs of all others
     if let Some((last, others)) = l.passes.split_last_mut() {
         last.level = others.iter().map(|p| p.level + 1).max().unwrap_or(0);
     }
@@ -186,7 +186,7 @@ pub fn lower(rule: &Rule, matrix: bool, used: &[bool]) -> Result<Update> {
     })
 }
 
-/// Takes out of expressions what is the same for every element.
+/// Hoists subexpressions that are equal for all elements.
 #[derive(Default)]
 struct Hoisting {
     scalars: Vec<Expr>,
@@ -210,11 +210,11 @@ impl Hoisting {
 
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 enum Uniform {
-    /// Numbers alone.
+    /// Only literals.
     Literal,
-    /// Settings, the rate or the step among them.
+    /// Depends on settings, the rate or the step.
     Named,
-    /// Not the same for every element.
+    /// Varies between elements.
     No,
 }
 
@@ -235,26 +235,26 @@ fn most(a: Uniform, b: Uniform) -> Uniform {
 
 struct Lowering {
     states: Vec<StateForm>,
-    /// What states become, where that is known.
+    /// Next values of states, where known.
     next: Vec<Option<Expr>>,
-    /// The level at which states of fewer than one value an element are stored.
+    /// The level at which each state with fewer than one value per element is stored.
     stored: Vec<Option<usize>>,
-    /// Spans and levels of kept values.
+    /// Spans and levels of intermediate values.
     kept: Vec<(Option<Span>, usize)>,
     means: Vec<Mean>,
     /// Their spans: see [`Update::means`].
     spans: Vec<Option<(Span, Span)>>,
-    /// The level at which the values of a mean are added up.
+    /// The level at which the values of each mean are added.
     folded: Vec<Option<usize>>,
-    /// The kept value that a mean is.
+    /// The intermediate value that stores each mean.
     materialised: Vec<Option<usize>>,
     passes: Vec<Pass>,
-    /// The state that is about to be stored: its pass alone may read what it was.
+    /// The state that is about to be stored: only its own pass may read its old value.
     own: Option<usize>,
 }
 
 impl Lowering {
-    /// The span of an expression; `None` where it uses what is not known.
+    /// The span of an expression; `None` if it depends on unresolved values.
     fn span(&self, e: &Expr) -> Option<Span> {
         match e {
             Expr::Input(leaf::PARAMETER | leaf::GRADIENT) => Some(Span::Element),
@@ -274,7 +274,7 @@ impl Lowering {
         }
     }
 
-    /// Adds up the values of a mean; gives the level.
+    /// Adds the pass that sums the values of a mean; returns its level.
     fn fold(&mut self, k: usize) -> Option<usize> {
         if let Some(level) = self.folded[k] {
             return Some(level);
@@ -285,12 +285,12 @@ impl Lowering {
         Some(level)
     }
 
-    /// Stores results at every position of a span; gives the level.
+    /// Adds a pass that stores results at every position of a span; returns its level.
     fn apply(&mut self, over: Span, results: &[(Target, Expr)]) -> Option<usize> {
         self.pass(over, Some(over), results)
     }
 
-    /// A pass over a span; means of the span `inline` are read as they are added up, others are kept first.
+    /// Adds a pass over a span; means of the span `inline` are finished by their reader, others are stored first.
     fn pass(&mut self, over: Span, inline: Option<Span>, results: &[(Target, Expr)]) -> Option<usize> {
         let mut loads: Vec<Source> = vec![];
         let mut level = 0;
@@ -310,7 +310,7 @@ impl Lowering {
         Some(level)
     }
 
-    /// An expression over loads, and the level from which on they are there.
+    /// Converts an expression to one over loads, and returns the level from which on these are available.
     fn resolve(
         &mut self,
         e: &Expr,
@@ -330,7 +330,7 @@ impl Lowering {
             Expr::Input(i) if *i >= leaf::NEXT => {
                 let state = i - leaf::NEXT;
                 match (self.states.get(state)?.span, self.stored[state]) {
-                    // not stored before the end: computed where it is used
+                    // per-element states are stored at the end only: recomputed by each reader
                     (Span::Element, _) => {
                         let next = self.next[state].clone()?;
                         return self.resolve(&next, inline, loads, level);

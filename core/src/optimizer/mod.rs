@@ -1,16 +1,16 @@
-//! Optimizers as rules. A rule is declared once, as expressions over a parameter, its gradient and named states
-//! ([`RULES`]); what devices run is derived from that: `lower` turns a rule into passes over tapes, `training` lays them
-//! over the parameters of a session. Knows shapes and names, never a device.
+//! Optimizers as rules. A rule is declared once, as expressions over a parameter, its gradient and named states ([`RULES`]);
+//! devices' work is derived from it: `lower` turns a rule into passes over tapes, `training` applies them to the parameters of
+//! a session. Depends on shapes and names, never on a device. To add an optimizer, add its [`Rule`] to `table.rs`;
+//! `core/tests/optimizers` then requires its expected values.
 //!
-//! To add an optimizer, write its [`Rule`] into `table.rs`; `core/tests/optimizers` then asks for its values.
-//!
-//! **An optimizer is declared once**, as a row of `optimizer/table.rs`: its settings with their ranges, and a formula over parameter, gradient, named states,
-//! learning rate and step, in `expr`; means over rows, columns or all are part of it, so that states may have one value a row (Adafactor).
-//! `optimizer/lower` makes passes of it: what is the same for every element becomes *scalars*, computed in f64 on the host once a step
-//! (bias corrections), means become passes of their own, and the last pass writes parameters and states in place. The CPU runs passes
-//! as steps of rows (`cpu/update`). On a GPU a kernel knows the rule alone and finds its part in a table
-//! (`target/gpu/kernels/update`, `updates`): all parameters whose memory one binding covers share a dispatch, and a kernel binds six buffers at
-//! most. A session reads, writes, saves and restores states by name (`session/optimizer`); the count of steps is part of them.
+//! A rule has settings with their ranges, and a formula in `expr` over parameter, gradient, named states, learning rate and
+//! step; it may contain means over rows, columns or all elements, so that states may have one value per row (Adafactor).
+//! `optimizer/lower` derives passes: subexpressions that are equal for all elements become *scalars*, computed in f64 on the
+//! host once per step (bias corrections), means become passes of their own, and the last pass updates parameters and states in
+//! place. The CPU runs passes as rowwise steps (`cpu/update`). On a GPU a kernel depends on the rule alone and reads its part
+//! from a table (`target/gpu/kernels/update`, `updates`): all parameters whose memory one binding covers share a dispatch, and
+//! a kernel binds at most six buffers. A session reads, writes, saves and restores states, including the step count, by name
+//! (`session/optimizer`).
 
 pub(crate) mod lower;
 mod rule;
@@ -25,7 +25,7 @@ pub(crate) use training::{Geometry, Member, StateOf, Training};
 
 use crate::error::{Error, Result};
 
-/// How training changes parameters: a rule with its settings, and groups of parameters that differ in some.
+/// An optimizer for a session: a rule with its settings, and groups of parameters with different settings.
 ///
 /// ```
 /// # use weft::optimizer::{ParameterGroup, Optimizer};
@@ -45,7 +45,7 @@ pub struct Optimizer {
     groups: Vec<ParameterGroup>,
 }
 
-/// Parameters, by name, whose updates differ from the others'.
+/// Parameters, by name, with settings of their own.
 ///
 /// ```
 /// use weft::optimizer::{Optimizer, ParameterGroup};
@@ -63,17 +63,17 @@ pub struct ParameterGroup {
 }
 
 impl ParameterGroup {
-    /// The parameters of those names, as yet updated like all others.
+    /// The parameters with those names, with the optimizer's settings until changed.
     pub fn new<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
         ParameterGroup { names: names.into_iter().map(Into::into).collect(), rate: None, weight_decay: None }
     }
 
-    /// Multiplies the learning rate for them by a number, 0 or more.
+    /// Multiplies their learning rate by a factor, 0 or more.
     pub fn rate(self, factor: f32) -> Self {
         ParameterGroup { rate: Some(factor), ..self }
     }
 
-    /// Their weight decay, in place of the optimizer's.
+    /// Sets their weight decay.
     pub fn weight_decay(self, decay: f32) -> Self {
         ParameterGroup { weight_decay: Some(decay), ..self }
     }
@@ -85,15 +85,15 @@ impl ParameterGroup {
 }
 
 impl Optimizer {
-    /// The rule with its defaults and a learning rate.
+    /// A rule with its default settings and the given learning rate.
     pub fn of(rule: &'static Rule, rate: f32) -> Self {
         Optimizer { rule, rate, settings: rule.settings.iter().map(|s| s.default).collect(), groups: vec![] }
     }
 
-    /// The rule of that name with its defaults, its learning rate too.
+    /// The rule of that name with its default settings and learning rate.
     ///
     /// # Errors
-    /// [`Error::UnknownName`] with the names there are.
+    /// [`Error::UnknownName`], listing the existing names.
     pub fn named(name: &str) -> Result<Self> {
         let rule = RULES.iter().find(|r| r.name == name).ok_or_else(|| Error::UnknownName {
             kind: "optimizer".into(),
@@ -128,23 +128,22 @@ impl Optimizer {
         Optimizer::of(&table::LION, rate)
     }
 
-    /// Adafactor as PyTorch has it.
+    /// Adafactor as in PyTorch.
     pub fn adafactor(rate: f32) -> Self {
         Optimizer::of(&table::ADAFACTOR, rate)
     }
 
-    /// The same with another value of a setting. Whether the rule allows the value is looked at where the optimizer is set
-    /// ([`check`](Optimizer::check)).
+    /// Sets a setting. Its range is checked when the optimizer is used ([`check`](Optimizer::check)).
     ///
     /// # Errors
-    /// [`Error::UnknownName`] for a setting that the rule has not.
+    /// [`Error::UnknownName`] for a setting that the rule does not have.
     pub fn with(mut self, setting: &str, value: f32) -> Result<Self> {
         let at = self.rule.setting(setting)?;
         self.settings[at] = value;
         Ok(self)
     }
 
-    /// The same with a group of parameters that are updated otherwise.
+    /// Adds a group of parameters with settings of their own.
     pub fn group(mut self, group: ParameterGroup) -> Self {
         self.groups.push(group);
         self
@@ -160,7 +159,7 @@ impl Optimizer {
         self.rate
     }
 
-    /// Changes the learning rate and nothing else.
+    /// Changes the learning rate only.
     pub fn set_learning_rate(&mut self, rate: f32) {
         self.rate = rate;
     }
@@ -173,11 +172,11 @@ impl Optimizer {
         Ok(self.settings[self.rule.setting(name)?])
     }
 
-    /// Whether its settings are numbers that do not ruin weights: a rate that is no number or below 0, a mean that never
-    /// forgets or grows, a denominator that may be negative.
+    /// Checks that its settings cannot ruin weights: for example a learning rate that is NaN or negative, a moving average that
+    /// never decays or grows, a denominator that may be negative.
     ///
     /// # Errors
-    /// [`Error::Argument`] with the first that is not.
+    /// [`Error::Argument`] with the first invalid one.
     pub fn check(&self) -> Result<()> {
         check_rate(self.rate)?;
         self.rule.settings.iter().zip(&self.settings).try_for_each(|(s, &v)| s.check(v))?;
@@ -193,7 +192,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// The settings and the factor of the learning rate of a group, or of what is in none.
+    /// The settings and the factor on the learning rate of a group, or of parameters in no group.
     fn values(&self, group: Option<&ParameterGroup>) -> (f32, Vec<f32>) {
         let mut settings = self.settings.clone();
         if let (Some(decay), Ok(at)) = (group.and_then(|g| g.weight_decay), self.rule.setting("weight_decay"))
@@ -204,7 +203,7 @@ impl Optimizer {
     }
 }
 
-/// Whether a learning rate is a finite number, 0 or more.
+/// Checks that a learning rate is finite and not negative.
 ///
 /// # Errors
 /// [`Error::Argument`].

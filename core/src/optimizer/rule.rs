@@ -1,4 +1,4 @@
-//! What a rule is made of, and the scope in which its update is written down.
+//! The parts of a rule, and the scope in which its update is defined.
 
 use crate::error::{Error, Result};
 use crate::expr::Expr;
@@ -37,18 +37,18 @@ use crate::expr::Expr;
 pub struct Rule {
     /// Its name.
     pub name: &'static str,
-    /// What it is, with its source.
+    /// A description with its source.
     pub about: &'static str,
-    /// The learning rate that its authors, or PyTorch, begin with.
+    /// The default learning rate of its authors, or of PyTorch.
     pub rate: f32,
-    /// What can be set of it, beside the learning rate.
+    /// Its settings, besides the learning rate.
     pub settings: &'static [Setting],
-    /// Its formula: gives the parameter's next value, and says in the scope what states become. Called once for parameters of
-    /// two axes and more and once for the others, if it asks [`Scope::is_matrix`].
+    /// Its formula: returns the parameter's next value, and defines in the scope the next values of states. Called once for
+    /// parameters of two or more axes and once for the others, if it uses [`Scope::is_matrix`].
     pub update: fn(&mut Scope<'_>) -> Expr,
 }
 
-/// Rules are told apart by their declarations.
+/// Rules are compared by their declarations.
 impl PartialEq for Rule {
     fn eq(&self, other: &Rule) -> bool {
         std::ptr::eq(self, other)
@@ -62,7 +62,7 @@ impl std::fmt::Debug for Rule {
 }
 
 impl Rule {
-    /// The position of a setting.
+    /// The index of a setting.
     ///
     /// # Errors
     /// [`Error::UnknownName`].
@@ -75,7 +75,7 @@ impl Rule {
     }
 }
 
-/// A number that a rule can be given.
+/// A numeric setting of a rule.
 ///
 /// ```
 /// let setting = &weft::optimizer::Optimizer::adam(1e-3).rule().settings[0];
@@ -86,16 +86,16 @@ impl Rule {
 pub struct Setting {
     /// Its name.
     pub name: &'static str,
-    /// What it is where nothing is said.
+    /// Its default value.
     pub default: f32,
-    /// What it may be.
+    /// Its valid values.
     pub range: Range,
-    /// What it does.
+    /// Its effect.
     pub about: &'static str,
 }
 
 impl Setting {
-    /// Whether it may have a value.
+    /// Checks that a value is valid.
     ///
     /// # Errors
     /// [`Error::Argument`].
@@ -104,7 +104,7 @@ impl Setting {
     }
 }
 
-/// The numbers that a setting may be.
+/// The valid values of a setting.
 ///
 /// ```
 /// use weft::optimizer::Range;
@@ -113,7 +113,7 @@ impl Setting {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Range {
-    /// 0 ≤ x < 1: how much of a mean is kept.
+    /// 0 ≤ x < 1: the decay factor of a moving average.
     Decay,
     /// 0 ≤ x.
     NotNegative,
@@ -126,7 +126,7 @@ pub enum Range {
 }
 
 impl Range {
-    /// Whether a value is in it.
+    /// Checks that a value is in the range.
     ///
     /// # Errors
     /// [`Error::Argument`].
@@ -142,8 +142,8 @@ impl Range {
     }
 }
 
-/// How many values there are for a parameter. One of two axes and more is matrices of rows and columns, its last two axes;
-/// any other is one row.
+/// The number of values per parameter. A parameter of two or more axes consists of matrices of rows and columns, its last two
+/// axes; any other is one row.
 ///
 /// ```
 /// use weft::optimizer::{Over, Span};
@@ -153,15 +153,15 @@ impl Range {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Span {
-    /// One an element.
+    /// One per element.
     Element,
-    /// One a row.
+    /// One per row.
     Row,
-    /// One a column.
+    /// One per column.
     Column,
-    /// One a matrix.
+    /// One per matrix.
     Matrix,
-    /// One.
+    /// One per parameter.
     Whole,
 }
 
@@ -187,13 +187,13 @@ impl Span {
         }
     }
 
-    /// That of a value computed from values of both.
+    /// The span of a value computed from values of both.
     pub fn with(self, other: Span) -> Span {
         let (a, b) = (self.axes(), other.axes());
         Span::of([0, 1, 2].map(|i| a[i] || b[i]))
     }
 
-    /// That of a mean over axes; `None` if it has none of them.
+    /// The span of a mean over axes; `None` if it has none of them.
     pub fn mean(self, over: Over) -> Option<Span> {
         let [b, r, c] = self.axes();
         match over {
@@ -204,7 +204,7 @@ impl Span {
     }
 }
 
-/// What a mean is taken over.
+/// The axes of a mean.
 ///
 /// ```
 /// use weft::optimizer::{Over, Span};
@@ -213,9 +213,9 @@ impl Span {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
-    /// The last axis: one mean a row.
+    /// The last axis: one mean per row.
     Columns,
-    /// The last axis but one: one mean a column; of values of rows, one a matrix.
+    /// The last axis but one: one mean per column; for per-row values, one per matrix.
     Rows,
     /// Everything.
     All,
@@ -233,27 +233,27 @@ pub enum Over {
 pub struct StateForm {
     /// Its name.
     pub name: &'static str,
-    /// How many values it has.
+    /// Its number of values.
     pub span: Span,
-    /// What each is before the first step.
+    /// Its initial value.
     pub initial: f32,
 }
 
-/// A mean that a rule takes.
+/// A mean in a rule.
 #[derive(Debug, Clone)]
 pub struct Mean {
-    /// Of what.
+    /// The averaged values.
     pub(super) of: Expr,
-    /// Over what.
+    /// The axes.
     pub(super) over: Over,
 }
 
-/// What a rule says is to be stored.
+/// A value that a rule stores.
 #[derive(Debug, Clone)]
 pub(super) enum Definition {
     /// A state's next value.
     State(usize, Expr),
-    /// A value that later ones use.
+    /// An intermediate value.
     Kept(usize, Expr),
 }
 
@@ -270,7 +270,7 @@ pub(super) mod leaf {
     pub const SCALARS: usize = 128;
 }
 
-/// Where a rule's update is written down: what it is computed from, and what is stored.
+/// The scope of a rule's update: its inputs, and the values to store.
 ///
 /// ```
 /// use weft::{expr::Expr, optimizer::Scope};
@@ -323,27 +323,27 @@ impl<'a> Scope<'a> {
         std::array::from_fn(|i| Expr::Input(leaf::SETTINGS + i))
     }
 
-    /// Whether a setting is other than 0 for some parameter: what it alone needs can else be left out.
+    /// Whether a setting is non-zero for some parameter: otherwise work and states for it can be omitted.
     pub fn uses(&self, setting: &str) -> bool {
         self.settings.iter().zip(self.used).any(|(s, used)| s.name == setting && *used)
     }
 
-    /// Whether the parameter has rows and columns: two axes and more.
+    /// Whether the parameter has rows and columns: two or more axes.
     pub fn is_matrix(&self) -> bool {
         self.matrix
     }
 
-    /// A state as the step before left it; `initial` before the first.
+    /// A state's value from the previous step; `initial` before the first.
     pub fn state(&mut self, name: &'static str, span: Span, initial: f32) -> Expr {
         self.states.push(StateForm { name, span, initial });
         Expr::Input(leaf::STATES + self.states.len() - 1)
     }
 
-    /// Makes a state what it is from this step on, and gives that value.
+    /// Sets a state's next value, and returns it.
     pub fn becomes(&mut self, state: Expr, next: Expr) -> Expr {
         let at = match state {
             Expr::Input(i) if (leaf::STATES..leaf::NEXT).contains(&i) => i - leaf::STATES,
-            _ => usize::MAX, // refused where the rule is lowered
+            _ => usize::MAX, // refused when the rule is lowered
         };
         self.definitions.push(Definition::State(at, next));
         Expr::Input(leaf::NEXT.saturating_add(at))
@@ -355,7 +355,7 @@ impl<'a> Scope<'a> {
         Expr::Reduced(self.means.len() - 1)
     }
 
-    /// A value of fewer than one an element, computed once in place of where it is used.
+    /// Stores a value with fewer than one per element, so that it is computed once and not by each user.
     pub fn keep(&mut self, value: Expr) -> Expr {
         self.definitions.push(Definition::Kept(self.kept, value));
         self.kept += 1;

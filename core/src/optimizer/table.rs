@@ -1,4 +1,4 @@
-//! The optimizers there are.
+//! The table of optimizers.
 
 use super::rule::{Over, Range, Rule, Scope, Setting, Span};
 use crate::expr::Expr;
@@ -31,12 +31,12 @@ fn moved(old: Expr, new: Expr, keep: Expr) -> Expr {
     keep.clone() * old + (1.0 - keep) * new
 }
 
-/// p, made smaller by decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101) where that is used.
+/// p after decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101), if used.
 fn decayed(x: &Scope<'_>, decay: Expr) -> Expr {
     if x.uses("weight_decay") { x.parameter() * (1.0 - x.rate() * decay) } else { x.parameter() }
 }
 
-/// The gradient, with that of ½·decay·p² where weight decay is used.
+/// The gradient, plus that of ½·decay·p² if weight decay is used.
 fn regularised(x: &Scope<'_>, decay: Expr) -> Expr {
     if x.uses("weight_decay") { x.gradient() + decay * x.parameter() } else { x.gradient() }
 }
@@ -69,13 +69,13 @@ pub static SGD: Rule = Rule {
     },
 };
 
-/// Adam's step for a gradient from a parameter.
+/// Adam's step from a parameter value, for a gradient.
 fn adam(x: &mut Scope<'_>, from: Expr, g: Expr) -> Expr {
     let [beta1, beta2, epsilon] = x.settings();
     let (m, v) = (x.state("exp_avg", Span::Element, 0.0), x.state("exp_avg_sq", Span::Element, 0.0));
     let m = x.becomes(m.clone(), moved(m, g.clone(), beta1.clone()));
     let v = x.becomes(v.clone(), moved(v, g.clone() * g, beta2.clone()));
-    // √(v / (1 − β₂ᵗ)), its second factor computed once a step
+    // √(v / (1 − β₂ᵗ)), with the second factor computed once per step
     let root = v.sqrt() * (1.0 - beta2.pow(x.step())).rsqrt();
     from - (x.rate() / (1.0 - beta1.pow(x.step()))) * m / (root + epsilon)
 }
@@ -187,7 +187,7 @@ pub static ADAFACTOR: Rule = Rule {
             let row = x.becomes(row.clone(), moved(row, of_row, keep.clone()));
             let column = x.becomes(column.clone(), moved(column, of_column, keep));
             let all = x.mean(row.clone(), Over::Rows);
-            // row / all first: the product of both alone may be smaller than any f32
+            // row / all first: the product row · column may underflow in f32
             row / all.max(epsilon1.clone()) * column
         } else {
             let old = x.state("variance", Span::Element, 0.0);

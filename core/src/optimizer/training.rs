@@ -1,4 +1,4 @@
-//! An optimizer over the parameters of a session: which update each has, where its scalars are, what its states are called.
+//! Applies an optimizer to the parameters of a session: the update, the scalars and the state names of each.
 
 use super::Optimizer;
 use super::lower::{Source, Target, Update, lower};
@@ -6,15 +6,15 @@ use super::rule::Span;
 use crate::error::{Error, Result};
 use crate::tensor::Dims;
 
-/// A parameter as matrices of rows and columns.
+/// A parameter's shape as matrices of rows and columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
-    /// How many matrices, rows of a matrix, columns of a row.
+    /// Number of matrices, rows per matrix, columns per row.
     pub sizes: [usize; 3],
 }
 
 impl Geometry {
-    /// The last two axes of a shape, the others together; a shape of fewer axes is one row.
+    /// The last two axes of a shape, with all others merged; a shape of fewer axes is one row.
     pub fn of(shape: &[usize]) -> Self {
         let sizes = match shape {
             [others @ .., rows, columns] => [others.iter().product(), *rows, *columns],
@@ -24,13 +24,13 @@ impl Geometry {
         Geometry { sizes }
     }
 
-    /// Sizes of the axes of a span, 1 where it has none.
+    /// Sizes of the axes of a span, 1 for axes it does not have.
     pub fn axes(&self, span: Span) -> [usize; 3] {
         let has = span.axes();
         [0, 1, 2].map(|i| if has[i] { self.sizes[i] } else { 1 })
     }
 
-    /// How many positions a span has.
+    /// Number of positions of a span.
     pub fn count(&self, span: Span) -> usize {
         self.axes(span).iter().product()
     }
@@ -45,9 +45,9 @@ pub struct Member {
     pub shape: Dims,
     /// As matrices.
     pub geometry: Geometry,
-    /// Which of the updates changes it.
+    /// The index of its update.
     pub update: usize,
-    /// The first of its scalars.
+    /// The index of its first scalar.
     pub scalars: usize,
 }
 
@@ -64,25 +64,25 @@ pub struct StateOf {
     pub shape: Dims,
 }
 
-/// An optimizer for parameters.
+/// An optimizer applied to parameters.
 #[derive(Debug, Clone)]
 pub struct Training {
     /// The optimizer.
     pub optimizer: Optimizer,
-    /// The forms of its update that they have.
+    /// The lowered forms of its update that the parameters need.
     pub updates: Vec<Update>,
-    /// They.
+    /// The parameters.
     pub members: Vec<Member>,
-    /// Runs of scalars, one after the other: the update they are of, a factor of the learning rate, settings.
+    /// Consecutive groups of scalars: their update, a factor on the learning rate, settings.
     runs: Vec<(usize, f32, Vec<f32>)>,
 }
 
 impl Training {
-    /// An optimizer for parameters of those names and shapes.
+    /// Applies an optimizer to parameters with those names and shapes.
     ///
     /// # Errors
-    /// [`Error::Argument`] for settings that ruin weights and a parameter in two groups; [`Error::UnknownName`] for a group's
-    /// parameter that is not there.
+    /// [`Error::Argument`] for invalid settings and a parameter in two groups; [`Error::UnknownName`] if a group names a
+    /// parameter that does not exist.
     pub fn new(optimizer: Optimizer, parameters: &[(&str, &[usize])]) -> Result<Training> {
         optimizer.check()?;
         let group_of = groups(&optimizer, parameters)?;
@@ -119,7 +119,7 @@ impl Training {
         Ok(t)
     }
 
-    /// Computes the scalars of the step of that number, counted from 1, at a learning rate.
+    /// Computes the scalars of a step (counted from 1) for a learning rate.
     pub fn scalars(&self, rate: f32, step: u64, into: &mut [f32]) {
         let mut rest = into;
         for (update, factor, settings) in &self.runs {
@@ -130,12 +130,12 @@ impl Training {
         }
     }
 
-    /// How many scalars there are.
+    /// Number of scalars.
     pub fn scalar_count(&self) -> usize {
         self.runs.iter().map(|r| self.updates[r.0].scalar_count()).sum()
     }
 
-    /// Whether scalars differ from step to step though the learning rate does not.
+    /// Whether scalars depend on the step number.
     pub fn depends_on_step(&self) -> bool {
         self.updates.iter().any(Update::depends_on_step)
     }
@@ -189,7 +189,7 @@ fn groups(optimizer: &Optimizer, parameters: &[(&str, &[usize])]) -> Result<Vec<
     Ok(of)
 }
 
-/// The shape of a state of a parameter: 1 in place of each axis that it has not.
+/// The shape of a parameter's state: 1 for each axis that its span does not have.
 fn shape(of: &[usize], span: Span) -> Dims {
     let [_, rows, columns] = span.axes();
     match (span, of) {
@@ -199,14 +199,14 @@ fn shape(of: &[usize], span: Span) -> Dims {
             let last = [if rows { *r } else { 1 }, if columns { *c } else { 1 }];
             others.iter().copied().chain(last).collect()
         }
-        // one row: its columns, or one
+        // one row: its columns, or one value
         (_, [c]) if columns => Dims::from(&[*c][..]),
         _ => Dims::from(&[1][..]),
     }
 }
 
 impl Source {
-    /// How many values there are of what is read; scalars are the same everywhere.
+    /// The span of an input; scalars are uniform.
     pub fn span(self, update: &Update) -> Span {
         match self {
             Source::Parameter | Source::Gradient => Span::Element,
@@ -219,7 +219,7 @@ impl Source {
 }
 
 impl Target {
-    /// How many values there are of what is stored; of a mean, of what it joins.
+    /// The span of a stored value; for a mean, that of the averaged values.
     pub fn span(self, update: &Update) -> Span {
         match self {
             Target::Parameter => Span::Element,

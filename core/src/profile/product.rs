@@ -1,10 +1,10 @@
-//! Matrix products as tunings name them: what of a product its kernel depends on, and how a kernel is cut. Plain data.
+//! Identifies matrix products in tunings: everything that a product's kernel depends on, and the kernel's tiling. Plain data.
 
 use super::Precision;
 use crate::tensor::DType;
 use std::fmt;
 
-/// The axis along which an operand of a product hands out four elements at once.
+/// The axis along which four elements of a product's operand are read at once.
 ///
 /// ```
 /// assert_eq!(weft::profile::Along::Outer.name(), "outer");
@@ -16,8 +16,7 @@ pub enum Along {
     None,
     /// Four consecutive k: A stored [m, k], B stored [n, k] as weights usually are. k is a multiple of four.
     K,
-    /// Four consecutive rows of A, or columns of B: A stored [k, m], B stored [k, n]. That extent is a multiple of
-    /// four.
+    /// Four consecutive rows of A, or columns of B: A stored [k, m], B stored [k, n]. That extent is a multiple of four.
     Outer,
 }
 
@@ -32,7 +31,7 @@ impl Along {
     }
 }
 
-/// The extents of a product and how its operands may be read and written.
+/// The extents of a product, and the vectorisation of its operands.
 ///
 /// ```
 /// use weft::profile::Shape;
@@ -51,22 +50,22 @@ pub struct Shape {
     pub n: u32,
     /// Columns of A, rows of B.
     pub k: u32,
-    /// How A is read four at a time.
+    /// The axis along which A is vectorised.
     pub a_vec: Along,
-    /// How B is read four at a time.
+    /// The axis along which B is vectorised.
     pub b_vec: Along,
-    /// Whether C takes four columns at once; its columns are a multiple of four.
+    /// Whether C is stored four columns at a time; its columns are a multiple of four.
     pub c_vec: bool,
-    /// Whether A's rows are normed: A is vectored along k, k is not split, and there are more than eight columns.
+    /// Whether a norm of A's rows is fused in: A is vectorised along k, k is not split, and there are more than eight columns.
     pub norm: bool,
-    /// Whether the two gated columns of the n columns meet in C, which has n / 2: k is not split.
+    /// Whether the two halves of B's n columns are combined into C, which has n / 2 columns: k is not split.
     pub gated_columns: bool,
-    /// Whether others of its size and more run at the same time: then the least work is best, not the shortest way.
+    /// Whether other products with at least as much work run concurrently: then least total work is best, not least latency.
     pub concurrent: bool,
 }
 
-/// What of a product decides which kernel is best: products that are alike in it share one choice, as the layers of a
-/// model do.
+/// The properties of a product that determine its best kernel: equal products, such as those of a model's layers, share one
+/// choice.
 ///
 /// ```
 /// use weft::profile::ProductClass;
@@ -79,18 +78,18 @@ pub struct Shape {
 pub struct ProductClass {
     /// Extents and form.
     pub shape: Shape,
-    /// Elements of A as they lie in memory.
+    /// Dtype of A in memory.
     pub a: DType,
-    /// Elements of B as they lie in memory.
+    /// Dtype of B in memory.
     pub b: DType,
-    /// Whether it is a convolution: B is made of windows of an image.
+    /// Whether it is a convolution: B consists of windows of an image.
     pub windows: bool,
-    /// How exactly its kernel computes.
+    /// Its kernel's precision.
     pub precision: Precision,
 }
 
 impl fmt::Display for ProductClass {
-    /// `4096×384×384 (m×n×k), f32 · f32`, and what else there is to say.
+    /// `4096×384×384 (m×n×k), f32 · f32`, and further properties.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Shape { batch, m, n, k, a_vec, b_vec, norm, gated_columns, concurrent, .. } = self.shape;
         if batch > 1 {
@@ -111,8 +110,8 @@ impl fmt::Display for ProductClass {
     }
 }
 
-/// A kernel of a product and how its work is cut. What a device's limits decide is not in it: the side of matrices, the
-/// threads of a subgroup.
+/// The tiling of a product: its kernel and how the work is divided. Parameters that follow from a device's limits (side of
+/// matrices, subgroup size) are not included.
 ///
 /// ```
 /// use weft::profile::Cut;
@@ -133,7 +132,7 @@ pub enum Cut {
         slices: u32,
         /// Workgroups that share k.
         split: u32,
-        /// Steps of k fetched ahead.
+        /// Steps of k prefetched.
         depth: u32,
     },
     /// Matrix units.
@@ -144,7 +143,7 @@ pub enum Cut {
         subgroups: [u32; 3],
         /// Workgroups that share k.
         split: u32,
-        /// Steps of k fetched ahead.
+        /// Steps of k prefetched.
         depth: u32,
     },
     /// Few rows, or few columns.
@@ -157,7 +156,7 @@ pub enum Cut {
         lanes: u32,
         /// Invocations of a workgroup.
         threads: u32,
-        /// Steps of k read before the first is used.
+        /// Steps of k loaded before the first is used.
         unroll: u32,
         /// Workgroups that share k.
         split: u32,
@@ -166,7 +165,7 @@ pub enum Cut {
     },
 }
 
-/// A number of a cut: its name, the least and the most it may be. Tuples are a name with as many numbers.
+/// A number of a tiling: its name, how many values it has, its minimum and maximum.
 type Field = (&'static str, usize, [u32; 2]);
 
 const TILED: [Field; 5] = [
@@ -193,7 +192,7 @@ impl Cut {
     pub(super) const KERNELS: [(&'static str, &'static [Field]); 3] =
         [("tiled", &TILED), ("matrices", &MATRICES), ("vector", &VECTOR)];
 
-    /// The kernel's place among [`KERNELS`](Cut::KERNELS), and the numbers in their order.
+    /// The kernel's index in [`KERNELS`](Cut::KERNELS), and its numbers in order.
     pub(crate) fn numbers(&self) -> (usize, Vec<u32>) {
         match *self {
             Cut::Tiled { tile: [bm, bn, bk], block: [rm, rn], slices, split, depth } => {
@@ -208,8 +207,8 @@ impl Cut {
         }
     }
 
-    /// The cut of those numbers, if there is such a kernel and each is within its bounds: whether it suits a product and
-    /// a device is for the kernel's writer to say.
+    /// The tiling with those numbers, if the kernel exists and each number is in range; kernel generation checks whether it is
+    /// valid for a product and a device.
     pub(crate) fn of(kernel: usize, numbers: &[u32]) -> Option<Cut> {
         let (_, fields) = Cut::KERNELS.get(kernel)?;
         let bounds = fields.iter().flat_map(|(_, n, bounds)| std::iter::repeat_n(bounds, *n));
@@ -233,7 +232,7 @@ impl Cut {
 }
 
 impl fmt::Display for Cut {
-    /// `tiled tile=64x128x16 block=8x8 slices=1 split=1 depth=1`, as text forms have it.
+    /// `tiled tile=64x128x16 block=8x8 slices=1 split=1 depth=1`, as in text forms.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kernel, numbers) = self.numbers();
         let (name, fields) = Cut::KERNELS[kernel];

@@ -1,4 +1,4 @@
-//! The text form of tunings: comes back, and refuses what is none, by line.
+//! The text form of tunings round-trips, and malformed lines are refused by number.
 
 use super::*;
 use crate::profile::{Costs, DeviceKind};
@@ -60,7 +60,7 @@ fn tunings_print_and_parse_back() {
     let file = std::env::temp_dir().join(format!("weft-tuning-{}", std::process::id()));
     t.save(&file).unwrap();
     assert_eq!(Tuning::load(&file).unwrap(), t);
-    // as some editors save it: after a byte order mark
+    // with a byte order mark, as some editors save it
     std::fs::write(&file, format!("\u{feff}{t}")).unwrap();
     assert_eq!(Tuning::load(&file).unwrap(), t);
     std::fs::write(&file, [0xff, 0xfe, 0x00]).unwrap();
@@ -74,7 +74,7 @@ fn a_tuning_is_of_the_device_that_was_measured_and_of_no_other() {
     let t = filled();
     assert_eq!(t.of(&profile("Phone", Limits::least())).unwrap().products.len(), 16);
     assert!(t.check(&profile("Phone", Limits::least())).is_ok());
-    // of another name, and of other limits (a driver that offers less)
+    // of another name, and of other limits (a driver with fewer features)
     let other = t.check(&profile("Tablet", Limits::least())).unwrap_err().to_string();
     assert!(other.contains("Tablet") && other.contains("NVIDIA H200 # a, Phone"), "{other}");
     let less =
@@ -151,7 +151,7 @@ fn texts_that_are_no_tunings_are_refused_by_line() {
         let refused = text.parse::<Tuning>().expect_err(&text).to_string();
         assert!(refused.contains(message), "{refused}\n{text}");
     }
-    // any cut of a good text, and any byte of it changed, is refused or read, without a panic
+    // any truncation of a valid text, and any changed byte, is refused or read, without a panic
     let whole = filled().to_string();
     for at in (0..whole.len()).filter(|at| whole.is_char_boundary(*at)).step_by(3) {
         let _ = whole[..at].parse::<Tuning>();
