@@ -1,4 +1,4 @@
-//! One safetensors file: mapped, its header checked, its tensors made views of the map.
+//! A safetensors file: mapped, its header verified, its tensors views of the map.
 
 use super::header::{self, Blame, Entry, Header, quoted};
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What a file or folder says it holds, read from headers alone.
+/// The tensors and metadata of a file or folder, read from headers alone.
 ///
 /// ```
 /// let found = weft::load::inspect(concat!(env!("CARGO_MANIFEST_DIR"), "/../samples/models/digits/model.safetensors"))?;
@@ -21,11 +21,11 @@ use std::sync::Arc;
 pub struct Inspection {
     /// Every tensor, by name.
     pub tensors: Vec<TensorInfo>,
-    /// Free text kept beside the tensors.
+    /// Text metadata of the file.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// One tensor as its file's header describes it.
+/// A tensor as described by its file's header.
 ///
 /// ```
 /// let found = weft::load::inspect(concat!(env!("CARGO_MANIFEST_DIR"), "/../samples/models/digits/model.safetensors"))?;
@@ -37,20 +37,20 @@ pub struct Inspection {
 pub struct TensorInfo {
     /// Name of the tensor.
     pub name: String,
-    /// Element type, which may be one that Weft does not compute with.
+    /// Element type, possibly one that Weft does not compute with.
     pub dtype: StoredDType,
     /// Sizes of the axes; a size may be 0 here, unlike in [`Weights`].
     pub shape: Dims,
     /// Bytes of its elements.
     pub bytes: usize,
-    /// The file it lies in.
+    /// The file that contains it.
     pub file: PathBuf,
 }
 
-/// Maps one safetensors file; its tensors are views of the map, alive as long as any of them.
+/// Maps a safetensors file; its tensors are views of the map, which lives as long as any of them.
 ///
 /// # Errors
-/// [`Error::Io`] where the system refuses the file; [`Error::Safetensors`] where it is malformed.
+/// [`Error::Io`] if the system refuses the file; [`Error::Safetensors`] if it is malformed.
 pub fn safetensors(path: impl AsRef<Path>) -> Result<Weights> {
     let mut weights = Weights::new();
     let path = path.as_ref();
@@ -58,11 +58,11 @@ pub fn safetensors(path: impl AsRef<Path>) -> Result<Weights> {
     Ok(weights)
 }
 
-/// Reads a safetensors file held in memory; the tensors share the bytes. Take
-/// [`Bytes::from_vec`] for a vector, [`Bytes::borrowed`] for what `include_bytes!` gives.
+/// Reads a safetensors file in memory; the tensors share the bytes. Use [`Bytes::from_vec`] for a vector, [`Bytes::borrowed`]
+/// for `include_bytes!`.
 ///
 /// # Errors
-/// [`Error::Safetensors`] where the bytes are malformed.
+/// [`Error::Safetensors`] if the bytes are malformed.
 pub fn safetensors_bytes(bytes: Bytes<'static>) -> Result<Weights> {
     let mut weights = Weights::new();
     let header = deep(|| header::parse(Blame("bytes"), &bytes))?;
@@ -70,7 +70,7 @@ pub fn safetensors_bytes(bytes: Bytes<'static>) -> Result<Weights> {
     Ok(weights)
 }
 
-/// A file whose header has been checked.
+/// A file with a verified header.
 pub(super) struct Opened {
     path: PathBuf,
     bytes: Bytes<'static>,
@@ -84,17 +84,17 @@ impl Opened {
         Ok(Opened { path: path.into(), bytes, header })
     }
 
-    /// Names of all its tensors, those without elements too.
+    /// Names of all its tensors, including those without elements.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.header.entries.iter().map(|e| e.name.as_str())
     }
 
-    /// Forgets tensors, by name.
+    /// Removes tensors, by name.
     pub fn leave_out(&mut self, names: &HashSet<String>) {
         self.header.entries.retain(|e| !names.contains(&e.name));
     }
 
-    /// Whether its tensor of that name is the other file's, of the same type and bytes.
+    /// Whether its tensor of that name has the same type and bytes as the other file's.
     pub fn has_same(&self, other: &Opened, name: &str) -> bool {
         let find = |file: &Opened| {
             let e = file.header.entries.iter().find(|e| e.name == name)?;
@@ -106,7 +106,7 @@ impl Opened {
         }
     }
 
-    /// Adds its tensors that have elements, and such metadata as is not there yet.
+    /// Adds its tensors that have elements, and metadata keys that are not set yet.
     pub fn add_to(self, weights: &mut Weights) -> Result<()> {
         let file = self.path.display().to_string();
         for entry in self.header.entries.into_iter().filter(|e| !e.bytes.is_empty()) {
@@ -131,7 +131,7 @@ impl Opened {
         Ok(())
     }
 
-    /// Lists its tensors, and such metadata as is not there yet.
+    /// Lists its tensors, and metadata keys that are not set yet.
     pub fn list_in(self, all: &mut Inspection) {
         all.tensors.extend(self.header.entries.into_iter().map(|e| TensorInfo {
             bytes: e.bytes.len(),
@@ -149,7 +149,7 @@ impl Opened {
 /// Maps a whole file for reading.
 fn map(path: &Path) -> Result<Bytes<'static>> {
     let refused = |why: &str| Error::refused(path, "read", why);
-    // Asked before opening: opening a pipe would wait for a writer.
+    // Checked before opening: opening a pipe would wait for a writer.
     let kind = std::fs::metadata(path).map_err(|e| Error::io(path, "open", &e))?;
     if kind.is_dir() {
         return Err(refused("it is a folder, not a file"));
@@ -164,7 +164,7 @@ fn map(path: &Path) -> Result<Bytes<'static>> {
     Ok(Bytes::shared(Arc::new(map)))
 }
 
-/// The tensor as a view of the file, or as a copy where its bytes are not aligned for its dtype.
+/// The tensor as a view of the file, or as a copy if its bytes are not aligned for its dtype.
 fn view(blame: Blame, dtype: DType, entry: &Entry, bytes: Bytes<'static>) -> Result<Tensor<'static>> {
     if dtype == DType::Bool
         && let Some(at) = bytes.iter().position(|&b| b > 1)
@@ -184,7 +184,7 @@ fn view(blame: Blame, dtype: DType, entry: &Entry, bytes: Bytes<'static>) -> Res
     Tensor::from_bytes(dtype, entry.shape.clone(), bytes)
 }
 
-/// A place in a file that the header's reader should not have let through.
+/// The error for a range that header verification should have refused.
 fn unchecked(entry: &Entry) -> Error {
     Error::internal(format!("tensor {} was not checked", quoted(&entry.name)))
 }

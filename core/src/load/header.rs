@@ -1,7 +1,7 @@
-//! The header of a safetensors file: parsed, and proven to describe exactly the bytes behind it.
+//! The header of a safetensors file: parsed, and verified to describe exactly the bytes after it.
 //!
-//! Layout: eight bytes of length n (little-endian), n bytes of JSON, then the data. Every tensor names its dtype,
-//! shape and `data_offsets`; together the tensors cover the data without overlap, hole or rest.
+//! Layout: eight bytes of length n (little-endian), n bytes of JSON, then the data. Every tensor has a dtype, a shape and
+//! `data_offsets`; together the tensors cover the data without overlap, gap or remainder.
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Dims, ForeignDType, StoredDType, TensorType, element_count};
@@ -16,10 +16,10 @@ pub(super) const MAX_HEADER: u64 = 100_000_000;
 pub(super) const MAX_RANK: usize = 64;
 /// Metadata keys with this prefix give the type of a block-format tensor.
 pub(super) const BLOCK_KEY: &str = "weft.block.";
-/// The header's key for metadata, which no tensor may have as its name.
+/// The header's key for metadata, which is not allowed as a tensor's name.
 pub(super) const METADATA_KEY: &str = "__metadata__";
 
-/// The format's names of the dtypes that we compute with; the others are [`ForeignDType`].
+/// The format's names of Weft's dtypes; the others are [`ForeignDType`].
 pub(super) const DTYPES: [(&str, DType); 8] = [
     ("F32", DType::F32),
     ("F16", DType::F16),
@@ -31,7 +31,7 @@ pub(super) const DTYPES: [(&str, DType); 8] = [
     ("BOOL", DType::Bool),
 ];
 
-/// A checked header.
+/// A verified header.
 #[derive(Debug)]
 pub(super) struct Header {
     /// Tensors in the order of their data.
@@ -40,13 +40,13 @@ pub(super) struct Header {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// One tensor: its type, and where its bytes lie in the file.
+/// A tensor: its type, and its bytes' range in the file.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub name: String,
     pub dtype: StoredDType,
     pub shape: Dims,
-    /// Positions in the file, checked to be inside it and as far apart as the type's bytes are many.
+    /// Range in the file, verified to be inside it and of the type's size.
     pub bytes: std::ops::Range<usize>,
 }
 
@@ -57,7 +57,7 @@ impl Entry {
     }
 }
 
-/// Makes the errors of one file.
+/// Creates the errors of a file.
 #[derive(Clone, Copy)]
 pub(super) struct Blame<'a>(pub &'a str);
 
@@ -67,7 +67,7 @@ impl Blame<'_> {
     }
 }
 
-/// Parses and checks the header at the beginning of `file`, the whole file's bytes.
+/// Parses and verifies the header at the start of `file`, the whole file's bytes.
 pub(super) fn parse(blame: Blame, file: &[u8]) -> Result<Header> {
     let (json, data_start) = json_of(blame, file)?;
     let raw: Raw = serde_json::from_str(json).map_err(|e| match e.classify() {
@@ -84,7 +84,7 @@ pub(super) fn parse(blame: Blame, file: &[u8]) -> Result<Header> {
     Ok(Header { entries, metadata })
 }
 
-/// The JSON text, and where the data begins.
+/// The JSON text, and the offset of the data.
 fn json_of<'f>(blame: Blame, file: &'f [u8]) -> Result<(&'f str, usize)> {
     if let Some(what) = familiar(file) {
         return Err(blame.bad("a header length and a JSON header", what));
@@ -117,7 +117,7 @@ fn json_of<'f>(blame: Blame, file: &'f [u8]) -> Result<(&'f str, usize)> {
     Ok((json, 8 + length))
 }
 
-/// What people most often have in place of a safetensors file.
+/// Other kinds of files that are often passed by mistake.
 fn familiar(file: &[u8]) -> Option<&'static str> {
     let starts: [(&[u8], &str); 5] = [
         (b"version https://git-lfs", "a Git LFS pointer (fetch the file itself: git lfs pull)"),
@@ -129,7 +129,7 @@ fn familiar(file: &[u8]) -> Option<&'static str> {
     starts.iter().find(|(start, _)| file.starts_with(start)).map(|(_, what)| *what)
 }
 
-/// A name as messages show it: quoted, escaped, and cut where it is absurdly long.
+/// A name for messages: quoted, escaped, and truncated if very long.
 pub(super) fn quoted(name: &str) -> String {
     match name.char_indices().nth(120) {
         Some((cut, _)) => format!("{:?}…", &name[..cut]),
@@ -175,7 +175,7 @@ fn entry(blame: Blame, name: String, raw: RawTensor, data_start: usize, file_len
     Ok(Entry { bytes, name, dtype, shape: raw.shape })
 }
 
-/// Entries in the order of their data must follow one another from the data's beginning to its end.
+/// Checks that entries, in the order of their data, are contiguous and cover the data exactly.
 fn covers_exactly(blame: Blame, entries: &[Entry], data_start: usize, file_len: usize) -> Result<()> {
     let mut end = data_start;
     let mut before = "the header".to_string();
@@ -199,7 +199,7 @@ fn covers_exactly(blame: Blame, entries: &[Entry], data_start: usize, file_len: 
     Ok(())
 }
 
-/// Gives block-format tensors their type back; returns the metadata without our keys.
+/// Restores the types of block-format tensors; returns the metadata without our keys.
 fn restore_blocks(
     blame: Blame,
     entries: &mut [Entry],
@@ -231,7 +231,7 @@ fn restore_blocks(
     Ok(kept)
 }
 
-/// The text that [`block_type`] reads back.
+/// The text parsed by [`block_type`].
 pub(super) fn block_text(ty: &TensorType) -> String {
     format!("{} {:?}", ty.dtype, ty.shape)
 }
@@ -292,7 +292,7 @@ fn twice<E: de::Error>(name: &str) -> E {
     E::custom(format_args!("the name {} twice", quoted(name)))
 }
 
-/// A JSON object none of whose keys comes twice.
+/// A JSON object without duplicate keys.
 pub(super) struct Once<T>(pub BTreeMap<String, T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Once<T> {

@@ -1,19 +1,18 @@
-//! Reads and writes weights. Files are mapped, not copied; every byte of a header is distrusted.
+//! Reads and writes weights. Files are mapped, not copied; headers are fully verified.
 //!
-//! Stands on `error` and `tensor`. Never knows what a tensor is for, and never touches data pages it was not
-//! asked for.
+//! Depends on `error` and `tensor`. Independent of the tensors' use; only reads data pages when a tensor is accessed.
 //!
-//! [`weights`] opens whatever holds a model's weights: a safetensors file, a Hugging Face folder, or the index of
-//! a sharded set. A mapped file must not be shortened or rewritten in place while its tensors live: on most
-//! systems reading a vanished page ends the process. [`save()`] never does so; it replaces files by renaming.
+//! [`weights`] opens any form of a model's weights: a safetensors file, a Hugging Face folder, or the index of a sharded set. A
+//! mapped file must not be truncated or rewritten in place while its tensors live: on most systems reading a missing page ends
+//! the process. [`save()`] never does so; it replaces files by renaming.
 //!
-//! What is read beyond the safetensors format (<https://huggingface.co/docs/safetensors>):
-//! * Tensors without elements are left out of [`Weights`](crate::tensor::Weights), since no graph can use them;
+//! Beyond the safetensors format (<https://huggingface.co/docs/safetensors>):
+//! * Tensors without elements are omitted from [`Weights`](crate::tensor::Weights), since no graph can use them;
 //!   [`inspect`] lists them.
-//! * Tensors of dtypes that Weft does not compute with ([`StoredDType`](crate::tensor::StoredDType)) are kept as they are:
-//!   f64 and small integers are converted where they are asked for, the others only written again by [`save()`]. Headers
-//!   are checked for them as for all.
-//! * Block formats are stored as bytes (`U8`), their type in the metadata: `"weft.block.<name>": "q8 [64, 32]"`.
+//! * Tensors of dtypes that Weft does not compute with ([`StoredDType`](crate::tensor::StoredDType)) are kept unchanged:
+//!   f64 and small integers are converted on use, the others can only be written again by [`save()`]. Their headers are
+//!   verified like all others.
+//! * Block formats are stored as bytes (`U8`), with their type in the metadata: `"weft.block.<name>": "q8 [64, 32]"`.
 
 mod file;
 mod header;

@@ -1,4 +1,4 @@
-//! Writes weights as safetensors; converts whole files, a little of each tensor at a time.
+//! Writes weights as safetensors; converts whole files in small chunks.
 
 use super::header::{BLOCK_KEY, DTYPES, MAX_HEADER, MAX_RANK, METADATA_KEY, block_text, quoted};
 use super::shards::weights;
@@ -9,15 +9,14 @@ use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::Path;
 
-/// The data begins at a multiple of this, so that a map of the file gives aligned tensors.
+/// Alignment of the data, so that tensors of a mapped file are aligned.
 const ALIGN: usize = 64;
 
-/// Writes weights and their metadata to a safetensors file, crash-atomically (see
-/// [`write_atomically`]). Tensors that are mapped from the very file that is written stay whole. Those of dtypes that
-/// Weft does not compute with are written as their file held them.
+/// Writes weights and their metadata to a safetensors file, atomically (see [`write_atomically`]). Tensors mapped from the
+/// replaced file stay valid. Tensors of dtypes that Weft does not compute with are written unchanged.
 ///
 /// # Errors
-/// [`Error::Io`] where the system refuses; [`Error::Argument`] for what the format cannot hold (see [`to_bytes`]).
+/// [`Error::Io`] if the system refuses; [`Error::Argument`] for data that the format does not support (see [`to_bytes`]).
 pub fn save(path: impl AsRef<Path>, weights: &Weights) -> Result<()> {
     let (head, pieces) = lay_out(weights, None)?;
     write_pieces(path.as_ref(), &head, &pieces, &mut |_| {})
@@ -26,9 +25,8 @@ pub fn save(path: impl AsRef<Path>, weights: &Weights) -> Result<()> {
 /// The safetensors file as bytes.
 ///
 /// # Errors
-/// [`Error::Argument`] for what could not be read back: a tensor without elements, named `__metadata__`, of more
-/// than 64 axes, or of booleans other than 0 and 1; metadata whose key begins with `weft.block.`; names of more
-/// than 100 MB together.
+/// [`Error::Argument`] for data that could not be read back: a tensor without elements, named `__metadata__`, of more than 64
+/// axes, or of booleans other than 0 and 1; a metadata key that starts with `weft.block.`; names of more than 100 MB in total.
 pub fn to_bytes(weights: &Weights) -> Result<Vec<u8>> {
     let (head, pieces) = lay_out(weights, None)?;
     let mut out = Vec::with_capacity(head.len() + weights.bytes());
@@ -37,7 +35,7 @@ pub fn to_bytes(weights: &Weights) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// What [`convert`] did.
+/// The result of [`convert`].
 ///
 /// ```no_run
 /// use weft::prelude::*;
@@ -50,22 +48,21 @@ pub fn to_bytes(weights: &Weights) -> Result<Vec<u8>> {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conversion {
-    /// Names of tensors whose floats have another dtype now.
+    /// Names of tensors whose floats were converted.
     pub converted: Vec<String>,
-    /// Names and dtypes of those that were left as they are, because they have the dtype or are no floats.
+    /// Names and dtypes of unchanged tensors: they had the dtype already, or are not floats.
     pub unchanged: Vec<(String, StoredDType)>,
     /// Bytes of all elements before and after.
     pub bytes: [u64; 2],
 }
 
-/// Writes the weights of a safetensors file, a folder or an index of shards to one file, their floats (f32, f16, bf16 and
-/// F64) in one dtype, as [`Weights::to_dtype`] converts them; all else, metadata too, as it is. The file is written
-/// atomically; memory for a few thousand elements is all that it takes. `progress` is told how many bytes are written, and
-/// how many there will be.
+/// Writes the weights of a safetensors file, a folder or an index of shards to one file, with their floats (f32, f16, bf16 and
+/// F64) converted to one dtype as by [`Weights::to_dtype`]; everything else, including metadata, is unchanged. The file is
+/// written atomically; memory use is a few thousand elements. `progress` gets the bytes written and the total.
 ///
 /// # Errors
-/// As [`weights`] and [`save`]; [`Error::Argument`] for a dtype that is not f32, f16 or bf16, and for a tensor with finite
-/// values that it cannot hold.
+/// As [`weights`] and [`save`]; [`Error::Argument`] for a dtype other than f32, f16 or bf16, and for a tensor with finite
+/// values out of its range.
 pub fn convert(
     from: impl AsRef<Path>,
     to: impl AsRef<Path>,
@@ -95,14 +92,14 @@ pub fn convert(
 struct Piece<'w> {
     name: &'w str,
     held: &'w Held,
-    /// Its floats and the dtype that they are converted to.
+    /// Its floats and their target dtype.
     to: Option<(Floats, DType)>,
-    /// Its dtype in the file, and how many bytes it takes there.
+    /// Its dtype in the file, and its bytes there.
     dtype: StoredDType,
     bytes: usize,
 }
 
-/// Why writing ended early.
+/// Why writing failed.
 enum Failed {
     /// The system refused.
     Io(std::io::Error),
@@ -113,7 +110,7 @@ enum Failed {
 impl Failed {
     fn into_error(self) -> Error {
         match self {
-            Failed::Io(e) => Error::internal(e), // memory does not refuse
+            Failed::Io(e) => Error::internal(e), // writes to memory do not fail
             Failed::Tensor(e) => e,
         }
     }
@@ -126,7 +123,7 @@ impl Piece<'_> {
             told(part.len());
             Ok(())
         };
-        let whole; // of a view that is transposed, say
+        let whole; // for a transposed view, for example
         let bytes = match self.held {
             Held::Stored(stored) => &stored.bytes[..],
             Held::Tensor(tensor) => {
@@ -138,13 +135,13 @@ impl Piece<'_> {
             Some((floats, dtype)) => floats
                 .convert(bytes, dtype, give)?
                 .map_err(|beyond| Failed::Tensor(beyond.of(self.name, dtype))),
-            // parts, so that progress is told
+            // in parts, to report progress
             None => bytes.chunks(PART).try_for_each(&mut give),
         }
     }
 }
 
-/// Bytes that are written at a time.
+/// Bytes written at a time.
 const PART: usize = 1 << 20;
 
 fn write_pieces(path: &Path, head: &[u8], pieces: &[Piece], told: &mut dyn FnMut(usize)) -> Result<()> {
@@ -166,8 +163,8 @@ fn write_pieces(path: &Path, head: &[u8], pieces: &[Piece], told: &mut dyn FnMut
     }
 }
 
-/// The header with its length before it, and the tensors in the order of their data: wide elements first, so that
-/// every one is aligned. Floats are to be converted `to` a dtype, if any.
+/// The header, prefixed with its length, and the tensors in the order of their data: wide elements first, so that all are
+/// aligned. Floats are converted `to` a dtype, if given.
 fn lay_out(weights: &Weights, to: Option<DType>) -> Result<(Vec<u8>, Vec<Piece<'_>>)> {
     let mut pieces: Vec<Piece> =
         weights.held().map(|(name, held)| piece(name, held, to)).collect::<Result<_>>()?;
@@ -214,15 +211,15 @@ fn lay_out(weights: &Weights, to: Option<DType>) -> Result<(Vec<u8>, Vec<Piece<'
     Ok((head, pieces))
 }
 
-/// Bytes that an element has to be aligned for.
+/// Alignment of an element.
 fn width(dtype: StoredDType) -> usize {
     match dtype {
-        StoredDType::Known(dtype) => dtype.size().unwrap_or(2), // block formats hold f16 scales
+        StoredDType::Known(dtype) => dtype.size().unwrap_or(2), // block formats contain f16 scales
         StoredDType::Foreign(_) => dtype.bytes(1).unwrap_or(1),
     }
 }
 
-/// A tensor as it is to be written, if it can be read back.
+/// A tensor to be written, checked to be readable again.
 fn piece<'w>(name: &'w str, held: &'w Held, to: Option<DType>) -> Result<Piece<'w>> {
     let to = held.floats().zip(to).filter(|(_, to)| StoredDType::Known(*to) != held.dtype());
     let dtype = to.map_or(held.dtype(), |(_, to)| StoredDType::Known(to));

@@ -1,4 +1,4 @@
-//! Where a model's weights are: one file, a folder with one, or a set of shards behind an index.
+//! Locates a model's weights: one file, a folder with one, or a set of shards with an index.
 
 use super::file::{Inspection, Opened};
 use super::header::{Once, quoted};
@@ -14,12 +14,12 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const INDEX_ENDING: &str = ".safetensors.index.json";
 
-/// Opens the weights of a model: a safetensors file; an index of shards (`….safetensors.index.json`); or a folder
-/// with `model.safetensors` or `model.safetensors.index.json`, the first of them that is there.
+/// Opens the weights of a model: a safetensors file; an index of shards (`….safetensors.index.json`); or a folder that contains
+/// `model.safetensors` or else `model.safetensors.index.json`.
 ///
 /// # Errors
-/// [`Error::Io`] for a file or shard that is not there or refused; [`Error::Safetensors`] for a malformed one;
-/// [`Error::Config`] for an index that does not hold what it should or does not agree with its shards.
+/// [`Error::Io`] for a missing or inaccessible file or shard; [`Error::Safetensors`] for a malformed one; [`Error::Config`] for
+/// an invalid index or one that contradicts its shards.
 pub fn weights(path: impl AsRef<Path>) -> Result<Weights> {
     let mut all = Weights::new();
     let path = path.as_ref();
@@ -29,9 +29,8 @@ pub fn weights(path: impl AsRef<Path>) -> Result<Weights> {
     Ok(all)
 }
 
-/// As [`weights`], with the floats in one dtype: f32 to fine-tune a checkpoint of f16 or bf16. See
-/// [`Weights::to_dtype`]; what has another dtype is converted in memory, and a little at a time only on disk by
-/// [`convert`](super::convert()).
+/// As [`weights`], with the floats in one dtype: for example f32 to fine-tune an f16 or bf16 checkpoint. See
+/// [`Weights::to_dtype`]. Conversion is in memory; [`convert`](super::convert()) converts on disk with little memory.
 ///
 /// # Errors
 /// As [`weights`] and [`Weights::to_dtype`].
@@ -39,7 +38,7 @@ pub fn weights_as(path: impl AsRef<Path>, dtype: DType) -> Result<Weights> {
     weights(path)?.to_dtype(dtype)
 }
 
-/// Lists the tensors of whatever [`weights`] opens, by name, reading headers alone.
+/// Lists the tensors of any path that [`weights`] opens, sorted by name, reading headers alone.
 ///
 /// # Errors
 /// As [`weights`].
@@ -53,7 +52,7 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection> {
     Ok(all)
 }
 
-/// Every file of a model, once, checked to agree with the index where there is one.
+/// Every file of a model, without duplicates, checked against the index if there is one.
 fn open_all(path: &Path) -> Result<Vec<Opened>> {
     let index = match find(path)? {
         Found::File(file) => return Ok(vec![Opened::file(&file)?]),
@@ -88,11 +87,11 @@ fn find(path: &Path) -> Result<Found> {
     }
 }
 
-/// Why a folder has no weights to read, and how it can come to have them.
+/// Why a folder has no readable weights, and how to convert them.
 fn nothing_in(folder: &Path) -> String {
     let neither = format!("there is neither {SINGLE} nor {INDEX}");
     let has = |name: &str| folder.join(name).exists();
-    // a single quote ends a shell's quotation, so each is put between two others
+    // a single quote ends a shell's quotation, so each becomes '\''
     let quoted = format!("'{}'", folder.display().to_string().replace('\'', "'\\''"));
     if has(PICKLED) {
         return format!(
@@ -107,21 +106,21 @@ fn nothing_in(folder: &Path) -> String {
     neither
 }
 
-/// PyTorch's own format: a program for Python's unpickler.
+/// PyTorch's own format: pickled, i.e. a program for Python's unpickler.
 const PICKLED: &str = "pytorch_model.bin";
 const PICKLED_INDEX: &str = "pytorch_model.bin.index.json";
 
-/// Writes model.safetensors beside it: weights that share memory apart, what is no tensor left out.
+/// Python code that writes model.safetensors next to it: copies weights that share memory, drops what is not a tensor.
 const CONVERT: &str = "import sys, torch, safetensors.torch as s; d = sys.argv[1]; \
 w = torch.load(d + '/pytorch_model.bin', map_location='cpu', weights_only=True); \
 s.save_file({k: v.clone().contiguous() for k, v in w.items() if isinstance(v, torch.Tensor)}, d + '/model.safetensors')";
 
-/// The same of weights in several files, into one.
+/// The same for weights in several files, into one.
 const CONVERT_SHARDS: &str = "import glob, sys, torch, safetensors.torch as s; d = sys.argv[1]; w = {}; \
 [w.update(torch.load(f, map_location='cpu', weights_only=True)) for f in glob.glob(glob.escape(d) + '/pytorch_model-*.bin')]; \
 s.save_file({k: v.clone().contiguous() for k, v in w.items() if isinstance(v, torch.Tensor)}, d + '/model.safetensors')";
 
-/// A checked index: `weight_map` from tensor names to file names in the index's own folder.
+/// A validated index: `weight_map` from tensor names to file names in the index's own folder.
 struct Index {
     path: PathBuf,
     weight_map: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! Dtypes that Weft does not compute with: listed, checked, carried along, converted where that is exact or f64.
+//! Dtypes that Weft does not compute with: listed, verified, preserved, converted if lossless or f64.
 
 use super::tests_bad::file;
 use super::tests_good::{folder, sample};

@@ -1,5 +1,5 @@
 //! BERT encoders of any size, built from sizes: Devlin et al. 2019, arXiv:1810.04805. Names of weights as in Hugging Face
-//! files. What families of encoders have in common is in [`family`](super::family) and [`transformer`](super::transformer).
+//! files. The code shared by families of encoders is in [`family`](super::family) and [`transformer`](super::transformer).
 
 use super::config::known;
 use super::family::EncoderConfig;
@@ -10,7 +10,7 @@ use crate::graph::{Graph, Value};
 use crate::tensor::Weights;
 use serde_json::Value as Json;
 
-/// The function between the two products of a feed-forward block.
+/// The activation function of a feed-forward block.
 ///
 /// ```
 /// use weft::models::{Activation, BertConfig};
@@ -65,7 +65,7 @@ pub struct BertConfig {
     pub heads: usize,
     /// Size of the vocabulary.
     pub vocabulary: usize,
-    /// Most tokens.
+    /// Maximum number of tokens.
     pub positions: usize,
     /// Number of token types.
     pub types: usize,
@@ -82,7 +82,7 @@ impl BertConfig {
     /// As [`EncoderConfig::from_json`]; [`Error::Architecture`] for other families, too.
     pub fn from_json(config: &Json) -> Result<BertConfig> {
         let read = crate::config::Config::new("config.json", config.clone())?;
-        // a configuration without a model_type is taken for BERT's, as its caller does
+        // a configuration without a model_type counts as BERT's, as the caller assumes
         if read.get("model_type").is_some() && known(&read)? != "bert" {
             return Err(Error::Architecture { name: known(&read)?.into(), known: "bert".into() });
         }
@@ -128,7 +128,7 @@ pub struct Bert<'a> {
 }
 
 impl<'a> Bert<'a> {
-    /// An encoder over weights; finds the prefix of their names.
+    /// An encoder over weights; detects the prefix of their names.
     pub fn new(config: &BertConfig, weights: &'a Weights) -> Bert<'a> {
         Bert { config: config.into(), weights }
     }
@@ -139,7 +139,7 @@ impl<'a> Bert<'a> {
         Transformer::new(&self.config, self.weights).hidden_states(g, ids, types, mask)
     }
 
-    /// One vector a text, `[batch, hidden]`, from token vectors and the mask.
+    /// One vector per text, `[batch, hidden]`, from token vectors and the mask.
     pub fn pool(g: &Graph, x: Value, mask: Value, pooling: Pooling, normalised: bool) -> Value {
         let one = pool(g, x, mask, pooling, None);
         if normalised { normalise(g, one) } else { one }

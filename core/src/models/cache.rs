@@ -1,18 +1,20 @@
-//! Caches of keys and values for language models: their sizes, the inputs of a step that works on one, and who has which blocks.
+//! Paged key-value caches for language models: their sizes, the inputs of a step, and the assignment of blocks to sequences.
 //!
-//! A cache is two states for each layer, rows of keys and of values. A block is so many rows one after the other; a sequence (a
-//! conversation, say) has blocks anywhere, in an order that its row of the *table* says (Kwon et al. 2023, arXiv:2309.06180). So
-//! sequences of any length share one cache, a sequence is cut back by forgetting how long it was, and nothing is copied.
+//! A cache is two states for each layer: rows of keys, and rows of values. A block is a fixed number of consecutive rows; a
+//! sequence (for example a conversation) may have any blocks, in the order given by its row of the *table* (Kwon et al. 2023,
+//! arXiv:2309.06180). So sequences of any length share one cache, truncating a sequence only changes its length, and nothing is
+//! copied.
 //!
-//! [`CacheConfig`] and [`StepConfig`] say what a graph is built for; sessions of several [`StepConfig`]s work on one cache:
-//! prompts many tokens at a time, answers one at a time. [`Sequences`] keeps count on the host and makes each step's inputs.
+//! [`CacheConfig`] and [`StepConfig`] are the sizes that a graph is built for; sessions with different [`StepConfig`]s share
+//! one cache: for example many tokens at a time for prompts, one at a time for answers. [`Sequences`] manages blocks on the
+//! host and creates each step's inputs.
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Value};
 use crate::session::Session;
 use crate::tensor::DType;
 
-/// A cache: rows of keys and values in blocks.
+/// The size of a cache: rows of keys and values in blocks.
 ///
 /// ```
 /// use weft::models::CacheConfig;
@@ -24,44 +26,44 @@ use crate::tensor::DType;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheConfig {
-    /// Tokens of all sequences together that there is room for, at least.
+    /// Minimum capacity in tokens, over all sequences.
     pub tokens: usize,
-    /// Tokens to a block.
+    /// Tokens per block.
     pub block: usize,
-    /// What keys and values are stored as: f32, f16 or bf16.
+    /// The dtype of keys and values: f32, f16 or bf16.
     pub dtype: DType,
 }
 
 impl CacheConfig {
-    /// Room for so many tokens of all sequences together, in blocks of 64, as f32.
+    /// Capacity for that many tokens over all sequences, in blocks of 64, as f32.
     pub fn new(tokens: usize) -> CacheConfig {
         CacheConfig { tokens: tokens.max(1), block: 64, dtype: DType::F32 }
     }
 
-    /// With blocks of another size.
+    /// Sets the block size.
     #[must_use]
     pub fn block(self, tokens: usize) -> CacheConfig {
         CacheConfig { block: tokens.max(1), ..self }
     }
 
-    /// Stored as f16 or bf16: half the memory, rounded once.
+    /// Stores keys and values as f16 or bf16: half the memory, rounded once.
     #[must_use]
     pub fn dtype(self, dtype: DType) -> CacheConfig {
         CacheConfig { dtype, ..self }
     }
 
-    /// Blocks.
+    /// Number of blocks.
     pub fn blocks(&self) -> usize {
         self.tokens.max(1).div_ceil(self.block.max(1))
     }
 
-    /// Tokens that the blocks have room for.
+    /// Capacity of the blocks in tokens.
     pub fn rows(&self) -> usize {
         self.block.max(1).saturating_mul(self.blocks())
     }
 }
 
-/// What a step works on: so many sequences at once, so many tokens of each.
+/// The size of a step: number of sequences, and tokens of each.
 ///
 /// ```
 /// use weft::models::{CacheConfig, StepConfig};
@@ -77,45 +79,45 @@ impl CacheConfig {
 pub struct StepConfig {
     /// Sequences.
     pub sequences: usize,
-    /// Tokens of each, at most: fewer may be live.
+    /// Maximum tokens of each; fewer may be live.
     pub tokens: usize,
-    /// Blocks that a sequence may have.
+    /// Maximum blocks of a sequence.
     pub blocks: usize,
 }
 
 impl StepConfig {
-    /// One sequence, which may fill the cache.
+    /// One sequence, which may use the whole cache.
     pub fn new(cache: &CacheConfig, tokens: usize) -> StepConfig {
         StepConfig { sequences: 1, tokens, blocks: cache.blocks() }
     }
 
-    /// Of several sequences.
+    /// Sets the number of sequences.
     #[must_use]
     pub fn sequences(self, sequences: usize) -> StepConfig {
         StepConfig { sequences, ..self }
     }
 
-    /// Of sequences of fewer blocks.
+    /// Limits the blocks of a sequence.
     #[must_use]
     pub fn blocks(self, blocks: usize) -> StepConfig {
         StepConfig { blocks, ..self }
     }
 }
 
-/// The inputs of a step in its graph. [`StepInputs`] gives them their elements.
+/// The inputs of a step in its graph. [`StepInputs`] has their elements.
 #[derive(Clone, Copy)]
 pub(super) struct StepValues {
     /// `ids`, u32 `[sequences, tokens]`.
     pub ids: Value,
-    /// `positions`, u32 `[sequences · tokens]`, each token's place in its sequence.
+    /// `positions`, u32 `[sequences · tokens]`, each token's position in its sequence.
     pub positions: Value,
-    /// `rows`, i32 `[sequences · tokens]`, where in the cache each token goes; −1: nowhere, it is none.
+    /// `rows`, i32 `[sequences · tokens]`, the cache row of each token; −1 for unused tokens.
     pub rows: Value,
-    /// `table`, u32 `[sequences, blocks]`, the blocks of each sequence; here as they were looked at.
+    /// `table`, u32 `[sequences, blocks]`, the blocks of each sequence, after the check of its indices.
     pub table: Value,
-    /// `lengths`, u32 `[sequences, tokens]`, how many tokens each sees, itself the last; 0: it is none.
+    /// `lengths`, u32 `[sequences, tokens]`, the number of tokens visible to each, itself included; 0 for unused tokens.
     pub lengths: Value,
-    /// `last`, u32 `[sequences]`, which of all tokens is the last live one of each sequence; where all logits are wanted, none.
+    /// `last`, u32 `[sequences]`, the index of each sequence's last live token among all; `None` if all logits are computed.
     pub last: Option<Value>,
 }
 
@@ -124,7 +126,7 @@ impl StepValues {
         let StepConfig { sequences, tokens, blocks } = *step;
         let all = sequences.saturating_mul(tokens);
         let input = |name: &str, shape: &[usize]| g.input(name, DType::U32, shape.to_vec());
-        // a table is looked at before each step: what is outside the cache is refused
+        // the table is checked before each step: blocks outside the cache refuse it
         let table = input("table", &[sequences, blocks]);
         StepValues {
             ids: input("ids", &[sequences, tokens]),
@@ -153,25 +155,25 @@ impl StepValues {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StepInputs {
-    /// Token ids, `[sequences, tokens]`; 0 where there is none.
+    /// Token ids, `[sequences, tokens]`; 0 for unused tokens.
     pub ids: Vec<u32>,
-    /// Each token's place in its sequence.
+    /// Each token's position in its sequence.
     pub positions: Vec<u32>,
-    /// The cache's row that each token goes to; −1 for none.
+    /// The cache row of each token; −1 for unused ones.
     pub rows: Vec<i32>,
     /// Blocks of each sequence, `[sequences, blocks]`.
     pub table: Vec<u32>,
-    /// How many tokens each one sees, `[sequences, tokens]`.
+    /// The number of tokens visible to each, `[sequences, tokens]`.
     pub lengths: Vec<u32>,
-    /// The number of each sequence's last live token among all.
+    /// The index of each sequence's last live token among all.
     pub last: Vec<u32>,
 }
 
 impl StepInputs {
-    /// Gives a session its inputs of a step.
+    /// Sets a session's inputs for a step.
     ///
     /// # Errors
-    /// [`Error::UnknownName`] or [`Error::Length`] for a session of another sort of step.
+    /// [`Error::UnknownName`] or [`Error::Length`] for a session of another step size.
     pub fn set(&self, session: &mut Session) -> Result<()> {
         session.set_input("ids", &self.ids)?;
         session.set_input("positions", &self.positions)?;
@@ -200,11 +202,11 @@ impl StepInputs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SequenceId {
     at: usize,
-    /// How many had the place before.
+    /// The slot's generation: the number of earlier sequences in it.
     turn: usize,
 }
 
-/// Which blocks of a cache are whose, and how long each sequence is.
+/// The assignment of a cache's blocks to sequences, and the length of each sequence.
 ///
 /// ```
 /// use weft::models::{CacheConfig, Sequences, StepConfig};
@@ -223,7 +225,7 @@ pub struct Sequences {
     cache: CacheConfig,
     free: Vec<u32>,
     all: Vec<Option<Sequence>>,
-    /// Of each place, how many sequences have had it.
+    /// For each slot, its generation.
     turns: Vec<usize>,
 }
 
@@ -234,7 +236,7 @@ struct Sequence {
 }
 
 impl Sequences {
-    /// None yet: every block is free.
+    /// Without sequences: every block is free.
     pub fn new(cache: &CacheConfig) -> Sequences {
         Sequences {
             cache: *cache,
@@ -255,7 +257,7 @@ impl Sequences {
         SequenceId { at, turn: self.turns[at] }
     }
 
-    /// Ends a sequence; its blocks are free again.
+    /// Closes a sequence and frees its blocks.
     ///
     /// # Errors
     /// [`Error::Argument`] for one that is not open.
@@ -266,7 +268,7 @@ impl Sequences {
         Ok(())
     }
 
-    /// Tokens of a sequence.
+    /// Length of a sequence, in tokens.
     ///
     /// # Errors
     /// [`Error::Argument`] for one that is not open.
@@ -274,12 +276,12 @@ impl Sequences {
         self.get(id).map(|s| s.length)
     }
 
-    /// Blocks that no sequence has.
+    /// Number of free blocks.
     pub fn free_blocks(&self) -> usize {
         self.free.len()
     }
 
-    /// Forgets all tokens of a sequence from the n-th on; what is in the cache is written over by those that come next.
+    /// Truncates a sequence to `length` tokens; later tokens overwrite the cache's rows.
     ///
     /// # Errors
     /// [`Error::Argument`] for a sequence that is not open, or is shorter.
@@ -297,13 +299,13 @@ impl Sequences {
         Ok(())
     }
 
-    /// Adds tokens to sequences, at most as many of each as the step has, and says what the step's inputs are. The step has
-    /// a place for each, in that order; places and tokens that are not used are none. Where the step fails, cut them off again
+    /// Appends tokens to sequences, at most as many per sequence as the step has, and returns the step's inputs. Sequences take
+    /// the step's slots in order; other slots and tokens are unused. If the step then fails, truncate the sequences again
     /// ([`truncate`](Sequences::truncate)).
     ///
     /// # Errors
-    /// [`Error::Argument`] for more sequences or tokens than the step has, a sequence that is not open or comes twice, no token,
-    /// more blocks than a sequence may have or are free; nothing is added then.
+    /// [`Error::Argument`] for more sequences or tokens than the step has, a sequence that is not open or repeated, an empty
+    /// list of tokens, or more blocks than a sequence may have or are free; nothing is appended then.
     pub fn append(&mut self, step: &StepConfig, work: &[(SequenceId, &[u32])]) -> Result<StepInputs> {
         if work.is_empty() || work.len() > step.sequences {
             return Err(Error::argument("step", format!("1 to {} sequences", step.sequences), work.len()));
@@ -352,7 +354,7 @@ impl Sequences {
         Ok(all)
     }
 
-    /// The tokens of one sequence, the n-th of the step: there are blocks for them.
+    /// Adds the tokens of the step's n-th sequence; its blocks are already assigned.
     fn add(&mut self, id: usize, ids: &[u32], step: &StepConfig, n: usize, all: &mut StepInputs) {
         let block = self.cache.block.max(1);
         let Some(s) = &mut self.all[id] else { return };

@@ -1,4 +1,4 @@
-//! Finds a model's `config.json` and its architecture.
+//! Reads a model's `config.json` and its architecture.
 
 use super::KNOWN;
 use crate::config::Config;
@@ -9,12 +9,12 @@ use std::path::Path;
 /// A model folder's `config.json`.
 ///
 /// # Errors
-/// [`Error::Io`] if it is not there, [`Error::Config`] if it is not a JSON object.
+/// [`Error::Io`] if it does not exist, [`Error::Config`] if it is not a JSON object.
 pub fn config(folder: &Path) -> Result<Json> {
     Ok(read(folder)?.into_json())
 }
 
-/// The same, to be read by type.
+/// The same, with typed access.
 pub(super) fn read(folder: &Path) -> Result<Config> {
     let path = folder.join("config.json");
     Config::read(&path)?.ok_or_else(|| {
@@ -23,10 +23,10 @@ pub(super) fn read(folder: &Path) -> Result<Config> {
     })
 }
 
-/// The architecture's `model_type`, if Weft embeds text with it.
+/// The architecture's `model_type`, if Weft supports it as a text encoder.
 ///
 /// # Errors
-/// [`Error::Architecture`] with the name it has, [`Error::Config`] if it has none.
+/// [`Error::Architecture`] with its name, [`Error::Config`] if it has none.
 pub fn architecture(config: &Json) -> Result<&'static str> {
     known(&Config::new("config.json", config.clone())?)
 }

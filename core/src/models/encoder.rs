@@ -10,9 +10,9 @@ use crate::text::{Buckets, Encoding, PaddedBatch, Tokenizer, pad};
 use std::path::Path;
 use std::sync::Mutex;
 
-/// Tokens computed together at most: beyond that a larger batch is no faster.
+/// Maximum tokens computed at once: larger batches are not faster.
 const TOKENS_AT_ONCE: usize = 4096;
-/// Compiled sizes kept.
+/// Maximum number of compiled sizes in the cache.
 const SESSIONS: usize = 12;
 
 /// One text's embedding.
@@ -33,7 +33,7 @@ pub struct Embedding {
     pub embedding: Vec<f32>,
 }
 
-/// What stands before the texts that are embedded.
+/// The prompt prefixed to texts.
 ///
 /// ```
 /// use weft::{device::Device, models::{Encoder, Prompt}};
@@ -48,21 +48,21 @@ pub struct Embedding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Prompt<'a> {
-    /// What the model says for texts where nothing else is asked for; often nothing.
+    /// The model's default prompt; often empty.
     Default,
-    /// Nothing.
+    /// No prompt.
     None,
-    /// The model's prompt of this name. Every model has "query" and "document", which may be empty.
+    /// The model's prompt with this name. Every model has "query" and "document", which may be empty.
     Name(&'a str),
     /// This text.
     Text(&'a str),
 }
 
-/// A sentence encoder: a folder's model, compiled for the sizes that come, and its tokenizer.
+/// A sentence encoder: a folder's model, compiled for sizes as needed, and its tokenizer.
 ///
-/// Threads share one (it is `Sync`; put it into an [`Arc`](std::sync::Arc)): they tokenize at the same time and take turns at
-/// the device, batch by batch, which is as fast as one encoder a thread, since a step uses all of the device by itself, and
-/// takes the memory of one.
+/// Threads may share one (it is `Sync`; wrap it in an [`Arc`](std::sync::Arc)): they tokenize concurrently and use the device
+/// in turn, batch by batch. This is as fast as one encoder per thread, since a step uses the whole device, and takes the memory
+/// of one.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -81,13 +81,13 @@ pub struct Encoder {
     precision: Precision,
     tuning: Tuning,
     model: SentenceModel,
-    /// What stands before every text.
+    /// The prompt prefixed to every text.
     prompt: String,
     tokenizer: Tokenizer,
     buckets: Buckets,
     parameters: Parameters,
     warnings: Vec<String>,
-    /// By size, those used longest ago first. Whoever runs one holds the lock: steps take turns.
+    /// By size, least recently used first. Locked while one runs: steps are serialised.
     sessions: Mutex<Vec<((usize, usize), Session)>>,
 }
 
@@ -112,16 +112,15 @@ impl Encoder {
         Encoder::open_with(folder, device, Precision::Full)
     }
 
-    /// As [`open`](Encoder::open), computing as exactly as asked.
+    /// As [`open`](Encoder::open), with the given precision.
     ///
     /// # Errors
-    /// [`Error::Architecture`] or [`Error::ModelOption`] for a model that Weft would not compute rightly;
-    /// what reading the folder's files returns.
+    /// [`Error::Architecture`] or [`Error::ModelOption`] for an unsupported model; errors of reading the folder's files.
     pub fn open_with(folder: impl AsRef<Path>, device: &Device, precision: Precision) -> Result<Encoder> {
         Encoder::open_tuned(folder, device, precision, &Tuning::default())
     }
 
-    /// As [`open_with`](Encoder::open_with), with products cut as was measured: see [`Compiler::with_tuning`].
+    /// As [`open_with`](Encoder::open_with), with measured tilings of products: see [`Compiler::with_tuning`].
     ///
     /// # Errors
     /// As [`open_with`](Encoder::open_with).
@@ -137,7 +136,7 @@ impl Encoder {
 
     fn opened(folder: &Path, device: &Device, precision: Precision, tuning: &Tuning) -> Result<Encoder> {
         let place = transformer_folder(folder)?;
-        // the tokenizer's file takes longest to read: beside everything else
+        // reading the tokenizer takes longest: done concurrently with everything else
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| Tokenizer::from_file(&place));
             let model = SentenceModel::open(folder)?;
@@ -169,10 +168,10 @@ impl Encoder {
         })
     }
 
-    /// Puts something before the texts that are embedded from now on; at first it is the model's default.
+    /// Sets the prompt for later texts; initially the model's default.
     ///
     /// # Errors
-    /// [`Error::UnknownName`] for a name that the model has no prompt of.
+    /// [`Error::UnknownName`] if the model has no prompt of that name.
     pub fn set_prompt(&mut self, prompt: Prompt<'_>) -> Result<()> {
         let sentence = self.model.sentence_config();
         self.prompt = match prompt {
@@ -186,17 +185,17 @@ impl Encoder {
         Ok(())
     }
 
-    /// What stands before texts now.
+    /// The current prompt.
     pub fn prompt(&self) -> &str {
         &self.prompt
     }
 
-    /// How embeddings of this model are compared.
+    /// The similarity measure for embeddings of this model.
     pub fn similarity(&self) -> Similarity {
         self.model.sentence_config().similarity
     }
 
-    /// The most tokens of a text; longer ones lose their end.
+    /// Maximum tokens of a text; longer ones are truncated.
     pub fn max_tokens(&self) -> usize {
         self.buckets.sizes().last().copied().unwrap_or(1)
     }
@@ -211,7 +210,7 @@ impl Encoder {
         self.model.config()
     }
 
-    /// How token vectors become one, prompts and limits.
+    /// Pooling and other modules, prompts and limits.
     pub fn sentence_config(&self) -> &SentenceConfig {
         self.model.sentence_config()
     }
@@ -226,9 +225,9 @@ impl Encoder {
         &self.warnings
     }
 
-    /// What the largest session takes.
+    /// Memory of the largest session.
     pub fn memory_summary(&self) -> MemorySummary {
-        // a child of fork has no sessions, and waits for no lock
+        // a forked child has no sessions, and must not wait for the lock
         if self.device.check().is_err() {
             return MemorySummary::default();
         }
@@ -237,12 +236,12 @@ impl Encoder {
         all.max_by_key(|s| s.total_bytes).unwrap_or_default()
     }
 
-    /// A session for one size, sharing the weights: inputs `input_ids` and `token_type_ids` u32 and
-    /// `attention_mask` f32, all `[batch, tokens]`; output `embedding` f32 `[batch, components]`. Where the model's pooling
-    /// leaves prompts out, an input `prompt_tokens` u32 `[1]` says how many tokens that are.
+    /// A session for one size, sharing the weights: inputs `input_ids` and `token_type_ids` u32 and `attention_mask` f32, all
+    /// `[batch, tokens]`; output `embedding` f32 `[batch, components]`. If the model's pooling excludes prompts, an input
+    /// `prompt_tokens` u32 `[1]` is the number of the prompt's tokens.
     ///
     /// # Errors
-    /// [`Error::Argument`] for no texts or more tokens than the model has positions.
+    /// [`Error::Argument`] for no texts, or more tokens than the model has positions.
     pub fn forward_session(&self, batch: usize, tokens: usize) -> Result<Session> {
         let most = self.model.config().max_tokens();
         if batch == 0 || tokens == 0 || tokens > most {
@@ -254,12 +253,12 @@ impl Encoder {
         compiled.init_shared(&self.parameters)
     }
 
-    /// Takes over the graphs of an artifact that are this encoder's: those with the inputs and output of
-    /// [`forward_session`](Encoder::forward_session). Their sizes are not compiled again. Says how many there were.
+    /// Uses the graphs of an artifact that match this encoder: those with the inputs and output of
+    /// [`forward_session`](Encoder::forward_session). Their sizes are not compiled again. Returns their number.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there was none; [`Error::MissingWeight`], [`Error::WeightType`] if it was made of
-    /// another model.
+    /// [`Error::Argument`] if there is none; [`Error::MissingWeight`], [`Error::WeightType`] if it was compiled from another
+    /// model.
     pub fn add_artifact(&mut self, artifact: &Artifact) -> Result<usize> {
         let mut count = 0;
         for name in artifact.names() {
@@ -292,15 +291,15 @@ impl Encoder {
         }
     }
 
-    /// Embeds texts, those of like length together; results are in the order of the texts.
+    /// Embeds texts, batching those of similar length; results are in the order of the texts.
     ///
     /// # Errors
-    /// What the tokenizer or a step returns. No texts give no embeddings.
+    /// Errors of the tokenizer or of a step. Without texts the result is empty.
     pub fn embed<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Embedding>> {
         self.embed_with(texts, &mut |_, _| {})
     }
 
-    /// As [`embed`](Encoder::embed), telling `progress` how many texts are done, of how many.
+    /// As [`embed`](Encoder::embed); `progress` gets the number of texts done and the total.
     ///
     /// # Errors
     /// As [`embed`](Encoder::embed).
@@ -321,7 +320,7 @@ impl Encoder {
             let most = (TOKENS_AT_ONCE / length).max(1);
             let fits = |&&i: &&usize| self.buckets.bucket(encodings[i].ids.len()) == length;
             let count = order[from..].iter().take_while(fits).take(most).count();
-            // batches of a power of two, so that few sizes are compiled and no row is padding
+            // batch sizes are powers of two, so that few sizes are compiled and no row is padding
             let count = 1 << count.ilog2();
             let rows = &order[from..from + count];
             let group: Vec<Encoding> = rows.iter().map(|&i| encodings[i].clone()).collect();
@@ -336,7 +335,7 @@ impl Encoder {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// The tokens of texts with what stands before them.
+    /// The tokens of texts with the prompt.
     fn encode<T: AsRef<str>>(&self, texts: &[T]) -> Result<Vec<Encoding>> {
         match self.prompt.as_str() {
             "" => self.tokenizer.encode_batch(texts, self.max_tokens()),
@@ -347,7 +346,7 @@ impl Encoder {
         }
     }
 
-    /// The tokens at a text's beginning that are the prompt's, where pooling leaves them out.
+    /// The number of the prompt's tokens, if pooling excludes them.
     fn prompt_tokens(&self) -> Result<Option<u32>> {
         if !self.sentence_config().excludes_prompt() {
             return Ok(None);
@@ -356,14 +355,14 @@ impl Encoder {
             return Ok(Some(0));
         }
         let alone = self.tokenizer.encode(&self.prompt, self.max_tokens())?;
-        // the token that ends a text ends the whole text
+        // a final special token does not belong to the prompt
         let end = usize::from(alone.special.last() == Some(&true));
         Ok(Some((alone.ids.len() - end) as u32))
     }
 
     fn run(&self, encodings: &[Encoding], length: usize, prompt_tokens: Option<u32>) -> Result<Vec<f32>> {
         let size = (encodings.len(), length);
-        // what pads is masked: any row of the table will do
+        // padding is masked: any row of the table will do
         let pad_id = self.tokenizer.pad_id();
         let pad_id = if (pad_id as usize) < self.model.config().vocabulary { pad_id } else { 0 };
         let batch = pad(encodings, length, pad_id)?;
@@ -373,7 +372,7 @@ impl Encoder {
             None => (size, self.forward_session(size.0, size.1)?),
         };
         let done = step(&mut entry.1, &batch, prompt_tokens);
-        // the one used last is the last to go
+        // evicts the least recently used
         if sessions.len() >= SESSIONS {
             sessions.remove(0);
         }

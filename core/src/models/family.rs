@@ -1,5 +1,5 @@
-//! The families of text encoders: a row for each says how its configuration and weights are named, and what its layers are
-//! made of. [`EncoderConfig`] is one model of a family, as its `config.json` describes it.
+//! The families of text encoders: a row for each has the names of its options and weights, and the structure of its layers.
+//! [`EncoderConfig`] is one model of a family, as described by its `config.json`.
 
 use super::bert::{Activation, BertConfig};
 use super::config::known;
@@ -9,15 +9,15 @@ use crate::config::Config;
 use crate::error::Result;
 use serde_json::Value as Json;
 
-/// How a position gets into a token's vector.
+/// How positions are encoded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Positions {
-    /// A row of a table for each place, from 0.
+    /// A learned table with a row for each position, from 0.
     Table,
-    /// The same for tokens other than the padding one, from the row after that token's; itself has that token's row.
-    /// The number is the padding token's where no option says another, or where no option is read.
+    /// The same, where rows start after the padding token's id and the padding token itself has the row of its id. `id` is the
+    /// padding token's if no option gives another, or if options are ignored (`fixed`).
     AfterPadding { id: usize, fixed: bool },
-    /// Queries and keys are rotated.
+    /// Rotary embedding of queries and keys.
     Rotary,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Names {
     pub types: &'static str,
     pub embedding_norm: &'static str,
     pub layers: &'static str,
-    /// Queries, keys and values; one name for the three joined.
+    /// Queries, keys and values; a single name if the three are concatenated.
     pub attention: &'static [&'static str],
     pub attention_out: &'static str,
     pub attention_norm: &'static str,
@@ -50,7 +50,7 @@ pub(super) struct Keys {
     layers: &'static [&'static str],
     heads: &'static [&'static str],
     activation: &'static [&'static str],
-    /// None: the epsilon is the default, whatever is said.
+    /// `None`: always the default epsilon.
     eps: Option<&'static str>,
 }
 
@@ -62,16 +62,17 @@ pub(super) struct Family {
     keys: Keys,
     pub names: Names,
     pub position: Positions,
-    /// Types of tokens have a table; how many there are where no option says so.
+    /// If there is a table of token types: its default size.
     types: Option<usize>,
-    /// The most tokens, where no option says so.
+    /// Default maximum number of tokens.
     positions: usize,
     eps: f64,
-    /// Norms stand before attention and feed-forward blocks (the first layer has none before attention), not after the sum.
+    /// Pre-norm: norms before attention and feed-forward blocks (in the first layer none before attention), instead of after
+    /// the sum.
     pub norm_first: bool,
-    /// The feed-forward block multiplies its activated half by the other.
+    /// Whether the feed-forward block multiplies its activated half by the other.
     pub gated: bool,
-    /// Products have biases; else options say so.
+    /// Whether products always have biases; otherwise options decide.
     biased: bool,
 }
 
@@ -112,7 +113,7 @@ const BERT: Family = Family {
 const ROBERTA: Family =
     Family { name: "roberta", position: Positions::AfterPadding { id: 1, fixed: false }, ..BERT };
 
-/// The families that Weft reads.
+/// The supported families.
 pub(super) const FAMILIES: &[Family] = &[
     BERT,
     ROBERTA,
@@ -191,15 +192,15 @@ pub(super) struct Biases {
     pub norm: bool,
 }
 
-/// How the tokens of one layer see each other.
+/// The attention of one layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sight {
-    /// Tokens no farther away than this; all, if none.
+    /// Maximum distance of visible tokens; `None`: all tokens.
     pub reach: Option<usize>,
     pub rope: Option<Rope>,
 }
 
-/// The buckets that distances are put into; a table may have more rows, never fewer.
+/// Number of distance buckets; a table may have more rows, never fewer.
 pub(super) const BUCKETS: usize = 32;
 
 /// Sizes and options of a text encoder.
@@ -216,7 +217,7 @@ pub struct EncoderConfig {
     pub(super) biases: Biases,
     /// One for each layer.
     pub(super) sight: Vec<Sight>,
-    /// The row of positions that the padding token has; see [`Positions::AfterPadding`].
+    /// The padding token's row of the table of positions; see [`Positions::AfterPadding`].
     pub(super) padding: usize,
     /// Rows of the table of distances.
     pub(super) buckets: usize,
@@ -230,9 +231,9 @@ pub struct EncoderConfig {
     pub heads: usize,
     /// Size of the vocabulary.
     pub vocabulary: usize,
-    /// Rows of the table of positions, or the most positions that are rotated; see [`max_tokens`](EncoderConfig::max_tokens).
+    /// Rows of the table of positions, or maximum rotary position; see [`max_tokens`](EncoderConfig::max_tokens).
     pub positions: usize,
-    /// Number of token types; 0 where they have no table.
+    /// Number of token types; 0 without a table.
     pub types: usize,
     /// Epsilon of layer norms.
     pub eps: f64,
@@ -262,12 +263,12 @@ impl From<&BertConfig> for EncoderConfig {
 }
 
 impl EncoderConfig {
-    /// Reads a `config.json` of one of the families of [`KNOWN`](super::KNOWN).
+    /// Reads a `config.json` of one of the families in [`KNOWN`](super::KNOWN).
     ///
     /// # Errors
     /// [`Error::Architecture`](crate::error::Error::Architecture) for another family;
-    /// [`Error::Config`](crate::error::Error::Config) for a value of the wrong type, or a size that is missing;
-    /// [`Error::ModelOption`](crate::error::Error::ModelOption) for one that Weft would compute wrongly.
+    /// [`Error::Config`](crate::error::Error::Config) for a value of the wrong type, or a missing size;
+    /// [`Error::ModelOption`](crate::error::Error::ModelOption) for an unsupported value.
     pub fn from_json(config: &Json) -> Result<EncoderConfig> {
         EncoderConfig::read(Config::new("config.json", config.clone())?)
     }
@@ -341,12 +342,12 @@ impl EncoderConfig {
         self.family.name
     }
 
-    /// Whether the feed-forward block has a third product, by which the activated one is multiplied.
+    /// Whether the feed-forward block is gated: a third product's result multiplies the activated one.
     pub fn is_gated(&self) -> bool {
         self.family.gated
     }
 
-    /// The most tokens of a text.
+    /// Maximum tokens of a text.
     pub fn max_tokens(&self) -> usize {
         match self.family.position {
             Positions::AfterPadding { .. } => self.positions.saturating_sub(self.padding + 1),
@@ -355,7 +356,7 @@ impl EncoderConfig {
     }
 }
 
-/// Refuses the options of any family that change results in ways that are not computed.
+/// Refuses options, of any family, with unsupported effects on results.
 fn refuse(o: &Options) -> Result<()> {
     o.must_say("position_embedding_type", &["absolute"])?;
     o.must_be("is_decoder", false)?;
@@ -366,7 +367,7 @@ fn refuse(o: &Options) -> Result<()> {
     o.must_lack("quantization_config", "weights that are not quantised")
 }
 
-/// What the option says of the function between the products of a feed-forward block.
+/// The activation function of a feed-forward block, from the option.
 pub(super) fn activation(o: &Options, key: &str) -> Result<Activation> {
     Ok(match o.config().text(key)? {
         Some("gelu" | "gelu_python") | None => Activation::Gelu,
@@ -381,7 +382,7 @@ pub(super) fn activation(o: &Options, key: &str) -> Result<Activation> {
     })
 }
 
-/// Layers that see all tokens and layers that see those nearby, each kind with its own rotary embedding.
+/// Global and local attention layers, each kind with its own rotary embedding.
 fn sights(o: &Options, layers: usize, positions: usize, head: usize) -> Result<Vec<Sight>> {
     let (all, near) = ("full_attention", "sliding_attention");
     let every = o.size_or("global_attn_every_n_layers", 3)?;
@@ -417,7 +418,7 @@ fn sights(o: &Options, layers: usize, positions: usize, head: usize) -> Result<V
         }
     };
     let global = rope(all, "global_rope_theta", 160_000.0)?;
-    // null meant the same as the global one when it was written
+    // null meant the global value when the format was defined
     let local = match o.config().is_null("local_rope_theta") {
         true => rope(near, "local_rope_theta", global.theta)?,
         false => rope(near, "local_rope_theta", 10_000.0)?,

@@ -40,28 +40,28 @@ pub struct LlamaConfig {
     pub head_dim: usize,
     /// Size of the vocabulary.
     pub vocabulary: usize,
-    /// Most tokens.
+    /// Maximum number of tokens.
     pub positions: usize,
     /// Base of the rotary embedding's frequencies.
     pub rope_theta: f64,
-    /// How those frequencies are scaled for longer texts.
+    /// The scaling of those frequencies for longer texts.
     pub rope_scaling: RopeScaling,
     /// Epsilon of the norms.
     pub rms_eps: f64,
-    /// The embedding table is the output product's weight too.
+    /// Whether the output product shares the embedding table.
     pub tied: bool,
 }
 
-/// What layers with a cache share.
+/// Values shared by the layers of a graph with a cache.
 struct Cached<'g> {
-    /// Each token's place in its sequence, and what it is below.
+    /// Each token's position in its sequence, and an exclusive bound.
     positions: (Value, usize),
     /// Blocks of each sequence, `[sequences, blocks]`.
     table: Value,
-    /// How many tokens each token sees, `[sequences, tokens]`.
+    /// The number of tokens visible to each token, `[sequences, tokens]`.
     lengths: Value,
     cache: CacheConfig,
-    /// A cache with the tokens' own rows.
+    /// Returns a cache with the tokens' rows written.
     put: &'g dyn Fn(Value, Value) -> Value,
 }
 
@@ -87,8 +87,8 @@ impl LlamaConfig {
     /// Reads a `config.json` of `model_type` "llama".
     ///
     /// # Errors
-    /// [`Error::Config`](crate::error::Error::Config) for a size that is missing or a value of the wrong type;
-    /// [`Error::ModelOption`](crate::error::Error::ModelOption) for one that Weft would compute wrongly.
+    /// [`Error::Config`](crate::error::Error::Config) for a missing size or a value of the wrong type;
+    /// [`Error::ModelOption`](crate::error::Error::ModelOption) for an unsupported value.
     pub fn from_json(config: &Json) -> Result<LlamaConfig> {
         let o = Options::from_json("llama", config)?;
         o.must_say("model_type", &["llama"])?;
@@ -142,7 +142,7 @@ impl LlamaConfig {
     }
 }
 
-/// Whose logits a forward pass gives.
+/// The positions for which logits are computed.
 ///
 /// ```
 /// use weft::models::{Llama, LlamaConfig, Logits};
@@ -157,13 +157,13 @@ impl LlamaConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Logits {
-    /// Those of every position, `[batch, seq, vocabulary]`.
+    /// Every position, `[batch, seq, vocabulary]`.
     All,
-    /// Those of the last, `[batch, 1, vocabulary]`: the others are not computed.
+    /// The last one, `[batch, 1, vocabulary]`: the others are not computed.
     Last,
 }
 
-/// A Llama whose weights have a dtype. Norms are f32 unless given weights say otherwise.
+/// A Llama with weights of a dtype. Norms are f32 unless the given weights have another dtype.
 ///
 /// ```
 /// use weft::models::{Llama, LlamaConfig, Logits};
@@ -183,7 +183,7 @@ pub struct Llama<'a> {
 }
 
 impl<'a> Llama<'a> {
-    /// A model of f32 weights, which can be trained.
+    /// A model with f32 weights, which can be trained.
     pub fn new(config: &'a LlamaConfig) -> Llama<'a> {
         Llama { config, dtype: DType::F32, weights: None }
     }
@@ -193,7 +193,7 @@ impl<'a> Llama<'a> {
         Llama { dtype, ..self }
     }
 
-    /// With the dtypes that weights have.
+    /// With the dtypes of the given weights.
     pub fn with_weights(self, weights: &'a Weights) -> Llama<'a> {
         Llama { weights: Some(weights), ..self }
     }
@@ -206,7 +206,7 @@ impl<'a> Llama<'a> {
         self.head(g, x, table)
     }
 
-    /// The mean cross entropy of each token after the first, given those before it; ids are `u32[batch, seq]`, seq ≥ 2.
+    /// The mean cross entropy of each token after the first, given the preceding ones; ids are `u32[batch, seq]`, seq ≥ 2.
     pub fn loss(&self, g: &Graph, ids: Value) -> Value {
         let seq = g.shape(ids).get(1).map_or(0, |&n| n as i64);
         if seq < 2 && ids != Value::POISON {
@@ -217,10 +217,9 @@ impl<'a> Llama<'a> {
         g.cross_entropy(logits, g.narrow(ids, 1, 1, seq - 1), Default::default())
     }
 
-    /// Logits `[1, vocabulary]` of one token: `id` and `position` are `u32[1]`. Keys and values of the tokens before it
-    /// are states `cache.N.key` and `cache.N.value`, f32 `[capacity, kv_heads, head_dim]`, to which it adds its own;
-    /// positions come one by one from 0, and stay below `capacity`. [`step`](Llama::step) is the same for several tokens and
-    /// sequences.
+    /// Logits `[1, vocabulary]` of one token: `id` and `position` are `u32[1]`. Keys and values of the preceding tokens are
+    /// states `cache.N.key` and `cache.N.value`, f32 `[capacity, kv_heads, head_dim]`, to which it adds its own; positions
+    /// count up from 0 and stay below `capacity`. [`step`](Llama::step) generalises this to several tokens and sequences.
     pub fn decode(&self, g: &Graph, id: Value, position: Value, capacity: usize) -> Value {
         if capacity == 0 {
             return g.fail("llama decode", "", "room for at least one token", "a capacity of 0");
@@ -239,11 +238,11 @@ impl<'a> Llama<'a> {
         self.head(g, g.reshape(x, &[1, self.config.hidden as i64]), table)
     }
 
-    /// Logits of tokens of one or several sequences, of all (`[sequences, tokens, vocabulary]`) or of the last live one of each
-    /// (`[sequences, 1, vocabulary]`). The keys and values of what came before are in a cache, states `cache.N.key` and
-    /// `cache.N.value` `[rows, kv_heads, head_dim]`, to which the step adds those of its tokens. Its inputs are called `ids`,
-    /// `positions`, `rows`, `table`, `lengths` and, for the last logits, `last`: [`Sequences`](super::Sequences) makes them. Logits of
-    /// tokens that are none mean nothing.
+    /// Logits for tokens of one or several sequences, of all (`[sequences, tokens, vocabulary]`) or of each sequence's last
+    /// live one (`[sequences, 1, vocabulary]`). The keys and values of preceding tokens are in a paged cache, states
+    /// `cache.N.key` and `cache.N.value` `[rows, kv_heads, head_dim]`, to which the step adds those of its tokens. Its inputs
+    /// are `ids`, `positions`, `rows`, `table`, `lengths` and, for the last logits, `last`: [`Sequences`](super::Sequences)
+    /// creates them. Logits of unused tokens are meaningless.
     ///
     /// ```
     /// use weft::models::{CacheConfig, Llama, LlamaConfig, Logits, Sequences, StepConfig};
@@ -267,7 +266,7 @@ impl<'a> Llama<'a> {
     /// ```
     pub fn step(&self, g: &Graph, cache: &CacheConfig, step: &StepConfig, logits: Logits) -> Value {
         let c = self.config;
-        // the last of one token is known
+        // with a single token, the last one is known
         let inputs = StepValues::new(g, cache, step, logits == Logits::Last && step.tokens > 1);
         let values = Cached {
             positions: (inputs.positions, step.blocks.saturating_mul(cache.block)),
@@ -287,8 +286,8 @@ impl<'a> Llama<'a> {
         self.head(g, x, table)
     }
 
-    /// Token vectors after the last norm, `[sequences, tokens, hidden]`, of ids of that shape, with keys and values in a cache;
-    /// and the embedding table.
+    /// Token vectors after the last norm, `[sequences, tokens, hidden]`, from ids of that shape, with keys and values in a
+    /// cache; and the embedding table.
     fn cached(&self, g: &Graph, ids: Value, values: Cached<'_>) -> (Value, Value) {
         let c = self.config;
         let table = self.table(g);
@@ -334,7 +333,7 @@ impl<'a> Llama<'a> {
         Rope { theta: c.rope_theta, scaling: c.rope_scaling }.turn(g, seq, c.head_dim, given)
     }
 
-    /// x and what attention and the feed-forward block of a layer add to it, `[batch, seq, hidden]`.
+    /// x plus the results of a layer's attention and feed-forward block, `[batch, seq, hidden]`.
     fn layer(
         &self,
         g: &Graph,
@@ -355,7 +354,7 @@ impl<'a> Llama<'a> {
         };
         let turned = |which: &str, n: usize| {
             let x = heads(which, n);
-            // positions are given of all tokens: sequences one after the other
+            // explicit positions are given for all tokens: sequences concatenated
             let joined = turn.takes_positions() && b > 1;
             if !joined {
                 return turn.apply(g, x);

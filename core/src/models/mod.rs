@@ -1,11 +1,10 @@
-//! Architectures, read from a Hugging Face folder (`config.json`, `model.safetensors`, a tokenizer's files)
-//! or built from sizes. One that Weft does not know, or whose options it would compute wrongly, is refused
-//! by name.
+//! Model architectures, read from a Hugging Face folder (`config.json`, `model.safetensors`, a tokenizer's files) or built from
+//! sizes. Unsupported architectures and options are refused by name.
 //!
-//! **Text encoders** (`models`). A family is a row of `family`: the names of its options and weights, where norms stand, how a
-//! position gets into a token's vector. `transformer` builds the graph from that row and a model's `config.json`; `modules` are what
-//! `modules.json` lists after it, `sentence` the whole folder. Every option is read by type (`config`, `options`): a wrong type names
-//! file and key, and what would be computed wrongly is refused. `text/folder` makes a tokenizer of what a folder has.
+//! **Text encoders.** A family is a row of `family`: the names of its options and weights, the placement of norms, the encoding
+//! of positions. `transformer` builds the graph from that row and a model's `config.json`; `modules` adds the modules listed in
+//! `modules.json`, `sentence` reads the whole folder. Every option is type-checked (`config`, `options`): an error names file
+//! and key, and unsupported values are refused. `text/folder` creates a tokenizer from a folder's files.
 
 mod bert;
 mod cache;
@@ -36,7 +35,7 @@ pub use sentence::{SentenceConfig, SentenceModel, Similarity, sentence_config, t
 pub use small::{cnn, mlp};
 pub use transformer::Transformer;
 
-/// The `model_type`s of text encoders that Weft reads.
+/// The `model_type`s of supported text encoders.
 pub const KNOWN: &[&str] = &{
     let mut names = [""; family::FAMILIES.len()];
     let mut i = 0;

@@ -1,5 +1,5 @@
-//! The modules of a sentence-transformers folder, in the order of its `modules.json`: the transformer, how its token vectors
-//! become one, and what is done with that. Modules that Weft does not compute are refused by name.
+//! The modules of a sentence-transformers folder, in the order of its `modules.json`: the transformer, pooling, and later
+//! modules. Unsupported modules are refused by name.
 
 use super::options::Options;
 use super::pooling::{Pooling, normalise, pool};
@@ -12,10 +12,10 @@ use crate::tensor::Weights;
 use serde_json::Value as Json;
 use std::path::{Component, Path};
 
-/// Who refuses what of these files would be computed wrongly.
+/// The name of the reader in refusals.
 pub(super) const WHO: &str = "sentence encoder";
 
-/// What is done with token vectors, or with the one that they became.
+/// A module that processes token vectors, or the pooled vector.
 ///
 /// ```
 /// use weft::models::{Module, sentence_config};
@@ -29,31 +29,31 @@ pub(super) const WHO: &str = "sentence encoder";
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Module {
-    /// Token vectors become one; several ways are concatenated.
+    /// Pools token vectors to one; the results of several modes are concatenated.
     Pooling {
-        /// The ways, in order.
+        /// The modes, in order.
         modes: Vec<Pooling>,
         /// Whether a prompt's tokens are pooled with the text's.
         include_prompt: bool,
     },
-    /// x·wᵀ + b, then a function.
+    /// x·wᵀ + b, then an activation.
     Dense {
-        /// The module's folder, which its weights' names begin with.
+        /// The module's folder, the prefix of its weights' names.
         path: String,
-        /// Components that come in.
+        /// Input components.
         from: usize,
-        /// Components that go out.
+        /// Output components.
         to: usize,
-        /// Whether there is a b.
+        /// Whether there is a bias b.
         bias: bool,
-        /// The function.
+        /// The activation.
         activation: DenseActivation,
-        /// Whether what came in is added to the result, by a product of its own where sizes differ.
+        /// Whether the input is added to the result, through a product of its own if sizes differ.
         residual: bool,
     },
     /// A layer norm.
     LayerNorm {
-        /// The module's folder, which its weights' names begin with.
+        /// The module's folder, the prefix of its weights' names.
         path: String,
         /// Components of a vector.
         size: usize,
@@ -62,7 +62,7 @@ pub enum Module {
     Normalise,
 }
 
-/// The function after a dense module's product.
+/// The activation of a dense module.
 ///
 /// ```
 /// use weft::models::{DenseActivation, Module};
@@ -84,7 +84,7 @@ pub enum DenseActivation {
     Sigmoid,
 }
 
-/// The classes of PyTorch that are computed.
+/// The supported PyTorch classes.
 const ACTIVATIONS: [(&str, DenseActivation); 6] = [
     ("Identity", DenseActivation::Identity),
     ("Tanh", DenseActivation::Tanh),
@@ -102,7 +102,7 @@ pub(super) struct Modules {
 }
 
 impl Modules {
-    /// What `modules.json` and its modules' files say; without them, the mean of the tokens, normalised.
+    /// Reads `modules.json` and its modules' files; without them, mean pooling, normalised.
     pub fn read(folder: &Path) -> Result<Modules> {
         let Some(listed) = read_list(&folder.join("modules.json"))? else {
             let pooling = Module::Pooling { modes: vec![Pooling::Mean], include_prompt: true };
@@ -128,7 +128,7 @@ impl Modules {
                     on_vectors(&c)?;
                     then.push(Module::Normalise);
                 }
-                // nothing is dropped when a model is used
+                // dropout has no effect at inference
                 Some("Dropout") => {}
                 Some("Transformer" | "Pooling" | "Dense" | "LayerNorm" | "Normalize") => {
                     let wanted = "one Transformer, one Pooling, then others";
@@ -151,7 +151,7 @@ impl Modules {
     }
 }
 
-/// The error for what Weft would compute wrongly.
+/// The error for an unsupported option.
 pub(super) fn unfit(option: &str, wanted: &str, came: &str) -> Error {
     Error::ModelOption {
         architecture: WHO.into(),
@@ -161,7 +161,7 @@ pub(super) fn unfit(option: &str, wanted: &str, came: &str) -> Error {
     }
 }
 
-/// Refuses a module's path that leads out of the model's folder.
+/// Refuses a module path outside the model's folder.
 fn inside(kind: &str, path: &str) -> Result<()> {
     let plain = Path::new(path).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if plain && !path.split('\\').any(|part| part == "..") && !path.contains(':') {
@@ -170,16 +170,16 @@ fn inside(kind: &str, path: &str) -> Result<()> {
     Err(unfit(&format!("path of {kind}"), "a folder inside the model's", path))
 }
 
-/// A module's options; an empty set if it has no file.
+/// A module's options; empty if it has no file.
 fn config(folder: &Path, path: &str) -> Result<Options> {
     let file = folder.join(path).join("config.json");
-    // a module without a folder has the model's own config.json beside it, which is not its
+    // for a module without a folder, config.json is the model's, not the module's
     let found = if path.is_empty() { None } else { Config::read(&file)? };
     let empty = || Config::new(file.display().to_string(), Json::Object(Default::default()));
     Ok(Options::new(WHO, found.map_or_else(empty, Ok)?))
 }
 
-/// Refuses a module that works on other features than the sentences' vectors.
+/// Refuses a module that processes features other than the sentences' vectors.
 fn on_vectors(o: &Options) -> Result<()> {
     o.must_say("module_input_name", &["sentence_embedding"])?;
     o.must_say("module_output_name", &["sentence_embedding"])
@@ -225,7 +225,7 @@ fn layer_norm(folder: &Path, path: &str) -> Result<Module> {
 }
 
 impl Module {
-    /// Adds the module's weights, under names that begin with its folder's.
+    /// Adds the module's weights, with its folder as the prefix of their names.
     pub(super) fn add_weights(&self, folder: &Path, all: &mut Weights) -> Result<()> {
         if let Module::Dense { path, .. } | Module::LayerNorm { path, .. } = self {
             for (name, tensor) in load::weights(folder.join(path))?.iter() {
@@ -235,7 +235,7 @@ impl Module {
         Ok(())
     }
 
-    /// Components of the vectors that go out, where `came` come in.
+    /// Output components for `came` input components.
     pub(super) fn size(&self, came: usize) -> Result<usize> {
         match self {
             Module::Pooling { modes, .. } => Ok(came * modes.len()),
@@ -250,7 +250,7 @@ impl Module {
         }
     }
 
-    /// What the module makes of x: token vectors `[batch, tokens, n]` where it pools, else vectors `[batch, n]`.
+    /// The module's result for x: token vectors `[batch, tokens, n]` if it pools, else vectors `[batch, n]`.
     pub(super) fn apply(
         &self,
         g: &Graph,
@@ -297,7 +297,7 @@ impl Module {
         }
     }
 
-    /// The module in a few words.
+    /// A short description of the module.
     pub(super) fn in_words(&self) -> String {
         match self {
             Module::Pooling { modes, include_prompt } => {

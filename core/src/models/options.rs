@@ -1,4 +1,4 @@
-//! The options of an architecture: a `config.json` read by type, and refusals that name architecture and option.
+//! The options of an architecture: typed access to `config.json`, and refusals that name architecture and option.
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -15,27 +15,27 @@ impl Options {
         Options { architecture, config: config.for_reader(architecture) }
     }
 
-    /// Of a `config.json` that was read already.
+    /// For an already parsed `config.json`.
     pub fn from_json(architecture: &'static str, json: &Json) -> Result<Options> {
         Ok(Options::new(architecture, Config::new("config.json", json.clone())?))
     }
 
-    /// The values by type.
+    /// Typed access to the values.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The first of several names of an option that is there; the first of all if none is.
+    /// The first of several alternative keys that is present; the first of all if none is.
     pub fn named<'k>(&self, keys: &[&'k str]) -> &'k str {
         keys.iter().find(|k| self.config.get(k).is_some()).or(keys.first()).copied().unwrap_or("")
     }
 
-    /// A whole number above 0.
+    /// A positive integer.
     pub fn size(&self, key: &str) -> Result<usize> {
         self.sized(key)?.ok_or_else(|| self.config.wrong(key, "a whole number above 0"))
     }
 
-    /// A whole number above 0, or what an absent one means.
+    /// A positive integer, with a default.
     pub fn size_or(&self, key: &str, absent: usize) -> Result<usize> {
         Ok(self.sized(key)?.unwrap_or(absent))
     }
@@ -47,7 +47,7 @@ impl Options {
         }
     }
 
-    /// A number above 0, or what an absent one means.
+    /// A positive number, with a default.
     pub fn positive_or(&self, key: &str, absent: f64) -> Result<f64> {
         match self.config.number(key)? {
             None => Ok(absent),
@@ -56,7 +56,7 @@ impl Options {
         }
     }
 
-    /// A number above 0 that must be there.
+    /// A required positive number.
     pub fn positive(&self, key: &str) -> Result<f64> {
         match self.config.get(key) {
             None => Err(self.config.wrong(key, "a number above 0")),
@@ -64,12 +64,12 @@ impl Options {
         }
     }
 
-    /// True or false, or what an absent one means.
+    /// A boolean, with a default.
     pub fn flag_or(&self, key: &str, absent: bool) -> Result<bool> {
         Ok(self.config.flag(key)?.unwrap_or(absent))
     }
 
-    /// Refuses a flag that changes what is computed to what this code does not compute.
+    /// Refuses a boolean other than the supported value.
     pub fn must_be(&self, key: &str, wanted: bool) -> Result<()> {
         match self.flag_or(key, wanted)? {
             found if found == wanted => Ok(()),
@@ -77,7 +77,7 @@ impl Options {
         }
     }
 
-    /// Refuses a text that changes what is computed to what this code does not compute.
+    /// Refuses a string other than the supported values.
     pub fn must_say(&self, key: &str, fine: &[&str]) -> Result<()> {
         let quoted = || fine.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ");
         match self.config.text(key)? {
@@ -86,7 +86,7 @@ impl Options {
         }
     }
 
-    /// Refuses an option that must not be there, or hold nothing.
+    /// Refuses an option that must be absent or empty.
     pub fn must_lack(&self, key: &str, wanted: &str) -> Result<()> {
         let empty = |v: &Json| {
             v.as_object().is_some_and(|o| o.is_empty()) || v.as_array().is_some_and(|a| a.is_empty())
@@ -103,7 +103,7 @@ impl Options {
         Ok(section.map(|config| Options { architecture: self.architecture, config }))
     }
 
-    /// The error for an option whose value would be computed wrongly.
+    /// The error for an unsupported value of an option.
     pub fn unfit(&self, option: &str, wanted: impl ToString, came: impl ToString) -> Error {
         let came = came.to_string();
         Error::ModelOption {

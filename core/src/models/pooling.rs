@@ -1,4 +1,4 @@
-//! From token vectors to one vector a text: the ways of pooling that sentence-transformers has.
+//! Pools token vectors to one vector per text: the pooling modes of sentence-transformers.
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -6,7 +6,7 @@ use crate::graph::{Graph, Value};
 use crate::tensor::DType;
 use serde_json::Value as Json;
 
-/// How token vectors become one.
+/// A pooling mode.
 ///
 /// ```
 /// assert_eq!(weft::models::Pooling::WeightedMean.name(), "weightedmean");
@@ -18,17 +18,17 @@ pub enum Pooling {
     Mean,
     /// The first token's.
     Cls,
-    /// The largest of each component over the text's tokens.
+    /// The maximum of each component over the text's tokens.
     Max,
     /// The sum over the text's tokens, divided by the square root of their number.
     MeanSqrtLength,
-    /// The mean over the text's tokens, of which the first counts once, the second twice, and so on.
+    /// The weighted mean over the text's tokens, with weights 1, 2, 3, ….
     WeightedMean,
     /// The last token's.
     LastToken,
 }
 
-/// Each way, its name, its older name (a flag), in the order in which older flags are concatenated.
+/// Each mode, its name, its older name (a flag), in the order in which results of older flags are concatenated.
 const MODES: [(Pooling, &str, &str); 6] = [
     (Pooling::Cls, "cls", "pooling_mode_cls_token"),
     (Pooling::Max, "max", "pooling_mode_max_tokens"),
@@ -44,7 +44,7 @@ impl Pooling {
         MODES.iter().find(|m| m.0 == self).map_or("", |m| m.1)
     }
 
-    /// The ways that a `1_Pooling/config.json` names, whose results are concatenated; the mean if it names none.
+    /// The modes in a `1_Pooling/config.json`, whose results are concatenated; the mean if there are none.
     pub(super) fn read(config: &Config) -> Result<Vec<Pooling>> {
         let unfit = |key: &str, came: String| Error::ModelOption {
             architecture: "sentence encoder".into(),
@@ -52,7 +52,7 @@ impl Pooling {
             wanted: MODES.map(|m| m.1).join(", "),
             came,
         };
-        // an unknown flag says nothing as long as it is false
+        // an unknown flag is ignored as long as it is false
         for key in config.keys().filter(|k| k.starts_with("pooling_mode_")) {
             if config.flag(key)? == Some(true) && !MODES.iter().any(|m| m.2 == key) {
                 return Err(unfit("pooling", key.into()));
@@ -87,8 +87,8 @@ impl Pooling {
     }
 }
 
-/// One vector a text, `[batch, hidden]`, from token vectors `[batch, tokens, hidden]` and the mask `[batch, tokens]`: 1 for
-/// tokens, 0 for the padding after them. Of the first `skipped` tokens (`u32[1]`), which are a prompt's, none is pooled.
+/// One vector per text, `[batch, hidden]`, from token vectors `[batch, tokens, hidden]` and the mask `[batch, tokens]`: 1 for
+/// tokens, 0 for the padding after them. The first `skipped` tokens (`u32[1]`), those of a prompt, are excluded.
 pub(super) fn pool(g: &Graph, x: Value, mask: Value, pooling: Pooling, skipped: Option<Value>) -> Value {
     let shape = g.shape(x);
     let (b, s) = (shape.first().map_or(1, |&n| n as i64), shape.get(1).map_or(1, |&n| n as i64));
@@ -106,7 +106,7 @@ pub(super) fn pool(g: &Graph, x: Value, mask: Value, pooling: Pooling, skipped: 
     };
     let by_row = |v: Value| g.reshape(v, &[b, s, 1]);
     let some = |v: Value| g.max(v, g.scalar(1e-9, DType::F32));
-    // the vector at one place of each text, from a mask that is 1 there
+    // the vector at one position of each text, from a mask that is 1 there
     let at = |place: Value| {
         let there = g.cast(place, DType::F32);
         g.sum(g.mul(x, by_row(there)), &[1], false)
@@ -124,7 +124,7 @@ pub(super) fn pool(g: &Graph, x: Value, mask: Value, pooling: Pooling, skipped: 
         }
         Pooling::Cls => match skipped {
             None => g.squeeze(g.narrow(x, 1, 0, 1), 1),
-            // the first after the prompt; of a text that is all prompt, its first
+            // the first token after the prompt; for a text that is all prompt, its first token
             Some(n) => {
                 let n = g.cast(n, DType::F32);
                 let more = g.gt(g.sum(whole, &[1], true), n);

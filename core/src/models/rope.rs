@@ -1,5 +1,5 @@
-//! Rotary position embeddings as configurations describe them: their base, and how frequencies are scaled for texts longer
-//! than those of pretraining.
+//! Rotary position embeddings as described by configurations: their base, and the scaling of frequencies for texts longer than
+//! those of pretraining.
 
 use super::options::Options;
 use crate::error::Result;
@@ -7,7 +7,7 @@ use crate::graph::{Graph, Value};
 use crate::ops::RopeOptions;
 use std::f64::consts::TAU;
 
-/// How a rotary embedding's frequencies were scaled when a model was fitted to longer texts.
+/// The scaling of a rotary embedding's frequencies for longer texts.
 ///
 /// ```
 /// use weft::models::{LlamaConfig, RopeScaling};
@@ -18,38 +18,38 @@ use std::f64::consts::TAU;
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum RopeScaling {
-    /// They were not.
+    /// No scaling.
     None,
     /// Every frequency divided by a factor (Chen et al. 2023, arXiv:2306.15595).
     Linear {
         /// The divisor.
         factor: f64,
     },
-    /// Llama 3.1: low frequencies divided by a factor, high ones kept, those between blended (arXiv:2407.21783).
+    /// Llama 3.1: low frequencies divided by a factor, high ones unchanged, those between interpolated (arXiv:2407.21783).
     Llama3 {
         /// The divisor of low frequencies.
         factor: f64,
-        /// Frequencies of fewer turns than this over the old length are low.
+        /// Frequencies with fewer periods than this over the original length are low.
         low: f64,
-        /// Those of more turns than this are high.
+        /// Those with more periods than this are high.
         high: f64,
-        /// Tokens of the texts of pretraining.
+        /// Maximum tokens of texts in pretraining.
         length: f64,
     },
-    /// YaRN: the same with a ramp over the pairs of elements, and cos and sin scaled (Peng et al. 2023, arXiv:2309.00071).
+    /// YaRN: the same with a ramp over the pairs of elements, and scaled cos and sin (Peng et al. 2023, arXiv:2309.00071).
     Yarn {
         /// The divisor of low frequencies.
         factor: f64,
-        /// What cos and sin are multiplied by.
+        /// The factor on cos and sin.
         attention: f64,
-        /// Pairs from this on are blended.
+        /// The first interpolated pair.
         from: f64,
-        /// Pairs from this on are divided by the factor.
+        /// The first pair with the full divisor.
         to: f64,
     },
 }
 
-/// The `rope_type`s that are computed.
+/// The supported `rope_type`s.
 const KINDS: &str = "default, linear, llama3, yarn";
 
 /// A rotary embedding.
@@ -60,8 +60,8 @@ pub(super) struct Rope {
 }
 
 impl Rope {
-    /// What a configuration says, which keeps it under `rope_parameters`, or older under `rope_theta` and `rope_scaling`
-    /// (the latter wins, as in transformers). `head` is a head's size.
+    /// Reads a configuration, from `rope_parameters`, or in older ones from `rope_theta` and `rope_scaling` (the latter wins,
+    /// as in transformers). `head` is a head's size.
     pub fn read(options: &Options, theta: f64, positions: usize, head: usize) -> Result<Rope> {
         let theta = options.positive_or("rope_theta", theta)?;
         let scaling = options.section("rope_scaling")?.filter(|s| s.config().keys().next().is_some());
@@ -71,7 +71,7 @@ impl Rope {
                 Ok(Rope { theta, scaling: RopeScaling::None })
             }
             Some(section) => {
-                // what stands beside the section is meant where the section says nothing
+                // values next to the section are defaults for the section
                 Rope::whole_heads(if section.config().get("partial_rotary_factor").is_some() {
                     &section
                 } else {
@@ -87,7 +87,7 @@ impl Rope {
         }
     }
 
-    /// What one section of a configuration says, fitted to texts of `length` tokens at first.
+    /// Reads one section of a configuration; pretraining used texts of `length` tokens.
     pub fn of_section(section: &Options, theta: f64, length: f64, head: usize) -> Result<Rope> {
         let theta = section.positive_or("rope_theta", theta)?;
         let key = section.named(&["rope_type", "type"]);
@@ -109,7 +109,7 @@ impl Rope {
         Ok(Rope { theta, scaling })
     }
 
-    /// Refuses heads of which only a part is rotated.
+    /// Refuses partial rotation of heads.
     pub fn whole_heads(options: &Options) -> Result<()> {
         match options.config().number("partial_rotary_factor")? {
             Some(part) if part != 1.0 => Err(options.unfit("partial_rotary_factor", 1, part)),
@@ -139,7 +139,7 @@ impl Rope {
         (0..d / 2).map(scaled).collect()
     }
 
-    /// cos and sin for positions from 0, `[positions, d]`: a pair's angle stands at both its elements.
+    /// cos and sin for positions from 0, `[positions, d]`: a pair's angle is repeated for both its elements.
     fn tables(&self, g: &Graph, positions: usize, d: usize) -> [Value; 2] {
         let frequencies = self.frequencies(d);
         let scale = match self.scaling {
@@ -153,7 +153,7 @@ impl Rope {
         [table(f64::cos), table(f64::sin)]
     }
 
-    /// What turns queries and keys with heads of `d` elements, of `seq` tokens. Positions are 0, 1, …, or given
+    /// The rotation for queries and keys with heads of `d` elements and `seq` tokens. Positions are 0, 1, …, or given
     /// (`u32[seq]`) and below a capacity.
     pub fn turn(&self, g: &Graph, seq: usize, d: usize, given: Option<(Value, usize)>) -> Turn {
         let positions = given.map(|(positions, _)| positions);
@@ -168,7 +168,7 @@ impl Rope {
     }
 }
 
-/// A rotary embedding in a graph, for all its layers.
+/// A rotary embedding in a graph, shared by all its layers.
 #[derive(Clone, Copy)]
 pub(super) enum Turn {
     Plain { theta: f64, positions: Option<Value> },
@@ -176,12 +176,12 @@ pub(super) enum Turn {
 }
 
 impl Turn {
-    /// Whether it turns by positions that are given.
+    /// Whether it uses explicit positions.
     pub fn takes_positions(self) -> bool {
         !matches!(self, Turn::Plain { positions: None, .. } | Turn::Tables { given: false, .. })
     }
 
-    /// x `[…, seq, d]` turned.
+    /// x `[…, seq, d]` rotated.
     pub fn apply(self, g: &Graph, x: Value) -> Value {
         match self {
             Turn::Plain { theta, positions } => g.rope(x, positions, RopeOptions::new().theta(theta)),
@@ -190,7 +190,7 @@ impl Turn {
     }
 }
 
-/// YaRN's options and what they come to for heads of `d` elements.
+/// Reads YaRN's options and computes the scaling for heads of `d` elements.
 fn yarn(section: &Options, theta: f64, length: f64, d: f64) -> Result<RopeScaling> {
     let factor = section.positive("factor")?;
     let growth = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
@@ -200,7 +200,7 @@ fn yarn(section: &Options, theta: f64, length: f64, d: f64) -> Result<RopeScalin
         _ => growth(1.0),
     };
     let attention = section.positive_or("attention_factor", inferred)?;
-    // the pair that turns so often over the old length
+    // the pair with that many periods over the original length
     let pair = |turns: f64| d * (length / (turns * TAU)).ln() / (2.0 * theta.ln());
     let (from, to) =
         (pair(section.positive_or("beta_fast", 32.0)?), pair(section.positive_or("beta_slow", 1.0)?));

@@ -1,4 +1,4 @@
-//! A sentence encoder's folder: the transformer, the modules after it, prompts and limits, and the graph of it all.
+//! A sentence encoder's folder: the transformer, the modules after it, prompts and limits, and the complete graph.
 
 use super::config;
 use super::family::EncoderConfig;
@@ -13,7 +13,7 @@ use crate::tensor::{DType, Weights};
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 
-/// How alike two embeddings are, as their model means it.
+/// The similarity measure of a model's embeddings.
 ///
 /// ```
 /// use weft::models::Similarity;
@@ -24,13 +24,13 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Similarity {
-    /// The cosine of the angle between them: 1 for the same direction.
+    /// Cosine similarity: 1 for the same direction.
     Cosine,
-    /// Their product.
+    /// The dot product.
     Dot,
-    /// The distance, negated.
+    /// The Euclidean distance, negated.
     Euclidean,
-    /// The sum of the differences, negated.
+    /// The Manhattan distance, negated.
     Manhattan,
 }
 
@@ -42,7 +42,7 @@ const SIMILARITIES: [(&str, Similarity); 4] = [
 ];
 
 impl Similarity {
-    /// How alike two vectors are; the larger, the more.
+    /// The similarity of two vectors; larger is more similar.
     pub fn of(self, a: &[f32], b: &[f32]) -> f32 {
         let pairs = || a.iter().zip(b);
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
@@ -63,7 +63,7 @@ impl Similarity {
     }
 }
 
-/// What a sentence-embedding folder says beside its encoder.
+/// The configuration of a sentence-embedding folder, apart from its transformer.
 ///
 /// ```
 /// let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/encoders/bert");
@@ -73,23 +73,23 @@ impl Similarity {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct SentenceConfig {
-    /// What is done with token vectors, in order; one of them pools.
+    /// The modules, in order; one of them pools.
     pub modules: Vec<Module>,
-    /// Texts are lower-cased before they are tokenized, whatever the tokenizer does.
+    /// Whether texts are lower-cased before tokenization, in addition to the tokenizer's own normalization.
     pub lower_case: bool,
-    /// The most tokens of a text; longer texts lose their end.
+    /// Maximum tokens of a text; longer texts are truncated.
     pub max_tokens: Option<usize>,
-    /// Prompts by name: what stands before a text.
+    /// Prompts by name: prefixes of texts.
     pub prompts: Vec<(String, String)>,
-    /// The name of the prompt that texts get where none is asked for.
+    /// The name of the default prompt.
     pub default_prompt: Option<String>,
-    /// Only so many components of an embedding are kept.
+    /// Number of leading components of an embedding that are kept.
     pub truncate: Option<usize>,
-    /// How embeddings are compared.
+    /// The similarity measure.
     pub similarity: Similarity,
 }
 
-/// The names that sentence-transformers gave the transformer's own options.
+/// File names that sentence-transformers has used for the transformer's own options.
 const TRANSFORMER_FILES: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -100,7 +100,7 @@ const TRANSFORMER_FILES: [&str; 7] = [
     "sentence_xlnet_config.json",
 ];
 
-/// Keys of `model_args` that change speed or memory, not results.
+/// Keys of `model_args` that affect speed or memory, not results.
 const HARMLESS: [&str; 7] = [
     "attn_implementation",
     "device_map",
@@ -111,18 +111,16 @@ const HARMLESS: [&str; 7] = [
     "use_safetensors",
 ];
 
-/// What the folder's `modules.json`, its modules' files and `config_sentence_transformers.json` say; without them, the mean of
-/// the tokens, normalised, and no prompts.
+/// Reads the folder's `modules.json`, its modules' files and `config_sentence_transformers.json`; without them, mean pooling,
+/// normalised, and no prompts.
 ///
 /// # Errors
-/// [`Error::ModelOption`] for a module, a way of pooling or an option that Weft does not compute; [`Error::Config`] for a
-/// value of the wrong type.
+/// [`Error::ModelOption`] for an unsupported module, pooling mode or option; [`Error::Config`] for a value of the wrong type.
 pub fn sentence_config(folder: &Path) -> Result<SentenceConfig> {
     Ok(read(folder)?.1)
 }
 
-/// The folder in which a sentence encoder's transformer is, with its tokenizer: the one that `modules.json` names, or the
-/// given one.
+/// The folder with a sentence encoder's transformer and its tokenizer: the one named in `modules.json`, or the given one.
 ///
 /// # Errors
 /// As [`sentence_config`].
@@ -210,7 +208,7 @@ fn prompts(o: &Options, found: &mut SentenceConfig) -> Result<()> {
 }
 
 impl SentenceConfig {
-    /// The prompt of a name. Every model has "query" and "document", which are empty where it says nothing of them.
+    /// The prompt with a name. Every model has "query" and "document", which are empty unless defined.
     ///
     /// # Errors
     /// [`Error::UnknownName`] for a name that the model does not have.
@@ -229,12 +227,12 @@ impl SentenceConfig {
         })
     }
 
-    /// Whether pooling leaves the tokens of a prompt out, so that graphs must be told how many there are.
+    /// Whether pooling excludes a prompt's tokens, so that graphs need their number.
     pub fn excludes_prompt(&self) -> bool {
         self.modules.iter().any(|m| matches!(m, Module::Pooling { include_prompt: false, .. }))
     }
 
-    /// The modules in a few words: `mean pooling, dense 768 to 512 (Tanh), normalised`.
+    /// A short description of the modules: `mean pooling, dense 768 to 512 (Tanh), normalised`.
     pub fn in_words(&self) -> String {
         let mut words: Vec<String> = self.modules.iter().map(Module::in_words).collect();
         words.extend(self.truncate.map(|n| format!("the first {n} components")));
@@ -242,7 +240,7 @@ impl SentenceConfig {
     }
 }
 
-/// A sentence encoder as its folder has it: everything that graphs are made of.
+/// A sentence encoder read from its folder: everything needed to build graphs.
 ///
 /// ```
 /// use weft::models::SentenceModel;
@@ -275,8 +273,7 @@ impl SentenceModel {
     /// Reads a folder's configurations and maps its weights.
     ///
     /// # Errors
-    /// [`Error::Architecture`] or [`Error::ModelOption`] for a model that Weft would not compute rightly; what reading the
-    /// folder's files returns.
+    /// [`Error::Architecture`] or [`Error::ModelOption`] for an unsupported model; errors of reading the folder's files.
     pub fn open(folder: &Path) -> Result<SentenceModel> {
         let (place, sentence) = read(folder)?;
         let encoder = EncoderConfig::read(config::read(&place)?)?;
@@ -314,12 +311,12 @@ impl SentenceModel {
         &self.encoder
     }
 
-    /// What the folder says beside the transformer.
+    /// The folder's configuration, apart from the transformer.
     pub fn sentence_config(&self) -> &SentenceConfig {
         &self.sentence
     }
 
-    /// The weights that graphs use, by the names that they have in the files; those of a module's begin with its folder's.
+    /// The weights that graphs use, with their names in the files; a module's names are prefixed by its folder.
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
@@ -329,15 +326,15 @@ impl SentenceModel {
         self.size
     }
 
-    /// The most tokens of a text, where the tokenizer has a limit of its own or none: what the sentence encoder's options say
-    /// goes before it, and neither goes beyond the transformer's positions.
+    /// Maximum tokens of a text, given the tokenizer's own limit, if any: the sentence encoder's option takes precedence, and
+    /// neither exceeds the transformer's positions.
     pub fn max_tokens(&self, tokenizer: Option<usize>) -> usize {
         let positions = self.encoder.max_tokens();
         self.sentence.max_tokens.or(tokenizer).unwrap_or(positions).min(positions)
     }
 
-    /// The graph for one size: inputs `input_ids` and `token_type_ids` u32 and `attention_mask` f32, all `[batch, tokens]`,
-    /// and where pooling leaves prompts out `prompt_tokens`, u32 `[1]`; output `embedding` f32 `[batch, size]`.
+    /// The graph for one size: inputs `input_ids` and `token_type_ids` u32 and `attention_mask` f32, all `[batch, tokens]`, and
+    /// if pooling excludes prompts `prompt_tokens`, u32 `[1]`; output `embedding` f32 `[batch, size]`.
     pub fn graph(&self, batch: usize, tokens: usize) -> Graph {
         let g = Graph::new();
         let [ids, types] = ["input_ids", "token_type_ids"].map(|n| g.input(n, DType::U32, [batch, tokens]));

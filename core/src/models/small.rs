@@ -1,4 +1,4 @@
-//! Small networks built from sizes: what samples and on-device training start from.
+//! Small networks built from sizes: starting points for samples and on-device training.
 
 use crate::graph::{Graph, Value};
 use crate::ops::{Conv2dOptions, MaxPool2dOptions};

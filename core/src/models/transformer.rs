@@ -7,7 +7,7 @@ use crate::graph::{Graph, Value};
 use crate::ops::AttentionOptions;
 use crate::tensor::{DType, Tensor, TensorType, Weights};
 
-/// Added to the score of what a token must not see: its weight becomes exactly 0.
+/// Added to the scores of masked tokens: their weight becomes exactly 0.
 const UNSEEN: f64 = -1e9;
 
 /// A text encoder over weights, which may have any prefix and dtypes.
@@ -29,11 +29,11 @@ const UNSEEN: f64 = -1e9;
 pub struct Transformer<'a> {
     config: &'a EncoderConfig,
     weights: &'a Weights,
-    /// What stands before the names of weights: "", "bert.", "0.auto_model." and so on.
+    /// Prefix of the weights' names: "", "bert.", "0.auto_model." and so on.
     prefix: String,
 }
 
-/// Weights of published files that encoders do not use: heads, poolers, and what is no weight.
+/// Weights in published files that encoders do not use: heads, poolers, and buffers.
 const UNUSED: &[&str] = &[
     "pooler.",
     "cls.",
@@ -51,7 +51,7 @@ const UNUSED: &[&str] = &[
 ];
 
 impl<'a> Transformer<'a> {
-    /// An encoder over weights; finds the prefix of their names by that of the table of words.
+    /// An encoder over weights; detects the prefix of their names from that of the token embedding.
     pub fn new(config: &'a EncoderConfig, weights: &'a Weights) -> Transformer<'a> {
         let words = format!("{}.weight", config.family.names.words);
         let prefixes = weights.names().filter_map(|(name, _)| {
@@ -62,7 +62,7 @@ impl<'a> Transformer<'a> {
         Transformer { config, weights, prefix }
     }
 
-    /// Whether a weight is one that files have and encoders do not use.
+    /// Whether a weight is a known unused one.
     pub fn ignores(&self, name: &str) -> bool {
         let own = name.strip_prefix(&self.prefix).unwrap_or(name);
         name.ends_with(".position_ids")
@@ -70,7 +70,7 @@ impl<'a> Transformer<'a> {
             || UNUSED.iter().any(|u| own.starts_with(u) || name.starts_with(u))
     }
 
-    /// The name that a weight has in the files: norms' weights were once called gamma and beta.
+    /// A weight's name in the files: norms' weights were formerly named gamma and beta.
     fn name(&self, name: &str) -> String {
         let full = format!("{}{name}", self.prefix);
         if self.weights.get(&full).is_some() {
@@ -213,7 +213,7 @@ impl<'a> Transformer<'a> {
         self.linear(g, joined, &at(names.attention_out), [c.hidden, c.hidden], biased)
     }
 
-    /// What is added to scores for the distance between tokens, `[1, heads, tokens, tokens]`.
+    /// The relative position bias added to scores, `[1, heads, tokens, tokens]`.
     fn distances(&self, g: &Graph, tokens: usize) -> Value {
         let (c, n) = (self.config, tokens as i64);
         let name = format!("{}.weight", c.family.names.distances);
@@ -227,8 +227,8 @@ impl<'a> Transformer<'a> {
     }
 }
 
-/// The bucket of a distance, as in T5: those ahead in the upper half; near ones have one each, those up to 128 tokens away
-/// share by their logarithm, all farther ones the last. In f32, as the models were trained.
+/// The bucket of a distance, as in T5: positive distances use the upper half; near distances have a bucket each, those up to
+/// 128 share buckets logarithmically, and all farther ones share the last. In f32, as the models were trained.
 pub(super) fn bucket(distance: i64) -> u32 {
     let half = BUCKETS as u32 / 2;
     let exact = half / 2;
@@ -241,7 +241,7 @@ pub(super) fn bucket(distance: i64) -> u32 {
     ahead + (exact + (ratio * (half - exact) as f32) as u32).min(half - 1)
 }
 
-/// [`UNSEEN`] for tokens farther apart than `reach`, else 0: `[1, 1, tokens, tokens]`.
+/// A mask with [`UNSEEN`] for tokens farther apart than `reach`, else 0: `[1, 1, tokens, tokens]`.
 fn far(g: &Graph, tokens: usize, reach: usize) -> Value {
     let entry = |at: usize| if (at % tokens).abs_diff(at / tokens) > reach { UNSEEN as f32 } else { 0.0 };
     g.constant_f32(&[1, 1, tokens, tokens], (0..tokens * tokens).map(entry).collect())
@@ -256,11 +256,11 @@ fn activate(g: &Graph, x: Value, activation: Activation) -> Value {
     }
 }
 
-/// A weight with the dtype that it has in the files.
+/// A weight with its dtype in the files.
 pub(super) fn parameter(g: &Graph, weights: &Weights, name: &str, shape: &[usize]) -> Value {
     let dtype = weights.get(name).map_or(DType::F32, |t| t.dtype());
     let v = g.parameter_of(name, TensorType::new(dtype, shape), true);
-    // products widen packed weights themselves, the rest is small
+    // products widen packed weights themselves, others are small
     if dtype == DType::F32 || (name.ends_with("weight") && shape.len() == 2) {
         v
     } else {

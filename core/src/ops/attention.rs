@@ -1,5 +1,5 @@
-//! Attention and its gradient: every head size, grouped queries, masks. What a query may not see takes no
-//! part; a query that may see nothing gives zeros.
+//! Attention and its gradient: every head size, grouped queries, masks. Masked keys contribute nothing; a query without visible
+//! keys gives zeros.
 
 use super::movement::{accepted, signed};
 use super::samples::{cycle, normal, sample};
@@ -28,7 +28,7 @@ fn sizes(q: &[usize], k: &[usize], v: &[usize]) -> Option<Sizes> {
     fits.then_some(Sizes { b, h, kv, l, s, d, dv })
 }
 
-/// The attributes that every attention has.
+/// The attributes common to all attention operations.
 pub(super) fn scale_and_window(c: &Call<'_>) -> Checked<(f64, usize)> {
     let Some(window) = u32::try_from(c.attrs.int("window")).ok().filter(|w| *w <= 1 << 30) else {
         return refuse("a window of 0 to 2³⁰", c.attrs.int("window"));
@@ -40,7 +40,7 @@ pub(super) fn scale_and_window(c: &Call<'_>) -> Checked<(f64, usize)> {
     Ok((scale, window as usize))
 }
 
-/// Sizes and options, if the inputs fit; `mask` says which input the mask would be.
+/// Sizes and options, if the inputs are valid; `mask` is the index of the mask among the inputs.
 fn checked(c: &Call<'_>, mask: usize) -> Checked<(Sizes, AttentionForm)> {
     let came = || c.inputs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let found =
@@ -63,7 +63,7 @@ fn checked(c: &Call<'_>, mask: usize) -> Checked<(Sizes, AttentionForm)> {
     Ok((z, form))
 }
 
-/// The same of the gradient, whose input 3 is the upstream gradient.
+/// The same for the gradient, whose input 3 is the upstream gradient.
 fn checked_grad(c: &Call<'_>) -> Checked<(Sizes, AttentionForm)> {
     let (z, form) = checked(c, 4)?;
     let wanted = [z.b, z.h, z.l, z.dv];
@@ -79,7 +79,7 @@ fn sees(form: &AttentionForm, z: &Sizes, i: usize, j: usize) -> bool {
     (!form.causal || ahead <= 0) && (form.window == 0 || ahead > -(form.window as isize))
 }
 
-/// The weight of each key for query `[b, h, i]`; exactly 0 for a key that it does not see.
+/// The weight of each key for query `[b, h, i]`; exactly 0 for a masked key.
 fn weights(
     z: &Sizes,
     form: &AttentionForm,
@@ -99,7 +99,7 @@ fn weights(
     shares(&scores)
 }
 
-/// The weight that each score comes to; all 0 where every one is −∞.
+/// The softmax of scores; all 0 if every one is −∞.
 pub(super) fn shares(scores: &[f64]) -> Vec<f64> {
     let largest =
         scores.iter().copied().fold(f64::NEG_INFINITY, |m, v| if v > m || v.is_nan() { v } else { m });
@@ -112,7 +112,7 @@ pub(super) fn shares(scores: &[f64]) -> Vec<f64> {
     raised.into_iter().map(|v| if v == 0.0 { 0.0 } else { v / total }).collect()
 }
 
-/// Which queries may see which keys, `[l, s]`; `None` if all may see all.
+/// The mask of visible keys for each query, `[l, s]`; `None` if all are visible.
 fn visible(g: &Graph, z: &Sizes, causal: bool, window: i64) -> Option<Value> {
     let number = |v: usize| g.scalar(v as f64, DType::U32);
     let query = g.add(g.iota(&[z.l as i64, 1], 0), number(z.s));
@@ -122,8 +122,8 @@ fn visible(g: &Graph, z: &Sizes, causal: bool, window: i64) -> Option<Value> {
     [past, near].into_iter().flatten().reduce(|a, b| g.and(a, b))
 }
 
-/// What attention's meaning and its gradient share: the probabilities [b, kv, h/kv·l, s], and q, in
-/// groups of the heads that share keys [b, kv, h/kv·l, d].
+/// Shared by attention's decomposition and its gradient's: the probabilities [b, kv, h/kv·l, s], and q grouped by key head [b,
+/// kv, h/kv·l, d].
 fn probabilities(
     g: &Graph,
     x: &[Value],
@@ -144,7 +144,7 @@ fn probabilities(
     if let Some(visible) = visible(g, &z, causal, window) {
         scores = g.select(visible, scores, low);
     }
-    // a row without keys: softmax over finite numbers instead, then zeros
+    // for a row without keys: softmax over finite numbers, then zeros
     let may_be_empty = mask.is_some() || ((causal || window > 0) && z.s < z.l);
     let p = if may_be_empty {
         let finite = g.select(g.eq(scores, low), g.scalar(f64::from(f32::MIN), DType::F32), scores);
@@ -177,7 +177,7 @@ fn formula(
     Some((z, [dq, dk, dv], ds))
 }
 
-/// Parts of one `attention_grad`; the mask's by its formula (which goes where nothing needs it).
+/// Slices of one `attention_grad`; the mask's gradient by its formula (removed if unused).
 fn gradients(g: &Graph, node: Value, up: Value) -> Grad {
     let (x, attrs) = (g.inputs_of(node), g.attrs_of(node));
     let mask = x.get(3).copied();
@@ -196,7 +196,7 @@ fn gradients(g: &Graph, node: Value, up: Value) -> Grad {
     Grad::Of(all)
 }
 
-/// The gradients of one query's row, added to `[dq, dk, dv]`. A key without weight takes no part.
+/// The gradients of one query's row, added to `[dq, dk, dv]`. A key with weight 0 contributes nothing.
 fn add_row(z: &Sizes, form: &AttentionForm, x: &[&Array], at: [usize; 3], into: &mut [Array; 3]) {
     let ([b, h, i], group) = (at, at[1] / (z.h / z.kv));
     let (q, k, v, up) = (x[0], x[1], x[2], x[3]);
@@ -238,7 +238,7 @@ op! {
             let (b, h, i) = (row / z.l / z.h, row / z.l % z.h, row % z.l);
             for (j, w) in weights(&z, &form, [x[0], x[1]], x.get(3), [b, h, i]).into_iter().enumerate() {
                 for e in 0..z.dv {
-                    // what is excluded adds nothing, even if it is infinite
+                    // masked keys contribute nothing, even if infinite
                     if w != 0.0 {
                         result.data[row * z.dv + e] += w * x[2].at(&[b, h / (z.h / z.kv), j, e]);
                     }

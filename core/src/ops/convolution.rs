@@ -1,5 +1,4 @@
-//! Convolutions. One primitive, general enough that its gradients are convolutions too, and PyTorch's
-//! functions as compositions of it.
+//! Convolutions: one primitive that is closed under differentiation, and PyTorch's functions as compositions of it.
 
 use super::movement::{accepted, signed};
 use super::samples::{normal, sample};
@@ -12,7 +11,7 @@ use crate::tensor::{DType, TensorType};
 
 type Checked<T> = std::result::Result<T, Refusal>;
 
-/// An attribute of two whole numbers, `[y, x]`, each within reason and at least `least`.
+/// An attribute of two integers, `[y, x]`, each in a plausible range and at least `least`.
 pub(super) fn pair(c: &Call<'_>, name: &str, least: i64) -> Checked<[i64; 2]> {
     match c.attrs.ints(name) {
         &[y, x] if [y, x].iter().all(|v| (least..=LIMIT).contains(v)) => Ok([y, x]),
@@ -20,13 +19,13 @@ pub(super) fn pair(c: &Call<'_>, name: &str, least: i64) -> Checked<[i64; 2]> {
     }
 }
 
-/// Beyond this no stride, padding or dilation means anything.
+/// Bound of plausible strides, padding and dilation.
 const LIMIT: i64 = 1 << 31;
 
-/// What positions along an axis, padding and steps counted in, stay below: kernels count them in 31 bits.
+/// Exclusive bound of positions along an axis, including padding and steps: kernels count them in 31 bits.
 const MOST_POSITION: i128 = 1 << 31;
 
-/// Refuses windows that reach beyond what kernels count.
+/// Refuses windows that exceed what kernels count.
 pub(super) fn check_positions(axis: usize, reach: i128, came: impl ToString) -> Checked<()> {
     if reach >= MOST_POSITION {
         return refuse(
@@ -37,12 +36,12 @@ pub(super) fn check_positions(axis: usize, reach: i128, came: impl ToString) -> 
     Ok(())
 }
 
-/// How many windows of `reach` fit into `size`, `stride` apart; `None` if not one does.
+/// The number of windows of `reach` that fit into `size`, `stride` apart; `None` if none does.
 pub(super) fn window_count(size: i128, reach: i128, stride: i64) -> Option<usize> {
     if size < reach { None } else { usize::try_from((size - reach) / i128::from(stride) + 1).ok() }
 }
 
-/// The geometry of a convolution, with what only its output's size depends on.
+/// The geometry of a convolution, with the parameters that only affect its output's size.
 struct Geometry {
     form: ConvolutionForm,
     pad_after: [isize; 2],
@@ -62,7 +61,7 @@ impl Geometry {
         Ok(Geometry { form, pad_after: after.map(|v| v as isize) })
     }
 
-    /// What conv2d's attributes mean.
+    /// The geometry of conv2d's attributes.
     fn symmetric(c: &Call<'_>) -> Checked<Geometry> {
         let padding = pair(c, "padding", 0)?.map(|v| v as isize);
         let form = ConvolutionForm {
@@ -94,7 +93,7 @@ impl Geometry {
                 let wanted = format!("a window no larger than the padded input along axis {}", 2 + a);
                 return refuse(wanted, format!("{reach} over {padded}, from {x} and {w}"));
             };
-            // kernels compute whole vectors of outputs, and look that far past the last
+            // kernels compute whole vectors of outputs, and read up to that far past the last
             let seen = (count as i128 - 1 + 16 * a as i128) * form.stride[a] as i128 + reach;
             let pad = [form.pad_before[a], self.pad_after[a]].map(|n| n.unsigned_abs() as i128);
             check_positions(2 + a, seen + spread + pad[0].max(pad[1]), came())?;
@@ -109,7 +108,7 @@ fn groups(c: &Call<'_>) -> Checked<usize> {
     if (1..=LIMIT).contains(&came) { Ok(came as usize) } else { refuse("groups of at least 1", came) }
 }
 
-/// The bias, if there is one, is an f32 for each of `channels`.
+/// Checks that the bias, if given, has an f32 for each of `channels`.
 fn check_bias(c: &Call<'_>, channels: usize) -> Checked<()> {
     match c.inputs.get(2) {
         Some(b) if b.shape != [channels] || b.dtype != DType::F32 => {
@@ -119,7 +118,7 @@ fn check_bias(c: &Call<'_>, channels: usize) -> Checked<()> {
     }
 }
 
-/// [g·a, b, kh, kw] → [g·b, a, kh, kw], turned by 180°: the weight of the convolution that goes back.
+/// [g·a, b, kh, kw] → [g·b, a, kh, kw], rotated by 180°: the weight of the transposed convolution.
 fn transposed_weight(g: &Graph, w: Value, groups: i64) -> Value {
     let s = signed(&g.shape(w));
     let &[outer, inner, kh, kw] = &s[..] else { return w };
@@ -128,8 +127,8 @@ fn transposed_weight(g: &Graph, w: Value, groups: i64) -> Value {
     g.flip(g.reshape(swapped, &[groups * inner, outer / groups, kh, kw]), &[2, 3])
 }
 
-/// y = x ⋆ w: the input's gradient is up, spread out by the stride, ⋆ the transposed weight; padding
-/// after is what makes the result as large as x.
+/// y = x ⋆ w: the input's gradient is up, dilated by the stride, ⋆ the transposed weight; padding after it makes the result as
+/// large as x.
 fn input_gradient(g: &Graph, node: Value, up: Value) -> Value {
     let (inputs, attrs) = (g.inputs_of(node), g.attrs_of(node));
     let (x, w, out) = (g.shape(inputs[0]), g.shape(inputs[1]), g.shape(node));
@@ -148,8 +147,8 @@ fn input_gradient(g: &Graph, node: Value, up: Value) -> Value {
     g.convolution(up, weight, options)
 }
 
-/// The weight's gradient: x ⋆ up with the batch for channels, steps and dilation exchanged. Where the
-/// stride left rows of x unread, padding after crops them.
+/// The weight's gradient: x ⋆ up with batch and channels exchanged, and stride and dilation exchanged. If the stride left rows
+/// of x unread, negative padding after crops them.
 fn weight_gradient(g: &Graph, node: Value, up: Value) -> Value {
     let (inputs, attrs) = (g.inputs_of(node), g.attrs_of(node));
     let (x, w, out) = (signed(&g.shape(inputs[0])), g.shape(inputs[1]), g.shape(node));
@@ -168,7 +167,7 @@ fn weight_gradient(g: &Graph, node: Value, up: Value) -> Value {
     g.permute(found, &[1, 0, 2, 3])
 }
 
-/// Which row or column of the input a tap of a window reads, if it reads one.
+/// The row or column of the input at a tap of a window; `None` in the padding.
 fn tap(form: &ConvolutionForm, axis: usize, size: usize, window: usize, tap: usize) -> Option<usize> {
     let at = (window * form.stride[axis] + tap * form.dilation[axis]) as isize - form.pad_before[axis];
     let (at, spread) = (usize::try_from(at).ok()?, form.input_dilation[axis]);

@@ -1,17 +1,17 @@
-//! The macro with which an operation is declared: its identity in one place, nothing by default.
+//! The macro that declares operations: everything about one in a single place, without defaults.
 //!
-//! **An operation is declared once**, with the `op!` macro (`ops/declare.rs`): name, inputs, attributes, inference, exact
-//! evaluation, gradient, lowering, samples. The builder's method, the text form and the tests come from that. A pointwise
-//! operation is one expression; its evaluation, gradient and kernels derive from it.
+//! `op!` states name, inputs, attributes, inference, exact evaluation, gradient, lowering and samples. The builder's method,
+//! the text form and the tests are derived from these. A pointwise operation is a single expression, from which its evaluation,
+//! gradient and kernels are derived.
 
 /// Declares an operation as a unit struct, its `Op` implementation and its builder method.
 ///
-/// Inputs are `(a, b)`, `(a, b; optional)` or `(..x)`. The builder method takes the inputs, then the
-/// attributes in order. A primitive leaves `decompose` out.
+/// Inputs are `(a, b)`, `(a, b; optional)` or `(..x)`. The builder method takes the inputs, then the attributes in order. A
+/// primitive omits `decompose`.
 ///
-/// Where attributes have usual values, `with ConvOptions()` after the inputs makes a struct of them, which the method takes
-/// as its last argument, and each says its value behind `=>`. What has none is given to the struct's `new`:
-/// `with PoolOptions(kernel: Pair)`. `by ConvOptions` takes the struct of another operation with the same attributes.
+/// If attributes have defaults, `with ConvOptions()` after the inputs creates a struct of them, which the method takes as its
+/// last argument; each default follows `=>`. Attributes without a default are arguments of the struct's `new`: `with
+/// PoolOptions(kernel: Pair)`. `by ConvOptions` uses the struct of another operation with the same attributes.
 macro_rules! op {
     ( $Name:ident: $name:literal as $method:ident $inputs:tt [ $($attrs:tt)* ] $about:literal $($rest:tt)* ) => {
         op!(@declare $Name $name $inputs [ $($attrs)* ] $about $($rest)*);
@@ -43,7 +43,7 @@ macro_rules! op {
 
         impl $crate::graph::Op for $Name {
             fn name(&self) -> &'static str { $name }
-            // the engine's own change with the engine, whose version is in every key
+            // the engine's own operations are versioned with the engine, whose version is in every key
             fn version(&self) -> u32 { 0 }
             fn about(&self) -> &'static str { $about }
             fn inputs(&self) -> $crate::graph::Inputs { op!(@inputs $inputs) }

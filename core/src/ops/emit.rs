@@ -1,5 +1,5 @@
-//! Builds an expression as nodes of a graph, so that gradients of pointwise operations are ordinary
-//! nodes that are fused, shared and printed like any other. Also what gradients of broadcasts need.
+//! Builds an expression as nodes of a graph, so that gradients of pointwise operations are ordinary nodes, which are fused,
+//! shared and printed like any other. Also the gradients of broadcasts.
 
 use crate::expr::{Binary, Compare, Expr, Unary};
 use crate::graph::{Graph, Value};
@@ -95,7 +95,7 @@ fn compare(g: &Graph, op: Compare, a: Value, b: Value) -> Value {
 }
 
 impl Graph {
-    /// A constant of one element, of rank 0: a number of that dtype, which may be rounded as floats are.
+    /// A constant of one element, of rank 0: a number of that dtype; floats are rounded.
     pub fn scalar(&self, v: f64, dtype: DType) -> Value {
         if !dtype.holds(v) {
             return self.fail("scalar", "", &format!("a number that {dtype} holds"), &v.to_string());
@@ -108,7 +108,7 @@ impl Graph {
         self.constant(Tensor::scalar(v))
     }
 
-    /// A literal of an expression: as kernels do, of a dtype that does not hold it the nearest.
+    /// A literal of an expression: rounded to the nearest value of its dtype, as in kernels.
     fn literal(&self, v: f64, dtype: DType) -> Value {
         match Tensor::from_f64(&TensorType::new(dtype, []), &[v]) {
             Ok(t) => self.constant(t),
@@ -124,8 +124,7 @@ impl Graph {
         }
     }
 
-    /// Sums over the axes along which `shape` was broadcast to become the value's shape: the gradient
-    /// of broadcasting.
+    /// Sums over the axes along which `shape` was broadcast to the value's shape: the gradient of broadcasting.
     pub fn sum_to(&self, v: impl Into<Value>, shape: &[usize]) -> Value {
         let v = v.into();
         let from = self.shape(v);

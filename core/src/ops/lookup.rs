@@ -1,4 +1,4 @@
-//! Reading, writing and adding at places that data names. An index outside is an error, never a wrong element.
+//! Reads, writes and adds at indices given as data. An index out of range is an error, never a wrong element.
 
 use super::movement::{accepted, signed};
 use super::samples::{WHOLE, as_dtype, cycle, indices, kinked, normal, sample, whole};
@@ -11,7 +11,7 @@ use crate::tensor::{DType, TensorType};
 
 type Checked<T> = std::result::Result<T, Refusal>;
 
-/// Input 1 holds indices, input 0 something that can be selected (or, with `adds`, added up).
+/// Checks that input 1 has indices, and input 0 a dtype that can be selected (or, with `adds`, added).
 fn check_dtypes(c: &Call<'_>, adds: bool) -> Checked<()> {
     let (x, indices) = (&c.inputs[0], &c.inputs[1]);
     let packed = matches!(x.dtype, DType::F16 | DType::BF16);
@@ -31,7 +31,7 @@ fn check_index_dtype(indices: &TensorType) -> Checked<()> {
     if taken { Ok(()) } else { refuse("indices of i32, u32 or i64", indices) }
 }
 
-/// The indices, all within `0..limit`.
+/// The indices, checked to be within `0..limit`.
 fn checked_indices(indices: &Array, limit: usize) -> Result<Vec<usize>> {
     let check = |(position, v): (usize, i64)| {
         let wrong = || Error::IndexOutOfRange { step: None, node: String::new(), index: v, position, limit };
@@ -61,7 +61,7 @@ fn lowered_axis(c: &Call<'_>) -> usize {
     c.axis("axis", c.inputs[0].rank()).unwrap_or(0)
 }
 
-/// Zeros like x, what `add` adds to them, as x's dtype: gradients of selecting, summed in f32.
+/// Zeros like x plus what `add` adds, in x's dtype: gradients of selections, summed in f32.
 fn added_to_zeros(g: &Graph, x: Value, up: Value, add: impl FnOnce(Value, Value) -> Value) -> Value {
     let ty = g.ty(x);
     let zeros = g.broadcast(g.scalar(0.0, DType::F32), &signed(&ty.shape));
@@ -80,7 +80,7 @@ fn add(to: &mut Array, position: usize, v: Scalar) {
     to.set(position, sum);
 }
 
-/// Integers wrap around as the devices' do.
+/// Integers wrap around, as on devices.
 fn stored(dtype: DType, v: f64) -> f64 {
     match dtype {
         DType::I32 => f64::from(v as i64 as i32),
@@ -246,7 +246,7 @@ op! {
     };
 }
 
-/// For each index whether it is the last of those equal to it, shaped to meet index_select's result of x.
+/// For each index whether it is the last of those equal to it, broadcastable to index_select's result of x.
 fn last_of_equals(g: &Graph, x: Value, which: Value, axis: i64) -> Value {
     let (x, shape) = (g.shape(x), g.shape(which));
     let at = if axis < 0 { axis + x.len() as i64 } else { axis } as usize;
@@ -258,7 +258,7 @@ fn last_of_equals(g: &Graph, x: Value, which: Value, axis: i64) -> Value {
     g.reshape(g.eq(last, order), &signed(&[&shape[..], &after[..]].concat()))
 }
 
-/// Rows that write nothing.
+/// The index that writes nothing.
 const NO_ROW: i64 = -1;
 
 op! {
@@ -294,7 +294,7 @@ op! {
     };
     grad: |g, node, up| {
         let [x, rows, updates] = [0, 1, 2].map(|i| g.inputs_of(node)[i]);
-        // rows that were written lose their gradient to the updates; what was not written gets none
+        // the gradient of overwritten rows goes to the updates; updates that were not written get none
         let zeros = |like: Value| g.broadcast(g.scalar(0.0, g.ty(like).dtype), &signed(&g.shape(like)));
         let none = g.lt(rows, g.cast(g.scalar(0.0, DType::I32), g.ty(rows).dtype));
         let inner = vec![1; g.shape(x).len() - 1];
@@ -427,7 +427,7 @@ op! {
     grad: |_, _, _| Grad::Of(vec![None]);
     lower: |_| Lowering::Decompose;
     decompose: |g, x, attrs| {
-        // in the labels' own dtype: what is below 0 or beyond 32 bits equals no class
+        // in the labels' own dtype: labels below 0 or beyond 32 bits equal no class
         let classes = g.cast(g.iota(&[attrs.int("classes")], 0), g.ty(x[0]).dtype);
         g.cast(g.eq(g.unsqueeze(x[0], -1), classes), DType::F32)
     };
@@ -444,7 +444,7 @@ op! {
     };
 }
 
-/// An ignored label that no label is: none is ignored.
+/// A value that no label has: no label is ignored.
 pub(super) const NONE_IGNORED: i64 = i64::MIN;
 
 op! {

@@ -1,4 +1,4 @@
-//! Losses: one number that training makes small.
+//! Losses: scalars that training minimises.
 
 use super::samples::{as_dtype, cycle, indices, kinked, normal, random, sample};
 use crate::graph::{
@@ -8,15 +8,15 @@ use crate::tensor::{DType, TensorType};
 
 type Inferred = std::result::Result<TensorType, Refusal>;
 
-/// What both the loss and its gradient are made of, for logits `[…, classes]` and labels `[…]`.
+/// Values shared by the loss and its gradient, for logits `[…, classes]` and labels `[…]`.
 struct Labelled {
-    /// Labels as i32 `[…, 1]`, all of them classes but for −1, which is ignored.
+    /// Labels as i32 `[…, 1]`, all valid classes except −1, which is ignored.
     labels: Value,
     /// Positions along the class axis, i32 `[classes]`.
     classes: Value,
-    /// Whether the label counts, bool `[…, 1]`.
+    /// Whether each label counts, bool `[…, 1]`.
     counts: Value,
-    /// How many labels count, f32 of rank 0.
+    /// Number of labels that count, f32 of rank 0.
     count: Value,
 }
 
@@ -31,8 +31,8 @@ fn labelled(g: &Graph, logits: Value, labels: Value, attrs: &Attrs) -> Labelled 
 }
 
 impl Labelled {
-    /// The distribution the labels stand for, of the logits' shape by broadcasting:
-    /// 1 − ε + ε/classes at the label, ε/classes elsewhere.
+    /// The target distribution of the labels, broadcastable to the logits' shape: 1 − ε + ε/classes at the label, ε/classes
+    /// elsewhere.
     fn target(&self, g: &Graph, smoothing: f64) -> Value {
         let classes = g.shape(self.classes)[0] as f64;
         let [on, off] =
@@ -64,8 +64,7 @@ op! {
     };
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |g, node, up| {
-        // (softmax − target)·up/count; selected, not multiplied by 0: logits that do not count may be infinite, and
-        // the count 0
+        // (softmax − target)·up/count; selected, not multiplied by 0: logits of ignored labels may be infinite, and the count 0
         let [logits, labels] = [0, 1].map(|i| g.inputs_of(node)[i]);
         let attrs = g.attrs_of(node);
         let of = labelled(g, logits, labels, &attrs);
@@ -130,7 +129,7 @@ fn pair_samples(target: [f64; 2]) -> Vec<Sample> {
     shapes.iter().enumerate().map(of).collect()
 }
 
-/// `up` over the number of elements of x: what reaches each term of a mean.
+/// `up` over the number of elements of x: the gradient of each term of a mean.
 fn share(g: &Graph, x: Value, up: Value) -> Value {
     g.mul(up, g.scalar(1.0 / g.ty(x).elements() as f64, DType::F32))
 }
@@ -182,7 +181,7 @@ op! {
         Grad::of([g.mul(off, share), g.neg(g.mul(x, share))])
     };
     lower: |_| Lowering::Decompose;
-    // (max(x, 0) − x·target) + ln(1 + e^−|x|): softplus(x) − x·target would cancel where x is far on the target's side
+    // (max(x, 0) − x·target) + ln(1 + e^−|x|): softplus(x) − x·target would cancel for large |x| on the target's side
     decompose: |g, x, _| {
         let tail = g.softplus(g.neg(g.abs(x[0])));
         g.mean_all(g.add(g.sub(g.relu(x[0]), g.mul(x[0], x[1])), tail))

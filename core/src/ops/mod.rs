@@ -1,7 +1,7 @@
-//! Every operation, declared once, a file a family, and the table [`OPS`] that everything else reads:
-//! the builder's methods, the text form, the tests. Adding one touches its file and this table.
+//! Every operation, declared once, one file per family, and the table [`OPS`], from which everything else is derived: the
+//! builder's methods, the text form, the tests. Adding an operation changes its file and this table.
 
-// descriptions show shapes in brackets, which are no links
+// descriptions contain shapes in brackets, which are not links
 #![allow(rustdoc::broken_intra_doc_links)]
 
 #[macro_use]
@@ -64,17 +64,17 @@ pub fn find(name: &str) -> Option<&'static dyn Op> {
     all().find(|op| op.name() == name)
 }
 
-/// Whether an operation is one of the table: not if it only has the name of one.
+/// Whether an operation is in the table: not if it only has the name of one that is.
 pub fn is_own(op: &dyn Op) -> bool {
     find(op.name()).is_some_and(|own| own == op)
 }
 
 impl Graph {
-    /// Parses a graph's text form (described in the module `graph::text` and in ARCHITECTURE.md).
+    /// Parses a graph's text form (described in the module `graph::text`).
     ///
     /// # Errors
-    /// [`Error::Parse`](crate::error::Error::Parse) with line and column,
-    /// [`Error::Cycle`](crate::error::Error::Cycle), or what an operation refuses.
+    /// [`Error::Parse`](crate::error::Error::Parse) with line and column, [`Error::Cycle`](crate::error::Error::Cycle), or an
+    /// operation's refusal.
     pub fn parse(text: &str) -> Result<Graph> {
         parse(text, find)
     }

@@ -1,4 +1,4 @@
-//! Moves elements about: reshapes, views, padding, joining. Nothing here computes.
+//! Moves elements: reshapes, views, padding, concatenation. No arithmetic.
 
 use super::samples::{cycle, kinked, normal, sample};
 use crate::error::Error;
@@ -8,13 +8,13 @@ use crate::tensor::{DType, TensorType, broadcast_shapes, element_count};
 
 type Inferred = std::result::Result<TensorType, Refusal>;
 
-/// The first input's dtype, if its elements stand alone.
+/// The first input's dtype, unless it is a block format.
 fn plain(c: &Call<'_>) -> std::result::Result<DType, Refusal> {
     let dtype = c.inputs[0].dtype;
     if dtype.is_block() { refuse("a dtype of single elements", &c.inputs[0]) } else { Ok(dtype) }
 }
 
-/// The inferred type of a node that inference has accepted before.
+/// The inferred type of a node that has passed inference.
 pub(super) fn accepted(op: &dyn Op, c: &Call<'_>) -> crate::error::Result<TensorType> {
     op.infer(c).map_err(|e| Error::internal(format!("{}: {}: {}", op.name(), e.wanted, e.came)))
 }
@@ -27,7 +27,7 @@ fn ints(name: &'static str, values: &[i64]) -> Attrs {
     Attrs::none().with(name, Attr::Ints(values.into()))
 }
 
-/// A shape with its one −1 worked out from the element count.
+/// A shape with its single −1 derived from the number of elements.
 fn resolve_shape(c: &Call<'_>) -> std::result::Result<Vec<usize>, Refusal> {
     let asked = c.attrs.ints("shape");
     let count = c.inputs[0].elements();
@@ -167,11 +167,11 @@ op! {
         }))
     };
     grad: |g, node, up| {
-        // what was taken goes back to its place, zeros between and around it
+        // selected elements return to their places, with zeros between and around them
         let (attrs, shape) = (g.attrs_of(node), g.shape(g.inputs_of(node)[0]));
         let (start, step) = (attrs.ints("start"), attrs.ints("step"));
         let spread = step.iter().enumerate().fold(up, |v, (axis, &s)| g.interleave_zeros(v, axis, s));
-        // where one was taken its step, which may be any, reaches nothing
+        // if a single element was selected, its step, which may be arbitrary, has no effect
         let reach = |(n, &step): (&usize, &i64)| if *n == 1 { 1 } else { (*n as i64 - 1) * step + 1 };
         let taken: Vec<i64> = g.shape(node).iter().zip(step).map(reach).collect();
         let after: Vec<i64> = (0..shape.len()).map(|a| shape[a] as i64 - start[a] - taken[a]).collect();
@@ -357,7 +357,7 @@ op! {
     };
 }
 
-/// Conveniences that are views.
+/// Convenience methods that are views.
 impl Graph {
     /// Consecutive parts of the given sizes along an axis.
     pub fn split(&self, x: impl Into<Value>, axis: i64, sizes: &[i64]) -> Vec<Value> {
@@ -393,7 +393,7 @@ impl Graph {
         self.slice(x, &from, &to, &vec![1; shape.len()])
     }
 
-    /// The last two axes exchanged.
+    /// The last two axes swapped.
     pub fn transpose(&self, x: impl Into<Value>) -> Value {
         let x = x.into();
         let rank = self.shape(x).len();
@@ -410,7 +410,7 @@ impl Graph {
         self.permute(x, &axes)
     }
 
-    /// Without an axis of size 1.
+    /// Removes an axis of size 1.
     pub fn squeeze(&self, x: impl Into<Value>, axis: i64) -> Value {
         let x = x.into();
         let mut shape = self.shape(x);
@@ -424,7 +424,7 @@ impl Graph {
         }
     }
 
-    /// With an axis of size 1 more, which becomes axis `axis` of the result.
+    /// Inserts an axis of size 1, which becomes axis `axis` of the result.
     pub fn unsqueeze(&self, x: impl Into<Value>, axis: i64) -> Value {
         let x = x.into();
         let mut shape = self.shape(x);
@@ -443,7 +443,7 @@ impl Graph {
         }
     }
 
-    /// `step − 1` zeros between neighbours along an axis.
+    /// Inserts `step − 1` zeros between neighbours along an axis.
     fn interleave_zeros(&self, x: Value, axis: usize, step: i64) -> Value {
         let mut shape = signed(&self.shape(x));
         if step == 1 || x == Value::POISON || shape[axis] == 1 {

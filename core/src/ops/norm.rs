@@ -43,7 +43,7 @@ fn log_softmax_line(line: &[f64]) -> Vec<f64> {
     line.iter().map(|v| v - max - log_sum).collect()
 }
 
-/// max, Σ e^(x−max), then `output` of them.
+/// max, Σ e^(x−max), then `output`, an expression of them.
 fn lower_softmax(c: &Call<'_>, output: Expr) -> Lowering {
     let exp = (Expr::Input(0) - Expr::Reduced(0)).exp();
     Lowering::Rowwise(RowwiseForm {
@@ -105,7 +105,7 @@ op! {
     samples: softmax_samples;
 }
 
-/// x of a float dtype, and more inputs of that dtype and shape `[size]`.
+/// Checks that x has a float dtype, and further inputs have that dtype and shape `[size]`.
 fn with_vectors(c: &Call<'_>, size: Option<usize>, wanted: &str) -> Inferred {
     let x = &c.inputs[0];
     let fits = |ty: &TensorType| ty.dtype == x.dtype && size.is_some_and(|n| ty.shape == [n]);
@@ -149,14 +149,14 @@ fn lower_last_axis(c: &Call<'_>, reductions: Vec<Reduction>, normalised: Expr) -
     })
 }
 
-/// x − mean over some axes. The mean is taken off twice: the second time what rounding left of a large one.
+/// x − mean over some axes. The mean is subtracted twice: the second time the rounding error of a large one.
 fn centre(g: &Graph, x: Value, axes: &[i64]) -> Value {
     let near = g.sub(x, g.mean(x, axes, true));
     g.sub(near, g.mean(near, axes, true))
 }
 
-/// (x − mean)/√(variance + eps) over some axes, the variance from the differences to the mean, so that
-/// a large mean costs no precision.
+/// (x − mean)/√(variance + eps) over some axes, with the variance computed from the differences to the mean, so that a large
+/// mean costs no precision.
 fn standardise(g: &Graph, x: Value, axes: &[i64], eps: f64) -> Value {
     let centred = centre(g, x, axes);
     let variance = g.mean(g.mul(centred, centred), axes, true);
@@ -195,7 +195,7 @@ op! {
     grad: layer_norm_grad;
     lower: |c| {
         let share = 1.0 / c.shape(0)[c.inputs[0].rank() - 1] as f64;
-        // the mean is taken off twice: the second time what rounding left of a large one
+        // the mean is subtracted twice: the second time the rounding error of a large one
         let near = || Expr::Input(0) - Expr::Reduced(0) * share;
         let centred = || near() - Expr::Reduced(1) * share;
         let reductions = vec![
@@ -212,8 +212,8 @@ op! {
     samples: || [last_axis_samples(true), last_axis_samples(false)].concat();
 }
 
-/// With c = x − mean, d = up·scale: dx = (d − mean(d) − c·mean(d·c)/σ²)/σ, dscale = Σ up·c/σ, dbias = Σ up. Written so
-/// that all is one walk over the rows, and the sums over them read what that walk read, and a few results of each row.
+/// With c = x − mean, d = up·scale: dx = (d − mean(d) − c·mean(d·c)/σ²)/σ, dscale = Σ up·c/σ, dbias = Σ up. In this form
+/// everything is one pass over the rows; the sums over rows reread the same inputs, and a few per-row results.
 fn layer_norm_grad(g: &Graph, node: Value, up: Value) -> Grad {
     let inputs = g.inputs_of(node);
     let (x, scale) = (inputs[0], inputs[1]);
@@ -259,7 +259,7 @@ op! {
     samples: || last_axis_samples(false);
 }
 
-/// A value of shape `[c]` as `[c, 1, …]`, to meet `[n, c, …]` of that rank.
+/// A value of shape `[c]` as `[c, 1, …]`, to broadcast with `[n, c, …]` of that rank.
 fn per_channel(g: &Graph, v: Value, rank: usize) -> Value {
     let mut shape = vec![1; rank - 1];
     shape[0] = -1;
@@ -342,16 +342,16 @@ op! {
 }
 
 impl Graph {
-    /// [`batch_norm_train`](Graph::batch_norm_train) that keeps running statistics for evaluation, as PyTorch's `BatchNorm` does:
-    /// after each step r ← (1 − momentum)·r + momentum·b, of the batch's mean, and of its unbiased variance. PyTorch's
-    /// momentum is 0.1 where nothing else is said.
+    /// [`batch_norm_train`](Graph::batch_norm_train) with running statistics for evaluation, as in PyTorch's `BatchNorm`: after
+    /// each step r ← (1 − momentum)·r + momentum·b, for the batch's mean, and for its unbiased variance. PyTorch's default
+    /// momentum is 0.1.
     ///
-    /// `x` is `[n, c, …]`, `scale` and `bias` are `[c]`. The statistics are f32 states, `[c]` each, and a count: `{name}.running_mean`,
-    /// `{name}.running_var` and `{name}.num_batches_tracked` (i32, one number). A state begins as zeros; until the first batch is
-    /// counted the variance stands for PyTorch's 1. Whoever writes a variance writes the count, too.
-    /// [`batch_norm_tracked`](Graph::batch_norm_tracked) normalises by them.
+    /// `x` is `[n, c, …]`, `scale` and `bias` are `[c]`. The statistics are f32 states, `[c]` each, and a count:
+    /// `{name}.running_mean`, `{name}.running_var` and `{name}.num_batches_tracked` (i32, one number). States are initially
+    /// zeros; while the count is 0 the variance counts as PyTorch's initial 1. If you write a variance, write the count, too.
+    /// [`batch_norm_tracked`](Graph::batch_norm_tracked) normalises by these statistics.
     ///
-    /// A channel of one value has no variance: an error of the graph.
+    /// A channel with a single value has no variance: an error of the graph.
     ///
     /// ```
     /// use weft::prelude::*;
@@ -406,9 +406,9 @@ impl Graph {
         y
     }
 
-    /// [`batch_norm`](Graph::batch_norm) by the statistics that [`batch_norm_tracking`](Graph::batch_norm_tracking) keeps: for a
-    /// graph of evaluation with states of the same names, which are written from those of training or shared with it.
-    /// `x` is `[n, c, …]`, `scale` and `bias` are `[c]`.
+    /// [`batch_norm`](Graph::batch_norm) with the statistics of [`batch_norm_tracking`](Graph::batch_norm_tracking): for an
+    /// evaluation graph with states of the same names, which are copied from those of training or shared with it. `x` is `[n,
+    /// c, …]`, `scale` and `bias` are `[c]`.
     ///
     /// ```
     /// use weft::prelude::*;
@@ -447,7 +447,7 @@ impl Graph {
         self.batch_norm(x, scale, bias, mean, variance, eps)
     }
 
-    /// The states of running statistics: mean, variance, how many batches.
+    /// The states of running statistics: mean, variance, number of batches.
     fn running(&self, name: &str, channels: usize) -> [Value; 3] {
         let of = |what: &str| self.state(&format!("{name}.{what}"), DType::F32, [channels]);
         let tracked = self.state(&format!("{name}.num_batches_tracked"), DType::I32, []);

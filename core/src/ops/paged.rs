@@ -1,6 +1,6 @@
-//! Attention over keys and values that lie in blocks of a cache: which blocks are a sequence's, a table says (as Kwon et al. 2023,
-//! "PagedAttention", arXiv:2309.06180, have it), and how many keys each query sees is data, too. So one cache holds sequences of any
-//! length, sequences may share blocks, and the work follows what is used.
+//! Paged attention, over keys and values in blocks of a cache: a table gives the blocks of each sequence (as in Kwon et al.
+//! 2023, "PagedAttention", arXiv:2309.06180), and the number of keys visible to each query is data, too. So one cache contains
+//! sequences of any length, sequences may share blocks, and the work is proportional to the used part.
 
 use super::attention::{Checked, scale_and_window, shares};
 use super::movement::{accepted, signed};
@@ -53,7 +53,7 @@ fn checked(c: &Call<'_>) -> Checked<(Sizes, PagedForm)> {
     Ok((Sizes { b, h, kv, l, d, dv, rows, blocks: table.shape[1] }, form))
 }
 
-/// The row of each key of a sequence, and which keys each of its queries sees: from, to.
+/// The row of each key of a sequence, and the range of keys visible to each of its queries.
 struct Seen {
     rows: Vec<usize>,
     ranges: Vec<[usize; 2]>,
@@ -61,7 +61,7 @@ struct Seen {
 
 fn seen(z: &Sizes, form: &PagedForm, table: &Array, lengths: &Array, b: usize) -> Seen {
     let last = z.rows / form.block - 1;
-    // also those below 0
+    // including those below 0
     let block =
         |n: usize| Some(table.at(&[b, n])).filter(|v| *v >= 0.0).map_or(last, |v| (v as usize).min(last));
     let rows = (0..z.blocks * form.block).map(|j| block(j / form.block) * form.block + j % form.block);
@@ -113,13 +113,13 @@ op! {
     samples: samples;
 }
 
-/// Keys and values taken from their rows, and a mask.
+/// Keys and values gathered from their rows, and a mask.
 fn decompose(g: &Graph, x: &[Value], attrs: &Attrs) -> Value {
     let types: Vec<TensorType> = x.iter().map(|&v| g.ty(v)).collect();
     let Ok((z, form)) = checked(&Call { inputs: &types, attrs }) else { return Value::POISON };
     let number = |n: usize| g.scalar(n as f64, DType::U32);
     let capacity = z.blocks * form.block;
-    // as u32 those below 0 are beyond the last
+    // as u32, negative entries are out of range
     let table = if g.ty(x[3]).dtype == DType::U32 { x[3] } else { g.cast(x[3], DType::U32) };
     let block = g.min(table, number(z.rows / form.block - 1));
     let first = g.reshape(g.mul(block, number(form.block)), &[z.b as i64, z.blocks as i64, 1]);
@@ -130,7 +130,7 @@ fn decompose(g: &Graph, x: &[Value], attrs: &Attrs) -> Value {
     if form.window > 0 {
         visible = g.and(visible, g.ge(g.add(key, number(form.window)), lengths));
     }
-    // what no query of the sequence sees is taken as 0: gradients multiply it
+    // keys that no query of the sequence sees are replaced by 0, since gradients multiply them
     let seen = g.max_over(g.cast(visible, DType::F32), &[1, 2], false);
     let seen = g.reshape(g.gt(seen, g.scalar(0.0, DType::F32)), &[z.b as i64, capacity as i64, 1, 1]);
     let taken = |from: Value| {

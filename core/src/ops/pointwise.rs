@@ -1,5 +1,5 @@
-//! Pointwise operations: one line of maths each. Evaluation, gradient, fusion and kernels derive from it.
-//! Inputs broadcast as NumPy's do.
+//! Pointwise operations: one line of maths each, from which evaluation, gradient, fusion and kernels are derived. Inputs
+//! broadcast as in NumPy.
 
 use super::emit::emit;
 use super::movement::signed;
@@ -8,7 +8,7 @@ use crate::expr::{Binary, Compare, Context, Expr, Scalar, Unary};
 use crate::graph::{Array, Attr, Attrs, Call, Grad, Graph, Lowering, Op, Refusal, Sample, Value, refuse};
 use crate::tensor::{DType, TensorType, broadcast_shapes, contiguous_strides};
 
-/// What element types an operation takes.
+/// The element types that an operation accepts.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Takes {
     Floats,
@@ -52,7 +52,7 @@ fn joint_shape(call: &Call<'_>) -> std::result::Result<Vec<usize>, Refusal> {
     Ok(shape)
 }
 
-/// Inputs from `first` on have one dtype that is taken.
+/// Checks that inputs from `first` on have the same, accepted dtype.
 fn joint_dtype(call: &Call<'_>, first: usize, takes: Takes) -> std::result::Result<DType, Refusal> {
     let dtype = call.inputs[first].dtype;
     if call.inputs[first..].iter().any(|t| t.dtype != dtype || !takes.accepts(dtype)) {
@@ -62,7 +62,7 @@ fn joint_dtype(call: &Call<'_>, first: usize, takes: Takes) -> std::result::Resu
     Ok(dtype)
 }
 
-/// Evaluates an expression over a domain, inputs broadcast, results rounded to the output's dtype.
+/// Evaluates an expression over a domain, with inputs broadcast and results rounded to the output's dtype.
 pub(super) fn evaluate_expr(e: &Expr, ty: TensorType, inputs: &[&Array]) -> Array {
     let strides = contiguous_strides(&ty.shape);
     let dtype = ty.dtype;
@@ -74,12 +74,12 @@ pub(super) fn evaluate_expr(e: &Expr, ty: TensorType, inputs: &[&Array]) -> Arra
     })
 }
 
-/// The derivatives of an expression by its inputs.
+/// The derivatives of an expression with respect to its inputs.
 fn derivatives(e: &Expr, inputs: usize) -> Vec<Expr> {
     (0..inputs).map(|i| e.derivative(i)).collect()
 }
 
-/// Upstream times the partial derivative by each float input, summed back to the input's shape.
+/// Upstream times the partial derivative for each float input, summed to the input's shape.
 fn chain_rule(partials: &[Expr], g: &Graph, node: Value, up: Value) -> Grad {
     let dtype = g.ty(node).dtype;
     if !dtype.is_float() {
@@ -97,8 +97,8 @@ fn chain_rule(partials: &[Expr], g: &Graph, node: Value, up: Value) -> Grad {
     Grad::Of(partials.iter().zip(&inputs).map(partial).collect())
 }
 
-/// `up` times a derivative. Where the derivative chooses, what it makes of `up` is chosen – an infinite one is cut off,
-/// not multiplied by 0 – and where it divides, `up` is divided, in one rounding.
+/// `up` times a derivative. If the derivative selects between cases, the product is selected, so that an infinite `up` is
+/// dropped and not multiplied by 0; if it divides, `up` is divided, with a single rounding.
 fn chain(g: &Graph, d: &Expr, inputs: &[Value], up: Value) -> Value {
     let dtype = g.ty(up).dtype;
     let of = |e: &Expr| emit(g, e, inputs, dtype);
@@ -168,8 +168,8 @@ fn binary_samples(takes: Takes, a: [f64; 2], b: [f64; 2]) -> Vec<Sample> {
     all
 }
 
-/// The derivative of a formula, or the one that is given in its place: where the formula has a kink and the function has
-/// none, where the formula's derivative loses digits, or where a convention says what it is.
+/// The derivative of a formula, or an explicit one: where the formula has a kink and the function has none, where the formula's
+/// derivative loses digits, or where a convention defines it.
 macro_rules! slope {
     ($e:expr, $slope:expr) => {
         $slope
@@ -179,7 +179,7 @@ macro_rules! slope {
     };
 }
 
-/// Functions of one input: name, what it takes, formula, sample values, and maybe the derivative.
+/// Functions of one input: name, accepted dtypes, formula, sample values, and optionally the derivative.
 macro_rules! unary {
     ($( $Name:ident: $name:literal as $method:ident ($x:ident : $takes:ident) = $e:expr, $about:literal, $values:expr $(, slope = $slope:expr)?; )*) => { $(
         op! {
@@ -271,7 +271,7 @@ macro_rules! comparison {
 }
 
 const REAL: [f64; 11] = [0.75, -1.25, -0.5, -0.01, 0.02, 0.3, -3.0, 1.5, 2.25, 4.0, -2.2];
-/// Away from whole numbers and their halves.
+/// Not near integers or half-integers.
 const BETWEEN: [f64; 8] = [-3.3, -1.2, -0.7, -0.01, 0.02, 0.6, 1.7, 4.1];
 const WIDE: [f64; 9] = [0.9, -8.0, -2.5, -0.3, 0.1, -30.0, 3.5, 9.0, 25.0];
 const POSITIVE: [f64; 7] = [0.05, 0.3, 1.0, 1.7, 4.0, 20.0, 300.0];
@@ -359,7 +359,7 @@ comparison! {
     Ne: "ne" as ne = Ne, "a ≠ b, as bool.";
 }
 
-/// Beyond the range of some integers, or of all.
+/// Out of the range of some integer dtypes, or of all.
 const FAR: [f64; 12] = [
     1e10,
     -3e9,
@@ -393,7 +393,7 @@ op! {
         Ok(evaluate_expr(&select_expr(), ty, x))
     };
     grad: |g, node, up| {
-        // up is passed on or cut off, not multiplied by 0: an infinite upstream must not become NaN
+        // up is selected, not multiplied by 0: an infinite upstream must not become NaN
         let [c, a, b] = [0, 1, 2].map(|i| g.inputs_of(node)[i]);
         if !g.ty(a).dtype.is_float() {
             return Grad::Of(vec![None, None, None]);

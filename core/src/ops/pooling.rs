@@ -12,7 +12,7 @@ use crate::tensor::{DType, Tensor, TensorType};
 
 type Checked<T> = std::result::Result<T, Refusal>;
 
-/// Input 0 as an image of four axes.
+/// Input 0, checked to be an image of four axes.
 fn image<'a>(c: &Call<'a>) -> Checked<&'a TensorType> {
     let x = &c.inputs[0];
     if x.rank() == 4 && x.dtype == DType::F32 { Ok(x) } else { refuse("f32[n, c, h, w]", x) }
@@ -34,7 +34,7 @@ fn flat_form(c: &Call<'_>) -> Checked<PoolForm> {
 }
 
 fn checked_form(kernel: [i64; 2], stride: [i64; 2], padding: [i64; 2]) -> Checked<PoolForm> {
-    // so every window holds an element
+    // so that every window contains an element
     if (0..2).any(|a| padding[a] > kernel[a] / 2) {
         return refuse(
             "padding of at most half the kernel",
@@ -60,13 +60,13 @@ fn pooled(x: &[usize], form: &PoolForm) -> Checked<TensorType> {
     Ok(TensorType::f32(shape))
 }
 
-/// The rows or columns of the input that a window covers.
+/// The rows or columns of the input inside a window.
 fn covered(form: &PoolForm, axis: usize, size: usize, window: usize) -> std::ops::Range<usize> {
     let start = window * form.stride[axis];
     start.saturating_sub(form.padding[axis])..(start + form.kernel[axis] - form.padding[axis]).min(size)
 }
 
-/// Where a window's largest element is: the first in scan order; a NaN is larger than any number.
+/// The position of a window's maximum: the first in scan order; NaN counts as the largest.
 fn first_largest(x: &Array, form: &PoolForm, window: &[usize]) -> usize {
     let (h, w) = (x.ty.shape[2], x.ty.shape[3]);
     let plane = (window[0] * x.ty.shape[1] + window[1]) * h;
@@ -167,7 +167,7 @@ op! {
     }).collect();
 }
 
-/// `v`'s elements where each window's first largest is: the transpose of max_pool2d_grad, tap by tap.
+/// `v`'s elements at each window's first maximum: the transpose of max_pool2d_grad, tap by tap.
 fn at_first_largest(g: &Graph, node: Value, v: Value) -> Value {
     let (inputs, attrs) = (g.inputs_of(node), g.attrs_of(node));
     let options = MaxPool2dOptions::of(&attrs);
@@ -190,7 +190,7 @@ fn at_first_largest(g: &Graph, node: Value, v: Value) -> Value {
     result
 }
 
-/// The same of averages. How many elements each window covers is a table.
+/// The same for average pooling. The number of elements in each window is a table.
 fn averaged(c: &Call<'_>, x: &[usize], form: &PoolForm) -> Checked<TensorType> {
     let ty = pooled(x, form)?;
     let windows = ty.shape[2].saturating_mul(ty.shape[3]);
@@ -200,7 +200,7 @@ fn averaged(c: &Call<'_>, x: &[usize], form: &PoolForm) -> Checked<TensorType> {
     Ok(ty)
 }
 
-/// How many elements of the input each window covers, if they are not all as many.
+/// The number of input elements in each window, if not all are equal.
 fn window_counts(shape: &[usize], form: &PoolForm) -> Option<Vec<f32>> {
     let ty = pooled(shape, form).ok()?;
     let along = |a: usize| (0..ty.shape[2 + a]).map(move |i| covered(form, a, shape[2 + a], i).len() as f32);
@@ -222,14 +222,14 @@ op! {
     grad: |_, _, _| Grad::ByDecomposition;
     lower: |_| Lowering::Decompose;
     decompose: |g, x, attrs| {
-        // each channel alone, convolved with ones
+        // each channel separately, convolved with ones
         let shape = signed(&g.shape(x[0]));
         let AvgPool2dOptions { stride, padding, count_include_pad, .. } = AvgPool2dOptions::of(attrs);
         let Ok(form) = pool_form(&Call { inputs: &[], attrs }) else { return Value::POISON };
         let planes = g.reshape(x[0], &[shape[0] * shape[1], 1, shape[2], shape[3]]);
         let area = form.kernel[0] * form.kernel[1];
         let [h, w] = form.kernel;
-        // a large window is filled at init, not kept in the graph
+        // a large window is filled at init, not stored in the graph
         let ones = match area {
             0..=4096 => g.constant_f32(&[1, 1, h, w], vec![1.0; area]),
             _ => g.broadcast(g.scalar(1.0, DType::F32), &[1, 1, h as i64, w as i64]),
@@ -353,7 +353,7 @@ op! {
 
 fn resized(c: &Call<'_>) -> Checked<TensorType> {
     let (x, size) = (image(c)?, pair(c, "size", 1)?);
-    // each new row and column is looked up by a table
+    // each new row and column is a look-up by a table
     if size.iter().any(|&n| n > 1 << 24) {
         return refuse("a size of at most 2²⁴ each way", format!("{size:?}"));
     }
@@ -368,13 +368,13 @@ fn pick(g: &Graph, x: Value, axis: i64, which: Vec<i32>) -> Value {
     }
 }
 
-/// Source of each of `to` places among `from`: ⌊place · from/to⌋, in f32 as PyTorch reckons it.
+/// The source index of each of `to` positions among `from`: ⌊position · from/to⌋, in f32 as in PyTorch.
 fn nearest(from: usize, to: usize) -> Vec<i32> {
     let scale = from as f32 / to as f32;
     (0..to).map(|i| ((i as f32 * scale).floor() as usize).min(from - 1) as i32).collect()
 }
 
-/// The two sources of each of `to` places among `from`, and how much of the second.
+/// The two source indices of each of `to` positions among `from`, and the weight of the second.
 fn blend(from: usize, to: usize, align_corners: bool) -> (Vec<i32>, Vec<i32>, Vec<f32>) {
     let source = |i: usize| match (align_corners, to) {
         (true, 1) => 0.0,

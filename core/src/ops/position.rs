@@ -1,8 +1,8 @@
 //! Rotary position embedding (Su et al. 2021, arXiv:2104.09864).
 //!
-//! **Rotary embedding** comes in two composites. `rope` makes its tables from positions, theta and offset. `rotary` takes cos and
-//! sin as they come, and is what longhand (x·cos + rotate_half(x)·sin) is recognised as: whether tables that were computed from
-//! positions, scaled, or read from a file are those of a `rope` cannot be proven by looking, and need not be.
+//! There are two composites. `rope` computes its tables from positions, theta and offset. `rotary` takes cos and sin as inputs,
+//! and is what the formula x·cos + rotate_half(x)·sin is recognised as: whether tables that were computed from positions,
+//! scaled, or read from a file equal those of a `rope` cannot be proven from the graph, and need not be.
 
 use super::movement::signed;
 use super::samples::{as_dtype, indices, normal, sample};
@@ -12,7 +12,7 @@ use crate::graph::{
 use crate::tensor::{DType, TensorType, broadcast_shapes};
 use std::f64::consts::TAU;
 
-/// Axes of what is turned, at most: its pairs are one more.
+/// Maximum axes of the rotated value: its pairs take one more.
 const MOST_AXES: usize = 7;
 
 /// Radians per position of pair `i` of `d` elements.
@@ -26,7 +26,7 @@ fn rope_type(c: &Call<'_>) -> std::result::Result<TensorType, Refusal> {
     if x.dtype != DType::F32 || d % 2 != 0 || x.rank() > MOST_AXES {
         return refuse("f32[…, seq, d] with an even d, of at most 7 axes", x);
     }
-    // angles, or their frequencies where positions are given, are tables
+    // tables contain the angles, or for explicit positions their frequencies
     let table = if c.inputs.len() == 1 { seq.saturating_mul(d / 2) } else { d / 2 };
     if table > 1 << 24 {
         return refuse("a table of at most 2²⁴ angles", x);
@@ -54,7 +54,7 @@ fn tables(g: &Graph, x: &[Value], attrs: &Attrs) -> [Value; 2] {
     if let Some(&positions) = x.get(1) {
         return angles_of(g, positions, theta, offset, d);
     }
-    // known now: exact angles, each entry rounded once
+    // known positions: exact angles, each entry rounded once
     let frequencies: Vec<f64> = (0..d / 2).map(|i| frequency(theta, i, d)).collect();
     let table = |f: fn(f64) -> f64| {
         let entry = |n: usize| f((offset + (n / (d / 2)) as i64) as f64 * frequencies[n % (d / 2)]) as f32;
@@ -63,9 +63,9 @@ fn tables(g: &Graph, x: &[Value], attrs: &Attrs) -> [Value; 2] {
     [table(f64::cos), table(f64::sin)]
 }
 
-/// The same for positions that are data. An angle of thousands of radians has no place in an f32, so it
-/// is reckoned in turns, whole turns dropped: the frequency (in turns per position) is split into two
-/// parts of 7 bits, whose products with positions below 2¹⁷ are exact, and a small rest.
+/// The same for positions that are data. An angle of thousands of radians is inaccurate in f32, so it is computed in turns,
+/// with whole turns dropped: the frequency (in turns per position) is split into two parts of 7 bits, whose products with
+/// positions below 2¹⁷ are exact, and a small remainder.
 fn angles_of(g: &Graph, positions: Value, theta: f64, offset: i64, d: usize) -> [Value; 2] {
     let turns: Vec<f64> = (0..d / 2).map(|i| frequency(theta, i, d) / TAU).collect();
     let high: Vec<f64> = turns.iter().map(|&t| first_bits(t)).collect();
@@ -82,13 +82,13 @@ fn angles_of(g: &Graph, positions: Value, theta: f64, offset: i64, d: usize) -> 
     [g.cos(angle), g.sin(angle)]
 }
 
-/// v cut off after 7 significant bits.
+/// v truncated to 7 significant bits.
 fn first_bits(v: f64) -> f64 {
     f64::from_bits(v.to_bits() & !((1 << 46) - 1))
 }
 
-/// (a, b) → (a·cos − b·sin, b·cos + a·sin) for each pair, halves or neighbours: x·cos + x′·(∓sin), where x′ is x with
-/// each pair's two exchanged, which is a view. One pass over x.
+/// (a, b) → (a·cos − b·sin, b·cos + a·sin) for each pair, halves or neighbours: x·cos + x′·(∓sin), where x′ is x with each pair
+/// swapped, which is a view. One pass over x.
 fn rotate(g: &Graph, x: Value, [cos, sin]: [Value; 2], interleaved: bool) -> Value {
     let shape = signed(&g.shape(x));
     let Some((&d, lead)) = shape.split_last() else { return x };
@@ -112,7 +112,7 @@ op! {
     infer: rope_type;
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |g, node, up| {
-        // turned back
+        // rotated back
         let (x, attrs) = (g.inputs_of(node), g.attrs_of(node));
         let [cos, sin] = tables(g, &x, &attrs);
         let dx = rotate(g, up, [cos, g.neg(sin)], attrs.bool("interleaved"));
@@ -163,7 +163,7 @@ op! {
     grad: |_, _, _| Grad::ByDecomposition;
     lower: |_| Lowering::Decompose;
     decompose: |g, x, _| {
-        // one pass over x: its halves exchanged are a view, the sign is the table's
+        // one pass over x: swapping its halves is a view, the sign is in the table
         let pairs = |v: Value| {
             let shape = signed(&g.shape(v));
             let Some((&d, lead)) = shape.split_last() else { return v };

@@ -68,7 +68,7 @@ op! {
         let attrs = g.attrs_of(node);
         let (ta, tb) = (attrs.bool("transpose_a"), attrs.bool("transpose_b"));
         let da = if ta { g.matmul_with(wide(g, b), up, tb, true) } else { g.matmul_with(up, wide(g, b), false, !tb) };
-        // a weight under a batch: fold the batch into the rows rather than sum a batch of products
+        // a weight with a batched input: fold the batch into the rows rather than sum a batch of products
         let (rows_a, rows_up) = (g.shape(a), g.shape(up));
         let folds = g.shape(b).len() == 2 && rows_a.len() > 2 && !ta;
         let flat = |v: Value, s: &[usize]| g.reshape(v, &[-1, s[s.len() - 1] as i64]);
@@ -104,7 +104,7 @@ op! {
     };
 }
 
-/// A weight of a packed dtype widened, so that it can stand on the left.
+/// A weight of a packed dtype widened, so that it can be the left operand.
 fn wide(g: &Graph, v: Value) -> Value {
     if g.ty(v).dtype == DType::F32 { v } else { g.cast(v, DType::F32) }
 }

@@ -1,4 +1,4 @@
-//! Block-quantised weights widened.
+//! Decoding of block-quantised weights.
 
 use super::movement::accepted;
 use super::samples::{kinked, normal};
@@ -14,7 +14,7 @@ op! {
         }
         Ok(TensorType::f32(c.shape(0)))
     };
-    // an array of a block dtype holds the values its blocks stand for
+    // an array of a block dtype contains the decoded values
     evaluate: |op, c, x| Ok(Array::new(accepted(op, c)?, x[0].data.clone()));
     grad: |_, _, _| Grad::None("quantised weights are not trained");
     lower: |_| Lowering::Dequantise;
@@ -25,7 +25,7 @@ op! {
     };
 }
 
-/// Random values that blocks can hold, some blocks much smaller than others.
+/// Random values that blocks represent exactly, some blocks much smaller than others.
 fn blocks(dtype: DType, shape: &[usize], seed: u64) -> Array {
     let wide = normal(shape, 110 + seed);
     let scaled: Vec<f64> =

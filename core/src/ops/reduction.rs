@@ -1,4 +1,4 @@
-//! Reductions over axes, and running sums.
+//! Reductions over axes, and prefix sums.
 
 use super::movement::{accepted, signed};
 use super::samples::{as_dtype, cycle, kinked, normal, random, sample};
@@ -36,7 +36,7 @@ fn axes_of(c: &Call<'_>) -> Vec<usize> {
     c.axes("axes", c.inputs[0].rank()).unwrap_or_default()
 }
 
-/// The elements of each row, a row for each position along the axes that stay.
+/// The elements of each row, one row for each position along the axes that are not reduced.
 fn rows(x: &Array, axes: &[usize]) -> Vec<Vec<f64>> {
     let kept = Array::full(TensorType::new(x.ty.dtype, reduced_shape(&x.ty.shape, axes, true)), 0.0);
     let mut rows = vec![vec![]; kept.data.len()];
@@ -48,13 +48,13 @@ fn rows(x: &Array, axes: &[usize]) -> Vec<Vec<f64>> {
     rows
 }
 
-/// Rows joined in f64 (integers: exactly, wrapping), rounded to the output's dtype.
+/// Rows reduced in f64 (integers: exactly, wrapping), rounded to the output's dtype.
 fn evaluate_rows(ty: TensorType, x: &Array, axes: &[usize], join: fn(&[f64]) -> f64) -> Array {
     let data = rows(x, axes).iter().map(|row| wrap(ty.dtype, join(row))).collect();
     Array::new(ty, data)
 }
 
-/// Stores a whole number or a real as a dtype does: integers wrap around, halves round.
+/// A number as stored by a dtype: integers wrap around, 16-bit floats round.
 fn wrap(dtype: DType, v: f64) -> f64 {
     match dtype {
         DType::I32 => f64::from(v as i64 as i32),
@@ -157,13 +157,13 @@ op! {
     samples: || reduction_samples(-2.0, 2.0, false);
 }
 
-/// The larger or smaller of a row; NaN if any is.
+/// The maximum or minimum of a row; NaN if any is.
 fn extreme(row: &[f64], better: fn(f64, f64) -> bool) -> f64 {
     row.iter().copied().reduce(|a, b| if a.is_nan() || better(a, b) { a } else { b }).unwrap_or(f64::NAN)
 }
 
-/// Gradient of max and min: to the elements that are the extreme, in equal shares; NaN to all where none is, for the extreme
-/// is NaN (PyTorch's amax).
+/// Gradient of max and min: to the elements equal to the extreme, in equal shares; if there are none, the extreme is NaN, and
+/// all get NaN (PyTorch's amax).
 fn extreme_grad(g: &Graph, node: Value, up: Value) -> Grad {
     let (x, dtype) = (g.inputs_of(node)[0], g.ty(node).dtype);
     let (axes, kept) = kept_axes(g, node);
@@ -204,9 +204,9 @@ op! {
     samples: extreme_samples;
 }
 
-/// Product of the elements that come before each along axis 1 of `[rows, n]`, or after each.
+/// Product of the elements before each along axis 1 of `[rows, n]`, or after each.
 ///
-/// Doubling (Hillis & Steele 1986): no division, so zeros among the elements are no exception.
+/// By doubling (Hillis & Steele 1986): no division, so zeros among the elements need no special case.
 fn exclusive_product(g: &Graph, x: Value, after: bool) -> Value {
     let n = g.shape(x)[1] as i64;
     let shift = |v: Value, by: i64| {

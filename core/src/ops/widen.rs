@@ -1,11 +1,9 @@
-//! Keeps 16 bits out of what an operation computes on the way. The decomposition and the gradient of every operation
-//! over f16 or bf16 are built in f32, between a cast of the inputs and one cast of each result: squares do not overflow,
-//! an epsilon of 1e-12 does not become 0, and a result is rounded once. The macro `op!` puts both through here, so that
-//! no operation can forget it.
+//! Computes in f32 for 16-bit inputs. Decompositions and gradients of operations over f16 or bf16 are built in f32, between a
+//! cast of the inputs and one cast of each result: squares do not overflow, an epsilon of 1e-12 does not become 0, and a result
+//! is rounded once. The macro `op!` applies this to both, so that no operation can forget it.
 //!
-//! **16 bits** are for storage. `op!` puts every decomposition and gradient through `ops/widen`: of f16 and bf16 inputs they are
-//! built in f32, between casts, so that squares do not overflow, an epsilon stays one, and a result is rounded once. A cast that
-//! widens what is stored is no step: whoever reads it widens as it loads (`fuse::widened`).
+//! 16-bit dtypes are for storage. A widening cast of a stored value is not a step: readers widen as they load
+//! (`fuse::widened`).
 
 use crate::graph::{Attrs, Call, Grad, Graph, Lowering, NodeKind, Op, Value};
 use crate::tensor::{DType, TensorType};
@@ -20,7 +18,7 @@ fn wide_type(ty: &TensorType) -> TensorType {
     if is_half(ty.dtype) { TensorType::f32(ty.shape.clone()) } else { ty.clone() }
 }
 
-/// Inputs of 16 bits as f32, each distinct one cast once; the others as they are.
+/// 16-bit inputs as f32, each distinct one cast once; the others unchanged.
 fn widened(g: &Graph, inputs: &[Value]) -> Vec<Value> {
     let mut wide: Vec<Value> = Vec::with_capacity(inputs.len());
     for (i, &v) in inputs.iter().enumerate() {
@@ -34,14 +32,14 @@ fn widened(g: &Graph, inputs: &[Value]) -> Vec<Value> {
     wide
 }
 
-/// Whether an operation with these inputs gives 16 bits, and f32 if they were f32.
+/// Whether an operation with these inputs has a 16-bit result that would be f32 for f32 inputs.
 fn rounds_to_half(op: &dyn Op, inputs: &[TensorType], attrs: &Attrs) -> bool {
     let wide: Vec<TensorType> = inputs.iter().map(wide_type).collect();
     let result = |inputs| op.infer(&Call { inputs, attrs }).map(|ty| ty.dtype);
     result(inputs).is_ok_and(is_half) && result(&wide) == Ok(DType::F32)
 }
 
-/// What `build` makes of the inputs, computed in f32 where they and the result have 16 bits.
+/// `build`'s result for the inputs, computed in f32 if they and the result have 16 bits.
 pub(super) fn decompose(
     op: &dyn Op,
     g: &Graph,
@@ -58,8 +56,8 @@ pub(super) fn decompose(
     narrowed(g, result, dtype)
 }
 
-/// What `build` makes of a node and its upstream gradient. Where they have 16 bits, it is asked about the same operation
-/// on f32: also what it reads of the node's own result is then as it was before it was rounded.
+/// `build`'s gradient for a node and its upstream gradient. If they have 16 bits, it is computed for the same operation on f32,
+/// so that the node's own result is used before rounding, too.
 pub(super) fn gradient(
     op: &'static dyn Op,
     g: &Graph,
@@ -86,20 +84,20 @@ pub(super) fn gradient(
     }
 }
 
-/// Whether work only puts elements elsewhere.
+/// Whether work only moves elements.
 fn moves(work: &Lowering) -> bool {
     use Lowering::{Gather, Place, Take, TakePut, View};
     matches!(work, View(_) | Place { .. } | Take { .. } | TakePut { .. } | Gather { .. })
 }
 
-/// An f32 value in 16 bits. Where it only moves elements that were widened, these are moved as they were.
+/// An f32 value in 16 bits. If it only moves widened elements, the original ones are moved instead.
 pub(crate) fn narrowed(g: &Graph, v: Value, dtype: DType) -> Value {
     unwidened(g, v, dtype).unwrap_or_else(|| g.cast(v, dtype))
 }
 
 fn unwidened(g: &Graph, v: Value, dtype: DType) -> Option<Value> {
     v.index()?;
-    // the data is let go of before the graph grows: it would be copied
+    // clones the node: the borrow must end before the graph grows
     let node = g.data().ok()?.node(v).clone();
     let NodeKind::Op(op, attrs) = &node.kind else { return None };
     let types: Vec<TensorType> = node.inputs.iter().map(|&i| g.ty(i)).collect();

@@ -1,4 +1,4 @@
-//! Batches: encodings of different lengths padded to one, and the few lengths that models are compiled for.
+//! Batches: encodings padded to one length, and the few lengths that models are compiled for.
 
 use super::Encoding;
 use crate::error::{Error, Result};
@@ -60,11 +60,11 @@ pub struct PaddedBatch {
     pub ids: Vec<u32>,
     /// 1 for a token, 0 for padding.
     pub mask: Vec<f32>,
-    /// Which of a pair of texts a token belongs to, 0 or 1.
+    /// The text of a pair that a token belongs to, 0 or 1.
     pub type_ids: Vec<u32>,
     /// Number of texts.
     pub batch: usize,
-    /// Tokens of each, with the padding.
+    /// Tokens of each, including padding.
     pub length: usize,
 }
 

@@ -1,17 +1,17 @@
-//! A tokenizer as a model's folder has it: `tokenizer.json` with what `tokenizer_config.json` says otherwise, or the vocabulary
-//! files of older models, from which the same is made that Hugging Face makes of them.
+//! Reads a tokenizer from a model's folder: `tokenizer.json` with the overrides of `tokenizer_config.json`, or the vocabulary
+//! files of older models, from which the same tokenizer is built as by Hugging Face.
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use serde_json::{Map, Value as Json, json};
 use std::path::Path;
 
-/// Limits above this mean none: writers say 1e30.
+/// Limits above this mean none: files contain 1e30.
 const NO_LIMIT: f64 = 1e20;
-/// The classes that take `tokenizer.json` as it is, whatever `tokenizer_config.json` says of its parts.
+/// The classes that use `tokenizer.json` unchanged, regardless of `tokenizer_config.json`.
 const AS_IT_IS: [&str; 2] = ["PreTrainedTokenizer", "TokenizersBackend"];
 
-/// A special token: its text, and whether it takes the spaces before it.
+/// A special token: its text, and whether it absorbs preceding spaces.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Special {
     pub content: String,
@@ -20,32 +20,32 @@ pub(super) struct Special {
     pub single_word: bool,
     pub normalized: bool,
     pub special: bool,
-    /// The id that the file says it has.
+    /// The id given in the file.
     pub id: Option<u32>,
 }
 
-/// What a folder says of its tokenizer beside `tokenizer.json`.
+/// A folder's settings for its tokenizer, besides `tokenizer.json`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Settings {
-    /// Of a normalizer as BERT's, where they are said.
+    /// Options of a BERT normalizer, if given.
     pub lower_case: Option<bool>,
     pub strip_accents: Option<Option<bool>>,
     pub chinese: Option<bool>,
-    /// Of splitting into bytes, where it is said.
+    /// Option of byte-level splitting, if given.
     pub prefix_space: Option<bool>,
-    /// Long texts lose their beginning.
+    /// Whether long texts are truncated on the left.
     pub keeps_end: Option<bool>,
     pub max_tokens: Option<usize>,
     pub pad: Option<String>,
-    /// Tokens that texts are split at.
+    /// Added tokens, at which texts are split.
     pub added: Vec<Special>,
 }
 
-/// A class of tokenizers that is made from vocabulary files.
+/// A class of tokenizers that can be built from vocabulary files.
 struct Class {
     name: &'static str,
     model_type: &'static str,
-    /// vocab.txt and WordPiece; else vocab.json, merges.txt and pairs of bytes.
+    /// vocab.txt and WordPiece; else vocab.json, merges.txt and byte-level BPE.
     pieces: bool,
     /// `<s> a </s></s> b </s>`; else `[CLS] a [SEP] b [SEP]`.
     doubled: bool,
@@ -54,7 +54,7 @@ struct Class {
     unk: &'static str,
     pad: &'static str,
     mask: &'static str,
-    /// The mask takes the spaces before it.
+    /// Whether the mask token absorbs preceding spaces.
     mask_lstrip: bool,
 }
 
@@ -102,7 +102,7 @@ const CLASSES: [Class; 4] = [
 /// The files of SentencePiece models.
 const SENTENCE_PIECE: [&str; 4] = ["sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "spm.model"];
 
-/// The JSON files beside the vocabulary, any of which may be missing.
+/// The JSON files next to the vocabulary, all optional.
 pub(super) struct Folder<'a> {
     path: &'a Path,
     config: Config,
@@ -124,7 +124,7 @@ impl<'a> Folder<'a> {
         Ok(self.config.text("tokenizer_class")?.map(|c| c.strip_suffix("Fast").unwrap_or(c)))
     }
 
-    /// What is said beside `tokenizer.json`.
+    /// The settings besides `tokenizer.json`.
     pub fn settings(&self) -> Result<Settings> {
         let c = &self.config;
         let mut found = Settings::default();
@@ -178,7 +178,7 @@ impl<'a> Folder<'a> {
         Ok(found)
     }
 
-    /// A special token by its role: a text, or an object with more about it.
+    /// A special token by its role: a string, or an object with options.
     fn token(&self, role: &str) -> Result<Option<Special>> {
         for c in [&self.config, &self.map] {
             match c.get(role) {
@@ -192,7 +192,7 @@ impl<'a> Folder<'a> {
         Ok(None)
     }
 
-    /// A `tokenizer.json` made of vocabulary files, where there is none.
+    /// A `tokenizer.json` built from vocabulary files.
     pub fn made_of_vocabulary(&self) -> Result<String> {
         let there = |name: &str| self.path.join(name).is_file();
         let class = self.vocabulary_class()?;
@@ -206,7 +206,7 @@ impl<'a> Folder<'a> {
         }
     }
 
-    /// The class by its name, or by the architecture of the model beside it; none where its files are not read.
+    /// The class by its name, or by the architecture of the model in the folder; `None` if its files are not supported.
     fn vocabulary_class(&self) -> Result<Option<&'static Class>> {
         let model = Config::read(&self.path.join("config.json"))?;
         let of_model = |key: &str| Ok::<_, Error>(model.as_ref().map(|m| m.text(key)).transpose()?.flatten());
@@ -217,12 +217,12 @@ impl<'a> Folder<'a> {
         Ok(match (by_name, of_model("model_type")?) {
             (Some(name), _) if !AS_IT_IS.contains(&name) => CLASSES.iter().find(|c| c.name == name),
             (_, Some(model)) => CLASSES.iter().find(|c| c.model_type == model),
-            // a vocabulary alone is BERT's
+            // a vocabulary without further information is BERT's
             (_, None) => Some(&CLASSES[0]),
         })
     }
 
-    /// Why there is no tokenizer.
+    /// The error for a missing tokenizer, with the reason.
     fn missing(&self) -> Error {
         let there = |name: &&str| self.path.join(name).is_file();
         let all = SENTENCE_PIECE.iter().chain(&["vocab.txt", "vocab.json", "bpe.codes", "merges.txt"]);
@@ -238,7 +238,7 @@ impl<'a> Folder<'a> {
         Error::tokenizer(self.path.display().to_string(), why)
     }
 
-    /// The five special tokens of a class, with their ids in a vocabulary; those that it must have are there.
+    /// The five special tokens of a class, with their ids in a vocabulary; the required ones must exist.
     fn specials(&self, class: &Class, vocabulary: &Map<String, Json>) -> Result<[(Special, Option<u64>); 5]> {
         let roles = [
             ("unk_token", class.unk, false),
@@ -260,7 +260,7 @@ impl<'a> Folder<'a> {
         found.try_into().map_err(|_| Error::internal("five special tokens"))
     }
 
-    /// BERT's tokenizer from `vocab.txt`: a token a line.
+    /// BERT's tokenizer from `vocab.txt`: one token per line.
     fn pieces(&self, class: &Class) -> Result<String> {
         let text = self.text("vocab.txt")?;
         let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).strip_suffix('\n');
@@ -311,7 +311,7 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// A token of which only the text is said.
+/// A token without options.
 fn plain(content: &str) -> Special {
     Special {
         content: content.into(),
@@ -324,7 +324,7 @@ fn plain(content: &str) -> Special {
     }
 }
 
-/// A token of which more is said.
+/// A token with options.
 fn special(token: &Config, named: bool) -> Result<Special> {
     let flag = |key: &str, absent: bool| Ok::<_, Error>(token.flag(key)?.unwrap_or(absent));
     let content = token.text("content")?.ok_or_else(|| token.wrong("content", "a token's text"))?;

@@ -1,7 +1,7 @@
-//! Text to token ids and back, and batches of them padded to a few lengths.
+//! Converts text to token ids and back, and pads batches to a few lengths.
 //!
-//! Stands on `error` and `config`. Reads Hugging Face's `tokenizer.json`, or vocabulary files, through the `tokenizers` crate;
-//! the caller sets the limit on tokens, never the file. Knows nothing of models.
+//! Depends on `error` and `config`. Reads Hugging Face's `tokenizer.json`, or vocabulary files, through the `tokenizers` crate;
+//! the caller sets the limit on tokens, never the file. Independent of models.
 
 mod batch;
 mod folder;

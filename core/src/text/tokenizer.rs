@@ -1,5 +1,4 @@
-//! A tokenizer as `tokenizer.json` and its folder describe it, except for how long texts may be and how they are padded,
-//! which is the caller's.
+//! A tokenizer as described by `tokenizer.json` and its folder, except for truncation and padding, which the caller controls.
 
 use super::folder::{Folder, Settings, Special};
 use super::vocabulary::Vocabulary;
@@ -53,11 +52,11 @@ pub struct Tokenizer {
 pub struct Encoding {
     /// Token ids, special tokens included.
     pub ids: Vec<u32>,
-    /// Which of a pair of texts each token belongs to, 0 or 1.
+    /// The text of a pair that each token belongs to, 0 or 1.
     pub type_ids: Vec<u32>,
-    /// True for the tokens that the tokenizer added.
+    /// True for special tokens that the tokenizer added.
     pub special: Vec<bool>,
-    /// True if the text had more tokens than were allowed.
+    /// True if the text was truncated.
     pub truncated: bool,
 }
 
@@ -68,13 +67,13 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, or the tokenizer of a Hugging Face model's folder: its `tokenizer.json`, else what its
-    /// vocabulary files make (`vocab.txt` of BERT, DistilBERT and MPNet, `vocab.json` and `merges.txt` of RoBERTa), with what
-    /// `tokenizer_config.json` says of case, accents, limits and added tokens.
+    /// Reads a `tokenizer.json`, or the tokenizer of a Hugging Face model's folder: its `tokenizer.json`, else one built from
+    /// its vocabulary files (`vocab.txt` of BERT, DistilBERT and MPNet, `vocab.json` and `merges.txt` of RoBERTa), with the
+    /// settings of `tokenizer_config.json` for case, accents, limits and added tokens.
     ///
     /// # Errors
-    /// [`Error::Io`] where the system refuses the file, or there is none; [`Error::Tokenizer`] where it is not a tokenizer,
-    /// or files are there that are not read; [`Error::Config`] for a setting of the wrong type.
+    /// [`Error::Io`] if the system refuses the file, or there is none; [`Error::Tokenizer`] if it is not a tokenizer, or the
+    /// folder has only unsupported files; [`Error::Config`] for a setting of the wrong type.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Tokenizer> {
         let path = path.as_ref();
         deep(|| Tokenizer::of_file(path))
@@ -102,23 +101,23 @@ impl Tokenizer {
     /// Reads the contents of a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] where they are not a tokenizer.
+    /// [`Error::Tokenizer`] if they are not a tokenizer.
     pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Result<Tokenizer> {
         let bytes = bytes.as_ref();
         deep(|| read("bytes", bytes))
     }
 
-    /// The tokens of a text, special tokens added, at most `max_tokens` of them: what is too long loses its end,
-    /// but never its special tokens.
+    /// The tokens of a text, with special tokens, at most `max_tokens` of them: a text that is too long is truncated, but never
+    /// its special tokens.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `max_tokens` leaves no room for the special tokens; [`Error::Tokenizer`] for a text
-    /// that the tokenizer fails on.
+    /// [`Error::Argument`] if `max_tokens` leaves no room for the special tokens; [`Error::Tokenizer`] if the tokenizer fails
+    /// on the text.
     pub fn encode(&self, text: &str, max_tokens: usize) -> Result<Encoding> {
         self.run(text, None, max_tokens)
     }
 
-    /// The tokens of a pair of texts; the longer one is cut first.
+    /// The tokens of a pair of texts; the longer one is truncated first.
     ///
     /// # Errors
     /// As [`encode`](Tokenizer::encode).
@@ -126,7 +125,7 @@ impl Tokenizer {
         self.run(first, Some(second), max_tokens)
     }
 
-    /// The tokens of several texts, as [`encode`](Tokenizer::encode) gives them.
+    /// The tokens of several texts, as by [`encode`](Tokenizer::encode).
     ///
     /// # Errors
     /// As [`encode`](Tokenizer::encode), for the first text that fails.
@@ -169,10 +168,10 @@ impl Tokenizer {
         )
     }
 
-    /// The text of token ids, without special tokens if asked. Ids beyond the vocabulary are left out.
+    /// The text of token ids, optionally without special tokens. Ids beyond the vocabulary are skipped.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] for ids that the decoder fails on.
+    /// [`Error::Tokenizer`] if the decoder fails on the ids.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         guarded(|| format!("decoding {} ids", ids.len()), || self.inner.decode(ids, skip_special))
     }
@@ -194,12 +193,12 @@ impl Tokenizer {
         model.get_vocab_size() + added.keys().filter(|t| model.token_to_id(t).is_none()).count()
     }
 
-    /// The most tokens that the folder's `tokenizer_config.json` allows, if it says so.
+    /// The limit on tokens in the folder's `tokenizer_config.json`, if any.
     pub fn max_tokens(&self) -> Option<usize> {
         self.max_tokens
     }
 
-    /// The same tokenizer, of texts in lower case.
+    /// The same tokenizer, lower-casing texts first.
     #[cfg(feature = "compiler")]
     pub(crate) fn lower_cased(mut self) -> Tokenizer {
         let is_lower = |n: &NormalizerWrapper| matches!(n, NormalizerWrapper::Lowercase(_));
@@ -219,7 +218,7 @@ impl Tokenizer {
         self
     }
 
-    /// Does what the folder says beside `tokenizer.json`.
+    /// Applies the folder's settings.
     fn follow(&mut self, settings: Settings) -> Result<()> {
         self.max_tokens = settings.max_tokens;
         match settings.keeps_end {
@@ -246,7 +245,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Splits texts at a token from now on. One that the vocabulary lacks is added only where its id is said.
+    /// Adds a token at which texts are split. One that the vocabulary lacks is added only if its id is given.
     fn add(&mut self, token: Special) -> Result<()> {
         let known = self.inner.get_added_vocabulary().get_vocab().contains_key(&token.content);
         let id = self.inner.token_to_id(&token.content);
@@ -269,7 +268,7 @@ impl Tokenizer {
         }
     }
 
-    /// The id to pad with: what the file pads with, else that of `[PAD]` or `<pad>`, else 0.
+    /// The padding id: the file's, else that of `[PAD]` or `<pad>`, else 0.
     pub fn pad_id(&self) -> u32 {
         self.pad_id
     }
@@ -281,14 +280,14 @@ fn read(what: &str, bytes: &[u8]) -> Result<Tokenizer> {
     let padding = inner.get_padding().map(|p| p.pad_id);
     let direction = inner.get_truncation().map_or_else(Default::default, |t| t.direction);
     inner.with_padding(None);
-    // Only a truncation that is set can fail.
+    // Only setting a truncation can fail.
     let _ = inner.with_truncation(None);
     let pad_id =
         padding.or_else(|| inner.token_to_id("[PAD]")).or_else(|| inner.token_to_id("<pad>")).unwrap_or(0);
     Ok(Tokenizer { inner, pad_id, direction, max_tokens: None })
 }
 
-/// Runs code of the `tokenizers` crate, which panics on some malformed files, and gives its errors our type.
+/// Runs code of the `tokenizers` crate, which panics on some malformed files, and converts its errors.
 fn guarded<T>(what: impl Fn() -> String, run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(done) => {
@@ -298,7 +297,7 @@ fn guarded<T>(what: impl Fn() -> String, run: impl FnOnce() -> tokenizers::Resul
     }
 }
 
-/// The beginning of a text, for messages.
+/// The start of a text, for messages.
 fn shown(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((cut, _)) => format!("{:?}…", &text[..cut]),

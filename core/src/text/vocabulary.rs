@@ -1,7 +1,7 @@
 //! The model inside a `tokenizer.json`: our WordPiece, or one of the `tokenizers` crate's.
 //!
-//! The crate finds out which model it has by buffering the whole vocabulary twice over. Here the text of the model
-//! is scanned once for its `type`, then read as that type straight away.
+//! The crate determines the kind of model by buffering the whole vocabulary twice. Here the model's text is scanned once for
+//! its `type`, then parsed directly as that type.
 
 use super::wordpiece::WordPiece;
 use serde::Deserialize;

@@ -1,7 +1,7 @@
-//! WordPiece over one string of all tokens: read from JSON in a single pass, without an allocation a token.
+//! WordPiece over one string of all tokens: parsed from JSON in a single pass, without an allocation per token.
 //!
-//! The same results as the `tokenizers` crate's own model (a test compares them), at a tenth of its time to load:
-//! opening a BERT-size vocabulary (30,522 tokens) is on the path to a model's first answer.
+//! The same results as the `tokenizers` crate's own model (a test compares them), in a tenth of its loading time: loading a
+//! BERT-size vocabulary (30,522 tokens) delays a model's first result.
 
 use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
@@ -24,7 +24,7 @@ pub(super) struct WordPiece {
 struct Vocab {
     text: String,
     entries: Vec<Entry>,
-    /// Open addressing: index of an entry plus 1, or 0. A power of two, at most half full.
+    /// Open addressing: index of an entry plus 1, or 0. The size is a power of two, at most half full.
     table: Vec<u32>,
     /// Entries by id, ascending.
     by_id: Vec<(u32, u32)>,
@@ -46,7 +46,7 @@ impl Vocab {
         &self.text[e.start as usize..e.end as usize]
     }
 
-    /// The slot of the table that holds a token, or in which it belongs. The table must not be full.
+    /// The slot of the table that contains a token, or where it would be inserted. The table must not be full.
     fn slot(&self, token: &str) -> usize {
         let mask = self.table.len() - 1;
         let mut at = self.hasher.hash_one(token) as usize & mask;
@@ -64,7 +64,7 @@ impl Vocab {
         Some(self.entries[entry as usize].id)
     }
 
-    /// Adds a token; one that is there already gets the new id. False if the text is full (4 GiB).
+    /// Adds a token; an existing one gets the new id. False if the text is full (4 GiB).
     fn insert(&mut self, token: &str, id: u32) -> bool {
         if self.entries.len() * 2 >= self.table.len() {
             self.grow();
@@ -119,7 +119,7 @@ impl WordPiece {
         (0..self.len()).map(|i| (self.vocab.str(i).to_string(), self.vocab.entries[i].id)).collect()
     }
 
-    /// The pieces of a word; the unknown token for the whole of it where it has none or is too long.
+    /// The pieces of a word; the unknown token if it cannot be split or is too long.
     pub fn tokenize(&self, word: &str) -> tokenizers::Result<Vec<Token>> {
         if word.chars().count() <= self.max_chars
             && let Some(pieces) = self.pieces(word)
@@ -134,7 +134,7 @@ impl WordPiece {
         let (mut pieces, mut start, mut candidate) = (vec![], 0, String::new());
         while start < word.len() {
             let prefix = if start == 0 { "" } else { self.prefix.as_str() };
-            // No longer than the longest token, and up to the end of a character.
+            // No longer than the longest token, and up to a character boundary.
             let mut end = (start + self.vocab.longest.saturating_sub(prefix.len())).min(word.len());
             while !word.is_char_boundary(end) {
                 end -= 1;
@@ -161,7 +161,7 @@ impl WordPiece {
 
 impl<'de> Deserialize<'de> for Vocab {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        /// Hands a token over without owning it, escapes and all.
+        /// Deserialises a token without allocating for it, with escapes resolved.
         struct Key<'v>(&'v mut String);
         impl<'de> de::DeserializeSeed<'de> for Key<'_> {
             type Value = ();
