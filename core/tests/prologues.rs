@@ -202,6 +202,49 @@ fn a_norm_written_out_is_taken_too() {
     check(&scaled, "scale given");
 }
 
+/// What is multiplied to a norm goes with it into its products; what else is done to it makes it another value.
+#[test]
+fn what_is_multiplied_to_a_norm_goes_with_it() {
+    type Then<'a> = &'a dyn Fn(&Graph, Value, Value) -> Value;
+    let vector = |g: &Graph| g.parameter("v", [24]);
+    let rounded = |g: &Graph, y: Value| g.cast(g.cast(y, DType::F16), DType::F32);
+    let cases: [(&str, usize, Then<'_>); 14] = [
+        ("as it is", 1, &|_, _, y| y),
+        ("times a vector", 1, &|g, _, y| g.mul(y, vector(g))),
+        ("a vector times it", 1, &|g, _, y| g.mul(vector(g), y)),
+        ("times what is computed of a vector", 1, &|g, _, y| g.mul(y, g.sigmoid(vector(g)))),
+        ("times two vectors", 1, &|g, _, y| g.mul(vector(g), g.mul(y, g.parameter("u", [24])))),
+        ("times a number", 1, &|g, _, y| g.mul(y, g.scalar(0.75, DType::F32))),
+        ("times what is computed of its input", 1, &|g, x, y| g.mul(y, g.tanh(x))),
+        ("times a number of each row", 0, &|g, _, y| g.mul(y, g.input("r", DType::F32, [2, 5, 1]))),
+        ("times other elements", 0, &|g, _, y| g.mul(y, g.input("z", DType::F32, [2, 5, 24]))),
+        ("with a bias", 0, &|g, _, y| g.add(y, vector(g))),
+        ("negated", 0, &|g, _, y| g.neg(y)),
+        ("through a function", 0, &|g, _, y| g.tanh(y)),
+        ("rounded", 0, &|g, _, y| rounded(g, y)),
+        ("rounded, then scaled", 0, &|g, _, y| g.mul(rounded(g, y), vector(g))),
+    ];
+    for (what, count, then) in cases {
+        let g = Graph::new();
+        let x = g.input("x", DType::F32, [2, 5, 24]);
+        let y = then(&g, x, g.rms_norm(x, g.parameter("scale", [24]), 1e-5));
+        g.output("y", g.linear(y, g.parameter("w", [18, 24]), None));
+        assert_eq!(normed(&on_gpu(&g)), count, "{what}");
+        // what is rounded may be rounded the other way
+        if !what.starts_with("rounded") {
+            check(&g, what);
+        }
+    }
+    // squared again and again, it has more factors than a step declares
+    let g = Graph::new();
+    let mut y = g.rms_norm(g.input("x", DType::F32, [2, 5, 24]), g.parameter("scale", [24]), 1e-5);
+    for _ in 0..6 {
+        y = g.mul(y, y);
+    }
+    g.output("y", g.linear(y, g.parameter("w", [18, 24]), None));
+    assert_eq!(normed(&on_gpu(&g)), 0);
+}
+
 #[test]
 fn norms_that_others_read_or_that_have_odd_rows_stay_steps() {
     let build = |k: usize, more: &dyn Fn(&Graph, Value)| {

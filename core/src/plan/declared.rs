@@ -1,33 +1,52 @@
-//! What a row-wise step says of itself where it is emitted, as data: passes over steps read it, and take neither tapes nor strides
-//! apart. The verifier proves it (`verify/declared`), since a plan may come from anywhere.
+//! Declarations of a row-wise step: properties that are known where the step is emitted, recorded as data. Passes over steps
+//! read them instead of analysing tapes and strides. They are not trusted: the verifier proves them (`verify/declared`).
 
 use super::wire::{Read, Reader, Writer};
 use super::{Operand, Rowwise};
+use crate::expr::Reg;
 use crate::tensor::contiguous_strides;
 
-/// What a row-wise step declares.
+/// Maximum number of factors of a declared norm.
+pub(super) const MOST_FACTORS: usize = 16;
+
+/// Properties that a row-wise step declares; passes may rely on them, kernels do not need them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Declared {
     /// Operands that are some of the columns of a matrix.
     pub columns: Vec<Columns>,
+    /// The result is a norm, or a norm times further factors.
+    pub norm: Option<Norm>,
 }
 
-/// An operand that is some of the columns of a row-major matrix, all of its buffer: over the step's domain, whose last axis is those
-/// columns, it walks row after row.
+/// A result that is a product of elements and of one factor per row: a norm without a mean, and everything that is multiplied by
+/// it. With Σ the step's one reduction, a sum along its reduced axes of a function of one operand, result = Π element · Π row(Σ).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Norm {
+    /// The operand that is summed over, by its position among the step's.
+    pub of: usize,
+    /// Registers that do not depend on the sum, in the order in which the result multiplies them.
+    pub element: Vec<Reg>,
+    /// Registers that depend on nothing but the sum, in that order.
+    pub row: Vec<Reg>,
+}
+
+/// An operand that is a range of columns of a row-major matrix, which fills its buffer. The last axis of the step's domain is those
+/// columns, the others are the matrix's rows in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Columns {
-    /// Its position among the step's operands.
+    /// The operand, by its position among the step's.
     pub operand: usize,
     /// The first column.
     pub from: usize,
     /// One past the last.
     pub to: usize,
-    /// How many columns the matrix has.
+    /// Number of columns of the matrix.
     pub all: usize,
 }
 
 impl Columns {
-    /// Of an operand over a domain, if that is what it walks in a buffer of so many elements, rows of `all` each.
+    /// The columns that operand `o`, walked over `domain`, is of a matrix of `all` columns and `elements` elements; `None` if it
+    /// is no such range.
     pub(super) fn of(
         (operand, o): (usize, &Operand),
         domain: &[usize],
@@ -47,7 +66,7 @@ impl Columns {
 }
 
 impl Rowwise {
-    /// The columns that an operand is, if the step declares that.
+    /// The declared columns that an operand is.
     pub fn columns(&self, operand: usize) -> Option<&Columns> {
         self.declared.columns.iter().find(|c| c.operand == operand)
     }
@@ -55,9 +74,14 @@ impl Rowwise {
 
 impl Writer {
     pub(super) fn declared(&mut self, declared: &Declared) {
-        let Declared { columns } = declared;
+        let Declared { columns, norm } = declared;
         self.list(columns, |w, Columns { operand, from, to, all }| {
             [operand, from, to, all].into_iter().for_each(|v| w.size(*v));
+        });
+        self.maybe(norm.as_ref(), |w, Norm { of, element, row }| {
+            w.size(*of);
+            w.sizes(element);
+            w.sizes(row);
         });
     }
 }
@@ -67,6 +91,7 @@ impl Reader {
         let columns = |r: &mut Reader| {
             Ok(Columns { operand: r.size()?, from: r.size()?, to: r.size()?, all: r.size()? })
         };
-        Ok(Declared { columns: self.list(columns)? })
+        let norm = |r: &mut Reader| Ok(Norm { of: r.size()?, element: r.sizes()?, row: r.sizes()? });
+        Ok(Declared { columns: self.list(columns)?, norm: self.maybe(norm)? })
     }
 }

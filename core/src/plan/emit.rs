@@ -1,12 +1,14 @@
 //! Turns groups into steps: determines the layout of each value, generates the fused code, allocates buffers.
 
+use super::code::{Code, Value, one};
+use super::dependence::Dependence;
 use super::expand::Primitive;
 use super::fold::{Ready, below_views};
 use super::fuse::{Group, is_literal, widened};
 use super::layout::{Layout, trailing_axes};
-use super::{Buffer, Columns, Declared, Derived, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
+use super::{Buffer, Derived, Operand, Place, Plan, RowResult, Rowwise, Step, Work};
 use crate::error::{Error, Result};
-use crate::expr::{Bindings, Expr, Instr, Kind, Reg, Tape, Words};
+use crate::expr::{Expr, Fold, Kind, Words};
 use crate::graph::{GraphData, Lowering, Node, NodeKind};
 use crate::tensor::{DType, contiguous_strides, element_count};
 use std::collections::HashMap;
@@ -279,8 +281,11 @@ impl<'a> Emitter<'a> {
         };
         let strides = layout.over(shape, &axes, domain.len());
         let mut out = Operand { buffer, dtype: self.dtype(g.output), offset: layout.offset, strides };
-        let Code { tape, operands, reductions, regs, declared, .. } = code;
-        let result = match regs[&g.output] {
+        if !g.per_row {
+            code.declare_result(g.output);
+        }
+        let Code { tape, operands, reductions, values, declared, .. } = code;
+        let result = match values[&g.output].words {
             Words::One(result) => result,
             Words::Two(low, high) => {
                 let [first, second] = out.words();
@@ -327,7 +332,7 @@ impl<'a> Emitter<'a> {
         let shape = self.shape(node);
         let strides = layout.over(shape, &row_axes(shape.len(), reduced), code.domain.len());
         let out = Operand { buffer, dtype: self.dtype(node), offset: layout.offset, strides };
-        Ok(RowResult { result: one(code.regs[&node])?, out })
+        Ok(RowResult { result: one(code.values[&node].words)?, out })
     }
 
     /// Generates the code of a group's members (except the anchor's own product, if it has one).
@@ -344,58 +349,51 @@ impl<'a> Emitter<'a> {
             } else {
                 trailing_axes(shape.len(), code.domain.len())
             };
-            let reg = match &node.work {
+            let value = match &node.work {
                 Some(Lowering::Pointwise(e)) => {
-                    let inputs = self.registers(&node.inputs, g, code, &axes)?;
+                    let inputs = self.values(&node.inputs, g, code, &axes)?;
                     code.add(e, &inputs, &[], shape, &axes)?
                 }
                 Some(Lowering::Rowwise(form)) => {
                     let all = trailing_axes(form.domain.len(), form.domain.len());
-                    let inputs = self.registers(&node.inputs, g, code, &all)?;
+                    let inputs = self.values(&node.inputs, g, code, &all)?;
                     let first = code.reductions.len();
                     let mut kinds = Vec::new();
                     for r in &form.reductions {
-                        let reg = one(code.add(&r.of, &inputs, &kinds, &form.domain, &all)?)?;
-                        let arg = matches!(r.fold, crate::expr::Fold::ArgMax | crate::expr::Fold::ArgMin);
+                        let value = code.add(&r.of, &inputs, &kinds, &form.domain, &all)?;
+                        let reg = one(value.words)?;
+                        let arg = matches!(r.fold, Fold::ArgMax | Fold::ArgMin);
                         kinds.push((first + kinds.len(), if arg { Kind::I } else { code.tape.kind(reg) }));
                         code.reductions.push((r.fold, reg));
+                        code.summed.push(value.dependence);
                     }
                     code.add(&form.output, &inputs, &kinds, &form.domain, &all)?
                 }
                 _ => {
-                    let product = code.product.map(Words::One);
+                    let product = code.product.map(|reg| Value::plain(Words::One(reg)));
                     product.ok_or_else(|| Error::internal("work that has no code in a group"))?
                 }
             };
-            let reg = code.tape.convert(node.node.ty.dtype, reg);
-            code.regs.insert(m, reg);
+            let value = code.convert(node.node.ty.dtype, value);
+            code.values.insert(m, value);
         }
         Ok(())
     }
 
-    /// Registers of a member's inputs: computed in the group, literal, or loaded.
-    fn registers(
-        &mut self,
-        inputs: &[usize],
-        g: &Group,
-        code: &mut Code,
-        axes: &[usize],
-    ) -> Result<Vec<Words>> {
-        let mut regs = Vec::with_capacity(inputs.len());
-        for &input in inputs {
-            regs.push(self.register(input, g, code, axes)?);
-        }
-        Ok(regs)
+    /// A member's inputs: computed in the group, literal, or loaded.
+    fn values(&mut self, inputs: &[usize], g: &Group, code: &mut Code, axes: &[usize]) -> Result<Vec<Value>> {
+        inputs.iter().map(|&input| self.value(input, g, code, axes)).collect()
     }
 
-    fn register(&mut self, input: usize, g: &Group, code: &mut Code, axes: &[usize]) -> Result<Words> {
+    fn value(&mut self, input: usize, g: &Group, code: &mut Code, axes: &[usize]) -> Result<Value> {
         if g.members.contains(&input)
-            && let Some(&reg) = code.regs.get(&input)
+            && let Some(value) = code.values.get(&input)
         {
-            return Ok(reg);
+            return Ok(value.clone());
         }
         if let Some(v) = self.literal(input) {
-            return Ok(Words::One(code.tape.literal(v, Kind::of(self.dtype(input)))));
+            let words = Words::One(code.tape.literal(v, Kind::of(self.dtype(input))));
+            return Ok(Value { words, dependence: Dependence::Literal });
         }
         // widening conversions have no step of their own: see `fuse`
         let stored = self.places.contains_key(&input);
@@ -408,13 +406,14 @@ impl<'a> Emitter<'a> {
         let operand = Operand { buffer, dtype, offset: layout.offset, strides };
         if dtype == DType::I64 {
             let [low, high] = operand.words();
-            return Ok(Words::Two(code.load(low, None), code.load(high, None)));
+            let [low, high] = [low, high].map(|word| code.load(word, None).words);
+            return Ok(Value::plain(Words::Two(one(low)?, one(high)?)));
         }
         let matrix = self.matrix_below(input, buffer);
-        Ok(Words::One(code.load(operand, matrix)))
+        Ok(code.load(operand, matrix))
     }
 
-    /// How many columns the matrix has, and how many elements, that a value is a part of each row of: all of this buffer.
+    /// Columns and elements of the stored matrix that fills `buffer`, if `node` is a view of part of its rows.
     fn matrix_below(&self, node: usize, buffer: usize) -> Option<[usize; 2]> {
         if !matches!(self.nodes[node].work, Some(Lowering::View(_))) {
             return None;
@@ -443,11 +442,6 @@ impl<'a> Emitter<'a> {
     }
 }
 
-/// The register of a 32-bit value.
-pub(super) fn one(v: Words) -> Result<Reg> {
-    v.one().ok_or_else(|| Error::internal("an i64 where a step has 32 bits"))
-}
-
 /// Domain axes of a per-row result: the axes that are not reduced; reduced axes are dropped or of size 1.
 fn row_axes(rank: usize, reduced: &[bool]) -> Vec<usize> {
     if rank == reduced.len() {
@@ -455,63 +449,4 @@ fn row_axes(rank: usize, reduced: &[bool]) -> Vec<usize> {
     }
     let kept: Vec<usize> = (0..reduced.len()).filter(|&a| !reduced[a]).collect();
     kept[kept.len().saturating_sub(rank)..].to_vec()
-}
-
-/// The code of one step under construction.
-pub(super) struct Code {
-    pub domain: Vec<usize>,
-    pub tape: Tape,
-    pub operands: Vec<Operand>,
-    pub reductions: Vec<(crate::expr::Fold, Reg)>,
-    pub regs: HashMap<usize, Words>,
-    /// What the step declares of itself.
-    pub declared: Declared,
-    /// The register of the product, if this is its epilogue.
-    pub product: Option<Reg>,
-    /// Number of `Load`s that are not operands (1 for an epilogue).
-    first_load: usize,
-}
-
-impl Code {
-    pub fn new(domain: Vec<usize>, first_load: usize) -> Code {
-        let mut tape = Tape::default();
-        let product = (first_load == 1).then(|| tape.push(Instr::Load(0), Kind::F));
-        let (operands, reductions, regs) = (vec![], vec![], HashMap::new());
-        Code { domain, tape, operands, reductions, regs, declared: Declared::default(), product, first_load }
-    }
-
-    /// The register of an operand's element; the operand may be columns of a matrix of so many of them, and elements.
-    fn load(&mut self, operand: Operand, matrix: Option<[usize; 2]>) -> Reg {
-        let kind = Kind::of(operand.dtype);
-        let at = self.operands.iter().position(|o| *o == operand).unwrap_or_else(|| {
-            let at = self.operands.len();
-            let columns =
-                matrix.and_then(|[all, elements]| Columns::of((at, &operand), &self.domain, all, elements));
-            self.declared.columns.extend(columns);
-            self.operands.push(operand);
-            at
-        });
-        self.tape.push(Instr::Load(at + self.first_load), kind)
-    }
-
-    /// Adds an expression for a value of `shape`, whose axes are the domain's `axes`.
-    fn add(
-        &mut self,
-        e: &Expr,
-        inputs: &[Words],
-        reduced: &[(usize, Kind)],
-        shape: &[usize],
-        axes: &[usize],
-    ) -> Result<Words> {
-        let rank = self.domain.len();
-        let unit = |axis: usize| {
-            let mut s = vec![0isize; rank];
-            s[axes[axis]] = isize::from(shape[axis] != 1);
-            s
-        };
-        let coords: Vec<Vec<isize>> = (0..shape.len()).map(unit).collect();
-        let flat = Layout::contiguous(shape).over(shape, axes, rank);
-        let found = self.tape.add(e, &Bindings { inputs, reduced, coords: &coords, flat: &flat });
-        found.ok_or_else(|| Error::internal("a step that computes with i64"))
-    }
 }

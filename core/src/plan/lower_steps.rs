@@ -1,6 +1,7 @@
 //! Steps of the archetypes with kernels of their own: products, convolutions, attention, look-ups, and the rest.
 
-use super::emit::{Code, Emitter, Store, one};
+use super::code::{Code, one};
+use super::emit::{Emitter, Store};
 use super::fold::below_views;
 use super::fuse::Group;
 use super::layout::{Layout, trailing_axes};
@@ -93,7 +94,7 @@ impl Emitter<'_> {
         }
         let mut code = Code::new(domain.clone(), 1);
         self.write_code(g, &mut code, &vec![false; domain.len()])?;
-        let result = one(code.regs[&g.output])?;
+        let result = one(code.values[&g.output].words)?;
         Ok(Some(Epilogue { domain, operands: code.operands, tape: code.tape, result }))
     }
 

@@ -9,8 +9,12 @@
 #[cfg(feature = "compiler")]
 mod bounds;
 #[cfg(feature = "compiler")]
+mod code;
+#[cfg(feature = "compiler")]
 mod copy;
 mod declared;
+#[cfg(feature = "compiler")]
+mod dependence;
 mod derived;
 #[cfg(feature = "compiler")]
 mod emit;
@@ -46,7 +50,7 @@ pub(crate) mod wire;
 
 #[cfg(feature = "compiler")]
 pub use bounds::{Bindings, binds_few};
-pub use declared::{Columns, Declared};
+pub use declared::{Columns, Declared, Norm};
 pub use derived::{Count, Derivation, Derived, Part, WeightPart};
 pub use facts::{Facts, Written};
 pub use step_cost::StepCost;

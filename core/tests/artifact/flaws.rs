@@ -4,10 +4,12 @@ use super::gpu_plans;
 use super::models::small;
 use std::sync::Arc;
 use weft::device::Device;
+use weft::expr::{Binary, Fold, Unary};
 use weft::graph::Graph;
 use weft::internals::expr::{Instr, Kind, Tape};
 use weft::internals::plan::{
-    Columns, Form, IndexKind, Operand, Place, Plan, PlanOptions, Product, RowResult, Rowwise, Work, verify,
+    Columns, Form, IndexKind, Norm, Operand, Place, Plan, PlanOptions, Product, RowResult, Rowwise, Work,
+    verify,
 };
 use weft::internals::target::cpu::{Arena, CpuPlan};
 use weft::internals::target::gpu::forms::{
@@ -479,6 +481,70 @@ fn columns_that_a_step_declares_are_those_that_it_reads() {
     );
 }
 
+/// A norm, and what is multiplied to it.
+fn scaled() -> Plan {
+    let g = Graph::new();
+    let y = g.rms_norm(g.input("x", DType::F32, [6, 16]), g.parameter("scale", [16]), 1e-5);
+    g.output("y", g.mul(y, g.parameter("more", [16])));
+    weft::internals::plan::plan(&g, &PlanOptions::default()).unwrap()
+}
+
+#[test]
+fn norms_that_a_step_declares_are_what_it_computes() {
+    let mut good = scaled();
+    let w = rowwise(&mut good).clone();
+    let Norm { of, element, row } = w.declared.norm.unwrap();
+    assert_eq!((of, element.len(), row.len()), (0, 3, 1));
+    let norm = |p: &mut Plan, change: &dyn Fn(&mut Norm)| {
+        change(rowwise(p).declared.norm.as_mut().unwrap());
+    };
+    let code = |p: &mut Plan, change: &dyn Fn(&mut Tape, usize) -> usize| {
+        let w = rowwise(p);
+        w.result = change(&mut w.tape, w.result);
+    };
+    check(
+        scaled,
+        &[
+            ("a norm of no operand", &|p| norm(p, &|n| n.of = 9)),
+            ("a norm of another operand", &|p| norm(p, &|n| n.of = 1)),
+            ("a factor left out", &|p| norm(p, &|n| n.element.truncate(2))),
+            ("the row's factor left out", &|p| norm(p, &|n| n.row.clear())),
+            ("a factor twice", &|p| norm(p, &|n| n.element.push(n.element[2]))),
+            ("the row's factor twice", &|p| norm(p, &|n| n.row.push(n.row[0]))),
+            ("factors beyond counting", &|p| norm(p, &|n| n.element = vec![0; 1000])),
+            ("factors in another order", &|p| norm(p, &|n| n.element.swap(0, 2))),
+            ("a factor that is not there", &|p| norm(p, &|n| n.element[0] = 999)),
+            ("a row's factor that is not there", &|p| norm(p, &|n| n.row[0] = 999)),
+            ("a row's factor among the elements", &|p| norm(p, &|n| n.element.append(&mut n.row))),
+            ("an element among the row's factors", &|p| norm(p, &|n| n.row.push(n.element.remove(0)))),
+            ("a whole result as an element", &|p| {
+                let result = rowwise(p).result;
+                norm(p, &|n| (n.element, n.row) = (vec![result], vec![]));
+            }),
+            ("a bias", &|p| code(p, &|t, r| t.push(Instr::Binary(Binary::Add, r, r), Kind::F))),
+            ("a rounding", &|p| code(p, &|t, r| t.push(Instr::Cast(DType::F16, r), Kind::F))),
+            ("a product with itself", &|p| {
+                code(p, &|t, r| t.push(Instr::Binary(Binary::Mul, r, r), Kind::F))
+            }),
+            ("a quotient", &|p| code(p, &|t, r| t.push(Instr::Binary(Binary::Div, r, r), Kind::F))),
+            ("the largest for the sum", &|p| rowwise(p).reductions[0].0 = Fold::Max),
+            ("two sums", &|p| {
+                let first = rowwise(p).reductions[0];
+                rowwise(p).reductions.push(first);
+            }),
+            ("a sum of positions", &|p| {
+                let w = rowwise(p);
+                let at = w.tape.push(Instr::Index(vec![0, 1]), Kind::U);
+                w.reductions[0].1 = w.tape.push(Instr::Cast(DType::F32, at), Kind::F);
+            }),
+            ("a sum of another operand's elements", &|p| {
+                let w = rowwise(p);
+                w.reductions[0].1 = w.tape.push(Instr::Load(1), Kind::F);
+            }),
+        ],
+    );
+}
+
 /// A product of normed rows whose two halves meet, and are stored too if others read them.
 fn gated(kept: bool) -> GpuSteps {
     let g = Graph::new();
@@ -533,6 +599,11 @@ fn norms_and_gates_in_products_read_what_is_there() {
                 })
             }),
             ("a result that is not there", &|p| norm(p, &|n| n.measured.result = 99)),
+            ("a sum of what is more than 0 beyond a row's end", &|p| {
+                norm(p, &|n| {
+                    n.measured.result = n.measured.tape.push(Instr::Unary(Unary::Exp, 0), Kind::F);
+                })
+            }),
         ],
     );
     let beside = |p: &mut GpuSteps, change: &dyn Fn(&mut Vec<RowResult>, usize)| {

@@ -32,7 +32,7 @@ pub struct Rowwise {
     /// More results of rows, stored beside: see `per_row`. Where no axis is reduced, a row is an element. They are f32,
     /// or the high words of results that are i64.
     pub extra_outputs: Vec<RowResult>,
-    /// What it says of itself, for passes to read.
+    /// Properties that passes may rely on.
     pub declared: Declared,
 }
 

@@ -2,7 +2,7 @@
 //! or extra outputs, products that run concurrently, attention that stores softmax statistics, and its gradient that reads
 //! them. `passes` create them; CPU plans cannot express them.
 
-use crate::expr::{Reg, Tape};
+use crate::expr::{Binary, Instr, Reg, Tape, Unary};
 use crate::plan::wire::{Read, Reader, Writer};
 use crate::plan::{
     Attention, AttentionGrad, BufferId, Checked, Checker, Facts, Form, Operand, Product, RowResult, StepCost,
@@ -81,6 +81,25 @@ pub struct Formula {
     pub tape: Tape,
     /// The result register, an f32.
     pub result: Reg,
+}
+
+impl Formula {
+    /// Whether it maps zeros to 0: kernels read zeros beyond a row's end.
+    pub(super) fn is_zero_of_zero(&self) -> bool {
+        let mut zero: Vec<bool> = Vec::with_capacity(self.tape.code.len());
+        for (instr, _) in &self.tape.code {
+            zero.push(match *instr {
+                Instr::Load(_) => true,
+                Instr::Binary(Binary::Mul, a, b) => zero[a] || zero[b],
+                Instr::Binary(Binary::Add | Binary::Sub | Binary::Max | Binary::Min, a, b) => {
+                    zero[a] && zero[b]
+                }
+                Instr::Unary(Unary::Neg | Unary::Abs | Unary::Sqrt, a) => zero[a],
+                _ => false,
+            });
+        }
+        zero[self.result]
+    }
 }
 
 /// Results of attention's forward pass that its gradient reads.
@@ -387,6 +406,9 @@ fn norm(checker: &Checker<'_>, p: &Prologue, w: &Product) -> Checked<()> {
         [(element, operands.as_slice()), (measured, &[]), (factor, &[])]
     {
         checker.formula(tape, *result, &[w.k], operands)?;
+    }
+    if !measured.is_zero_of_zero() {
+        return refuse("a summand that is 0 for 0", format!("{measured:?}"));
     }
     Ok(())
 }

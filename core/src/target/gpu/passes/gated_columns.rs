@@ -1,6 +1,6 @@
-//! Products of which two halves of the columns meet: gate and up of a feed-forward block, multiplied as one, whose
-//! results join in one pointwise step, which says so (`Declared::columns`). The product then does that step's work and stores half as many columns; where
-//! gradients need gate and up, it stores those, too.
+//! Products whose two halves of columns are combined in one pointwise step: gate and up of a feed-forward block, computed by one
+//! product. The step declares which columns it reads (`Declared::columns`). The product then does that step's work and stores
+//! half as many columns; where gradients need gate and up, it stores those, too.
 
 use super::norms::drop_steps;
 use crate::expr::{Instr, Kind, Tape};
@@ -84,7 +84,7 @@ fn joined(p: ProductView<'_>, w: &Rowwise, kept: bool) -> Option<GpuProduct> {
     Some(GpuProduct { product, prologue, gated_columns: true, concurrent, extra_outputs })
 }
 
-/// The distance between rows of a result that kernels can write: with stride 1 along columns, rows evenly spaced.
+/// The distance between rows of a result that kernels can write: stride 1 along columns, rows evenly spaced.
 fn row_stride(o: &Operand, domain: &[usize]) -> Option<isize> {
     let (_, outer) = domain.split_last()?;
     let (&along, strides) = o.strides.split_last()?;

@@ -1,6 +1,6 @@
 //! Passes that rewrite a plan's steps into forms that only GPU kernels have. Each can be disabled (`Compiler::without`, `weft
 //! bench --without`) to measure its effect. With packed weights, a layer of Llama is 6 dispatches, forward or decoding, and 23
-//! in training.
+//! in training. Norms and gates are declared by the steps (`plan/declared`), so that passes read what a step is.
 //!
 //! **Norms in products** (`passes/norms.rs`, `kernels/product/rows.rs`), where that is cheaper than a step of its own
 //! (`NormCosts`: few rows). A row's factor commutes with the product. If only products read a norm (of rows of a multiple of

@@ -1,10 +1,11 @@
-//! Norms inside products: a row's factor commutes with the product, so that x / |x| · w times B is the sum of x · w · B,
-//! scaled by what the same pass over k has found of the row. The norm is then no step and its result nowhere stored. What
-//! f16 cannot hold of x · w is the kernel's to mind (`gpu/kernels/product/rows`); f32 holds it wherever it holds x².
+//! Norms in products: a row's factor commutes with the product, so that x / |x| · w times B is the product of x · w and B, scaled
+//! by what the same pass over k has summed of the row. A step declares that it is such a norm (`Declared::norm`); this pass
+//! checks that kernels support it, and gives it to the products. The norm is then no step, and its result is not stored. Kernels
+//! keep x · w within the range of f16 (`gpu/kernels/product/rows`); f32 holds it wherever it holds x².
 
 use super::concurrent::size;
-use crate::expr::{Binary, Fold, Instr, Kind, Reg, Tape, Unary};
-use crate::plan::{BufferId, Operand, Rowwise, Uses};
+use crate::expr::{Binary, Instr, Kind, Reg, Tape};
+use crate::plan::{BufferId, Norm, Operand, Rowwise, Uses};
 use crate::profile::Costs;
 use crate::target::gpu::forms::{FEW_COLUMNS, Formula, Plan, Prologue, Step, Work};
 use crate::tensor::{DType, contiguous_strides};
@@ -100,40 +101,37 @@ fn takes(step: &Step, b: BufferId, k: usize) -> bool {
         && p.n > FEW_COLUMNS
 }
 
-/// The value whose rows a step norms, and how; `None` if it does something else.
+/// The operand whose rows a step norms, and the prologue that does the same, if the step declares a norm that kernels support.
 fn norm(w: &Rowwise, elements: usize) -> Option<(Operand, Prologue)> {
-    let &[(Fold::Sum, measured)] = w.reductions.as_slice() else { return None };
-    let (last, outer) = w.reduced.split_last()?;
+    let Norm { of, element, row } = w.declared.norm.as_ref()?;
+    let &[(_, measured)] = w.reductions.as_slice() else { return None };
+    let (x, (last, outer)) = (&w.operands[*of], w.reduced.split_last()?);
     let k = row_length(w);
     let whole = is_row_major(&w.out.strides, &w.domain) && w.out.offset == 0;
-    let alone = w.extra_outputs.is_empty() && !w.per_row;
-    let fits = *last && outer.iter().all(|r| !r) && alone && w.out.dtype == DType::F32;
+    let fits = *last && outer.iter().all(|r| !r) && w.extra_outputs.is_empty() && w.out.dtype == DType::F32;
     if !fits || !whole || !k.is_multiple_of(4) || w.domain.iter().product::<usize>() != elements {
         return None;
     }
-    let lies =
-        |o: &Operand| is_row_major(&o.strides, &w.domain) && o.dtype == DType::F32 && o.offset % 4 == 0;
-    let x = w.operands.iter().position(lies)?;
-    let along = |(i, o): (usize, &Operand)| i == x || o.strides[..outer.len()].iter().all(|s| *s == 0);
-    let float = |o: &Operand| o.dtype.is_float();
-    if !w.operands.iter().enumerate().all(along) || !w.operands.iter().all(float) {
+    if !is_row_major(&x.strides, &w.domain) || x.dtype != DType::F32 || x.offset % 4 != 0 {
         return None;
     }
-    let (mut of_element, mut of_row) = (vec![], vec![]);
-    factors(w, &reads(&w.tape), w.result, &mut of_element, &mut of_row)?;
-    let others: Vec<usize> = (0..w.operands.len()).filter(|&i| i != x).collect();
-    let number = |i: usize| if i == x { 0 } else { 1 + others.iter().position(|&o| o == i).unwrap_or(0) };
+    // all rows read the same of the other operands
+    let others: Vec<usize> = (0..w.operands.len()).filter(|i| i != of).collect();
+    let along = |o: &Operand| o.strides[..outer.len()].iter().all(|s| *s == 0) && o.dtype.is_float();
+    if !others.iter().all(|&i| along(&w.operands[i])) {
+        return None;
+    }
+    let number = |i: usize| others.iter().position(|&o| o == i).map_or(0, |at| 1 + at);
     let prologue = Prologue {
-        element: product(w, &of_element, &number)?,
+        element: product(w, element, &number)?,
         measured: product(w, &[measured], &number)?,
-        factor: product(w, &of_row, &number)?,
+        factor: product(w, row, &number)?,
         operands: others.iter().map(|&i| along_k(&w.operands[i])).collect(),
     };
-    let alone = prologue.measured.tape.code.iter().all(|c| !matches!(c.0, Instr::Load(i) if i > 0));
     let kinds = [&prologue.element, &prologue.measured, &prologue.factor]
         .iter()
         .all(|f| f.tape.code.iter().all(|c| matches!(c.1, Kind::F | Kind::B)));
-    (alone && kinds && vanishes(&prologue.measured)).then(|| (w.operands[x].clone(), prologue))
+    (kinds && prologue.measured.is_zero_of_zero()).then(|| (x.clone(), prologue))
 }
 
 fn is_row_major(strides: &[isize], domain: &[usize]) -> bool {
@@ -143,36 +141,6 @@ fn is_row_major(strides: &[isize], domain: &[usize]) -> bool {
 
 fn along_k(o: &Operand) -> Operand {
     Operand { strides: o.strides.last().copied().into_iter().collect(), ..o.clone() }
-}
-
-/// Takes a result apart into factors of the element and factors of the row; `None` if it is no such product.
-fn factors(
-    w: &Rowwise,
-    reads: &[(bool, bool)],
-    r: Reg,
-    of_element: &mut Vec<Reg>,
-    of_row: &mut Vec<Reg>,
-) -> Option<()> {
-    match (reads[r], &w.tape.code[r].0) {
-        ((false, _), _) => of_element.push(r),
-        ((true, false), _) => of_row.push(r),
-        (_, &Instr::Binary(Binary::Mul, a, b)) => {
-            factors(w, reads, a, of_element, of_row)?;
-            factors(w, reads, b, of_element, of_row)?;
-        }
-        _ => return None,
-    }
-    Some(())
-}
-
-/// Of each register, whether it depends on the reduction, and whether on elements.
-fn reads(tape: &Tape) -> Vec<(bool, bool)> {
-    let mut all: Vec<(bool, bool)> = Vec::with_capacity(tape.code.len());
-    for (instr, _) in &tape.code {
-        let own = (matches!(instr, Instr::Reduced(_)), matches!(instr, Instr::Load(_) | Instr::Index(_)));
-        all.push(instr.reads().map(|a| all[a]).fold(own, |a, b| (a.0 || b.0, a.1 || b.1)));
-    }
-    all
 }
 
 /// The product of registers as code of its own: operands by their new number, the reduction as `Load(0)`.
@@ -218,19 +186,4 @@ fn needed(tape: &Tape, r: Reg) -> Vec<bool> {
         }
     }
     needed
-}
-
-/// Whether a value is 0 where what it loads is: kernels read zeros beyond a row's end.
-fn vanishes(f: &Formula) -> bool {
-    let mut zero: Vec<bool> = Vec::with_capacity(f.tape.code.len());
-    for (instr, _) in &f.tape.code {
-        zero.push(match *instr {
-            Instr::Load(_) => true,
-            Instr::Binary(Binary::Mul, a, b) => zero[a] || zero[b],
-            Instr::Binary(Binary::Add | Binary::Sub | Binary::Max | Binary::Min, a, b) => zero[a] && zero[b],
-            Instr::Unary(Unary::Neg | Unary::Abs | Unary::Sqrt, a) => zero[a],
-            _ => false,
-        });
-    }
-    zero[f.result]
 }
