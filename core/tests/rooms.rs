@@ -91,7 +91,6 @@ const INSIDE: &[(&str, &[&str])] = &[
 
 /// The files that may say `unsafe` besides the CPU device's kernels.
 const UNSAFE: &[&str] = &[
-    "process.rs",
     "stack.rs",
     "file/place.rs",
     "tensor/host.rs",
@@ -101,6 +100,11 @@ const UNSAFE: &[&str] = &[
     "device/gpu/run.rs",
     "device/gpu/transfer.rs",
 ];
+
+/// The package of the CPU's loops.
+fn kernels() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/src")
+}
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
@@ -118,9 +122,13 @@ fn files(dir: &Path, all: &mut Vec<PathBuf>) {
 }
 
 fn sources() -> Vec<(String, String)> {
+    sources_of(&source())
+}
+
+fn sources_of(folder: &Path) -> Vec<(String, String)> {
     let mut all = vec![];
-    files(&source(), &mut all);
-    let name = |p: &PathBuf| p.strip_prefix(source()).unwrap().display().to_string();
+    files(folder, &mut all);
+    let name = |p: &PathBuf| p.strip_prefix(folder).unwrap().display().to_string();
     all.iter().map(|p| (name(p), std::fs::read_to_string(p).unwrap())).collect()
 }
 
@@ -250,10 +258,35 @@ fn the_import_finder_sees_groups_and_paths() {
 
 #[test]
 fn files_are_short_and_open_with_their_job() {
-    for (file, text) in sources() {
+    for (file, text) in sources().into_iter().chain(sources_of(&kernels())) {
         assert!(text.lines().count() <= 600, "{file} has {} lines", text.lines().count());
         assert!(text.starts_with("//!"), "{file} does not open with its job");
     }
+}
+
+/// What `weft` calls of the kernels must be compiled with them: a public function that is generic, or small enough for the compiler
+/// to take it along, is compiled for size by its caller.
+#[test]
+fn kernels_are_compiled_where_they_stand() {
+    let mut seen = 0;
+    for file in ["arithmetic.rs", "dots.rs", "softmax.rs", "windows.rs", "vmath/mod.rs"] {
+        let text = std::fs::read_to_string(kernels().join(file)).unwrap();
+        let mut before = "";
+        for line in text.lines() {
+            let start = line.trim_start();
+            let enters = start.starts_with("pub fn ") || start.starts_with("pub unsafe fn ");
+            let copy = start.contains("<const "); // of a private module
+            // those that forward to functions of the type, and arithmetic of one number
+            let forwards =
+                ["<T: Lanes>(", "<T: Integer>(", "fn join_arg", "fn pairs"].iter().any(|p| start.contains(p));
+            if enters && !forwards && !copy {
+                assert_eq!(before.trim(), "#[inline(never)]", "{file}: {line}");
+                seen += 1;
+            }
+            before = line;
+        }
+    }
+    assert!(seen >= 18, "{seen}");
 }
 
 #[test]

@@ -18,15 +18,12 @@ pub use crate::profile::DeviceKind;
 
 use crate::error::{Error, Result};
 use crate::log::{Level, tell};
-use crate::process::Born;
+use crate::process::{self, Born};
 use crate::profile::{Costs, DeviceProfile};
 use gpu::{Adapter, Gpu};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
-/// Locks, also after a thread that held the lock panicked.
-pub(crate) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(|e| e.into_inner())
-}
+pub(crate) use weft_kernels::threads::lock;
 
 /// What there is to know of a device before opening it.
 ///
@@ -278,7 +275,7 @@ impl Device {
 
     /// Refuses a device that was opened before a fork.
     pub(crate) fn check(&self) -> Result<()> {
-        self.born.check(format_args!("device {}", self.info.name))
+        process::check(self.born, format_args!("device {}", self.info.name))
     }
 
     pub(crate) fn inner(&self) -> Result<&Inner> {

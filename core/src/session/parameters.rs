@@ -5,7 +5,7 @@ use crate::device::executor::Store;
 use crate::device::observer::{Showing, check_not_shown};
 use crate::error::{Error, Result};
 use crate::plan::Port;
-use crate::process::Born;
+use crate::process::{self, Born};
 use crate::tensor::{StoredDType, Tensor, TensorType, Weights};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -102,7 +102,7 @@ impl Parameters {
     }
 
     fn check(&self) -> Result<()> {
-        self.born.check("a set of weights")?;
+        process::check(self.born, "a set of weights")?;
         check_not_shown(&*self.store, "weights")
     }
 

@@ -6,7 +6,7 @@ use crate::device::Device;
 use crate::device::states::{Held, StateSet};
 use crate::error::{Error, Result};
 use crate::plan::StatePort;
-use crate::process::Born;
+use crate::process::{self, Born};
 use crate::tensor::{Bytes, Tensor, TensorType, Weights};
 use std::sync::Arc;
 
@@ -163,7 +163,7 @@ impl States {
     }
 
     pub(super) fn set(&self) -> Result<&StateSet> {
-        self.born.check("a set of states")?;
+        process::check(self.born, "a set of states")?;
         Ok(&self.set)
     }
 

@@ -1,18 +1,16 @@
 //! The CPU device: runs plans with SIMD kernels on a pool of threads. Weights are packed once, steps
 //! allocate nothing.
 //!
-//! **The CPU device** (`device/cpu`): `rowwise/` interprets fused tapes over chunks of lanes in L1, `gemm/` multiplies by
+//! **The CPU device** (`device/cpu`): `rowwise/` interprets fused tapes over chunks of lanes in L1, `product.rs` multiplies by
 //! weights packed once into panels, with the epilogue applied while a piece is in cache, `attention/` never stores the score
-//! matrix, `convolution/` is an implicit product. `threads.rs` is a pool that spins 50 µs before it parks. All results are the same
-//! bits for any number of threads. Kernels exist for AVX-512, AVX2, NEON and portable code, chosen once at start.
+//! matrix, `convolution/` is an implicit product. The loops that they spend their time in stand in a package of their own,
+//! `weft-kernels` (`core/kernels`), which is compiled for speed, while this one is compiled for size: a loop over numbers that a step
+//! waits for belongs there.
 
 mod attention;
 mod bases;
-mod buffer;
 mod convolution;
 mod executor;
-pub mod gemm;
-pub mod isa;
 mod lookup;
 mod parameters;
 mod pool;
@@ -20,12 +18,13 @@ mod product;
 mod rowwise;
 mod scan;
 mod states;
-pub mod threads;
 mod update;
-pub mod vmath;
+
+pub use weft_kernels::{gemm, isa, threads, vmath};
 
 use crate::process::Own;
 use std::sync::OnceLock;
+use weft_kernels::buffer;
 
 /// Tests take one of so many of their cases: all, but in an interpreter, which is a thousand times slower (`tests/full/miri`).
 #[cfg(test)]

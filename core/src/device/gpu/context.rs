@@ -7,7 +7,7 @@ use super::limits::Limits;
 use crate::device::lock;
 use crate::error::{Error, Result};
 use crate::log::{Level, tell};
-use crate::process::Born;
+use crate::process::{self, Born};
 use blade_graphics as blade;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
@@ -122,7 +122,7 @@ impl Context {
 
     /// Why the device can no longer be used, if it cannot.
     pub fn lost(&self) -> Option<Error> {
-        if let Err(e) = self.born.check(&self.name) {
+        if let Err(e) = process::check(self.born, &self.name) {
             return Some(e);
         }
         lock(&self.lost).clone()

@@ -18,7 +18,7 @@ pub struct Life {
 impl Gpu {
     /// Refuses a GPU that was opened before a fork.
     fn born(&self) -> Result<()> {
-        self.context.born.check(&self.context.name)
+        crate::process::check(self.context.born, &self.context.name)
     }
 
     /// Keeps the GPU from being suspended as long as what it returns lives.

@@ -4,9 +4,9 @@
 
 use super::super::gemm::{Format, Kernels, Tile, kernels, transpose_block};
 use super::super::isa::Isa;
-use super::lanes::{Hide, Scale, Softmax, launch};
 use super::{KEYS, PreparedAttention, Rows, Run, packed};
 use crate::plan;
+use weft_kernels::softmax::{Hide, Scale, Softmax};
 
 /// Queries that are handled together: `count` from `first` on, of `heads` heads from `head` (within the group) on.
 #[derive(Debug, Clone)]
@@ -123,10 +123,10 @@ impl Run<'_> {
                         self.add_mask(b, first_head, block, from, rows, &room, width);
                     }
                     self.hide(block, seen, from, rows, &room, width);
-                    launch(block.isa, Softmax { scores, rows, width, state });
+                    Softmax { scores, rows, width, state }.run_on(block.isa);
                     if from > first {
                         let factors = state.add(2 * width);
-                        launch(block.isa, Scale { tile: room.out, rows: plan.d_v, width, factors });
+                        Scale { tile: room.out, rows: plan.d_v, width, factors }.run_on(block.isa);
                     }
                     self.weigh(kernels, place, rows, from > first, &room);
                     from += rows;
@@ -251,7 +251,7 @@ impl Run<'_> {
                 let rows = stop - first;
                 let hide = Hide { scores, rows, width, first: first as i32, bounds: room.bounds };
                 // SAFETY: rows of the room.
-                unsafe { launch(block.isa, hide) };
+                unsafe { hide.run_on(block.isa) };
             }
         }
     }
@@ -311,7 +311,7 @@ impl Run<'_> {
                 *sum = if *sum == 0.0 { 0.0 } else { 1.0 / *sum };
             }
             let factors = room.state.add(width);
-            launch(block.isa, Scale { tile: room.out, rows: plan.d_v, width, factors });
+            Scale { tile: room.out, rows: plan.d_v, width, factors }.run_on(block.isa);
             for i in 0..block.heads {
                 let from = room.out.add(i * block.count);
                 let to = Self::at(&self.out, &self.p.out, [b, head + i, block.first]);

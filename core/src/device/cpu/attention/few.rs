@@ -3,10 +3,10 @@
 //! at the end (as Flash-Decoding does; Dao, Haziza, Massa and Sizov, 2023).
 
 use super::super::gemm::{Format, Tile, kernels};
-use super::dots::Dots;
-use super::lanes::{RowSoftmax, launch};
 use super::{FEW, KEYS, PreparedAttention, Run, packed};
 use crate::plan;
+use weft_kernels::dots::Dots;
+use weft_kernels::softmax::RowSoftmax;
 
 /// Units that are enough for any number of threads.
 const UNITS: usize = 64;
@@ -100,7 +100,7 @@ impl Run<'_> {
                 for g in 0..queries {
                     let row = std::slice::from_raw_parts_mut(scores.add(g * KEYS), keys);
                     self.mask_row(row, b, query(g), first, seen[g]);
-                    launch(p.isa, RowSoftmax { scores: scores.add(g * KEYS), keys, state: &mut states[g] });
+                    RowSoftmax { scores: scores.add(g * KEYS), keys, state: &mut states[g] }.run_on(p.isa);
                     let out = std::slice::from_raw_parts_mut(outs[g], plan.d_v);
                     let factor = states[g][2];
                     out.iter_mut().for_each(|x| *x *= factor);

@@ -9,9 +9,7 @@
 //! Results do not depend on the number of threads. Never allocates in `run`.
 
 mod block;
-mod dots;
 mod few;
-pub(super) mod lanes;
 mod odd;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,11 @@
 //! One input channel by a few output channels. The input plane is first laid out as the windows see it: padded, cropped,
 //! spread out. After that no tap needs a bound, and rows may be read past their end.
 
-use super::super::attention::lanes::{Body, fma, launch, load};
 use super::super::bases::{Bases, Shared};
 use super::super::gemm::Scratch;
 use super::super::threads::ThreadPool;
 use super::{Finish, INLINE, PreparedConvolution};
+use weft_kernels::windows::Windows;
 
 /// Most lanes of an instruction set.
 const LANES: usize = 16;
@@ -54,20 +54,18 @@ impl PreparedConvolution {
                     for channel in group * self.og..(group + 1) * self.og {
                         let outer = image * o + channel;
                         let to = out.get().add(outer * self.plane);
-                        launch(
-                            self.isa,
-                            Windows {
-                                plane,
-                                columns,
-                                weight: weight.get().wrapping_offset(channel as isize * ws[0]),
-                                steps: [ws[2], ws[3]],
-                                taps: [p.weight_shape[2], p.weight_shape[3]],
-                                dilation: p.form.dilation,
-                                stride: p.form.stride,
-                                out: to,
-                                size: [oh, ow],
-                            },
-                        );
+                        let windows = Windows {
+                            plane,
+                            columns,
+                            weight: weight.get().wrapping_offset(channel as isize * ws[0]),
+                            steps: [ws[2], ws[3]],
+                            taps: [p.weight_shape[2], p.weight_shape[3]],
+                            dilation: p.form.dilation,
+                            stride: p.form.stride,
+                            out: to,
+                            size: [oh, ow],
+                        };
+                        windows.run_on(self.isa);
                         if let Some(finish) = finish {
                             finish(worker, outer, 0, std::slice::from_raw_parts_mut(to, self.plane));
                         }
@@ -111,86 +109,6 @@ impl PreparedConvolution {
                         *to = if real { *from.offset((at / spread[1]) as isize * s[3]) } else { 0.0 };
                     }
                 }
-            }
-        }
-    }
-}
-
-/// One output plane from a laid-out input plane.
-struct Windows {
-    plane: *const f32,
-    columns: usize,
-    weight: *const f32,
-    /// Strides of the weights along y and x.
-    steps: [isize; 2],
-    taps: [usize; 2],
-    dilation: [usize; 2],
-    stride: [usize; 2],
-    out: *mut f32,
-    size: [usize; 2],
-}
-
-impl Body for Windows {
-    #[inline(always)]
-    unsafe fn run<const L: usize, const HW: bool>(self) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self.stride[1] {
-                1 => self.rows::<L, HW>(|from| load(from)),
-                2 => self.rows::<L, HW>(|from| {
-                    let (a, b) = (load::<L>(from), load::<L>(from.add(L)));
-                    let mut x = a;
-                    for i in 0..L / 2 {
-                        x[i] = a[2 * i];
-                        x[L / 2 + i] = b[2 * i];
-                    }
-                    x
-                }),
-                stride => self.rows::<L, HW>(|from| {
-                    let mut x = [0.0; L];
-                    (0..L).for_each(|i| x[i] = *from.add(i * stride));
-                    x
-                }),
-            }
-        }
-    }
-}
-
-impl Windows {
-    #[inline(always)]
-    unsafe fn rows<const L: usize, const HW: bool>(&self, lanes: impl Fn(*const f32) -> [f32; L]) {
-        let [rows, width] = self.size;
-        for y in 0..rows {
-            let mut x = 0;
-            while x < width {
-                let two = x + L < width;
-                let from = self.plane.wrapping_add(y * self.stride[0] * self.columns + x * self.stride[1]);
-                let (mut a, mut b) = ([0.0; L], [0.0; L]);
-                for ky in 0..self.taps[0] {
-                    let row = from.wrapping_add(ky * self.dilation[0] * self.columns);
-                    for kx in 0..self.taps[1] {
-                        // SAFETY: taps of the kernel; the plane has room for whole vectors of outputs.
-                        unsafe {
-                            let at = ky as isize * self.steps[0] + kx as isize * self.steps[1];
-                            let w = [*self.weight.offset(at); L];
-                            let row = row.add(kx * self.dilation[1]);
-                            a = fma::<L, HW>(w, lanes(row), a);
-                            if two {
-                                b = fma::<L, HW>(w, lanes(row.add(L * self.stride[1])), b);
-                            }
-                        }
-                    }
-                }
-                let to = self.out.wrapping_add(y * width + x);
-                for (i, lanes) in [a, b].into_iter().enumerate() {
-                    let count = width.saturating_sub(x + i * L).min(L);
-                    // SAFETY: `count` columns of the row are left.
-                    unsafe { std::ptr::copy_nonoverlapping(lanes.as_ptr(), to.add(i * L), count) };
-                    if !two {
-                        break;
-                    }
-                }
-                x += 2 * L;
             }
         }
     }

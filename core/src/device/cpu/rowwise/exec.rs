@@ -5,9 +5,9 @@ use super::super::isa::Isa;
 use super::super::vmath::{
     self, ArgFold, BinaryOp, Cast, CompareOp, Fold, IntBinaryOp, IntUnaryOp, Number, Packed, UnaryOp,
 };
-use super::kernels::{Dot, Lanes, Reduce, Spread, W};
 use crate::expr::Kind;
 use crate::tensor::DType;
+use weft_kernels::arithmetic::{Dot, Lanes, Reduce, Spread, W};
 
 /// Index of the base that scratch memory has.
 pub(super) const SCRATCH: u16 = 0;

@@ -1,9 +1,9 @@
 //! Between lowering and scheduling: which nodes vary along the lanes and along the reduced axes, pairs of f32
 //! operations made one, and values that are the same for all lanes copied where an operation wants them so.
 
-use super::kernels::{Two, pairs};
 use super::lower::{Id, Map, Node, Nodes};
 use crate::expr::{Fold, Kind};
+use weft_kernels::arithmetic::{Two, pairs};
 
 /// What a value varies along.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

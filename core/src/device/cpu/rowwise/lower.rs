@@ -3,10 +3,10 @@
 
 use super::super::vmath::{Cast, CompareOp, IntBinaryOp, IntUnaryOp, UnaryOp};
 use super::geometry::Cursor;
-use super::kernels::Two;
 use crate::error::{Error, Result};
 use crate::expr::{Binary, Compare, Instr, Kind, Reg, Tape, Unary};
 use crate::tensor::DType;
+use weft_kernels::arithmetic::Two;
 
 /// Index of a node.
 pub(super) type Id = usize;
@@ -356,6 +356,14 @@ impl Nodes {
     }
 
     fn compare(&mut self, op: Compare, a: Id, b: Id) -> Id {
+        let op = match op {
+            Compare::Lt => CompareOp::Lt,
+            Compare::Le => CompareOp::Le,
+            Compare::Gt => CompareOp::Gt,
+            Compare::Ge => CompareOp::Ge,
+            Compare::Eq => CompareOp::Eq,
+            Compare::Ne => CompareOp::Ne,
+        };
         let op = match self.kind(a) {
             Kind::F => Map::Compare(op),
             kind => Map::IntCompare(op, kind == Kind::I),

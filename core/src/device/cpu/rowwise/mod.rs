@@ -15,7 +15,6 @@
 mod exec;
 mod fuse;
 mod geometry;
-mod kernels;
 mod lower;
 mod program;
 mod schedule;

@@ -5,13 +5,13 @@ use super::super::isa::Isa;
 use super::exec::{CURSORS, Env, Op, packing};
 use super::fuse::{Fact, Facts, Want, fuse};
 use super::geometry::{Cursor, Domain, MOST_AXES, Walk, shift};
-use super::kernels::{self, Spread, W};
 use super::lower::{Node, Nodes, lower};
 use super::schedule::{Block, Scheduled, Section, Surroundings, schedule};
 use crate::error::{Error, Result};
 use crate::expr::{Fold, Kind, Reg, Tape};
 use crate::tensor::DType;
 use std::ops::Range;
+use weft_kernels::arithmetic::{self as kernels, Spread, W};
 
 /// Bounds that change how a program runs and not, beyond rounding, what it gives.
 #[derive(Clone, Copy, Debug)]

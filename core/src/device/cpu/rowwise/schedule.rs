@@ -6,12 +6,12 @@ use super::super::vmath::{ArgFold, Cast, Fold as VFold};
 use super::exec::{Accumulator, At, CONSTANTS, CURSORS, Code, FLUSH, Joining, Op, SCRATCH, Width};
 use super::exec::{extreme, packing, start};
 use super::fuse::{Fact, Root};
-use super::kernels::{self, Two, W};
 use super::lower::{Id, Map, Node, Nodes};
 use crate::expr::{Fold, Kind};
 use crate::tensor::DType;
 use std::mem::size_of;
 use std::ops::Range;
+use weft_kernels::arithmetic::{self as kernels, Two, W};
 
 /// Bytes between slots beyond their lanes: keeps equal lanes of different slots off each other's cache sets.
 const PAD: usize = 64;

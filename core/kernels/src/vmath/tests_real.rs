@@ -1,8 +1,8 @@
 //! The transcendental functions against independent f64 ones, on every instruction set of this machine.
 
-use super::super::EACH;
-use super::super::isa::{Isa, available};
 use super::*;
+use crate::EACH;
+use crate::isa::{Isa, available};
 
 fn apply(isa: Isa, op: UnaryOp, x: &[f32]) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];

@@ -1,13 +1,14 @@
 //! Transposes columns into panel rows in registers: an 8×8 (AVX2) or 4×4 (NEON) block at a time, a cache line of a few
 //! columns after the other (columns a power of two apart share cache sets, so few of them stay).
 
-use super::super::isa::Isa;
+use crate::isa::Isa;
 
 /// Columns of k contiguous floats, `cs` apart, become rows of `nr`: as many whole blocks as fit. Says how many (rows,
 /// columns) were done; (0, 0) where there are no instructions for it.
 ///
-/// Safety: the elements are readable, `to` has room for k·nr elements, and the processor has `isa`.
-pub(in super::super) unsafe fn transpose_block(
+/// # Safety
+/// The elements are readable, `to` has room for k·nr elements, and the processor has `isa`.
+pub unsafe fn transpose_block(
     isa: Isa,
     from: *const f32,
     cs: isize,

@@ -3,7 +3,7 @@
 //! no shapes.
 //!
 //! **Pointers.** Every `unsafe fn` here wants pointers valid for `n` lanes (`dst` for writing), aligned to their type
-//! unless it says otherwise, and an [`Isa`] this machine has, as [`super::isa::isa`] reports. `dst` may be a source
+//! unless it says otherwise, and an [`Isa`] this machine has, as [`crate::isa::isa`] reports. `dst` may be a source
 //! itself, or disjoint from it; a partial overlap gives other results. `n` may be 0.
 //!
 //! **Results** do not depend on a lane's position or on `n`, and for reductions not on the instruction set; the
@@ -25,15 +25,30 @@ mod tests_lanes;
 #[cfg(test)]
 mod tests_real;
 
-/// Any lanes → u32 0 or 1. With a NaN only `Ne` holds.
-pub use crate::expr::Compare as CompareOp;
 pub use layout::{fill, iota, load_strided, store_strided};
 pub use number::Number;
 pub use philox::{philox_block, philox_uniform, philox_word};
 
-use super::isa::Isa;
+use crate::isa::Isa;
 use kernel::{Map3, launch, map1, map2};
 use std::marker::PhantomData;
+
+/// Any lanes → u32 0 or 1. With a NaN only `Ne` holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum CompareOp {
+    /// a < b
+    Lt,
+    /// a ≤ b
+    Le,
+    /// a > b
+    Gt,
+    /// a ≥ b
+    Ge,
+    /// a = b
+    Eq,
+    /// a ≠ b
+    Ne,
+}
 
 /// f32 → f32. Errors bound those seen in sweeps over the range, in ulp or relative.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -184,7 +199,7 @@ pub enum ArgFold {
 }
 
 /// The integer lanes, i32 and u32.
-pub trait Integer: Number {
+pub trait Integer: Lanes {
     /// As [`int_unary`].
     ///
     /// # Safety
@@ -201,6 +216,7 @@ pub trait Integer: Number {
 ///
 /// # Safety
 /// As the module says.
+#[inline(never)]
 pub unsafe fn unary(isa: Isa, op: UnaryOp, dst: *mut f32, a: *const f32, n: usize) {
     macro_rules! run {
         ($($op:ident => $f:ty),+) => { match op { $(UnaryOp::$op => map1::<f32, f32, $f>(isa, dst, a, n)),+ } };
@@ -219,6 +235,7 @@ pub unsafe fn unary(isa: Isa, op: UnaryOp, dst: *mut f32, a: *const f32, n: usiz
 ///
 /// # Safety
 /// As the module says.
+#[inline(never)]
 pub unsafe fn binary(isa: Isa, op: BinaryOp, dst: *mut f32, a: *const f32, b: *const f32, n: usize) {
     macro_rules! run {
         ($($op:ident => $f:ty),+) => {
@@ -232,11 +249,7 @@ pub unsafe fn binary(isa: Isa, op: BinaryOp, dst: *mut f32, a: *const f32, b: *c
     }
 }
 
-/// `dst[i] = op(a[i], b[i])` as 0 or 1, for f32, i32 and u32.
-///
-/// # Safety
-/// As the module says.
-pub unsafe fn compare<T: Number>(isa: Isa, op: CompareOp, dst: *mut u32, a: *const T, b: *const T, n: usize) {
+unsafe fn compare_of<T: Number>(isa: Isa, op: CompareOp, dst: *mut u32, a: *const T, b: *const T, n: usize) {
     macro_rules! run {
         ($($op:ident),+) => { match op { $(CompareOp::$op => map2::<T, T, u32, ops::$op>(isa, dst, a, b, n)),+ } };
     }
@@ -244,9 +257,86 @@ pub unsafe fn compare<T: Number>(isa: Isa, op: CompareOp, dst: *mut u32, a: *con
     unsafe { run!(Lt, Le, Gt, Ge, Eq, Ne) }
 }
 
+/// What is done to lanes of each type; compiled here for f32, i32 and u32, whoever calls it.
+pub trait Lanes: Number {
+    /// As [`compare`].
+    ///
+    /// # Safety
+    /// As the module says.
+    unsafe fn compare(isa: Isa, op: CompareOp, dst: *mut u32, a: *const Self, b: *const Self, n: usize);
+    /// As [`reduce`].
+    ///
+    /// # Safety
+    /// As the module says.
+    unsafe fn reduce(isa: Isa, fold: Fold, a: *const Self, n: usize) -> Self;
+    /// As [`reduce_arg`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn reduce_arg(isa: Isa, fold: ArgFold, a: *const Self, n: usize) -> (Self, u32);
+    /// As [`accumulate`].
+    ///
+    /// # Safety
+    /// As the module says.
+    unsafe fn accumulate(isa: Isa, fold: Fold, acc: *mut Self, x: *const Self, n: usize);
+    /// As [`accumulate_arg`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn accumulate_arg(
+        isa: Isa,
+        fold: ArgFold,
+        best: *mut Self,
+        index: *mut u32,
+        x: *const Self,
+        at: u32,
+        n: usize,
+    );
+}
+
+macro_rules! lanes_of {
+    ($($T:ty),+) => {
+        $(
+            // SAFETY of each: the caller's promise, handed on.
+            impl Lanes for $T {
+                #[inline(never)]
+                unsafe fn compare(isa: Isa, op: CompareOp, dst: *mut u32, a: *const $T, b: *const $T, n: usize) {
+                    unsafe { compare_of(isa, op, dst, a, b, n) }
+                }
+                #[inline(never)]
+                unsafe fn reduce(isa: Isa, fold: Fold, a: *const $T, n: usize) -> $T {
+                    unsafe { reduce_of(isa, fold, a, n) }
+                }
+                #[inline(never)]
+                unsafe fn reduce_arg(isa: Isa, fold: ArgFold, a: *const $T, n: usize) -> ($T, u32) {
+                    unsafe { reduce_arg_of(isa, fold, a, n) }
+                }
+                #[inline(never)]
+                unsafe fn accumulate(isa: Isa, fold: Fold, acc: *mut $T, x: *const $T, n: usize) {
+                    unsafe { accumulate_of(isa, fold, acc, x, n) }
+                }
+                #[inline(never)]
+                unsafe fn accumulate_arg(
+                    isa: Isa,
+                    fold: ArgFold,
+                    best: *mut $T,
+                    index: *mut u32,
+                    x: *const $T,
+                    at: u32,
+                    n: usize,
+                ) {
+                    unsafe { accumulate_arg_of(isa, fold, best, index, x, at, n) }
+                }
+            }
+        )+
+    };
+}
+lanes_of!(f32, i32, u32);
+
 macro_rules! integer {
     ($T:ty: $abs:ty, $div:ty, $rem:ty, $min:ty, $max:ty) => {
         impl Integer for $T {
+            #[inline(never)]
             unsafe fn unary(isa: Isa, op: IntUnaryOp, dst: *mut $T, a: *const $T, n: usize) {
                 let (du, au) = (dst.cast::<u32>(), a.cast::<u32>());
                 // SAFETY: the caller's promise; i32 and u32 lanes are laid out alike.
@@ -258,6 +348,7 @@ macro_rules! integer {
                     }
                 }
             }
+            #[inline(never)]
             unsafe fn binary(isa: Isa, op: IntBinaryOp, dst: *mut $T, a: *const $T, b: *const $T, n: usize) {
                 let (du, au, bu) = (dst.cast::<u32>(), a.cast::<u32>(), b.cast::<u32>());
                 // SAFETY: the caller's promise; i32 and u32 lanes are laid out alike.
@@ -312,6 +403,7 @@ pub unsafe fn int_binary<T: Integer>(
 ///
 /// # Safety
 /// As the module says.
+#[inline(never)]
 pub unsafe fn select(isa: Isa, dst: *mut u32, mask: *const u32, a: *const u32, b: *const u32, n: usize) {
     let choose = Map3 { dst, a: mask, b: a, c: b, n, f: PhantomData::<ops::Choose> };
     // SAFETY: the caller's promise.
@@ -322,6 +414,7 @@ pub unsafe fn select(isa: Isa, dst: *mut u32, mask: *const u32, a: *const u32, b
 ///
 /// # Safety
 /// As the module says.
+#[inline(never)]
 pub unsafe fn cast(isa: Isa, op: Cast, dst: *mut u32, a: *const u32, n: usize) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -339,6 +432,7 @@ pub unsafe fn cast(isa: Isa, op: Cast, dst: *mut u32, a: *const u32, n: usize) {
 ///
 /// # Safety
 /// As the module says; `src` holds `n` elements of `from`, of any alignment, disjoint from `dst`.
+#[inline(never)]
 pub unsafe fn load_packed(isa: Isa, from: Packed, dst: *mut u32, src: *const u8, n: usize) {
     // SAFETY: the caller's promise; blocks are read unaligned.
     unsafe {
@@ -354,6 +448,7 @@ pub unsafe fn load_packed(isa: Isa, from: Packed, dst: *mut u32, src: *const u8,
 ///
 /// # Safety
 /// As the module says; `dst` holds `n` elements of `to`, of any alignment, disjoint from `src`.
+#[inline(never)]
 pub unsafe fn store_packed(isa: Isa, to: Packed, dst: *mut u8, src: *const u32, n: usize) {
     // SAFETY: the caller's promise; blocks are written unaligned.
     unsafe {
@@ -365,12 +460,7 @@ pub unsafe fn store_packed(isa: Isa, to: Packed, dst: *mut u8, src: *const u32, 
     }
 }
 
-/// All `n` lanes of `a` as one, from the fold's start. f32 sums are pairwise above 1024 lanes, in 64 accumulators
-/// below; the order is the same on every machine.
-///
-/// # Safety
-/// As the module says.
-pub unsafe fn reduce<T: Number>(isa: Isa, fold: Fold, a: *const T, n: usize) -> T {
+unsafe fn reduce_of<T: Number>(isa: Isa, fold: Fold, a: *const T, n: usize) -> T {
     // SAFETY: the caller's promise.
     unsafe {
         match fold {
@@ -382,11 +472,7 @@ pub unsafe fn reduce<T: Number>(isa: Isa, fold: Fold, a: *const T, n: usize) -> 
     }
 }
 
-/// The extreme of `a` and its first index. Of no lanes: the fold's start and `u32::MAX`.
-///
-/// # Safety
-/// As the module says; `n` fits u32.
-pub unsafe fn reduce_arg<T: Number>(isa: Isa, fold: ArgFold, a: *const T, n: usize) -> (T, u32) {
+unsafe fn reduce_arg_of<T: Number>(isa: Isa, fold: ArgFold, a: *const T, n: usize) -> (T, u32) {
     // SAFETY: the caller's promise.
     unsafe {
         let value = match fold {
@@ -407,11 +493,7 @@ pub fn join_arg<T: Number>(fold: ArgFold, a: (T, u32), b: (T, u32)) -> (T, u32) 
     if later != 0 || a.1 == u32::MAX { b } else { a }
 }
 
-/// `acc[i] = acc[i] ⊕ x[i]`.
-///
-/// # Safety
-/// As the module says.
-pub unsafe fn accumulate<T: Number>(isa: Isa, fold: Fold, acc: *mut T, x: *const T, n: usize) {
+unsafe fn accumulate_of<T: Number>(isa: Isa, fold: Fold, acc: *mut T, x: *const T, n: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         match fold {
@@ -423,12 +505,7 @@ pub unsafe fn accumulate<T: Number>(isa: Isa, fold: Fold, acc: *mut T, x: *const
     }
 }
 
-/// `best[i], index[i] = x[i], at` wherever `x[i]` is beyond `best[i]`. Start `best` from the first row and `index`
-/// from its index; rows then come in order.
-///
-/// # Safety
-/// As the module says; `best`, `index` and `x` are disjoint.
-pub unsafe fn accumulate_arg<T: Number>(
+unsafe fn accumulate_arg_of<T: Number>(
     isa: Isa,
     fold: ArgFold,
     best: *mut T,
@@ -448,4 +525,59 @@ pub unsafe fn accumulate_arg<T: Number>(
             }
         }
     }
+}
+
+/// `dst[i] = op(a[i], b[i])` as 0 or 1, for f32, i32 and u32.
+///
+/// # Safety
+/// As the module says.
+pub unsafe fn compare<T: Lanes>(isa: Isa, op: CompareOp, dst: *mut u32, a: *const T, b: *const T, n: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { T::compare(isa, op, dst, a, b, n) }
+}
+
+/// All `n` lanes of `a` as one, from the fold's start. f32 sums are pairwise above 1024 lanes, in 64 accumulators
+/// below; the order is the same on every machine.
+///
+/// # Safety
+/// As the module says.
+pub unsafe fn reduce<T: Lanes>(isa: Isa, fold: Fold, a: *const T, n: usize) -> T {
+    // SAFETY: the caller's promise.
+    unsafe { T::reduce(isa, fold, a, n) }
+}
+
+/// The extreme of `a` and its first index. Of no lanes: the fold's start and `u32::MAX`.
+///
+/// # Safety
+/// As the module says; `n` fits u32.
+pub unsafe fn reduce_arg<T: Lanes>(isa: Isa, fold: ArgFold, a: *const T, n: usize) -> (T, u32) {
+    // SAFETY: the caller's promise.
+    unsafe { T::reduce_arg(isa, fold, a, n) }
+}
+
+/// `acc[i] = acc[i] ⊕ x[i]`.
+///
+/// # Safety
+/// As the module says.
+pub unsafe fn accumulate<T: Lanes>(isa: Isa, fold: Fold, acc: *mut T, x: *const T, n: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { T::accumulate(isa, fold, acc, x, n) }
+}
+
+/// `best[i], index[i] = x[i], at` wherever `x[i]` is beyond `best[i]`. Start `best` from the first row and `index`
+/// from its index; rows then come in order.
+///
+/// # Safety
+/// As the module says; `best`, `index` and `x` are disjoint.
+pub unsafe fn accumulate_arg<T: Lanes>(
+    isa: Isa,
+    fold: ArgFold,
+    best: *mut T,
+    index: *mut u32,
+    x: *const T,
+    at: u32,
+    n: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { T::accumulate_arg(isa, fold, best, index, x, at, n) }
 }

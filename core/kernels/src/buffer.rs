@@ -4,12 +4,12 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
 /// Bytes of a cache line, and of the widest vector.
-pub(crate) const LINE: usize = 64;
+pub const LINE: usize = 64;
 /// Bytes of a huge page, and the size from which a buffer asks for them.
 const HUGE: usize = 2 << 20;
 
 /// Owned, aligned bytes.
-pub(crate) struct Buffer {
+pub struct Buffer {
     block: NonNull<u8>,
     layout: Layout,
     offset: usize,
@@ -44,7 +44,8 @@ impl Buffer {
         Some(buffer)
     }
 
-    /// Bytes.
+    /// Bytes; never 0.
+    #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.len
     }

@@ -4,42 +4,52 @@
 //! columns, with all of C's tile in registers over the whole k loop. Rows are a constant of the kernel: there is one per
 //! count from 1 to [`Kernels::mr`], so the cost is linear in the rows.
 
-use super::super::isa::Isa;
 use super::element::Format;
+use crate::isa::Isa;
 
 /// One call of a micro-kernel. Strides are in elements.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Tile {
+pub struct Tile {
+    /// Products of each sum.
     pub k: usize,
     /// A[i, p] is at `a + i·rs + p·cs`.
     pub a: *const f32,
+    /// Between rows of A.
     pub rs: isize,
+    /// Between columns of A.
     pub cs: isize,
     /// Row p of B is at `b + p·ldb` elements of the kernel's format; a whole panel's width is read, whatever `cols` is.
     pub b: *const u8,
+    /// Between rows of B.
     pub ldb: isize,
+    /// The first element of C.
     pub c: *mut f32,
+    /// Between rows of C.
     pub ldc: isize,
     /// Columns of C that are written, 1 to the panel's width.
     pub cols: usize,
+    /// What products are multiplied by.
     pub alpha: f32,
     /// Adds to C instead of overwriting it.
     pub add: bool,
 }
 
 /// Safe to call when every address named by the tile is valid and the processor has the kernel's instruction set.
-pub(in super::super) type Kernel = unsafe fn(&Tile);
+pub type Kernel = unsafe fn(&Tile);
 
 /// The kernels of one instruction set.
-pub(in super::super) struct Kernels {
+pub struct Kernels {
     /// Most rows of a tile.
     pub mr: usize,
     /// Columns of a panel.
     pub nr: usize,
     /// Bytes of B that a group of panels may take: about half of the second-level cache.
     pub group_bytes: usize,
+    /// By rows, for each format of B.
     pub f32: &'static [Kernel],
+    /// As `f32`.
     pub f16: &'static [Kernel],
+    /// As `f32`.
     pub bf16: &'static [Kernel],
 }
 
@@ -57,7 +67,7 @@ impl Kernels {
 }
 
 /// The kernels for `isa`; plain ones for a set that this target does not have.
-pub(in super::super) fn kernels(isa: Isa) -> &'static Kernels {
+pub fn kernels(isa: Isa) -> &'static Kernels {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => &super::avx512::KERNELS,

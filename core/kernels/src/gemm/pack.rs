@@ -2,13 +2,13 @@
 //! direction; A in rows that do not compete for the same cache sets (Goto and van de Geijn, "Anatomy of High-Performance
 //! Matrix Multiplication", ACM TOMS 34(3), 2008).
 
-use super::super::buffer::Buffer;
-use super::super::isa::{Isa, isa};
-use super::super::threads::ThreadPool;
 use super::MatRef;
 use super::element::{Brain, Element, Format, Half};
 use super::kernel::kernels;
 use super::transpose::transpose_block;
+use crate::buffer::Buffer;
+use crate::isa::{Isa, isa};
+use crate::threads::ThreadPool;
 
 /// Where a stored matrix [k, n] lies: element (p, j) is at `p·rs + j·cs` elements from the pointer. A linear layer's
 /// weight stored as [n, k] has `rs = 1, cs = k`.

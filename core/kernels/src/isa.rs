@@ -16,6 +16,10 @@ pub enum Isa {
     Neon,
 }
 
+/// Whether code built for no instruction set in particular still has fused multiply-add and rounding instructions.
+/// Without them `mul_add`, `floor` and `round` are library calls, one lane at a time.
+pub(crate) const BASELINE_HW: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+
 /// The widest set this processor runs.
 pub fn isa() -> Isa {
     static FOUND: Own<OnceLock<Isa>> = Own::new(OnceLock::new);

@@ -1,128 +1,8 @@
-//! The elementwise halves of attention, written once over arrays of lanes and compiled per instruction set. In a tile of
-//! scores a lane is a query and a row is a key, so that a query's softmax needs no sum across lanes.
+//! The elementwise parts of attention. In a tile of scores a lane is a query and a row is a key, so that a query's softmax needs
+//! no sum across lanes.
 
-use super::super::isa::Isa;
-
-/// A loop body over `L` lanes. `HW`: fused multiply-add is one instruction.
-pub(in super::super) trait Body {
-    /// # Safety
-    /// The pointers the body holds are valid.
-    unsafe fn run<const L: usize, const HW: bool>(self);
-}
-
-/// Whether code for no instruction set in particular has fused multiply-add.
-const BASELINE_HW: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
-
-/// Runs the copy of the body that was compiled for `isa`.
-///
-/// # Safety
-/// The processor has `isa`; the body's pointers are valid.
-#[inline(always)]
-pub(in super::super) unsafe fn launch<B: Body>(isa: Isa, body: B) {
-    // SAFETY: the caller's promise, handed on.
-    unsafe {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => on_avx512(body),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => on_avx2(body),
-            _ => body.run::<8, BASELINE_HW>(),
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,fma,f16c")]
-unsafe fn on_avx512<B: Body>(body: B) {
-    // SAFETY: as `launch`.
-    unsafe { body.run::<16, true>() }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn on_avx2<B: Body>(body: B) {
-    // SAFETY: as `launch`.
-    unsafe { body.run::<8, true>() }
-}
-
-/// Steps a loop. Were the compiler to see through it, it would vectorise across rows, with gathers.
-#[inline(always)]
-pub(super) fn step(i: usize, by: usize) -> usize {
-    #[allow(unused_mut)]
-    let mut i = i + by;
-    #[cfg(all(not(miri), any(target_arch = "x86_64", target_arch = "aarch64")))]
-    // SAFETY: no instruction; `i` passes through.
-    unsafe {
-        std::arch::asm!("/* {0} */", inout(reg) i, options(nomem, nostack, preserves_flags));
-    }
-    i
-}
-
-#[inline(always)]
-pub(in super::super) unsafe fn load<const L: usize>(from: *const f32) -> [f32; L] {
-    // SAFETY: by the caller, `L` lanes of any alignment.
-    unsafe { from.cast::<[f32; L]>().read_unaligned() }
-}
-
-#[inline(always)]
-unsafe fn store<const L: usize>(to: *mut f32, lanes: [f32; L]) {
-    // SAFETY: by the caller, `L` lanes of any alignment.
-    unsafe { to.cast::<[f32; L]>().write_unaligned(lanes) }
-}
-
-#[inline(always)]
-fn zip<const L: usize>(a: [f32; L], b: [f32; L], f: impl Fn(f32, f32) -> f32) -> [f32; L] {
-    let mut d = a;
-    for (d, b) in d.iter_mut().zip(b) {
-        *d = f(*d, b);
-    }
-    d
-}
-
-/// The larger; `a` where `b` is NaN.
-#[inline(always)]
-fn larger<const L: usize>(a: [f32; L], b: [f32; L]) -> [f32; L] {
-    zip(a, b, |a, b| if b > a { b } else { a })
-}
-
-#[inline(always)]
-fn plus<const L: usize>(a: [f32; L], b: [f32; L]) -> [f32; L] {
-    zip(a, b, |a, b| a + b)
-}
-
-/// `a + b·c`
-#[inline(always)]
-pub(in super::super) fn fma<const L: usize, const HW: bool>(
-    b: [f32; L],
-    c: [f32; L],
-    a: [f32; L],
-) -> [f32; L] {
-    let mut d = a;
-    for i in 0..L {
-        d[i] = fma1::<HW>(b[i], c[i], d[i]);
-    }
-    d
-}
-
-#[inline(always)]
-fn fma1<const HW: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if HW { a.mul_add(b, c) } else { a * b + c }
-}
-
-/// All lanes as one, of 8 or 16. They go by way of memory: a compiler that sees where they come from arranges the loop
-/// before for the sake of this sum, in shuffles.
-#[inline(always)]
-pub(super) fn fold<const L: usize>(a: [f32; L], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let a = std::hint::black_box(a);
-    let (mut eight, mut four) = ([0.0; 8], [0.0; 4]);
-    for i in 0..8 {
-        eight[i] = if L == 16 { f(a[i], a[i + L / 2]) } else { a[i] };
-    }
-    for i in 0..4 {
-        four[i] = f(eight[i], eight[i + 4]);
-    }
-    f(f(four[0], four[2]), f(four[1], four[3]))
-}
+use crate::isa::Isa;
+use crate::lanes::{Body, fma1, fold, larger, launch, load, plus, step, store, zip};
 
 /// eˣ for x ≤ 0, 0 below -87 (where eˣ would soon be subnormal); NaN stays. Reduced as Cody & Waite (1980) do, with the
 /// polynomial of `vmath`.
@@ -156,10 +36,12 @@ fn shift_of<const L: usize>(max: [f32; L]) -> [f32; L] {
 
 /// One step of the online softmax (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018) down the
 /// columns of a tile: scores become exp(score - max); the running maxima and sums are brought up to date.
-pub(super) struct Softmax {
+pub struct Softmax {
     /// `[rows, width]`, the width a multiple of the lanes.
     pub scores: *mut f32,
+    /// Rows of the tile: keys.
     pub rows: usize,
+    /// Columns of the tile: queries.
     pub width: usize,
     /// `[3, width]`: maxima so far, sums so far, and the factor that brings earlier results to the new maxima.
     pub state: *mut f32,
@@ -219,10 +101,14 @@ impl Body for Softmax {
 }
 
 /// Every row of `[rows, width]` times the factors.
-pub(super) struct Scale {
+pub struct Scale {
+    /// `[rows, width]`.
     pub tile: *mut f32,
+    /// Rows of the tile.
     pub rows: usize,
+    /// Columns of the tile: queries.
     pub width: usize,
+    /// `[width]`.
     pub factors: *const f32,
 }
 
@@ -245,10 +131,14 @@ impl Body for Scale {
 }
 
 /// Hides scores: key `first + row` stays only for queries with `from ≤ key < to`.
-pub(super) struct Hide {
+pub struct Hide {
+    /// `[rows, width]`.
     pub scores: *mut f32,
+    /// Rows of the tile: keys.
     pub rows: usize,
+    /// Columns of the tile: queries.
     pub width: usize,
+    /// The first row's key.
     pub first: i32,
     /// `[2, width]`: `from` and `to` of each query.
     pub bounds: *const i32,
@@ -278,10 +168,12 @@ impl Body for Hide {
 }
 
 /// As [`Softmax`], along rows: one query's scores side by side. `state` is its maximum, sum and factor.
-pub(super) struct RowSoftmax<'a> {
+pub struct RowSoftmax<'a> {
     /// `keys` scores, with room for as many more as fill up 16.
     pub scores: *mut f32,
+    /// How many scores.
     pub keys: usize,
+    /// Maximum, sum and factor.
     pub state: &'a mut [f32; 3],
 }
 
@@ -315,3 +207,22 @@ impl Body for RowSoftmax<'_> {
         }
     }
 }
+
+macro_rules! run_on {
+    ($($body:ty),+) => {
+        $(
+            impl $body {
+                /// Runs it.
+                ///
+                /// # Safety
+                /// The processor has `isa`; the pointers are valid for what their fields say.
+                #[inline(never)]
+                pub unsafe fn run_on(self, isa: Isa) {
+                    // SAFETY: the caller's promise.
+                    unsafe { launch(isa, self) }
+                }
+            }
+        )+
+    };
+}
+run_on!(Softmax, Scale, Hide, RowSoftmax<'_>);

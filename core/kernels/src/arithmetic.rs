@@ -1,49 +1,34 @@
 //! Lane loops of the interpreter's own: f32 arithmetic singly, in fused pairs and in sums of products. Unlike
-//! [`vmath`](super::super::vmath)'s they take any source as *one block repeated*, so a value that is the same for
+//! [`vmath`](crate::vmath)'s they take any source as *one block repeated*, so a value that is the same for
 //! all lanes needs no array of copies. Compiled per instruction set as vmath's are; know nothing of programs.
 
-use super::super::isa::Isa;
-use super::super::vmath::{CompareOp, Number};
+use crate::isa::{BASELINE_HW, Isa};
+use crate::lanes::hidden;
+use crate::vmath::{CompareOp, Number};
 use std::hint::black_box;
 use std::marker::PhantomData;
 
 /// Lanes in a block.
-pub(super) const W: usize = 16;
+pub const W: usize = 16;
 
 /// `dst[i] = f(a[i], b[i], c[i])` on the bits of 32-bit lanes. Bit k of `steps`: source k has `n` lanes; else it is one
 /// block of `W` equal lanes. `dst` equals a source or is disjoint from it.
-pub(super) type Lanes =
+pub type Lanes =
     unsafe fn(dst: *mut u32, a: *const u32, b: *const u32, c: *const u32, steps: usize, n: usize);
 
 /// `Σ a[i] · b[i]`; steps as for [`Lanes`].
-pub(super) type Dot = unsafe fn(a: *const f32, b: *const f32, steps: usize, n: usize) -> f32;
+pub type Dot = unsafe fn(a: *const f32, b: *const f32, steps: usize, n: usize) -> f32;
 
 /// Writes one value to `n` lanes; in whole blocks, for what is read as a block soon after must have been written as one.
-pub(super) type Spread = unsafe fn(dst: *mut u32, bits: u32, n: usize);
+pub type Spread = unsafe fn(dst: *mut u32, bits: u32, n: usize);
 
 /// One value of all lanes.
-pub(super) type Reduce = unsafe fn(a: *const f32, n: usize) -> f32;
-
-/// As in vmath: whether code for no instruction set in particular has fused multiply-add.
-const BASELINE_HW: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+pub type Reduce = unsafe fn(a: *const f32, n: usize) -> f32;
 
 /// What a loop computes on one lane, from its first `SOURCES` sources.
 trait Lane {
     const SOURCES: usize;
     fn lane<const HW: bool>(a: u32, b: u32, c: u32) -> u32;
-}
-
-/// Passes a number through unseen, lest the compiler vectorise across blocks (as vmath's `next`).
-#[inline(always)]
-fn hidden(n: usize) -> usize {
-    #[allow(unused_mut)]
-    let mut n = n;
-    #[cfg(all(not(miri), any(target_arch = "x86_64", target_arch = "aarch64")))]
-    // SAFETY: no instruction; `n` passes through.
-    unsafe {
-        std::arch::asm!("/* {0} */", inout(reg) n, options(nomem, nostack, preserves_flags));
-    }
-    n
 }
 
 /// # Safety
@@ -366,7 +351,8 @@ fn pick<L: Lane>(isa: Isa) -> Lanes {
 }
 
 /// The sum of products for an instruction set of this machine.
-pub(super) fn dot(isa: Isa) -> Dot {
+#[inline(never)]
+pub fn dot(isa: Isa) -> Dot {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => dot_avx512,
@@ -377,7 +363,8 @@ pub(super) fn dot(isa: Isa) -> Dot {
 }
 
 /// The writer of equal lanes for an instruction set of this machine.
-pub(super) fn spread(isa: Isa) -> Spread {
+#[inline(never)]
+pub fn spread(isa: Isa) -> Spread {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => spread_avx512,
@@ -388,7 +375,8 @@ pub(super) fn spread(isa: Isa) -> Spread {
 }
 
 /// The sum of all lanes for an instruction set of this machine.
-pub(super) fn sum(isa: Isa) -> Reduce {
+#[inline(never)]
+pub fn sum(isa: Isa) -> Reduce {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => sum_avx512,
@@ -399,7 +387,8 @@ pub(super) fn sum(isa: Isa) -> Reduce {
 }
 
 /// The largest of all lanes, or the smallest; NaN if any is.
-pub(super) fn extreme(isa: Isa, least: bool) -> Reduce {
+#[inline(never)]
+pub fn extreme(isa: Isa, least: bool) -> Reduce {
     match (isa, least) {
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, false) => extreme_avx512::<false>,
@@ -416,7 +405,7 @@ pub(super) fn extreme(isa: Isa, least: bool) -> Reduce {
 
 /// f32 arithmetic of two operands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Two {
+pub enum Two {
     /// a + b.
     Add,
     /// a - b.
@@ -504,7 +493,8 @@ impl<A: Arithmetic, B: Arithmetic> Lane for Paired<A, B> {
 }
 
 /// `dst = op(a, b)`.
-pub(super) fn single(isa: Isa, op: Two) -> Lanes {
+#[inline(never)]
+pub fn single(isa: Isa, op: Two) -> Lanes {
     macro_rules! table {
         ($($op:ident),+) => { match op { $(Two::$op => pick::<Single<$op>>(isa)),+ } };
     }
@@ -512,12 +502,13 @@ pub(super) fn single(isa: Isa, op: Two) -> Lanes {
 }
 
 /// Whether [`paired`] has `second(first(a, b), c)`.
-pub(super) fn pairs(first: Two, second: Two) -> bool {
+pub fn pairs(first: Two, second: Two) -> bool {
     matches!(first, Two::Add | Two::Sub | Two::Mul) && second != Two::Div
 }
 
 /// `dst = second(first(a, b), c)`, as [`pairs`] says; others compute `first` alone.
-pub(super) fn paired(isa: Isa, first: Two, second: Two) -> Lanes {
+#[inline(never)]
+pub fn paired(isa: Isa, first: Two, second: Two) -> Lanes {
     macro_rules! table {
         ($($first:ident: $($second:ident),+;)+) => {
             match (first, second) {
@@ -547,7 +538,8 @@ macro_rules! comparisons {
             }
         )+
         /// `dst = op(a, b)` as 0 or 1, on f32.
-        pub(super) fn compared(isa: Isa, op: CompareOp) -> Lanes {
+        #[inline(never)]
+        pub fn compared(isa: Isa, op: CompareOp) -> Lanes {
             match op { $(CompareOp::$name => pick::<$name>(isa)),+ }
         }
     };
@@ -572,7 +564,8 @@ impl Lane for Choose {
 }
 
 /// `dst = if a != 0 { b } else { c }`.
-pub(super) fn chosen(isa: Isa) -> Lanes {
+#[inline(never)]
+pub fn chosen(isa: Isa) -> Lanes {
     pick::<Choose>(isa)
 }
 
@@ -590,6 +583,7 @@ impl Lane for Lost {
 }
 
 /// `dst = lost(a, b)`.
-pub(super) fn lost(isa: Isa) -> Lanes {
+#[inline(never)]
+pub fn lost(isa: Isa) -> Lanes {
     pick::<Lost>(isa)
 }

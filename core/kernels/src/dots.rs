@@ -1,20 +1,26 @@
 //! Scores of a few queries: sums across lanes, for which compilers find poor code; hence by hand on x86.
 
-use super::super::isa::Isa;
-use super::lanes::{Body, fma, fold, launch, load, step};
+use crate::isa::Isa;
+use crate::lanes::{Body, fma, fold, launch, load, step};
 
 /// Scores of up to four queries: `scores[g, j] = scale · q_g·k_j`.
 #[derive(Clone, Copy)]
-pub(super) struct Dots {
+pub struct Dots {
     /// The queries; those from `queries` on repeat an earlier one.
     pub q: [*const f32; 4],
+    /// How many, 1 to 4.
     pub queries: usize,
+    /// Numbers of a query and of a key.
     pub d: usize,
+    /// The first key.
     pub k: *const f32,
     /// Elements between keys.
     pub stride: isize,
+    /// How many keys.
     pub keys: usize,
+    /// What products are multiplied by.
     pub scale: f32,
+    /// The results, `[queries, row]`.
     pub scores: *mut f32,
     /// Elements between queries in `scores`.
     pub row: usize,
@@ -89,6 +95,7 @@ impl Dots {
     ///
     /// # Safety
     /// The processor has `isa`; the pointers are valid.
+    #[inline(never)]
     pub unsafe fn run_on(self, isa: Isa) {
         // SAFETY: the caller's promise, handed on.
         unsafe {

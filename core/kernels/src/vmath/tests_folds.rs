@@ -1,20 +1,20 @@
 //! Reductions, accumulation, layout and Philox.
 
-use super::super::EACH;
-use super::super::isa::{Isa, available};
 use super::philox::uniform_on;
 use super::*;
+use crate::EACH;
+use crate::isa::{Isa, available};
 
 fn sample(n: usize) -> Vec<f32> {
     (0..n as u64).map(|i| philox_word(3, 9, i) as f32 / 2e9 - 1.0).collect()
 }
 
-fn fold<T: Number>(isa: Isa, kind: Fold, a: &[T]) -> T {
+fn fold<T: Lanes>(isa: Isa, kind: Fold, a: &[T]) -> T {
     // SAFETY: the slice's own lanes.
     unsafe { reduce(isa, kind, a.as_ptr(), a.len()) }
 }
 
-fn arg<T: Number>(isa: Isa, kind: ArgFold, a: &[T]) -> (T, u32) {
+fn arg<T: Lanes>(isa: Isa, kind: ArgFold, a: &[T]) -> (T, u32) {
     // SAFETY: the slice's own lanes.
     unsafe { reduce_arg(isa, kind, a.as_ptr(), a.len()) }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::super::EACH;
-use super::super::isa::{Isa, available};
-use super::super::threads::ThreadPool;
 use super::*;
+use crate::EACH;
+use crate::isa::{Isa, available};
+use crate::threads::ThreadPool;
 
 /// xorshift64*, in [-1, 1).
 struct Noise(u64);

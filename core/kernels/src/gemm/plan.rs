@@ -1,10 +1,10 @@
 //! How a product is cut: k into steps, columns into groups of panels that stay in the second-level cache, rows into blocks
 //! of nearly equal height, and all of it into units of work for the threads.
 
-use super::super::isa::Isa;
 use super::a_stride;
 use super::kernel::Kernels;
 use super::kernels;
+use crate::isa::Isa;
 
 /// Most elements of k at a time: longer panels leave too few of them in the second-level cache.
 const STEP: usize = 1024;

@@ -48,7 +48,7 @@ fn unit(word: u32) -> f32 {
 /// `dst[i]` in [0, 1) from word `first_index + i` of the stream `(seed, counter)`.
 pub fn philox_uniform(dst: &mut [f32], seed: u64, counter: u32, first_index: u64) {
     // SAFETY: the machine has the instruction set it reports.
-    unsafe { uniform_on(super::super::isa::isa(), dst, seed, counter, first_index) }
+    unsafe { uniform_on(crate::isa::isa(), dst, seed, counter, first_index) }
 }
 
 /// # Safety

@@ -31,14 +31,14 @@ pub use plan::{BKind, scratch_bytes_per_worker};
 
 use std::ops::Range;
 
-use super::buffer::{Buffer, LINE};
-use super::isa::{Isa, isa};
-use super::threads::ThreadPool;
+use crate::buffer::{Buffer, LINE};
+use crate::isa::{Isa, isa};
+use crate::threads::ThreadPool;
 // Attention drives the micro-kernels itself.
-pub(super) use kernel::{Kernels, Tile, kernels};
+pub use kernel::{Kernels, Tile, kernels};
 use pack::{a_stride, pack_a, pack_panel, pack_rows};
 use plan::{Hints, Plan};
-pub(super) use transpose::transpose_block;
+pub use transpose::transpose_block;
 
 /// A matrix somewhere in memory: element (i, j) is at `ptr + i·rs + j·cs`.
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +165,7 @@ impl Scratch {
     }
 
     /// The worker's part, aligned to a cache line.
-    pub(super) fn part(&self, worker: usize) -> *mut u8 {
+    pub fn part(&self, worker: usize) -> *mut u8 {
         self.buffer.pointer().wrapping_add(worker * self.part)
     }
 }

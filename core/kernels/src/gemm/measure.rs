@@ -5,10 +5,10 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::super::buffer::Buffer;
-use super::super::isa::{Isa, isa};
-use super::super::threads::ThreadPool;
 use super::kernel::{Tile, kernels};
+use crate::buffer::Buffer;
+use crate::isa::{Isa, isa};
+use crate::threads::ThreadPool;
 
 /// Runs of each measurement.
 const RUNS: usize = 8;

@@ -1,9 +1,9 @@
 //! Everything exact: integers, comparisons, casts, 16-bit floats, and what holds of every
 //! operation: any length, in place, nothing written past the end.
 
-use super::super::EACH;
-use super::super::isa::available;
 use super::*;
+use crate::EACH;
+use crate::isa::available;
 
 /// Integers that look random, the same every run.
 fn noise(seed: u32) -> impl Iterator<Item = u32> {
@@ -105,7 +105,7 @@ fn arithmetic_is_that_of_std_and_min_and_max_pass_nan_on() {
     }
 }
 
-fn comparisons_hold<T: Number + std::fmt::Debug>(values: &[T]) {
+fn comparisons_hold<T: Lanes + std::fmt::Debug>(values: &[T]) {
     let (a, b): (Vec<T>, Vec<T>) = values.iter().flat_map(|&a| values.iter().map(move |&b| (a, b))).unzip();
     type Row<T> = (CompareOp, fn(&T, &T) -> bool);
     let rows: [Row<T>; 6] = [

@@ -2,14 +2,12 @@
 //! `launch` runs the copy built for the machine. Knows nothing of the operations.
 
 use super::Isa;
+use crate::isa::BASELINE_HW;
+use crate::lanes::hidden;
 use std::marker::PhantomData;
 
 /// Lanes in a block: one AVX-512 register, two of AVX2, four of SSE2 or NEON.
 pub(super) const W: usize = 16;
-
-/// Whether code built for no instruction set in particular still has fused multiply-add and rounding instructions.
-/// Without them `mul_add`, `floor` and `round` are library calls, one lane at a time.
-const BASELINE_HW: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 
 /// A loop body. `HW`: fused multiply-add and rounding are single instructions.
 pub(super) trait Kernel {
@@ -109,14 +107,7 @@ pub(super) struct Map3<A, B, C, D, F> {
 /// unrolled a short body, vectorise across blocks as well, with gathers and scatters (twenty times slower).
 #[inline(always)]
 pub(super) fn next(i: usize) -> usize {
-    #[allow(unused_mut)]
-    let mut i = i + W;
-    #[cfg(all(not(miri), any(target_arch = "x86_64", target_arch = "aarch64")))]
-    // SAFETY: no instruction; `i` passes through.
-    unsafe {
-        std::arch::asm!("/* {0} */", inout(reg) i, options(nomem, nostack, preserves_flags));
-    }
-    i
+    hidden(i + W)
 }
 
 /// # Safety

@@ -5,13 +5,12 @@
 //! A run is *open* while workers may join it. The caller publishes the job, takes part as worker 0, closes the run when
 //! no task is left, and waits only for the workers that joined: one that is still waking up is never waited for.
 
-use crate::device::lock;
 use crate::process::Born;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,11 @@ use std::time::{Duration, Instant};
 const SPIN: Duration = Duration::from_micros(50);
 /// Most threads of an automatic pool: more do not help the sizes an on-device model has.
 pub const MOST: usize = 16;
+
+/// Locks, also after a thread that held the lock panicked.
+pub fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(|e| e.into_inner())
+}
 
 /// The body of a run: called with (task, worker).
 type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
@@ -242,8 +246,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use super::super::EACH;
     use super::*;
+    use crate::EACH;
 
     #[test]
     fn every_task_runs_exactly_once() {
