@@ -1,7 +1,6 @@
-//! No input of a user ends in `Error::Internal`, in a panic, or in memory and time without end. Every operation is given
-//! absurd sizes, ranks, dtypes and attributes, through the builder and through the text form; what it accepts is
-//! differentiated and compiled for the CPU and for a GPU, and run where it is small. What is refused is refused by a
-//! typed error.
+//! No user input ends in `Error::Internal`, in a panic, or in unbounded memory or time. Every operation is given absurd sizes,
+//! ranks, dtypes and attributes, through the builder and through the text form; accepted graphs are differentiated and compiled
+//! for the CPU and for a GPU, and run if small. Everything else must be refused by a typed error.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

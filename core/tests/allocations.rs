@@ -1,4 +1,4 @@
-//! No step allocates. Alone in its program, so that nothing else does meanwhile.
+//! A step allocates nothing. Alone in its program, so that no other test allocates at the same time.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! The Rust API as its users meet it: typed data of every dtype by name, errors with causes, options, `Debug`, arrays.
+//! The public Rust API: typed data of every dtype by name, errors with causes, options, `Debug`, arrays.
 
 use weft::error::Error;
 use weft::ops::{Conv2dOptions, MaxPool2dOptions};

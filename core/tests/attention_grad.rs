@@ -1,5 +1,5 @@
-//! The gradient of attention as a node of its own: what plans make of it where a device has a kernel for it,
-//! and where it is decomposed; what keys that are not seen do to it.
+//! The gradient of attention as a node of its own: as one step on a device with a kernel for it, decomposed elsewhere, and with
+//! masked keys.
 
 use std::collections::BTreeMap;
 use weft::autodiff::gradients;

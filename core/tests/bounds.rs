@@ -1,5 +1,5 @@
-//! Steps keep to what a device's kernels may bind and compute, however many values a graph adds up and however long its
-//! chains are: right on every device, with the bindings that it has and with as few as phones have.
+//! Steps stay within a device's limits on bindings and work, for sums of any number of values and chains of any length: correct
+//! on every device, with its own bindings and with as few as phones have.
 
 mod devices;
 

@@ -1,5 +1,5 @@
-//! Llama graphs over a cache in blocks, against Hugging Face's own logits (tests/golden/llama_tiny.py): in chunks of any size, several
-//! sequences at once, cut back and gone on with, in 16 bits, with blocks in any order.
+//! Llama graphs over a paged cache, against Hugging Face's own logits (tests/golden/llama_tiny.py): in chunks of any size,
+//! several sequences at once, truncated and continued, in 16 bits, with blocks in any order.
 
 mod devices;
 

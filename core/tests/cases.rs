@@ -1,4 +1,4 @@
-//! Small graphs with their right values (`tests/golden/cases`, whose README says how a folder is read), on every device.
+//! Small graphs with expected values (`tests/golden/cases`, whose README documents the format of a folder), on every device.
 
 mod devices;
 

@@ -1,4 +1,4 @@
-//! Weights files as people have them, in sessions: only what a graph needs is read, in what dtype it may be.
+//! Published weights files in sessions: only the tensors that a graph needs are read, in any supported dtype.
 
 use weft::device::Device;
 use weft::error::Error;

@@ -1,4 +1,4 @@
-//! Where operations end: what they refuse and in which words, ties, zeros, infinities, wrong labels.
+//! Edge cases of operations: refusals and their messages, ties, zeros, infinities, invalid labels.
 
 use std::collections::BTreeMap;
 use weft::autodiff::gradients;

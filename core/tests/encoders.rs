@@ -1,5 +1,5 @@
-//! Text encoders of every family against what transformers and sentence-transformers recorded of them, as their folders are
-//! written today and as older ones are: see tests/golden/encoders.py.
+//! Text encoders of every family against results recorded from transformers and sentence-transformers, in the current and in
+//! older folder layouts: see tests/golden/encoders.py.
 
 #[path = "devices/mod.rs"]
 mod devices;

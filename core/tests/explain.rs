@@ -1,5 +1,5 @@
-//! Explanations of compiled graphs: their counts are those of the graph on paper, of the plan that is run and of the device
-//! that runs it, and what repeats is told once.
+//! Explanations of compiled graphs: their counts equal those derived by hand, those of the plan and those of the device, and
+//! repetitions are folded.
 
 mod devices;
 

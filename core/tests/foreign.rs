@@ -1,5 +1,5 @@
-//! Operations that are not in the engine's table, defined here and given to `Graph::apply`: the optimiser, the planner and the cache
-//! carry them through as they are, also where they have the name of one of the table's.
+//! Operations outside the engine's table, defined here and passed to `Graph::apply`: the optimiser, the planner and the cache
+//! preserve them, even if they have the name of one in the table.
 
 #[path = "conformance/compare.rs"]
 mod compare;

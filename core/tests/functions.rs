@@ -1,8 +1,8 @@
-//! Every scalar function over its whole range against f64, on every device: all exponents, both signs, many mantissas, and
-//! the neighbours of the points where a function changes its way. Errors are counted in units in the last place; the bound is
-//! 4, for powers 16. `--nocapture` prints the worst of each, and where.
+//! Every scalar function over its whole range against f64, on every device: all exponents, both signs, many mantissas, and the
+//! neighbours of the points where the algorithm changes. Errors are in units in the last place; the bound is 4, for powers 16.
+//! `--nocapture` prints the worst of each, and its argument.
 //!
-//! A GPU may take subnormal numbers for 0 (WGSL, 15.7.3): such arguments are left out there, and such results may be 0.
+//! A GPU may flush subnormal numbers to 0 (WGSL, 15.7.3): such arguments are skipped there, and such results may be 0.
 
 mod devices;
 

@@ -1,4 +1,4 @@
-//! What host applications in other languages need of a session: lent and borrowed memory, waits that end, training over data in
+//! Features for host applications in other languages: lent and borrowed memory, waits with a timeout, training over data in
 //! memory, suspending a device, a log. On the CPU device and on this machine's GPU, if it has one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! 64-bit integers: exact in all that takes them, on the reference and on every device, and refused by all else; numbers
-//! that a dtype does not hold; labels outside their classes.
+//! 64-bit integers: exact in all operations that accept them, on the reference and on every device, and refused by all others;
+//! numbers out of a dtype's range; labels outside their classes.
 
 mod devices;
 

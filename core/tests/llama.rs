@@ -1,5 +1,5 @@
-//! The Llama family against Hugging Face's own (tests/golden/llama_tiny.py): logits, loss, gradients; one token at
-//! a time as all at once; packed weights; configurations.
+//! The Llama family against results of Hugging Face (tests/golden/llama_tiny.py): logits, loss, gradients; one token at a time
+//! equals all at once; packed weights; configurations.
 
 #[path = "devices/mod.rs"]
 mod devices;

@@ -1,4 +1,4 @@
-//! Work over axes longer than one invocation may walk: right, and as exact as sums of blocks are.
+//! Work over axes beyond one invocation's loop limit: correct, with the accuracy of blockwise sums.
 
 #[path = "conformance/compare.rs"]
 mod compare;

@@ -1,5 +1,5 @@
-//! What an operation is lowered to means what its evaluation says: each archetype carried out here in
-//! f64, word for word, over every sample. The devices' own tests then hold them to the evaluation.
+//! Lowerings agree with evaluation: each archetype is evaluated here in f64, straight from its definition, over every sample.
+//! The devices' own tests then compare them with the evaluation.
 
 use std::collections::BTreeSet;
 use weft::graph::{Array, Call, Lowering, RowwiseForm, ViewForm, for_each_index};

@@ -1,5 +1,5 @@
-//! Memory that the system refuses, at every place where the engine asks for much: packed weights, a session's values, scratch,
-//! the optimizer's states. The error says what it was for; nobody is killed.
+//! Refused allocations, at every place where the engine allocates much: packed weights, a session's values, scratch, the
+//! optimizer's states. The error names the purpose; the process is not aborted.
 
 #![cfg(target_os = "linux")]
 

@@ -1,5 +1,5 @@
-//! Every option of a model's folder: a value of the wrong type names file, key, what was wanted and what came; one that would
-//! be computed wrongly is refused by name; one that changes nothing is let through.
+//! Every option of a model's folder: for a value of the wrong type the error names file, key, expected and actual value; an
+//! unsupported value is refused by name; one without effect is accepted.
 
 mod model_folders;
 

@@ -1,11 +1,11 @@
-//! The public Rust API, every item with its signature, compared with the listing in `tests/golden/public_api.txt`: whoever
-//! changes what others may depend on sees it in the change, and says so in CHANGELOG.
+//! Compares every item of the public Rust API, with its signature, with the listing in `tests/golden/public_api.txt`, so that a
+//! change of the public API is visible in the commit, and can be noted in CHANGELOG.
 //!
-//! `WEFT_WRITE_GOLDEN=1 cargo test -p weft --test public_api` writes the listing anew.
+//! `WEFT_WRITE_GOLDEN=1 cargo test -p weft --test public_api` rewrites the listing.
 //!
-//! The source is read, as if every feature were on: modules that `lib.rs` shows, what they declare and take up by `pub use`, and the
-//! `impl`s of all that, wherever they stand. Bodies, documentation and what is `doc(hidden)` are left out, and items are sorted, so
-//! that moving code changes nothing. What macros declare stands at the end, as it is declared.
+//! The source is parsed as if every feature were on: public modules of `lib.rs`, their declarations and `pub use` items, and
+//! all `impl`s of these, wherever they are. Bodies, documentation and `doc(hidden)` items are left out, and items are sorted,
+//! so that moving code changes nothing. Items declared by macros are at the end, as declared.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens;

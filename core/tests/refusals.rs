@@ -1,4 +1,4 @@
-//! What convolutions, pools, attention and lookups refuse, in words; and indices outside.
+//! Refusals of convolutions, pools, attention and look-ups, with their messages; and indices out of range.
 
 use std::collections::BTreeMap;
 use weft::error::Error;

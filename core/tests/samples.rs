@@ -1,5 +1,5 @@
-//! What every operation says of itself, over its samples: inference, evaluation and decomposition agree;
-//! a graph of it prints and parses back.
+//! The declaration of every operation, over its samples: inference, evaluation and decomposition agree; a graph of it prints
+//! and parses back.
 
 use weft::graph::{Array, Call, Graph, Op, Sample, Value, evaluate_decomposed};
 use weft::ops;

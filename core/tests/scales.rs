@@ -1,5 +1,6 @@
-//! Small rows beside large ones: rows and columns of products, convolutions and attention from 10⁻⁶ to 10⁶, every element against
-//! f64 within the bound of its own terms. A tolerance relative to a result's largest element would not see a wrong small row.
+//! Rows of very different magnitudes: rows and columns of products, convolutions and attention from 10⁻⁶ to 10⁶, every element
+//! against f64 within the bound of its own terms. A tolerance relative to a result's largest element would miss a wrong small
+//! row.
 //!
 //! A sum of products computed in any order is off by at most about n·u·Σ|a||b| (Higham, *Accuracy and Stability of Numerical
 //! Algorithms*, 2nd ed., 3.1), with u half a unit in the last place of f32. In fast precision each operand is rounded to f16 first.

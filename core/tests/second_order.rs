@@ -1,5 +1,4 @@
-//! Gradients of gradients against finite differences: what an operation's gradient is made of has a
-//! gradient too.
+//! Second derivatives against finite differences: the operations in a gradient have gradients, too.
 
 use std::collections::BTreeMap;
 use weft::autodiff::gradients;

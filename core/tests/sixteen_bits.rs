@@ -1,6 +1,6 @@
-//! Every operation over f16 and bf16, forward and backward: what it gives is within an ulp of the same operation
-//! evaluated in f64 on the same inputs, on the reference, the CPU and the GPU. What an operation computes on the way is
-//! therefore in f32 at least, and rounded once.
+//! Every operation over f16 and bf16, forward and backward: its result is within an ulp of the same operation evaluated in f64
+//! on the same inputs, on the reference, the CPU and the GPU. Intermediate values therefore have at least f32, and are rounded
+//! once.
 
 mod devices;
 

@@ -1,8 +1,8 @@
-//! What README promises to stay: artifacts of earlier versions are refused or read, never misread; graphs in their text form
-//! still parse, and mean what they meant.
+//! README's promises of stability: artifacts of earlier versions are refused or read, never misread; graphs in their text form
+//! still parse, with the same meaning.
 //!
-//! `WEFT_WRITE_GOLDEN=1 cargo test -p weft --test stability` writes what is missing for this version. What a released version
-//! wrote is never changed.
+//! `WEFT_WRITE_GOLDEN=1 cargo test -p weft --test stability` writes the files missing for this version. Files of a released
+//! version are never changed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

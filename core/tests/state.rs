@@ -1,5 +1,5 @@
-//! States: a cache filled step by step is attention over the whole, changed in place or by copies; states that
-//! exchange values; the text form; what is refused.
+//! States: attention over a cache filled step by step equals attention over the whole, with updates in place or by copies;
+//! states that swap values; the text form; refusals.
 
 #[path = "devices/mod.rs"]
 mod devices;

@@ -1,5 +1,5 @@
-//! Tunings on a GPU: every sort of cut computes what the f64 reference does, a tuning goes with artifacts and caches and
-//! is left alone on other devices, and what is measured is kept and used.
+//! Tunings on a GPU: every kind of tiling agrees with the f64 reference, a tuning is part of artifacts and cache keys and is
+//! ignored on other devices, and measurements are stored and used.
 
 mod devices;
 mod odd_cuts;

@@ -1,5 +1,5 @@
-//! What depends on weights alone is computed at init, stays as narrow as it was, and follows the weights when they
-//! change: by `set_parameter`, or by the optimiser of a session that shares them.
+//! Values that depend on weights alone are computed at init, keep their dtype, and are recomputed when the weights change: by
+//! `set_parameter`, or by the optimizer of a session that shares them.
 
 mod devices;
 

@@ -4,9 +4,9 @@ use crate::graph::{Graph, Value};
 use crate::tensor::DType;
 use std::ops::{Add, Div, Mul, Neg, Rem, Sub};
 
-/// A value with its graph, so that `+ − · / %` and a minus sign can be written: with other terms, with values, and with
-/// numbers (f64 or i64), which become constants of the term's dtype. Shapes broadcast as NumPy's do. Builder methods take terms where
-/// they take values.
+/// A value with its graph, for the operators `+ − · / %` and negation: with other terms, with values, and with numbers (f64 or
+/// i64), which become constants of the term's dtype. Shapes broadcast as in NumPy. Builder methods accept terms wherever they
+/// accept values.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -28,7 +28,7 @@ pub struct Term<'g> {
 }
 
 impl Graph {
-    /// A value that can be computed with by operators: see [`Term`].
+    /// A value that supports operators: see [`Term`].
     pub fn term(&self, value: impl Into<Value>) -> Term<'_> {
         Term { graph: self, value: value.into() }
     }
@@ -40,7 +40,7 @@ impl<'g> Term<'g> {
         self.value
     }
 
-    /// The graph that it is of.
+    /// Its graph.
     pub fn graph(self) -> &'g Graph {
         self.graph
     }
@@ -62,7 +62,7 @@ impl From<&Term<'_>> for Value {
     }
 }
 
-/// What can stand beside a term: it becomes a value of the term's graph and, if it is a number, of its dtype.
+/// An operand next to a term: it becomes a value of the term's graph and, if it is a number, of its dtype.
 trait Beside {
     fn beside(self, term: Term<'_>) -> Value;
 }
@@ -198,7 +198,7 @@ mod tests {
         let [ids, long] = [DType::U8, DType::I64].map(|d| g.term(g.input(d.name(), d, [2])));
         assert_eq!(g.ty(ids + 3).dtype, DType::U8);
         assert!(g.error().is_none());
-        // i64 is not computed with, and says so itself
+        // i64 does not support arithmetic: an error of the operation
         assert_eq!((long + 9_007_199_254_740_993i64).value(), Value::POISON);
         let refused = g.error().unwrap().to_string();
         assert!(refused.starts_with("add: "), "{refused}");

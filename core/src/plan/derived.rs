@@ -41,7 +41,7 @@ pub struct Part {
 /// ```
 /// use weft::session::{Count, ReportedWeight, Transformation, WeightPart};
 ///
-/// /// Where a weight lies in what it was joined to.
+/// /// The part of the concatenated weight that a weight is in.
 /// fn part_of(weight: &ReportedWeight) -> Option<WeightPart> {
 ///     weight.applied.iter().find_map(|applied| match &applied.how {
 ///         Transformation::Joined { part, .. } => Some(*part),

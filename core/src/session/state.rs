@@ -1,4 +1,4 @@
-//! What stays from step to step: sets of states that sessions share, read, written, begun anew, saved and restored.
+//! States of sessions: sets that sessions share, reading, writing, resetting, saving and restoring.
 
 use super::run::{check_tensor, find_among};
 use super::{MemorySummary, Session};
@@ -10,13 +10,14 @@ use crate::process::{self, Born};
 use crate::tensor::{Bytes, Tensor, TensorType, Weights};
 use std::sync::Arc;
 
-/// A set of named states on a device, such as the caches of a language model: values that steps leave for the steps after them. Clones
-/// share it. Sessions of different graphs work on one set ([`Compiled::init_shared_states`](super::Compiled::init_shared_states)): the
-/// memory is there once, nothing is copied between them, and what a step of one leaves the next step of any of them finds.
+/// A set of named states on a device, such as the caches of a language model: values carried from step to step. Clones share
+/// it. Sessions of different graphs use one set ([`Compiled::init_shared_states`](super::Compiled::init_shared_states)): its
+/// memory is allocated once, nothing is copied between sessions, and a step of any session sees the states that the previous
+/// step of any of them left.
 ///
-/// Sessions may be on different threads. Steps over one set come one after the other: on the CPU device each has the set to itself
-/// until it is done; on a GPU they run in the order in which they were asked for. A refused step leaves the set as it was.
-/// [`read`](States::read), [`write`](States::write) and the others fall between two steps, too.
+/// Sessions may be on different threads. Steps over one set are serialised: on the CPU device each holds the set until it is
+/// done; on a GPU they run in the order of the calls. A refused step leaves the set unchanged. [`read`](States::read),
+/// [`write`](States::write) and the others take effect between two steps, too.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -53,7 +54,7 @@ pub struct States {
 
 impl std::fmt::Debug for States {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // a step under way is not waited for
+        // does not wait for a pending step
         let shown = |(name, ty): (String, TensorType)| format!("{name}: {ty}");
         let types = self.set.try_types().filter(|_| self.born.is_here());
         let types: Option<Vec<String>> = types.map(|all| all.into_iter().map(shown).collect());
@@ -62,15 +63,15 @@ impl std::fmt::Debug for States {
 }
 
 impl States {
-    /// An empty set on a device. Sessions over it bring their states.
+    /// An empty set on a device. Sessions over it add their states.
     ///
     /// # Errors
-    /// [`Error::Forked`] for a device of before a fork.
+    /// [`Error::Forked`] for a device opened before a fork.
     pub fn new(device: &Device) -> Result<States> {
         Ok(States { set: Arc::new(StateSet::new(device)?), born: Born::here() })
     }
 
-    /// Names and types, in the order in which they joined the set.
+    /// Names and types, in the order of addition.
     ///
     /// # Errors
     /// [`Error::Forked`].
@@ -78,7 +79,7 @@ impl States {
         Ok(self.set()?.read()?.types().to_vec())
     }
 
-    /// What a state is now. Waits for the steps that were asked for before.
+    /// The current value of a state. Waits for the steps requested before.
     ///
     /// # Errors
     /// [`Error::UnknownName`]; [`Error::OutOfMemory`], [`Error::DeviceLost`], [`Error::Forked`].
@@ -87,7 +88,7 @@ impl States {
         tensor(&held, find(&held, name)?)
     }
 
-    /// Makes a state what a tensor of its dtype and shape holds, for every session over the set.
+    /// Sets a state from a tensor of its dtype and shape, for every session over the set.
     ///
     /// # Errors
     /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`]; [`Error::OutOfMemory`], [`Error::DeviceLost`], [`Error::Forked`].
@@ -100,7 +101,7 @@ impl States {
         held.set_bytes(at, tensor_bytes.bytes())
     }
 
-    /// Makes every state of the set zeros.
+    /// Zeroes every state of the set.
     ///
     /// # Errors
     /// [`Error::DeviceLost`], [`Error::Forked`].
@@ -110,19 +111,19 @@ impl States {
         held.reset(&all)
     }
 
-    /// All states of one moment, by name: to be saved ([`load::save`](crate::load::save)), and given back later by
+    /// A consistent snapshot of all states, by name: for saving ([`load::save`](crate::load::save)) and
     /// [`restore`](States::restore).
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`], [`Error::Forked`].
     pub fn save(&self) -> Result<Weights> {
-        // for oneself: on a GPU no step is posted between two of them
+        // exclusive: on a GPU no step is posted between two reads
         let held = self.set()?.write()?;
         let state = |at: usize| Ok((held.types()[at].0.clone(), tensor(&held, at)?));
         (0..held.types().len()).map(state).collect()
     }
 
-    /// Makes the states what [`save`](States::save) gave. Other tensors are left alone.
+    /// Restores the states from [`save`](States::save)'s result. Other tensors are ignored.
     ///
     /// # Errors
     /// [`Error::MissingWeight`] and [`Error::WeightType`], with no state changed; [`Error::DeviceLost`], [`Error::Forked`].
@@ -143,7 +144,7 @@ impl States {
         all.iter().enumerate().try_for_each(|(at, tensor)| held.set_bytes(at, tensor.bytes()))
     }
 
-    /// What the set takes on its device.
+    /// Memory of the set on its device.
     ///
     /// # Errors
     /// [`Error::Forked`].
@@ -152,12 +153,12 @@ impl States {
         Ok(MemorySummary { state_bytes: sizes.iter().sum(), ..MemorySummary::of(sizes) })
     }
 
-    /// Where states are in the set, which they join where they are missing.
+    /// Positions of states in the set; missing ones are added.
     pub(super) fn join(&self, device: &Device, ports: &[StatePort]) -> Result<Vec<usize>> {
         self.set()?.join(device, &typed(ports))
     }
 
-    /// Whether states can join the set.
+    /// Checks that states can be added to the set.
     pub(super) fn check(&self, device: &Device, ports: &[StatePort]) -> Result<()> {
         self.set()?.read()?.check(device, &typed(ports))
     }
@@ -167,9 +168,9 @@ impl States {
         Ok(&self.set)
     }
 
-    /// Which set it is, and sizes of what it holds.
+    /// An identity of the set, and the sizes of its states.
     pub(super) fn sizes(&self) -> (usize, Vec<usize>) {
-        // a child of fork sees no states
+        // a forked child sees no states
         let sizes = self.set().and_then(StateSet::read).map_or(vec![], |held| held.sizes());
         (Arc::as_ptr(&self.set).addr(), sizes)
     }
@@ -194,12 +195,12 @@ impl Session {
         &self.compiled.values().states
     }
 
-    /// The set that the graph's states are in, to share with another session or to save.
+    /// The set that contains the graph's states, to share with another session or to save.
     pub fn shared_states(&self) -> States {
         self.states.clone()
     }
 
-    /// Makes every state of this graph zeros, as after init. Sessions that share them see the change.
+    /// Zeroes every state of this graph, as after init. Sessions that share them see the change.
     ///
     /// # Errors
     /// [`Error::DeviceLost`] on a GPU.
@@ -208,7 +209,7 @@ impl Session {
         self.states.set()?.write()?.reset(&self.state_positions)
     }
 
-    /// What a state is now: zeros before the first step, what it was before a step that was refused. Waits for the steps before.
+    /// The current value of a state: zeros before the first step; a refused step does not change it. Waits for pending steps.
     ///
     /// # Errors
     /// [`Error::UnknownName`].
@@ -218,7 +219,7 @@ impl Session {
         tensor(&*self.states.set()?.read()?, self.state_positions[at])
     }
 
-    /// Makes a state what a tensor of its dtype and shape holds: a cache kept from earlier. Sessions that share it see the change.
+    /// Sets a state from a tensor of its dtype and shape: for example a saved cache. Sessions that share it see the change.
     ///
     /// # Errors
     /// [`Error::UnknownName`], [`Error::DType`], [`Error::Length`].

@@ -1,4 +1,4 @@
-//! What a process may address, bounded, for tests of memory that the system refuses.
+//! Limits the process's address space, for tests of refused allocations.
 
 use std::ffi::c_int;
 

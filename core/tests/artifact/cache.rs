@@ -1,4 +1,4 @@
-//! The compiler's cache: hits, room, damage, and processes that die while they write.
+//! The compiler's cache: hits, eviction, damage, and processes that are killed while they write.
 
 use super::models::{filled, run, weights};
 use std::path::{Path, PathBuf};

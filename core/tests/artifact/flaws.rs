@@ -1,4 +1,4 @@
-//! The plan verifier, flaw by flaw: each a change of a good plan that would read, write or count where it must not.
+//! The plan verifier, flaw by flaw: each is a change of a valid plan that would cause an invalid read, write or count.
 
 use super::gpu_plans;
 use super::models::small;

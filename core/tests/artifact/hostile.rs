@@ -1,5 +1,5 @@
-//! Artifacts that somebody meant to do harm with: thousands changed at random, hash put right, so that the verifier and
-//! not the hash is what is tested. Each is refused, or a session of it runs without harm.
+//! Malicious artifacts: thousands with random changes and a valid hash, so that the verifier, not the hash, is tested. Each is
+//! refused, or a session of it runs without harm.
 
 use super::devices;
 use super::models::{Model, run, small, weights};

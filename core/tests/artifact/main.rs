@@ -1,5 +1,5 @@
-//! Compiled artifacts: they come back as they were, what is not one is refused by name, hostile ones harm nothing, and
-//! the compiler's cache stays sound whoever dies over it.
+//! Compiled artifacts: they round-trip, other files are refused by name, malicious ones do no harm, and the compiler's cache
+//! stays consistent when processes die while they use it.
 
 mod cache;
 #[path = "../devices/mod.rs"]

@@ -1,4 +1,4 @@
-//! Graphs of every model, weights and inputs for them, and what a session of them computes.
+//! Graphs of every model, with weights and inputs, and the results of a session of each.
 
 use std::path::Path;
 use weft::graph::Graph;

@@ -1,4 +1,4 @@
-//! What is no artifact, damaged, or for another engine or device is an error that says so.
+//! Files that are not artifacts, damaged, or for another engine or device give an error that says so.
 
 use super::devices;
 use super::models::{small, weights};

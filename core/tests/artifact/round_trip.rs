@@ -1,4 +1,4 @@
-//! What is written comes back: the same bits from the same inputs, on every device.
+//! Artifacts round-trip: the same bits from the same inputs, on every device.
 
 use super::devices;
 use super::models::{bert, decoder, filled, llama_config, minilm, run, small, weights};

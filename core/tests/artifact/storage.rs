@@ -1,5 +1,5 @@
-//! How a GPU's plan is stored, flaw by flaw: each a change that would have kernels read what is not there, or at another
-//! width than it was written.
+//! The storage of a GPU's plan, flaw by flaw: each is a change that would make kernels read missing values, or with another
+//! element width than they were written.
 
 use super::gpu_plans::{everything, on, plan};
 use weft::autodiff::gradients;

@@ -1,4 +1,4 @@
-//! What is told of weights at init is what plans and devices do with them.
+//! The weight report agrees with what plans and devices do at init.
 
 use super::models::{Model, bert, decoder, llama_config, minilm, small};
 use std::collections::BTreeSet;

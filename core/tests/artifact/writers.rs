@@ -1,5 +1,5 @@
-//! Parts of one buffer, flaw by flaw: each a change of a good plan after which two steps, or two results of one, would write
-//! an element at the same time. Each stays inside its buffer, so that nothing but this is wrong.
+//! Concurrent writes, flaw by flaw: each is a change of a valid plan after which two steps, or two results of one, would write
+//! the same element concurrently. All accesses stay inside their buffers, so that this is the only flaw.
 
 use super::gpu_plans::{everything, on, plan};
 use super::models::small;

@@ -1,4 +1,4 @@
-//! Children of fork, for tests of what a process does by itself.
+//! Forked children, for tests of per-process behaviour.
 
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,7 +1,7 @@
-//! The contract of rewrites (`core/src/optimise/rules.rs`), measured. A graph is run as its dtypes compute it: each operation
-//! exactly (f64), its result rounded to the dtype. How far its own roundings can move a result is found by making them differ:
-//! each operation that rounds is wrong by up to a unit in the last place, at random, in many runs (Monte Carlo arithmetic:
-//! D. S. Parker, UCLA CSD-970002, 1997). A rewritten graph may differ by a small multiple of that.
+//! The contract of rewrites (`core/src/optimise/rules.rs`), measured. A graph is evaluated as its dtypes compute it: each
+//! operation exactly (f64), its result rounded to the dtype. The effect of its own roundings on a result is estimated by
+//! perturbing them: each operation that rounds is changed randomly by up to a unit in the last place, in many runs (Monte Carlo
+//! arithmetic: D. S. Parker, UCLA CSD-970002, 1997). A rewritten graph may differ by a small multiple of that.
 
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! How near each result must be, where we differ from PyTorch on purpose, and which operations PyTorch does not have.
+//! Tolerances, intended differences from PyTorch, and operations that PyTorch does not have.
 
 use super::cases::Case;
 use super::devices::Tested;

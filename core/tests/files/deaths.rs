@@ -1,4 +1,5 @@
-//! Writers that die leave the old file, and a temporary one that the next writer removes; it removes no living one's.
+//! Killed writers leave the old file, and a temporary one that the next writer removes; files of living writers are not
+//! removed.
 
 use super::*;
 use std::os::unix::process::ExitStatusExt;

@@ -1,4 +1,4 @@
-//! Symbolic links are followed, and stay.
+//! Symbolic links are followed and kept.
 
 use super::*;
 use std::os::unix::fs::symlink;

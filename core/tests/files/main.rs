@@ -1,7 +1,7 @@
-//! Writing files as a user does, on a Unix system: rights, links, devices and pipes, full disks, writers that die.
+//! Writing files as a user, on a Unix system: permissions, links, devices and pipes, full disks, killed writers.
 //!
-//! `tests/run` runs these tests a second time as a user without privileges, where it is root: what is refused to others
-//! is allowed to root. Tests that need one of the two say so when they are run as the other.
+//! If run as root, `tests/run` runs these tests a second time as a user without privileges, since root is allowed what others
+//! are refused. Tests that need one of the two say so when run as the other.
 #![cfg(unix)]
 
 mod deaths;

@@ -1,4 +1,4 @@
-//! What cannot be written is a typed error: the old file is as it was, and nothing is left beside it.
+//! A failed write is a typed error: the old file is unchanged, and no other file is left.
 
 use super::*;
 

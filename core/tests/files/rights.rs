@@ -1,4 +1,4 @@
-//! Who may read what is written: mode, owner, group and attributes of old files; the umask for new ones.
+//! Permissions of written files: mode, owner, group and attributes of old files; the umask for new ones.
 
 use super::*;
 use rustix::fs::{XattrFlags, getxattr, setxattr};

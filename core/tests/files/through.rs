@@ -1,4 +1,4 @@
-//! What is no regular file is written to as it is: devices, pipes, sockets, and what is open already.
+//! Files that are not regular are written in place: devices, pipes, sockets, and already open files.
 
 use super::*;
 use std::io::Read;

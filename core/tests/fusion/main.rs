@@ -1,5 +1,5 @@
-//! What plans make one step, and what they store where: rows that several steps share, parts of concatenations, what is
-//! added to zeros. Each against the f64 reference on every device, and by the steps that are left.
+//! Fusion: the operations of each step, and its stored values: rows shared by several steps, parts of concatenations, additions
+//! to zeros. Each against the f64 reference on every device, and by the number of remaining steps.
 
 #[path = "../conformance/compare.rs"]
 mod compare;

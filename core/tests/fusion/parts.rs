@@ -1,4 +1,4 @@
-//! Parts of concatenations, and what is added to zeros.
+//! Parts of concatenations, and additions to zeros.
 
 use super::{check, differentiated, given, labels, planned, rowwise};
 use weft::device::Device;

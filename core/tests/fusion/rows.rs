@@ -1,4 +1,4 @@
-//! Steps that walk the same rows are one.
+//! Steps over the same rows are merged.
 
 use super::{check, differentiated, given, labels, noise, planned, rowwise};
 use weft::graph::{Graph, Value};

@@ -1,4 +1,4 @@
-//! Training through attention: the gradient uses what the forward pass kept of its rows.
+//! Training through attention: the gradient uses the forward pass's softmax statistics.
 
 use super::{devices, near, ramp};
 use weft::device::Device;

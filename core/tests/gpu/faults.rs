@@ -1,4 +1,4 @@
-//! What goes wrong below ends in a typed error; later calls fail cleanly; other devices go on.
+//! Driver faults end in typed errors; later calls fail cleanly; other devices continue to work.
 
 use super::{devices, near, own_gpu, small, small_wanted};
 use weft::device::gpu::Fault;

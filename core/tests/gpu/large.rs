@@ -1,5 +1,5 @@
-//! The kernels that large GPUs get (big tiles, k shared inside workgroups, keys a thread each), run on whatever device
-//! there is: every operation × sample against the reference, and sizes that fill tiles against the CPU device.
+//! The kernels for large GPUs (large tiles, k shared inside workgroups, a key per thread), run on any device: every operation ×
+//! sample against the reference, and sizes that fill tiles against the CPU device.
 
 use super::{devices, near, ramp};
 use std::collections::BTreeMap;

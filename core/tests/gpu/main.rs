@@ -1,4 +1,4 @@
-//! The GPU device as applications meet it: training, errors of data and of drivers, several sessions, memory, sharing.
+//! The GPU device: training, errors of data and of drivers, several sessions, memory, sharing.
 
 #[cfg(target_os = "linux")]
 #[path = "../addresses/mod.rs"]

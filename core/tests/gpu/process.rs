@@ -1,4 +1,4 @@
-//! Whole processes: one that ends with work under way, and one under the driver's validation layer.
+//! Whole processes: one that exits with work in flight, and one under the driver's validation layer.
 
 use super::{devices, small};
 use std::process::{Command, Output};

@@ -1,4 +1,4 @@
-//! Buffers held in pieces; buffers shared with a host application.
+//! Buffers bound in pieces; buffers shared with a host application.
 
 use super::{devices, near, ramp, small, small_wanted};
 use weft::device::Device;

@@ -1,4 +1,4 @@
-//! Weights that a training plan reads as one lie one after the other; where they do not, it reads them as they lie.
+//! Weights that a training plan reads as one are placed adjacently; otherwise it reads them in place.
 
 use super::{devices, near, ramp};
 use weft::device::Device;

@@ -1,4 +1,4 @@
-//! Training on the GPU follows the CPU device; look-ups meet bad indices; steps need not be waited for.
+//! Training on the GPU agrees with the CPU device; look-ups with bad indices; steps without waiting.
 
 use super::{devices, near, ramp};
 use weft::device::Device;

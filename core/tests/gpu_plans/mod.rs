@@ -1,4 +1,4 @@
-//! Plans as the compiler lowers them for GPUs: every pass runs, whatever it costs and binds.
+//! Plans lowered for GPUs with every pass enabled, regardless of costs and bindings.
 #![allow(dead_code)]
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Every sort of cut that a tuning may bring, as kernels: valid on devices of every size, in both precisions.
+//! Kernels for every kind of tiling that a tuning may contain: valid on devices of every size, in both precisions.
 
 #[path = "../odd_cuts/mod.rs"]
 mod odd_cuts;

@@ -1,5 +1,5 @@
-//! What runs between two barriers of a program, and at once in one dispatch: nobody touches what another writes, and parts of
-//! one buffer that several write have no element in common, counted one by one.
+//! Data races between two barriers of a program, and within one dispatch: no kernel accesses what another writes, and
+//! concurrent writes to parts of one buffer are disjoint, checked element by element.
 
 use super::gpu_plans::{everything, plan, program};
 use super::large_graphs;

@@ -1,4 +1,4 @@
-//! Kernels over long axes: no invocation turns more often than a target allows, whatever the length.
+//! Kernels over long axes: no invocation exceeds a target's limit on loop iterations, for any length.
 
 #[path = "../long_graphs/mod.rs"]
 mod long_graphs;

@@ -1,4 +1,4 @@
-//! Kernels of equal steps are written once: the same program, of fewer writings, as where each step's are written anew.
+//! The kernel cache: the program is the same as without it, with fewer generated kernels.
 
 use super::devices;
 use super::gpu_plans::{everything, on, plan};

@@ -1,4 +1,4 @@
-//! Training of a Llama whose products are packed: q, k and v are one, gate and up are one, of weights that are joined.
+//! Training of a Llama with packed products: q, k and v are one product, gate and up are one, over concatenated weights.
 
 use super::gpu_plans::{everything, plan, program};
 use super::hazards::check_hazards;

@@ -1,6 +1,6 @@
-//! How often the loops of one invocation turn, at most, read off a kernel as naga sees it: of every loop a bound is proven
-//! from its condition and the guards that it begins with, by intervals of what they compare. A loop without one is an error,
-//! and so are loops that together turn more often than the target allows.
+//! The maximum loop iterations of one invocation, derived from a kernel's naga module: for every loop a bound is proven from
+//! its condition and its leading guards, by interval analysis. A loop without a bound is an error, and so are loops that exceed
+//! the target's limit in total.
 
 use naga::{BinaryOperator as Op, Block, Expression, Handle, Literal, MathFunction, Statement};
 use std::collections::HashMap;

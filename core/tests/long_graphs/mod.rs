@@ -1,4 +1,4 @@
-//! Graphs over axes of any length: one of each sort of work whose loops could be as long as an axis, with its gradients.
+//! Graphs over axes of any length: one for each kind of work whose loops could be as long as an axis, with its gradients.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;

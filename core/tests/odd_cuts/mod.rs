@@ -1,4 +1,4 @@
-//! Cuts of products at random, for the tests that write their kernels and those that run them.
+//! Random tilings of products, for the tests that generate their kernels and those that run them.
 
 use weft::profile::Cut;
 

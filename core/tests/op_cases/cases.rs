@@ -1,4 +1,4 @@
-//! Reads recorded cases, and says what each means in our operations.
+//! Reads recorded cases, and translates each to our operations.
 
 use half::f16;
 use safetensors::{Dtype, SafeTensors};

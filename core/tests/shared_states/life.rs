@@ -1,4 +1,4 @@
-//! Memory, devices that sleep, children of fork, artifacts: what a set goes through while it is shared.
+//! The lifecycle of a shared set: memory, suspended devices, forked children, artifacts.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! Sets of states that several sessions share: what one writes the others find, one step after the other whatever threads they
-//! come from; refused steps leave nothing behind; memory is there once; and what is not of the set's form is refused in words.
+//! Sets of states shared by several sessions: a step sees the states of the previous one, from any threads; refused steps have
+//! no effect; memory is allocated once; and mismatched states are refused with a message.
 
 #[path = "../child/mod.rs"]
 mod child;

@@ -1,4 +1,4 @@
-//! Who comes after whom: threads, steps that nobody waits for, refused ones, observed ones, in random order.
+//! The order of steps: threads, steps without waiting, refused ones, observed ones, in random order.
 
 use super::*;
 use weft::internals::expr::{philox_word, uniform};

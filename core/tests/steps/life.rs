@@ -1,4 +1,4 @@
-//! Refused steps beside everything else that a session does: observing, waiting for a while, suspending, sharing, loops.
+//! Refused steps combined with other features of a session: observing, waiting with a timeout, suspending, sharing, loops.
 
 use super::{By, Tested, bad_step, devices, give, session, shrinking, state};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A refused step leaves nothing behind and the good ones after it count, on every device: states in place and copied,
-//! parameters, optimizers; indices that are inputs and indices that the step computes.
+//! A refused step has no effect, and later valid steps count, on every device: states updated in place and copied, parameters,
+//! optimizers; indices that are inputs, and indices that the step computes.
 
 #[path = "../devices/mod.rs"]
 mod devices;

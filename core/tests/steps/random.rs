@@ -1,4 +1,5 @@
-//! Random sequences of good and bad steps: states, parameters and outputs are those of the good ones alone, replayed in f64.
+//! Random sequences of valid and refused steps: states, parameters and outputs equal those of the valid ones alone, replayed in
+//! f64.
 
 use super::{bad_step, devices};
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Learning rates, decays and epsilons that would ruin weights are refused before anything is done with them.
+//! Learning rates, decays and epsilons that would ruin weights are refused before they are used.
 
 use super::{devices, shrinking};
 use crate::By;

@@ -1,4 +1,4 @@
-//! Children of fork: idle parents and busy ones, from any thread, and parents that have called nothing.
+//! Forked children: of idle parents and busy ones, from any thread, and of parents that have called nothing.
 
 use crate::tools::{folder, program, root, run};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The headers by themselves, with every compiler there is; the version's macros.
+//! The headers compile by themselves, with every available compiler; the version's macros.
 
 use crate::tools::{folder, has, root, run};
 use std::process::Command;

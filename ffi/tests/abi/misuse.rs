@@ -1,4 +1,4 @@
-//! Misuse: a caller at random, panics inside, and the programs that do so, which are written from the header's declarations.
+//! Misuse: random calls, injected panics, and the programs that do so, which are generated from the header's declarations.
 
 use crate::tools::{folder, program, root, run};
 use std::fmt::Write;

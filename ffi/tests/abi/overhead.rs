@@ -1,4 +1,4 @@
-//! What a call through C costs over the engine's own: measured, the fastest of many rounds on each side.
+//! The overhead of a call through C compared with the engine's own interface: the fastest of many rounds on each side.
 
 use crate::tools::{folder, program, root, run};
 use engine::device::Device;

@@ -1,5 +1,5 @@
-//! The desktop package: installed, moved, and used from outside the source tree by CMake and by pkg-config. What the samples compute
-//! is compared with the engine's own interface, bit for bit.
+//! The desktop package: installed, moved, and used from outside the source tree by CMake and by pkg-config. The samples'
+//! results are compared with the engine's own interface, bit for bit.
 
 use crate::tools::*;
 use engine::device::Device;

@@ -1,4 +1,4 @@
-//! What must hold of the library's source: every function goes through the guard, `unsafe` is explained, files are short.
+//! Invariants of the library's source: every function goes through the guard, `unsafe` is explained, files are short.
 
 use crate::tools::root;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The shared library exports the header's functions, and nothing else; a removed or changed one is noticed.
+//! The shared library exports the header's functions, and nothing else; removed or changed ones are detected.
 
 use crate::tools::{has, library, root, run};
 use std::process::Command;

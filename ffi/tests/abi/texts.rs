@@ -1,5 +1,5 @@
-//! What the library shows as text ends with NUL, and structures are versioned or frozen: both found out from the header's
-//! declarations, so that a new function or structure is looked at without being named here.
+//! Texts returned by the library are NUL-terminated, and structures are versioned or frozen: derived from the header's
+//! declarations, so that new functions and structures are covered automatically.
 
 use crate::misuse::{Function, functions};
 use crate::tools::{folder, minilm, program, root, run};

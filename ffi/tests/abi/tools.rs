@@ -1,4 +1,4 @@
-//! Compilers, programs, and a place for what they make.
+//! Compilers, programs, and their output folders.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

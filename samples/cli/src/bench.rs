@@ -1,5 +1,5 @@
-//! `weft bench`: how long a model folder or a built-in case takes, and how much memory; how long compiling it takes, and
-//! loading an artifact; what work costs on the device.
+//! `weft bench`: time and memory of a model folder or a built-in case, of compiling it, and of loading an artifact; a device's
+//! cost model.
 
 mod associations;
 pub mod cases;
@@ -17,7 +17,7 @@ use std::io::Write;
 use timing::Timing;
 use weft::session::{PartTime, Profiling, Session};
 
-/// What a bench found, to print.
+/// A benchmark's results, for printing.
 struct Measured {
     what: String,
     /// Milliseconds from opening the folder to the first embedding (model folders only).
@@ -26,26 +26,26 @@ struct Measured {
     timing: Timing,
     /// Multiply-adds of the products, twice each, in 10⁹.
     gflop: f64,
-    /// Bytes that must be moved at least; 0 where nobody has reckoned them.
+    /// Minimum bytes to move; 0 if unknown.
     least_bytes: f64,
     /// Dispatches of a step on a GPU.
     dispatches: Option<usize>,
-    /// Bytes that the session takes.
+    /// Memory of the session, in bytes.
     session_bytes: usize,
-    /// The GPU's time by part, where it was asked for.
+    /// GPU time by part, if requested.
     parts: Vec<PartTime>,
-    /// Of cases whose products can be taken in several orders, each.
+    /// For cases whose products can be computed in several orders, the results for each.
     orders: Vec<associations::Timed>,
 }
 
-/// What a session tells of itself beside its times.
+/// A session's figures besides its times.
 struct Told {
     dispatches: Option<usize>,
     session_bytes: usize,
     parts: Vec<PartTime>,
 }
 
-/// Asks a session whose steps were timed for the rest; with a profile, where the GPU's time goes.
+/// Collects a timed session's other figures; with a profile, its GPU time by part.
 fn told(session: &mut Session, profile: Option<&str>) -> Result<Told> {
     let dispatches = session.dispatches();
     let on_gpu = session.gpu_time()?.is_some();
@@ -55,7 +55,7 @@ fn told(session: &mut Session, profile: Option<&str>) -> Result<Told> {
             return Err(Failure::new("--profile tells where a GPU's time goes, and this device is none"));
         }
         session.set_profiling(if how == "pass" { Profiling::Pass } else { Profiling::Dispatch })?;
-        // the first of them warm up, and a driver times some 990 dispatches in a step
+        // the first steps warm up, and a driver times about 990 dispatches per step
         for _ in 0..8 + dispatches / 500 {
             session.step()?;
             session.wait()?;
@@ -99,7 +99,7 @@ pub fn bench(args: &Bench, options: &Options, out: &mut dyn Write) -> Result<()>
             ));
         }
     };
-    // before anything else is measured that takes memory
+    // before any other measurement that takes memory
     let memory = peak_memory();
     let peak =
         args.peak.then(|| weft::internals::cpu::gemm::measure::fma_peak_gflops(place.device.info().threads));
@@ -205,7 +205,7 @@ fn print(
     Ok(())
 }
 
-/// Where the GPU's time goes: by sort of work, then the parts that take longest, equal ones together.
+/// GPU time: by kind of work, then the longest parts, equal ones merged.
 fn print_parts(parts: &[PartTime], out: &mut dyn Write) -> Result<()> {
     let total: u64 = parts.iter().map(|p| p.nanoseconds).sum();
     let mut sums: Vec<(bool, String, usize, u64)> = vec![];
@@ -237,7 +237,7 @@ fn print_parts(parts: &[PartTime], out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// The most memory this process has had in use, where the system says (Linux).
+/// The peak memory of this process, if the system reports it (Linux).
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;

@@ -1,4 +1,4 @@
-//! The digit classifier: its graph for answering and for learning, and sessions over one set of weights.
+//! The digit classifier: its graphs for inference and for training, and sessions over one set of weights.
 
 use crate::args::Place;
 use crate::digits::{CLASSES, Digit, PIXELS};
@@ -26,12 +26,12 @@ fn graph(batch: usize, learns: bool) -> Graph {
     g
 }
 
-/// Compiled to answer one digit at a time.
+/// Compiled for inference, one digit at a time.
 pub fn compile(place: &Place) -> Result<Compiled> {
     Ok(place.compiler().compile(&graph(1, false))?)
 }
 
-/// Compiled to learn from `batch` digits a step.
+/// Compiled for training with `batch` digits per step.
 pub fn compile_learning(place: &Place, batch: usize) -> Result<Compiled> {
     Ok(place.compiler().compile_training(&graph(batch, true))?)
 }
@@ -49,14 +49,14 @@ pub fn fresh_weights(random: &mut Random) -> Result<Weights> {
     Ok(weights)
 }
 
-/// What the classifier takes a digit for.
+/// A classification.
 #[derive(Clone, Copy)]
 pub struct Answer {
     pub class: u32,
     pub probability: f32,
 }
 
-/// Answers for one digit.
+/// Classifies one digit.
 pub fn classify(session: &mut Session, digit: &Digit) -> Result<Answer> {
     session.set_input("pixels", &digit.pixels)?;
     session.step()?;
@@ -67,7 +67,7 @@ pub fn classify(session: &mut Session, digit: &Digit) -> Result<Answer> {
     Ok(Answer { class: best as u32, probability: probabilities[best] })
 }
 
-/// The share of digits that are classified rightly.
+/// The accuracy over digits.
 pub fn accuracy(session: &mut Session, digits: &[Digit]) -> Result<f64> {
     let mut right = 0;
     for digit in digits {
@@ -76,23 +76,23 @@ pub fn accuracy(session: &mut Session, digits: &[Digit]) -> Result<f64> {
     Ok(right as f64 / digits.len().max(1) as f64)
 }
 
-/// How to learn.
+/// Options of training.
 pub struct Course {
     pub batch: usize,
     pub epochs: usize,
-    /// The learning rate at the first step; it falls in a line to `last_rate`.
+    /// The initial learning rate; it decays linearly to `last_rate`.
     pub rate: f32,
     pub last_rate: f32,
 }
 
 impl Course {
-    /// Steps in all, over so many digits.
+    /// Total number of steps, for that many digits.
     pub fn steps(&self, digits: usize) -> usize {
         self.epochs * (digits / self.batch)
     }
 
-    /// Trains by the optimizer that was set, over whole batches in a new order each pass. `vary` may alter each digit before it is seen; `progress`
-    /// hears of each step and its loss. Returns the mean losses of the first and of the last pass.
+    /// Trains with the session's optimizer, over whole batches in a new random order each epoch. `vary` may alter each digit;
+    /// `progress` gets each step and its loss. Returns the mean losses of the first and of the last epoch.
     pub fn run(
         &self,
         session: &mut Session,

@@ -1,4 +1,4 @@
-//! `weft compile`: a graph or model folder to an artifact, for this machine's device or one that is only described.
+//! `weft compile`: compiles a graph or model folder to an artifact, for this machine's device or for a device profile.
 
 use crate::args::{Compile, Options};
 use crate::failure::{Failure, Result};

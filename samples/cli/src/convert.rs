@@ -1,4 +1,4 @@
-//! `weft convert`: weights of one file, folder or set of shards to one file, with their floats in another dtype.
+//! `weft convert`: converts the floating-point weights of a file, folder or set of shards to another dtype, in one file.
 
 use crate::args::{Convert, Options};
 use crate::failure::{Failure, Result};

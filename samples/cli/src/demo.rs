@@ -1,4 +1,4 @@
-//! `weft demo`: load, compile, classify; a new user; fine-tune, save. Every figure is computed here and now.
+//! `weft demo`: load, compile, classify; a new user; fine-tune, save. Every figure is computed live.
 
 use crate::args::{Demo, Options, Place};
 use crate::classifier::{Answer, Course, accuracy, classify, compile, compile_learning};
@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 use weft::session::{MemorySummary, Optimizer, Session};
 use weft::tensor::{Bytes, Weights};
 
-/// Trained by `weft train-digits`; carried in the program so that the demo runs from anywhere.
+/// Trained by `weft train-digits`; embedded in the program so that the demo runs from anywhere.
 const MODEL: &[u8] = include_bytes!("../../models/digits/model.safetensors");
 /// The new user leans to the right and turns the sheet clockwise.
 const USER: Hand = Hand { slant: 0.2, rotation: -15.0 };
-/// How many of the user's digits are learnt from; the others measure.
+/// Number of the user's digits to train on; the others are for testing.
 const LEARNT: usize = 100;
-/// Digits drawn.
+/// Number of digits drawn.
 const DRAWN: usize = 4;
 const FINE_TUNING: Course = Course { batch: 20, epochs: 25, rate: 5e-3, last_rate: 1e-3 };
 
-/// What the demo found.
+/// The demo's results.
 struct Found {
     accuracy: f64,
     accuracy_new_user: f64,
@@ -43,7 +43,7 @@ struct Times {
     total: Duration,
 }
 
-/// Does something and says how long it took.
+/// Runs a function and returns its duration.
 fn timed<T>(into: &mut Duration, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     let done = work();
@@ -185,7 +185,7 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-/// Draws digits over what they are and what they are taken for.
+/// Draws digits with their labels and classifications.
 fn show(session: &mut Session, digits: &[Digit], out: &mut dyn Write) -> Result<()> {
     let answers = digits.iter().map(|d| classify(session, d)).collect::<Result<Vec<Answer>>>()?;
     let caption = |(digit, answer): (&Digit, &Answer)| {
@@ -200,7 +200,7 @@ fn show(session: &mut Session, digits: &[Digit], out: &mut dyn Write) -> Result<
     Ok(())
 }
 
-/// The answers to digits drawn before, on one line.
+/// The classifications of digits drawn before, on one line.
 fn show_after(session: &mut Session, digits: &[Digit], out: &mut dyn Write) -> Result<()> {
     let mut said = Vec::new();
     for digit in digits {

@@ -1,4 +1,4 @@
-//! `weft devices`: what this machine can compute with.
+//! `weft devices`: lists this machine's devices.
 
 use crate::args::{Devices, Options};
 use crate::failure::Result;
@@ -16,7 +16,7 @@ pub fn described(device: &DeviceInfo) -> Value {
     })
 }
 
-/// What opening a GPU and testing it tells: its limits, or why it is not used.
+/// The result of opening and testing a GPU: its limits, or why it is not used.
 fn tried(device: &DeviceInfo) -> (Option<u64>, String, Value) {
     if device.kind == DeviceKind::Cpu {
         return (None, "ready".into(), Value::Null);
@@ -38,7 +38,7 @@ fn tried(device: &DeviceInfo) -> (Option<u64>, String, Value) {
     }
 }
 
-/// What kernels are written for, in words.
+/// The limits of kernels, as text.
 fn used(limits: &Value) -> String {
     let number = |key: &str| limits[key].as_u64().unwrap_or(0);
     let matrices = match (number("matrices_f16"), number("matrices_f32")) {

@@ -1,4 +1,4 @@
-//! The handwritten digits of `samples/data`: read, split, slanted, drawn. Knows nothing of models.
+//! The handwritten digits of `samples/data`: read, split, slanted, drawn. Independent of models.
 
 use crate::failure::{Failure, Result};
 use crate::random::Random;
@@ -12,21 +12,21 @@ pub const PIXELS: usize = SIDE * SIDE;
 /// Classes: 0 to 9.
 pub const CLASSES: usize = 10;
 
-/// The file of `samples/data`, carried in the program so that the demo runs from anywhere.
+/// The file of `samples/data`, embedded in the program so that the demo runs from anywhere.
 const SHIPPED: &[u8] = include_bytes!("../../data/digits.csv.gz");
-/// Which digits are held out is decided by this alone.
+/// The seed of the split into training and held-out digits.
 const SPLIT_SEED: u64 = 20_240_807;
-/// How many digits the shipped classifier learns from; the others are held out.
+/// Number of training digits of the shipped classifier; the others are held out.
 const TRAINED_ON: usize = 1347;
 
-/// One digit: pixels from 0 (paper) to 1 (ink), row by row, and what it is.
+/// One digit: pixels from 0 (paper) to 1 (ink), row by row, and its label.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Digit {
     pub pixels: [f32; PIXELS],
     pub class: u32,
 }
 
-/// The digits a classifier may learn from, and those it never sees.
+/// The training digits and the held-out ones.
 pub struct Split {
     pub learn: Vec<Digit>,
     pub held_out: Vec<Digit>,
@@ -80,17 +80,17 @@ fn digit(line: &str) -> Option<Digit> {
     Some(Digit { pixels: std::array::from_fn(|i| pixels[i] as f32 / 16.0), class })
 }
 
-/// How somebody's hand differs from those that wrote the data.
+/// How a user's handwriting differs from that of the data.
 #[derive(Clone, Copy)]
 pub struct Hand {
-    /// How far a line leans to the right, in widths a height.
+    /// Slant to the right, in widths per height.
     pub slant: f32,
-    /// Degrees by which the sheet is turned, counter-clockwise.
+    /// Rotation of the sheet in degrees, counter-clockwise.
     pub rotation: f32,
 }
 
 impl Hand {
-    /// The digit as this hand would write it: every pixel looks up, between four, where it came from.
+    /// The digit in this handwriting: every pixel is interpolated from its source position.
     pub fn write(self, digit: &Digit) -> Digit {
         let (sin, cos) = self.rotation.to_radians().sin_cos();
         let centre = (SIDE - 1) as f32 / 2.0;
@@ -103,7 +103,7 @@ impl Hand {
     }
 }
 
-/// The ink at a point between pixels, weighted by nearness to the four around it; paper outside.
+/// The ink at a point between pixels, by bilinear interpolation; paper outside.
 fn between(pixels: &[f32; PIXELS], x: f32, y: f32) -> f32 {
     let (left, top) = (x.floor(), y.floor());
     let at = |column: f32, row: f32| {

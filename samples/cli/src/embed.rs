@@ -1,4 +1,4 @@
-//! `weft embed`: texts to sentence embeddings, from the command line or a line at a time.
+//! `weft embed`: sentence embeddings of texts, from the command line or one per line of standard input.
 
 use crate::args::{Embed, Options, Place};
 use crate::failure::{Failure, Result};
@@ -9,12 +9,12 @@ use std::path::Path;
 use weft::models::{Embedding, Encoder, Prompt, Similarity};
 use weft::session::Artifact;
 
-/// Lines of standard input embedded together.
+/// Number of lines of standard input embedded at once.
 const LINES: usize = 64;
-/// Texts up to this many are compared with each other.
+/// Maximum number of texts that are compared with each other.
 const COMPARED: usize = 9;
 
-/// Opens a model folder, with advice where it is not one.
+/// Opens a model folder, with advice on failure.
 pub fn open(folder: &Path, place: &Place) -> Result<Encoder> {
     let encoder =
         Encoder::open_tuned(folder, &place.device, place.precision, &place.tuning).map_err(|e| {
@@ -55,7 +55,7 @@ pub fn embed(args: &Embed, options: &Options, out: &mut dyn Write) -> Result<()>
         note("One text a line; end with Ctrl-D.");
     }
     let mut lines = Lines { from: std::io::stdin().lock(), number: 0 };
-    // typed lines are answered one by one, piped ones in batches
+    // typed lines are processed one by one, piped ones in batches
     let most = if std::io::stdin().is_terminal() { 1 } else { LINES };
     loop {
         let texts = lines.take(most)?;
@@ -74,7 +74,7 @@ struct Lines<R> {
 }
 
 impl<R: BufRead> Lines<R> {
-    /// The next lines without their ends, `most` at the most; none at the end of the input.
+    /// The next lines, at most `most`; empty at the end of the input.
     fn take(&mut self, most: usize) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         while lines.len() < most {
@@ -115,7 +115,7 @@ fn print(texts: &[String], found: &[Embedding], options: &Options, out: &mut dyn
     Ok(())
 }
 
-/// How alike each two of a few texts are.
+/// Pairwise similarities of a few texts.
 fn compare(texts: &[String], found: &[Embedding], by: Similarity, out: &mut dyn Write) -> Result<()> {
     if !(2..=COMPARED).contains(&texts.len()) {
         return Ok(());

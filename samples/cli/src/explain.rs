@@ -1,4 +1,4 @@
-//! `weft explain`: what compiling makes of a graph, for devices that are here or only described. Runs nothing.
+//! `weft explain`: reports the compiled form of a graph, for attached devices or device profiles. Runs nothing.
 
 use crate::args::{Compile, Explain, Options, allowing, leaving_out};
 use crate::compile::{Part as Compiling, parts, profile};
@@ -40,7 +40,7 @@ pub fn explain(args: &Explain, options: &Options, out: &mut dyn Write) -> Result
     Ok(())
 }
 
-/// The graphs that were asked for.
+/// The requested graphs.
 fn graphs(args: &Explain) -> Result<Vec<Compiling>> {
     match (&args.model, &args.case) {
         (Some(model), _) => parts(&Compile {
@@ -62,7 +62,7 @@ fn graphs(args: &Explain) -> Result<Vec<Compiling>> {
     }
 }
 
-/// The profiles that were asked for; else that of --device; else those of all devices that can be used.
+/// The requested profiles; else that of --device; else those of all usable devices.
 fn profiles(args: &Explain, options: &Options) -> Result<Vec<DeviceProfile>> {
     if !args.profile.is_empty() {
         return args.profile.iter().map(|p| profile(p)).collect();
@@ -141,7 +141,7 @@ fn print(part: &Compiling, e: &Explanation, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// A segment's launches, a row each; how often they repeat stands before the first.
+/// A segment's launches, one row each; its number of repetitions precedes the first.
 fn rows_of(segment: &Segment) -> Vec<Vec<String>> {
     let row = |(i, p): (usize, &Part)| {
         let times = match (i, segment.times) {
@@ -161,7 +161,7 @@ fn rows_of(segment: &Segment) -> Vec<Vec<String>> {
     segment.parts.iter().enumerate().map(row).collect()
 }
 
-/// Operations in words, the same ones after each other as one: `linear + mul × 2`.
+/// Operations as text, consecutive equal ones merged: `linear + mul × 2`.
 fn joined(operations: &[&str]) -> String {
     let runs = operations.chunk_by(|a, b| a == b);
     let word = |run: &[&str]| match run.len() {

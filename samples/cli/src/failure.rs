@@ -1,4 +1,4 @@
-//! What ends a command early, and the exit status and advice that go with it.
+//! A command's failure, with its exit status and advice.
 
 use crate::output::note;
 use std::fmt::Display;
@@ -10,16 +10,16 @@ pub type Result<T> = std::result::Result<T, Failure>;
 /// Why a command stopped.
 #[derive(Debug)]
 pub enum Failure {
-    /// The command line makes no sense: status 2.
+    /// Invalid command line: status 2.
     Usage(String),
-    /// It could not be done: status 1. What happened, and what to do about it.
+    /// Failure: status 1. The message, and advice.
     Failed { what: String, advice: String },
-    /// Nobody reads standard output any more: status 0, silently.
+    /// Standard output was closed: status 0, silently.
     NobodyReads,
 }
 
 impl Failure {
-    /// A failure that says all there is to say.
+    /// A failure without advice.
     pub fn new(what: impl Display) -> Failure {
         Failure::Failed { what: what.to_string(), advice: String::new() }
     }
@@ -29,7 +29,7 @@ impl Failure {
         weft::error::Error::io(path, "read", why).into()
     }
 
-    /// The same with advice, in place of what advice there was.
+    /// The same with other advice.
     pub fn advise(self, advice: impl Display) -> Failure {
         match self {
             Failure::Failed { what, .. } => Failure::Failed { what, advice: advice.to_string() },
@@ -37,7 +37,7 @@ impl Failure {
         }
     }
 
-    /// The same, saying in which file.
+    /// The same with the name of the file.
     pub fn within(self, path: &Path) -> Failure {
         match self {
             Failure::Failed { what, advice } => {
@@ -47,7 +47,7 @@ impl Failure {
         }
     }
 
-    /// Says on standard error what happened and returns the status to exit with.
+    /// Prints the failure to standard error and returns the exit status.
     pub fn report(self) -> ExitCode {
         match self {
             Failure::NobodyReads => ExitCode::SUCCESS,
@@ -73,7 +73,7 @@ impl From<weft::error::Error> for Failure {
     }
 }
 
-/// Only writing to standard output fails with a bare system error; files are named in theirs.
+/// Only writes to standard output fail with a bare system error; errors of files contain their names.
 impl From<std::io::Error> for Failure {
     fn from(e: std::io::Error) -> Failure {
         match e.kind() {
@@ -83,7 +83,7 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// What to do about an error, where its own message does not say.
+/// Advice for an error whose message has none.
 fn advice(e: &weft::error::Error) -> &'static str {
     use weft::error::Error as E;
     match e {

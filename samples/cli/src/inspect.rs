@@ -1,4 +1,4 @@
-//! `weft inspect`: what a weights file or model folder holds, from headers alone, and the memory it needs.
+//! `weft inspect`: the contents of a weights file or model folder, from headers alone, and the memory it needs.
 
 use crate::args::{Inspect, Options, Place};
 use crate::failure::{Failure, Result};
@@ -14,22 +14,22 @@ use weft::session::Compiler;
 use weft::session::{Artifact, MemorySummary};
 use weft::tensor::{StoredDType, element_count};
 
-/// The size that memory is told for.
+/// The text length for which memory is reported.
 const BATCH: usize = 1;
 const TOKENS: usize = 128;
 
-/// What a folder's `config.json` says the model is.
+/// The description of a model from its folder's `config.json`.
 struct Architecture {
     name: String,
-    /// The tokens that memory is told for: fewer where the model has not as many positions.
+    /// The number of tokens for which memory is reported: fewer if the model has fewer positions.
     tokens: usize,
-    /// What one session takes, or why that cannot be said.
+    /// Memory of one session, or why it is unknown.
     memory: weft::error::Result<MemorySummary>,
-    /// Of a sentence encoder: what its folder says.
+    /// For a sentence encoder: its folder's configuration.
     sentence: Option<Sentence>,
 }
 
-/// What a sentence encoder's folder says of it.
+/// The configuration of a sentence encoder's folder.
 struct Sentence {
     config: SentenceConfig,
     dimensions: usize,
@@ -44,7 +44,7 @@ pub fn inspect(args: &Inspect, options: &Options, out: &mut dyn Write) -> Result
         return Err(Failure::Usage("--weights tells what an artifact does with its weights".into()));
     }
     let place = options.open()?;
-    // what cannot be run can be looked at all the same
+    // models that cannot run can still be inspected
     let folder = if args.path.is_dir() { transformer_folder(&args.path).ok() } else { None };
     let folder = folder.unwrap_or_else(|| args.path.clone());
     let found = weft::load::inspect(&folder)?;
@@ -56,7 +56,7 @@ pub fn inspect(args: &Inspect, options: &Options, out: &mut dyn Write) -> Result
     print(&found, architecture.as_ref(), out)
 }
 
-/// An artifact: its graphs, what they are for, the weights they want.
+/// An artifact: its graphs, their device, the weights they need.
 fn artifact(path: &Path, each_weight: bool, options: &Options, out: &mut dyn Write) -> Result<()> {
     let found = Artifact::inspect(path)?;
     let Some(profile) = found.profile() else { return Ok(()) };
@@ -111,7 +111,7 @@ fn artifact(path: &Path, each_weight: bool, options: &Options, out: &mut dyn Wri
     Ok(())
 }
 
-/// `None` for a folder without a `config.json`. The transformer's folder may be another than the model's.
+/// `None` for a folder without a `config.json`. The transformer's folder may differ from the model's.
 fn architecture(model: &Path, folder: &Path, place: &Place) -> Result<Option<Architecture>> {
     if !folder.join("config.json").exists() {
         return Ok(None);
@@ -134,7 +134,7 @@ fn architecture(model: &Path, folder: &Path, place: &Place) -> Result<Option<Arc
     }))
 }
 
-/// What a session for texts of so many tokens takes.
+/// Memory of a session for texts of that many tokens.
 fn memory(model: &SentenceModel, tokens: usize, place: &Place) -> weft::error::Result<MemorySummary> {
     let compiler: Compiler = place.compiler();
     Ok(compiler.compile(&model.graph(BATCH, tokens))?.init(model.weights())?.memory_summary())
@@ -146,8 +146,8 @@ fn sentence(model: &SentenceModel) -> weft::error::Result<Sentence> {
     Ok(Sentence { dimensions: model.size(), max_tokens, config })
 }
 
-/// Elements of float and block tensors: what a model learnt. Tables of positions and the like are not. What Weft does not
-/// compute with at all are floats of other sorts.
+/// Elements of float and block tensors, i.e. learned parameters; not tables of positions and the like. Unsupported dtypes are
+/// other floats.
 fn parameters(found: &Inspection) -> usize {
     let learnt = |t: &&TensorInfo| t.dtype.used_as().is_none_or(|d| d.is_float() || d.is_block());
     found.tensors.iter().filter(learnt).filter_map(|t| element_count(&t.shape)).sum()

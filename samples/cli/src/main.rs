@@ -1,4 +1,4 @@
-//! The `weft` command. Reads the command line, calls the engine, prints; computes nothing itself but samples' data.
+//! The `weft` command. Parses the command line, calls the engine, prints; computes nothing itself but samples' data.
 
 mod args;
 mod bench;
@@ -31,12 +31,12 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let mut out = std::io::BufWriter::new(output::report(args.command.writes()));
     let done = command(&args, &mut out).and_then(|()| Ok(out.flush()?));
-    // what WEFT_TRACE asks for, also of a command that failed
+    // writes the trace requested by WEFT_TRACE, also if the command failed
     let done = done.and(weft::device::trace::flush().map_err(Into::into));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let _ = out.flush(); // what was found before the failure; the failure is what counts
+            let _ = out.flush(); // output from before the failure; the failure is what counts
             failure.report()
         }
     }

@@ -1,11 +1,11 @@
-//! What commands print with: tables, sizes, times, progress on a terminal.
+//! Output of commands: tables, sizes, times, progress on a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
 
-/// Where a command says what it did: standard output, unless that is what it writes its file to (`--outputs
+/// The destination of a command's messages: standard output, unless the command writes its file there (`--outputs
 /// /dev/stdout`); then standard error.
 pub fn report(file: Option<&Path>) -> Box<dyn Write> {
     match file.is_some_and(is_standard_output) {
@@ -32,7 +32,7 @@ fn is_standard_output(_: &Path) -> bool {
     false
 }
 
-/// A number of bytes as people read it: `312.4 MB`.
+/// A number of bytes in readable form: `312.4 MB`.
 pub fn bytes(n: u64) -> String {
     match n {
         0..1_000 => format!("{n} B"),
@@ -42,7 +42,7 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
-/// A whole number with its thousands apart: `22,713,216`.
+/// An integer with thousands separators: `22,713,216`.
 pub fn grouped(n: usize) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -65,7 +65,7 @@ pub fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// A time as people read it: `4.2 µs`, `18.3 ms`, `1.9 s`.
+/// A duration in readable form: `4.2 µs`, `18.3 ms`, `1.9 s`.
 pub fn time(time: Duration) -> String {
     match time.as_secs_f64() {
         s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
@@ -74,7 +74,7 @@ pub fn time(time: Duration) -> String {
     }
 }
 
-/// The text on one line, cut to a width in characters.
+/// The text on one line, truncated to a width in characters.
 pub fn shortened(text: &str, width: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= width {
@@ -84,7 +84,7 @@ pub fn shortened(text: &str, width: usize) -> String {
     format!("{}…", kept.trim_end())
 }
 
-/// Columns as wide as their widest cell; those named in `right` end at one edge.
+/// Columns as wide as their widest cell; those named in `right` are right-aligned.
 pub fn table(out: &mut dyn Write, rows: &[Vec<String>], right: &[usize]) -> std::io::Result<()> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
@@ -99,17 +99,17 @@ pub fn table(out: &mut dyn Write, rows: &[Vec<String>], right: &[usize]) -> std:
     Ok(())
 }
 
-/// A line on standard error; where nobody reads that, nothing.
+/// A line on standard error; write errors are ignored.
 pub fn note(what: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{what}");
 }
 
-/// What is odd and does not matter: on standard error, so that what is piped on stays clean.
+/// A warning: on standard error, so that piped output stays clean.
 pub fn warn(what: impl std::fmt::Display) {
     note(format_args!("warning: {what}"));
 }
 
-/// A progress bar on standard error, where that is a terminal; else nothing.
+/// A progress bar on standard error, if that is a terminal.
 pub struct Progress(ProgressBar);
 
 impl Progress {
@@ -124,12 +124,12 @@ impl Progress {
         Progress(bar)
     }
 
-    /// So many steps are done.
+    /// Sets the number of completed steps.
     pub fn at(&self, done: usize) {
         self.0.set_position(done as u64);
     }
 
-    /// What stands beside the bar.
+    /// Sets the text next to the bar.
     pub fn say(&self, what: String) {
         self.0.set_message(what);
     }

@@ -1,16 +1,16 @@
-//! Cuts texts into passages to search: paragraphs, long ones in overlapping pieces. Knows nothing of models.
+//! Splits texts into passages to search: paragraphs, long ones in overlapping pieces. Independent of models.
 
-/// Words of a passage at most: within what an encoder reads at once.
+/// Maximum words of a passage: within an encoder's limit.
 const WORDS: usize = 100;
-/// Words that a piece shares with the piece before it, so that no sentence is only ever seen cut.
+/// Words that consecutive pieces share, so that every sentence is complete in some piece.
 const OVERLAP: usize = 20;
-/// A paragraph of fewer words is a heading: it is kept with what follows.
+/// A paragraph of fewer words is a heading: it is merged with the next one.
 const HEADING: usize = 8;
 
 /// A piece of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Passage {
-    /// Line it begins on, from 1.
+    /// Its first line, from 1.
     pub line: usize,
     pub text: String,
 }

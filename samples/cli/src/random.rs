@@ -1,4 +1,4 @@
-//! Seeded random numbers: the same on every machine, so that splits, weights and inputs are too.
+//! Seeded random numbers: the same on every machine, so that splits, weights and inputs are reproducible.
 
 /// SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators").
 pub struct Random(u64);
@@ -15,7 +15,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A whole number in `0..limit`; 0 for a limit of 0.
+    /// An integer in `0..limit`; 0 for a limit of 0.
     pub fn below(&mut self, limit: usize) -> usize {
         ((u128::from(self.next()) * limit as u128) >> 64) as usize
     }
@@ -26,7 +26,7 @@ impl Random {
         from + (to - from) * unit
     }
 
-    /// Puts items into a random order (Fisher & Yates).
+    /// Shuffles items (Fisher & Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i + 1));

@@ -1,4 +1,4 @@
-//! `weft run`: a graph in its text form or of an artifact, over safetensors in and out.
+//! `weft run`: runs a graph in its text form or of an artifact, with safetensors as inputs and outputs.
 
 use crate::args::{Options, Place, Run};
 use crate::failure::{Failure, Result};
@@ -104,14 +104,14 @@ pub fn run(args: &Run, options: &Options, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// Whether a file begins as artifacts do, and no text does.
+/// Whether a file starts like an artifact; no text does.
 pub fn is_artifact(path: &Path) -> bool {
     let mut begin = [0; 5];
     let read = std::fs::File::open(path).and_then(|mut f| std::io::Read::read_exact(&mut f, &mut begin));
     read.is_ok() && begin == *b"\x93WEFT"
 }
 
-/// The graph of an artifact that was asked for.
+/// The requested graph of an artifact.
 fn ready_made(args: &Run, device: &Device) -> Result<Compiled> {
     if args.backward || args.check_finite || !args.allow.is_empty() {
         let what = "--backward, --check-finite and --allow compile the graph anew: give its text form, not an artifact";
@@ -147,7 +147,7 @@ fn is_float(weights: &Weights, name: &str) -> bool {
     weights.get(name).is_some_and(|t| t.dtype().is_float())
 }
 
-/// Runs the step part by part, showing or keeping what is stored on the way.
+/// Runs the step part by part, printing or saving stored values.
 fn observe(
     session: &mut Session,
     args: &Run,
@@ -164,7 +164,7 @@ fn observe(
         }
         match args.tap.as_deref().filter(|_| wanted(&tap.label)) {
             Some("safetensors") => {
-                // values of one name are told apart by number
+                // values with the same name are distinguished by a number
                 let mut name = tap.label.clone();
                 let mut n = 1;
                 while taps.get(&name).is_some() {
@@ -201,7 +201,7 @@ fn read_graph(text: &str, backward: bool) -> Result<Graph> {
     })
 }
 
-/// Gives every tensor of the file to the input of its name; what the graph has no input for is a warning.
+/// Sets each input from the file's tensor of that name; tensors without an input are warnings.
 fn give_inputs(session: &mut Session, file: Option<&Path>) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
     let wanted: Vec<(String, TensorType)> = session
@@ -210,7 +210,7 @@ fn give_inputs(session: &mut Session, file: Option<&Path>) -> Result<()> {
         .map(|p| (p.name.clone(), TensorType::new(p.dtype, p.shape.clone())))
         .collect();
     let given = load::weights(file)?;
-    // a file may hold what Weft does not compute with: only a tensor that is asked for has to be another
+    // a file may contain unsupported dtypes: only tensors that are needed must be supported
     if let Some((name, why)) = wanted.iter().find_map(|(n, _)| Some((n, given.unusable(n)?))) {
         let (what, came) = (format!("input \"{name}\""), why);
         return Err(Error::argument(what, "a dtype that Weft computes with", came).into());
@@ -229,12 +229,12 @@ fn give_inputs(session: &mut Session, file: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// The tensor in the dtype of its input, where that loses nothing: other integers for ids, packed floats for f32.
+/// The tensor converted to its input's dtype, if lossless: other integers for ids, packed floats for f32.
 fn converted(name: &str, tensor: &Tensor<'static>, dtype: DType) -> weft::error::Result<Tensor<'static>> {
     let from = tensor.dtype();
     let widens = from.is_float() && dtype == DType::F32;
     if from == dtype || !(widens || from.is_integer() && dtype.is_integer()) {
-        return Ok(tensor.clone()); // the session says what is wrong, if anything is
+        return Ok(tensor.clone()); // the session reports a mismatch, if any
     }
     let ty = TensorType::new(dtype, tensor.shape());
     match tensor.to_whole() {

@@ -1,4 +1,4 @@
-//! `weft search`: embeds the passages of text files, and shows those nearest to a question.
+//! `weft search`: embeds the passages of text files, and shows those most similar to a query.
 
 use crate::args::{Options, Search};
 use crate::embed::open;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use weft::models::{Encoder, Prompt};
 
-/// Passages embedded between two movements of the progress bar.
+/// Number of passages embedded between updates of the progress bar.
 const AT_ONCE: usize = 64;
 
 pub fn search(args: &Search, options: &Options, out: &mut dyn Write) -> Result<()> {
@@ -65,14 +65,14 @@ pub fn search(args: &Search, options: &Options, out: &mut dyn Write) -> Result<(
     Ok(())
 }
 
-/// The prompt that is asked for, else the first of some that the model has, else its default.
+/// The requested prompt, else the first of several names that the model has, else its default.
 fn set_prompt(encoder: &mut Encoder, asked: Option<&str>, usual: &[&str]) -> Result<()> {
     let has = |name: &&&str| encoder.sentence_config().prompts.iter().any(|(n, _)| n == **name);
     let name = asked.or_else(|| usual.iter().find(has).copied());
     Ok(encoder.set_prompt(name.map_or(Prompt::Default, Prompt::Name))?)
 }
 
-/// `--index FILES… QUERY` takes the query for a file: the last of them is the query where none stands apart.
+/// `--index FILES… QUERY` parses the query as a file: the last of them is the query unless one is given separately.
 fn files_and_query(args: &Search) -> Result<(Vec<PathBuf>, String)> {
     if let Some(query) = &args.query {
         return Ok((args.index.clone(), query.clone()));
@@ -86,7 +86,7 @@ fn files_and_query(args: &Search) -> Result<(Vec<PathBuf>, String)> {
     }
 }
 
-/// A file's text; what is not UTF-8 in it is replaced, and said.
+/// A file's text; invalid UTF-8 is replaced, with a warning.
 fn read(file: &Path) -> Result<String> {
     let bytes = std::fs::read(file).map_err(|e| Failure::reading(file, &e))?;
     if bytes.contains(&0) {

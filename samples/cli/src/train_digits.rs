@@ -10,15 +10,16 @@ use std::io::Write;
 use std::time::Instant;
 use weft::optimizer::Optimizer;
 
-/// Digits a step.
+/// Batch size.
 const BATCH: usize = 32;
 
-/// Hands differ a little: each digit is seen slanted and turned by a little, so that the classifier bears that.
+/// Handwriting varies a little: each digit is randomly slanted and rotated a little, so that the classifier becomes robust
+/// against it.
 fn vary(digit: &Digit, random: &mut Random) -> Digit {
     Hand { slant: random.between(-0.09, 0.09), rotation: random.between(-6.0, 6.0) }.write(digit)
 }
 
-/// The optimizer that was asked for.
+/// The requested optimizer.
 fn optimizer(args: &TrainDigits) -> Result<Optimizer> {
     let own = Optimizer::named(&args.optimizer)?;
     let usual = if args.optimizer == "adam" { 3e-3 } else { own.learning_rate() };

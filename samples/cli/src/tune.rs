@@ -1,4 +1,4 @@
-//! `weft tune`: measures the products of a model, and writes what was best to a file that other commands take.
+//! `weft tune`: measures the products of a model, and writes the best tilings to a file for `--tuning`.
 
 use crate::args::{Compile, Options, Place, Tune};
 use crate::failure::{Failure, Result};
@@ -20,7 +20,7 @@ pub fn tune(args: &Tune, options: &Options, out: &mut dyn Write) -> Result<()> {
         let what = "there is nothing to tune on the CPU: its kernels have one way of cutting a product";
         return Err(Failure::new(what).advise("`weft devices` lists the GPUs, --device NAME takes one."));
     }
-    // a pipe or device has nothing to be read, and gets the table once
+    // a pipe or device cannot be read, and gets the table once
     let is_file = args.out.is_file();
     let is_written_on_the_way = is_file || !args.out.exists();
     let mut tuning = if is_file { Tuning::load(&args.out).map_err(within(args))? } else { Tuning::default() };
@@ -33,7 +33,7 @@ pub fn tune(args: &Tune, options: &Options, out: &mut dyn Write) -> Result<()> {
             note(format_args!("{}: {}", m.product.class, in_short(m)));
             m.wrong.iter().for_each(|w| warn(format_args!("dropped {}: {}", w.cut, w.why)));
             all.push(m.clone());
-            // a driver that falls over takes this process along, but not what was found
+            // a crashing driver ends this process, but results so far are saved
             if unsaved.is_ok() && is_written_on_the_way {
                 unsaved = tuning.save(&args.out);
             }

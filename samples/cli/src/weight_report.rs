@@ -1,10 +1,10 @@
-//! What becomes of weights at init, as commands tell it: in a line, as a table, as JSON.
+//! The weight report in commands' output: as a line, as a table, as JSON.
 
 use crate::output::{bytes, grouped};
 use serde_json::{Value, json};
 use weft::session::{Transformation, WeightReport};
 
-/// What a transformation is called where many are counted.
+/// The name of a transformation in counts.
 fn word(how: &Transformation) -> &'static str {
     match how {
         Transformation::AsItIs => "read as they are",
@@ -19,7 +19,7 @@ fn word(how: &Transformation) -> &'static str {
     }
 }
 
-/// How many weights are treated how, and what that takes: `of 272 weights 61 read as they are, …; 538.1 MB made of them`.
+/// Numbers of weights by transformation, and the memory: `of 272 weights 61 read as they are, …; 538.1 MB made of them`.
 pub fn summary(t: &WeightReport) -> String {
     let mut counts: Vec<(&str, usize)> = vec![];
     for weight in &t.weights {
@@ -48,7 +48,7 @@ pub fn summary(t: &WeightReport) -> String {
     }
 }
 
-/// A row for each thing done with a weight: weight, what, for which nodes, bytes.
+/// A row for each transformation: weight, transformation, nodes, bytes.
 pub fn rows(t: &WeightReport) -> Vec<Vec<String>> {
     let mut rows = vec![["weight", "at init", "for", "takes"].map(String::from).to_vec()];
     for weight in &t.weights {

@@ -1,5 +1,5 @@
-//! One driver context for each adapter of the process, shared by all devices opened on it: drivers refuse more after
-//! about ten. Counts the memory that is in use, and refuses what would not fit before the driver is asked.
+//! One driver context per adapter and process, shared by all devices opened on it: drivers refuse more after about ten. Counts
+//! the memory in use, and refuses allocations over the budget before the driver is asked.
 
 use super::adapters::facts;
 use super::facts::Facts;
@@ -14,37 +14,37 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Faults that tests put in.
+/// Faults injected by tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Fault {
     /// None.
     No = 0,
-    /// The next submission finds the device lost.
+    /// The next submission reports a lost device.
     Lost = 1,
-    /// The next pipeline is refused by the driver.
+    /// The driver refuses the next pipeline.
     Refused = 2,
-    /// The next allocation finds no memory, though the budget allowed it.
+    /// The next allocation fails, although the budget allows it.
     Exhausted = 3,
 }
 
-/// A driver's context with what is known of its adapter.
+/// A driver's context, with the properties of its adapter.
 pub struct Context {
-    /// The driver's crate's own.
+    /// The context of the driver's crate.
     pub blade: std::sync::Arc<blade::Context>,
     /// The adapter's name.
     pub name: String,
-    /// What kernels may assume.
+    /// The limits that kernels may assume.
     pub limits: Limits,
-    /// How long a waiting worker asks again and again before it sleeps.
+    /// How long a waiting worker spins before it sleeps.
     pub poll: Duration,
-    /// Bytes that one allocation has at most: what the driver allows, and what its largest heap holds.
+    /// Maximum bytes of an allocation: the driver's limit, and the size of its largest heap.
     largest: u64,
     used: AtomicU64,
-    /// Bytes this process may use there.
+    /// This process's budget in bytes.
     budget: AtomicU64,
     fault: AtomicU8,
-    /// Where it was opened: a child of fork has no use of it.
+    /// The process that opened it: a forked child cannot use it.
     pub born: Born,
     /// Why the device can no longer be used.
     lost: Mutex<Option<Error>>,
@@ -88,7 +88,7 @@ impl Context {
     pub fn around(context: std::sync::Arc<blade::Context>) -> Context {
         let info = context.device_information();
         let (name, software) = (info.device_name.clone(), info.is_software_emulated);
-        // contexts of a host application do not say which of several alike they are for: they are alike
+        // contexts of a host application do not identify which of several equal adapters they are for
         let facts = facts(None, &name);
         let limits = limits(&context, facts);
         let stats = context.memory_stats();
@@ -110,17 +110,17 @@ impl Context {
         }
     }
 
-    /// Bytes in use by this process, and how many it may use.
+    /// Bytes in use by this process, and its budget.
     pub fn memory(&self) -> (u64, u64) {
         (self.used.load(Ordering::Relaxed), self.budget.load(Ordering::Relaxed))
     }
 
-    /// Sets how many bytes may be used.
+    /// Sets the memory budget in bytes.
     pub fn set_budget(&self, bytes: u64) {
         self.budget.store(bytes, Ordering::Relaxed);
     }
 
-    /// Why the device can no longer be used, if it cannot.
+    /// Why the device can no longer be used, if so.
     pub fn lost(&self) -> Option<Error> {
         if let Err(e) = process::check(self.born, &self.name) {
             return Some(e);
@@ -128,7 +128,7 @@ impl Context {
         lock(&self.lost).clone()
     }
 
-    /// Remembers that the device can no longer be used.
+    /// Records that the device can no longer be used.
     pub fn lose(&self, why: &Error) {
         let error = match why {
             Error::DeviceLost { .. } => why.clone(),
@@ -138,7 +138,7 @@ impl Context {
             let mut lost = lock(&self.lost);
             lost.is_none().then(|| lost.insert(error).clone())
         };
-        // without the lock: the hook may ask for the device
+        // after releasing the lock: the log hook may use the device
         if let Some(error) = first {
             tell(Level::Error, || error.to_string());
         }
@@ -149,7 +149,7 @@ impl Context {
         self.fault.store(fault as u8, Ordering::Relaxed);
     }
 
-    /// Fails as the driver's crate does, if a fault of that kind was put in.
+    /// Panics as the driver's crate does, if a fault of that kind was injected.
     pub fn fail_if(&self, fault: Fault) {
         if self.fault.compare_exchange(fault as u8, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             match fault {
@@ -161,10 +161,10 @@ impl Context {
         }
     }
 
-    /// Memory of a kind, zeroed or not as the driver pleases. On the worker only.
+    /// Allocates memory of a kind, not necessarily zeroed. On the worker only.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if it is over the budget, larger than one allocation may be, or refused by the driver.
+    /// [`Error::OutOfMemory`] if it exceeds the budget or the largest allocation, or if the driver refuses it.
     pub fn allocate(&self, bytes: usize, memory: blade::Memory, what: &str) -> Result<Memory> {
         let bytes = (bytes.max(16) as u64).next_multiple_of(16);
         let (used, budget) = self.memory();
@@ -183,7 +183,7 @@ impl Context {
         };
         let buffer =
             unpoisoned(create).map_err(|panic| match super::panics::translated(&self.name, &*panic) {
-                // nothing came of it, and the driver's crate goes on
+                // the allocation had no effect, and the driver's crate remains usable
                 Error::OutOfMemory { .. } => Error::OutOfMemory {
                     wanted: bytes,
                     what: format!("{what} (refused by the driver of {})", self.name),
@@ -197,7 +197,7 @@ impl Context {
         Ok(Memory { buffer, bytes })
     }
 
-    /// Refuses what the driver has no room for by now: other processes take of it, too.
+    /// Refuses allocations for which the driver reports no memory: other processes use it, too.
     fn room(&self, bytes: u64, what: &str) -> Result<()> {
         if bytes < LARGE {
             return Ok(());
@@ -212,13 +212,13 @@ impl Context {
         }
     }
 
-    /// Gives memory back. On the worker only, when the GPU no longer uses it.
+    /// Frees memory. On the worker only, when the GPU no longer uses it.
     pub fn free(&self, memory: Memory) {
         self.blade.destroy_buffer(memory.buffer);
         self.used.fetch_sub(memory.bytes, Ordering::Relaxed);
     }
 
-    /// Whether the GPU has reached a point; waits up to so many milliseconds.
+    /// Whether the GPU has reached a completion point; waits up to that many milliseconds.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -228,7 +228,7 @@ impl Context {
             .map_err(|e| Error::DeviceLost { device: self.name.clone(), why: e.to_string() })
     }
 
-    /// Waits until the GPU has reached a point.
+    /// Waits until the GPU has reached a completion point.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -238,17 +238,18 @@ impl Context {
     }
 }
 
-/// From so many bytes on the driver is asked what is left; less is mostly a part of what its crate has already.
+/// Minimum size of allocations for which the driver's remaining budget is checked; smaller ones mostly come from memory its
+/// crate has already.
 const LARGE: u64 = 1 << 20;
 
-/// What is left of a driver's budget, if it is less than what is wanted. A budget of 0 is none that is known.
+/// The rest of a driver's budget, if it is less than required. A budget of 0 means unknown.
 fn short_of(bytes: u64, budget: u64, usage: u64) -> Option<u64> {
     let left = budget.saturating_sub(usage);
     (budget > 0 && bytes > left).then_some(left)
 }
 
-/// Runs something of the driver's crate, whose locks stay usable if it panics: a lock that is taken while its thread unwinds is not
-/// poisoned by a panic that comes then. Only for what leaves nothing half done behind such a lock.
+/// Calls the driver's crate such that its locks stay usable after a panic: a lock that is taken while its thread unwinds is not
+/// poisoned by a later panic. Only for calls that leave no inconsistent state behind such a lock.
 fn unpoisoned<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
     struct AsItUnwinds<'a, T, F: FnOnce() -> T>(Option<F>, &'a mut std::thread::Result<T>);
     impl<T, F: FnOnce() -> T> Drop for AsItUnwinds<'_, T, F> {
@@ -267,12 +268,12 @@ fn unpoisoned<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
     outcome
 }
 
-/// What may be assumed of an adapter: what its driver says, as far as the driver's crate turns it on; the least where it
-/// says nothing.
+/// The limits of an adapter: the properties reported by its driver, as far as the driver's crate enables them; the minimum if
+/// unknown.
 fn limits(context: &blade::Context, facts: Option<&Facts>) -> Limits {
     let (info, caps) = (context.device_information(), context.capabilities());
     let coop = [caps.cooperative_matrix.f16_tile, caps.cooperative_matrix.f32_tile].map(|n| n as usize);
-    // the driver's crate lets kernels read 16-bit floats from memory only where it finds matrices of them, or on Metal
+    // the driver's crate enables loads of 16-bit floats from memory only with f16 matrices, or on Metal
     let f16 = coop[0] > 0 || cfg!(any(target_os = "ios", target_os = "macos")) && caps.shader_float16;
     match facts {
         Some(facts) => facts.limits(coop, f16),
@@ -286,7 +287,7 @@ fn limits(context: &blade::Context, facts: Option<&Facts>) -> Limits {
     }
 }
 
-/// Bytes of main memory, where the system says: what a GPU that shares it, and says nothing, may use.
+/// Bytes of main memory, if the system reports it: the budget of a GPU that shares it and reports none.
 fn system_memory() -> u64 {
     match crate::device::cpu::memory() {
         0 => 4 << 30,

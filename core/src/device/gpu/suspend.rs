@@ -1,7 +1,7 @@
-//! A GPU while its application is in the background: systems end applications that submit work then.
+//! Suspends a GPU while its application is in the background: systems kill applications that submit work then.
 //!
-//! Calls hold the gate open while they run, and steps while they are posted, so that `suspend` returns at the boundary of
-//! a step: all that was accepted is done, and nothing more is accepted.
+//! Calls hold the gate open while they run, and steps while they are posted, so that `suspend` returns between two steps: all
+//! accepted work is done, and no more is accepted.
 
 use super::Gpu;
 use super::worker::WorkerState;
@@ -21,7 +21,7 @@ impl Gpu {
         crate::process::check(self.context.born, &self.context.name)
     }
 
-    /// Keeps the GPU from being suspended as long as what it returns lives.
+    /// Prevents suspension of the GPU for the lifetime of the returned guard.
     ///
     /// # Errors
     /// [`Error::Suspended`], [`Error::Forked`].
@@ -34,10 +34,10 @@ impl Gpu {
         }
     }
 
-    /// Waits for the steps that were accepted, gives back what can be made again, and refuses work from then on.
+    /// Waits for accepted steps, frees memory that can be recreated, and refuses work from then on.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`]; it is suspended all the same.
+    /// [`Error::DeviceLost`]; it is suspended nevertheless.
     pub fn suspend(&self) -> Result<()> {
         self.born()?;
         *self.life.suspended.write().unwrap_or_else(|e| e.into_inner()) = true;
@@ -62,7 +62,7 @@ impl Gpu {
         self.born().is_ok() && *self.life.suspended.read().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Gives back what can be made again: memory for copies, recorded work. Also while it is suspended.
+    /// Frees memory that can be recreated: staging for copies, recorded commands. Also while suspended.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -73,7 +73,7 @@ impl Gpu {
 }
 
 impl WorkerState {
-    /// Gives back what can be made again; the next step or copy takes a little longer.
+    /// Frees memory that can be recreated; the next step or copy takes a little longer.
     fn trim(&mut self) -> Result<()> {
         let context = self.context.clone();
         self.runs.values_mut().try_for_each(|r| r.forget(&context))?;

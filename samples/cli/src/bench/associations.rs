@@ -1,5 +1,5 @@
-//! For cases whose products can be taken in several orders: times each order as it is written beside what the optimiser
-//! chooses, so that one can see whether it chose well.
+//! For cases whose products can be computed in several orders: benchmarks each order next to the optimiser's choice, to check
+//! the choice.
 
 use super::cases::Case;
 use super::timing::Timing;
@@ -18,16 +18,16 @@ pub struct Order {
     pub build: fn(&Graph) -> Value,
 }
 
-/// What was found of an order.
+/// The result for an order.
 pub struct Timed {
     name: &'static str,
     median_ms: f64,
-    /// The GPU's own time, where it tells it.
+    /// The GPU's own time, if measured.
     gpu_ms: Option<f64>,
     chosen: bool,
 }
 
-/// Sizes of a plan's products, those at init too: what tells orders apart.
+/// Sizes of a plan's products, including those at init: they distinguish the orders.
 fn products(compiled: &Compiled) -> Vec<[usize; 3]> {
     let plan = compiled.plan();
     let size = |w: &Work| w.product().map(|p| [p.m, p.n, p.k]);
@@ -36,10 +36,10 @@ fn products(compiled: &Compiled) -> Vec<[usize; 3]> {
     all
 }
 
-/// Rounds in which each order is timed.
+/// Number of rounds in which each order is timed.
 const ROUNDS: usize = 3;
 
-/// Times every order of a case: in turns, so that what disturbs the machine disturbs all; the best round counts.
+/// Times every order of a case alternately, so that disturbances of the machine affect all; the best round counts.
 pub fn time(case: &Case, chosen: &Compiled, seconds: f64, place: &Place) -> Result<Vec<Timed>> {
     let wanted = products(chosen);
     let mut all = vec![];

@@ -1,8 +1,8 @@
-//! The built-in cases: graphs of the sizes that models have, over random inputs and weights.
+//! The built-in cases: graphs with the sizes of real models, over random inputs and weights.
 
 mod adapters;
 mod fill;
-/// Where the optimiser's tests have it from, too.
+/// Also used by the optimiser's tests.
 #[path = "../../../../core/tests/optimiser/longhand.rs"]
 mod longhand;
 mod models;
@@ -23,29 +23,29 @@ use weft::graph::{Graph, Value};
 use weft::session::{Compiled, Optimizer, Session};
 use weft::tensor::{TensorType, Weights};
 
-/// A graph to time.
+/// A graph to benchmark.
 pub struct Case {
     name: &'static str,
     about: &'static str,
-    /// Adds the graph: its output, or, for a case that learns, its loss.
+    /// Adds the graph: its output or, for training, its loss.
     build: fn(&Graph) -> Value,
-    /// For a case that is a step of training: how parameters change.
+    /// For a training step: the optimizer.
     learns: Option<fn() -> Optimizer>,
-    /// Ids and labels are below this.
+    /// Exclusive bound of ids and labels.
     ids_below: u32,
-    /// Inputs that are one value everywhere: masks, positions.
+    /// Inputs with a uniform value: masks, positions.
     fixed: &'static [(&'static str, f32)],
-    /// Inputs that count up, from a number.
+    /// Inputs that count up from a number.
     counted: &'static [(&'static str, u32)],
     /// Multiply-adds of the products, twice each.
     flop: f64,
-    /// Each input and weight read once, outputs (and what is learnt) written once.
+    /// Bytes if each input and weight is read once, and outputs (and updated weights) are written once.
     least_bytes: f64,
-    /// Orders in which its products can be taken, where there are several.
+    /// Possible orders of its products, if there are several.
     orders: &'static [Order],
 }
 
-/// What most cases do not say.
+/// Defaults of most cases.
 const PLAIN: Case = Case {
     name: "",
     about: "",
@@ -114,7 +114,7 @@ impl Case {
         })
     }
 
-    /// Its name and what it is.
+    /// Its name and description.
     pub fn title(&self) -> String {
         format!("{}: {}", self.name, self.about)
     }
@@ -140,7 +140,7 @@ impl Case {
         (graph, true)
     }
 
-    /// A session over random weights, its inputs set, ready to be timed.
+    /// A session with random weights and inputs, ready to be timed.
     pub fn session(&self, compiled: &Compiled) -> Result<Ready> {
         let mut filler = Filler::new(20_240_807);
         let weights = Self::weights(&mut filler, compiled)?;
@@ -161,7 +161,7 @@ impl Case {
         Ok(if training { compiler.compile_training(&graph) } else { compiler.compile(&graph) }?)
     }
 
-    /// Weights of every parameter, scaled down by their width: never zeros, which hide unwritten outputs.
+    /// Random weights for every parameter, scaled by their width: never zeros, which would hide unwritten outputs.
     fn weights(filler: &mut Filler, compiled: &Compiled) -> Result<Weights> {
         let mut weights = Weights::new();
         for port in compiled.parameters() {
@@ -172,7 +172,7 @@ impl Case {
         Ok(weights)
     }
 
-    /// Numbers of −1 to 1 in inputs and states, ids below the limit, and what is fixed.
+    /// Numbers of −1 to 1 in inputs and states, ids below the limit, and fixed values.
     fn fill(&self, filler: &mut Filler, session: &mut Session) -> Result<()> {
         for port in session.inputs().to_vec() {
             let ty = TensorType::new(port.dtype, port.shape);
@@ -193,7 +193,7 @@ impl Case {
     }
 }
 
-/// A session to time, and how long its init took.
+/// A session to time, and the duration of its init.
 pub struct Ready {
     session: Session,
     pub initialised: Duration,
@@ -225,7 +225,7 @@ mod tests {
         for (i, case) in cases.iter().enumerate() {
             assert!(cases[..i].iter().all(|c| c.name != case.name), "{} twice", case.name);
             let compiled = case.compile(&place, &[]).unwrap_or_else(|e| panic!("{}: {e:?}", case.name));
-            // what the plan's borders hold is at least read or written once (tables are only looked up in)
+            // values at the plan's boundary are read or written at least once (except tables, which are only looked up in)
             let bytes =
                 |p: &weft::session::Port| TensorType::new(p.dtype, p.shape.clone()).bytes().unwrap() as f64;
             let borders: f64 = compiled.inputs().iter().chain(compiled.outputs()).map(bytes).sum();

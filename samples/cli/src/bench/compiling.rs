@@ -1,5 +1,5 @@
-//! `weft bench --compile`: how long a case takes from graph to plan, how much memory that needs, and how long the plan takes
-//! to be read back from an artifact. No kernel is compiled.
+//! `weft bench --compile`: time and memory from graph to plan for a case, and the time to read the plan from an artifact. No
+//! kernel is compiled.
 
 use super::cases::Case;
 use super::peak_memory;
@@ -11,10 +11,10 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 use weft::session::{Artifact, Compiler};
 
-/// Compiles at least.
+/// Minimum number of compilations.
 const LEAST: usize = 5;
 
-/// Milliseconds in order, and their middle one.
+/// Sorted milliseconds, and their median.
 struct Times(Vec<f64>);
 
 impl Times {
@@ -35,7 +35,7 @@ impl Times {
     }
 }
 
-/// The most memory in use since now: what was in use before counts no more, where the system can forget it (Linux).
+/// The peak memory from now on: earlier use is excluded if the system can reset the peak (Linux).
 fn forget_peak() -> Option<u64> {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     peak_memory()
@@ -54,7 +54,7 @@ pub fn bench(
     let compiler = crate::args::leaving_out(compiler, without);
     let (graph, training) = case.graph();
     let before = forget_peak();
-    // rules are read and the e-graph's language is made once a process: the first time tells what an app waits for
+    // rules are parsed and the e-graph's language is created once per process: the first time is what an app waits for
     let start = Instant::now();
     let plan = compiler.plan(&graph, training)?;
     let first = ms(start.elapsed());

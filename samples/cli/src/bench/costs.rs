@@ -1,6 +1,5 @@
-//! `weft bench --profile-device`: what work costs on a device, measured with the kernels that run there, as a profile that
-//! `--profile` takes. Figures are medians; a rate is taken from sizes that grow until a step takes long enough to be told
-//! from its start.
+//! `weft bench --profile-device`: measures a device's cost model with the kernels that run there, as a profile for `--profile`.
+//! Figures are medians; a rate is measured with sizes that grow until a step takes clearly longer than its start.
 
 use super::cases::Filler;
 use crate::args::Options;
@@ -16,19 +15,19 @@ use weft::profile::{Costs, DeviceProfile, Precision};
 use weft::session::{Compiler, Session};
 use weft::tensor::{DType, TensorType, Weights};
 
-/// A step that takes so many microseconds is told from what starting it takes.
+/// Minimum microseconds of a step to be distinguishable from its start.
 const LONG_US: f64 = 5e3;
-/// Steps that are measured, at least.
+/// Minimum number of measured steps.
 const LEAST: usize = 5;
-/// Elements that are copied: from 4 MiB to 256 MiB.
+/// Numbers of copied elements: from 4 MiB to 256 MiB.
 const COPIED: [usize; 4] = [1 << 20, 1 << 22, 1 << 24, 1 << 26];
-/// Sides of the matrices that are multiplied.
+/// Sides of the multiplied matrices.
 const SIDES: [usize; 5] = [256, 512, 1024, 2048, 4096];
-/// Steps that wait for each other: two chains, whose difference is the steps' alone.
+/// Lengths of two chains of dependent steps, whose difference is the steps' alone.
 const CHAINS: [usize; 2] = [64, 320];
-/// Elements that a CPU's threads share, and that their caches hold.
+/// Number of elements that a CPU's threads share, and that fits in their caches.
 const SHARED: usize = 1 << 15;
-/// Times that such a difference is taken.
+/// Number of measurements of such a difference.
 const REPEATS: usize = 5;
 
 pub fn bench(file: Option<&Path>, seconds: f64, options: &Options, out: &mut dyn Write) -> Result<()> {
@@ -75,7 +74,7 @@ fn rows(measured: &Costs, reckoned: &Costs) -> Vec<Vec<String>> {
     ]
 }
 
-/// Four digits are more than such figures are good for.
+/// Such figures are not accurate to more than four digits.
 fn rounded(v: f64) -> f64 {
     format!("{v:.3e}").parse().unwrap_or(v)
 }
@@ -91,7 +90,7 @@ fn measured(device: &Device, seconds: f64) -> Result<Costs> {
         bytes_per_us: rounded(m.bytes(start_us)?),
         f32_per_us: rounded(m.products(Precision::Full)?),
         f16_per_us: f16,
-        // shows in whole models only: what is packed takes norms and gates into its product
+        // only measurable in whole models: packed products take norms and gates
         packs: device.profile().costs.packs,
     })
 }
@@ -99,12 +98,12 @@ fn measured(device: &Device, seconds: f64) -> Result<Costs> {
 struct Measuring<'a> {
     device: &'a Device,
     filler: Filler,
-    /// How long a figure is measured, at least.
+    /// Minimum duration of a measurement.
     each: Duration,
 }
 
 impl Measuring<'_> {
-    /// Microseconds of a step: the GPU's own where it tells them, else by the clock.
+    /// Microseconds of a step: the GPU's own if measured, else by the host's clock.
     fn microseconds(&self, session: &mut Session) -> Result<f64> {
         // another stream of numbers would do as well: what is random is only that nothing is zero
         let mut filler = self.filler.clone();
@@ -121,7 +120,7 @@ impl Measuring<'_> {
             let clock = ms(start.elapsed()) * 1e3;
             let own = session.gpu_time()?.filter(|t| t.nanoseconds > 0);
             let time = own.map_or(clock, |t| t.nanoseconds as f64 / 1e3);
-            // the first steps warm caches up and clocks; a GPU's time is that of a step before
+            // the first steps warm up caches and clocks; a GPU's time is that of an earlier step
             match run {
                 0..3 => begin = Instant::now(),
                 _ => times.push(time),
@@ -135,7 +134,7 @@ impl Measuring<'_> {
     }
 
     fn session(&self, graph: &Graph, precision: Precision, fused: bool) -> Result<Session> {
-        // what is measured is the work that is written
+        // the measured steps must be those of the graph
         let compiler = Compiler::new(self.device).with_precision(precision).with_rules(&[]);
         let compiled = if fused { compiler } else { compiler.without_fusion() }.compile(graph)?;
         let mut filler = self.filler.clone();
@@ -148,25 +147,25 @@ impl Measuring<'_> {
         Ok(compiled.init(&weights)?)
     }
 
-    /// What a step that waits for another takes whatever is in it. A GPU's is that of a step with hardly any work. A CPU
-    /// does such a one on one thread: what is left of larger steps, that all threads share, once their work is taken off.
+    /// The fixed cost of a dependent step. On a GPU, the time of a step with almost no work. A CPU runs such a step on one
+    /// thread: the rest of larger steps, which all threads share, after subtracting their work.
     fn start(&self) -> Result<f64> {
         let least = self.chained(256)?;
         if self.device.profile().is_gpu() {
             return Ok(least);
         }
-        // twice as much work takes twice as long, but starts once
+        // twice the work takes twice as long, but starts once
         let mut left = vec![];
         for _ in 0..REPEATS {
             let [one, two] = [SHARED, 2 * SHARED].map(|n| self.chained(n));
             left.push(2.0 * one? - two?);
         }
-        // a small difference of larger figures: the middle of several
+        // a small difference of larger figures: the median of several
         left.sort_by(f64::total_cmp);
         Ok(left[REPEATS / 2].max(least))
     }
 
-    /// Microseconds of a step on so many elements that waits for the one before it.
+    /// Microseconds of a dependent step on that many elements.
     fn chained(&self, elements: usize) -> Result<f64> {
         let mut took = [0.0; 2];
         for (time, length) in took.iter_mut().zip(CHAINS) {
@@ -178,11 +177,11 @@ impl Measuring<'_> {
         let [short, long] = took;
         let by_length = long / CHAINS[1] as f64;
         let each = (long - short) / (CHAINS[1] - CHAINS[0]) as f64;
-        // a disturbed run may make the shorter chain the slower one
+        // in a disturbed run the shorter chain may be slower
         Ok(if each > by_length / 10.0 { each } else { by_length })
     }
 
-    /// Bytes in a microsecond, of a copy with a little arithmetic.
+    /// Bytes per microsecond, of a copy with a little arithmetic.
     fn bytes(&self, start_us: f64) -> Result<f64> {
         let mut best = 0.0f64;
         for elements in COPIED {
@@ -191,7 +190,7 @@ impl Measuring<'_> {
             g.output("y", g.add(g.mul(x, g.scalar(1.5, DType::F32)), g.scalar(0.25, DType::F32)));
             let took = self.microseconds(&mut self.session(&g, Precision::Full, true)?)?;
             let moved = 8.0 * elements as f64;
-            // a small copy stays in a cache that a model does not: the largest that was measured counts
+            // a small copy stays in a cache that a model exceeds: the largest measured one counts
             best = moved / (took - start_us).max(took / 2.0);
             if took >= LONG_US {
                 break;
@@ -200,7 +199,7 @@ impl Measuring<'_> {
         Ok(best)
     }
 
-    /// Operations in a microsecond, of a product of square matrices, the second a weight.
+    /// Operations per microsecond, of a product of square matrices, the second a weight.
     fn products(&self, precision: Precision) -> Result<f64> {
         let mut best = 0.0f64;
         for side in SIDES {
@@ -224,7 +223,7 @@ mod tests {
     #[test]
     fn costs_of_the_processor_are_such_as_processors_have() {
         let costs = measured(&Device::cpu(2), 0.0).unwrap();
-        // between a microcontroller and anything that is built
+        // a plausible range, from a microcontroller to the fastest machines
         assert!((1e-3..1e4).contains(&costs.start_us), "{costs:?}");
         assert!((1e1..1e7).contains(&costs.bytes_per_us), "{costs:?}");
         assert!((1e2..1e8).contains(&costs.f32_per_us), "{costs:?}");

@@ -1,4 +1,4 @@
-//! Times loading an artifact: reading, verifying, and on a GPU writing and compiling its kernels.
+//! Benchmarks loading an artifact: reading, verifying, and on a GPU generating and compiling its kernels.
 
 use crate::args::Place;
 use crate::failure::{Failure, Result};
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use weft::session::Artifact;
 
-/// Loads at least.
+/// Minimum number of loads.
 const LEAST: usize = 20;
 
 pub fn bench(path: &Path, seconds: f64, place: &Place, as_json: bool, out: &mut dyn Write) -> Result<()> {
@@ -19,7 +19,7 @@ pub fn bench(path: &Path, seconds: f64, place: &Place, as_json: bool, out: &mut 
         let artifact = Artifact::load(&place.device, path)?;
         Ok((ms(start.elapsed()), artifact))
     };
-    // the first compiles a GPU's kernels; while it lives, the others find them
+    // the first load compiles a GPU's kernels; while it lives, the others reuse them
     let (first, artifact) = load()?;
     let (begin, enough) = (Instant::now(), Duration::from_secs_f64(seconds));
     let mut times = vec![];

@@ -1,4 +1,4 @@
-//! Times a model folder: opening it, and its forward pass with pooling.
+//! Benchmarks a model folder: opening it, and its forward pass with pooling.
 
 use super::timing::Timing;
 use super::{Measured, Told, told};

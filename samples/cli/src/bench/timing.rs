@@ -1,13 +1,13 @@
-//! Repeats a session's step and keeps every time.
+//! Repeats a session's step and records every duration.
 
 use crate::failure::Result;
 use crate::output::ms;
 use std::time::{Duration, Instant};
 use weft::session::Session;
 
-/// Runs at least, however long they take.
+/// Minimum number of runs.
 const LEAST: usize = 20;
-/// Runs before those that count, the first one among them.
+/// Number of warm-up runs, including the first.
 const WARM_UP: usize = 3;
 
 /// Times of one step, in milliseconds.
@@ -25,7 +25,7 @@ fn middle(sorted: &[f64]) -> f64 {
 }
 
 impl Timing {
-    /// Steps a session whose inputs are set for at least so many seconds.
+    /// Steps a session with inputs for at least that many seconds.
     pub fn of(session: &mut Session, seconds: f64) -> Result<Timing> {
         let once = |session: &mut Session| -> Result<f64> {
             let start = Instant::now();
@@ -50,12 +50,12 @@ impl Timing {
         Ok(Timing { first_ms, sorted, gpu })
     }
 
-    /// The middle one; of an even number, the mean of the middle two.
+    /// The median; for an even number, the mean of the middle two.
     pub fn median_ms(&self) -> f64 {
         middle(&self.sorted)
     }
 
-    /// The GPU's own time of a step, where there is one: what is left of the median is the host's.
+    /// The GPU's own time of a step, if measured: the rest of the median is the host's.
     pub fn gpu_ms(&self) -> Option<f64> {
         (!self.gpu.is_empty()).then(|| middle(&self.gpu))
     }

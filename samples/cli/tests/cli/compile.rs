@@ -1,4 +1,4 @@
-//! `weft compile` and what takes its artifacts: the same numbers as without, and refusals that say why.
+//! `weft compile` and the commands that use its artifacts: the same results as without, and refusals with a reason.
 
 use crate::{Folder, repository, weft};
 use weft::tensor::{Tensor, Weights};

@@ -1,4 +1,4 @@
-//! `weft convert`, and what other commands do with dtypes that Weft does not compute with.
+//! `weft convert`, and other commands on dtypes that Weft does not compute with.
 
 use crate::{Folder, weft};
 use weft::tensor::{DType, Tensor, TensorType};

@@ -1,4 +1,4 @@
-//! What goes wrong: its message, its advice, its exit status.
+//! Failures: message, advice, exit status.
 
 use crate::{Folder, Ran, command, repository, weft};
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! `weft explain`, and what `weft bench` measures of devices and of compiling.
+//! `weft explain`, and `weft bench`'s measurements of devices and of compiling.
 
 use crate::{Folder, repository, weft};
 use serde_json::Value;

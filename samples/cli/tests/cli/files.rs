@@ -1,4 +1,4 @@
-//! Where commands write to: files and their rights, links, pipes, devices, standard output.
+//! Output files of commands: permissions, links, pipes, devices, standard output.
 #![cfg(unix)]
 
 use crate::{Folder, command, weft};

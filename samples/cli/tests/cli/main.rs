@@ -1,4 +1,4 @@
-//! The built `weft` binary, run as users run it: what it prints, writes, and exits with.
+//! The built `weft` binary, run as by users: its output, files and exit status.
 
 mod compile;
 mod convert;

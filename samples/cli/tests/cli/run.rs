@@ -1,4 +1,4 @@
-//! `weft run`: outputs and gradients against numbers worked out by hand.
+//! `weft run`: outputs and gradients against values computed by hand.
 
 use crate::{Folder, Ran, repository, weft};
 use weft::tensor::{Tensor, Weights};

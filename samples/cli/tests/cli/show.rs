@@ -1,4 +1,4 @@
-//! `weft devices`, `inspect`, `bench`, `--help`, `--version`: what they show.
+//! `weft devices`, `inspect`, `bench`, `--help`, `--version`: their output.
 
 use crate::{Folder, repository, weft};
 use weft::tensor::Tensor;

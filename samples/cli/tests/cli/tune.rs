@@ -1,4 +1,4 @@
-//! `weft tune` and what takes its files: measured once, followed by others, refused where it does not fit.
+//! `weft tune` and the commands that use its files: measured once, used by others, refused on other devices.
 
 use crate::{Folder, weft};
 use weft::tensor::{Tensor, Weights};

@@ -1,5 +1,5 @@
-//! A loss of one's own: the focal loss (Lin et al. 2017, arXiv:1708.02002), which cares for what is still wrong.
-//! Its gradient comes from the operations that it is made of.
+//! A custom loss: the focal loss (Lin et al. 2017, arXiv:1708.02002), which emphasises misclassified examples. Its gradient is
+//! derived from its operations.
 
 use weft::prelude::*;
 

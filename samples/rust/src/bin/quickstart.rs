@@ -1,4 +1,4 @@
-//! Weights from a file, a graph by hand, compile, run: which digits are these?
+//! Weights from a file, a graph built by hand, compile, run: classify digits.
 
 use weft::prelude::*;
 

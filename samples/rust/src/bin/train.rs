@@ -1,4 +1,4 @@
-//! Train, validate, save; run it again and it goes on where it stopped: `train FOLDER [EPOCHS]`.
+//! Train, validate, save; the next run resumes training: `train FOLDER [EPOCHS]`.
 
 use std::path::PathBuf;
 use weft::error::{Error, Result};

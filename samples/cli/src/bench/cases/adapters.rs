@@ -1,5 +1,6 @@
-//! Adapters (Hu et al. 2021, arXiv:2106.09685) of a layer 576 wide, rank 8, for few tokens and many: x·Aᵀ·Bᵀ is two thin
-//! products or one thick one, whose weight B·A is made at init. Which is the faster depends on tokens and device.
+//! Adapters (Hu et al. 2021, arXiv:2106.09685) of a layer of width 576, rank 8, for few tokens and many: x·Aᵀ·Bᵀ is two thin
+//! products or one thick one, whose weight B·A is computed at init. Which is faster depends on the number of tokens and the
+//! device.
 
 use super::{Case, Order, PLAIN};
 use weft::graph::{Graph, Value};
