@@ -20,7 +20,7 @@ pub enum Store {
 }
 
 impl Store {
-    /// Allocates weights with those names and types; without a tensor, zeros. On a GPU, those in a group of `together` are
+    /// Allocates weights with those names and types; without a tensor, zeros. On a GPU, those in a group of `adjacent` are
     /// placed adjacently if possible.
     ///
     /// # Errors
@@ -28,11 +28,11 @@ impl Store {
     pub fn new(
         device: &Device,
         all: Vec<(String, TensorType, Option<Tensor<'static>>)>,
-        together: &[Vec<String>],
+        adjacent: &[Vec<String>],
     ) -> Result<Store> {
         match device.inner()? {
             Inner::Cpu(_) => Ok(Store::Cpu(cpu::Store::new(on_cpu(all)?))),
-            Inner::Gpu(g) => Ok(Store::Gpu(gpu::Store::new(g, all, together)?)),
+            Inner::Gpu(g) => Ok(Store::Gpu(gpu::Store::new(g, all, adjacent)?)),
         }
     }
 
@@ -43,11 +43,11 @@ impl Store {
     pub fn extend(
         &mut self,
         all: Vec<(String, TensorType, Option<Tensor<'static>>)>,
-        together: &[Vec<String>],
+        adjacent: &[Vec<String>],
     ) -> Result<()> {
         match self {
             Store::Cpu(s) => s.parameters.extend(on_cpu(all)?),
-            Store::Gpu(s) => s.extend(all, together)?,
+            Store::Gpu(s) => s.extend(all, adjacent)?,
         }
         Ok(())
     }

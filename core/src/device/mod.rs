@@ -1,4 +1,4 @@
-//! Finds devices, makes their profiles, and runs plans on them.
+//! Finds devices, creates their profiles, and runs plans on them.
 
 pub(crate) mod cpu;
 pub(crate) mod executor;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 pub(crate) use weft_kernels::threads::lock;
 
-/// What there is to know of a device before opening it.
+/// Information about a device, available without opening it.
 ///
 /// ```
 /// let all = weft::device::Device::all();
@@ -34,21 +34,21 @@ pub(crate) use weft_kernels::threads::lock;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceInfo {
-    /// Its place in [`Device::all`].
+    /// Its index in [`Device::all`].
     pub index: usize,
-    /// Its name, as `Device::open` takes it.
+    /// Its name, as accepted by `Device::open`.
     pub name: String,
-    /// What sort it is.
+    /// Its kind.
     pub kind: DeviceKind,
-    /// More: model, instruction set; driver and features.
+    /// Details: model, instruction set; driver and features.
     pub detail: String,
-    /// Threads it will use (CPU).
+    /// Number of threads it will use (CPU).
     pub threads: usize,
     /// Bytes of memory, 0 if unknown.
     pub memory: u64,
-    /// Why it cannot be used, if its driver says that it cannot.
+    /// Why it cannot be used, if so.
     pub refused: Option<String>,
-    /// What a GPU's driver says of it, in names and values, for people.
+    /// Properties that a GPU's driver reports, as names and values for printing.
     pub says: Vec<(&'static str, String)>,
 }
 
@@ -67,7 +67,7 @@ pub struct DeviceInfo {
 #[derive(Clone)]
 pub struct Device {
     info: DeviceInfo,
-    /// Why no other was taken, where one was looked for.
+    /// Why other devices were not chosen.
     passed_over: Vec<String>,
     inner: Inner,
     born: Born,
@@ -116,8 +116,8 @@ impl Device {
         std::iter::once(cpu::info(0)).chain(gpus).collect()
     }
 
-    /// The device to use if nothing speaks for another: a real GPU that passes its self-test, else the CPU.
-    /// [`passed_over`](Device::passed_over) says what was not taken, and why.
+    /// The default device: a real GPU that passes its self-test, else the CPU. [`passed_over`](Device::passed_over) says which
+    /// devices were not chosen, and why.
     ///
     /// # Errors
     /// None on machines with a CPU.
@@ -130,7 +130,7 @@ impl Device {
         for (i, adapter) in gpu::adapters().iter().enumerate() {
             let name = &adapter.name;
             if adapter.software {
-                passed_over.push(format!("{name}: a processor that plays a GPU is slower than itself"));
+                passed_over.push(format!("{name}: a software GPU is slower than the CPU"));
                 continue;
             }
             match Device::of_adapter(i + 1, adapter) {
@@ -144,7 +144,7 @@ impl Device {
         Device { passed_over, ..Device::cpu(threads) }
     }
 
-    /// The CPU with a number of threads; 0 = as many as there are cores.
+    /// The CPU with a number of threads; 0: the number of cores.
     pub fn cpu(threads: usize) -> Device {
         let pool = Arc::new(cpu::threads::ThreadPool::new(threads));
         tell(Level::Info, || format!("device cpu: opened with {} threads", pool.threads()));
@@ -152,11 +152,11 @@ impl Device {
         Device { info, passed_over: vec![], inner: Inner::Cpu(pool), born: Born::here() }
     }
 
-    /// The best GPU, software ones included.
+    /// The best GPU, including software GPUs.
     ///
     /// # Errors
-    /// [`Error::Device`] if there is none, or with the reasons for which each was refused; [`Error::Forked`] in a child
-    /// of fork whose parent asked for GPUs.
+    /// [`Error::Device`] if there is none, or with the reasons for which each was refused; [`Error::Forked`] in a forked child
+    /// whose parent had used or listed GPUs.
     pub fn gpu() -> Result<Device> {
         gpu::allowed()?;
         let mut why = vec![];
@@ -187,7 +187,7 @@ impl Device {
         Device { info, passed_over: vec![], inner: Inner::Gpu(gpu), born: Born::here() }
     }
 
-    /// A device over a GPU that is open already: one that shares a host application's context, say.
+    /// A device for an already open GPU: for example one that shares a host application's context.
     #[cfg(feature = "gpu")]
     pub fn from_gpu(gpu: Arc<Gpu>) -> Device {
         let context = gpu.context().clone();
@@ -210,10 +210,9 @@ impl Device {
 
     /// A device by name, by index in [`all`](Device::all), "best", or "gpu" (the best GPU); with a number of threads
     /// for a CPU (0 = automatic).
-    ///
     /// # Errors
     /// [`Error::Device`] if there is no such device, or with the reason for which it cannot be used; for a GPU
-    /// [`Error::Forked`] in a child of fork whose parent asked for GPUs.
+    /// [`Error::Forked`] in a forked child whose parent had used or listed GPUs.
     pub fn open(which: &str, threads: usize) -> Result<Device> {
         match which {
             "best" => return Ok(Device::best_with(threads)),
@@ -239,12 +238,12 @@ impl Device {
         Err(Error::Device { device: which.into(), why })
     }
 
-    /// What it is.
+    /// Information about it.
     pub fn info(&self) -> &DeviceInfo {
         &self.info
     }
 
-    /// Devices that [`best`](Device::best) did not take, each with the reason.
+    /// Devices that [`best`](Device::best) did not choose, each with the reason.
     pub fn passed_over(&self) -> &[String] {
         &self.passed_over
     }
@@ -257,7 +256,7 @@ impl Device {
         }
     }
 
-    /// What the optimiser and planner may know of it.
+    /// The profile for the optimiser and the planner.
     pub fn profile(&self) -> DeviceProfile {
         let costs = match &self.inner {
             Inner::Cpu(_) => Costs::cpu(self.info.threads),

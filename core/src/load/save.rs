@@ -4,7 +4,7 @@ use super::header::{BLOCK_KEY, DTYPES, MAX_HEADER, MAX_RANK, METADATA_KEY, block
 use super::shards::weights;
 use crate::error::{Error, Result};
 use crate::file::write_atomically;
-use crate::tensor::{DType, Dims, Floats, Held, StoredDType, TensorType, Weights, element_count, float};
+use crate::tensor::{DType, Dims, Floats, Storage, StoredDType, TensorType, Weights, element_count, float};
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::Path;
@@ -91,7 +91,7 @@ pub fn convert(
 /// A tensor to be written.
 struct Piece<'w> {
     name: &'w str,
-    held: &'w Held,
+    held: &'w Storage,
     /// Its floats and their target dtype.
     to: Option<(Floats, DType)>,
     /// Its dtype in the file, and its bytes there.
@@ -125,8 +125,8 @@ impl Piece<'_> {
         };
         let whole; // for a transposed view, for example
         let bytes = match self.held {
-            Held::Stored(stored) => &stored.bytes[..],
-            Held::Tensor(tensor) => {
+            Storage::Stored(stored) => &stored.bytes[..],
+            Storage::Tensor(tensor) => {
                 whole = tensor.contiguous();
                 whole.bytes()
             }
@@ -220,7 +220,7 @@ fn width(dtype: StoredDType) -> usize {
 }
 
 /// A tensor to be written, checked to be readable again.
-fn piece<'w>(name: &'w str, held: &'w Held, to: Option<DType>) -> Result<Piece<'w>> {
+fn piece<'w>(name: &'w str, held: &'w Storage, to: Option<DType>) -> Result<Piece<'w>> {
     let to = held.floats().zip(to).filter(|(_, to)| StoredDType::Known(*to) != held.dtype());
     let dtype = to.map_or(held.dtype(), |(_, to)| StoredDType::Known(to));
     let refused = |wanted: String| Err(Error::argument("save", wanted, format!("{} {held}", quoted(name))));
@@ -230,7 +230,7 @@ fn piece<'w>(name: &'w str, held: &'w Held, to: Option<DType>) -> Result<Piece<'
     if held.shape().len() > MAX_RANK {
         return refused(format!("at most {MAX_RANK} axes"));
     }
-    if let Held::Tensor(tensor) = held
+    if let Storage::Tensor(tensor) = held
         && tensor.dtype() == DType::Bool
         && tensor.bytes().iter().any(|&b| b > 1)
     {

@@ -208,7 +208,7 @@ fn rebuild(data: &GraphData, blocks: &Blocks, templates: &[Template]) -> Result<
             Source::External(e) => moved[instance.externals[e]],
             Source::Made(n) => made.get(n).copied(),
         };
-        let lost = || Error::internal("an optimised graph reads what is not there");
+        let lost = || Error::internal("an optimised graph reads a missing value");
         for node in &template.nodes {
             let v = match &node.make {
                 Make::Constant(t) => g.constant(t.clone()),

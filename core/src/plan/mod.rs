@@ -215,6 +215,6 @@ pub fn verified<G: Form>(plan: Plan<G>) -> Result<Plan<G>> {
         Err(flaw) if flaw.too_large => {
             Err(Error::Op { op: "compile".into(), node: flaw.part, wanted: flaw.wanted, came: flaw.came })
         }
-        Err(flaw) => Err(Error::internal(format!("a plan that keeps not to its buffers: {flaw}"))),
+        Err(flaw) => Err(Error::internal(format!("an invalid plan: {flaw}"))),
     }
 }

@@ -1,5 +1,5 @@
-//! Measured choices: which cut of a product was fastest on a device, as a table with a text form. The kernels' writer
-//! looks here before it follows its own rule. Who measures is the session room; this is plain data.
+//! Measured choices: the fastest tiling of each product on a device, as a table with a text form. Kernel generation consults it
+//! before its cost model. Plain data; the `session` room measures.
 //!
 //! ```text
 //! weft-tuning 1
@@ -7,12 +7,14 @@
 //! gpu.threads 1024                  # and the other limits of the device, as in its profile
 //! product 1 4096 384 384 k:f32 k:f32 four full rule_us=31.2 us=24.1 tiled tile=64x96x16 block=8x4 slices=1 …
 //! product 1 4096 1536 384 k:f32 k:f32 four norm full rule_us=55.0 us=55.0 rule
-//! device …                          # a file may hold several
+//! device …                          # a file may contain several
 //! ```
 //!
-//! A product's line is batch, m, n, k; the axis along which four of A, and of B, are read, and their elements; `four`
-//! where four columns of C are written at once; its form; the precision; the microseconds of the rule's choice and of
-//! the best one; `turned` where that has B, a weight, stored by its other axis; the best cut, or `rule`.
+//! A product's line is batch, m, n, k; for A and for B the axis along which it is vectorised, and its dtype; the properties of
+//! the product that apply: `four` (C is stored four columns at a time), `norm`, `gated_columns`, `concurrent`, `windows`; the
+//! precision; the microseconds of the cost model's choice and of the best one; `transpose_weight` if the best one reads B, a
+//! weight, transposed; the best tiling, or `rule` if that is the cost model's. Files of earlier versions, with the words
+//! `halves`, `beside` and `turned`, are still read.
 
 use super::product::{Along, Cut, ProductClass, Shape};
 use super::{DeviceProfile, Limits, Precision};
@@ -23,7 +25,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-/// What was measured of a product.
+/// The measurement for a product.
 ///
 /// ```
 /// fn shown(product: &weft::profile::TunedProduct) -> String {
@@ -32,19 +34,19 @@ use std::str::FromStr;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct TunedProduct {
-    /// Which products.
+    /// The class of products.
     pub class: ProductClass,
-    /// Whether it is best to store B, a weight, by its other axis first: transposed once, at init.
+    /// Whether reading B, a weight, transposed is best: it is transposed once, at init.
     pub transpose_weight: bool,
-    /// The best cut, of the product with B transposed if it is; `None` if nothing was better than the rule's.
+    /// The best tiling, for the transposed B if so; `None` if the cost model's choice is best.
     pub cut: Option<Cut>,
-    /// Microseconds of the rule's choice.
+    /// Microseconds of the cost model's choice.
     pub rule_us: f64,
-    /// Microseconds of the best.
+    /// Microseconds of the best tiling.
     pub us: f64,
 }
 
-/// What was measured on a device.
+/// The measurements for a device.
 ///
 /// ```
 /// let tuning: weft::profile::Tuning = "weft-tuning 1".parse()?;
@@ -57,13 +59,13 @@ pub struct TunedProduct {
 pub struct TunedDevice {
     /// Its name.
     pub name: String,
-    /// Its limits: with others, kernels are others.
+    /// Its limits: kernels depend on them.
     pub limits: Limits,
-    /// Products, each class once.
+    /// Products, one for each class.
     pub products: Vec<TunedProduct>,
 }
 
-/// Measured choices of one or more devices: `Tuning::measure` makes them, `Compiler::with_tuning` follows them.
+/// Measured choices for one or more devices: `Tuning::measure` makes them, `Compiler::with_tuning` uses them.
 ///
 /// ```
 /// use weft::prelude::*;
@@ -83,25 +85,25 @@ pub struct Tuning {
 
 /// The first line of the text form.
 const OPENS: &str = "weft-tuning 1";
-/// Bytes of a file beyond which it is none of ours.
+/// Maximum bytes of a file.
 const MOST_BYTES: u64 = 64 << 20;
 
 impl Tuning {
-    /// Every device's.
+    /// The measurements of all devices.
     pub fn devices(&self) -> &[TunedDevice] {
         &self.devices
     }
 
-    /// What was measured on a device: one of the same name and limits. Nothing of the CPU, where nothing is to choose.
+    /// The measurements for a device with the same name and limits. None for a CPU, which has nothing to tune.
     pub fn of(&self, profile: &DeviceProfile) -> Option<&TunedDevice> {
         let limits = profile.gpu.as_ref()?;
         self.devices.iter().find(|d| d.name == profile.name && d.limits == *limits)
     }
 
-    /// Whether there is something of a device.
+    /// Checks that there are measurements for a device.
     ///
     /// # Errors
-    /// [`Error::Argument`] that names the devices there are.
+    /// [`Error::Argument`] that names the devices with measurements.
     pub fn check(&self, profile: &DeviceProfile) -> Result<()> {
         if self.of(profile).is_some() {
             return Ok(());
@@ -117,7 +119,7 @@ impl Tuning {
         Err(Error::argument("tuning", format!("measurements of {}", profile.name), came))
     }
 
-    /// Adds a measurement; an earlier one of the same products on that device goes. Nothing is kept of a CPU.
+    /// Adds a measurement, replacing an earlier one for the same products on that device. Ignored for a CPU.
     pub fn insert(&mut self, profile: &DeviceProfile, product: TunedProduct) {
         let Some(limits) = &profile.gpu else { return };
         let same = |d: &TunedDevice| d.name == profile.name && d.limits == *limits;
@@ -131,7 +133,7 @@ impl Tuning {
         products.push(product);
     }
 
-    /// Takes over another's measurements, which replace those of the same products on the same devices.
+    /// Adds another tuning's measurements, which replace those for the same products on the same devices.
     pub fn merge(&mut self, other: &Tuning) {
         for from in &other.devices {
             let same = |d: &&mut TunedDevice| d.name == from.name && d.limits == from.limits;
@@ -149,7 +151,7 @@ impl Tuning {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Config`] with the line that is wrong; [`Error::Argument`] for limits that no device has.
+    /// [`Error::Io`]; [`Error::Config`] with the wrong line; [`Error::Argument`] for implausible limits.
     pub fn load(path: impl AsRef<Path>) -> Result<Tuning> {
         let path = path.as_ref();
         let size = std::fs::metadata(path).map_err(|e| Error::io(path, "read", &e))?.len();
@@ -162,7 +164,7 @@ impl Tuning {
         text.parse()
     }
 
-    /// Writes a file, crash-atomically.
+    /// Writes a file, atomically.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -175,8 +177,15 @@ fn wrong(wanted: &str, came: &str) -> Error {
     Error::config("tuning", wanted, format!("{:?}", came.chars().take(120).collect::<String>()))
 }
 
-/// Forms of a product, by name.
-const FORMS: [&str; 5] = ["four", "norm", "halves", "beside", "windows"];
+/// Words for the properties of a product.
+const FORMS: [&str; 5] = ["four", "norm", "gated_columns", "concurrent", "windows"];
+
+/// The word for a transposed weight.
+const TRANSPOSED: &str = "transpose_weight";
+
+/// Words of earlier versions, which are still read, with the current ones.
+const FORMER: [(&str, &str); 3] =
+    [("halves", "gated_columns"), ("beside", "concurrent"), ("turned", TRANSPOSED)];
 
 impl fmt::Display for Tuning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -205,11 +214,10 @@ impl fmt::Display for Line<'_> {
                 write!(f, " {name}")?;
             }
         }
-        write!(
-            f,
-            " {precision} rule_us={rule_us} us={us} {}",
-            if *transpose_weight { "turned " } else { "" }
-        )?;
+        write!(f, " {precision} rule_us={rule_us} us={us} ")?;
+        if *transpose_weight {
+            write!(f, "{TRANSPOSED} ")?;
+        }
         match cut {
             Some(cut) => write!(f, "{cut}"),
             None => f.write_str("rule"),
@@ -220,10 +228,10 @@ impl fmt::Display for Line<'_> {
 impl FromStr for Tuning {
     type Err = Error;
 
-    /// Reads the text form; a `#` at a line's begin begins a remark.
+    /// Reads the text form; a `#` at the start of a line starts a comment.
     ///
     /// # Errors
-    /// [`Error::Config`] with the line that is wrong, [`Error::Argument`] for limits that no device has.
+    /// [`Error::Config`] with the wrong line, [`Error::Argument`] for implausible limits.
     fn from_str(text: &str) -> Result<Tuning> {
         let mut lines = text
             .strip_prefix('\u{feff}')
@@ -247,8 +255,7 @@ impl FromStr for Tuning {
             }
             let device = devices.last_mut().ok_or_else(|| wrong("a line that begins with device", line))?;
             if key == "product" {
-                let product =
-                    product(rest).ok_or_else(|| wrong("a product, as this engine writes it", line))?;
+                let product = product(rest).ok_or_else(|| wrong("a valid product", line))?;
                 if !known.insert(product.class) {
                     return Err(wrong("each product of a device once", line));
                 }
@@ -273,9 +280,14 @@ impl FromStr for Tuning {
 /// Extents that kernels count in 32 bits.
 const MOST: u32 = u32::MAX / 2;
 
-/// What follows `product`.
+/// A word in its current form.
+fn current(word: &str) -> &str {
+    FORMER.iter().find(|(former, _)| *former == word).map_or(word, |(_, now)| *now)
+}
+
+/// Parses the rest of a product's line.
 fn product(text: &str) -> Option<TunedProduct> {
-    let mut words = text.split_whitespace().peekable();
+    let mut words = text.split_whitespace().map(current).peekable();
     let mut extent = || words.next()?.parse::<u32>().ok().filter(|n| (1..=MOST).contains(n));
     let [batch, m, n, k] = [extent()?, extent()?, extent()?, extent()?];
     let mut operand = || {
@@ -297,7 +309,7 @@ fn product(text: &str) -> Option<TunedProduct> {
         (name == key && value.is_finite() && value >= 0.0).then_some(value)
     };
     let (rule_us, us) = (time("rule_us")?, time("us")?);
-    let transpose_weight = words.next_if_eq(&"turned").is_some();
+    let transpose_weight = words.next_if_eq(&TRANSPOSED).is_some();
     let cut = match words.next()? {
         "rule" => None,
         kernel => Some(cut(kernel, &mut words)?),

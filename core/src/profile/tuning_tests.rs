@@ -51,6 +51,14 @@ fn filled() -> Tuning {
 }
 
 #[test]
+fn words_of_earlier_versions_are_still_read() {
+    let now = filled().to_string();
+    let former = FORMER.iter().fold(now.clone(), |text, (former, now)| text.replace(now, former));
+    assert!(FORMER.iter().all(|(word, _)| former.contains(&format!(" {word} "))), "{former}");
+    assert_eq!(former.parse::<Tuning>().unwrap(), filled());
+}
+
+#[test]
 fn tunings_print_and_parse_back() {
     let t = filled();
     assert_eq!(t.devices().len(), 2);

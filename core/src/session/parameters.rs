@@ -31,37 +31,37 @@ pub struct Parameters {
 
 impl std::fmt::Debug for Parameters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // whoever trains them meanwhile is not waited for
+        // does not wait for a session that trains them
         let count = self.store.try_read().ok().map(|store| store.parameters().len());
         f.debug_struct("Parameters").field("tensors", &count).finish_non_exhaustive()
     }
 }
 
 impl Parameters {
-    /// Binds weights to ports by name; checks names, dtypes and shapes before anything is kept.
-    /// Returns also warnings: weights that no port asks for.
+    /// Binds weights to ports by name, after checking names, dtypes and shapes. Also returns warnings: unused weights.
     pub(super) fn bind(
         device: &Device,
         ports: &[Port],
         weights: &Weights,
-        together: &[Vec<String>],
+        adjacent: &[Vec<String>],
     ) -> Result<(Parameters, Vec<String>)> {
         let stored = bound(ports, weights)?;
         let used = |name: &str| ports.iter().any(|p| p.name == name);
         let extra = weights.held().filter(|(name, _)| !used(name));
         let warnings = extra.map(|(n, t)| format!("weight \"{n}\" ({t}) is not used by the graph")).collect();
-        Ok((Parameters::over(Store::new(device, stored, together)?), warnings))
+        Ok((Parameters::over(Store::new(device, stored, adjacent)?), warnings))
     }
 
-    /// Adds the weights of those ports that the set lacks. Sessions over the set go on, and new ones find them.
+    /// Adds the weights of those ports that the set lacks. Existing sessions over the set are not disturbed, and new ones find
+    /// the weights.
     pub(super) fn complete(
         &self,
         device: &Device,
         ports: &[Port],
         weights: &Weights,
-        together: &[Vec<String>],
+        adjacent: &[Vec<String>],
     ) -> Result<()> {
-        // held from the look to the change: others may add the same
+        // locked from the check to the change: others may add the same
         let mut store = self.write()?;
         store.check_device(device)?;
         let known: Vec<&str> = store.parameters().into_iter().map(|p| p.0).collect();
@@ -71,26 +71,26 @@ impl Parameters {
         if missing.is_empty() {
             return Ok(());
         }
-        store.extend(bound(&missing, weights)?, together)
+        store.extend(bound(&missing, weights)?, adjacent)
     }
 
-    /// Parameters of zeros.
-    pub(super) fn zeros(device: &Device, ports: &[Port], together: &[Vec<String>]) -> Result<Parameters> {
+    /// Zeroed parameters.
+    pub(super) fn zeros(device: &Device, ports: &[Port], adjacent: &[Vec<String>]) -> Result<Parameters> {
         let zeros = |p: &Port| (p.name.clone(), TensorType::new(p.dtype, p.shape.clone()), None);
         let stored = ports.iter().map(zeros).collect();
-        Ok(Parameters::over(Store::new(device, stored, together)?))
+        Ok(Parameters::over(Store::new(device, stored, adjacent)?))
     }
 
     fn over(store: Store) -> Parameters {
         Parameters { store: Arc::new(RwLock::new(store)), born: Born::here() }
     }
 
-    /// Where each of a plan's ports is in this set.
+    /// The positions of a plan's ports in this set.
     pub(super) fn positions(&self, ports: &[Port]) -> Result<Vec<usize>> {
         positions_in(&*self.read()?, ports)
     }
 
-    /// The weights as they are now, as host tensors (those never changed are not copied).
+    /// The current weights, as host tensors (unchanged ones are not copied).
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::Forked`].
@@ -106,14 +106,14 @@ impl Parameters {
         check_not_shown(&*self.store, "weights")
     }
 
-    /// The set is locked by this thread, which shows its caller values of a step from now on.
+    /// Notes that this thread, which has locked the set, passes values of a step to its caller from now on.
     pub(super) fn show(&self) -> Showing {
         Showing::of(&*self.store)
     }
 
-    /// Which set it is, and sizes of what it holds.
+    /// An identity of the set, and the sizes of its weights.
     pub(super) fn sizes(&self) -> (usize, Vec<usize>) {
-        // a child of fork sees no weights
+        // a forked child sees no weights
         let sizes = self.read().map_or(vec![], |store| store.sizes());
         (Arc::as_ptr(&self.store).addr(), sizes)
     }
@@ -129,7 +129,7 @@ impl Parameters {
     }
 }
 
-/// Where each of the ports is among weights.
+/// The positions of ports among weights.
 fn positions_in(store: &Store, ports: &[Port]) -> Result<Vec<usize>> {
     let all = store.parameters();
     let find = |port: &Port| {
@@ -153,7 +153,7 @@ fn positions_in(store: &Store, ports: &[Port]) -> Result<Vec<usize>> {
     ports.iter().map(find).collect()
 }
 
-/// The weights of ports, by name; names, dtypes and shapes are checked.
+/// The weights of ports, by name, after checking names, dtypes and shapes.
 fn bound(ports: &[Port], weights: &Weights) -> Result<Vec<(String, TensorType, Option<Tensor<'static>>)>> {
     for port in ports {
         let wanted = TensorType::new(port.dtype, port.shape.clone());
@@ -181,7 +181,7 @@ fn bound(ports: &[Port], weights: &Weights) -> Result<Vec<(String, TensorType, O
     Ok(stored)
 }
 
-/// What to say when a weight is missing: one that differs only by a prefix, or how many there are.
+/// A hint for a missing weight: one that differs only by a prefix, or the number of weights.
 fn nearest(name: &str, weights: &Weights) -> String {
     let last = name.rsplit('.').take(2).collect::<Vec<_>>();
     let like = weights.names().find(|(n, _)| {

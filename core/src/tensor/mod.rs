@@ -25,7 +25,7 @@ pub(crate) use arrays::array_of;
 pub(crate) use convert::Floats;
 pub(crate) use room::{copied, zeros};
 pub(crate) use stored::Stored;
-pub(crate) use weights::{Held, float};
+pub(crate) use weights::{Storage, float};
 
 #[cfg(test)]
 mod convert_tests;

@@ -27,40 +27,40 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone, Default, Debug)]
 pub struct Weights {
-    tensors: BTreeMap<String, Held>,
+    tensors: BTreeMap<String, Storage>,
     metadata: BTreeMap<String, String>,
 }
 
 /// The storage of a tensor in the set.
 #[derive(Clone, Debug)]
-pub(crate) enum Held {
+pub(crate) enum Storage {
     /// In a dtype of Weft.
     Tensor(Tensor<'static>),
     /// In a foreign dtype, as in its file.
     Stored(Arc<Stored>),
 }
 
-impl Held {
+impl Storage {
     fn tensor(&self) -> Option<&Tensor<'static>> {
         match self {
-            Held::Tensor(tensor) => Some(tensor),
-            Held::Stored(stored) => stored.tensor().as_ref().ok(),
+            Storage::Tensor(tensor) => Some(tensor),
+            Storage::Stored(stored) => stored.tensor().as_ref().ok(),
         }
     }
 
     /// Its dtype in a file.
     pub fn dtype(&self) -> StoredDType {
         match self {
-            Held::Tensor(tensor) => StoredDType::Known(tensor.dtype()),
-            Held::Stored(stored) => StoredDType::Foreign(stored.dtype),
+            Storage::Tensor(tensor) => StoredDType::Known(tensor.dtype()),
+            Storage::Stored(stored) => StoredDType::Foreign(stored.dtype),
         }
     }
 
     /// Sizes of its axes.
     pub fn shape(&self) -> &[usize] {
         match self {
-            Held::Tensor(tensor) => tensor.shape(),
-            Held::Stored(stored) => &stored.shape,
+            Storage::Tensor(tensor) => tensor.shape(),
+            Storage::Stored(stored) => &stored.shape,
         }
     }
 
@@ -74,7 +74,7 @@ impl Held {
     }
 }
 
-impl std::fmt::Display for Held {
+impl std::fmt::Display for Storage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}{:?}", self.dtype(), self.shape())
     }
@@ -88,12 +88,12 @@ impl Weights {
 
     /// Adds a tensor, and returns a replaced one of the same name.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor<'static>) -> Option<Tensor<'static>> {
-        self.tensors.insert(name.into(), Held::Tensor(tensor))?.tensor().cloned()
+        self.tensors.insert(name.into(), Storage::Tensor(tensor))?.tensor().cloned()
     }
 
     /// Adds a tensor in a foreign dtype.
     pub(crate) fn insert_stored(&mut self, name: String, stored: Stored) {
-        self.tensors.insert(name, Held::Stored(Arc::new(stored)));
+        self.tensors.insert(name, Storage::Stored(Arc::new(stored)));
     }
 
     /// The tensor of that name. `None` also for one that cannot be used; see [`unusable`](Weights::unusable).
@@ -105,14 +105,14 @@ impl Weights {
     /// converted dtype's range. `None` if it can be used, or does not exist.
     pub fn unusable(&self, name: &str) -> Option<&str> {
         match self.tensors.get(name)? {
-            Held::Tensor(_) => None,
-            Held::Stored(stored) => stored.tensor().as_ref().err().map(String::as_str),
+            Storage::Tensor(_) => None,
+            Storage::Stored(stored) => stored.tensor().as_ref().err().map(String::as_str),
         }
     }
 
     /// The dtype of that tensor in its file.
     pub fn stored_dtype(&self, name: &str) -> Option<StoredDType> {
-        self.tensors.get(name).map(Held::dtype)
+        self.tensors.get(name).map(Storage::dtype)
     }
 
     /// Removes a tensor, and returns it if it can be used.
@@ -136,7 +136,7 @@ impl Weights {
     }
 
     /// Every tensor as stored, sorted by name.
-    pub(crate) fn held(&self) -> impl Iterator<Item = (&str, &Held)> {
+    pub(crate) fn held(&self) -> impl Iterator<Item = (&str, &Storage)> {
         self.tensors.iter().map(|(n, t)| (n.as_str(), t))
     }
 
@@ -152,9 +152,9 @@ impl Weights {
 
     /// Total bytes of the tensors' elements, as stored.
     pub fn bytes(&self) -> usize {
-        let size = |t: &Held| match t {
-            Held::Tensor(t) => t.ty().bytes().unwrap_or(0),
-            Held::Stored(s) => s.bytes.len(),
+        let size = |t: &Storage| match t {
+            Storage::Tensor(t) => t.ty().bytes().unwrap_or(0),
+            Storage::Stored(s) => s.bytes.len(),
         };
         self.tensors.values().map(size).sum()
     }
@@ -169,13 +169,13 @@ impl Weights {
     /// range, with its name and its largest value: none becomes infinite.
     pub fn to_dtype(&self, dtype: DType) -> Result<Weights> {
         float(dtype)?;
-        let convert = |(name, held): (&String, &Held)| {
+        let convert = |(name, held): (&String, &Storage)| {
             let found = match held {
-                Held::Tensor(t) if t.dtype().is_float() => t.to_floats(dtype).map(Held::Tensor),
-                Held::Stored(s) if held.floats().is_some() => {
+                Storage::Tensor(t) if t.dtype().is_float() => t.to_floats(dtype).map(Storage::Tensor),
+                Storage::Stored(s) if held.floats().is_some() => {
                     converted(Floats::F64, &s.bytes, dtype).map(|bytes| {
                         let tensor = Tensor::from_bytes(dtype, s.shape.clone(), bytes);
-                        tensor.map_or_else(|_| held.clone(), Held::Tensor) // the number of elements is unchanged
+                        tensor.map_or_else(|_| held.clone(), Storage::Tensor) // the number of elements is unchanged
                     })
                 }
                 _ => Ok(held.clone()),
@@ -215,7 +215,7 @@ impl Beyond {
 
 impl FromIterator<(String, Tensor<'static>)> for Weights {
     fn from_iter<I: IntoIterator<Item = (String, Tensor<'static>)>>(iter: I) -> Self {
-        let tensors = iter.into_iter().map(|(n, t)| (n, Held::Tensor(t))).collect();
+        let tensors = iter.into_iter().map(|(n, t)| (n, Storage::Tensor(t))).collect();
         Weights { tensors, metadata: BTreeMap::new() }
     }
 }

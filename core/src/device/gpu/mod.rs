@@ -156,7 +156,9 @@ impl Gpu {
         if turns < gpu.limits().turns {
             tell(Level::Warn, || {
                 let (name, most) = (&gpu.context.name, gpu.limits().turns);
-                format!("device {name}: its driver ends loops of {most} turns; kernels have {turns} at most")
+                format!(
+                    "device {name}: its driver ends loops of {most} iterations; kernels are limited to {turns}"
+                )
             });
             let mut context = Context::around(gpu.context.blade.clone());
             context.limits = Limits { turns, ..gpu.limits().clone() };

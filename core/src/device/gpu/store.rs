@@ -23,7 +23,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Allocates parameters and uploads their bytes (`None`: zeros). Parameters in a group of `together` are placed adjacently,
+    /// Allocates parameters and uploads their bytes (`None`: zeros). Parameters in a group of `adjacent` are placed adjacently,
     /// if memory allows it.
     ///
     /// # Errors
@@ -31,11 +31,11 @@ impl Store {
     pub fn new(
         gpu: &Arc<Gpu>,
         parameters: Vec<(String, TensorType, Option<Tensor<'static>>)>,
-        together: &[Vec<String>],
+        adjacent: &[Vec<String>],
     ) -> Result<Store> {
         let version = AtomicU64::new(0);
         let mut store = Store { gpu: gpu.clone(), parameters: vec![], places: vec![], heap: None, version };
-        store.extend(parameters, together)?;
+        store.extend(parameters, adjacent)?;
         Ok(store)
     }
 
@@ -46,14 +46,14 @@ impl Store {
     pub fn extend(
         &mut self,
         parameters: Vec<(String, TensorType, Option<Tensor<'static>>)>,
-        together: &[Vec<String>],
+        adjacent: &[Vec<String>],
     ) -> Result<()> {
         let chunk = self.gpu.context().limits.binding;
         let sizes: Vec<usize> =
             parameters.iter().map(|p| p.1.bytes().unwrap_or(0).max(1).next_multiple_of(16)).collect();
         let number = |name: &String| parameters.iter().position(|p| p.0 == *name);
         let named: Vec<Vec<usize>> =
-            together.iter().filter_map(|run| run.iter().map(number).collect()).collect();
+            adjacent.iter().filter_map(|run| run.iter().map(number).collect()).collect();
         let (places, total) = lay_out(&sizes, &named, chunk);
         let places = grow(&self.gpu, &mut self.heap, (places, total, chunk), "weights")?;
         let before = self.parameters.len();
@@ -83,8 +83,8 @@ impl Store {
             _ => None,
         };
         let Some(all) = parameters.iter().map(one).collect::<Option<Vec<Region>>>() else { return false };
-        let together = |a: Region, b: Region| self.heap.as_ref().is_some_and(|h| h.in_one_chunk(a, b));
-        all.windows(2).all(|w| w[0].at + w[0].bytes == w[1].at && together(w[0], w[1]))
+        let same_chunk = |a: Region, b: Region| self.heap.as_ref().is_some_and(|h| h.in_one_chunk(a, b));
+        all.windows(2).all(|w| w[0].at + w[0].bytes == w[1].at && same_chunk(w[0], w[1]))
     }
 
     /// The device it is on.
@@ -186,10 +186,10 @@ pub fn grow(
 
 /// Regions of parameters with those sizes, and total memory. A group of parameters is adjacent if the size of each is a
 /// multiple of the alignment, no other group contains one of them, and all of it fits into a binding.
-pub fn lay_out(sizes: &[usize], together: &[Vec<usize>], chunk: usize) -> (Vec<Vec<Region>>, usize) {
+pub fn lay_out(sizes: &[usize], adjacent: &[Vec<usize>], chunk: usize) -> (Vec<Vec<Region>>, usize) {
     let mut free = vec![true; sizes.len()];
     let mut runs: Vec<Vec<usize>> = vec![];
-    for run in together {
+    for run in adjacent {
         let sum: usize = run.iter().map(|&i| sizes[i]).sum();
         if sum <= chunk && run.iter().all(|&i| free[i] && sizes[i].is_multiple_of(ALIGN)) {
             run.iter().for_each(|&i| free[i] = false);
@@ -256,8 +256,8 @@ mod tests {
         let sizes = [512, 80, 1024, 256, 4096, 768, 256, 48];
         // the second group shares one with the first, a size of the third is no multiple of the alignment, the fourth is too
         // long
-        let together = [vec![3, 0, 2], vec![2, 6], vec![1, 6], vec![4, 5]];
-        let (places, total) = lay_out(&sizes, &together, 4096);
+        let adjacent = [vec![3, 0, 2], vec![2, 6], vec![1, 6], vec![4, 5]];
+        let (places, total) = lay_out(&sizes, &adjacent, 4096);
         let at: Vec<usize> = places.iter().map(|p| p[0].at).collect();
         assert_eq!((at[0], at[2]), (at[3] + 256, at[3] + 256 + 512));
         let mut all: Vec<Region> = places.concat();

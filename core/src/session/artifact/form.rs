@@ -156,7 +156,7 @@ fn contents(r: &mut Reader) -> std::result::Result<Artifact, Refusal> {
         compiled.kernels = kernels;
         artifact
             .add(name, &compiled)
-            .or_else(|e| refuse("contents", "graphs that go together", e.to_string()))?;
+            .or_else(|e| refuse("contents", "graphs over one set of weights", e.to_string()))?;
     }
     if artifact.graphs.is_empty() {
         return refuse("contents", "at least one graph", "none");

@@ -41,7 +41,7 @@ pub(super) fn alone(of: &GpuPlan, step: usize, limits: &Limits) -> Result<Alone>
             (w.b.buffer, w.out.buffer)
         }
         Work::Convolution(w) => (w.weight.buffer, w.out.buffer),
-        _ => return Err(Error::internal("a step that is no product was to be measured")),
+        _ => return Err(Error::internal("a step other than a product cannot be measured")),
     };
     let copies = match b.is_weight(weights) {
         true => match storage.buffers[weights].bytes() {
@@ -79,9 +79,7 @@ pub(super) fn alone(of: &GpuPlan, step: usize, limits: &Limits) -> Result<Alone>
     }
     match verify(&b.made) {
         Ok(()) => Ok(Alone { lowered: GpuPlan::new(Arc::new(b.made), limits, of.precision), products }),
-        Err(flaw) => {
-            Err(Error::internal(format!("a product by itself that keeps not to its buffers: {flaw}")))
-        }
+        Err(flaw) => Err(Error::internal(format!("the extracted product's plan is invalid: {flaw}"))),
     }
 }
 

@@ -112,7 +112,8 @@ pub struct Wrong {
 /// Why a concurrent product is not measured: tiles that are best in isolation lose occupancy when products run concurrently (on
 /// an H200, such tilings made a training step up to 5 % slower).
 /// found so made a step of training up to 5 % slower).
-const BESIDE: &str = "it runs beside others, of which its own time tells nothing";
+const CONCURRENT: &str =
+    "it runs concurrently with other products, so its time in isolation is not meaningful";
 
 impl Tuning {
     /// Measures the products of a graph compiled for an attached GPU, and adds the results; `each` is called after every class
@@ -143,7 +144,7 @@ impl Tuning {
             let rule =
                 TunedProduct { class: *class, transpose_weight: false, cut: None, rule_us: 0.0, us: 0.0 };
             if class.shape.concurrent {
-                let failed = Some(BESIDE.to_string());
+                let failed = Some(CONCURRENT.to_string());
                 each(
                     self,
                     &Measured { product: rule, label, count: *count, tried: 0, wrong: vec![], failed },

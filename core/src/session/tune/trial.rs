@@ -62,7 +62,7 @@ impl Bench {
         let last = *alone.products.last().ok_or_else(|| Error::internal("no product to measure"))?;
         let same = |(_, c): &(usize, ProductClass)| *c == class;
         if !classes(&alone.lowered).iter().filter(|c| c.0 == last).any(same) {
-            return Err(Error::internal(format!("{class} is another by itself")));
+            return Err(Error::internal(format!("{class} has another class when extracted")));
         }
         let plan = &alone.lowered.plan;
         let bound = 1.0 / (class.shape.k as f32).sqrt();
@@ -199,7 +199,7 @@ impl Bench {
                 break;
             }
             if lost {
-                return Err(Error::internal("a GPU that measured its time no longer does"));
+                return Err(Error::internal("a GPU stopped measuring its time"));
             }
         }
         crate::order::sort_by(&mut times, f64::total_cmp);

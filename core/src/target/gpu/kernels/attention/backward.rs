@@ -11,7 +11,7 @@ use crate::target::gpu::wgsl::text::Text;
 use std::fmt::Write;
 
 /// dq, dk and dv. Holes: `load_q`, `load_k`, `load_v`, `load_do` (or their vec4 forms), `load_mask`, `stat_store`, `stat_load`,
-/// `store_dq`, `store_dk`, `store_dv`; if statistics are stored, `load_o` (or its vec4 form) and `kept_load`. A pass may call
+/// `store_dq`, `store_dk`, `store_dv`; if statistics are stored, `load_o` (or its vec4 form) and `softmax_stats_load`. A pass may call
 /// both `stat` holes.
 pub fn backward(p: &Problem, limits: &Limits) -> Kernel {
     let stats = (!p.softmax_stats).then(|| choose(p, Role::Stats, limits, false));
@@ -123,7 +123,10 @@ impl Writer<'_> {
         self.holes.push(if self.p.softmax_stats { Hole::SoftmaxStatsLoad } else { Hole::StatLoad });
         if self.p.softmax_stats {
             line!(out, "fn stat_of(line: u32) -> vec4<f32> {{");
-            line!(out, "return vec4<f32>(kept_load(line * 2u), kept_load(line * 2u + 1u), 0f, 0f);\n}}");
+            line!(
+                out,
+                "return vec4<f32>(softmax_stats_load(line * 2u), softmax_stats_load(line * 2u + 1u), 0f, 0f);\n}}"
+            );
             return;
         }
         line!(out, "fn stat_of(line: u32) -> vec4<f32> {{\nvar mean = 0f;");

@@ -7,7 +7,7 @@ use super::{Heads, Hole, Kernel, Limits, Pass, Problem, coop, decode, few, grid,
 use crate::target::gpu::wgsl::lanes::LANES;
 use std::fmt::Write;
 
-/// softmax(q·kᵀ·scale + mask)·v. Holes: `load_q`, `load_k`, `load_v` (or their vec4 forms), `load_mask`, `store`, `kept_store`;
+/// softmax(q·kᵀ·scale + mask)·v. Holes: `load_q`, `load_k`, `load_v` (or their vec4 forms), `load_mask`, `store`, `softmax_stats_store`;
 /// with two passes, `part_store` and `part_load`.
 pub fn forward(p: &Problem, limits: &Limits) -> Kernel {
     if p.paged && decode::fits(p, limits) {
@@ -68,8 +68,8 @@ pub(super) fn merge(p: &Problem, splits: usize, heads: Heads) -> Pass {
             0 => "line".to_string(),
             first => format!("(line + {}u)", first * p.rows()),
         };
-        line!(out, "if (e == 0u) {{\nkept_store({line} * 2u, largest);");
-        line!(out, "kept_store({line} * 2u + 1u, select(1f / sum, 0f, sum == 0f));\n}}");
+        line!(out, "if (e == 0u) {{\nsoftmax_stats_store({line} * 2u, largest);");
+        line!(out, "softmax_stats_store({line} * 2u + 1u, select(1f / sum, 0f, sum == 0f));\n}}");
     }
     text.push_str(MERGE_CLOSE);
     let stats = p.softmax_stats.then_some(Hole::SoftmaxStatsStore);
@@ -148,7 +148,10 @@ impl Writer<'_> {
                 if p.softmax_stats {
                     self.holes.push(Hole::SoftmaxStatsStore);
                     line!(self.text, "if (tx == 0u && slice == 0u) {{\nlet line = (bg * ROWS + row) * 2u;");
-                    line!(self.text, "kept_store(line, max_{m});\nkept_store(line + 1u, inverse);\n}}");
+                    line!(
+                        self.text,
+                        "softmax_stats_store(line, max_{m});\nsoftmax_stats_store(line + 1u, inverse);\n}}"
+                    );
                 }
                 "store(b, g * GROUP + row / L, row % L, {e}, {v} * inverse);"
             } else {

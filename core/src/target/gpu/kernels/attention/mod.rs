@@ -89,8 +89,8 @@ impl Hole {
             Hole::PartLoad => "part_load",
             Hole::StatStore => "stat_store",
             Hole::StatLoad => "stat_load",
-            Hole::SoftmaxStatsStore => "kept_store",
-            Hole::SoftmaxStatsLoad => "kept_load",
+            Hole::SoftmaxStatsStore => "softmax_stats_store",
+            Hole::SoftmaxStatsLoad => "softmax_stats_load",
         };
         name.into()
     }
