@@ -18,38 +18,37 @@ pub struct Args {
     pub command: Command,
 }
 
-const AFTER: &str =
-    "Exit status: 0 done, 1 it could not be done (standard error says why), 2 the command was wrong.";
+const AFTER: &str = "Exit status: 0 success, 1 failure (see standard error), 2 invalid command line.";
 
-/// What every command takes.
+/// Options of every command.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Where to compute: "best", "cpu", "gpu", or a name or number of `weft devices`
+    /// Device: "best", "cpu", "gpu", or a name or number from `weft devices`
     #[arg(long, global = true, default_value = "best", value_name = "DEVICE")]
     pub device: String,
-    /// How exactly: f32 throughout, or f16 in the matrix units of GPUs that have them
+    /// Precision: full computes in f32; fast uses f16 on GPUs with matrix units
     #[arg(long, global = true, default_value = "full", value_name = "full|fast", value_parser = precision)]
     pub precision: Precision,
-    /// Threads to compute with; 0 is as many as there are cores
+    /// Number of threads; 0: the number of cores
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = threads)]
     pub threads: usize,
-    /// Cut matrix products as `weft tune` found to be fastest on the device
+    /// Use the tilings of matrix products that `weft tune` measured to be fastest on the device
     #[arg(long, global = true, value_name = "FILE")]
     pub tuning: Option<PathBuf>,
-    /// Print JSON for machines
+    /// Print machine-readable JSON
     #[arg(long, global = true)]
     pub json: bool,
 }
 
 impl Options {
-    /// The device that was asked for, with the precision.
+    /// The selected device, with the precision.
     pub fn open(&self) -> crate::failure::Result<Place> {
         let device = Device::open(&self.device, self.threads)?;
         let tuning = self.tuning_of(&device.profile())?;
         Ok(Place { device, precision: self.precision, tuning })
     }
 
-    /// The tuning that was given, which must have something of the device; an empty one where none was.
+    /// The given tuning, which must have entries for the device; empty if none was given.
     pub fn tuning_of(&self, profile: &DeviceProfile) -> crate::failure::Result<Tuning> {
         let Some(path) = &self.tuning else { return Ok(Tuning::default()) };
         let tuning = Tuning::load(path);
@@ -61,7 +60,7 @@ impl Options {
     }
 }
 
-/// Where and how exactly a command computes.
+/// The device and precision of a command.
 pub struct Place {
     pub device: Device,
     pub precision: Precision,
@@ -74,7 +73,7 @@ impl Place {
         Compiler::new(&self.device).with_precision(self.precision).with_tuning(&self.tuning)
     }
 
-    /// It in words: `cpu, 2 threads`, `NVIDIA H200 (discrete gpu), fast precision`.
+    /// A short description: `cpu, 2 threads`, `NVIDIA H200 (discrete gpu), fast precision`.
     pub fn in_words(&self) -> String {
         let info = self.device.info();
         match info.kind {
@@ -92,7 +91,7 @@ fn precision(text: &str) -> Result<Precision, String> {
     }
 }
 
-/// A pool of more threads than this helps nobody.
+/// Maximum number of threads.
 const MOST_THREADS: usize = 1024;
 
 fn threads(text: &str) -> Result<usize, String> {
@@ -125,27 +124,27 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Classify handwritten digits, meet a new user, learn their hand: all on this device, in seconds
+    /// Classify handwritten digits and fine-tune the classifier for a new user, on this device, in seconds
     Demo(Demo),
     /// List the devices of this machine
     Devices(Devices),
-    /// Show what a weights file or model folder holds, and the memory it needs
+    /// Show the contents of a weights file, model folder or artifact, and the memory it needs
     Inspect(Inspect),
-    /// Convert the floats of weights to f32, f16 or bf16
+    /// Convert floating-point weights to f32, f16 or bf16
     Convert(Convert),
-    /// Turn texts into sentence embeddings
+    /// Compute sentence embeddings
     Embed(Embed),
-    /// Find the passages of text files that are nearest in meaning to a question
+    /// Semantic search: find the passages of text files that are most similar to a query
     Search(Search),
-    /// Compile a graph or model folder to an artifact, which loads without being compiled
+    /// Compile a graph or model folder to an artifact
     Compile(Compile),
-    /// Show what compiling makes of a graph or model folder: fusions, rules, bytes, memory, estimated time
+    /// Report the compiled form of a graph or model folder: fusions, rules, bytes, memory, estimated time
     Explain(Explain),
-    /// Run a graph in its text form, or one of an artifact
+    /// Run a graph in its text form, or a graph of an artifact
     Run(Run),
-    /// Time a model folder, a built-in case, compiling, or loading an artifact; measure a device
+    /// Benchmark a model folder, a built-in case, compilation, or loading an artifact; measure a device
     Bench(Bench),
-    /// Measure how the matrix products of a model are best cut on this GPU, for --tuning
+    /// Measure the fastest tiling of a model's matrix products on this GPU, for --tuning
     Tune(Tune),
     /// Train the digit classifier that `weft demo` ships with
     TrainDigits(TrainDigits),
@@ -177,7 +176,7 @@ pub struct Demo {
 
 #[derive(clap::Args)]
 pub struct Devices {
-    /// Print the profile of --device alone: what `weft compile --profile` takes
+    /// Print only the profile of --device, the input of `weft compile --profile`
     #[arg(long)]
     pub profile: bool,
 }
@@ -190,32 +189,32 @@ pub struct Compile {
     /// Where to write the artifact
     #[arg(short, long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Compile for the device that this file describes, in place of --device: see `weft devices --profile`
+    /// Compile for the device described by this file, instead of --device: see `weft devices --profile`
     #[arg(long, value_name = "PROFILE")]
     pub profile: Option<PathBuf>,
-    /// Tokens of each text, a graph for each number (model folders)
+    /// Tokens of each text, one graph for each number (model folders)
     #[arg(long, value_name = "S,…", value_delimiter = ',', default_value = "128", value_parser = above_zero)]
     pub tokens: Vec<usize>,
-    /// Texts at once (model folders)
+    /// Batch size (model folders)
     #[arg(long, default_value_t = 1, value_name = "B", value_parser = above_zero)]
     pub batch: usize,
-    /// For training: the graph with its backward pass; of a Llama folder one more graph for each number of tokens
+    /// For training: with the backward pass; for a Llama folder one additional graph for each number of tokens
     #[arg(long)]
     pub training: bool,
-    /// Of a Llama folder: steps of one token and of --tokens over one cache of keys and values with room for so many tokens, whose
-    /// states sessions share; without it a step of one token with a cache of its own, for the most of --tokens
+    /// For a Llama folder: compile steps of one token and of --tokens over one key-value cache with room for N tokens, whose
+    /// states sessions share; without it, one step of one token with its own cache for the largest of --tokens
     #[arg(long, value_name = "N", value_parser = above_zero)]
     pub cache: Option<usize>,
-    /// What that cache stores
+    /// Element type of that cache
     #[arg(long, value_name = "f32|f16|bf16", value_parser = float, default_value = "f32", requires = "cache")]
     pub cache_dtype: DType,
-    /// Also use rules that are left out otherwise: "exact" rewrites as if numbers were exact, whatever is rounded between them
+    /// Enable a group of rules that is off by default: "exact" rewrites by the algebra of real numbers, ignoring roundings
     #[arg(long, value_name = "RULES", value_parser = clap::builder::PossibleValuesParser::new(optional()))]
     pub allow: Vec<String>,
 }
 
-/// What compiling makes of a graph, before and after: operations, what is fused and by which rules, launches, bytes
-/// moved, memory, estimated time. Nothing is run. A launch is a dispatch of a GPU, a step of the plan on a CPU
+/// Report a graph before and after compilation: operations, fusions and their rules, launches, bytes moved, memory, estimated
+/// time. Nothing is run. A launch is a dispatch on a GPU, a step of the plan on a CPU
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true))]
 pub struct Explain {
@@ -225,24 +224,23 @@ pub struct Explain {
     /// Explain a built-in case of `weft bench`
     #[arg(long, value_name = "NAME", group = "what")]
     pub case: Option<String>,
-    /// Explain for the device that this file describes: see `weft devices --profile` and `weft bench --profile-device`; may
-    /// be given several times. Without it, and without --device, for every device of this machine
+    /// Explain for the device described by this file: see `weft devices --profile` and `weft bench --profile-device`; may be
+    /// repeated. Without it, and without --device, for every device of this machine
     #[arg(long, value_name = "PROFILE")]
     pub profile: Vec<PathBuf>,
-    /// Tokens of each text, a graph for each number (model folders)
+    /// Tokens of each text, one graph for each number (model folders)
     #[arg(long, value_name = "S,…", value_delimiter = ',', default_value = "128", value_parser = above_zero)]
     pub tokens: Vec<usize>,
-    /// Texts at once (model folders)
+    /// Batch size (model folders)
     #[arg(long, default_value_t = 1, value_name = "B", value_parser = above_zero)]
     pub batch: usize,
-    /// For training: the graph with its backward pass; of a Llama folder one more graph for each number of tokens
+    /// For training: with the backward pass; for a Llama folder one additional graph for each number of tokens
     #[arg(long)]
     pub training: bool,
-    /// Leave this out: an optimization of the planner, a group of the optimiser's rules, or "rules", all of them; may be given
-    /// several times
+    /// Disable an optimization of the planner, a group of the optimiser's rules, or "rules", all of them; may be repeated
     #[arg(long, value_name = "OPTIMIZATION", value_parser = clap::builder::PossibleValuesParser::new(optimizations()))]
     pub without: Vec<String>,
-    /// Also use rules that are left out otherwise: "exact" rewrites as if numbers were exact, whatever is rounded between them
+    /// Enable a group of rules that is off by default: "exact" rewrites by the algebra of real numbers, ignoring roundings
     #[arg(long, value_name = "RULES", value_parser = clap::builder::PossibleValuesParser::new(optional()))]
     pub allow: Vec<String>,
 }
@@ -256,25 +254,25 @@ pub struct Tune {
     /// Measure a built-in case of `weft bench`
     #[arg(long, value_name = "NAME", group = "what")]
     pub case: Option<String>,
-    /// Where to write what was found; what such a file has already is kept, and not measured again
+    /// Where to write the tuning; existing entries of the file are kept, and not measured again
     #[arg(short, long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Tokens of each text, a graph for each number (model folders)
+    /// Tokens of each text, one graph for each number (model folders)
     #[arg(long, value_name = "S,…", value_delimiter = ',', default_value = "128", value_parser = above_zero)]
     pub tokens: Vec<usize>,
-    /// Texts at once (model folders)
+    /// Batch size (model folders)
     #[arg(long, default_value_t = 1, value_name = "B", value_parser = above_zero)]
     pub batch: usize,
-    /// For training: the graph with its backward pass
+    /// For training: with the backward pass
     #[arg(long)]
     pub training: bool,
-    /// Cuts to try for each shape of products, at most
+    /// Maximum tilings to try for each shape of products
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = above_zero)]
     pub cuts: usize,
-    /// Measure again what the file has already
+    /// Also measure entries that the file has already
     #[arg(long)]
     pub again: bool,
-    /// Leave weights as they are stored: a weight that is stored by its other axis takes memory twice
+    /// Do not transpose weights: a transposed weight takes its memory twice
     #[arg(long)]
     pub no_turn: bool,
 }
@@ -284,66 +282,66 @@ pub struct Inspect {
     /// A safetensors file, an index of shards, a model folder, or an artifact
     #[arg(value_name = "FILE|DIR")]
     pub path: PathBuf,
-    /// Of an artifact: what becomes of each weight at init
+    /// For an artifact: show how each weight is transformed at init
     #[arg(long)]
     pub weights: bool,
 }
 
-/// Convert the floats of weights (f32, f16, bf16, F64) to one dtype, each rounded once to the nearest; integers, block formats,
-/// other dtypes and metadata stay as they are. A value that the dtype cannot hold is an error, and nothing is written
+/// Convert floating-point weights (f32, f16, bf16, F64) to one dtype, each value rounded once to nearest; integers, block
+/// formats, other dtypes and metadata are unchanged. A value out of the dtype's range is an error, and nothing is written
 #[derive(clap::Args)]
 pub struct Convert {
     /// A safetensors file, an index of shards, or a folder with model.safetensors or its shards
     #[arg(value_name = "FILE|DIR")]
     pub path: PathBuf,
-    /// Where to write the safetensors file; it may be the one that is read
+    /// Where to write the safetensors file; may be the input file
     #[arg(short, long, value_name = "FILE")]
     pub out: PathBuf,
-    /// What the floats become: f32 to train; f16 is finer than bf16 and ends at 65504
+    /// The new dtype: f32 for training; f16 is more precise than bf16, but its range ends at 65504
     #[arg(long, value_name = "f32|f16|bf16", value_parser = float)]
     pub dtype: DType,
 }
 
 #[derive(clap::Args)]
 pub struct Embed {
-    /// A folder of a text encoder as Hugging Face or sentence-transformers writes it: BERT, DistilBERT, RoBERTa, XLM-RoBERTa,
+    /// A Hugging Face or sentence-transformers folder of a text encoder: BERT, DistilBERT, RoBERTa, XLM-RoBERTa,
     /// CamemBERT, MPNet, ModernBERT
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// An artifact that `weft compile` made of the same folder: its sizes are not compiled again
+    /// An artifact of the same folder by `weft compile`: its sizes are not compiled again
     #[arg(long, value_name = "FILE")]
     pub artifact: Option<PathBuf>,
-    /// Put the model's prompt of this name before each text; without it, the model's default prompt, if it has one
+    /// Prefix each text with the model's prompt of this name; without it, with the model's default prompt, if it has one
     #[arg(long, value_name = "NAME")]
     pub prompt_name: Option<String>,
-    /// Put this before each text, in place of the model's prompts
+    /// Prefix each text with this, instead of the model's prompts
     #[arg(long, value_name = "TEXT", conflicts_with = "prompt_name")]
     pub prompt: Option<String>,
-    /// Texts; without any, one a line is read from standard input
+    /// Texts; if none are given, one per line of standard input
     #[arg(value_name = "TEXT")]
     pub texts: Vec<String>,
 }
 
 #[derive(clap::Args)]
 pub struct Search {
-    /// A folder of a text encoder as Hugging Face or sentence-transformers writes it: BERT, DistilBERT, RoBERTa, XLM-RoBERTa,
+    /// A Hugging Face or sentence-transformers folder of a text encoder: BERT, DistilBERT, RoBERTa, XLM-RoBERTa,
     /// CamemBERT, MPNet, ModernBERT
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Text files to search
     #[arg(long, value_name = "FILES", num_args = 1.., required = true)]
     pub index: Vec<PathBuf>,
-    /// Put the model's prompt of this name before the query; without it, the one named "query", if the model has it
+    /// Prefix the query with the model's prompt of this name; without it, with the one named "query", if the model has it
     #[arg(long, value_name = "NAME")]
     pub prompt_name: Option<String>,
-    /// Put the model's prompt of this name before each passage; without it, the one named "document", "passage" or "corpus",
-    /// if the model has one
+    /// Prefix each passage with the model's prompt of this name; without it, with the one named "document", "passage" or
+    /// "corpus", if the model has one
     #[arg(long, value_name = "NAME")]
     pub passage_prompt_name: Option<String>,
-    /// How many passages to show
+    /// Number of passages to show
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = above_zero)]
     pub top: usize,
-    /// What to look for
+    /// The query
     #[arg(value_name = "QUERY")]
     pub query: Option<String>,
 }
@@ -353,13 +351,13 @@ pub struct Run {
     /// A graph in its text form (see samples/graphs/README.md), or an artifact of `weft compile`
     #[arg(value_name = "GRAPH|ARTIFACT")]
     pub graph: PathBuf,
-    /// Which graph of the artifact, where it has several
+    /// The graph to run, if the artifact has several
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// The graph's parameters, by name; not needed if it has none
     #[arg(long, value_name = "W.safetensors")]
     pub weights: Option<PathBuf>,
-    /// Convert the floats of the weights to this dtype as they are read: f32 trains a checkpoint of f16 or bf16
+    /// Convert floating-point weights to this dtype on loading: f32 to train an f16 or bf16 checkpoint
     #[arg(long, value_name = "f32|f16|bf16", value_parser = float, requires = "weights")]
     pub weights_dtype: Option<DType>,
     /// The graph's inputs, by name; not needed if it has none
@@ -368,20 +366,20 @@ pub struct Run {
     /// Where to write the outputs, by name
     #[arg(long, value_name = "O.safetensors")]
     pub outputs: PathBuf,
-    /// Print each value that is stored on the way: "compact" (range, mean, first elements) or "full" (every element);
-    /// "safetensors" writes them beside the outputs, as OUTPUTS.taps.safetensors
+    /// Print each stored intermediate value: "compact" (range, mean, first elements) or "full" (every element);
+    /// "safetensors" writes them next to the outputs, as OUTPUTS.taps.safetensors
     #[arg(long, value_name = "compact|full|safetensors", value_parser = ["compact", "full", "safetensors"])]
     pub tap: Option<String>,
     /// Only values whose names contain this
     #[arg(long, value_name = "TEXT", requires = "tap")]
     pub tap_names: Option<String>,
-    /// Name the first node whose value has a NaN or an infinity; every node is then computed by itself
+    /// Report the first node whose value has a NaN or an infinity; disables fusion
     #[arg(long)]
     pub check_finite: bool,
     /// Also write grad.NAME, the gradient of the loss, for each trainable parameter and f32 input
     #[arg(long)]
     pub backward: bool,
-    /// Also use rules that are left out otherwise: "exact" rewrites as if numbers were exact, whatever is rounded between them
+    /// Enable a group of rules that is off by default: "exact" rewrites by the algebra of real numbers, ignoring roundings
     #[arg(long, value_name = "RULES", value_parser = clap::builder::PossibleValuesParser::new(optional()))]
     pub allow: Vec<String>,
 }
@@ -389,26 +387,26 @@ pub struct Run {
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true))]
 pub struct Bench {
-    /// Time the forward pass, pooling included, of this model folder
+    /// Benchmark the forward pass of this model folder, including pooling
     #[arg(long, value_name = "DIR", group = "what")]
     pub model: Option<PathBuf>,
-    /// Texts at once
+    /// Batch size
     #[arg(long, default_value_t = 1, value_name = "B", value_parser = above_zero, requires = "model")]
     pub batch: usize,
     /// Tokens of each text
     #[arg(long, default_value_t = 128, value_name = "S", value_parser = above_zero, requires = "model")]
     pub tokens: usize,
-    /// Time a built-in case
+    /// Benchmark a built-in case
     #[arg(long, value_name = "NAME", group = "what")]
     pub case: Option<String>,
-    /// Time loading an artifact of `weft compile`
+    /// Benchmark loading an artifact of `weft compile`
     #[arg(long, value_name = "FILE", group = "what")]
     pub artifact: Option<PathBuf>,
-    /// Time compiling a built-in case: from graph to plan, and reading the plan from an artifact; and the memory it takes
+    /// Benchmark compiling a built-in case: from graph to plan, and reading the plan from an artifact; time and memory
     #[arg(long, value_name = "NAME", group = "what")]
     pub compile: Option<String>,
-    /// Measure what work costs on the device: memory, products, starting a step. What is found is a profile that `weft
-    /// explain --profile` and `weft compile --profile` take
+    /// Measure the device's cost model: memory, products, starting a step. The result is a profile for `weft explain
+    /// --profile` and `weft compile --profile`
     #[arg(long, group = "what")]
     pub profile_device: bool,
     /// Where --profile-device writes the profile
@@ -417,59 +415,58 @@ pub struct Bench {
     /// List the built-in cases
     #[arg(long, group = "what")]
     pub list: bool,
-    /// Repeat for at least so long, and at least 20 times
+    /// Minimum duration of the repetitions; at least 20 are made
     #[arg(long, default_value_t = 2.0, value_name = "S", value_parser = seconds)]
     pub seconds: f64,
-    /// Also show where the GPU's time goes: by work between barriers, or by dispatch, one after the other
+    /// Also break down the GPU time: by work between barriers, or by dispatch, run one at a time
     #[arg(long, value_name = "pass|dispatch", num_args = 0..=1, default_missing_value = "dispatch",
           value_parser = ["pass", "dispatch"])]
     pub profile: Option<String>,
-    /// Leave this out, to see what it is worth: an optimization of the planner, a group of the optimiser's rules, or "rules", all
-    /// of them; may be given several times
+    /// Disable an optimization of the planner, a group of the optimiser's rules, or "rules", all of them, to measure its
+    /// effect; may be repeated
     #[arg(long, value_name = "OPTIMIZATION", conflicts_with_all = ["model", "artifact", "profile_device", "list"], value_parser = clap::builder::PossibleValuesParser::new(
           optimizations()))]
     pub without: Vec<String>,
-    /// Also measure the machine's peak, and give the share of it that was reached
+    /// Also measure the machine's peak, and print the fraction of it that was reached
     #[arg(long)]
     pub peak: bool,
 }
 
 #[derive(clap::Args)]
 pub struct TrainDigits {
-    /// Digits to learn from, in the form of samples/data/digits.csv.gz; the program carries a copy
+    /// Training digits, in the format of samples/data/digits.csv.gz; default: a built-in copy of that file
     #[arg(long, value_name = "CSV.GZ")]
     pub data: Option<PathBuf>,
     /// Where to save the weights
     #[arg(long, default_value = "digits.safetensors", value_name = "FILE")]
     pub out: PathBuf,
-    /// Passes over the digits
+    /// Number of epochs
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = above_zero)]
     pub epochs: usize,
-    /// Seed of the first weights and of the order
+    /// Seed of the initial weights and of the order of the digits
     #[arg(long, default_value_t = 7, value_name = "N")]
     pub seed: u64,
-    /// The rule by which weights change
+    /// Optimizer
     #[arg(long, default_value = "adam", value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(optimizers()))]
     pub optimizer: String,
-    /// Learning rate of the first step, which falls in a line to a 300th of it; without it, 0.003 for adam, and for another
-    /// optimizer its own
+    /// Initial learning rate, which decays linearly to 1/300 of it; default: 0.003 for adam, else the optimizer's own
     #[arg(long, value_name = "RATE")]
     pub rate: Option<f32>,
-    /// A setting of the optimizer: momentum=0.9, weight_decay=0.01; may be given several times
+    /// A setting of the optimizer, e.g. momentum=0.9 or weight_decay=0.01; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     pub set: Vec<(String, f32)>,
-    /// Begin with these weights, which an earlier run saved, in place of fresh ones
+    /// Start from these weights, saved by an earlier run, instead of random ones
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
-    /// Begin with this state of the optimizer, which --save-optimizer of an earlier run wrote
+    /// Start from this optimizer state, written by --save-optimizer of an earlier run
     #[arg(long, value_name = "FILE", requires = "weights")]
     pub restore_optimizer: Option<PathBuf>,
-    /// Also save the state of the optimizer, with which a later run goes on
+    /// Also save the optimizer state, to resume training in a later run
     #[arg(long, value_name = "FILE")]
     pub save_optimizer: Option<PathBuf>,
 }
 
-/// A compiler that leaves out what `--without` names.
+/// A compiler with the optimizations in `--without` disabled.
 pub fn leaving_out(compiler: Compiler, without: &[String]) -> Compiler {
     let left_out = |name: &str| without.iter().any(|w| w == name);
     let groups: Vec<Group> =
@@ -478,18 +475,18 @@ pub fn leaving_out(compiler: Compiler, without: &[String]) -> Compiler {
     optimizations.fold(compiler.with_rules(&groups), |c, s| c.without(s.1))
 }
 
-/// A compiler that also uses the rules that `--allow` names.
+/// A compiler with the groups of rules in `--allow` enabled.
 pub fn allowing(compiler: Compiler, allow: &[String]) -> Compiler {
     let wanted = Group::OPTIONAL.into_iter().filter(|g| allow.iter().any(|a| a == g.name()));
     wanted.fold(compiler, Compiler::allow)
 }
 
-/// What `--allow` takes.
+/// Values of `--allow`.
 fn optional() -> Vec<&'static str> {
     Group::OPTIONAL.iter().map(|g| g.name()).collect()
 }
 
-/// What `--without` takes.
+/// Values of `--without`.
 fn optimizations() -> Vec<&'static str> {
     let groups = Group::ALL.iter().map(|g| g.name());
     Optimization::ALL.iter().map(|s| s.0).chain(["rules"]).chain(groups).collect()
