@@ -10,17 +10,17 @@ use std::ffi::CStr;
 
 /// An operation was given inputs or attributes it does not accept.
 pub const WEFT_STATUS_OP: weft_status = 100;
-/// The graph as a whole is not well formed.
+/// The graph as a whole is malformed.
 pub const WEFT_STATUS_GRAPH: weft_status = 101;
-/// Values of the graph's text form depend on each other in a circle.
+/// Values of the graph's text form depend on each other in a cycle.
 pub const WEFT_STATUS_CYCLE: weft_status = 102;
 /// The text form of a graph does not parse.
 pub const WEFT_STATUS_PARSE: weft_status = 103;
 /// An operation has no gradient with respect to an input that needs one.
 pub const WEFT_STATUS_NO_GRADIENT: weft_status = 104;
-/// The graph needs a weight that the weights do not have.
+/// The weights lack one that the graph needs.
 pub const WEFT_STATUS_MISSING_WEIGHT: weft_status = 200;
-/// A weight has another shape or dtype than the graph's parameter.
+/// A weight's shape or dtype differs from the graph's parameter.
 pub const WEFT_STATUS_WEIGHT_TYPE: weft_status = 201;
 /// No input, output or parameter of that name.
 pub const WEFT_STATUS_UNKNOWN_NAME: weft_status = 300;
@@ -28,49 +28,49 @@ pub const WEFT_STATUS_UNKNOWN_NAME: weft_status = 300;
 pub const WEFT_STATUS_LENGTH: weft_status = 301;
 /// Data of the wrong element type for an input or parameter.
 pub const WEFT_STATUS_DTYPE: weft_status = 302;
-/// A step was asked for before every input had data.
+/// A step was requested before every input had data.
 pub const WEFT_STATUS_INPUT_NOT_SET: weft_status = 303;
 /// An output index beyond the last.
 pub const WEFT_STATUS_OUTPUT_INDEX: weft_status = 304;
-/// An index in the data (a token id, a label, a position in a cache) is outside the table it points into. The step that
-/// met it was refused: it has changed nothing.
+/// An index in the data (a token id, a label, a position in a cache) is outside the table it refers to. The step was
+/// refused and has had no effect.
 pub const WEFT_STATUS_INDEX_OUT_OF_RANGE: weft_status = 305;
-/// An output was read before a step had filled it, or after one that was refused.
+/// An output was read before a step had computed it, or after a refused step.
 pub const WEFT_STATUS_NOT_RUN: weft_status = 306;
-/// An argument that no call can accept.
+/// An argument outside its valid range.
 pub const WEFT_STATUS_ARGUMENT: weft_status = 307;
 /// The operating system refused a file.
 pub const WEFT_STATUS_IO: weft_status = 400;
 /// A safetensors file is malformed.
 pub const WEFT_STATUS_SAFETENSORS: weft_status = 401;
-/// A JSON or table file (config.json, an index, a CSV) does not hold what it should.
+/// A JSON or table file (config.json, an index, a CSV) has unexpected contents.
 pub const WEFT_STATUS_CONFIG: weft_status = 402;
-/// A compiled artifact that this engine cannot or must not load on this device: compile anew.
+/// A compiled artifact that this engine cannot or must not load on this device: compile again.
 pub const WEFT_STATUS_ARTIFACT: weft_status = 403;
-/// A model whose architecture Weft does not know.
+/// A model with an unsupported architecture.
 pub const WEFT_STATUS_ARCHITECTURE: weft_status = 500;
-/// An option of a known architecture that Weft would compute wrongly.
+/// An unsupported option of a supported architecture.
 pub const WEFT_STATUS_MODEL_OPTION: weft_status = 501;
-/// The tokenizer cannot be read or failed on a text.
+/// The tokenizer cannot be read, or failed on a text.
 pub const WEFT_STATUS_TOKENIZER: weft_status = 502;
-/// No such device, or it cannot do what is asked.
+/// No such device, or it does not support the request.
 pub const WEFT_STATUS_DEVICE: weft_status = 600;
 /// Not enough memory.
 pub const WEFT_STATUS_OUT_OF_MEMORY: weft_status = 601;
-/// The device stopped working: its driver reset it, it was unplugged, or an earlier failure left it unusable.
-/// Open it anew.
+/// The device stopped working: its driver reset it, it was unplugged, or an earlier failure left it unusable. Open it
+/// again.
 pub const WEFT_STATUS_DEVICE_LOST: weft_status = 602;
-/// The device's driver refused or failed at something that it should do.
+/// The device's driver failed at, or refused, a valid request.
 pub const WEFT_STATUS_DRIVER: weft_status = 603;
-/// The caller asked for an end.
+/// The caller cancelled the operation.
 pub const WEFT_STATUS_CANCELLED: weft_status = 604;
 /// The device is suspended (see weft_device_suspend): resume it first.
 pub const WEFT_STATUS_SUSPENDED: weft_status = 605;
-/// It was made before this process was forked from another, or is a GPU whose driver was asked before: a child of fork
-/// has neither its threads nor its driver. Make another in the child; a GPU can be used there only if the parent had
-/// asked for none.
+/// An object was created before this process was forked, or a GPU is used in a forked child whose parent had used GPU
+/// drivers: a forked child has neither the parent's threads nor its drivers. Create a new object in the child; a child can
+/// use a GPU only if the parent had not used GPU drivers.
 pub const WEFT_STATUS_FORKED: weft_status = 606;
-/// A defect of Weft itself, caught before it could do harm.
+/// A defect of Weft itself, detected before it could do harm.
 pub const WEFT_STATUS_INTERNAL: weft_status = 900;
 
 /// Statuses and their names.

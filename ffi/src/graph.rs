@@ -212,6 +212,60 @@ pub unsafe extern "C" fn weft_graph_set_state(
     })
 }
 
+/// A batch norm for training that keeps running statistics, as PyTorch's BatchNorm does: normalises `x` of [n, c, …] by the batch's
+/// mean and variance, times `scale` plus `bias`, [c] each. After each step r becomes (1 − momentum)·r + momentum·b, for the mean and
+/// the unbiased variance b of the batch; PyTorch's default momentum is 0.1. Makes the states NAME.running_mean and NAME.running_var,
+/// f32 of [c], and NAME.num_batches_tracked, i32 of one number; while that is 0, the variance counts as 1. A channel needs more
+/// than one value.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_graph_batch_norm_tracking(
+    graph: *mut weft_graph,
+    norm_name: *const c_char,
+    name_length: usize,
+    x: weft_value,
+    scale: weft_value,
+    bias: weft_value,
+    momentum: f64,
+    eps: f64,
+    out: *mut weft_value,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_graph_batch_norm_tracking", err, || {
+        let place = crate::arguments::out(out, "out")?;
+        // SAFETY: the preamble's promise.
+        let name = unsafe { name(norm_name, name_length, "name")? };
+        let graph = handle::alone::<Graph>(graph)?;
+        let [x, scale, bias] = [x, scale, bias].map(value);
+        let made = graph.batch_norm_tracking(name, x, scale, bias, momentum, eps);
+        give_value(&graph, made, place)
+    })
+}
+
+/// The same by the running statistics, for an evaluation graph: its states have the names of those of weft_graph_batch_norm_tracking,
+/// and are copied from a session that trains, or shared with it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn weft_graph_batch_norm_tracked(
+    graph: *mut weft_graph,
+    norm_name: *const c_char,
+    name_length: usize,
+    x: weft_value,
+    scale: weft_value,
+    bias: weft_value,
+    eps: f64,
+    out: *mut weft_value,
+    err: *mut *mut weft_error,
+) -> weft_status {
+    guard("weft_graph_batch_norm_tracked", err, || {
+        let place = crate::arguments::out(out, "out")?;
+        // SAFETY: the preamble's promise.
+        let name = unsafe { name(norm_name, name_length, "name")? };
+        let graph = handle::alone::<Graph>(graph)?;
+        let [x, scale, bias] = [x, scale, bias].map(value);
+        let made = graph.batch_norm_tracked(name, x, scale, bias, eps);
+        give_value(&graph, made, place)
+    })
+}
+
 /// Does something that gives no value; fails if that made an error, or if a value is none.
 fn done(graph: &Graph, values: &[weft_value], change: impl FnOnce(&Graph)) -> Outcome {
     let before = graph.error();

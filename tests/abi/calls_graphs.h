@@ -90,7 +90,73 @@ static weft_graph *graph(bool loss) {
   return g;
 }
 
+/* A batch norm over [2, 1]: for training, or by the running statistics of the session that trains. */
+static weft_session *batch_norm(weft_session *trained) {
+  const bool training = trained == NULL;
+  weft_graph *g = NULL;
+  weft_compiled *compiled = NULL;
+  weft_session *session = NULL;
+  weft_parameters *parameters = NULL;
+  weft_states *states = NULL;
+  weft_value x = WEFT_VALUE_NONE, scale = WEFT_VALUE_NONE, bias = WEFT_VALUE_NONE, y = WEFT_VALUE_NONE;
+  const float one = 1, zero = 0;
+  OK(weft_graph_new(&g, &err));
+  OK(weft_graph_input(g, "x", NUL, WEFT_DTYPE_F32, (size_t[]){2, 1}, 2, &x, &err));
+  OK(weft_graph_constant(g, WEFT_DTYPE_F32, (size_t[]){1}, 1, &one, sizeof one, &scale, &err));
+  OK(weft_graph_constant(g, WEFT_DTYPE_F32, (size_t[]){1}, 1, &zero, sizeof zero, &bias, &err));
+  if (training) {
+    OK(weft_graph_batch_norm_tracking(g, "norm", NUL, x, scale, bias, 0.1, 0.0, &y, &err));
+  } else {
+    OK(weft_graph_batch_norm_tracked(g, "norm", NUL, x, scale, bias, 0.0, &y, &err));
+  }
+  OK(weft_graph_output(g, "y", NUL, y, &err));
+  OK(weft_compile(device, g, NULL, &compiled, &err));
+  OK(weft_graph_free(g));
+  if (training) {
+    OK(weft_compiled_init_zeros(compiled, &session, &err));
+  } else {
+    OK(weft_session_parameters(trained, &parameters, &err));
+    OK(weft_session_states(trained, &states, &err));
+    OK(weft_compiled_init_shared_states(compiled, parameters, NULL, states, &session, &err));
+    OK(weft_states_free(states));
+    OK(weft_parameters_free(parameters));
+  }
+  OK(weft_compiled_free(compiled));
+  return session;
+}
+
+static void running_statistics(void) {
+  const float x[] = {1, 3};
+  float y[2], mean = 0, variance = 0;
+  weft_session *training = batch_norm(NULL);
+  OK(weft_session_set_input(training, "x", NUL, WEFT_DTYPE_F32, x, sizeof x, &err));
+  OK(weft_session_step(training, &err));
+  OK(weft_session_read_output(training, "y", NUL, WEFT_DTYPE_F32, y, sizeof y, &err));
+  CHECK(y[0] == -1 && y[1] == 1);
+  /* 0.9 times 0 and 0.1 times 2; 0.9 times 1 and 0.1 times 2 */
+  OK(weft_session_read_state(training, "norm.running_mean", NUL, &mean, sizeof mean, &err));
+  OK(weft_session_read_state(training, "norm.running_var", NUL, &variance, sizeof variance, &err));
+  CHECK(mean > 0.19999f && mean < 0.20001f && variance > 1.09999f && variance < 1.10001f);
+  weft_session *evaluation = batch_norm(training);
+  const float known[] = {0.2f, 0.2f};
+  OK(weft_session_set_input(evaluation, "x", NUL, WEFT_DTYPE_F32, known, sizeof known, &err));
+  OK(weft_session_step(evaluation, &err));
+  OK(weft_session_read_output(evaluation, "y", NUL, WEFT_DTYPE_F32, y, sizeof y, &err));
+  CHECK(y[0] > -1e-4f && y[0] < 1e-4f);
+  OK(weft_session_free(evaluation));
+  OK(weft_session_free(training));
+  /* a channel of one value has no variance; momenta are from 0 to 1 */
+  weft_graph *g = NULL;
+  weft_value v = WEFT_VALUE_NONE, made = WEFT_VALUE_NONE;
+  OK(weft_graph_new(&g, &err));
+  OK(weft_graph_input(g, "x", NUL, WEFT_DTYPE_F32, (size_t[]){1, 1}, 2, &v, &err));
+  OK(weft_graph_input(g, "c", NUL, WEFT_DTYPE_F32, (size_t[]){1}, 1, &made, &err));
+  FAILS(WEFT_STATUS_OP, weft_graph_batch_norm_tracking(g, "norm", NUL, v, made, made, 0.1, 0.0, &v, &err));
+  OK(weft_graph_free(g));
+}
+
 static void graphs(void) {
+  running_statistics();
   weft_graph *g = graph(false), *again = NULL;
   weft_bytes *text = NULL, *text2 = NULL;
   const uint8_t *data = NULL, *data2 = NULL;

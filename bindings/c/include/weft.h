@@ -818,12 +818,12 @@ typedef struct {
 #define WEFT_STATUS_OP 100
 
 /**
- * The graph as a whole is not well formed.
+ * The graph as a whole is malformed.
  */
 #define WEFT_STATUS_GRAPH 101
 
 /**
- * Values of the graph's text form depend on each other in a circle.
+ * Values of the graph's text form depend on each other in a cycle.
  */
 #define WEFT_STATUS_CYCLE 102
 
@@ -838,12 +838,12 @@ typedef struct {
 #define WEFT_STATUS_NO_GRADIENT 104
 
 /**
- * The graph needs a weight that the weights do not have.
+ * The weights lack one that the graph needs.
  */
 #define WEFT_STATUS_MISSING_WEIGHT 200
 
 /**
- * A weight has another shape or dtype than the graph's parameter.
+ * A weight's shape or dtype differs from the graph's parameter.
  */
 #define WEFT_STATUS_WEIGHT_TYPE 201
 
@@ -863,7 +863,7 @@ typedef struct {
 #define WEFT_STATUS_DTYPE 302
 
 /**
- * A step was asked for before every input had data.
+ * A step was requested before every input had data.
  */
 #define WEFT_STATUS_INPUT_NOT_SET 303
 
@@ -873,18 +873,18 @@ typedef struct {
 #define WEFT_STATUS_OUTPUT_INDEX 304
 
 /**
- * An index in the data (a token id, a label, a position in a cache) is outside the table it points into. The step that
- * met it was refused: it has changed nothing.
+ * An index in the data (a token id, a label, a position in a cache) is outside the table it refers to. The step was
+ * refused and has had no effect.
  */
 #define WEFT_STATUS_INDEX_OUT_OF_RANGE 305
 
 /**
- * An output was read before a step had filled it, or after one that was refused.
+ * An output was read before a step had computed it, or after a refused step.
  */
 #define WEFT_STATUS_NOT_RUN 306
 
 /**
- * An argument that no call can accept.
+ * An argument outside its valid range.
  */
 #define WEFT_STATUS_ARGUMENT 307
 
@@ -899,32 +899,32 @@ typedef struct {
 #define WEFT_STATUS_SAFETENSORS 401
 
 /**
- * A JSON or table file (config.json, an index, a CSV) does not hold what it should.
+ * A JSON or table file (config.json, an index, a CSV) has unexpected contents.
  */
 #define WEFT_STATUS_CONFIG 402
 
 /**
- * A compiled artifact that this engine cannot or must not load on this device: compile anew.
+ * A compiled artifact that this engine cannot or must not load on this device: compile again.
  */
 #define WEFT_STATUS_ARTIFACT 403
 
 /**
- * A model whose architecture Weft does not know.
+ * A model with an unsupported architecture.
  */
 #define WEFT_STATUS_ARCHITECTURE 500
 
 /**
- * An option of a known architecture that Weft would compute wrongly.
+ * An unsupported option of a supported architecture.
  */
 #define WEFT_STATUS_MODEL_OPTION 501
 
 /**
- * The tokenizer cannot be read or failed on a text.
+ * The tokenizer cannot be read, or failed on a text.
  */
 #define WEFT_STATUS_TOKENIZER 502
 
 /**
- * No such device, or it cannot do what is asked.
+ * No such device, or it does not support the request.
  */
 #define WEFT_STATUS_DEVICE 600
 
@@ -934,18 +934,18 @@ typedef struct {
 #define WEFT_STATUS_OUT_OF_MEMORY 601
 
 /**
- * The device stopped working: its driver reset it, it was unplugged, or an earlier failure left it unusable.
- * Open it anew.
+ * The device stopped working: its driver reset it, it was unplugged, or an earlier failure left it unusable. Open it
+ * again.
  */
 #define WEFT_STATUS_DEVICE_LOST 602
 
 /**
- * The device's driver refused or failed at something that it should do.
+ * The device's driver failed at, or refused, a valid request.
  */
 #define WEFT_STATUS_DRIVER 603
 
 /**
- * The caller asked for an end.
+ * The caller cancelled the operation.
  */
 #define WEFT_STATUS_CANCELLED 604
 
@@ -955,14 +955,14 @@ typedef struct {
 #define WEFT_STATUS_SUSPENDED 605
 
 /**
- * It was made before this process was forked from another, or is a GPU whose driver was asked before: a child of fork
- * has neither its threads nor its driver. Make another in the child; a GPU can be used there only if the parent had
- * asked for none.
+ * An object was created before this process was forked, or a GPU is used in a forked child whose parent had used GPU
+ * drivers: a forked child has neither the parent's threads nor its drivers. Create a new object in the child; a child can
+ * use a GPU only if the parent had not used GPU drivers.
  */
 #define WEFT_STATUS_FORKED 606
 
 /**
- * A defect of Weft itself, caught before it could do harm.
+ * A defect of Weft itself, detected before it could do harm.
  */
 #define WEFT_STATUS_INTERNAL 900
 
@@ -1332,6 +1332,38 @@ weft_status weft_graph_state(weft_graph *graph,
  * Makes `next` what a state will be after each step.
  */
 weft_status weft_graph_set_state(weft_graph *graph, weft_value state, weft_value next, weft_error **err);
+
+/**
+ * A batch norm for training that keeps running statistics, as PyTorch's BatchNorm does: normalises `x` of [n, c, …] by the batch's
+ * mean and variance, times `scale` plus `bias`, [c] each. After each step r becomes (1 − momentum)·r + momentum·b, for the mean and
+ * the unbiased variance b of the batch; PyTorch's default momentum is 0.1. Makes the states NAME.running_mean and NAME.running_var,
+ * f32 of [c], and NAME.num_batches_tracked, i32 of one number; while that is 0, the variance counts as 1. A channel needs more
+ * than one value.
+ */
+weft_status weft_graph_batch_norm_tracking(weft_graph *graph,
+                                           const char *norm_name,
+                                           size_t name_length,
+                                           weft_value x,
+                                           weft_value scale,
+                                           weft_value bias,
+                                           double momentum,
+                                           double eps,
+                                           weft_value *out,
+                                           weft_error **err);
+
+/**
+ * The same by the running statistics, for an evaluation graph: its states have the names of those of weft_graph_batch_norm_tracking,
+ * and are copied from a session that trains, or shared with it.
+ */
+weft_status weft_graph_batch_norm_tracked(weft_graph *graph,
+                                          const char *norm_name,
+                                          size_t name_length,
+                                          weft_value x,
+                                          weft_value scale,
+                                          weft_value bias,
+                                          double eps,
+                                          weft_value *out,
+                                          weft_error **err);
 
 /**
  * Data that is part of the graph; the elements, row-major, are copied.
