@@ -1,5 +1,5 @@
-//! What C passes and gets: texts, arrays, structures, places for results. Every pointer is looked at here: NULL, alignment,
-//! lengths. That it can be read or written is the caller's promise, by the header's preamble.
+//! Arguments from C: texts, arrays, structures, places for results. Every pointer is checked here: NULL, alignment, lengths.
+//! That it can be read or written is the caller's promise, by the header's preamble.
 
 use crate::error::{WEFT_STATUS_STRUCT, WEFT_STATUS_UTF8};
 use crate::guard::{Failure, Outcome};
@@ -9,22 +9,23 @@ use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A length that says: the text ends with NUL.
+/// A length that means: the text ends with NUL.
 pub const WEFT_NUL_TERMINATED: usize = usize::MAX;
 
-/// Bytes of a name or path at most.
+/// Maximum bytes of a name or path.
 const LONGEST_NAME: usize = 1 << 16;
-/// Bytes of a text at most.
+/// Maximum bytes of a text.
 const LONGEST_TEXT: usize = 1 << 30;
 
-/// A text of the library's or the caller's: UTF-8 of that many bytes. What the library shows is never NULL, and a NUL follows
-/// it that `length` does not count, so that C prints it as it is. Frozen: this structure stays as it is, and has no struct_size.
+/// A text of the library or the caller: UTF-8 with that many bytes. Texts from the library are never NULL, and are followed by
+/// a NUL that `length` does not count, so that C can print them. Frozen: this structure stays as it is, and has no
+/// struct_size.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct weft_str {
     /// The first byte.
     pub data: *const c_char,
-    /// Bytes; for texts of the caller's also WEFT_NUL_TERMINATED.
+    /// Number of bytes; for texts from the caller also WEFT_NUL_TERMINATED.
     pub length: usize,
 }
 
@@ -32,7 +33,7 @@ impl weft_str {
     /// No text.
     pub const EMPTY: weft_str = weft_str { data: c"".as_ptr(), length: 0 };
 
-    /// Calls `see` with a text that is valid during the call: what callbacks are shown. What a handle shows is made by
+    /// Calls `see` with a text that is valid during the call: for callbacks. Texts of handles are made by
     /// `handle::Shared::show` and `handle::Alone::show`.
     pub fn during<T>(text: &str, see: impl FnOnce(weft_str) -> T) -> T {
         let ended = [text, "\0"].concat();
@@ -40,18 +41,18 @@ impl weft_str {
     }
 }
 
-/// A sentence for C; NULs inside, which names that it quotes may have, would end it early and are replaced.
+/// A message for C; NULs inside (quoted names may contain them) would truncate it and are replaced.
 pub fn sentence(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "?") } else { text }
 }
 
-/// Bytes that the library made: a text, an artifact, a safetensors file. Immutable; threads may share it. Freed with
+/// Bytes created by the library: a text, an artifact, a safetensors file. Immutable; threads may share it. Freed with
 /// weft_bytes_free.
 pub struct weft_bytes {
     _opaque: [u8; 0],
 }
 
-/// Bytes as C holds them, a NUL after them.
+/// The object behind weft_bytes: bytes followed by a NUL.
 pub struct BytesObject(Vec<u8>);
 object!(BytesObject, weft_bytes);
 
@@ -64,8 +65,8 @@ impl BytesObject {
     }
 }
 
-/// The bytes, valid until the object is freed. A NUL follows them that `*length` does not count, so that a text can be
-/// printed. `length` may be NULL.
+/// The bytes, valid until the object is freed, followed by a NUL that `*length` does not count, so that a text can be printed.
+/// `length` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_bytes_data(
     bytes: *const weft_bytes,
@@ -90,7 +91,7 @@ pub unsafe extern "C" fn weft_bytes_free(bytes: *mut weft_bytes) -> crate::error
     crate::guard::guard("weft_bytes_free", std::ptr::null_mut(), || handle::free::<BytesObject>(bytes))
 }
 
-/// A place for a result, written at the end, on success.
+/// A place for a result, written at the end of a successful call.
 pub struct Out<T>(*mut T);
 
 impl<T> Out<T> {
@@ -101,7 +102,7 @@ impl<T> Out<T> {
     }
 }
 
-/// The place that C passed for a result.
+/// The place passed by C for a result.
 pub fn out<T>(place: *mut T, name: &str) -> Outcome<Out<T>> {
     if place.is_null() {
         return Err(Failure::null(name));
@@ -116,13 +117,13 @@ pub fn out<T>(place: *mut T, name: &str) -> Outcome<Out<T>> {
     Ok(Out(place))
 }
 
-/// Puts an object into the table and its handle into its place.
+/// Adds an object to the table, and writes its handle to its place.
 pub fn give<T: Object>(place: Out<*mut T::C>, object: T) -> Outcome {
     place.set(handle::put(object)?);
     Ok(())
 }
 
-/// An array that C passed.
+/// An array passed by C.
 ///
 /// # Safety
 /// Not NULL, it has `count` elements that nobody writes to during the call.
@@ -138,7 +139,7 @@ pub unsafe fn array<'a, T>(data: *const T, count: usize, name: &str) -> Outcome<
     Ok(unsafe { std::slice::from_raw_parts(data, count) })
 }
 
-/// An array that C passed to be filled.
+/// An array passed by C for results.
 ///
 /// # Safety
 /// Not NULL, it has `count` elements that nobody else uses during the call.
@@ -168,7 +169,7 @@ fn fits<T>(data: *const T, count: usize, name: &str) -> Outcome {
     Ok(())
 }
 
-/// Bytes of elements that C passed.
+/// Bytes of elements passed by C.
 ///
 /// # Safety
 /// As [`array`].
@@ -177,7 +178,7 @@ pub unsafe fn bytes<'a>(data: *const c_void, count: usize, name: &str) -> Outcom
     unsafe { array(data.cast::<u8>(), count, name) }
 }
 
-/// A name or path that C passed.
+/// A name or path passed by C.
 ///
 /// # Safety
 /// As [`array`]; with WEFT_NUL_TERMINATED there is a NUL.
@@ -186,7 +187,7 @@ pub unsafe fn name<'a>(data: *const c_char, length: usize, what: &str) -> Outcom
     unsafe { limited(data, length, what, LONGEST_NAME) }
 }
 
-/// A text that C passed.
+/// A text passed by C.
 ///
 /// # Safety
 /// As [`name`].
@@ -221,16 +222,16 @@ unsafe fn limited<'a>(data: *const c_char, length: usize, what: &str, most: usiz
     })
 }
 
-/// A structure whose first field says how long the caller believes it to be.
+/// A structure whose first field is its size as known to the caller.
 ///
 /// # Safety
 /// Plain data: any bytes are a value, and the first field is `size_t struct_size`.
 pub unsafe trait Versioned: Copy {
-    /// What fields that the caller does not know are.
+    /// Values of the fields that the caller does not know.
     const DEFAULT: Self;
 }
 
-/// A structure that C passed: shorter ones come from older callers, longer ones must be zero beyond what we know.
+/// A structure passed by C: a shorter one comes from an older caller, a longer one must be zero beyond the fields we know.
 ///
 /// # Safety
 /// Not NULL, it can be read as far as its first field says.
@@ -248,7 +249,7 @@ pub unsafe fn structure<T: Versioned>(from: *const T, name: &str) -> Outcome<T> 
     Ok(value)
 }
 
-/// Fills a structure of C's as far as the caller knows it; what is longer than ours is left as it is.
+/// Fills a structure of the caller as far as the caller knows it; fields beyond ours are not written.
 ///
 /// # Safety
 /// As [`structure`], and it can be written.
@@ -279,11 +280,11 @@ fn bad_struct(name: &str, wanted: &str, came: impl std::fmt::Display) -> Failure
     Failure { status: WEFT_STATUS_STRUCT, message: format!("{name}: wanted {wanted}, got {came}") }
 }
 
-/// Called once, when the library no longer needs what it was given: with the caller's `user_data`, on whichever thread let go
-/// of it last. May be NULL.
+/// Called once, with the caller's `user_data`, when the library no longer needs a borrowed object, on the thread that released
+/// it last. May be NULL.
 pub type weft_release_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
-/// A caller's pointer with what is to be called when it is no longer needed.
+/// A caller's pointer, and the function to call when it is no longer needed.
 pub struct Held {
     release: weft_release_fn,
     user_data: *mut c_void,
@@ -296,7 +297,7 @@ unsafe impl Send for Held {}
 unsafe impl Sync for Held {}
 
 impl Held {
-    /// What the caller offers. Nothing is released until it is [`taken`](Held::taken).
+    /// A pointer offered by the caller. It is only released after it is [`taken`](Held::taken).
     pub fn new(release: weft_release_fn, user_data: *mut c_void) -> Held {
         Held { release, user_data, taken: AtomicBool::new(false) }
     }
@@ -306,7 +307,7 @@ impl Held {
         self.user_data
     }
 
-    /// The call has succeeded, and with it comes the duty to release. Calls that fail leave it with the caller.
+    /// Marks the call as successful: the library must now release the pointer. Failed calls leave it with the caller.
     pub fn taken(&self) {
         self.taken.store(true, Ordering::Relaxed);
     }
@@ -321,7 +322,7 @@ impl Drop for Held {
     }
 }
 
-/// Bytes of the caller's, kept by contract until they are released.
+/// Bytes borrowed from the caller, by contract unchanged until they are released.
 ///
 /// # Safety
 /// As [`array`], until `release` is called.
@@ -391,12 +392,12 @@ pub fn dtype_number(dtype: DType) -> weft_dtype {
         DType::Bool => WEFT_DTYPE_BOOL,
         DType::Q8 => WEFT_DTYPE_Q8,
         DType::Q4 => WEFT_DTYPE_Q4,
-        // a test finds a dtype that has none
+        // a test finds dtypes without a number
         _ => weft_dtype::MAX,
     }
 }
 
-/// A shape that C passed.
+/// A shape passed by C.
 ///
 /// # Safety
 /// As [`array`].

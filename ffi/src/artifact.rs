@@ -1,4 +1,4 @@
-//! Compiled graphs as files and bytes: made once, here or on another machine, loaded in milliseconds.
+//! Compiled graphs as files and bytes: compiled once, on this machine or another, loaded in milliseconds.
 
 use crate::arguments::*;
 use crate::compile::{reporting, weft_cancel, weft_compiled, weft_progress_fn, wish};
@@ -14,13 +14,14 @@ use engine::session::{Artifact, Compiled};
 use engine::tensor::Weights;
 use std::ffi::{c_char, c_void};
 
-/// Named compiled graphs over one set of weights. Reading calls may run at once; calls that change it need it alone.
+/// Named compiled graphs over one set of weights. Reading calls may run concurrently; calls that change it need exclusive
+/// access.
 pub struct weft_artifact {
     _opaque: [u8; 0],
 }
 object!(Artifact, weft_artifact);
 
-/// Writes a compiled graph to a file, crash-atomically: an artifact of one graph, "main".
+/// Writes a compiled graph to a file, atomically: an artifact of one graph, "main".
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compiled_save(
     compiled: *const weft_compiled,
@@ -48,8 +49,8 @@ pub unsafe extern "C" fn weft_compiled_to_bytes(
     })
 }
 
-/// Loads a compiled graph for a device of the kind it was compiled for. The file is not trusted: a damaged, foreign or hostile
-/// one is WEFT_STATUS_ARTIFACT; then compile anew.
+/// Loads a compiled graph for a device of the kind it was compiled for. The file is not trusted: a damaged, incompatible or
+/// malicious one is WEFT_STATUS_ARTIFACT; then compile again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compiled_load(
     device: *const weft_device,
@@ -85,7 +86,7 @@ pub unsafe extern "C" fn weft_compiled_from_bytes(
     })
 }
 
-/// An artifact without graphs, to be added.
+/// An artifact without graphs; add them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_artifact_new(
     artifact: *mut *mut weft_artifact,
@@ -97,7 +98,7 @@ pub unsafe extern "C" fn weft_artifact_new(
     })
 }
 
-/// Adds a compiled graph under a name. Needs the artifact alone; the compiled graph may be freed afterwards.
+/// Adds a compiled graph under a name. Needs exclusive access to the artifact; the compiled graph may be freed afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_artifact_add(
     artifact: *mut weft_artifact,
@@ -154,7 +155,7 @@ pub unsafe extern "C" fn weft_artifact_from_bytes(
     })
 }
 
-/// Writes an artifact to a file, crash-atomically.
+/// Writes an artifact to a file, atomically.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_artifact_save(
     artifact: *const weft_artifact,
@@ -182,7 +183,7 @@ pub unsafe extern "C" fn weft_artifact_to_bytes(
     })
 }
 
-/// How many graphs an artifact has.
+/// Number of graphs of an artifact.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_artifact_count(
     artifact: *const weft_artifact,
@@ -232,7 +233,7 @@ pub unsafe extern "C" fn weft_artifact_get(
     })
 }
 
-/// How many weights the graphs need together.
+/// Number of weights that the graphs need in total.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_artifact_weight_count(
     artifact: *const weft_artifact,
@@ -246,8 +247,8 @@ pub unsafe extern "C" fn weft_artifact_weight_count(
     })
 }
 
-/// A weight that the graphs need. The structure's own name is empty: it is given as `name`, to be freed (NULL if it does not
-/// matter).
+/// A weight that the graphs need. The structure's own name is empty: the name is returned as `name`, to be freed by the caller
+/// (`name` may be NULL).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_artifact_weight(
     artifact: *const weft_artifact,
@@ -268,8 +269,8 @@ pub unsafe extern "C" fn weft_artifact_weight(
     })
 }
 
-/// A session of each graph, in their order, over one set of weights: `sessions` has room for `count` handles, the artifact's
-/// number of graphs. All of them or none are made.
+/// Creates a session of each graph, in order, over one set of weights: `sessions` has room for `count` handles, the artifact's
+/// number of graphs. Either all are created or none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_artifact_init_all(
     artifact: *const weft_artifact,
@@ -302,7 +303,8 @@ pub unsafe extern "C" fn weft_artifact_init_all(
     })
 }
 
-/// Keeps a text in the artifact, under a key: what model it is, from where. Needs the artifact alone.
+/// Stores a text in the artifact's metadata, under a key: for example the model's name and source. Needs exclusive access to
+/// the artifact.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_artifact_set_metadata(
     artifact: *mut weft_artifact,
@@ -337,7 +339,7 @@ pub unsafe extern "C" fn weft_artifact_metadata(
     })
 }
 
-/// Frees an artifact. NULL is allowed. Graphs and sessions that came from it stay.
+/// Frees an artifact. NULL is allowed. Graphs and sessions created from it stay valid.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_artifact_free(artifact: *mut weft_artifact) -> weft_status {
     guard("weft_artifact_free", std::ptr::null_mut(), || handle::free::<Artifact>(artifact))

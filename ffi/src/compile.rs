@@ -1,4 +1,4 @@
-//! From a graph to what a device runs, and from there to sessions over weights.
+//! Compiles graphs for devices, and creates sessions over weights.
 
 use crate::arguments::*;
 use crate::device::weft_device;
@@ -24,28 +24,28 @@ pub struct weft_compiled {
 }
 object!(Compiled, weft_compiled);
 
-/// A wish to end something that takes long. Threads may share it, which is what it is for. Once made it stays: make another
-/// for the next time.
+/// A cancellation request for long calls. Threads may share it, which is its purpose. Once requested it stays so: create
+/// another one for the next call.
 pub struct weft_cancel {
     _opaque: [u8; 0],
 }
 
-/// The wish as C holds it.
+/// The object behind weft_cancel.
 pub struct Wish(pub Progress);
 object!(Wish, weft_cancel);
 
-/// How exactly to compute: one of WEFT_PRECISION_….
+/// The precision: one of WEFT_PRECISION_….
 pub type weft_precision = u32;
 
-/// In f32.
+/// f32.
 pub const WEFT_PRECISION_FULL: weft_precision = 0;
-/// GPUs may use f16 matrix units with f32 sums. Training is always in full precision.
+/// GPUs may use f16 matrix units with f32 sums. Training always uses full precision.
 pub const WEFT_PRECISION_FAST: weft_precision = 1;
 
-/// Gets how far a compilation is, after each kernel, on the thread that compiled it: any. It must return.
+/// Receives the progress of a compilation after each kernel, on the thread that compiled it: any. It must return.
 pub type weft_progress_fn = Option<unsafe extern "C" fn(user_data: *mut c_void, done: usize, all: usize)>;
 
-/// How to compile. Begin with WEFT_COMPILE_OPTIONS_INIT.
+/// Options of compilation. Start from WEFT_COMPILE_OPTIONS_INIT.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct weft_compile_options {
@@ -53,27 +53,28 @@ pub struct weft_compile_options {
     pub struct_size: usize,
     /// 1: with the backward pass, for a graph with a loss.
     pub training: u32,
-    /// How exactly to compute.
+    /// The precision.
     pub precision: weft_precision,
-    /// 1: every node by itself, unfused and unoptimised, so that taps show every value. Slower.
+    /// 1: without fusion and rewriting, so that taps show every value. Slower.
     pub without_fusion: u32,
     /// 0.
     pub reserved: u32,
-    /// A folder that keeps what was compiled; NULL for none. It is made if need be, and several processes may use it.
+    /// A cache folder for compiled graphs; NULL for none. It is created if necessary, and several processes may share it.
     pub cache_folder: *const c_char,
     /// Bytes of its path, or WEFT_NUL_TERMINATED.
     pub cache_folder_length: usize,
-    /// Bytes of the folder at most; what was used longest ago makes room.
+    /// Maximum bytes of the folder; the least recently used entries are evicted.
     pub cache_bytes: u64,
-    /// Follows the work; NULL for nobody.
+    /// Receives progress; may be NULL.
     pub progress: weft_progress_fn,
-    /// What `progress` gets.
+    /// Passed to `progress`.
     pub progress_user_data: *mut c_void,
-    /// Ends the work with WEFT_STATUS_CANCELLED; NULL for never.
+    /// Cancels the call with WEFT_STATUS_CANCELLED; may be NULL.
     pub cancel: *const weft_cancel,
-    /// The profile (see weft_device_profile) of a device that is not attached, if `device` is NULL: what is compiled can be saved.
+    /// The profile (see weft_device_profile) of a device that is not attached, if `device` is NULL: the compiled graph can be
+    /// saved.
     pub profile: *const c_char,
-    /// Bytes of it, or WEFT_NUL_TERMINATED.
+    /// Its number of bytes, or WEFT_NUL_TERMINATED.
     pub profile_length: usize,
 }
 // SAFETY: plain data, the size first.
@@ -95,7 +96,7 @@ unsafe impl Versioned for weft_compile_options {
     };
 }
 
-/// A precision of the engine's.
+/// The engine's precision.
 pub fn precision(number: weft_precision) -> Outcome<Precision> {
     match number {
         WEFT_PRECISION_FULL => Ok(Precision::Full),
@@ -113,7 +114,7 @@ pub fn flag(number: u32, what: &str) -> Outcome<bool> {
     }
 }
 
-/// The wish of a handle; none for NULL.
+/// The cancellation flag of a handle; a new one for NULL.
 pub fn wish(cancel: *const weft_cancel) -> Outcome<Progress> {
     if cancel.is_null() {
         return Ok(Progress::default());
@@ -121,7 +122,7 @@ pub fn wish(cancel: *const weft_cancel) -> Outcome<Progress> {
     Ok(handle::share::<Wish>(cancel)?.0.clone())
 }
 
-/// The wish with a report to a function of C's.
+/// The cancellation flag with progress reports to a function of C.
 pub fn reporting(wish: &Progress, report: weft_progress_fn, user_data: *mut c_void) -> Progress {
     let Some(report) = report else { return wish.clone() };
     let held = Held::new(None, user_data);
@@ -131,7 +132,7 @@ pub fn reporting(wish: &Progress, report: weft_progress_fn, user_data: *mut c_vo
     })
 }
 
-/// Makes a wish that is not there yet: see weft_cancel_request.
+/// Creates a cancellation request that has not been made yet: see weft_cancel_request.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_cancel_new(
     cancel: *mut *mut weft_cancel,
@@ -143,7 +144,7 @@ pub unsafe extern "C" fn weft_cancel_new(
     })
 }
 
-/// Ends what was given this object, soon, with WEFT_STATUS_CANCELLED. Any thread, also within callbacks.
+/// Cancels the calls that were given this object: they soon return WEFT_STATUS_CANCELLED. Any thread, also within callbacks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_cancel_request(
     cancel: *const weft_cancel,
@@ -155,21 +156,21 @@ pub unsafe extern "C" fn weft_cancel_request(
     })
 }
 
-/// Frees the object. NULL is allowed; what was given it goes on.
+/// Frees the object. NULL is allowed; calls that were given it continue.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_cancel_free(cancel: *mut weft_cancel) -> weft_status {
     guard("weft_cancel_free", std::ptr::null_mut(), || handle::free::<Wish>(cancel))
 }
 
-/// What weft_compile_allowing may do beyond what floating point allows: WEFT_ALLOW_…, joined by |.
+/// Rewrites that weft_compile_allowing may use although they do not hold in floating point: WEFT_ALLOW_…, combined with |.
 pub type weft_allow = u32;
 
-/// Rewrite the graph as if its numbers were exact: sums and factors are joined whatever is rounded between them, and values near
-/// the ends of a dtype may overflow or vanish.
+/// Rewrite the graph by the algebra of real numbers: sums and factors are combined regardless of roundings between them, and
+/// values near the ends of a dtype's range may overflow or underflow.
 pub const WEFT_ALLOW_EXACT: weft_allow = 1;
 
-/// Compiles a graph for a device, without weights. `options` may be NULL. Takes long for large graphs; the device may be used by
-/// others meanwhile. Fails with the first error of the graph's building, if there was one.
+/// Compiles a graph for a device, without weights. `options` may be NULL. Takes long for large graphs; others may use the
+/// device meanwhile. Fails with the first error from building the graph, if there was one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compile(
     device: *const weft_device,
@@ -182,7 +183,7 @@ pub unsafe extern "C" fn weft_compile(
     guard("weft_compile", err, || unsafe { compile(device, graph, options, 0, compiled) })
 }
 
-/// As weft_compile, and more freely: `allow` is of WEFT_ALLOW_…, or 0.
+/// As weft_compile, with additional rewrites: `allow` is a combination of WEFT_ALLOW_…, or 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compile_allowing(
     device: *const weft_device,
@@ -238,7 +239,7 @@ unsafe fn compile(
         let folder = unsafe { name(o.cache_folder, o.cache_folder_length, "cache_folder") }?;
         compiler = compiler.with_cache(folder, o.cache_bytes);
     }
-    // a copy shares the contents: others may use the graph while this takes its time
+    // a copy shares the contents: others may use the graph during compilation
     let graph = Graph::clone(&*handle::alone::<Graph>(graph)?);
     let compiled = match flag(o.training, "training")? {
         true => compiler.compile_training(&graph)?,
@@ -247,7 +248,7 @@ unsafe fn compile(
     give(place, compiled)
 }
 
-/// How many inputs, outputs, parameters or states a compiled graph has.
+/// Number of inputs, outputs, parameters or states of a compiled graph.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compiled_port_count(
     compiled: *const weft_compiled,
@@ -280,7 +281,7 @@ pub unsafe extern "C" fn weft_compiled_port(
     })
 }
 
-/// What a session will take, before anything is allocated (packed forms of weights aside).
+/// Memory that a session will need, known before anything is allocated (without packed forms of weights).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compiled_memory_summary(
     compiled: *const weft_compiled,
@@ -294,7 +295,7 @@ pub unsafe extern "C" fn weft_compiled_memory_summary(
     })
 }
 
-/// Whether it came out of the cache folder.
+/// Whether it was loaded from the cache folder.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compiled_was_cached(
     compiled: *const weft_compiled,
@@ -308,7 +309,8 @@ pub unsafe extern "C" fn weft_compiled_was_cached(
     })
 }
 
-/// A session over weights, bound by name; names, dtypes and shapes are checked first. The weights may be freed afterwards.
+/// Creates a session with weights, bound by name; names, dtypes and shapes are checked first. The weights may be freed
+/// afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compiled_init(
     compiled: *const weft_compiled,
@@ -324,7 +326,7 @@ pub unsafe extern "C" fn weft_compiled_init(
     })
 }
 
-/// A session over the weights of another (see weft_session_parameters), shared with it.
+/// Creates a session that shares the weights of another (see weft_session_parameters).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compiled_init_shared(
     compiled: *const weft_compiled,
@@ -340,9 +342,9 @@ pub unsafe extern "C" fn weft_compiled_init_shared(
     })
 }
 
-/// A session over the weights of another, shared with it. Parameters of this graph that the set lacks are taken from `weights` and
-/// join it, so that graphs may come in any order: one that answers before one that also learns. Where this fails, the set is as it
-/// was.
+/// Creates a session that shares the weights of another. Parameters of this graph that the set lacks are taken from `weights`
+/// and added to the set, so that graphs may come in any order, for example inference before training with additional
+/// parameters. On failure, the set is unchanged.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compiled_init_shared_with(
     compiled: *const weft_compiled,
@@ -360,7 +362,7 @@ pub unsafe extern "C" fn weft_compiled_init_shared_with(
     })
 }
 
-/// A session whose parameters are zeros until they are set.
+/// Creates a session with all parameters zero until they are set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compiled_init_zeros(
     compiled: *const weft_compiled,
@@ -374,7 +376,7 @@ pub unsafe extern "C" fn weft_compiled_init_zeros(
     })
 }
 
-/// Frees a compiled graph. NULL is allowed. Its sessions stay.
+/// Frees a compiled graph. NULL is allowed. Its sessions stay valid.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compiled_free(compiled: *mut weft_compiled) -> weft_status {
     guard("weft_compiled_free", std::ptr::null_mut(), || handle::free::<Compiled>(compiled))

@@ -1,4 +1,4 @@
-//! Devices: which there are, opening one, its memory, its life in a mobile application.
+//! Devices: enumeration, opening, memory, the lifecycle of a mobile application.
 
 use crate::arguments::*;
 use crate::error::*;
@@ -13,16 +13,16 @@ pub struct weft_device {
 }
 object!(Device, weft_device);
 
-/// The devices of this machine when it was asked. Immutable; threads may share it.
+/// The devices of this machine at the time of the call. Immutable; threads may share it.
 pub struct weft_device_list {
     _opaque: [u8; 0],
 }
 
-/// The devices as C holds them.
+/// The object behind weft_device_list.
 pub struct DeviceList(Vec<DeviceInfo>);
 object!(DeviceList, weft_device_list);
 
-/// What sort a device is: one of WEFT_DEVICE_….
+/// The kind of a device: one of WEFT_DEVICE_….
 pub type weft_device_kind = u32;
 
 /// The processor.
@@ -31,26 +31,26 @@ pub const WEFT_DEVICE_CPU: weft_device_kind = 0;
 pub const WEFT_DEVICE_INTEGRATED: weft_device_kind = 1;
 /// A GPU with memory of its own.
 pub const WEFT_DEVICE_DISCRETE: weft_device_kind = 2;
-/// A processor that plays a GPU.
+/// A software GPU.
 pub const WEFT_DEVICE_SOFTWARE: weft_device_kind = 3;
-/// A sort that this version of the interface has no number for.
+/// A kind for which this version of the interface has no number.
 pub const WEFT_DEVICE_OTHER: weft_device_kind = 4;
 
-/// What there is to know of a device. Texts belong to the object that was asked.
+/// Information about a device. Texts belong to the queried object.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct weft_device_info {
     /// Set it to sizeof before the call.
     pub struct_size: usize,
-    /// Its place in the list, as weft_device_open takes it.
+    /// Its index in the list, as accepted by weft_device_open.
     pub index: usize,
-    /// Its name, as weft_device_open takes it.
+    /// Its name, as accepted by weft_device_open.
     pub name: weft_str,
     /// Model, instruction set; driver and features.
     pub detail: weft_str,
     /// Why its driver cannot be used; empty if it can.
     pub refused: weft_str,
-    /// What sort it is.
+    /// Its kind.
     pub kind: weft_device_kind,
     /// Threads it uses; 0 for GPUs.
     pub threads: u32,
@@ -90,7 +90,7 @@ fn described(d: &DeviceInfo, show: impl Fn(&str) -> weft_str) -> weft_device_inf
     }
 }
 
-/// Asks which devices there are: the CPU, then the GPUs, the best first. Any thread.
+/// Lists the devices: the CPU, then the GPUs, the best first. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_device_list_new(
     list: *mut *mut weft_device_list,
@@ -102,7 +102,7 @@ pub unsafe extern "C" fn weft_device_list_new(
     })
 }
 
-/// How many devices there are.
+/// Number of devices.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_device_list_count(
     list: *const weft_device_list,
@@ -140,8 +140,8 @@ pub unsafe extern "C" fn weft_device_list_free(list: *mut weft_device_list) -> w
     guard("weft_device_list_free", std::ptr::null_mut(), || handle::free::<DeviceList>(list))
 }
 
-/// Opens a device: "best" (a real GPU that passes its self-test, else the CPU), "cpu", "gpu" (the best GPU, software ones too), a
-/// name or an index of the list. `threads` is for CPUs; 0 is as many as there are cores. Any thread.
+/// Opens a device: "best" (a real GPU that passes its self-test, else the CPU), "cpu", "gpu" (the best GPU, including software
+/// GPUs), a name or an index of the list. `threads` is for CPUs; 0 means the number of cores. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_device_open(
     which: *const c_char,
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn weft_device_open(
     })
 }
 
-/// What a device is; the texts are valid until the device is freed.
+/// Information about a device; the texts are valid until the device is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_device_get_info(
     device: *const weft_device,
@@ -175,7 +175,7 @@ pub unsafe extern "C" fn weft_device_get_info(
     })
 }
 
-/// Why "best" did not take the devices before this one, a line each. Empty if there were none.
+/// Why "best" did not choose other devices, one per line. Empty if there were none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_device_passed_over(
     device: *const weft_device,
@@ -189,7 +189,8 @@ pub unsafe extern "C" fn weft_device_passed_over(
     })
 }
 
-/// The device's profile as text: what the compiler may know of it. weft_compile takes it on machines without the device.
+/// The device's profile as text: everything that the compiler may know about it. weft_compile accepts it on machines without
+/// the device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_device_profile(
     device: *const weft_device,
@@ -203,7 +204,7 @@ pub unsafe extern "C" fn weft_device_profile(
     })
 }
 
-/// Bytes that this process uses on a GPU, and how many it may use; zeros for the CPU device, where nobody counts.
+/// Bytes that this process uses on a GPU, and its budget; zeros for the CPU device, where memory is not counted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_device_memory(
     device: *const weft_device,
@@ -220,7 +221,7 @@ pub unsafe extern "C" fn weft_device_memory(
     })
 }
 
-/// Sets how many bytes this process may use on a GPU; what would take more is WEFT_STATUS_OUT_OF_MEMORY.
+/// Sets this process's memory budget on a GPU, in bytes; allocations over it return WEFT_STATUS_OUT_OF_MEMORY.
 /// WEFT_STATUS_DEVICE for the CPU device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_device_set_memory_budget(
@@ -238,9 +239,9 @@ pub unsafe extern "C" fn weft_device_set_memory_budget(
     })
 }
 
-/// For an application that goes to the background: waits until the steps that a GPU was given are done, gives back what can be
-/// made again, and refuses further work with WEFT_STATUS_SUSPENDED, in all sessions on it. Nothing happens on the CPU device,
-/// which systems let run in the background. Any thread, also while others step.
+/// For an application that moves to the background: waits until the GPU's accepted steps are done, frees memory that can be
+/// recreated, and refuses further work with WEFT_STATUS_SUSPENDED, in all sessions on it. No effect on the CPU device, which
+/// systems allow to run in the background. Any thread, also while others step.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_device_suspend(
     device: *const weft_device,
@@ -249,7 +250,7 @@ pub unsafe extern "C" fn weft_device_suspend(
     guard("weft_device_suspend", err, || Ok(handle::share::<Device>(device)?.suspend()?))
 }
 
-/// Lets a suspended device work again. Any thread.
+/// Resumes a suspended device. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_device_resume(
     device: *const weft_device,
@@ -275,7 +276,7 @@ pub unsafe extern "C" fn weft_device_is_suspended(
     })
 }
 
-/// When the system asks for memory: gives back what can be made again. The next step takes a little longer. Any thread.
+/// When the system asks for memory: frees memory that can be recreated. The next step takes a little longer. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_device_trim(
     device: *const weft_device,

@@ -5,33 +5,34 @@ use crate::guard::{Failure, guard, guard_value};
 use crate::handle::{self, object};
 use std::ffi::c_char;
 
-/// What every function that can fail returns: WEFT_STATUS_OK, or what went wrong. The numbers are stable.
+/// The result of every function that can fail: WEFT_STATUS_OK, or the kind of error. The numbers are stable.
 pub type weft_status = u32;
 
-/// All went well.
+/// Success.
 pub const WEFT_STATUS_OK: weft_status = 0;
 /// A pointer that must not be NULL is NULL.
 pub const WEFT_STATUS_NULL: weft_status = 1;
-/// A handle that was freed, never was one, or is of another type.
+/// A handle that was freed, is invalid, or is of another type.
 pub const WEFT_STATUS_HANDLE: weft_status = 2;
-/// Another call is using the object at this moment, and it cannot be shared.
+/// Another call is using the object at the moment, and it cannot be shared.
 pub const WEFT_STATUS_BUSY: weft_status = 3;
 /// A text is not UTF-8.
 pub const WEFT_STATUS_UTF8: weft_status = 4;
-/// A structure of a size, or with fields, that this library does not know.
+/// A structure with an unknown size or unknown fields.
 pub const WEFT_STATUS_STRUCT: weft_status = 5;
-/// The library panicked: a defect of Weft. The process goes on; free what the call worked on and do not use it again.
+/// The library panicked: a defect of Weft. The process continues; free the objects that the call used and do not use them
+/// again.
 pub const WEFT_STATUS_PANIC: weft_status = 6;
 
 pub use crate::generated::*;
 
-/// What went wrong: status, message, and the function that failed. Immutable; threads may share it. Whoever gets one
-/// frees it with weft_error_free.
+/// An error: status, message, and the function that failed. Immutable; threads may share it. The receiver frees it with
+/// weft_error_free.
 pub struct weft_error {
     _opaque: [u8; 0],
 }
 
-/// An error as C holds it.
+/// The object behind weft_error.
 pub struct ErrorObject {
     status: weft_status,
     message: String,
@@ -52,8 +53,8 @@ impl ErrorObject {
     }
 }
 
-/// The status of an error; WEFT_STATUS_OK for NULL, WEFT_STATUS_HANDLE for a handle that is no error, WEFT_STATUS_FORKED for
-/// the parent's in a child of fork.
+/// The status of an error; WEFT_STATUS_OK for NULL, WEFT_STATUS_HANDLE for a handle that is not an error, WEFT_STATUS_FORKED
+/// for the parent's in a forked child.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_error_status(error: *const weft_error) -> weft_status {
     guard_value("weft_error_status", WEFT_STATUS_PANIC, || {
@@ -65,7 +66,7 @@ pub unsafe extern "C" fn weft_error_status(error: *const weft_error) -> weft_sta
 }
 
 /// The message: who failed, what was wanted, what came. Valid until the error is freed; empty for NULL and for a handle that is
-/// no error.
+/// not an error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_error_message(error: *const weft_error) -> weft_str {
     guard_value("weft_error_message", weft_str::EMPTY, || {
@@ -73,8 +74,8 @@ pub unsafe extern "C" fn weft_error_message(error: *const weft_error) -> weft_st
     })
 }
 
-/// The name of the function that failed, as "weft_session_step". Valid until the error is freed; empty for NULL and for a handle
-/// that is no error.
+/// The name of the function that failed, such as "weft_session_step". Valid until the error is freed; empty for NULL and for a
+/// handle that is not an error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_error_call(error: *const weft_error) -> weft_str {
     guard_value("weft_error_call", weft_str::EMPTY, || {
@@ -88,7 +89,7 @@ pub unsafe extern "C" fn weft_error_free(error: *mut weft_error) -> weft_status 
     guard("weft_error_free", std::ptr::null_mut(), || handle::free::<ErrorObject>(error))
 }
 
-/// The name of a status, as "WEFT_STATUS_OK"; "unknown" for a number that is none. Static and NUL-terminated.
+/// The name of a status, such as "WEFT_STATUS_OK"; "unknown" for other numbers. Static and NUL-terminated.
 #[unsafe(no_mangle)]
 pub extern "C" fn weft_status_name(status: weft_status) -> *const c_char {
     guard_value("weft_status_name", c"unknown".as_ptr(), || {

@@ -1,4 +1,4 @@
-//! Graphs: built call by call, or read from text. The operations are in `generated`, one function each.
+//! Graphs: built call by call, or parsed from text. The operations are in `generated`, one function each.
 
 use crate::arguments::*;
 use crate::error::*;
@@ -16,11 +16,11 @@ pub struct weft_graph {
 }
 object!(Graph, weft_graph);
 
-/// A value of a graph: a number that means something for the graph that made it.
+/// A value of a graph: a number that is only valid for the graph that created it.
 pub type weft_value = u32;
 
-/// No value: for inputs that are left out, and to begin with. Where a call fails, its result is not written: a value that began
-/// as WEFT_VALUE_NONE stays so, every call that uses it fails with the first error, and so does weft_compile. Statuses of
+/// No value: for omitted inputs, and as an initial value. A failed call does not write its result: a variable initialised with
+/// WEFT_VALUE_NONE keeps it, every call that uses it fails with the first error, and so does weft_compile. The statuses of
 /// single calls may therefore be left unchecked.
 pub const WEFT_VALUE_NONE: weft_value = u32::MAX;
 
@@ -29,7 +29,7 @@ pub fn value(number: weft_value) -> Value {
     Value::at(number as usize)
 }
 
-/// Gives a value, or the graph's error if it is the poisoned one.
+/// Writes a value, or returns the graph's error if it is the poisoned one.
 fn give_value(graph: &Graph, made: Value, place: Out<weft_value>) -> Outcome {
     match made.index() {
         Some(index) => {
@@ -45,7 +45,7 @@ fn first_error(graph: &Graph) -> Failure {
     graph.error().unwrap_or_else(unknown).into()
 }
 
-/// What was given to an attribute.
+/// The argument for an attribute.
 pub enum Given<'a> {
     Int(i64),
     Ints(&'a [i64]),
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn weft_graph_new(
     })
 }
 
-/// Reads a graph's text form.
+/// Parses a graph's text form.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_graph_parse(
     text_form: *const c_char,
@@ -113,7 +113,7 @@ pub unsafe extern "C" fn weft_graph_parse(
     })
 }
 
-/// A graph's text form. Fails with the first error of the building, if there was one.
+/// A graph's text form. Fails with the first error from building the graph, if there was one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_graph_text(
     graph: *const weft_graph,
@@ -127,7 +127,7 @@ pub unsafe extern "C" fn weft_graph_text(
     })
 }
 
-/// An input: data given before each step.
+/// An input: data set before each step.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_graph_input(
     graph: *mut weft_graph,
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn weft_graph_input(
     })
 }
 
-/// A weight; training changes it if it is of a float dtype and `trainable`.
+/// A weight; training updates it if it has a float dtype and is `trainable`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_graph_parameter(
     graph: *mut weft_graph,
@@ -175,7 +175,7 @@ pub unsafe extern "C" fn weft_graph_parameter(
     })
 }
 
-/// Data that stays in a session from one step to the next, zeros at first: see weft_graph_set_state.
+/// Data carried in a session from one step to the next, initially zeros: see weft_graph_set_state.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_graph_state(
     graph: *mut weft_graph,
@@ -300,8 +300,8 @@ pub unsafe extern "C" fn weft_graph_constant(
     })
 }
 
-/// A constant of one element, of rank 0: a number that the dtype holds (300 is no u8). Integers beyond 2⁵³, which a
-/// double does not hold, are given by weft_graph_constant.
+/// A constant of one element, of rank 0: a value of the dtype (300 is not a u8). For integers beyond 2⁵³, which a double does
+/// not represent, use weft_graph_constant.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_graph_scalar(
     graph: *mut weft_graph,
@@ -337,7 +337,7 @@ pub unsafe extern "C" fn weft_graph_name(
     })
 }
 
-/// Makes a value a result of the graph, under a name.
+/// Makes a value an output of the graph, with a name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_graph_output(
     graph: *mut weft_graph,
@@ -354,7 +354,7 @@ pub unsafe extern "C" fn weft_graph_output(
     })
 }
 
-/// Makes a value of one f32 element the loss: what training makes small.
+/// Makes a value of one f32 element the loss, which training minimises.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_graph_set_loss(
     graph: *mut weft_graph,
@@ -387,7 +387,7 @@ pub unsafe extern "C" fn weft_graph_value_info(
     })
 }
 
-/// A multilayer perceptron: `x` of [batch, sizes[0]] through linear layers with ReLU between them. Makes parameters
+/// A multilayer perceptron: `x` of [batch, sizes[0]] through linear layers with ReLU between them. Creates parameters
 /// layers.N.weight [out, in] and layers.N.bias [out].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_graph_mlp(
@@ -408,9 +408,9 @@ pub unsafe extern "C" fn weft_graph_mlp(
     })
 }
 
-/// A small convolutional network over `x` of [batch, channels, height, width]: a 3×3 convolution with ReLU for each of `widths`, 2×2
-/// max pooling after each but the last, the mean over the plane, a linear layer to `classes`. Makes parameters conv.N.weight,
-/// conv.N.bias, head.weight, head.bias.
+/// A small convolutional network over `x` of [batch, channels, height, width]: a 3×3 convolution with ReLU for each of
+/// `widths`, 2×2 max pooling after each but the last, the mean over the plane, a linear layer to `classes`. Creates parameters
+/// conv.N.weight, conv.N.bias, head.weight, head.bias.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_graph_cnn(
     graph: *mut weft_graph,
@@ -431,7 +431,7 @@ pub unsafe extern "C" fn weft_graph_cnn(
     })
 }
 
-/// Frees a graph. NULL is allowed. What was compiled from it stays.
+/// Frees a graph. NULL is allowed. Graphs compiled from it stay valid.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_graph_free(graph: *mut weft_graph) -> weft_status {
     guard("weft_graph_free", std::ptr::null_mut(), || handle::free::<Graph>(graph))

@@ -1,11 +1,11 @@
-//! The way in and out of every function: errors and panics become statuses here, and nowhere else.
+//! The entry and exit of every function: errors and panics become statuses here, and nowhere else.
 
 use crate::error::*;
 use crate::handle;
 use engine::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What a function has to tell: a status and a message.
+/// A failure: a status and a message.
 pub struct Failure {
     /// One of `WEFT_STATUS_…`.
     pub status: weft_status,
@@ -50,12 +50,12 @@ impl Failure {
     }
 }
 
-/// The outcome of a function's inside.
+/// The result of a function's body.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
-/// Runs a function's inside. What fails is told by the status and, if `err` is not NULL, by a new error object there.
+/// Runs a function's body. A failure is returned as the status and, if `err` is not NULL, as a new error object there.
 ///
-/// `err` is NULL or can be written.
+/// `err` must be NULL or writable.
 pub fn guard(call: &'static str, err: *mut *mut weft_error, inside: impl FnOnce() -> Outcome) -> weft_status {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         injected(call);
@@ -72,7 +72,7 @@ pub fn guard(call: &'static str, err: *mut *mut weft_error, inside: impl FnOnce(
     }
 }
 
-/// As [`guard`], for functions that give a value and cannot fail but by a panic: then `otherwise`.
+/// As [`guard`], for functions that return a value and can only fail by a panic, which returns `otherwise`.
 pub fn guard_value<T>(call: &'static str, otherwise: T, inside: impl FnOnce() -> T) -> T {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         injected(call);
@@ -84,7 +84,7 @@ pub fn guard_value<T>(call: &'static str, otherwise: T, inside: impl FnOnce() ->
     })
 }
 
-/// Lets go of what a panic carries, which may panic as it goes.
+/// Drops a panic's payload, which may panic itself.
 fn discard(panic: Box<dyn std::any::Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(second);
@@ -115,7 +115,7 @@ fn told(call: &'static str, err: *mut *mut weft_error, failure: Failure) -> weft
 #[inline(always)]
 fn injected(_: &'static str) {}
 
-/// Panics in the call that the environment names, for tests: in debug builds only, and if it said so from the start.
+/// Panics in the call named by the environment, for tests: in debug builds only, and only if set at startup.
 #[cfg(debug_assertions)]
 fn injected(call: &'static str) {
     static ARMED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();

@@ -1,9 +1,9 @@
-//! Handles: what C holds in the place of an object. A handle is no address: it names a slot of a table and the generation
-//! of what is in it, so that one that was freed, forged, or of another type is found out without touching its memory. So is
-//! one that a child of fork has from its parent.
+//! Handles: numbers that C holds for objects. A handle is not an address: it contains a slot of a table and the generation of
+//! the slot's object, so that a freed, forged or mistyped handle is detected without accessing its memory, and so is a parent's
+//! handle in a forked child.
 //!
-//! A slot counts who uses it. Objects that threads may share are pinned by any number of calls at once, the others by one;
-//! a second one is refused, in release builds too, since the count is needed anyway: to free an object is to pin it alone.
+//! A slot counts its users. Objects that threads may share are pinned by any number of calls at once, others by one; a second
+//! user is refused, in release builds, too, since the count is needed anyway: freeing an object pins it exclusively.
 
 use crate::arguments::weft_str;
 use crate::guard::Failure;
@@ -36,31 +36,31 @@ macro_rules! object {
 }
 pub(crate) use object;
 
-/// Bits of a handle that name the slot; the generation lies above them.
+/// Bits of a handle for the slot; the generation is above them.
 const INDEX_BITS: u32 = if usize::BITS == 64 { 24 } else { 14 };
 const GENERATION: u32 = if usize::BITS == 64 { u32::MAX } else { (1 << 18) - 1 };
-/// Slots in the first chunk; each further one is twice as large.
+/// Slots in the first chunk; each further chunk doubles.
 const FIRST: usize = 256;
 const CHUNKS: usize = 17;
-/// The pins of a slot that one call has alone.
+/// The pin count of a slot pinned exclusively.
 const ALONE: u32 = u32::MAX;
 
 struct Slot {
-    /// Generation (odd while there is an object) in the upper half, pins in the lower.
+    /// Generation (odd while there is an object) in the upper half, pin count in the lower.
     state: AtomicU64,
-    /// The process that put the object in, by its [`generation`].
+    /// The process that inserted the object: its [`generation`].
     born: AtomicU32,
     object: UnsafeCell<Option<Box<dyn Any + Send>>>,
-    /// What C was shown of the object: texts with a NUL behind them, which stay until the object is freed.
+    /// Texts of the object returned to C, NUL-terminated, kept until the object is freed.
     texts: Mutex<BTreeSet<Arc<str>>>,
 }
 
 // SAFETY: `object` is only reached by who has pinned the slot: shared by `&T` of a `T: Sync` (`share`), or alone.
 unsafe impl Sync for Slot {}
 
-/// Chunks of slots, made when they are needed. No locks: a child of fork goes on with its parent's.
+/// Chunks of slots, allocated on demand. Lock-free: a forked child continues with its parent's.
 static TABLE: [AtomicPtr<Slot>; CHUNKS] = [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS];
-/// Slots that were never used begin here.
+/// The first slot that was never used.
 static FRESH: AtomicUsize = AtomicUsize::new(0);
 /// Slots that this process used before and freed.
 static FREED: Own<Mutex<Vec<u32>>> = Own::new(Mutex::default);
@@ -77,7 +77,7 @@ fn slot(index: usize) -> Option<&'static Slot> {
     (!first.is_null()).then(|| unsafe { &*first.add(at) })
 }
 
-/// The slot of an index, in a chunk that is made if need be.
+/// The slot of an index, in a chunk that is allocated if necessary.
 fn slot_to_fill(index: usize) -> Option<&'static Slot> {
     let (chunk, _) = place(index);
     let at = TABLE.get(chunk)?;
@@ -99,7 +99,7 @@ fn slot_to_fill(index: usize) -> Option<&'static Slot> {
     slot(index)
 }
 
-/// An index that no object has.
+/// An index without an object.
 fn vacant() -> Option<usize> {
     if let Some(index) = FREED.lock().unwrap_or_else(PoisonError::into_inner).pop() {
         return Some(index as usize);
@@ -108,7 +108,7 @@ fn vacant() -> Option<usize> {
     FRESH.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()
 }
 
-/// Puts an object into the table and gives its handle.
+/// Inserts an object and returns its handle.
 pub fn put<T: Object>(object: T) -> Result<*mut T::C, Failure> {
     let found = vacant().and_then(|index| Some((index, slot_to_fill(index)?)));
     let (index, slot) = found.ok_or_else(Failure::too_many_handles)?;
@@ -143,7 +143,7 @@ impl Pin {
             if now % 2 == 0 || (now & GENERATION) as usize != generation {
                 return Err(stale());
             }
-            // before the pins, which may be those of threads that only the parent has
+            // checked before the pins, which may belong to threads that only exist in the parent
             if slot.born.load(Ordering::Relaxed) != crate::handle::generation() {
                 return Err(forked(name));
             }
@@ -166,7 +166,7 @@ impl Pin {
         self.slot.object.get()
     }
 
-    /// A text of the object, with a NUL behind it, for as long as the object is there.
+    /// A text of the object, NUL-terminated, valid for the object's lifetime.
     fn show(&self, text: &str) -> weft_str {
         let ended: Arc<str> = [text, "\0"].concat().into();
         let mut texts = self.slot.texts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -189,19 +189,19 @@ fn forked(name: &str) -> Failure {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        // alone, the lower half is all ones
+        // an exclusive pin is all ones in the lower half
         let pins = if self.alone { u64::from(ALONE) } else { 1 };
         self.slot.state.fetch_sub(pins, Ordering::Release);
     }
 }
 
-/// An object that other calls may use at the same time.
+/// An object that other calls may use concurrently.
 pub struct Shared<T> {
     pin: Pin,
     of: PhantomData<T>,
 }
 
-/// The object of a handle, for reading.
+/// The object of a handle, for shared access.
 pub fn share<T: Object + Sync>(handle: *const T::C) -> Result<Shared<T>, Failure> {
     let pin = Pin::new(handle, T::NAME, false)?;
     // SAFETY: pinned, so nobody writes to the slot; whether the object is a T is asked before it is used as one.
@@ -226,13 +226,13 @@ impl<T: Object + Sync> Deref for Shared<T> {
     }
 }
 
-/// An object that no other call uses.
+/// An object used exclusively.
 pub struct Alone<T> {
     pin: Pin,
     of: PhantomData<T>,
 }
 
-/// The object of a handle, alone.
+/// The object of a handle, for exclusive access.
 pub fn alone<T: Object>(handle: *const T::C) -> Result<Alone<T>, Failure> {
     let pin = Pin::new(handle, T::NAME, true)?;
     // SAFETY: pinned alone.
@@ -267,8 +267,7 @@ impl<T: Object> DerefMut for Alone<T> {
     }
 }
 
-/// Takes an object out of the table: its handle is then no longer one. NULL is nothing to do, and so is what a child of fork
-/// has from its parent.
+/// Removes an object from the table: its handle becomes invalid. NULL, and a parent's handle in a forked child, are ignored.
 pub fn free<T: Object>(handle: *mut T::C) -> Result<(), Failure> {
     if handle.is_null() {
         return Ok(());
@@ -281,16 +280,16 @@ pub fn free<T: Object>(handle: *mut T::C) -> Result<(), Failure> {
     let object = unsafe { &mut *pin.object() }.take();
     std::mem::take(&mut *pin.slot.texts.lock().unwrap_or_else(PoisonError::into_inner));
     let (slot, index) = (pin.slot, pin.index);
-    // the slot is given back by the next generation, not by the end of the pin
+    // the next generation releases the slot, not the end of the pin
     std::mem::forget(pin);
     let generation = (slot.state.load(Ordering::Relaxed) >> 32) as u32;
     let next = generation.wrapping_add(1);
     slot.state.store(u64::from(next) << 32, Ordering::Release);
-    // a slot whose generations are used up is left alone
+    // a slot whose generations are exhausted is not reused
     if next & GENERATION != 0 {
         FREED.lock().unwrap_or_else(PoisonError::into_inner).push(index as u32);
     }
-    // outside of all locks: what goes with it may call the host's release functions
+    // outside of all locks: dropping it may call the host's release functions
     drop(object);
     Ok(())
 }

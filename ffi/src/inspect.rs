@@ -1,4 +1,4 @@
-//! Looking into a session: memory, where a GPU's time goes, the values on the way. Traces of the whole process.
+//! Inspects a session: memory, GPU time, intermediate values. Traces the whole process.
 
 use crate::arguments::*;
 use crate::error::*;
@@ -12,7 +12,7 @@ use engine::session::{MemorySummary, Profiling, Session, StepTime};
 use std::ffi::{c_char, c_void};
 use std::path::Path;
 
-/// Sizes of what a session has allocated or mapped.
+/// Sizes of the buffers that a session has allocated or mapped.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct weft_memory_summary {
@@ -20,9 +20,9 @@ pub struct weft_memory_summary {
     pub struct_size: usize,
     /// Number of buffers.
     pub buffers: usize,
-    /// Their bytes together.
+    /// Total bytes.
     pub total_bytes: usize,
-    /// Bytes of the optimizer's states among them, whatever optimizer it is.
+    /// Bytes of optimizer states, of any optimizer, included in the total.
     pub adam_bytes: usize,
     /// Bytes of the largest buffer.
     pub largest_bytes: usize,
@@ -49,14 +49,14 @@ pub fn memory_summary(m: &MemorySummary) -> weft_memory_summary {
     }
 }
 
-/// What a GPU's time is measured for: one of WEFT_PROFILING_….
+/// The level of GPU time measurement: one of WEFT_PROFILING_….
 pub type weft_profiling = u32;
 
 /// The step as a whole.
 pub const WEFT_PROFILING_OFF: weft_profiling = 0;
-/// Work between two barriers.
+/// Also the dispatches between two barriers.
 pub const WEFT_PROFILING_PASS: weft_profiling = 1;
-/// Each dispatch, one after the other: slower.
+/// Also each dispatch, run one at a time: slower.
 pub const WEFT_PROFILING_DISPATCH: weft_profiling = 2;
 
 /// Times of a step on a GPU. Immutable; threads may share it.
@@ -71,11 +71,11 @@ object!(StepTime, weft_profile);
 pub struct weft_profile_part {
     /// Set it to sizeof before the call.
     pub struct_size: usize,
-    /// Names of the graph's nodes that it carries out.
+    /// Names of the graph nodes that it computes.
     pub label: weft_str,
-    /// What sort of work it is.
+    /// Kind of work.
     pub kind: weft_str,
-    /// How long it took.
+    /// Its duration.
     pub nanoseconds: u64,
 }
 // SAFETY: plain data, the size first.
@@ -88,7 +88,7 @@ unsafe impl Versioned for weft_profile_part {
     };
 }
 
-/// What a GPU's time is measured for from now on; the CPU device measures nothing.
+/// Sets the level of GPU time measurement from now on; the CPU device measures nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_set_profiling(
     session: *mut weft_session,
@@ -106,8 +106,8 @@ pub unsafe extern "C" fn weft_session_set_profiling(
     })
 }
 
-/// A GPU's time of a recent step: of the step before the last at the latest, so step twice more after changing something. On
-/// the CPU device, which measures nothing, it has no nanoseconds and no parts.
+/// The GPU time of a recent step. It may lag by two steps, so run two more steps after a change. The CPU device measures
+/// nothing: 0 nanoseconds and no parts.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_profile(
     session: *mut weft_session,
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn weft_session_profile(
     })
 }
 
-/// The whole step's nanoseconds, and how many parts are known.
+/// Nanoseconds of the whole step, and the number of known parts.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_profile_total(
     profile: *const weft_profile,
@@ -138,7 +138,7 @@ pub unsafe extern "C" fn weft_profile_total(
     })
 }
 
-/// A part, in the order in which they ran; the texts are valid until the profile is freed.
+/// A part, in execution order; the texts are valid until the profile is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_profile_get(
     profile: *const weft_profile,
@@ -167,15 +167,15 @@ pub unsafe extern "C" fn weft_profile_free(profile: *mut weft_profile) -> weft_s
     guard("weft_profile_free", std::ptr::null_mut(), || handle::free::<StepTime>(profile))
 }
 
-/// Gets a value as it is stored during an observed step: names of the nodes whose result it is, joined by +, its type, its
-/// elements. All are valid during the call. Runs on the thread that observes, which must not use the session in it. Anything but 0
-/// ends the step with WEFT_STATUS_CANCELLED.
+/// Receives a value as it is stored during an observed step: names of the nodes whose result it is, joined by +, its type, its
+/// elements. All are valid during the call. Runs on the observing thread, which must not use the session in it. A non-zero
+/// result ends the step with WEFT_STATUS_CANCELLED.
 pub type weft_tap_fn = Option<
     unsafe extern "C" fn(user_data: *mut c_void, info: *const weft_tensor_info, data: *const c_void) -> u32,
 >;
 
-/// Runs one step part by part, slowly, and shows each value as it is stored. What is computed inside a fused part is not: compile
-/// without fusion to see every node. The optimizer does not run.
+/// Runs one step part by part, slowly, and passes each stored value to `tap`. Values inside a fused part are not stored:
+/// compile without fusion to see every node. The optimizer does not run.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_observe(
     session: *mut weft_session,
@@ -202,8 +202,8 @@ pub unsafe extern "C" fn weft_session_observe(
     })
 }
 
-/// Runs one step part by part; `*label` names the first node whose value has NaN or infinite elements (free it) and `*count` says
-/// how many. NULL and 0 if all are finite.
+/// Runs one step part by part; `*label` is the first node whose value has NaN or infinite elements (free it), and `*count`
+/// their number. NULL and 0 if all are finite.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_first_not_finite(
     session: *mut weft_session,
@@ -227,7 +227,7 @@ pub unsafe extern "C" fn weft_session_first_not_finite(
     })
 }
 
-/// Begins a trace of the process: what takes time on the host and on GPUs. What was traced before is dropped. Any thread.
+/// Starts a trace of the process: time on the host and on GPUs. Earlier events are dropped. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_trace_start(err: *mut *mut weft_error) -> weft_status {
     guard("weft_trace_start", err, || {
@@ -236,8 +236,8 @@ pub unsafe extern "C" fn weft_trace_start(err: *mut *mut weft_error) -> weft_sta
     })
 }
 
-/// Writes what was traced so far to the file that the environment variable WEFT_TRACE names, which has the whole process traced;
-/// does nothing if it names none. That file is also written when the process exits. Any thread.
+/// Writes the trace so far to the file named by the environment variable WEFT_TRACE, which enables tracing of the whole
+/// process; no effect if it is not set. That file is also written when the process exits. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_trace_flush(err: *mut *mut weft_error) -> weft_status {
     guard("weft_trace_flush", err, || Ok(trace::flush()?))

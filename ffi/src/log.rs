@@ -1,4 +1,4 @@
-//! The log hook.
+//! The log callback.
 
 use crate::arguments::*;
 use crate::error::*;
@@ -7,28 +7,28 @@ use engine::log::{self, Level};
 use std::ffi::c_void;
 use std::sync::Arc;
 
-/// How much a line of the log matters: one of WEFT_LOG_….
+/// The severity of a log line: one of WEFT_LOG_….
 pub type weft_log_level = u32;
 
-/// Nothing is told.
+/// No logging.
 pub const WEFT_LOG_OFF: weft_log_level = 0;
-/// Something is lost: a device that no longer answers.
+/// Something is lost: for example a device that no longer responds.
 pub const WEFT_LOG_ERROR: weft_log_level = 1;
-/// Something is odd and was got over: a device that failed its self-test, weights that nothing uses.
+/// An anomaly that was handled: a device that failed its self-test, unused weights.
 pub const WEFT_LOG_WARN: weft_log_level = 2;
-/// What the library does at large: devices opened, graphs compiled.
+/// Major events: devices opened, graphs compiled.
 pub const WEFT_LOG_INFO: weft_log_level = 3;
-/// More than that.
+/// Details.
 pub const WEFT_LOG_DEBUG: weft_log_level = 4;
 
-/// Gets a line of the log, on the thread where it happens: any. The line is valid during the call. It must return, and may
-/// call the library but for the object that the thread is just using.
+/// Receives a log line, on the thread that logs: any. The line is valid during the call. It must return, and may call the
+/// library except for the object that the thread is using at the moment.
 pub type weft_log_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, level: weft_log_level, line: weft_str)>;
 
-/// Sends lines up to `level` to `hook` from now on, in the whole process; a NULL `hook` or WEFT_LOG_OFF ends it. `release` (may
-/// be NULL) is called with `user_data` once the hook is replaced and no longer running. If this fails, `release` is not called.
-/// Any thread. A child of fork begins without a hook.
+/// Sends lines up to `level` to `hook` from now on, in the whole process; a NULL `hook` or WEFT_LOG_OFF disables logging.
+/// `release` (may be NULL) is called with `user_data` when the hook has been replaced and is no longer running. If this fails,
+/// `release` is not called. Any thread. A forked child starts without a hook.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_log_set(
     level: weft_log_level,

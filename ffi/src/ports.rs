@@ -1,22 +1,22 @@
-//! What tensors are called and how large they are: inputs, outputs, parameters, states, weights, values of a graph.
+//! Names and types of tensors: inputs, outputs, parameters, states, weights, values of a graph.
 
 use crate::arguments::*;
 use crate::guard::*;
 use engine::session::Compiled;
 use engine::tensor::{DType, TensorType};
 
-/// Axes of a tensor at most.
+/// Maximum axes of a tensor.
 pub const WEFT_MAX_RANK: usize = 8;
 
-/// A tensor's name and type. The name belongs to the object that was asked.
+/// A tensor's name and type. The name belongs to the queried object.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct weft_tensor_info {
     /// Set it to sizeof before the call.
     pub struct_size: usize,
-    /// Its name; empty where it has none.
+    /// Its name; may be empty.
     pub name: weft_str,
-    /// Axes.
+    /// Number of axes.
     pub rank: usize,
     /// Sizes of the axes; those beyond the rank are 0.
     pub shape: [usize; WEFT_MAX_RANK],
@@ -24,7 +24,7 @@ pub struct weft_tensor_info {
     pub bytes: usize,
     /// Its element type.
     pub dtype: weft_dtype,
-    /// 1 for a parameter that training changes.
+    /// 1 for a parameter that training updates.
     pub trainable: u32,
 }
 // SAFETY: plain data, the size first.
@@ -40,19 +40,19 @@ unsafe impl Versioned for weft_tensor_info {
     };
 }
 
-/// Which of a graph's tensors: one of WEFT_PORT_….
+/// The kind of a graph's tensor: one of WEFT_PORT_….
 pub type weft_port_kind = u32;
 
-/// What is given before each step.
+/// Inputs, set before each step.
 pub const WEFT_PORT_INPUT: weft_port_kind = 0;
-/// What a step computes; the loss, if there is one, is the last.
+/// Results of a step; the loss, if there is one, comes last.
 pub const WEFT_PORT_OUTPUT: weft_port_kind = 1;
 /// Weights.
 pub const WEFT_PORT_PARAMETER: weft_port_kind = 2;
-/// What stays from step to step.
+/// States, carried from step to step.
 pub const WEFT_PORT_STATE: weft_port_kind = 3;
 
-/// A tensor for C; its name is shown by `show`.
+/// A tensor for C; `show` returns its name.
 pub fn tensor_info(
     show: impl FnOnce(&str) -> weft_str,
     name: &str,
@@ -77,12 +77,12 @@ pub fn tensor_info(
     Ok(info)
 }
 
-/// Shows no name: for tensors that have none, or whose name is given otherwise.
+/// Returns no name: for tensors without one, or whose name is returned otherwise.
 pub fn unnamed(_: &str) -> weft_str {
     weft_str::EMPTY
 }
 
-/// How many tensors of a kind a compiled graph has.
+/// Number of tensors of a kind in a compiled graph.
 pub fn count(graph: &Compiled, kind: weft_port_kind) -> Outcome<usize> {
     match kind {
         WEFT_PORT_INPUT => Ok(graph.inputs().len()),
@@ -93,7 +93,7 @@ pub fn count(graph: &Compiled, kind: weft_port_kind) -> Outcome<usize> {
     }
 }
 
-/// A tensor of a compiled graph; its name is shown by `show`.
+/// A tensor of a compiled graph; `show` returns its name.
 pub fn port(
     show: impl FnOnce(&str) -> weft_str,
     graph: &Compiled,

@@ -1,4 +1,4 @@
-//! Sessions: inputs in, a step, outputs out.
+//! Sessions: set inputs, run steps, read outputs.
 
 use crate::arguments::*;
 use crate::error::*;
@@ -14,8 +14,8 @@ use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A compiled graph with weights, ready to run. One thread at a time, any thread; a second call at the same time is
-/// WEFT_STATUS_BUSY and changes nothing. Different sessions may run at once, also over the same weights.
+/// A compiled graph with weights, ready to run. One thread at a time, any thread; a concurrent second call returns
+/// WEFT_STATUS_BUSY and has no effect. Different sessions may run concurrently, also over the same weights.
 pub struct weft_session {
     _opaque: [u8; 0],
 }
@@ -27,7 +27,7 @@ pub struct weft_parameters {
 }
 object!(Parameters, weft_parameters);
 
-/// What was odd at init and did not matter, a line each: weights that the graph does not use. Empty if there was nothing.
+/// Warnings from init, one per line: weights that the graph does not use. Empty if there are none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_warnings(
     session: *const weft_session,
@@ -41,7 +41,7 @@ pub unsafe extern "C" fn weft_session_warnings(
     })
 }
 
-/// How many inputs, outputs, parameters or states a session has.
+/// Number of inputs, outputs, parameters or states of a session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_port_count(
     session: *const weft_session,
@@ -74,7 +74,7 @@ pub unsafe extern "C" fn weft_session_port(
     })
 }
 
-/// Gives an input its elements, row-major; they are copied. It keeps them until it is given others.
+/// Sets an input's elements, row-major; they are copied. They stay until the input is set again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_set_input(
     session: *mut weft_session,
@@ -94,9 +94,9 @@ pub unsafe extern "C" fn weft_session_set_input(
     })
 }
 
-/// Lets each step read an input where it lies in the caller's memory, aligned for its dtype, until the input is set or borrowed
+/// Borrows the caller's memory, aligned for the dtype, as an input: each step reads it, until the input is set or borrowed
 /// again or the session is freed: then `release` is called with `user_data`. The elements may be changed between steps: after
-/// weft_session_wait and before the next weft_session_step. The CPU device copies nothing; a GPU is sent the elements with each
+/// weft_session_wait and before the next weft_session_step. The CPU device copies nothing; a GPU uploads the elements with each
 /// step. If this fails, `release` is not called.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_borrow_input(
@@ -122,15 +122,17 @@ pub unsafe extern "C" fn weft_session_borrow_input(
     })
 }
 
-/// Runs the graph once; in a training session with an optimizer, then changes the parameters. The CPU device is done when this
-/// returns; a GPU has then only begun: see weft_session_wait. WEFT_STATUS_INPUT_NOT_SET if an input has no data.
+/// Runs the graph once; in a training session with an optimizer, then updates the parameters. On the CPU device the step is
+/// complete when this returns; on a GPU it has only been submitted: see weft_session_wait. WEFT_STATUS_INPUT_NOT_SET if an
+/// input has no data.
 ///
-/// A step may be refused, with WEFT_STATUS_INDEX_OUT_OF_RANGE: for a token id outside its table, a label outside its classes, a put
-/// outside its state. It then leaves nothing behind on any device. It changes no parameter, no state, no count or moment of an
-/// optimizer, and its outputs cannot be read: WEFT_STATUS_NOT_RUN, until a step is not refused. The steps after it count as if it
-/// had not been, also those that were begun before anybody heard of it. The message names the number of its own step (from 1), the
-/// node, the index and its position. The CPU device returns it here, a GPU where it is next waited for or an output is read: each
-/// refused step once, the earliest first (of more than 64 untold ones, the first 64).
+/// A step may be refused, with WEFT_STATUS_INDEX_OUT_OF_RANGE: because of a token id outside its table, a label outside its
+/// classes, a put outside its state. On every device a refused step has no effect. It changes no parameter, no state, no step
+/// count or moment of an optimizer, and its outputs cannot be read: WEFT_STATUS_NOT_RUN, until a later step succeeds. Later
+/// steps continue as if it had not been, including those submitted before the refusal was known. The message contains the
+/// number of the refused step (from 1), the node, the index and its position. The CPU device returns the error here, a GPU at
+/// the next wait or read of an output: each refused step once, the earliest first (of more than 64 unreported ones, the first
+/// 64).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_step(
     session: *mut weft_session,
@@ -139,7 +141,7 @@ pub unsafe extern "C" fn weft_session_step(
     guard("weft_session_step", err, || Ok(handle::alone::<Session>(session)?.step()?))
 }
 
-/// Returns when every step is done. A GPU tells here of a step that was refused, the earliest untold: see weft_session_step.
+/// Waits until every step is done. A GPU reports the earliest unreported refused step here: see weft_session_step.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_wait(
     session: *mut weft_session,
@@ -148,7 +150,7 @@ pub unsafe extern "C" fn weft_session_wait(
     guard("weft_session_wait", err, || Ok(handle::alone::<Session>(session)?.wait()?))
 }
 
-/// As weft_session_wait, for so many nanoseconds at most; `*done` says whether every step is done.
+/// As weft_session_wait, with a timeout in nanoseconds; `*done` says whether every step is done.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_wait_for(
     session: *mut weft_session,
@@ -164,7 +166,7 @@ pub unsafe extern "C" fn weft_session_wait_for(
     })
 }
 
-/// Asks whether every step is done, without waiting.
+/// Returns whether every step is done, without waiting.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_poll(
     session: *mut weft_session,
@@ -178,7 +180,7 @@ pub unsafe extern "C" fn weft_session_poll(
     })
 }
 
-/// Copies an output's elements into the caller's memory, of exactly its dtype and bytes. Waits for the step.
+/// Copies an output's elements to the caller's memory, whose dtype and size must match. Waits for the step.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_read_output(
     session: *const weft_session,
@@ -218,8 +220,8 @@ pub unsafe extern "C" fn weft_session_read_output_at(
     })
 }
 
-/// Shows an output's elements where they lie: without a copy on the CPU device; from a GPU they are fetched once after each step.
-/// Valid until the next step, or until the session is freed. Waits for the step.
+/// Lends an output's elements: without a copy on the CPU device; from a GPU they are downloaded once after each step. Valid
+/// until the next step, or until the session is freed. Waits for the step.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_lend_output(
     session: *mut weft_session,
@@ -241,7 +243,7 @@ pub unsafe extern "C" fn weft_session_lend_output(
     })
 }
 
-/// Gives an f32 parameter other elements. Sessions over the same weights see the change.
+/// Sets an f32 parameter's elements. Sessions over the same weights see the change.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_set_parameter(
     session: *mut weft_session,
@@ -259,7 +261,7 @@ pub unsafe extern "C" fn weft_session_set_parameter(
     })
 }
 
-/// Copies an f32 parameter's elements into the caller's memory, of exactly that many.
+/// Copies an f32 parameter's elements to the caller's memory, whose size must match.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_read_parameter(
     session: *const weft_session,
@@ -278,7 +280,7 @@ pub unsafe extern "C" fn weft_session_read_parameter(
     })
 }
 
-/// Copies elements into the caller's memory, if there is exactly as much of it.
+/// Copies elements to the caller's memory, if its size matches.
 pub fn copy(from: &[f32], into: &mut [f32], name: &str) -> Outcome {
     if from.len() != into.len() {
         let (wanted, came) = (format!("{} elements", from.len()), format!("{} elements", into.len()));
@@ -288,7 +290,7 @@ pub fn copy(from: &[f32], into: &mut [f32], name: &str) -> Outcome {
     Ok(())
 }
 
-/// The weights of a session, to share with another or to save.
+/// The weights of a session, to share with another session or to save.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_parameters(
     session: *const weft_session,
@@ -302,7 +304,7 @@ pub unsafe extern "C" fn weft_session_parameters(
     })
 }
 
-/// The weights as they are now, to look at or to save; those never changed are not copied.
+/// The current weights, to read or to save; unchanged ones are not copied.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_parameters_to_weights(
     parameters: *const weft_parameters,
@@ -316,13 +318,14 @@ pub unsafe extern "C" fn weft_parameters_to_weights(
     })
 }
 
-/// Frees the handle; sessions over the weights keep them. NULL is allowed.
+/// Frees the handle; sessions keep the weights. NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_parameters_free(parameters: *mut weft_parameters) -> weft_status {
     guard("weft_parameters_free", std::ptr::null_mut(), || handle::free::<Parameters>(parameters))
 }
 
-/// Makes every state of its graph zeros, as after init. Sessions that share them see the change, as with weft_session_write_state.
+/// Zeroes every state of the session's graph, as after init. Sessions that share the states see the change, as with
+/// weft_session_write_state.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_reset_state(
     session: *mut weft_session,
@@ -331,7 +334,7 @@ pub unsafe extern "C" fn weft_session_reset_state(
     guard("weft_session_reset_state", err, || Ok(handle::alone::<Session>(session)?.reset_state()?))
 }
 
-/// Copies a state's elements into the caller's memory, of exactly its bytes.
+/// Copies a state's elements to the caller's memory, whose size must match.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_read_state(
     session: *const weft_session,
@@ -351,7 +354,7 @@ pub unsafe extern "C" fn weft_session_read_state(
     })
 }
 
-/// Gives a state its elements: a cache kept from earlier.
+/// Sets a state's elements: for example a saved cache.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_write_state(
     session: *mut weft_session,
@@ -372,8 +375,8 @@ pub unsafe extern "C" fn weft_session_write_state(
     })
 }
 
-/// What a session takes: weights, their packed forms, states, scratch, inputs, outputs, optimizer state. Sets of weights and states
-/// that it shares are counted in each session's summary; weft_states_memory_summary tells what a set of states takes.
+/// Memory of a session: weights, their packed forms, states, scratch, inputs, outputs, optimizer states. Shared sets of weights
+/// and states are counted in each session's summary; weft_states_memory_summary returns the memory of a set of states.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_memory_summary(
     session: *const weft_session,
@@ -387,7 +390,7 @@ pub unsafe extern "C" fn weft_session_memory_summary(
     })
 }
 
-/// Frees a session, and releases what it borrowed. NULL is allowed. Waits for nothing; a GPU's work under way comes to its end.
+/// Frees a session, and releases the memory it borrowed. NULL is allowed. Does not wait; pending GPU work is completed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_free(session: *mut weft_session) -> weft_status {
     guard("weft_session_free", std::ptr::null_mut(), || handle::free::<Session>(session))

@@ -1,4 +1,4 @@
-//! Sets of states: what steps leave for the steps after them, of one session or of several.
+//! Sets of states: values carried from step to step, of one session or of several.
 
 use crate::arguments::*;
 use crate::compile::weft_compiled;
@@ -15,16 +15,17 @@ use engine::session::{Compiled, Parameters, Session, States};
 use engine::tensor::{Bytes, DType, Tensor, TensorType, Weights};
 use std::ffi::{c_char, c_void};
 
-/// A set of named states on a device, shared by sessions: caches of a language model that one session fills (prefill) and another
-/// goes on with (decode). The memory is there once; what a step of one session leaves in a state, the next step of any session over
-/// the set finds there. Threads may share it, and sessions over it may run on threads of their own: their steps come one after the
-/// other. A refused step leaves it as it was. A call for it from within weft_tap_fn, of a session over it, is WEFT_STATUS_ARGUMENT.
+/// A set of named states on a device, shared by sessions: for example caches of a language model that one session fills
+/// (prefill) and another continues from (decode). Its memory is allocated once; a step of any session over the set sees the
+/// states that the previous step of any of them left. Threads may share it, and sessions over it may run on threads of their
+/// own: their steps are serialised. A refused step leaves it unchanged. A call for it from within weft_tap_fn, of a session
+/// over it, is WEFT_STATUS_ARGUMENT.
 pub struct weft_states {
     _opaque: [u8; 0],
 }
 object!(States, weft_states);
 
-/// An empty set on a device; sessions bring their states (see weft_compiled_init_shared_states).
+/// An empty set on a device; sessions add their states (see weft_compiled_init_shared_states).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_states_new(
     device: *const weft_device,
@@ -37,7 +38,7 @@ pub unsafe extern "C" fn weft_states_new(
     })
 }
 
-/// The set that a session's states are in, to share with another or to save.
+/// The set that contains a session's states, to share with another session or to save.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_states(
     session: *const weft_session,
@@ -51,10 +52,10 @@ pub unsafe extern "C" fn weft_session_states(
     })
 }
 
-/// A session over the weights and the states of other sessions, shared with them. Each state of the graph that the set has by name
-/// must be of the same type there (else WEFT_STATUS_DTYPE or WEFT_STATUS_LENGTH); those that it lacks join it, as zeros.
-/// WEFT_STATUS_ARGUMENT for weights or states on another device. Parameters that the set of weights lacks are taken from `weights`, as
-/// weft_compiled_init_shared_with does; `weights` may be NULL if it lacks none.
+/// Creates a session that shares the weights and states of other sessions. States are matched by name and must have the same
+/// type (else WEFT_STATUS_DTYPE or WEFT_STATUS_LENGTH); states that the set lacks are added, as zeros. WEFT_STATUS_ARGUMENT for
+/// weights or states on another device. Parameters that the set of weights lacks are taken from `weights`, as by
+/// weft_compiled_init_shared_with; `weights` may be NULL if it lacks none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_compiled_init_shared_states(
     compiled: *const weft_compiled,
@@ -80,7 +81,7 @@ pub unsafe extern "C" fn weft_compiled_init_shared_states(
     })
 }
 
-/// How many states a set has.
+/// Number of states of a set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_states_count(
     states: *const weft_states,
@@ -94,7 +95,7 @@ pub unsafe extern "C" fn weft_states_count(
     })
 }
 
-/// One of them, in the order in which they joined; the name is valid until the handle is freed.
+/// One of them, in the order of addition; the name is valid until the handle is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_states_get(
     states: *const weft_states,
@@ -114,7 +115,7 @@ pub unsafe extern "C" fn weft_states_get(
     })
 }
 
-/// Copies a state's elements into the caller's memory, of exactly its bytes. Waits for the steps that were asked for before.
+/// Copies a state's elements to the caller's memory, whose size must match. Waits for the steps requested before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_states_read(
     states: *const weft_states,
@@ -134,7 +135,7 @@ pub unsafe extern "C" fn weft_states_read(
     })
 }
 
-/// Gives a state its elements, for every session over the set.
+/// Sets a state's elements, for every session over the set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_states_write(
     states: *const weft_states,
@@ -155,7 +156,7 @@ pub unsafe extern "C" fn weft_states_write(
     })
 }
 
-/// Makes every state of the set zeros.
+/// Zeroes every state of the set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_states_reset(
     states: *const weft_states,
@@ -164,7 +165,8 @@ pub unsafe extern "C" fn weft_states_reset(
     guard("weft_states_reset", err, || Ok(handle::share::<States>(states)?.reset()?))
 }
 
-/// All states of one moment as tensors by name, for weft_weights_save and weft_states_restore. Freed with weft_weights_free.
+/// A consistent snapshot of all states as tensors by name, for weft_weights_save and weft_states_restore. Freed with
+/// weft_weights_free.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_states_save(
     states: *const weft_states,
@@ -178,8 +180,8 @@ pub unsafe extern "C" fn weft_states_save(
     })
 }
 
-/// Makes the states what weft_states_save gave. Nothing is changed where one is missing or of another type
-/// (WEFT_STATUS_MISSING_WEIGHT, WEFT_STATUS_WEIGHT_TYPE); other tensors are left alone.
+/// Restores the states from weft_states_save's result. Nothing is changed if one is missing or of another type
+/// (WEFT_STATUS_MISSING_WEIGHT, WEFT_STATUS_WEIGHT_TYPE); other tensors are ignored.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_states_restore(
     states: *const weft_states,
@@ -192,7 +194,7 @@ pub unsafe extern "C" fn weft_states_restore(
     })
 }
 
-/// What a set takes on its device, which is there once for all sessions over it.
+/// Memory of a set on its device, allocated once for all sessions over it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_states_memory_summary(
     states: *const weft_states,
@@ -206,13 +208,13 @@ pub unsafe extern "C" fn weft_states_memory_summary(
     })
 }
 
-/// Frees the handle; sessions over the set keep it. NULL is allowed.
+/// Frees the handle; sessions keep the set. NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_states_free(states: *mut weft_states) -> weft_status {
     guard("weft_states_free", std::ptr::null_mut(), || handle::free::<States>(states))
 }
 
-/// Copies a state into the caller's memory, if there is exactly as much of it.
+/// Copies a state to the caller's memory, if its size matches.
 pub fn read_out(name: &str, state: &Tensor<'_>, into: &mut [u8]) -> Outcome {
     if state.bytes().len() != into.len() {
         let (wanted, came) = (state.ty().to_string(), format!("{} bytes", into.len()));
@@ -222,7 +224,7 @@ pub fn read_out(name: &str, state: &Tensor<'_>, into: &mut [u8]) -> Outcome {
     Ok(())
 }
 
-/// The caller's memory as a state of that type; a state that is not there is the engine's error.
+/// The caller's memory as a state of that type; an unknown state is the engine's error.
 pub fn given(ty: Option<TensorType>, data: &[u8]) -> Outcome<Tensor<'_>> {
     let ty = ty.unwrap_or_else(|| TensorType::new(DType::U8, vec![data.len()]));
     Ok(Tensor::from_bytes(ty.dtype, ty.shape, Bytes::borrowed(data))?)

@@ -14,7 +14,7 @@ use engine::session::Artifact;
 use engine::text::{Encoding, Tokenizer};
 use std::ffi::{c_char, c_void};
 
-/// Turns text into token ids and back. Immutable; threads may share it.
+/// Converts text to token ids and back. Immutable; threads may share it.
 pub struct weft_tokenizer {
     _opaque: [u8; 0],
 }
@@ -25,7 +25,7 @@ pub struct weft_encoding {
     _opaque: [u8; 0],
 }
 
-/// The tokens as C holds them.
+/// The object behind weft_encoding.
 pub struct Tokens {
     ids: Vec<u32>,
     type_ids: Vec<u32>,
@@ -41,14 +41,15 @@ impl From<Encoding> for Tokens {
     }
 }
 
-/// A sentence encoder: a model with its tokenizer, compiled for the sizes that come. Threads may share it: they take turns at the
-/// device, batch by batch. Setting a prompt and adding an artifact need it alone: else they are WEFT_STATUS_BUSY.
+/// A sentence encoder: a model with its tokenizer, compiled for sizes as needed. Threads may share it: they use the device in
+/// turn, batch by batch. Setting a prompt and adding an artifact need exclusive access: else they return WEFT_STATUS_BUSY.
 pub struct weft_encoder {
     _opaque: [u8; 0],
 }
 object!(Encoder, weft_encoder);
 
-/// Reads a tokenizer.json, or the tokenizer of a Hugging Face folder: its tokenizer.json, else what its vocabulary files make.
+/// Reads a tokenizer.json, or the tokenizer of a Hugging Face folder: its tokenizer.json, else one built from its vocabulary
+/// files.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_tokenizer_load(
     path: *const c_char,
@@ -80,8 +81,8 @@ pub unsafe extern "C" fn weft_tokenizer_from_memory(
     })
 }
 
-/// The tokens of a text, or of a pair if `pair` is not NULL, with special tokens, at most `max_tokens`: what is too long loses its
-/// end.
+/// The tokens of a text, or of a pair if `pair` is not NULL, with special tokens, at most `max_tokens`: longer texts are
+/// truncated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_tokenizer_encode(
     tokenizer: *const weft_tokenizer,
@@ -108,7 +109,7 @@ pub unsafe extern "C" fn weft_tokenizer_encode(
     })
 }
 
-/// The text of token ids, without special tokens if asked. Ids beyond the vocabulary are left out.
+/// The text of token ids, optionally without special tokens. Ids beyond the vocabulary are skipped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_tokenizer_decode(
     tokenizer: *const weft_tokenizer,
@@ -127,7 +128,7 @@ pub unsafe extern "C" fn weft_tokenizer_decode(
     })
 }
 
-/// The number of tokens, added ones included, and the id to pad with.
+/// The number of tokens, added ones included, and the padding id.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_tokenizer_sizes(
     tokenizer: *const weft_tokenizer,
@@ -144,7 +145,7 @@ pub unsafe extern "C" fn weft_tokenizer_sizes(
     })
 }
 
-/// The id of a token; WEFT_STATUS_UNKNOWN_NAME if there is none of that name.
+/// The id of a token; WEFT_STATUS_UNKNOWN_NAME for an unknown token.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_tokenizer_token_id(
     tokenizer: *const weft_tokenizer,
@@ -164,7 +165,7 @@ pub unsafe extern "C" fn weft_tokenizer_token_id(
     })
 }
 
-/// The token of an id; WEFT_STATUS_UNKNOWN_NAME if there is none of that number.
+/// The token of an id; WEFT_STATUS_UNKNOWN_NAME for an unknown id.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_tokenizer_token(
     tokenizer: *const weft_tokenizer,
@@ -197,11 +198,11 @@ pub struct weft_tokens {
     pub count: usize,
     /// Token ids, special tokens included.
     pub ids: *const u32,
-    /// Which of a pair of texts each token belongs to, 0 or 1.
+    /// The text of a pair that each token belongs to, 0 or 1.
     pub type_ids: *const u32,
-    /// 1 for tokens that the tokenizer added.
+    /// 1 for special tokens that the tokenizer added.
     pub special: *const u8,
-    /// 1 if the text had more tokens than were allowed.
+    /// 1 if the text was truncated.
     pub truncated: u32,
     /// 0.
     pub reserved: u32,
@@ -248,7 +249,7 @@ pub unsafe extern "C" fn weft_encoding_free(encoding: *mut weft_encoding) -> wef
     guard("weft_encoding_free", std::ptr::null_mut(), || handle::free::<Tokens>(encoding))
 }
 
-/// Opens a sentence encoder from a folder as Hugging Face or sentence-transformers writes it (BERT, DistilBERT, RoBERTa, XLM-RoBERTa,
+/// Opens a sentence encoder from a Hugging Face or sentence-transformers folder (BERT, DistilBERT, RoBERTa, XLM-RoBERTa,
 /// CamemBERT, MPNet, ModernBERT): maps its weights, packs them for the device, reads its tokenizer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_encoder_open(
@@ -269,7 +270,7 @@ pub unsafe extern "C" fn weft_encoder_open(
     })
 }
 
-/// Components of an embedding, and the most tokens of a text: longer ones lose their end.
+/// Components of an embedding, and maximum tokens of a text: longer ones are truncated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_encoder_sizes(
     encoder: *const weft_encoder,
@@ -286,8 +287,8 @@ pub unsafe extern "C" fn weft_encoder_sizes(
     })
 }
 
-/// Puts the model's prompt of a name before the texts that are embedded from now on; of NULL, its default prompt, which is the first.
-/// Every model has prompts named "query" and "document", which may be empty. WEFT_STATUS_UNKNOWN_NAME if there is none of that name.
+/// Prefixes later texts with the model's prompt of that name; NULL restores the model's default prompt, which is the initial
+/// one. Every model has prompts named "query" and "document", which may be empty. WEFT_STATUS_UNKNOWN_NAME for an unknown name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_encoder_set_prompt_name(
     encoder: *mut weft_encoder,
@@ -305,7 +306,7 @@ pub unsafe extern "C" fn weft_encoder_set_prompt_name(
     })
 }
 
-/// Puts a text before the texts that are embedded from now on, in place of the model's prompts; of NULL, nothing.
+/// Prefixes later texts with a text, instead of the model's prompts; NULL: no prefix.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_encoder_set_prompt(
     encoder: *mut weft_encoder,
@@ -323,7 +324,7 @@ pub unsafe extern "C" fn weft_encoder_set_prompt(
     })
 }
 
-/// Takes over the graphs of an artifact that are this encoder's, so that their sizes are not compiled again.
+/// Uses the graphs of an artifact that match this encoder, so that their sizes are not compiled again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_encoder_add_artifact(
     encoder: *mut weft_encoder,
@@ -337,8 +338,8 @@ pub unsafe extern "C" fn weft_encoder_add_artifact(
     })
 }
 
-/// Embeds texts: `embeddings` has room for `texts_count` times the components, in the order of the texts. `progress` (may be NULL) is
-/// told how many texts are done, on this thread. Compiles sizes that have not come before.
+/// Embeds texts: `embeddings` has room for `texts_count` times the components, in the order of the texts. `progress` (may be
+/// NULL) gets the number of texts done, on this thread. Compiles sizes on first use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_encoder_embed(
     encoder: *mut weft_encoder,
@@ -377,7 +378,7 @@ pub unsafe extern "C" fn weft_encoder_embed(
     })
 }
 
-/// What the encoder's largest session takes.
+/// Memory of the encoder's largest session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_encoder_memory_summary(
     encoder: *const weft_encoder,

@@ -1,4 +1,4 @@
-//! Training: optimizers, the loop over batches, gradients. A session trains if its graph was compiled with `training`.
+//! Training: optimizers, the loop over batches, gradients. A session can be trained if its graph was compiled with `training`.
 
 use crate::arguments::*;
 use crate::compile::{weft_cancel, wish};
@@ -12,8 +12,7 @@ use engine::session::{Batches, Session};
 use engine::tensor::{Tensor, Weights};
 use std::ffi::{c_char, c_void};
 
-/// A rule by which training changes parameters: one of WEFT_OPTIMIZER_…. There are more, by name:
-/// weft_session_set_optimizer_named.
+/// An optimizer: one of WEFT_OPTIMIZER_…. There are more, by name: weft_session_set_optimizer_named.
 pub type weft_optimizer_kind = u32;
 
 /// Stochastic gradient descent: p -= learning_rate * g.
@@ -21,7 +20,7 @@ pub const WEFT_OPTIMIZER_SGD: weft_optimizer_kind = 0;
 /// Adam (arXiv:1412.6980, algorithm 1).
 pub const WEFT_OPTIMIZER_ADAM: weft_optimizer_kind = 1;
 
-/// An optimizer. Begin with WEFT_OPTIMIZER_INIT: Adam with its authors' constants.
+/// An optimizer. Start from WEFT_OPTIMIZER_INIT: Adam with its authors' constants.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct weft_optimizer {
@@ -53,8 +52,8 @@ unsafe impl Versioned for weft_optimizer {
     };
 }
 
-/// Makes every later step change the parameters. States and count of steps begin anew. WEFT_STATUS_ARGUMENT for settings that are no finite numbers
-/// or outside their range: the optimizer is then what it was.
+/// Sets the optimizer: every later step updates the parameters. Optimizer states and step count are reset. WEFT_STATUS_ARGUMENT
+/// for settings that are not finite or outside their range: the previous optimizer then stays.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_set_optimizer(
     session: *mut weft_session,
@@ -92,21 +91,21 @@ pub struct weft_setting {
     pub reserved: u32,
 }
 
-/// Parameters that are updated otherwise than the others. Frozen: this structure stays as it is, and has no struct_size.
+/// Parameters with settings of their own. Frozen: this structure stays as it is, and has no struct_size.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct weft_parameter_group {
     /// The parameters' names.
     pub names: *const weft_str,
-    /// How many.
+    /// Their number.
     pub names_count: usize,
-    /// What the learning rate is multiplied by for them: 1 where it stays.
+    /// Factor on their learning rate; 1 for no change.
     pub rate: f32,
     /// Their weight decay; NaN for the optimizer's own.
     pub weight_decay: f32,
 }
 
-/// The names of all optimizers, for weft_session_set_optimizer_named, a line each: "sgd", "adam", "adamw", "laprop", "lion",
+/// The names of all optimizers, for weft_session_set_optimizer_named, one per line: "sgd", "adam", "adamw", "laprop", "lion",
 /// "adafactor". Freed with weft_bytes_free.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_optimizer_names(
@@ -120,12 +119,12 @@ pub unsafe extern "C" fn weft_optimizer_names(
     })
 }
 
-/// Makes every later step change the parameters by the optimizer of that name, its settings at their defaults but for those
-/// given, which the names of torch.optim have where it has them ("momentum", "nesterov", "weight_decay", "beta1", "beta2",
-/// "epsilon", …). Parameters of a group differ in learning rate or weight decay. Its states and its count of steps begin anew.
-/// WEFT_STATUS_ARGUMENT for values outside their range, WEFT_STATUS_UNKNOWN_NAME for a name that is not there,
-/// WEFT_STATUS_DEVICE for what the device cannot run: the optimizer is then what it was. `settings` and `groups` may be NULL
-/// where their counts are 0.
+/// Sets the optimizer with that name: every later step updates the parameters. Settings have their defaults unless given; they
+/// are named as in torch.optim where that has them ("momentum", "nesterov", "weight_decay", "beta1", "beta2", "epsilon", …).
+/// Parameters of a group have their own learning rate factor or weight decay. Optimizer states and step count are reset.
+/// WEFT_STATUS_ARGUMENT for values outside their range, WEFT_STATUS_UNKNOWN_NAME for an unknown name, WEFT_STATUS_DEVICE for a
+/// rule that the device cannot run: the previous optimizer then stays. `settings` and `groups` may be NULL if their counts are
+/// 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_set_optimizer_named(
     session: *mut weft_session,
@@ -169,7 +168,7 @@ pub unsafe extern "C" fn weft_session_set_optimizer_named(
     })
 }
 
-/// How many steps the optimizer has made; those that were refused do not count. Waits for steps under way.
+/// The optimizer's step count; refused steps do not count. Waits for pending steps.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_optimizer_steps(
     session: *const weft_session,
@@ -183,8 +182,8 @@ pub unsafe extern "C" fn weft_session_optimizer_steps(
     })
 }
 
-/// Copies the state of that name ("exp_avg") of a parameter into the caller's memory, of exactly that many elements. Waits for
-/// steps under way.
+/// Copies the named state ("exp_avg") of a parameter to the caller's memory, whose number of elements must match. Waits for
+/// pending steps.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_read_optimizer_state(
     session: *const weft_session,
@@ -210,7 +209,7 @@ pub unsafe extern "C" fn weft_session_read_optimizer_state(
     })
 }
 
-/// Gives the state of that name of a parameter its elements.
+/// Sets the elements of the named state of a parameter.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_write_optimizer_state(
     session: *mut weft_session,
@@ -235,15 +234,14 @@ pub unsafe extern "C" fn weft_session_write_optimizer_state(
         let all = session.optimizer_states();
         let shape = all.iter().find(|s| s.name == state && s.parameter == parameter).map(|s| &s.shape);
         let fits = shape.filter(|s| s.iter().product::<usize>() == count);
-        // what does not fit is refused by the engine, in its words
+        // the engine refuses a wrong number, with its own message
         let shape = fits.cloned().unwrap_or_else(|| vec![count]);
         Ok(session.write_optimizer_state(state, parameter, &Tensor::borrowed(shape, elements)?)?)
     })
 }
 
-/// Everything that the optimizer keeps, to be saved: its states, named "OPTIMIZER/STATE/PARAMETER", and its count of steps, an i64
-/// named "OPTIMIZER/step". With the parameters that is what another process needs to go on as if there had been no end.
-/// Freed with weft_weights_free.
+/// All data of the optimizer for saving: its states, named "OPTIMIZER/STATE/PARAMETER", and its step count, an i64 named
+/// "OPTIMIZER/step". With these and the parameters another process can resume training exactly. Freed with weft_weights_free.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_save_optimizer(
     session: *const weft_session,
@@ -257,9 +255,9 @@ pub unsafe extern "C" fn weft_session_save_optimizer(
     })
 }
 
-/// Gives the optimizer, which was set before, what weft_session_save_optimizer gave of one of the same name over the same
-/// parameters. An input named "step_counter" counts on from there. Nothing is changed where something is missing or of another
-/// type.
+/// Restores the optimizer, which must have been set, from weft_session_save_optimizer's result for the same optimizer and
+/// parameters. An input named "step_counter" continues counting from there. Nothing is changed if a tensor is missing or of
+/// another type.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_restore_optimizer(
     session: *mut weft_session,
@@ -272,7 +270,7 @@ pub unsafe extern "C" fn weft_session_restore_optimizer(
     })
 }
 
-/// Changes the learning rate and nothing else. WEFT_STATUS_ARGUMENT for one that is not finite or below 0.
+/// Changes the learning rate only. WEFT_STATUS_ARGUMENT for a rate that is not finite or negative.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_set_learning_rate(
     session: *mut weft_session,
@@ -298,8 +296,8 @@ pub unsafe extern "C" fn weft_session_loss(
     })
 }
 
-/// Copies the gradient of the loss by a trained parameter, of the last step, into the caller's memory, of exactly that many
-/// elements.
+/// Copies the gradient of the loss with respect to a trained parameter, of the last step, to the caller's memory, whose number
+/// of elements must match.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_read_gradient(
     session: *const weft_session,
@@ -318,8 +316,8 @@ pub unsafe extern "C" fn weft_session_read_gradient(
     })
 }
 
-/// One input's elements of every batch, one batch after the other: the caller's memory, during the call. Frozen: this structure
-/// stays as it is, and has no struct_size.
+/// One input's elements for all batches, concatenated: the caller's memory, used during the call.
+/// Frozen: this structure stays as it is, and has no struct_size.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct weft_batches {
@@ -327,7 +325,7 @@ pub struct weft_batches {
     pub name: weft_str,
     /// The elements.
     pub data: *const c_void,
-    /// Their bytes: whole batches, as many for every input.
+    /// Their number of bytes: whole batches, the same number for every input.
     pub data_bytes: usize,
     /// The input's dtype.
     pub dtype: weft_dtype,
@@ -335,24 +333,25 @@ pub struct weft_batches {
     pub reserved: u32,
 }
 
-/// Gets the number of steps done, of how many, and the loss, after each step, on the thread that trains, which must not use the
+/// Receives the number of steps done, the total, and the loss, after each step, on the training thread, which must not use the
 /// session in it.
 pub type weft_step_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, done: usize, all: usize, loss: f32)>;
 
-/// How to train. Begin with WEFT_TRAIN_OPTIONS_INIT.
+/// Options of training. Start from WEFT_TRAIN_OPTIONS_INIT.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct weft_train_options {
     /// sizeof the structure.
     pub struct_size: usize,
-    /// How often to step through all batches.
+    /// Number of passes over all batches.
     pub epochs: usize,
-    /// Follows the work; NULL for nobody.
+    /// Receives progress; may be NULL.
     pub progress: weft_step_fn,
-    /// What `progress` gets.
+    /// Passed to `progress`.
     pub progress_user_data: *mut c_void,
-    /// Ends the work between two steps, with WEFT_STATUS_CANCELLED; NULL for never. Parameters are then as the steps left them.
+    /// Cancels the call between two steps, with WEFT_STATUS_CANCELLED; may be NULL. Parameters then have the values after the
+    /// previous steps.
     pub cancel: *const weft_cancel,
 }
 // SAFETY: plain data, the size first.
@@ -366,9 +365,9 @@ unsafe impl Versioned for weft_train_options {
     };
 }
 
-/// Steps through batches of some inputs; the others keep what they were given. Set an optimizer before. `options` may be NULL.
-/// Ends at a batch that is refused (see weft_session_step): parameters are then as the steps before left them.
-/// Save the result with weft_session_parameters, weft_parameters_to_weights and weft_weights_save.
+/// Runs a step for each batch of some inputs; the others keep their data. Set an optimizer before. `options` may be NULL. Ends
+/// at a batch that is refused (see weft_session_step): parameters then have the values after the previous steps. Save the
+/// result with weft_session_parameters, weft_parameters_to_weights and weft_weights_save.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_session_train(
     session: *mut weft_session,

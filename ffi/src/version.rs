@@ -1,10 +1,10 @@
-//! Which library this is.
+//! Versions of the library.
 
 use crate::guard::guard_value;
 use std::ffi::c_char;
 
-/// The version of the interface: a program runs with a library of the same number. It grows when something is removed or
-/// changed, not when something is added.
+/// The version of the interface: a program runs with a library of the same number. It is incremented when something is removed
+/// or changed, not when something is added.
 pub const WEFT_ABI_VERSION: u32 = 1;
 /// The version that the header belongs to.
 #[allow(dead_code)] // the header has these three; a test compares them with the package's version
@@ -16,13 +16,13 @@ pub const WEFT_VERSION_MINOR: u32 = 1;
 #[allow(dead_code)]
 pub const WEFT_VERSION_PATCH: u32 = 0;
 
-/// WEFT_ABI_VERSION of the library that is running: compare it with the header's when the library is loaded by hand.
+/// WEFT_ABI_VERSION of the running library: compare it with the header's if you load the library dynamically.
 #[unsafe(no_mangle)]
 pub extern "C" fn weft_abi_version() -> u32 {
     guard_value("weft_abi_version", WEFT_ABI_VERSION, || WEFT_ABI_VERSION)
 }
 
-/// The version of the library that is running, as "0.1.0". Static and NUL-terminated.
+/// The version of the running library, such as "0.1.0". Static and NUL-terminated.
 #[unsafe(no_mangle)]
 pub extern "C" fn weft_version() -> *const c_char {
     const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");

@@ -1,4 +1,4 @@
-//! Weights: named tensors, from safetensors files, from memory, or made by hand.
+//! Weights: named tensors, from safetensors files, from memory, or created by the caller.
 
 use crate::arguments::*;
 use crate::error::*;
@@ -10,14 +10,14 @@ use engine::tensor::{Bytes, DType, Tensor, Weights};
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-/// Named tensors. Reading calls may run at once; calls that change it need it alone. Sessions keep what they need of it: it may
-/// be freed once they are made.
+/// Named tensors. Reading calls may run concurrently; calls that change it need exclusive access. Sessions keep what they need
+/// of it: it may be freed once they are created.
 pub struct weft_weights {
     _opaque: [u8; 0],
 }
 object!(Weights, weft_weights);
 
-/// No weights, to be inserted.
+/// An empty set of weights.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_new(
     weights: *mut *mut weft_weights,
@@ -29,7 +29,7 @@ pub unsafe extern "C" fn weft_weights_new(
     })
 }
 
-/// Maps weights: a safetensors file, a Hugging Face folder, or the index of a sharded set. The files must not be shortened or
+/// Maps weights: a safetensors file, a Hugging Face folder, or the index of a sharded set. The files must not be truncated or
 /// rewritten in place while the weights or sessions over them live.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_load(
@@ -46,8 +46,8 @@ pub unsafe extern "C" fn weft_weights_load(
     })
 }
 
-/// As weft_weights_load, with the floats in one dtype: WEFT_DTYPE_F32, WEFT_DTYPE_F16 or WEFT_DTYPE_BF16. f32 to fine-tune a
-/// checkpoint of f16 or bf16. See weft_weights_to_dtype.
+/// As weft_weights_load, with the floats in one dtype: WEFT_DTYPE_F32, WEFT_DTYPE_F16 or WEFT_DTYPE_BF16. For example f32 to
+/// fine-tune an f16 or bf16 checkpoint. See weft_weights_to_dtype.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_load_as(
     path: *const c_char,
@@ -65,9 +65,9 @@ pub unsafe extern "C" fn weft_weights_load_as(
 }
 
 /// The same weights with their floats (f32, f16, bf16, and F64 of files) in one dtype: WEFT_DTYPE_F32, WEFT_DTYPE_F16 or
-/// WEFT_DTYPE_BF16. Each value is rounded once, to the nearest, ties to even; NaN and infinity stay; integers, booleans and
-/// block formats are left as they are. WEFT_STATUS_ARGUMENT for a tensor with finite values that the dtype cannot hold. What
-/// needs no conversion is shared with `weights`, which stay as they are and may be freed.
+/// WEFT_DTYPE_BF16. Each value is rounded once, to nearest, ties to even; NaN and infinity are preserved; integers, booleans
+/// and block formats are unchanged. WEFT_STATUS_ARGUMENT for a tensor with finite values out of the dtype's range. Tensors that
+/// need no conversion are shared with `weights`, which are not changed and may be freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_to_dtype(
     weights: *const weft_weights,
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn weft_weights_to_dtype(
     })
 }
 
-/// Reads a safetensors file that lies in memory; the bytes are copied.
+/// Reads a safetensors file in memory; the bytes are copied.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_from_memory(
     data: *const c_void,
@@ -99,9 +99,9 @@ pub unsafe extern "C" fn weft_weights_from_memory(
     })
 }
 
-/// Reads a safetensors file that lies in the caller's memory, without a copy: the bytes stay as they are until `release` is
-/// called with `user_data`, which is when the weights and all sessions over them are gone. If this fails, `release` is not
-/// called. (Tensors that are not aligned for their dtype are copied.)
+/// Reads a safetensors file in the caller's memory, without a copy: the bytes must not change until `release` is called with
+/// `user_data`, when the weights and all sessions over them are freed. If this fails, `release` is not called. (Tensors that
+/// are not aligned for their dtype are copied.)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_from_buffer(
     data: *const c_void,
@@ -123,7 +123,7 @@ pub unsafe extern "C" fn weft_weights_from_buffer(
     })
 }
 
-/// Runs `use_it` with something to release; where it fails, nothing is released.
+/// Runs `use_it` with a pointer to release; if it fails, nothing is released.
 unsafe fn held(
     release: weft_release_fn,
     user_data: *mut c_void,
@@ -135,7 +135,7 @@ unsafe fn held(
     Ok(())
 }
 
-/// A tensor over bytes, if they are those of its type.
+/// A tensor over bytes, if their size matches its type.
 fn tensor(dtype: DType, shape: Vec<usize>, bytes: Bytes<'static>) -> Outcome<Tensor<'static>> {
     if dtype == DType::Bool
         && let Some(at) = bytes.iter().position(|b| *b > 1)
@@ -145,7 +145,7 @@ fn tensor(dtype: DType, shape: Vec<usize>, bytes: Bytes<'static>) -> Outcome<Ten
     Ok(Tensor::from_bytes(dtype, shape, bytes)?)
 }
 
-/// Adds a tensor, or replaces one of that name; its elements, row-major, are copied. Needs the weights alone.
+/// Adds a tensor, or replaces one of that name; its elements, row-major, are copied. Needs exclusive access to the weights.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_insert(
     weights: *mut weft_weights,
@@ -171,8 +171,8 @@ pub unsafe extern "C" fn weft_weights_insert(
     })
 }
 
-/// As weft_weights_insert, without a copy: the elements stay in the caller's memory as they are until `release` is called with
-/// `user_data`. If this fails, `release` is not called. (A device copies what is not aligned for the dtype.)
+/// As weft_weights_insert, without a copy: the elements in the caller's memory must not change until `release` is called with
+/// `user_data`. If this fails, `release` is not called. (A device copies tensors that are not aligned for their dtype.)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_insert_borrowed(
     weights: *mut weft_weights,
@@ -204,8 +204,7 @@ pub unsafe extern "C" fn weft_weights_insert_borrowed(
     })
 }
 
-/// How many tensors there are. Those of a file that have a dtype which Weft neither computes with nor converts are not
-/// counted.
+/// Number of tensors. Tensors of a file with a dtype that Weft neither computes with nor converts are not counted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_count(
     weights: *const weft_weights,
@@ -219,9 +218,9 @@ pub unsafe extern "C" fn weft_weights_count(
     })
 }
 
-/// A tensor by index, in the order of names, and where its elements lie (NULL if that does not matter). Both are valid until
-/// the weights are changed or freed. A file's F64 is converted to f32, its I8, I16 and U16 to i32, its U64 to i64 when it is
-/// first asked for; WEFT_STATUS_WEIGHT_TYPE if it has values that the dtype cannot hold.
+/// A tensor by index, sorted by name, and a pointer to its elements (may be NULL). Both are valid until the weights are changed
+/// or freed. A file's F64 is converted to f32, its I8, I16 and U16 to i32, its U64 to i64, on first use;
+/// WEFT_STATUS_WEIGHT_TYPE if it has values out of the dtype's range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_get(
     weights: *const weft_weights,
@@ -261,7 +260,7 @@ pub unsafe extern "C" fn weft_weights_find(
     })
 }
 
-/// The tensor of a name that is there, or why it cannot be used.
+/// The tensor of a name, or why it cannot be used.
 fn usable<'w>(weights: &'w Weights, name: &str) -> Outcome<&'w Tensor<'static>> {
     weights.get(name).ok_or_else(|| {
         let why = weights.unusable(name).unwrap_or("gone");
@@ -286,7 +285,7 @@ fn show(
     Ok(())
 }
 
-/// Keeps a text beside the tensors, under a key. Needs the weights alone.
+/// Stores a text in the weights' metadata, under a key. Needs exclusive access to the weights.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_set_metadata(
     weights: *mut weft_weights,
@@ -322,7 +321,7 @@ pub unsafe extern "C" fn weft_weights_metadata(
     })
 }
 
-/// Gives the text of a key.
+/// Returns the text of a key.
 pub fn metadata(
     all: &std::collections::BTreeMap<String, String>,
     key: &str,
@@ -338,7 +337,7 @@ pub fn metadata(
     }
 }
 
-/// Writes a safetensors file, crash-atomically.
+/// Writes a safetensors file, atomically.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_weights_save(
     weights: *const weft_weights,

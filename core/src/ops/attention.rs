@@ -223,8 +223,8 @@ fn add_row(z: &Sizes, form: &AttentionForm, x: &[&Array], at: [usize; 3], into: 
 op! {
     Attention: "attention" as attention(q, k, v; mask) with AttentionOptions(scale: Float) [
         causal: Bool = "Query i sees keys up to i + s − l." => false,
-        window: Int = "Query i sees keys after i + s − l − window; 0: all." => 0,
-        scale: Float = "Factor on the scores: 1/√d, as a rule.",
+        window: Int = "Query i sees only keys after i + s − l − window; 0: no window." => 0,
+        scale: Float = "Factor on the scores, usually 1/√d.",
     ]
     "softmax(q·kᵀ·scale + mask)·v of q [b, h, l, d], k [b, kv, s, d], v [b, kv, s, dv]; a row that sees no key is 0."
     infer: |c| {
@@ -291,10 +291,10 @@ fn samples() -> Vec<Sample> {
 op! {
     AttentionGrad: "attention_grad" as attention_grad(q, k, v, up; mask) by AttentionOptions [
         causal: Bool = "Query i sees keys up to i + s − l.",
-        window: Int = "Query i sees keys after i + s − l − window; 0: all.",
+        window: Int = "Query i sees only keys after i + s − l − window; 0: no window.",
         scale: Float = "Factor on the scores.",
     ]
-    "Gradients of `attention` with respect to q, k and v from that of its result, flat, one after the other."
+    "Gradients of `attention` with respect to q, k and v from that of its result, flattened and concatenated."
     infer: |c| {
         checked_grad(c)?;
         Ok(TensorType::f32([c.inputs[..3].iter().map(TensorType::elements).sum::<usize>()]))

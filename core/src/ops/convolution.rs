@@ -196,12 +196,12 @@ fn convolve(ty: TensorType, form: &ConvolutionForm, x: &Array, w: &Array) -> Arr
 
 op! {
     Convolution: "convolution" as convolution(x, w) with ConvolutionOptions() [
-        stride: Pair = "Steps of the window, [y, x]." => [1, 1],
+        stride: Pair = "Stride of the window, [y, x]." => [1, 1],
         pad_before: Pair = "Zeros before the first row and column; negative crops." => [0, 0],
         pad_after: Pair = "Zeros after the last; negative crops." => [0, 0],
         dilation: Pair = "Distance between the window's taps." => [1, 1],
-        input_dilation: Pair = "Distance between the input's elements, zeros between them." => [1, 1],
-        groups: Int = "Channel groups that do not see each other." => 1,
+        input_dilation: Pair = "Distance between the input's elements, with zeros between them." => [1, 1],
+        groups: Int = "Independent channel groups." => 1,
     ]
     "Cross-correlation of [n, c, h, w] with [o, c/groups, kh, kw], general enough to express its own gradients."
     infer: |c| Geometry::of(c)?.output(&c.inputs[0], &c.inputs[1]);
@@ -263,12 +263,12 @@ fn biased(g: &Graph, y: Value, bias: Option<&Value>) -> Value {
 
 op! {
     Conv2d: "conv2d" as conv2d(x, w; bias) with Conv2dOptions() [
-        stride: Pair = "Steps of the window, [y, x]." => [1, 1],
+        stride: Pair = "Stride of the window, [y, x]." => [1, 1],
         padding: Pair = "Zeros on each side." => [0, 0],
         dilation: Pair = "Distance between the window's taps." => [1, 1],
-        groups: Int = "Channel groups that do not see each other." => 1,
+        groups: Int = "Independent channel groups." => 1,
     ]
-    "2-d convolution of [n, c, h, w] with [o, c/groups, kh, kw] and a bias [o], as PyTorch's."
+    "2-d convolution of [n, c, h, w] with [o, c/groups, kh, kw] and a bias [o], as in PyTorch."
     infer: |c| {
         let ty = Geometry::symmetric(c)?.output(&c.inputs[0], &c.inputs[1])?;
         check_bias(c, ty.shape[1])?;
@@ -321,12 +321,12 @@ fn conv1d_shape(c: &Call<'_>) -> Checked<TensorType> {
 
 op! {
     Conv1d: "conv1d" as conv1d(x, w; bias) with Conv1dOptions() [
-        stride: Int = "Step of the window." => 1,
+        stride: Int = "Stride of the window." => 1,
         padding: Int = "Zeros on each side." => 0,
         dilation: Int = "Distance between the window's taps." => 1,
-        groups: Int = "Channel groups that do not see each other." => 1,
+        groups: Int = "Independent channel groups." => 1,
     ]
-    "1-d convolution of [n, c, l] with [o, c/groups, k] and a bias [o], as PyTorch's."
+    "1-d convolution of [n, c, l] with [o, c/groups, k] and a bias [o], as in PyTorch."
     infer: conv1d_shape;
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |_, _, _| Grad::ByDecomposition;
@@ -388,13 +388,13 @@ fn transposed_shape(c: &Call<'_>) -> Checked<TensorType> {
 
 op! {
     ConvTranspose2d: "conv_transpose2d" as conv_transpose2d(x, w; bias) with ConvTranspose2dOptions() [
-        stride: Pair = "Distance between the places where the window is laid down, [y, x]." => [1, 1],
-        padding: Pair = "Rows and columns left off on each side." => [0, 0],
-        output_padding: Pair = "Rows and columns more at the end." => [0, 0],
+        stride: Pair = "Stride of the window over the output, [y, x]." => [1, 1],
+        padding: Pair = "Rows and columns cropped on each side." => [0, 0],
+        output_padding: Pair = "Additional rows and columns at the end." => [0, 0],
         dilation: Pair = "Distance between the window's taps." => [1, 1],
-        groups: Int = "Channel groups that do not see each other." => 1,
+        groups: Int = "Independent channel groups." => 1,
     ]
-    "Transposed 2-d convolution of [n, c, h, w] with [c, o/groups, kh, kw] and a bias [o], as PyTorch's."
+    "Transposed 2-d convolution of [n, c, h, w] with [c, o/groups, kh, kw] and a bias [o], as in PyTorch."
     infer: transposed_shape;
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |_, _, _| Grad::ByDecomposition;

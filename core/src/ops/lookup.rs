@@ -90,8 +90,8 @@ fn stored(dtype: DType, v: f64) -> f64 {
 }
 
 op! {
-    IndexSelect: "index_select" as index_select(x, indices) [axis: Int = "The axis of x that the indices count along."]
-    "Slices of x by number: x's axis is replaced by the shape of the indices."
+    IndexSelect: "index_select" as index_select(x, indices) [axis: Int = "The axis of x that is indexed."]
+    "Slices of x by index: x's axis is replaced by the shape of the indices."
     infer: |c| {
         check_dtypes(c, false)?;
         Ok(TensorType::new(c.inputs[0].dtype, selected_shape(c)?))
@@ -125,7 +125,7 @@ op! {
 
 op! {
     Embedding: "embedding" as embedding(table, indices) []
-    "Rows of a table [v, d] by number: indices […] → […, d]."
+    "Rows of a table [v, d] by index: indices […] → […, d]."
     infer: |c| {
         let [_, d] = c.shape(0) else { return refuse("a table [v, d]", &c.inputs[0]) };
         check_dtypes(c, false)?;
@@ -144,8 +144,8 @@ op! {
 }
 
 op! {
-    IndexAdd: "index_add" as index_add(x, indices, updates) [axis: Int = "The axis of x that the indices count along."]
-    "x with slices of updates added where the indices say (equal ones add up); updates are shaped as index_select's result."
+    IndexAdd: "index_add" as index_add(x, indices, updates) [axis: Int = "The axis of x that is indexed."]
+    "x with slices of updates added at the indices (duplicates accumulate); updates have the shape of index_select's result."
     infer: |c| {
         check_dtypes(c, true)?;
         let wanted = selected_shape(c)?;
@@ -186,8 +186,8 @@ op! {
 }
 
 op! {
-    Put: "put" as put(x, indices, updates) [axis: Int = "The axis of x that the indices count along."]
-    "x with slices of updates in place of its own where the indices say (the last of equal ones wins); updates are shaped as index_select's result."
+    Put: "put" as put(x, indices, updates) [axis: Int = "The axis of x that is indexed."]
+    "x with its slices at the indices replaced by slices of updates (the last of equal indices wins); updates have the shape of index_select's result."
     infer: |c| {
         let [x, updates] = [0, 2].map(|i| &c.inputs[i]);
         if x.dtype.is_block() {
@@ -333,8 +333,8 @@ fn gathered_axis(c: &Call<'_>) -> Checked<usize> {
 }
 
 op! {
-    Gather: "gather" as gather(x, indices) [axis: Int = "The axis of x that the indices count along."]
-    "Elements of x at each position of the indices, the place along the axis taken from the index there (PyTorch's gather)."
+    Gather: "gather" as gather(x, indices) [axis: Int = "The axis of x that is indexed."]
+    "Elements of x at each position of the indices, with the coordinate along the axis replaced by the index (PyTorch's gather)."
     infer: |c| {
         check_dtypes(c, false)?;
         gathered_axis(c)?;
@@ -369,8 +369,8 @@ op! {
 }
 
 op! {
-    ScatterAdd: "scatter_add" as scatter_add(x, indices, updates) [axis: Int = "The axis of x that the indices count along."]
-    "x with each element of updates added at its position, the place along the axis taken from the index there (PyTorch's scatter_add)."
+    ScatterAdd: "scatter_add" as scatter_add(x, indices, updates) [axis: Int = "The axis of x that is indexed."]
+    "x with each element of updates added at its position, with the coordinate along the axis replaced by the index (PyTorch's scatter_add)."
     infer: |c| {
         check_dtypes(c, true)?;
         gathered_axis(c)?;
@@ -413,7 +413,7 @@ op! {
 }
 
 op! {
-    OneHot: "one_hot" as one_hot(indices) [classes: Int = "How many classes."]
+    OneHot: "one_hot" as one_hot(indices) [classes: Int = "Number of classes."]
     "f32 rows of `classes` with a 1 where the label says: […] → […, classes]. A label outside gives a row of zeros."
     infer: |c| {
         check_index_dtype(&c.inputs[0])?;
@@ -449,10 +449,10 @@ pub(super) const NONE_IGNORED: i64 = i64::MIN;
 
 op! {
     CheckLabels: "check_labels" as check_labels(labels) [
-        classes: Int = "How many classes.",
-        ignore_index: Int = "The label that does not count; the least i64 for none.",
+        classes: Int = "Number of classes.",
+        ignore_index: Int = "The ignored label; the smallest i64 for none.",
     ]
-    "Labels of classes as i32, −1 for those that do not count: […] → […]. Any other label outside 0..classes is an error, as an index outside its table is."
+    "Class labels as i32, −1 for ignored ones: […] → […]. Any other label outside 0..classes is an error, like an index outside its table."
     infer: |c| {
         check_index_dtype(&c.inputs[0])?;
         let classes = c.attrs.int("classes");

@@ -43,10 +43,10 @@ impl Labelled {
 
 op! {
     CrossEntropy: "cross_entropy" as cross_entropy(logits, labels) with CrossEntropyOptions() [
-        ignore_index: Int = "Labels of this value do not count; the least i64 for none." => -100,
-        label_smoothing: Float = "Share ε of the target spread over all classes (Szegedy et al. 2016)." => 0.0,
+        ignore_index: Int = "The ignored label; the smallest i64 for none." => -100,
+        label_smoothing: Float = "Fraction ε of the target distributed over all classes (Szegedy et al. 2016)." => 0.0,
     ]
-    "Mean of −Σ target·log softmax(logits) over the labels that count: logits […, classes], integer labels […]. NaN if none counts (its gradient is 0); any other label outside the classes is an error, as an index outside its table is."
+    "Mean of −Σ target·log softmax(logits) over the labels that are not ignored: logits […, classes], integer labels […]. NaN if all are ignored (its gradient is 0); any other label outside the classes is an error, like an index outside its table."
     infer: |c| {
         let (logits, labels) = (&c.inputs[0], &c.inputs[1]);
         let whole = matches!(labels.dtype, DType::I32 | DType::U32 | DType::I64);

@@ -44,7 +44,7 @@ fn resolve_shape(c: &Call<'_>) -> std::result::Result<Vec<usize>, Refusal> {
 }
 
 op! {
-    Reshape: "reshape" as reshape(x) [shape: Ints = "The new shape; one size may be -1, worked out from the rest."]
+    Reshape: "reshape" as reshape(x) [shape: Ints = "The new shape; one size may be -1, derived from the others."]
     "The same elements, row-major, in another shape."
     infer: |c| Ok(TensorType::new(plain(c)?, resolve_shape(c)?));
     evaluate: |op, c, x| Ok(x[0].reshaped(accepted(op, c)?));
@@ -72,8 +72,8 @@ fn resolve_order(c: &Call<'_>) -> std::result::Result<Vec<usize>, Refusal> {
 }
 
 op! {
-    Permute: "permute" as permute(x) [axes: Ints = "Which axis of x each axis of the result is."]
-    "Axes in another order."
+    Permute: "permute" as permute(x) [axes: Ints = "For each axis of the result, the axis of x."]
+    "Permutes the axes."
     infer: |c| {
         let dtype = plain(c)?;
         Ok(TensorType::new(dtype, resolve_order(c)?.into_iter().map(|a| c.shape(0)[a]).collect::<Vec<_>>()))
@@ -107,8 +107,8 @@ op! {
 }
 
 op! {
-    Broadcast: "broadcast" as broadcast(x) [shape: Ints = "The shape to fill, as NumPy broadcasts."]
-    "Axes of size 1 (and new leading axes) repeated to fill a shape."
+    Broadcast: "broadcast" as broadcast(x) [shape: Ints = "The new shape, by NumPy's broadcasting rules."]
+    "Repeats axes of size 1 (and new leading axes) to a shape."
     infer: |c| {
         let (dtype, shape) = (plain(c)?, c.attrs.sizes("shape"));
         if broadcast_shapes(c.shape(0), &shape).as_ref() != Some(&shape) {
@@ -154,7 +154,7 @@ op! {
     Slice: "slice" as slice(x) [
         start: Ints = "First index along each axis.",
         stop: Ints = "Index after the last along each axis.",
-        step: Ints = "Distance along each axis, at least 1.",
+        step: Ints = "Step along each axis, at least 1.",
     ]
     "A block of x, every step-th index along each axis."
     infer: |c| Ok(TensorType::new(plain(c)?, slice_shape(c)?));
@@ -237,11 +237,11 @@ fn pad_attrs(before: &[i64], after: &[i64], value: f64) -> Attrs {
 
 op! {
     Pad: "pad" as pad(x) [
-        before: Ints = "How many elements are added before the first along each axis.",
-        after: Ints = "How many after the last.",
-        value: Float = "What the added elements are.",
+        before: Ints = "Number of elements added before the first along each axis.",
+        after: Ints = "Number of elements added after the last.",
+        value: Float = "Value of the added elements.",
     ]
-    "x with a border of one value."
+    "x padded with a constant value."
     infer: |c| {
         let (dtype, shape) = (plain(c)?, c.shape(0));
         let (before, after) = (c.attrs.ints("before"), c.attrs.ints("after"));
@@ -307,8 +307,8 @@ fn concat_type(c: &Call<'_>) -> Inferred {
 }
 
 op! {
-    Concat: "concat" as concat(..parts) [axis: Int = "The axis along which they follow each other."]
-    "Tensors joined along an axis."
+    Concat: "concat" as concat(..parts) [axis: Int = "The axis of concatenation."]
+    "Concatenates tensors along an axis."
     infer: concat_type;
     evaluate: |op, c, x| {
         let ty = accepted(op, c)?;

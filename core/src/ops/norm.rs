@@ -283,7 +283,7 @@ fn channel_samples(vectors: usize, attrs: &dyn Fn(usize) -> Attrs) -> Vec<Sample
 }
 
 op! {
-    GroupNorm: "group_norm" as group_norm(x, scale, bias) [groups: Int = "How many groups the channels form.", eps: Float = "Added to the variance."]
+    GroupNorm: "group_norm" as group_norm(x, scale, bias) [groups: Int = "Number of channel groups.", eps: Float = "Added to the variance."]
     "Each group of channels of [n, c, …] standardised, then scaled and shifted by channel (Wu & He 2018)."
     infer: |c| {
         let ty = per_channel_type(c)?;

@@ -75,9 +75,9 @@ fn seen(z: &Sizes, form: &PagedForm, table: &Array, lengths: &Array, b: usize) -
 op! {
     PagedAttention: "paged_attention" as paged_attention(q, keys, values, table, lengths)
         with PagedAttentionOptions(block: Int, scale: Float) [
-        block: Int = "Rows of keys and values to a block.",
-        scale: Float = "Factor on the scores: 1/√d, as a rule.",
-        window: Int = "A query that sees n keys sees the last so many of them; 0: all." => 0,
+        block: Int = "Rows of keys and values per block.",
+        scale: Float = "Factor on the scores, usually 1/√d.",
+        window: Int = "A query that sees n keys sees only the last `window` of them; 0: all." => 0,
     ]
     "softmax(q·kᵀ·scale)·v of q [b, h, l, d] over keys [rows, kv, d] and values [rows, kv, dv] of a cache, f32, f16 or bf16: key j of sequence b \
      is row table[b, j / block]·block + j mod block, and query i of it sees the first lengths[b, i] keys; one that sees none is 0. \

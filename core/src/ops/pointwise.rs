@@ -281,9 +281,9 @@ unary! {
     Neg: "neg" as neg(x: Numbers) = -x, "Negation: −x.", REAL;
     Abs: "abs" as abs(x: Numbers) = x.abs(), "Absolute value: |x|; gradient 0 at 0, NaN at NaN (PyTorch: 0).", NONZERO;
     Exp: "exp" as exp(x: Floats) = x.exp(), "Exponential: eˣ.", [-9.0, -1.0, -0.1, 0.2, 1.5, 3.0];
-    Expm1: "expm1" as expm1(x: Floats) = x.expm1(), "eˣ − 1, which keeps its relative accuracy next to 0.", REAL;
+    Expm1: "expm1" as expm1(x: Floats) = x.expm1(), "eˣ − 1, relatively accurate near 0.", REAL;
     Log: "log" as log(x: Floats) = x.log(), "Natural logarithm.", POSITIVE;
-    Log1p: "log1p" as log1p(x: Floats) = x.log1p(), "ln(1 + x), which keeps its relative accuracy next to 0.",
+    Log1p: "log1p" as log1p(x: Floats) = x.log1p(), "ln(1 + x), relatively accurate near 0.",
         [0.05, -0.9, -0.3, 0.001, -0.002, 1.7, 4.0, 300.0];
     Sqrt: "sqrt" as sqrt(x: Floats) = x.sqrt(), "Square root.", POSITIVE;
     Rsqrt: "rsqrt" as rsqrt(x: Floats) = x.rsqrt(), "Reciprocal square root: 1/√x.", POSITIVE;
@@ -326,7 +326,7 @@ fn gelu_tanh_slope(x: Expr) -> Expr {
 }
 
 unary_with! {
-    Elu: "elu" as elu(x) [alpha = 0.8: "Value far below 0, negated."] =
+    Elu: "elu" as elu(x) [alpha = 0.8: "Negated limit for x → −∞."] =
         x.clone().less_equal(0.0).select(x.clone().expm1() * alpha, x),
         "x above 0, alpha·(eˣ−1) below.", NONZERO, slope = x.clone().greater(0.0).select(1.0, x.exp() * alpha);
     LeakyRelu: "leaky_relu" as leaky_relu(x) [slope = 0.2: "Slope below 0."] =
@@ -340,11 +340,11 @@ binary! {
     Add: "add" as add(Numbers) = Add, "Sum: a + b.", [-2.0, 2.0], [-2.0, 2.0];
     Sub: "sub" as sub(Numbers) = Sub, "Difference: a − b.", [-2.0, 2.0], [-2.0, 2.0];
     Mul: "mul" as mul(Numbers) = Mul, "Product: a · b.", [-2.0, 2.0], [-2.0, 2.0];
-    Div: "div" as div(Numbers) = Div, "a / b; integers truncate, by zero gives 0.", [-2.0, 2.0], [0.3, 2.0];
+    Div: "div" as div(Numbers) = Div, "a / b; for integers truncated, 0 for a division by zero.", [-2.0, 2.0], [0.3, 2.0];
     Pow: "pow" as pow(Floats) = Pow, "Power: aᵇ.", [0.2, 3.0], [-2.0, 2.0];
     Min: "min" as min(Numbers) = Min, "The smaller of two; NaN if either is.", [-2.0, 2.0], [-2.0, 2.0];
     Max: "max" as max(Numbers) = Max, "The larger of two; NaN if either is.", [-2.0, 2.0], [-2.0, 2.0];
-    Rem: "rem" as rem(Numbers) = Rem, "Remainder with the sign of a; integers by zero give 0.", [-9.0, 9.0], [1.0, 2.0];
+    Rem: "rem" as rem(Numbers) = Rem, "Remainder with the sign of a; for integers 0 for a division by zero.", [-9.0, 9.0], [1.0, 2.0];
     And: "and" as and(Bits) = And, "Logical and of bools, bitwise of integers.", [0.0, 1.0], [0.0, 1.0];
     Or: "or" as or(Bits) = Or, "Logical or of bools, bitwise of integers.", [0.0, 1.0], [0.0, 1.0];
     Xor: "xor" as xor(Bits) = Xor, "Exclusive or of bools, bitwise of integers.", [0.0, 1.0], [0.0, 1.0];
@@ -415,7 +415,7 @@ op! {
 }
 
 op! {
-    Cast: "cast" as cast(x) [dtype: DType = "To which element type."]
+    Cast: "cast" as cast(x) [dtype: DType = "The new element type."]
     "Elements converted to another dtype: floats to integers truncate and saturate, NaN to 0 (PyTorch leaves both open); integers to narrower ones keep their low bits; to bool is ≠ 0. i64 to a float is rounded to f32 once, and from there to f16 or bf16."
     infer: |c| {
         let to = c.attrs.dtype("dtype");

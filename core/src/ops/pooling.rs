@@ -115,10 +115,10 @@ fn pool_samples() -> Vec<Sample> {
 op! {
     MaxPool2d: "max_pool2d" as max_pool2d(x) with MaxPool2dOptions(kernel: Pair) [
         kernel: Pair = "The window, [y, x].",
-        stride: Pair = "Its steps." => kernel,
-        padding: Pair = "Rows and columns outside on each side, never the largest." => [0, 0],
+        stride: Pair = "Its stride." => kernel,
+        padding: Pair = "Padding rows and columns on each side, never the maximum." => [0, 0],
     ]
-    "Largest of each window of [n, c, h, w]; NaN if any is. The first of equals has the gradient, of NaNs too (PyTorch: the last NaN)."
+    "Maximum of each window of [n, c, h, w]; NaN if any is. The first of equal maxima gets the gradient, also of NaNs (PyTorch: the last NaN)."
     infer: |c| pooled(&image(c)?.shape, &pool_form(c)?);
     evaluate: |op, c, x| {
         let form = form_of(c)?;
@@ -135,10 +135,10 @@ op! {
 op! {
     MaxPool2dGrad: "max_pool2d_grad" as max_pool2d_grad(x, up) by MaxPool2dOptions [
         kernel: Pair = "The window, [y, x].",
-        stride: Pair = "Its steps.",
-        padding: Pair = "Rows and columns outside on each side.",
+        stride: Pair = "Its stride.",
+        padding: Pair = "Padding rows and columns on each side.",
     ]
-    "Gradient of max_pool2d: zeros like x, with each element of up added where its window's first largest is."
+    "Gradient of max_pool2d: zeros like x, with each element of up added at its window's first maximum."
     infer: |c| {
         let (x, wanted) = (image(c)?, pooled(&image(c)?.shape, &pool_form(c)?)?);
         if c.inputs[1] == wanted { Ok(x.clone()) } else { refuse(format!("an upstream {wanted}"), &c.inputs[1]) }
@@ -212,11 +212,11 @@ fn window_counts(shape: &[usize], form: &PoolForm) -> Option<Vec<f32>> {
 op! {
     AvgPool2d: "avg_pool2d" as avg_pool2d(x) with AvgPool2dOptions(kernel: Pair) [
         kernel: Pair = "The window, [y, x].",
-        stride: Pair = "Its steps." => kernel,
+        stride: Pair = "Its stride." => kernel,
         padding: Pair = "Rows and columns of zeros on each side." => [0, 0],
         count_include_pad: Bool = "Whether the zeros count." => true,
     ]
-    "Mean of each window of [n, c, h, w], as PyTorch's."
+    "Mean of each window of [n, c, h, w], as in PyTorch."
     infer: |c| averaged(c, &image(c)?.shape, &pool_form(c)?);
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |_, _, _| Grad::ByDecomposition;
@@ -275,10 +275,10 @@ fn flat_pooled(
 op! {
     MaxPool1d: "max_pool1d" as max_pool1d(x) with MaxPool1dOptions(kernel: Int) [
         kernel: Int = "The window.",
-        stride: Int = "Its step." => kernel,
-        padding: Int = "Elements outside on each side, never the largest." => 0,
+        stride: Int = "Its stride." => kernel,
+        padding: Int = "Padding elements on each side, never the maximum." => 0,
     ]
-    "Largest of each window of [n, c, l]; NaN if any is."
+    "Maximum of each window of [n, c, l]; NaN if any is."
     infer: |c| flat_pooled(c, |_, x, form| pooled(x, form));
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |_, _, _| Grad::ByDecomposition;
@@ -298,11 +298,11 @@ op! {
 op! {
     AvgPool1d: "avg_pool1d" as avg_pool1d(x) with AvgPool1dOptions(kernel: Int) [
         kernel: Int = "The window.",
-        stride: Int = "Its step." => kernel,
+        stride: Int = "Its stride." => kernel,
         padding: Int = "Zeros on each side." => 0,
         count_include_pad: Bool = "Whether the zeros count." => true,
     ]
-    "Mean of each window of [n, c, l], as PyTorch's."
+    "Mean of each window of [n, c, l], as in PyTorch."
     infer: |c| flat_pooled(c, averaged);
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |_, _, _| Grad::ByDecomposition;
@@ -342,7 +342,7 @@ op! {
 
 op! {
     GlobalMaxPool2d: "global_max_pool2d" as global_max_pool2d(x) []
-    "Largest of each channel: [n, c, h, w] → [n, c, 1, 1]. Equal ones share the gradient."
+    "Maximum of each channel: [n, c, h, w] → [n, c, 1, 1]. Equal maxima share the gradient."
     infer: one_pixel;
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
     grad: |_, _, _| Grad::ByDecomposition;
@@ -413,7 +413,7 @@ op! {
 op! {
     ResizeBilinear: "resize_bilinear" as resize_bilinear(x) [
         size: Ints = "New height and width.",
-        align_corners: Bool = "Corner elements keep their places; else pixels are areas.",
+        align_corners: Bool = "Whether corner elements keep their positions; else pixels are areas.",
     ]
     "[n, c, h, w] at another size, linear between the four nearest (PyTorch's \"bilinear\")."
     infer: resized;

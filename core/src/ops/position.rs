@@ -105,7 +105,7 @@ op! {
     Rope: "rope" as rope(x; positions) with RopeOptions() [
         theta: Float = "Base of the frequencies theta^(−2i/d)." => 10_000.0,
         offset: Int = "Added to each position." => 0,
-        interleaved: Bool = "Pairs are neighbours; else element i pairs with i + d/2." => false,
+        interleaved: Bool = "Whether pairs are neighbours; else element i is paired with i + d/2." => false,
     ]
     "Rotary embedding: pairs of x [.., seq, d] turned by (offset + position)·theta^(−2i/d); positions are 0, 1, … \
      (tables exact to f32) or given as integers [seq] (angles within 2e-6 for positions below 2¹⁷)."

@@ -5,8 +5,8 @@ use crate::graph::{Attr, Attrs, Grad, Lowering, Op, evaluate_decomposed, refuse}
 use crate::tensor::DType;
 
 op! {
-    Dropout: "dropout" as dropout(x, counter) [p: Float = "Share of elements that become 0.", seed: Int = "Key of the stream."]
-    "x with elements set to 0 with probability p and the rest scaled by 1/(1−p); the u32 counter names the step."
+    Dropout: "dropout" as dropout(x, counter) [p: Float = "Fraction of elements set to 0.", seed: Int = "Key of the stream."]
+    "x with elements set to 0 with probability p and the rest scaled by 1/(1−p); the u32 counter is the step number."
     infer: |c| {
         let p = c.attrs.float("p");
         if !(0.0..1.0).contains(&p) {

@@ -123,7 +123,7 @@ fn reduction_samples(lo: f64, hi: f64, integers: bool) -> Vec<Sample> {
 }
 
 op! {
-    Sum: "sum" as sum(x) [axes: Ints = "The axes summed over; none leaves x as it is.", keepdim: Bool = "Keep them, of size 1."]
+    Sum: "sum" as sum(x) [axes: Ints = "The axes to sum over; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1."]
     "Sum over axes."
     infer: |c| reduced_type(c, numbers(c)?);
     evaluate: |op, c, x| Ok(evaluate_rows(accepted(op, c)?, x[0], &axes_of(c), |row| row.iter().sum()));
@@ -137,7 +137,7 @@ op! {
 }
 
 op! {
-    Mean: "mean" as mean(x) [axes: Ints = "The axes averaged over; none leaves x as it is.", keepdim: Bool = "Keep them, of size 1."]
+    Mean: "mean" as mean(x) [axes: Ints = "The axes to average over; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1."]
     "Mean over axes."
     infer: |c| reduced_type(c, floats(c)?);
     evaluate: |op, c, x| {
@@ -185,8 +185,8 @@ fn extreme_samples() -> Vec<Sample> {
 }
 
 op! {
-    ReduceMax: "reduce_max" as max_over(x) [axes: Ints = "The axes searched; none leaves x as it is.", keepdim: Bool = "Keep them, of size 1."]
-    "Largest over axes; NaN if any is. Equal ones share the gradient."
+    ReduceMax: "reduce_max" as max_over(x) [axes: Ints = "The axes to reduce; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1."]
+    "Maximum over axes; NaN if any is. Equal maxima share the gradient."
     infer: |c| reduced_type(c, numbers(c)?);
     evaluate: |op, c, x| Ok(evaluate_rows(accepted(op, c)?, x[0], &axes_of(c), |row| extreme(row, |a, b| a >= b)));
     grad: extreme_grad;
@@ -195,8 +195,8 @@ op! {
 }
 
 op! {
-    ReduceMin: "reduce_min" as min_over(x) [axes: Ints = "The axes searched; none leaves x as it is.", keepdim: Bool = "Keep them, of size 1."]
-    "Smallest over axes; NaN if any is. Equal ones share the gradient."
+    ReduceMin: "reduce_min" as min_over(x) [axes: Ints = "The axes to reduce; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1."]
+    "Minimum over axes; NaN if any is. Equal minima share the gradient."
     infer: |c| reduced_type(c, numbers(c)?);
     evaluate: |op, c, x| Ok(evaluate_rows(accepted(op, c)?, x[0], &axes_of(c), |row| extreme(row, |a, b| a <= b)));
     grad: extreme_grad;
@@ -225,7 +225,7 @@ fn exclusive_product(g: &Graph, x: Value, after: bool) -> Value {
 }
 
 op! {
-    Prod: "prod" as prod(x) [axes: Ints = "The axes multiplied over; none leaves x as it is.", keepdim: Bool = "Keep them, of size 1."]
+    Prod: "prod" as prod(x) [axes: Ints = "The axes to multiply over; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1."]
     "Product over axes."
     infer: |c| reduced_type(c, numbers(c)?);
     evaluate: |op, c, x| {
@@ -266,7 +266,7 @@ op! {
 const FINITE: f64 = f32::MAX as f64;
 
 op! {
-    LogSumExp: "logsumexp" as logsumexp(x) [axes: Ints = "The axes summed over; none leaves x as it is.", keepdim: Bool = "Keep them, of size 1."]
+    LogSumExp: "logsumexp" as logsumexp(x) [axes: Ints = "The axes to sum over; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1."]
     "ln Σ eˣ over axes, without overflow."
     infer: |c| reduced_type(c, floats(c)?);
     evaluate: |op, c, x| {
@@ -353,8 +353,8 @@ fn position_samples() -> Vec<Sample> {
 }
 
 op! {
-    ArgMax: "argmax" as argmax(x) [axis: Int = "The axis searched.", keepdim: Bool = "Keep it, of size 1."]
-    "Where along an axis the largest is (the first of equals), as i32."
+    ArgMax: "argmax" as argmax(x) [axis: Int = "The axis to reduce.", keepdim: Bool = "Whether to keep it with size 1."]
+    "Index of the maximum along an axis (the first of equals), as i32."
     infer: position_type;
     evaluate: |op, c, x| evaluate_positions(op, c, x[0], |a, b| a > b);
     grad: |_, _, _| Grad::None("a position is constant almost everywhere");
@@ -363,8 +363,8 @@ op! {
 }
 
 op! {
-    ArgMin: "argmin" as argmin(x) [axis: Int = "The axis searched.", keepdim: Bool = "Keep it, of size 1."]
-    "Where along an axis the smallest is (the first of equals), as i32."
+    ArgMin: "argmin" as argmin(x) [axis: Int = "The axis to reduce.", keepdim: Bool = "Whether to keep it with size 1."]
+    "Index of the minimum along an axis (the first of equals), as i32."
     infer: position_type;
     evaluate: |op, c, x| evaluate_positions(op, c, x[0], |a, b| a < b);
     grad: |_, _, _| Grad::None("a position is constant almost everywhere");
@@ -373,8 +373,8 @@ op! {
 }
 
 op! {
-    CumSum: "cumsum" as cumsum(x) [axis: Int = "The axis along which it adds up."]
-    "Running sum along an axis, each element included."
+    CumSum: "cumsum" as cumsum(x) [axis: Int = "The axis of the sum."]
+    "Inclusive prefix sum along an axis."
     infer: |c| {
         let dtype = numbers(c)?;
         if matches!(dtype, DType::F16 | DType::BF16) {
