@@ -153,7 +153,7 @@ pub unsafe extern "C" fn weft_op_exp(
 }
 
 
-/// eˣ − 1, which keeps its relative accuracy next to 0.
+/// eˣ − 1, relatively accurate near 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_expm1(
     graph: *mut weft_graph,
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn weft_op_log(
 }
 
 
-/// ln(1 + x), which keeps its relative accuracy next to 0.
+/// ln(1 + x), relatively accurate near 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_log1p(
     graph: *mut weft_graph,
@@ -469,7 +469,7 @@ pub unsafe extern "C" fn weft_op_softplus(
 
 
 /// x above 0, alpha·(eˣ−1) below.
-/// `alpha`: Value far below 0, negated.
+/// `alpha`: Negated limit for x → −∞.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_elu(
     graph: *mut weft_graph,
@@ -570,7 +570,7 @@ pub unsafe extern "C" fn weft_op_mul(
 }
 
 
-/// a / b; integers truncate, by zero gives 0.
+/// a / b; for integers truncated, 0 for a division by zero.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_div(
     graph: *mut weft_graph,
@@ -634,7 +634,7 @@ pub unsafe extern "C" fn weft_op_max(
 }
 
 
-/// Remainder with the sign of a; integers by zero give 0.
+/// Remainder with the sign of a; for integers 0 for a division by zero.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_rem(
     graph: *mut weft_graph,
@@ -814,7 +814,7 @@ pub unsafe extern "C" fn weft_op_select(
 /// Elements converted to another dtype: floats to integers truncate and saturate, NaN to 0 (PyTorch
 /// leaves both open); integers to narrower ones keep their low bits; to bool is ≠ 0. i64 to a float
 /// is rounded to f32 once, and from there to f16 or bf16.
-/// `dtype`: To which element type.
+/// `dtype`: The new element type.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_cast(
     graph: *mut weft_graph,
@@ -875,7 +875,7 @@ pub unsafe extern "C" fn weft_op_random_uniform(
 
 
 /// The same elements, row-major, in another shape.
-/// `shape`: The new shape; one size may be -1, worked out from the rest.
+/// `shape`: The new shape; one size may be -1, derived from the others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_reshape(
     graph: *mut weft_graph,
@@ -894,8 +894,8 @@ pub unsafe extern "C" fn weft_op_reshape(
 }
 
 
-/// Axes in another order.
-/// `axes`: Which axis of x each axis of the result is.
+/// Permutes the axes.
+/// `axes`: For each axis of the result, the axis of x.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_permute(
     graph: *mut weft_graph,
@@ -914,8 +914,8 @@ pub unsafe extern "C" fn weft_op_permute(
 }
 
 
-/// Axes of size 1 (and new leading axes) repeated to fill a shape.
-/// `shape`: The shape to fill, as NumPy broadcasts.
+/// Repeats axes of size 1 (and new leading axes) to a shape.
+/// `shape`: The new shape, by NumPy's broadcasting rules.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_broadcast(
     graph: *mut weft_graph,
@@ -937,7 +937,7 @@ pub unsafe extern "C" fn weft_op_broadcast(
 /// A block of x, every step-th index along each axis.
 /// `start`: First index along each axis.
 /// `stop`: Index after the last along each axis.
-/// `step`: Distance along each axis, at least 1.
+/// `step`: Step along each axis, at least 1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_slice(
     graph: *mut weft_graph,
@@ -984,10 +984,10 @@ pub unsafe extern "C" fn weft_op_flip(
 }
 
 
-/// x with a border of one value.
-/// `before`: How many elements are added before the first along each axis.
-/// `after`: How many after the last.
-/// `value`: What the added elements are.
+/// x padded with a constant value.
+/// `before`: Number of elements added before the first along each axis.
+/// `after`: Number of elements added after the last.
+/// `value`: Value of the added elements.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_pad(
     graph: *mut weft_graph,
@@ -1011,9 +1011,9 @@ pub unsafe extern "C" fn weft_op_pad(
 }
 
 
-/// Tensors joined along an axis.
+/// Concatenates tensors along an axis.
 /// `parts` are parts_count values, one at least.
-/// `axis`: The axis along which they follow each other.
+/// `axis`: The axis of concatenation.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_concat(
     graph: *mut weft_graph,
@@ -1033,8 +1033,8 @@ pub unsafe extern "C" fn weft_op_concat(
 
 
 /// Sum over axes.
-/// `axes`: The axes summed over; none leaves x as it is.
-/// `keepdim`: Keep them, of size 1.
+/// `axes`: The axes to sum over; if empty, x is returned.
+/// `keepdim`: Whether to keep them with size 1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_sum(
     graph: *mut weft_graph,
@@ -1055,8 +1055,8 @@ pub unsafe extern "C" fn weft_op_sum(
 
 
 /// Mean over axes.
-/// `axes`: The axes averaged over; none leaves x as it is.
-/// `keepdim`: Keep them, of size 1.
+/// `axes`: The axes to average over; if empty, x is returned.
+/// `keepdim`: Whether to keep them with size 1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_mean(
     graph: *mut weft_graph,
@@ -1076,9 +1076,9 @@ pub unsafe extern "C" fn weft_op_mean(
 }
 
 
-/// Largest over axes; NaN if any is. Equal ones share the gradient.
-/// `axes`: The axes searched; none leaves x as it is.
-/// `keepdim`: Keep them, of size 1.
+/// Maximum over axes; NaN if any is. Equal maxima share the gradient.
+/// `axes`: The axes to reduce; if empty, x is returned.
+/// `keepdim`: Whether to keep them with size 1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_reduce_max(
     graph: *mut weft_graph,
@@ -1098,9 +1098,9 @@ pub unsafe extern "C" fn weft_op_reduce_max(
 }
 
 
-/// Smallest over axes; NaN if any is. Equal ones share the gradient.
-/// `axes`: The axes searched; none leaves x as it is.
-/// `keepdim`: Keep them, of size 1.
+/// Minimum over axes; NaN if any is. Equal minima share the gradient.
+/// `axes`: The axes to reduce; if empty, x is returned.
+/// `keepdim`: Whether to keep them with size 1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_reduce_min(
     graph: *mut weft_graph,
@@ -1121,8 +1121,8 @@ pub unsafe extern "C" fn weft_op_reduce_min(
 
 
 /// Product over axes.
-/// `axes`: The axes multiplied over; none leaves x as it is.
-/// `keepdim`: Keep them, of size 1.
+/// `axes`: The axes to multiply over; if empty, x is returned.
+/// `keepdim`: Whether to keep them with size 1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_prod(
     graph: *mut weft_graph,
@@ -1143,8 +1143,8 @@ pub unsafe extern "C" fn weft_op_prod(
 
 
 /// ln Σ eˣ over axes, without overflow.
-/// `axes`: The axes summed over; none leaves x as it is.
-/// `keepdim`: Keep them, of size 1.
+/// `axes`: The axes to sum over; if empty, x is returned.
+/// `keepdim`: Whether to keep them with size 1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_logsumexp(
     graph: *mut weft_graph,
@@ -1164,9 +1164,9 @@ pub unsafe extern "C" fn weft_op_logsumexp(
 }
 
 
-/// Where along an axis the largest is (the first of equals), as i32.
-/// `axis`: The axis searched.
-/// `keepdim`: Keep it, of size 1.
+/// Index of the maximum along an axis (the first of equals), as i32.
+/// `axis`: The axis to reduce.
+/// `keepdim`: Whether to keep it with size 1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_argmax(
     graph: *mut weft_graph,
@@ -1183,9 +1183,9 @@ pub unsafe extern "C" fn weft_op_argmax(
 }
 
 
-/// Where along an axis the smallest is (the first of equals), as i32.
-/// `axis`: The axis searched.
-/// `keepdim`: Keep it, of size 1.
+/// Index of the minimum along an axis (the first of equals), as i32.
+/// `axis`: The axis to reduce.
+/// `keepdim`: Whether to keep it with size 1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_argmin(
     graph: *mut weft_graph,
@@ -1202,8 +1202,8 @@ pub unsafe extern "C" fn weft_op_argmin(
 }
 
 
-/// Running sum along an axis, each element included.
-/// `axis`: The axis along which it adds up.
+/// Inclusive prefix sum along an axis.
+/// `axis`: The axis of the sum.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_cumsum(
     graph: *mut weft_graph,
@@ -1332,7 +1332,7 @@ pub unsafe extern "C" fn weft_op_rms_norm(
 
 /// Each group of channels of [n, c, …] standardised, then scaled and shifted by channel (Wu & He
 /// 2018).
-/// `groups`: How many groups the channels form.
+/// `groups`: Number of channel groups.
 /// `eps`: Added to the variance.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_group_norm(
@@ -1393,11 +1393,11 @@ pub unsafe extern "C" fn weft_op_batch_norm_train(
 }
 
 
-/// Mean of −Σ target·log softmax(logits) over the labels that count: logits […, classes], integer
-/// labels […]. NaN if none counts (its gradient is 0); any other label outside the classes is an
-/// error, as an index outside its table is.
-/// `ignore_index`: Labels of this value do not count; the least i64 for none.
-/// `label_smoothing`: Share ε of the target spread over all classes (Szegedy et al. 2016).
+/// Mean of −Σ target·log softmax(logits) over the labels that are not ignored: logits […, classes],
+/// integer labels […]. NaN if all are ignored (its gradient is 0); any other label outside the
+/// classes is an error, like an index outside its table.
+/// `ignore_index`: The ignored label; the smallest i64 for none.
+/// `label_smoothing`: Fraction ε of the target distributed over all classes (Szegedy et al. 2016).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_cross_entropy(
     graph: *mut weft_graph,
@@ -1465,12 +1465,12 @@ pub unsafe extern "C" fn weft_op_bce_with_logits(
 
 /// Cross-correlation of [n, c, h, w] with [o, c/groups, kh, kw], general enough to express its own
 /// gradients.
-/// `stride`: Steps of the window, [y, x].
+/// `stride`: Stride of the window, [y, x].
 /// `pad_before`: Zeros before the first row and column; negative crops.
 /// `pad_after`: Zeros after the last; negative crops.
 /// `dilation`: Distance between the window's taps.
-/// `input_dilation`: Distance between the input's elements, zeros between them.
-/// `groups`: Channel groups that do not see each other.
+/// `input_dilation`: Distance between the input's elements, with zeros between them.
+/// `groups`: Independent channel groups.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_convolution(
     graph: *mut weft_graph,
@@ -1507,12 +1507,12 @@ pub unsafe extern "C" fn weft_op_convolution(
 }
 
 
-/// 2-d convolution of [n, c, h, w] with [o, c/groups, kh, kw] and a bias [o], as PyTorch's.
+/// 2-d convolution of [n, c, h, w] with [o, c/groups, kh, kw] and a bias [o], as in PyTorch.
 /// Optional, WEFT_VALUE_NONE to leave out: bias.
-/// `stride`: Steps of the window, [y, x].
+/// `stride`: Stride of the window, [y, x].
 /// `padding`: Zeros on each side.
 /// `dilation`: Distance between the window's taps.
-/// `groups`: Channel groups that do not see each other.
+/// `groups`: Independent channel groups.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_conv2d(
     graph: *mut weft_graph,
@@ -1542,12 +1542,12 @@ pub unsafe extern "C" fn weft_op_conv2d(
 }
 
 
-/// 1-d convolution of [n, c, l] with [o, c/groups, k] and a bias [o], as PyTorch's.
+/// 1-d convolution of [n, c, l] with [o, c/groups, k] and a bias [o], as in PyTorch.
 /// Optional, WEFT_VALUE_NONE to leave out: bias.
-/// `stride`: Step of the window.
+/// `stride`: Stride of the window.
 /// `padding`: Zeros on each side.
 /// `dilation`: Distance between the window's taps.
-/// `groups`: Channel groups that do not see each other.
+/// `groups`: Independent channel groups.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_conv1d(
     graph: *mut weft_graph,
@@ -1568,14 +1568,14 @@ pub unsafe extern "C" fn weft_op_conv1d(
 }
 
 
-/// Transposed 2-d convolution of [n, c, h, w] with [c, o/groups, kh, kw] and a bias [o], as
-/// PyTorch's.
+/// Transposed 2-d convolution of [n, c, h, w] with [c, o/groups, kh, kw] and a bias [o], as in
+/// PyTorch.
 /// Optional, WEFT_VALUE_NONE to leave out: bias.
-/// `stride`: Distance between the places where the window is laid down, [y, x].
-/// `padding`: Rows and columns left off on each side.
-/// `output_padding`: Rows and columns more at the end.
+/// `stride`: Stride of the window over the output, [y, x].
+/// `padding`: Rows and columns cropped on each side.
+/// `output_padding`: Additional rows and columns at the end.
 /// `dilation`: Distance between the window's taps.
-/// `groups`: Channel groups that do not see each other.
+/// `groups`: Independent channel groups.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_conv_transpose2d(
     graph: *mut weft_graph,
@@ -1609,11 +1609,11 @@ pub unsafe extern "C" fn weft_op_conv_transpose2d(
 }
 
 
-/// Largest of each window of [n, c, h, w]; NaN if any is. The first of equals has the gradient, of
-/// NaNs too (PyTorch: the last NaN).
+/// Maximum of each window of [n, c, h, w]; NaN if any is. The first of equal maxima gets the
+/// gradient, also of NaNs (PyTorch: the last NaN).
 /// `kernel`: The window, [y, x].
-/// `stride`: Its steps.
-/// `padding`: Rows and columns outside on each side, never the largest.
+/// `stride`: Its stride.
+/// `padding`: Padding rows and columns on each side, never the maximum.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_max_pool2d(
     graph: *mut weft_graph,
@@ -1640,11 +1640,11 @@ pub unsafe extern "C" fn weft_op_max_pool2d(
 }
 
 
-/// Gradient of max_pool2d: zeros like x, with each element of up added where its window's first
-/// largest is.
+/// Gradient of max_pool2d: zeros like x, with each element of up added at its window's first
+/// maximum.
 /// `kernel`: The window, [y, x].
-/// `stride`: Its steps.
-/// `padding`: Rows and columns outside on each side.
+/// `stride`: Its stride.
+/// `padding`: Padding rows and columns on each side.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_max_pool2d_grad(
     graph: *mut weft_graph,
@@ -1672,9 +1672,9 @@ pub unsafe extern "C" fn weft_op_max_pool2d_grad(
 }
 
 
-/// Mean of each window of [n, c, h, w], as PyTorch's.
+/// Mean of each window of [n, c, h, w], as in PyTorch.
 /// `kernel`: The window, [y, x].
-/// `stride`: Its steps.
+/// `stride`: Its stride.
 /// `padding`: Rows and columns of zeros on each side.
 /// `count_include_pad`: Whether the zeros count.
 #[unsafe(no_mangle)]
@@ -1704,10 +1704,10 @@ pub unsafe extern "C" fn weft_op_avg_pool2d(
 }
 
 
-/// Largest of each window of [n, c, l]; NaN if any is.
+/// Maximum of each window of [n, c, l]; NaN if any is.
 /// `kernel`: The window.
-/// `stride`: Its step.
-/// `padding`: Elements outside on each side, never the largest.
+/// `stride`: Its stride.
+/// `padding`: Padding elements on each side, never the maximum.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_max_pool1d(
     graph: *mut weft_graph,
@@ -1725,9 +1725,9 @@ pub unsafe extern "C" fn weft_op_max_pool1d(
 }
 
 
-/// Mean of each window of [n, c, l], as PyTorch's.
+/// Mean of each window of [n, c, l], as in PyTorch.
 /// `kernel`: The window.
-/// `stride`: Its step.
+/// `stride`: Its stride.
 /// `padding`: Zeros on each side.
 /// `count_include_pad`: Whether the zeros count.
 #[unsafe(no_mangle)]
@@ -1763,7 +1763,7 @@ pub unsafe extern "C" fn weft_op_global_avg_pool2d(
 }
 
 
-/// Largest of each channel: [n, c, h, w] → [n, c, 1, 1]. Equal ones share the gradient.
+/// Maximum of each channel: [n, c, h, w] → [n, c, 1, 1]. Equal maxima share the gradient.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_global_max_pool2d(
     graph: *mut weft_graph,
@@ -1800,7 +1800,7 @@ pub unsafe extern "C" fn weft_op_resize_nearest(
 
 /// [n, c, h, w] at another size, linear between the four nearest (PyTorch's "bilinear").
 /// `size`: New height and width.
-/// `align_corners`: Corner elements keep their places; else pixels are areas.
+/// `align_corners`: Whether corner elements keep their positions; else pixels are areas.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_resize_bilinear(
     graph: *mut weft_graph,
@@ -1824,8 +1824,8 @@ pub unsafe extern "C" fn weft_op_resize_bilinear(
 /// sees no key is 0.
 /// Optional, WEFT_VALUE_NONE to leave out: mask.
 /// `causal`: Query i sees keys up to i + s − l.
-/// `window`: Query i sees keys after i + s − l − window; 0: all.
-/// `scale`: Factor on the scores: 1/√d, as a rule.
+/// `window`: Query i sees only keys after i + s − l − window; 0: no window.
+/// `scale`: Factor on the scores, usually 1/√d.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_attention(
     graph: *mut weft_graph,
@@ -1846,11 +1846,11 @@ pub unsafe extern "C" fn weft_op_attention(
 }
 
 
-/// Gradients of `attention` with respect to q, k and v from that of its result, flat, one after the
-/// other.
+/// Gradients of `attention` with respect to q, k and v from that of its result, flattened and
+/// concatenated.
 /// Optional, WEFT_VALUE_NONE to leave out: mask.
 /// `causal`: Query i sees keys up to i + s − l.
-/// `window`: Query i sees keys after i + s − l − window; 0: all.
+/// `window`: Query i sees only keys after i + s − l − window; 0: no window.
 /// `scale`: Factor on the scores.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_attention_grad(
@@ -1878,9 +1878,9 @@ pub unsafe extern "C" fn weft_op_attention_grad(
 /// query i of it sees the first lengths[b, i] keys; one that sees none is 0. Entries of the table
 /// outside the cache are taken as its last block, lengths beyond the last key as all: `check_labels`
 /// refuses them.
-/// `block`: Rows of keys and values to a block.
-/// `scale`: Factor on the scores: 1/√d, as a rule.
-/// `window`: A query that sees n keys sees the last so many of them; 0: all.
+/// `block`: Rows of keys and values per block.
+/// `scale`: Factor on the scores, usually 1/√d.
+/// `window`: A query that sees n keys sees only the last `window` of them; 0: all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_paged_attention(
     graph: *mut weft_graph,
@@ -1902,8 +1902,8 @@ pub unsafe extern "C" fn weft_op_paged_attention(
 }
 
 
-/// Slices of x by number: x's axis is replaced by the shape of the indices.
-/// `axis`: The axis of x that the indices count along.
+/// Slices of x by index: x's axis is replaced by the shape of the indices.
+/// `axis`: The axis of x that is indexed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_index_select(
     graph: *mut weft_graph,
@@ -1920,7 +1920,7 @@ pub unsafe extern "C" fn weft_op_index_select(
 }
 
 
-/// Rows of a table [v, d] by number: indices […] → […, d].
+/// Rows of a table [v, d] by index: indices […] → […, d].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_embedding(
     graph: *mut weft_graph,
@@ -1936,9 +1936,9 @@ pub unsafe extern "C" fn weft_op_embedding(
 }
 
 
-/// x with slices of updates added where the indices say (equal ones add up); updates are shaped as
+/// x with slices of updates added at the indices (duplicates accumulate); updates have the shape of
 /// index_select's result.
-/// `axis`: The axis of x that the indices count along.
+/// `axis`: The axis of x that is indexed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_index_add(
     graph: *mut weft_graph,
@@ -1956,9 +1956,9 @@ pub unsafe extern "C" fn weft_op_index_add(
 }
 
 
-/// x with slices of updates in place of its own where the indices say (the last of equal ones wins);
-/// updates are shaped as index_select's result.
-/// `axis`: The axis of x that the indices count along.
+/// x with its slices at the indices replaced by slices of updates (the last of equal indices wins);
+/// updates have the shape of index_select's result.
+/// `axis`: The axis of x that is indexed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_put(
     graph: *mut weft_graph,
@@ -1995,9 +1995,9 @@ pub unsafe extern "C" fn weft_op_put_rows(
 }
 
 
-/// Elements of x at each position of the indices, the place along the axis taken from the index
-/// there (PyTorch's gather).
-/// `axis`: The axis of x that the indices count along.
+/// Elements of x at each position of the indices, with the coordinate along the axis replaced by the
+/// index (PyTorch's gather).
+/// `axis`: The axis of x that is indexed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_gather(
     graph: *mut weft_graph,
@@ -2014,9 +2014,9 @@ pub unsafe extern "C" fn weft_op_gather(
 }
 
 
-/// x with each element of updates added at its position, the place along the axis taken from the
-/// index there (PyTorch's scatter_add).
-/// `axis`: The axis of x that the indices count along.
+/// x with each element of updates added at its position, with the coordinate along the axis replaced
+/// by the index (PyTorch's scatter_add).
+/// `axis`: The axis of x that is indexed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_scatter_add(
     graph: *mut weft_graph,
@@ -2036,7 +2036,7 @@ pub unsafe extern "C" fn weft_op_scatter_add(
 
 /// f32 rows of `classes` with a 1 where the label says: […] → […, classes]. A label outside gives a
 /// row of zeros.
-/// `classes`: How many classes.
+/// `classes`: Number of classes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_one_hot(
     graph: *mut weft_graph,
@@ -2052,10 +2052,10 @@ pub unsafe extern "C" fn weft_op_one_hot(
 }
 
 
-/// Labels of classes as i32, −1 for those that do not count: […] → […]. Any other label outside
-/// 0..classes is an error, as an index outside its table is.
-/// `classes`: How many classes.
-/// `ignore_index`: The label that does not count; the least i64 for none.
+/// Class labels as i32, −1 for ignored ones: […] → […]. Any other label outside 0..classes is an
+/// error, like an index outside its table.
+/// `classes`: Number of classes.
+/// `ignore_index`: The ignored label; the smallest i64 for none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_check_labels(
     graph: *mut weft_graph,
@@ -2078,7 +2078,7 @@ pub unsafe extern "C" fn weft_op_check_labels(
 /// Optional, WEFT_VALUE_NONE to leave out: positions.
 /// `theta`: Base of the frequencies theta^(−2i/d).
 /// `offset`: Added to each position.
-/// `interleaved`: Pairs are neighbours; else element i pairs with i + d/2.
+/// `interleaved`: Whether pairs are neighbours; else element i is paired with i + d/2.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_rope(
     graph: *mut weft_graph,
@@ -2117,9 +2117,9 @@ pub unsafe extern "C" fn weft_op_rotary(
 }
 
 
-/// x with elements set to 0 with probability p and the rest scaled by 1/(1−p); the u32 counter names
-/// the step.
-/// `p`: Share of elements that become 0.
+/// x with elements set to 0 with probability p and the rest scaled by 1/(1−p); the u32 counter is
+/// the step number.
+/// `p`: Fraction of elements set to 0.
 /// `seed`: Key of the stream.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn weft_op_dropout(
