@@ -78,7 +78,7 @@ fn valgrind_finds_nothing_in_every_call() {
 fn every_function_is_content_with_the_stack_that_the_header_asks_for() {
     let header = std::fs::read_to_string(root().join("bindings/c/include/weft.h")).unwrap();
     let words = header.split_whitespace().filter(|w| *w != "*").collect::<Vec<_>>().join(" ");
-    let asked = words.split("A thread that calls the library has a stack of ").nth(1).unwrap();
+    let asked = words.split("A calling thread needs at least ").nth(1).unwrap();
     let kib: usize = asked.split(' ').next().unwrap().parse().unwrap();
     let at = folder("calls-stack");
     let built = every_call(&at, &[]);
