@@ -20,11 +20,13 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
+    /// A pointer or handle that is NULL.
     #[cold]
     pub fn null(what: &str) -> Failure {
         Failure { status: WEFT_STATUS_NULL, message: format!("{what}: wanted a pointer, got NULL") }
     }
 
+    /// A handle that leads to no object of its type.
     #[cold]
     pub fn handle(what: &str) -> Failure {
         let message =
@@ -32,18 +34,21 @@ impl Failure {
         Failure { status: WEFT_STATUS_HANDLE, message }
     }
 
+    /// An object that another call is using.
     #[cold]
     pub fn busy(what: &str) -> Failure {
         let message = format!("{what}: wanted to use it alone, but another call is using it now");
         Failure { status: WEFT_STATUS_BUSY, message }
     }
 
+    /// The table of handles is full.
     #[cold]
     pub fn too_many_handles() -> Failure {
         let message = "too many handles are in use".into();
         Failure { status: WEFT_STATUS_OUT_OF_MEMORY, message }
     }
 
+    /// An argument outside its range.
     #[cold]
     pub fn argument(what: &str, wanted: impl std::fmt::Display, came: impl std::fmt::Display) -> Failure {
         Error::argument(what, wanted, came).into()
@@ -57,19 +62,26 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 ///
 /// `err` must be NULL or writable.
 pub fn guard(call: &'static str, err: *mut *mut weft_error, inside: impl FnOnce() -> Outcome) -> weft_status {
+    match caught(call, inside) {
+        Ok(()) => WEFT_STATUS_OK,
+        Err(failure) => told(call, err, failure),
+    }
+}
+
+/// Runs a function's body; a panic is a failure, too. `call` is the function's name.
+pub fn caught<T, E: From<Failure>>(
+    call: &'static str,
+    inside: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         injected(call);
         inside()
     }));
-    match outcome {
-        Ok(Ok(())) => WEFT_STATUS_OK,
-        Ok(Err(failure)) => told(call, err, failure),
-        Err(panic) => {
-            let message = panicked(&*panic);
-            discard(panic);
-            told(call, err, Failure { status: WEFT_STATUS_PANIC, message })
-        }
-    }
+    outcome.unwrap_or_else(|panic| {
+        let message = panicked(&*panic);
+        discard(panic);
+        Err(Failure { status: WEFT_STATUS_PANIC, message }.into())
+    })
 }
 
 /// As [`guard`], for functions that return a value and can only fail by a panic, which returns `otherwise`.
