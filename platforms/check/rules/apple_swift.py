@@ -1,0 +1,90 @@
+"""What the archive of an XCFramework and the Package.swift that names it must be."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from readers import FormatError, trees
+
+from . import Rules, some
+
+BINARY = "https://developer.apple.com/documentation/xcode/distributing-binary-frameworks-as-swift-packages"
+MANIFEST = "https://docs.swift.org/swiftpm/documentation/packagedescription/"
+SE272 = "https://github.com/swiftlang/swift-evolution/blob/main/proposals/0272-swiftpm-binary-dependencies.md"
+
+
+@dataclass
+class Release:
+    """An archive, the file with its checksum, and a Package.swift in its release form."""
+
+    name: str  # of the XCFramework
+    archive: bytes
+    checksum: str  # the checksum file's text: "HASH  FILE"
+    file: str  # the archive's file name
+    manifest: str  # Package.swift
+    minimums: dict  # "iOS" → "16"
+
+
+rule = Rules()
+
+
+@rule("swift-archive", "The archive has the XCFramework at its root and nothing else.", BINARY)
+def archive(release):
+    try:
+        came = trees.archive(release.archive).top()
+    except FormatError as e:
+        yield release.file, e.wanted, e.came
+        return
+    if came != {f"{release.name}.xcframework"}:
+        yield release.file, f"{release.name}.xcframework", some(came)
+
+
+@rule("swift-links", "Links in the archive are links, which stay inside the XCFramework.", SE272)
+def links(release):
+    try:
+        tree = trees.archive(release.archive)
+    except FormatError:
+        return
+    for path, target in tree.links.items():
+        if target.startswith("/") or ".." in target.split("/"):
+            yield path, "a link inside the XCFramework", target
+    if any(p.endswith("/Versions/A/" + release.name) for p in tree.files) and not tree.links:
+        yield release.file, "links of the macOS framework", "none"
+
+
+@rule("swift-checksum", "The checksum beside the archive is its SHA-256, as `swift package compute-checksum` prints it.", SE272)
+def checksum(release):
+    wanted = f"{hashlib.sha256(release.archive).hexdigest()}  {release.file}"
+    if release.checksum.strip() != wanted:
+        yield release.file + ".sha256", wanted, release.checksum.strip()
+
+
+@rule("swift-manifest-checksum", "Package.swift names the archive by https and with its checksum.", BINARY)
+def manifest_checksum(release):
+    found = re.findall(r'\.binaryTarget\(\s*name:\s*"(\w+)",\s*url:\s*"([^"]+)",\s*checksum:\s*"([^"]+)"', release.manifest)
+    wanted = hashlib.sha256(release.archive).hexdigest()
+    if len(found) != 1:
+        yield "Package.swift", "one binaryTarget with url and checksum", len(found)
+        return
+    name, url, came = found[0]
+    if name != release.name:
+        yield "Package.swift", f"a target {release.name}", name
+    if not url.startswith("https://") or not url.endswith("/" + release.file):
+        yield "Package.swift", f"https://…/{release.file}", url
+    if came != wanted:
+        yield "Package.swift", f"checksum {wanted}", came
+
+
+@rule("swift-manifest-platforms", "Package.swift has the lowest versions that the frameworks have.", MANIFEST)
+def manifest_platforms(release):
+    came = dict(re.findall(r"\.(iOS|macOS|visionOS|macCatalyst)\(\.v(\w+)\)", release.manifest))
+    if came != release.minimums:
+        yield "Package.swift", release.minimums, came
+
+
+@rule("swift-manifest-safe", "Package.swift begins with its tools' version, and has no unsafe flags: packages with such cannot be depended on.", MANIFEST)
+def manifest_safe(release):
+    if not re.match(r"// swift-tools-version:\s*\d+\.\d+\n", release.manifest):
+        yield "Package.swift", "// swift-tools-version: in the first line", release.manifest.split("\n")[0]
+    if "unsafeFlags" in release.manifest:
+        yield "Package.swift", "no unsafe flags", "unsafeFlags"

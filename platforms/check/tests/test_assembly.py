@@ -1,0 +1,82 @@
+"""The scripts that put packages together, over small libraries that have the real functions' names: what they make passes the rules."""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+from readers import elf, zips
+from rules import android, android_elf, bionic, repository
+from tests.good_aar import jar
+from writers import classfile
+from writers import elf as elf_writer
+
+ANDROID = repository.ROOT / "platforms/android"
+
+
+def classes():
+    made = {name: classfile.class_file(name) for name in repository.CLASSES}
+    made["dev/weft/internal/Jni"] = classfile.class_file("dev/weft/internal/Jni", native=["version", "step"])
+    return made
+
+
+class Assembly(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.place = Path(self.folder.name)
+
+    def aar(self, folder, abis):
+        libraries = self.place / "libraries"
+        exports = repository.functions() | {f"Java_dev_weft_internal_Jni_{n}" for n in ("version", "step")}
+        for abi in abis:
+            (libraries / abi).mkdir(parents=True, exist_ok=True)
+            (libraries / abi / "libweft_apps.so").write_bytes(
+                elf_writer.library(abi, "libweft_apps.so", exports=exports, imports=["open", "expf"], needed=["libc.so", "libm.so"]))
+        (self.place / "classes.jar").write_bytes(jar({**classes(), "META-INF/versions/9/module-info": b"left out"}))
+        command = [sys.executable, "-B", str(ANDROID / "assemble.py"), "--libraries", str(libraries), "--classes", str(self.place / "classes.jar"),
+                   "--ndk", "27", "--versions", "2,1,5", "--out", str(self.place / folder), *(f"--abi={a}" for a in abis)]
+        subprocess.run(command, check=True, capture_output=True)
+        return self.place / folder / f"weft-android-{repository.version()}.aar"
+
+    def test_an_aar_passes_the_rules_and_is_the_same_each_time(self):
+        abis = sorted(repository.ABIS)
+        file = self.aar("one", abis)
+        self.assertEqual(android.rule.faults(android.Aar(file.read_bytes(), repository.aar())), [])
+        self.assertEqual(file.read_bytes(), self.aar("two", abis).read_bytes())
+        self.assertEqual(Path(f"{file}.sha256").read_text().split()[0], hashlib.sha256(file.read_bytes()).hexdigest())
+        pom = xml.parse(file.with_suffix(".pom")).getroot()
+        space = {"m": "http://maven.apache.org/POM/4.0.0"}
+        self.assertEqual(pom.findtext("m:version", namespaces=space), repository.version())
+        self.assertEqual([d.text for d in pom.findall(".//m:dependency/m:version", space)], ["2", "1", "5"])
+
+    def test_the_command_refuses_what_a_rule_refuses(self):
+        file = self.aar("one", ["x86_64"])
+        check = [sys.executable, "-B", str(repository.ROOT / "platforms/check/package"), str(file)]
+        told = subprocess.run(check, capture_output=True, text=True)
+        self.assertEqual(told.returncode, 1)
+        self.assertIn("jni/arm64-v8a/libweft_apps.so: wanted the file, got none", told.stdout)
+        told = subprocess.run([*check, "--release", "--abi=x86_64"], capture_output=True, text=True)
+        self.assertIn("wanted a library linked by the NDK, got a validation link", told.stdout)
+        Path(f"{file}.sha256").write_text("0" * 64 + f"  {file.name}")
+        self.assertIn("checksum: ", subprocess.run([*check, "--abi=x86_64"], capture_output=True, text=True).stdout)
+
+    def test_stand_ins_have_the_symbols_of_an_abi_and_a_level(self):
+        symbols = bionic.read((ANDROID / "bionic.txt").read_text())
+        self.assertNotIn("getrandom", bionic.available(symbols, "arm64-v8a", 26))
+        self.assertIn("getrandom", bionic.available(symbols, "arm64-v8a", 28))
+        self.assertNotIn("__aeabi_memcpy", bionic.available(symbols, "x86_64", 35))
+        self.assertEqual({s.library for s in symbols.values()} - android_elf.SYSTEM, set())
+        with self.assertRaisesRegex(ValueError, "line 1: wanted a new symbol"):
+            bionic.read("open libc.so new")
+
+    def test_libraries_in_an_aar_lie_at_pages(self):
+        file = self.aar("one", ["arm64-v8a", "x86_64"])
+        for entry in zips.read(file.read_bytes()):
+            if entry.name.startswith("jni/"):
+                self.assertEqual((entry.stored, entry.offset % 16384), (True, 0))
+                self.assertEqual(file.read_bytes()[entry.offset : entry.offset + 4], b"\x7fELF")
+                self.assertEqual(elf.read(entry.data).soname, "libweft_apps.so")
