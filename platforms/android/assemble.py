@@ -44,6 +44,20 @@ POM = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
+def prefab(options):
+    """The files of the prefab package: (name, bytes)."""
+    module = "prefab/modules/weft"
+    yield "prefab/prefab.json", as_json({"schema_version": 2, "name": "weft", "version": repository.version(), "dependencies": []})
+    yield f"{module}/module.json", as_json({"export_libraries": [], "library_name": "libweft_apps"})
+    for name, data in repository.headers("weft.h", "weft.hpp").items():
+        yield f"{module}/include/{name}", data
+    yield "prefab/cmake/weft-config.cmake", (HERE / "weft-config.cmake").read_bytes()
+    for abi in options.abi:
+        folder = f"{module}/libs/android.{abi}"
+        yield f"{folder}/abi.json", as_json({"abi": abi, "api": repository.ANDROID_MINIMUM, "ndk": options.ndk, "stl": "none", "static": False})
+        yield f"{folder}/libweft_apps.so", (options.libraries / abi / "libweft_apps.so").read_bytes()
+
+
 def parts(options):
     """The AAR's files, in order: (name, bytes)."""
     yield "AndroidManifest.xml", (HERE / "AndroidManifest.xml").read_bytes()
@@ -53,18 +67,9 @@ def parts(options):
     yield android.METADATA_FILE, METADATA.encode()
     for licence in ("LICENSE-APACHE", "LICENSE-MIT"):
         yield f"META-INF/{licence}", (repository.ROOT / licence).read_bytes()
-    module = "prefab/modules/weft"
-    yield "prefab/prefab.json", as_json({"schema_version": 2, "name": "weft", "version": repository.version(), "dependencies": []})
-    yield f"{module}/module.json", as_json({"export_libraries": [], "library_name": "libweft_apps"})
-    for name, data in repository.headers("weft.h", "weft.hpp").items():
-        yield f"{module}/include/{name}", data
-    yield "prefab/cmake/weft-config.cmake", (HERE / "weft-config.cmake").read_bytes()
+    yield from prefab(options)
     for abi in options.abi:
-        data = (options.libraries / abi / "libweft_apps.so").read_bytes()
-        folder = f"{module}/libs/android.{abi}"
-        yield f"{folder}/abi.json", as_json({"abi": abi, "api": repository.ANDROID_MINIMUM, "ndk": options.ndk, "stl": "none", "static": False})
-        yield f"{folder}/libweft_apps.so", data
-        yield f"jni/{abi}/libweft_apps.so", data
+        yield f"jni/{abi}/libweft_apps.so", (options.libraries / abi / "libweft_apps.so").read_bytes()
 
 
 def as_json(value):
@@ -98,12 +103,20 @@ def add(archive, out, name, data):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--libraries", required=True, type=Path, help="folder with ABI/libweft_apps.so")
-    parser.add_argument("--classes", required=True, type=Path, help="the Kotlin library's jar")
+    parser.add_argument("--prefab-only", action="store_true", help="OUT gets the prefab package, and no AAR")
+    parser.add_argument("--classes", type=Path, help="the Kotlin library's jar")
     parser.add_argument("--abi", required=True, action="append")
     parser.add_argument("--ndk", required=True, type=int, help="the NDK's major version")
-    parser.add_argument("--versions", required=True, help="of kotlin,coroutines,jna")
+    parser.add_argument("--versions", help="of kotlin,coroutines,jna")
     parser.add_argument("--out", required=True, type=Path)
     options = parser.parse_args()
+    if options.prefab_only:
+        for name, data in prefab(options):
+            (options.out / name).parent.mkdir(parents=True, exist_ok=True)
+            (options.out / name).write_bytes(data)
+        return
+    if not options.classes or not options.versions:
+        parser.error("--classes and --versions are missing")
     version = repository.version()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / f"weft-android-{version}.aar"

@@ -4,7 +4,7 @@
 //! - the C ABI, which is the C library itself (`abi`): Swift's data plane;
 //! - uniffi's functions, the control plane of both languages: devices, compilation, artifacts, weights, sessions, encoders, logs.
 //!   A uniffi object is a handle of the table (`owned`);
-//! - JNI functions (`jni`), Kotlin's data plane: what carries tensors, or is called in every step. A call through JNA, which
+//! - JNI functions (`jni`, a feature), Kotlin's data plane: what carries tensors, or is called in every step. A call through JNA, which
 //!   uniffi's Kotlin uses, takes 11 to 34 µs; a JNI call takes nanoseconds.
 //!
 //! Every function returns errors as [`WeftError`]: a kind, its code, who failed, what was wanted, what came. Panics are errors, too.
@@ -15,6 +15,7 @@ mod device;
 mod encoder;
 mod error;
 mod graph;
+#[cfg(feature = "jni")]
 mod jni;
 mod logging;
 mod owned;

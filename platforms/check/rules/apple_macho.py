@@ -141,3 +141,8 @@ def size(package):
         data = package.tree.get(f.binary_path)
         if f.slice and f.slice.binary_platform() == "ios" and data and (came := len(zlib.compress(data, 9))) > package.expected.limit:
             yield f.binary_path, f"{package.expected.limit} bytes at most, deflated", came
+
+
+def linked_by_apple(image):
+    """Whether Apple's linker wrote a binary: LC_BUILD_VERSION names its tools, and 3 is TOOL_LD (mach-o/loader.h); LLVM's is 4."""
+    return 3 in image.tools

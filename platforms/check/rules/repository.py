@@ -39,3 +39,32 @@ def headers(*names):
 def aar(abis=ABIS, limit=LIMIT):
     return android.Expected(version(), ANDROID_MINIMUM, set(abis), classes=set(CLASSES), functions=functions(), headers=headers("weft.h", "weft.hpp"),
                             system=bionic.read(read("platforms/android/bionic.txt")), limit=limit)
+
+
+# The framework, and the module that Swift imports: the Swift library itself is the module Weft.
+FRAMEWORK = "CWeft"
+# platform, variant, lowest version
+SLICES = {"ios": ("ios", None, IOS_MINIMUM), "simulator": ("ios", "simulator", IOS_MINIMUM), "macos": ("macos", None, MACOS_MINIMUM),
+          "maccatalyst": ("ios", "maccatalyst", IOS_MINIMUM), "visionos": ("xros", None, VISIONOS_MINIMUM),
+          "visionos-simulator": ("xros", "simulator", VISIONOS_MINIMUM)}
+
+
+def slice_of(name, architectures):
+    platform, variant, minimum = SLICES[name]
+    return apple.Slice(platform, variant, tuple(architectures), minimum)
+
+
+def framework_headers():
+    """The C library's header, and the Swift library's of what only the apps' library has."""
+    found = headers("weft.h")
+    own = ROOT / "bindings/swift/Sources/CWeft/weft_apps.h"
+    if own.is_file():
+        # in the framework the two lie side by side
+        found["weft_apps.h"] = re.sub(rb'#include "[./\w]*/weft\.h"', b'#include "weft.h"', own.read_bytes())
+    return found
+
+
+def xcframework(slices, limit=LIMIT):
+    """`slices`: name → architectures."""
+    return apple.Expected(FRAMEWORK, version(), [slice_of(n, a) for n, a in slices.items()], functions=functions(),
+                          headers=framework_headers(), limit=limit)

@@ -8,11 +8,12 @@ import unittest
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
-from readers import elf, zips
-from rules import android, android_elf, bionic, repository
+from readers import elf, macho, trees, zips
+from rules import android, android_elf, apple, apple_swift, bionic, repository
 from tests.good_aar import jar
 from writers import classfile
 from writers import elf as elf_writer
+from writers import macho as macho_writer
 
 ANDROID = repository.ROOT / "platforms/android"
 
@@ -23,7 +24,9 @@ def classes():
     return made
 
 
-class Assembly(unittest.TestCase):
+class Assembling(unittest.TestCase):
+    """A folder for a test, in which an AAR can be put together."""
+
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
         self.addCleanup(self.folder.cleanup)
@@ -42,6 +45,8 @@ class Assembly(unittest.TestCase):
         subprocess.run(command, check=True, capture_output=True)
         return self.place / folder / f"weft-android-{repository.version()}.aar"
 
+
+class Assembly(Assembling):
     def test_an_aar_passes_the_rules_and_is_the_same_each_time(self):
         abis = sorted(repository.ABIS)
         file = self.aar("one", abis)
@@ -80,3 +85,42 @@ class Assembly(unittest.TestCase):
                 self.assertEqual((entry.stored, entry.offset % 16384), (True, 0))
                 self.assertEqual(file.read_bytes()[entry.offset : entry.offset + 4], b"\x7fELF")
                 self.assertEqual(elf.read(entry.data).soname, "libweft_apps.so")
+
+
+class AppleAssembly(Assembling):
+    def library(self, name, architecture):
+        """A library as rustc leaves it, with its debug symbols; `name` is a slice."""
+        found = repository.slice_of(name, [architecture])
+        path = self.place / f"{name}-{architecture}" / "libweft_apps.dylib"
+        inside = "Versions/A/" if found.versioned() else ""
+        parts = dict(platform=found.binary_platform(), minimum=found.minimum, install_name=f"@rpath/CWeft.framework/{inside}CWeft",
+                     libraries=["/usr/lib/libSystem.B.dylib"], imports=["_fstat"], exports={"_" + n for n in repository.functions()},
+                     uuid=hashlib.md5(str(path).encode()).digest())
+        symbols = path.parent / (path.name + ".dSYM") / "Contents/Resources/DWARF" / path.name
+        symbols.parent.mkdir(parents=True)
+        path.write_bytes(macho_writer.image(architecture, **parts))
+        symbols.write_bytes(macho_writer.image(architecture, **parts, kind=macho.MH_DSYM, segments=("__DWARF",)))
+        return f"--binary={name}={architecture}={path}"
+
+    def test_an_xcframework_passes_the_rules_and_is_the_same_each_time(self):
+        slices = {"ios": ["arm64"], "simulator": ["arm64", "x86_64"], "macos": ["arm64", "x86_64"], "maccatalyst": ["arm64"], "visionos": ["arm64"]}
+        binaries = [self.library(n, a) for n, architectures in slices.items() for a in architectures]
+        made = []
+        for out in ("one", "two"):
+            subprocess.run([sys.executable, "-B", str(repository.ROOT / "platforms/apple/assemble.py"), *binaries, "--url", "https://example.org/1",
+                            "--out", str(self.place / out)], check=True, capture_output=True)
+            made.append((self.place / out / "CWeft.xcframework.zip").read_bytes())
+        self.assertEqual(*made)
+        expected = repository.xcframework(slices)
+        for tree in (trees.folder(self.place / "one/CWeft.xcframework"), trees.archive(made[0]).below("CWeft.xcframework"),
+                     trees.folder(self.place / "one/local/CWeft.xcframework")):
+            self.assertEqual(apple.rule.faults(apple.XCFramework(tree, expected)), [])
+        release = apple_swift.Release("CWeft", made[0], (self.place / "one/CWeft.xcframework.zip.sha256").read_text(), "CWeft.xcframework.zip",
+                                      (self.place / "one/release/Package.swift").read_text(), {"iOS": "16", "macOS": "13"})
+        self.assertEqual(apple_swift.rule.faults(release), [])
+        check = [sys.executable, "-B", str(repository.ROOT / "platforms/check/package"), str(self.place / "one/CWeft.xcframework.zip")]
+        told = subprocess.run([*check, "--manifest", str(self.place / "one/release/Package.swift")], capture_output=True, text=True)
+        self.assertEqual(told.returncode, 0, told.stdout)
+        told = subprocess.run([*check, "--slice=ios=arm64"], capture_output=True, text=True)
+        self.assertEqual(told.returncode, 1)
+        self.assertIn("xc-slices: ", told.stdout)

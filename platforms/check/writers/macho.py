@@ -95,18 +95,40 @@ def leb(value):
             return bytes(out)
 
 
+class Node:
+    """A node of the trie: whether a name ends here, and the nodes after it by the bytes on the way."""
+
+    def __init__(self, names):
+        self.ends = b"" in names
+        self.children = []
+        for first in sorted({n[:1] for n in names if n}):
+            below = [n for n in names if n[:1] == first]
+            way = below[0]
+            for name in below:
+                while not name.startswith(way):
+                    way = way[:-1]
+            self.children.append((way, Node([n[len(way):] for n in below])))
+        self.offset = 0
+
+    def all(self):
+        yield self
+        for _, child in self.children:
+            yield from child.all()
+
+    def bytes(self):
+        out = b"\x02\x00\x00" if self.ends else b"\x00"
+        return out + bytes([len(self.children)]) + b"".join(way + b"\0" + leb(child.offset) for way, child in self.children)
+
+
 def exports_trie(names):
-    """A root with one edge a name."""
+    """The trie of exports. Offsets are written in as many bytes as they need, which moves what they point to."""
     if not names:
         return b""
-    leaves = b"".join(b"\x02\x00\x00\x00" for _ in names)
-    if len(names) > 255:
-        raise ValueError("the root of a trie has 255 children at most")
-    size = 0
-    while True:  # offsets are written in as many bytes as they need, which moves them
-        root = b"\x00" + bytes([len(names)])
-        for n, name in enumerate(names):
-            root += name.encode() + b"\0" + leb(size + 4 * n)
-        if len(root) == size:
-            return root + leaves
-        size = len(root)
+    nodes = list(Node([n.encode() for n in names]).all())
+    while True:
+        at = moved = 0
+        for node in nodes:
+            moved += node.offset != at
+            node.offset, at = at, at + len(node.bytes())
+        if not moved:
+            return b"".join(node.bytes() for node in nodes)
