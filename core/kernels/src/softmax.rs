@@ -34,6 +34,14 @@ fn shift_of<const L: usize>(max: [f32; L]) -> [f32; L] {
     max.map(|m| if m == f32::NEG_INFINITY { 0.0 } else { m })
 }
 
+/// Whether a NaN is among the numbers. Looks at blocks without a branch, so that the loop is vectorised.
+#[inline(never)]
+pub fn has_nan(numbers: &[f32]) -> bool {
+    let of = |block: &[f32]| block.iter().fold(false, |found, v| found | v.is_nan());
+    let mut blocks = numbers.chunks_exact(32);
+    blocks.any(of) || of(blocks.remainder())
+}
+
 /// One step of the online softmax (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018) down the
 /// columns of a tile: scores become exp(score - max); the running maxima and sums are brought up to date.
 pub struct Softmax {
@@ -226,3 +234,21 @@ macro_rules! run_on {
     };
 }
 run_on!(Softmax, Scale, Hide, RowSoftmax<'_>);
+
+#[cfg(test)]
+mod tests {
+    use super::has_nan;
+
+    #[test]
+    fn a_nan_is_found_wherever_it_is_and_nothing_else() {
+        for length in 0..70 {
+            let mut numbers = vec![f32::INFINITY; length];
+            assert!(!has_nan(&numbers), "{length}");
+            for at in 0..length {
+                numbers[at] = -f32::NAN;
+                assert!(has_nan(&numbers), "{at} of {length}");
+                numbers[at] = f32::NEG_INFINITY;
+            }
+        }
+    }
+}

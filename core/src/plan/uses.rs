@@ -33,6 +33,43 @@ impl Accesses {
     }
 }
 
+/// For each buffer, some steps, in order. All lists lie in one array, since plans have thousands of buffers.
+#[derive(Debug, Clone, Default)]
+pub struct StepsOf {
+    steps: Vec<usize>,
+    /// Where each buffer's steps begin, and the end of the last.
+    begin: Vec<usize>,
+}
+
+impl StepsOf {
+    fn new(buffers: usize, all: &[Accesses], of: fn(&Accesses) -> &Vec<BufferId>) -> StepsOf {
+        let mut begin = vec![0; buffers + 1];
+        all.iter().flat_map(of).for_each(|&b| begin[b + 1] += 1);
+        (0..buffers).for_each(|b| begin[b + 1] += begin[b]);
+        let (mut next, mut steps) = (begin.clone(), vec![0; begin[buffers]]);
+        for (step, accesses) in all.iter().enumerate() {
+            for &b in of(accesses) {
+                steps[next[b]] = step;
+                next[b] += 1;
+            }
+        }
+        StepsOf { steps, begin }
+    }
+
+    /// The lists of all buffers.
+    pub fn iter(&self) -> impl Iterator<Item = &[usize]> {
+        self.begin.windows(2).map(|ends| &self.steps[ends[0]..ends[1]])
+    }
+}
+
+impl std::ops::Index<BufferId> for StepsOf {
+    type Output = [usize];
+
+    fn index(&self, b: BufferId) -> &[usize] {
+        &self.steps[self.begin[b]..self.begin[b + 1]]
+    }
+}
+
 /// Writers and readers of all buffers.
 #[derive(Debug, Clone, Default)]
 pub struct Uses {
@@ -41,11 +78,13 @@ pub struct Uses {
     /// The accesses of each init step.
     pub init: Vec<Accesses>,
     /// For each buffer, the steps that write it, in order.
-    pub writers: Vec<Vec<usize>>,
+    pub writers: StepsOf,
     /// For each buffer, the steps that read it, in order.
-    pub readers: Vec<Vec<usize>>,
+    pub readers: StepsOf,
     /// For each buffer, the init steps that write it, in order.
-    pub init_writers: Vec<Vec<usize>>,
+    pub init_writers: StepsOf,
+    /// Whether each buffer holds a gradient.
+    pub gradients: Vec<bool>,
 }
 
 impl Uses {
@@ -56,17 +95,14 @@ impl Uses {
     }
 
     fn of_accesses(plan: &Values, steps: Vec<Accesses>, init: Vec<Accesses>) -> Uses {
-        let by_buffer = |all: &[Accesses], of: fn(&Accesses) -> &Vec<BufferId>| {
-            let mut found = vec![vec![]; plan.buffers.len()];
-            for (i, a) in all.iter().enumerate() {
-                of(a).iter().for_each(|&b| found[b].push(i));
-            }
-            found
-        };
+        let buffers = plan.buffers.len();
+        let mut gradients = vec![false; buffers];
+        plan.gradients.iter().for_each(|g| gradients[g.buffer] = true);
         Uses {
-            writers: by_buffer(&steps, |a| &a.writes),
-            readers: by_buffer(&steps, |a| &a.reads),
-            init_writers: by_buffer(&init, |a| &a.writes),
+            gradients,
+            writers: StepsOf::new(buffers, &steps, |a| &a.writes),
+            readers: StepsOf::new(buffers, &steps, |a| &a.reads),
+            init_writers: StepsOf::new(buffers, &init, |a| &a.writes),
             steps,
             init,
         }
@@ -74,9 +110,7 @@ impl Uses {
 
     /// Whether a buffer is scratch that a single step writes, and that only steps read.
     pub fn is_inner(&self, plan: &Values, b: BufferId) -> bool {
-        matches!(plan.buffers[b].place, Place::Scratch)
-            && self.writers[b].len() == 1
-            && plan.gradients.iter().all(|g| g.buffer != b)
+        matches!(plan.buffers[b].place, Place::Scratch) && self.writers[b].len() == 1 && !self.gradients[b]
     }
 
     /// Whether init steps write a buffer.
@@ -85,12 +119,11 @@ impl Uses {
     }
 
     /// The first and last step that access a buffer, if any. Gradients live until the last step.
-    pub fn life(&self, plan: &Values, b: BufferId) -> Option<(usize, usize)> {
+    pub fn life(&self, b: BufferId) -> Option<(usize, usize)> {
         let both = [&self.writers[b], &self.readers[b]];
         let first = both.iter().filter_map(|s| s.first()).min()?;
         let last = both.iter().filter_map(|s| s.last()).max()?;
-        let kept = plan.gradients.iter().any(|g| g.buffer == b);
-        Some((*first, if kept { self.steps.len() } else { *last }))
+        Some((*first, if self.gradients[b] { self.steps.len() } else { *last }))
     }
 
     /// The buffers that init steps derive from parameters: when a parameter changes, they must be recomputed.

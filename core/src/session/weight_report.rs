@@ -302,7 +302,7 @@ impl<'a> Told<'a> {
     /// Values derived from weights: results of init steps, and packed forms.
     fn made(&self) -> Vec<MadeOfWeights> {
         let none = BTreeSet::new();
-        let value = |(id, writers): (usize, &Vec<usize>)| {
+        let value = |(id, writers): (usize, &[usize])| {
             let labels: Vec<&str> = writers.iter().map(|&s| self.labels[s]).collect();
             let weights = self.names(&self.of[id], &none);
             let (by, bytes) = (labels.join(" & "), self.target.bytes(id));

@@ -82,7 +82,7 @@ impl Arena {
     /// Assigns offsets to all scratch buffers. Gradients live until the end of the step.
     pub(super) fn place(plan: &Values, uses: &Uses) -> Arena {
         let life = |b: usize| match plan.buffers[b].place {
-            Place::Scratch => uses.life(plan, b).map(|life| (b, life)),
+            Place::Scratch => uses.life(b).map(|life| (b, life)),
             Place::Own | Place::Parameter(_) | Place::Constant(_) | Place::State(_) => None,
         };
         let scratch: Vec<(usize, (usize, usize))> = (0..plan.buffers.len()).filter_map(life).collect();
@@ -108,7 +108,7 @@ impl Arena {
         let mut begin: Vec<Vec<(usize, usize)>> = vec![vec![]; end + 1];
         let mut gone: Vec<Vec<usize>> = vec![vec![]; end + 2];
         for (b, buffer) in plan.buffers.iter().enumerate() {
-            let life = uses.life(plan, b);
+            let life = uses.life(b);
             match (&buffer.place, life, self.offsets[b]) {
                 (Place::Scratch, Some((from, to)), Some(at)) => {
                     begin[from].push((b, at));

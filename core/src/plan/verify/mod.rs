@@ -59,28 +59,37 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// The verified value, or the first flaw.
-pub type Checked<T> = std::result::Result<T, Flaw>;
+/// The verified value, or the first flaw: boxed, so that results of checks fit into registers.
+pub type Checked<T> = std::result::Result<T, Box<Flaw>>;
 
 pub(crate) fn refuse<T>(wanted: impl fmt::Display, came: impl fmt::Display) -> Checked<T> {
-    Err(Flaw { part: String::new(), wanted: wanted.to_string(), came: came.to_string(), too_large: false })
+    let (wanted, came) = (wanted.to_string(), came.to_string());
+    Err(Box::new(Flaw { part: String::new(), wanted, came, too_large: false }))
 }
 
 /// Refuses a size that exceeds what kernels can count.
 pub(crate) fn too_large<T>(wanted: impl fmt::Display, came: impl fmt::Display) -> Checked<T> {
-    refuse(wanted, came).map_err(|flaw| Flaw { too_large: true, ..flaw })
+    refuse(wanted, came).map_err(|mut flaw: Box<Flaw>| {
+        flaw.too_large = true;
+        flaw
+    })
 }
 
 /// Adds the place of a flaw, unless it has one already.
 pub(crate) fn inside<T>(checked: Checked<T>, part: impl FnOnce() -> String) -> Checked<T> {
-    checked.map_err(|flaw| if flaw.part.is_empty() { Flaw { part: part(), ..flaw } } else { flaw })
+    checked.map_err(|mut flaw| {
+        if flaw.part.is_empty() {
+            flaw.part = part();
+        }
+        flaw
+    })
 }
 
 /// Verifies a plan: see the module.
 ///
 /// # Errors
 /// The first flaw.
-pub fn verify<G: Form>(plan: &Plan<G>) -> std::result::Result<(), Flaw> {
+pub fn verify<G: Form>(plan: &Plan<G>) -> Checked<()> {
     let checker = Checker { plan };
     checker.buffers()?;
     checker.ports()?;

@@ -15,13 +15,13 @@ pub struct Damage {
 }
 
 impl Damage {
-    pub(crate) fn new(wanted: impl Into<String>, came: impl Into<String>) -> Damage {
-        Damage { wanted: wanted.into(), came: came.into() }
+    pub(crate) fn new(wanted: impl Into<String>, came: impl Into<String>) -> Box<Damage> {
+        Box::new(Damage { wanted: wanted.into(), came: came.into() })
     }
 }
 
-/// The value read, or the damage.
-pub type Read<T> = std::result::Result<T, Damage>;
+/// The value read, or the damage: boxed, so that results of numbers fit into registers.
+pub type Read<T> = std::result::Result<T, Box<Damage>>;
 
 /// A cursor over bytes.
 #[derive(Debug)]
@@ -52,8 +52,16 @@ impl Reader {
         Ok(&self.bytes[self.at - n..self.at])
     }
 
+    // inlined: a plan is mostly numbers of one byte, and this package is compiled for size
+    #[inline]
     pub(crate) fn byte(&mut self) -> Read<u8> {
-        Ok(self.raw(1)?[0])
+        match self.bytes.get(self.at) {
+            Some(&byte) => {
+                self.at += 1;
+                Ok(byte)
+            }
+            None => self.raw(1).map(|b| b[0]), // the error
+        }
     }
 
     pub(crate) fn flag(&mut self) -> Read<bool> {
@@ -69,7 +77,19 @@ impl Reader {
         T::of(code).ok_or_else(|| Damage::new(T::WHAT, format!("number {code}")))
     }
 
+    #[inline]
     pub(crate) fn word(&mut self) -> Read<u64> {
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(byte))
+            }
+            _ => self.long_word(),
+        }
+    }
+
+    /// A number of more bytes than one.
+    fn long_word(&mut self) -> Read<u64> {
         let mut v = 0u64;
         for i in 0..10 {
             let byte = self.byte()?;
@@ -113,7 +133,8 @@ impl Reader {
         if n > self.left() {
             return Err(Damage::new(format!("{n} elements"), format!("{} bytes up to the end", self.left())));
         }
-        let mut all = Vec::new();
+        // a length that lies costs little memory, for longer lists grow as their elements are read
+        let mut all = Vec::with_capacity(n.min(64));
         for _ in 0..n {
             all.push(each(self)?);
         }

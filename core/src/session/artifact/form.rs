@@ -75,7 +75,7 @@ pub(super) fn write(artifact: &Artifact) -> Result<Vec<u8>> {
 /// Why bytes are refused as an artifact.
 struct Refusal {
     what: &'static str,
-    damage: Damage,
+    damage: Box<Damage>,
 }
 
 fn refuse<T>(
@@ -86,8 +86,8 @@ fn refuse<T>(
     Err(Refusal { what, damage: Damage::new(wanted, came) })
 }
 
-impl From<Damage> for Refusal {
-    fn from(damage: Damage) -> Refusal {
+impl From<Box<Damage>> for Refusal {
+    fn from(damage: Box<Damage>) -> Refusal {
         Refusal { what: "contents", damage }
     }
 }
@@ -170,7 +170,7 @@ fn contents(r: &mut Reader) -> std::result::Result<Artifact, Refusal> {
     }
 }
 
-fn weight(r: &mut Reader) -> std::result::Result<Weight, Damage> {
+fn weight(r: &mut Reader) -> std::result::Result<Weight, Box<Damage>> {
     let (name, dtype, shape) = r.named()?;
     let trainable = r.flag()?;
     let transformations = r.list(|r| Ok((r.text()?, r.text()?)))?;
@@ -190,7 +190,7 @@ struct Stored {
     target: Unverified,
 }
 
-fn graph(r: &mut Reader, profile: &DeviceProfile) -> std::result::Result<(String, Stored), Damage> {
+fn graph(r: &mut Reader, profile: &DeviceProfile) -> std::result::Result<(String, Stored), Box<Damage>> {
     let name = r.text()?;
     let precision: Precision = r.code()?;
     let kernels = r.maybe(|r| {

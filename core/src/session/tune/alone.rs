@@ -149,7 +149,7 @@ impl Builder<'_> {
         let made = self.scratch(dtype, elements);
         self.known.insert(id, made);
         let plan = self.plan;
-        for at in self.uses.writers[id].clone() {
+        for at in self.uses.writers[id].to_vec() {
             let mut step = plan.steps[at].clone();
             step.work.operands_mut().into_iter().for_each(|o| o.buffer = self.take(o.buffer));
             self.made.steps.push(step);

@@ -341,7 +341,8 @@ impl Form for GpuForm {
                 product: from.product()?,
                 prologue: from.maybe(|r| {
                     let operands = r.list(Reader::operand)?;
-                    let mut formula = || Ok(Formula { tape: r.tape()?, result: r.size()? });
+                    let mut formula =
+                        || -> Read<Formula> { Ok(Formula { tape: r.tape()?, result: r.size()? }) };
                     Ok(Prologue { operands, element: formula()?, measured: formula()?, factor: formula()? })
                 })?,
                 gated_columns: from.flag()?,

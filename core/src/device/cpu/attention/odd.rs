@@ -3,6 +3,7 @@
 //! weight 0 adds nothing here. Where a result is NaN for a good reason, it comes out so again. Costs a look at each result.
 
 use super::{Rows, Run};
+use weft_kernels::softmax;
 
 impl Rows<'_> {
     /// An element as f32.
@@ -33,7 +34,7 @@ impl Run<'_> {
             let to = Self::at(&self.out, &self.p.out, [b, head, i]);
             // SAFETY: the output's row, by the contract.
             let row = unsafe { std::slice::from_raw_parts_mut(to, self.p.plan.d_v) };
-            if row.iter().any(|v| v.is_nan()) {
+            if softmax::has_nan(row) {
                 // SAFETY: passed on.
                 unsafe { self.mend_row(b, head, i, row) };
             }
