@@ -47,7 +47,7 @@ def expected():
 
 def library(abi, **changes):
     """A good library; changes as in writers.elf."""
-    parts = dict(soname="libweft_apps.so", exports=[*FUNCTIONS, JNI], imports=["open"], needed=["libc.so"])
+    parts = dict(soname="libweft_apps.so", exports=[*FUNCTIONS, JNI, "UNIFFI_META_WEFT_APPS_FUNC_X"], imports=["open"], needed=["libc.so"])
     if abi == "armeabi-v7a":
         parts["imports"] = ["open", "__aeabi_memcpy"]
     return elf.library(abi, **{**parts, **changes})

@@ -37,7 +37,7 @@ def place(found):
 def image(found, architecture, **changes):
     name = "@rpath/CWeft.framework/" + ("Versions/A/" if found.versioned() else "") + "CWeft"
     parts = dict(platform=found.binary_platform(), minimum=found.minimum, install_name=name, libraries=["/usr/lib/libSystem.B.dylib"],
-                 exports=["_" + n for n in FUNCTIONS], imports=["_fstat", "_open"], uuid=hashlib.md5((found.identifier() + architecture).encode()).digest())
+                 exports=["_" + n for n in FUNCTIONS | {"UNIFFI_META_WEFT_APPS_FUNC_X"}], imports=["_fstat", "_open"], uuid=hashlib.md5((found.identifier() + architecture).encode()).digest())
     return macho.image(architecture, **{**parts, **changes})
 
 

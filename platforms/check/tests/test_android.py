@@ -82,7 +82,8 @@ BROKEN = {
                     changed_library(imports=["open", "__aeabi_memcpy"])],
     "elf-imports-needed": [changed_library(imports=["open", "sin"])],
     "jni-methods": [changed_library(exports=list(FUNCTIONS))],
-    "elf-exports": [changed_library(exports=[*EXPORTS, "rust_eh_personality"]), changed_library(exports=[JNI, "weft_version"])],
+    "elf-exports": [changed_library(exports=[*EXPORTS, "rust_eh_personality"]), changed_library(exports=[JNI, "weft_version"]),
+                    changed_library(exports=[*EXPORTS, "UNIFFI_META_of_others"])],
     "elf-stripped": [changed_library(extra_sections=[".symtab"]), changed_library(extra_sections=[".debug_info"])],
     "size": [file(f"jni/{ARM}/libweft_apps.so", library(ARM) + bytes(hash(str(n)) & 0xFF for n in range(120_000)))],
 }
