@@ -69,6 +69,21 @@ class Assembly(Assembling):
         Path(f"{file}.sha256").write_text("0" * 64 + f"  {file.name}")
         self.assertIn("checksum: ", subprocess.run([*check, "--abi=x86_64"], capture_output=True, text=True).stdout)
 
+    def test_the_script_puts_given_libraries_together_and_checks_the_result(self):
+        self.aar("one", sorted(repository.ABIS))
+        script = [str(ANDROID / "aar"), "--out", str(self.place / "two"), "--libraries", str(self.place / "libraries"), "--classes",
+                  str(self.place / "classes.jar")]
+        told = subprocess.run(script, capture_output=True, text=True)
+        self.assertEqual(told.returncode, 0, told.stdout + told.stderr)
+        self.assertIn("a validation link, not to be shipped", told.stdout)
+        self.assertIn("0 faults", told.stdout)
+        (self.place / "libraries/x86_64/libweft_apps.so").write_bytes(elf_writer.library("x86_64", "libother.so", imports=["getrandom"], needed=["libc.so"]))
+        told = subprocess.run(script, capture_output=True, text=True)
+        self.assertEqual(told.returncode, 1)
+        self.assertRegex(told.stdout, r"elf-imports: jni/x86_64/libweft_apps.so: wanted symbols of bionic's at API 26 .*, got getrandom \(API 28\)")
+        for wrong in (["--profile", "fast"], ["--abi", "mips"], ["--libraries-only"], ["--unknown"]):
+            self.assertEqual(subprocess.run([*script, *wrong], capture_output=True).returncode, 2, wrong)
+
     def test_stand_ins_have_the_symbols_of_an_abi_and_a_level(self):
         symbols = bionic.read((ANDROID / "bionic.txt").read_text())
         self.assertNotIn("getrandom", bionic.available(symbols, "arm64-v8a", 26))
