@@ -36,7 +36,7 @@ impl<const NAMED: usize, const VERSION: u32> Op for Times<NAMED, VERSION> {
         Inputs::Fixed(&["x"])
     }
     fn attributes(&self) -> &'static [AttrSpec] {
-        &[AttrSpec { name: "by", kind: AttrKind::Float, about: "The factor." }]
+        &[AttrSpec { name: "by", kind: AttrKind::Float, about: "The factor.", default: None }]
     }
     fn infer(&self, call: &Call<'_>) -> std::result::Result<TensorType, Refusal> {
         Ok(call.inputs[0].clone())

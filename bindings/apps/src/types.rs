@@ -50,6 +50,13 @@ impl ElementType {
     }
 }
 
+/// The sizes of a shape that came from another language.
+pub(crate) fn sizes(shape: &[i64]) -> Result<Vec<usize>> {
+    let size =
+        |n: &i64| usize::try_from(*n).map_err(|_| Failure::argument("shape", "sizes of 0 or more", n).into());
+    shape.iter().map(size).collect()
+}
+
 /// A tensor's name and type.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 pub struct TensorInfo {

@@ -1,7 +1,10 @@
-//! Writes what is generated: the C functions of the operations, the header, the list of exported symbols. Pure functions
-//! of the engine's tables and of `ffi/src`; `main` writes the files, a test compares them with the committed ones.
+//! Writes what is generated: the C functions of the operations, the header, the list of exported symbols, the operations as
+//! functions in Kotlin. Pure functions of the engine's tables and of `ffi/src`; `main` writes the files, a test compares them
+//! with the committed ones.
 
+mod description;
 mod header;
+mod kotlin;
 mod operations;
 
 use std::path::{Path, PathBuf};
@@ -21,5 +24,6 @@ pub fn files() -> Vec<(&'static str, Make)> {
         ("ffi/src/generated.rs", operations::source),
         ("bindings/c/include/weft.h", header::header),
         ("bindings/c/symbols.txt", header::symbols),
+        ("bindings/kotlin/src/generated/kotlin/dev/weft/Operations.kt", kotlin::source),
     ]
 }

@@ -1,9 +1,10 @@
 //! `ffi/src/generated.rs`: a status for each kind of error, and a function for each operation of `OPS`.
 
+use crate::description::{self, Attribute, Operation};
 use std::fmt::Write;
 use std::path::Path;
 use weft::error::Error;
-use weft::graph::{AttrKind, AttrSpec, Inputs, Op};
+use weft::graph::{AttrKind, Inputs};
 
 /// The file.
 pub fn source(root: &Path) -> Result<String, String> {
@@ -31,8 +32,8 @@ pub fn source(root: &Path) -> Result<String, String> {
         let _ = write!(text, "\n    ({name}, c\"{name}\"),");
     }
     text.push_str("\n];\n");
-    for op in weft::ops::all() {
-        function(&mut text, op);
+    for operation in description::all()? {
+        function(&mut text, &operation);
     }
     Ok(text)
 }
@@ -76,12 +77,12 @@ fn commented(text: &mut String, line: &str) {
 }
 
 /// An operation's function.
-fn function(text: &mut String, op: &'static dyn Op) {
-    let name = op.name();
+fn function(text: &mut String, operation: &Operation) {
+    let name = operation.name;
     text.push('\n');
-    commented(text, op.about());
+    commented(text, operation.about);
     let mut parameters = vec!["graph: *mut weft_graph".to_string()];
-    let (list, optional) = match op.inputs() {
+    let (list, optional) = match operation.inputs {
         Inputs::Fixed(names) => (names.join(", "), 0),
         Inputs::Optional(must, may) => {
             commented(text, &format!("Optional, WEFT_VALUE_NONE to leave out: {}.", may.join(", ")));
@@ -96,7 +97,7 @@ fn function(text: &mut String, op: &'static dyn Op) {
     };
     let single = list.split(", ").filter(|n| !n.is_empty());
     parameters.extend(single.map(|n| format!("{n}: weft_value")));
-    for spec in op.attributes() {
+    for spec in &operation.attributes {
         commented(text, &format!("`{}`: {}", spec.name, spec.about));
         parameters.extend(attribute(spec));
     }
@@ -107,7 +108,7 @@ fn function(text: &mut String, op: &'static dyn Op) {
         let _ = write!(text, "\n    {p},");
     }
     let _ = write!(text, "\n) -> weft_status {{\n    guard(\"weft_op_{name}\", err, || {{");
-    let inputs = match op.inputs() {
+    let inputs = match operation.inputs {
         Inputs::Variadic(many) => {
             let read = format!("unsafe {{ array({many}, {many}_count, \"{many}\") }}?");
             let _ =
@@ -116,20 +117,20 @@ fn function(text: &mut String, op: &'static dyn Op) {
         }
         _ => format!("&[{list}]"),
     };
-    for spec in op.attributes().iter().filter(|s| s.kind == AttrKind::Ints) {
+    for spec in operation.attributes.iter().filter(|s| s.kind == AttrKind::Ints) {
         let n = spec.name;
         let read = format!("unsafe {{ array({n}, {n}_count, \"{n}\") }}?");
         let _ = write!(text, "\n        // SAFETY: the preamble's promise.\n        let {n} = {read};");
     }
     let given: Vec<String> =
-        op.attributes().iter().map(|s| format!("Given::{:?}({})", s.kind, s.name)).collect();
+        operation.attributes.iter().map(|s| format!("Given::{:?}({})", s.kind, s.name)).collect();
     let _ = write!(text, "\n        let given = [{}];", given.join(", "));
     let _ = write!(text, "\n        apply(graph, out, \"{name}\", {inputs}, {optional}, &given)");
     text.push_str("\n    })\n}\n");
 }
 
 /// The parameters of an attribute.
-fn attribute(spec: &AttrSpec) -> Vec<String> {
+fn attribute(spec: &Attribute) -> Vec<String> {
     let n = spec.name;
     match spec.kind {
         AttrKind::Int => vec![format!("{n}: i64")],

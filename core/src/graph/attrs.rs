@@ -77,7 +77,12 @@ impl fmt::Display for Attr {
 /// ```
 /// let softmax = weft::ops::find("softmax").expect("an operation");
 /// let axis = &softmax.attributes()[0];
-/// assert_eq!((axis.name, axis.about), ("axis", "The axis that sums to 1."));
+/// assert_eq!((axis.name, axis.about, axis.default), ("axis", "The axis that sums to 1.", None));
+///
+/// let defaults = |op: &str| -> Vec<_> {
+///     weft::ops::find(op).expect("an operation").attributes().iter().map(|a| a.default.unwrap_or("")).collect()
+/// };
+/// assert_eq!(defaults("max_pool1d"), ["", "kernel", "0"]);
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct AttrSpec {
@@ -87,6 +92,9 @@ pub struct AttrSpec {
     pub kind: AttrKind,
     /// What it means, in a few words.
     pub about: &'static str,
+    /// Its default, where interfaces let it be omitted: a literal in Rust ("[1, 1]", "10_000.0"), or the name of the attribute
+    /// whose value it takes. The text form and [`Graph::apply`](super::Graph::apply) state every attribute.
+    pub default: Option<&'static str>,
 }
 
 /// The attributes of one node, in the order the operation declares them. All are always present.

@@ -50,6 +50,7 @@ macro_rules! op {
             fn attributes(&self) -> &'static [$crate::graph::AttrSpec] {
                 &[ $( $crate::graph::AttrSpec {
                     name: stringify!($attr), kind: op!(@kind $kind), about: $meaning,
+                    default: op!(@default_text $( $usual )?),
                 } ),* ]
             }
             fn infer(&self, call: &$crate::graph::Call<'_>)
@@ -144,6 +145,8 @@ macro_rules! op {
     (@example Float) => { "0.5" };
     (@usual $attr:ident) => { $attr };
     (@usual $attr:ident $usual:expr) => { $usual };
+    (@default_text) => { None };
+    (@default_text $usual:expr) => { Some(stringify!($usual)) };
     (@default $Options:ident ()) => {
         impl Default for $Options {
             fn default() -> Self {

@@ -239,7 +239,7 @@ op! {
     Pad: "pad" as pad(x) [
         before: Ints = "Number of elements added before the first along each axis.",
         after: Ints = "Number of elements added after the last.",
-        value: Float = "Value of the added elements.",
+        value: Float = "Value of the added elements." => 0.0,
     ]
     "x padded with a constant value."
     infer: |c| {

@@ -188,7 +188,7 @@ fn last_axis_samples(bias: bool) -> Vec<Sample> {
 }
 
 op! {
-    LayerNorm: "layer_norm" as layer_norm(x, scale; bias) [eps: Float = "Added to the variance."]
+    LayerNorm: "layer_norm" as layer_norm(x, scale; bias) [eps: Float = "Added to the variance." => 1e-5]
     "(x − mean)/√(variance + eps)·scale + bias over the last axis (Ba, Kiros & Hinton 2016)."
     infer: |c| with_vectors(c, c.shape(0).last().copied(), "x […, n] and scale [n], optionally bias [n], of one float dtype");
     evaluate: |op, c, x| accepted(op, c).map(|_| evaluate_affine(c, x, standardised));
@@ -283,7 +283,7 @@ fn channel_samples(vectors: usize, attrs: &dyn Fn(usize) -> Attrs) -> Vec<Sample
 }
 
 op! {
-    GroupNorm: "group_norm" as group_norm(x, scale, bias) [groups: Int = "Number of channel groups.", eps: Float = "Added to the variance."]
+    GroupNorm: "group_norm" as group_norm(x, scale, bias) [groups: Int = "Number of channel groups.", eps: Float = "Added to the variance." => 1e-5]
     "Each group of channels of [n, c, …] standardised, then scaled and shifted by channel (Wu & He 2018)."
     infer: |c| {
         let ty = per_channel_type(c)?;
@@ -309,7 +309,7 @@ op! {
 }
 
 op! {
-    BatchNorm: "batch_norm" as batch_norm(x, scale, bias, mean, variance) [eps: Float = "Added to the variance."]
+    BatchNorm: "batch_norm" as batch_norm(x, scale, bias, mean, variance) [eps: Float = "Added to the variance." => 1e-5]
     "(x − mean)/√(variance + eps)·scale + bias by channel of [n, c, …], with given statistics (inference)."
     infer: per_channel_type;
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);
@@ -325,7 +325,7 @@ op! {
 }
 
 op! {
-    BatchNormTrain: "batch_norm_train" as batch_norm_train(x, scale, bias) [eps: Float = "Added to the variance."]
+    BatchNormTrain: "batch_norm_train" as batch_norm_train(x, scale, bias) [eps: Float = "Added to the variance." => 1e-5]
     "Batch norm of [n, c, …] with the batch's own mean and (biased) variance (Ioffe & Szegedy 2015)."
     infer: per_channel_type;
     evaluate: |op, c, x| evaluate_decomposed(op, c, x);

@@ -29,7 +29,7 @@ fn sizes(c: &Call<'_>) -> std::result::Result<(Vec<usize>, usize, usize, usize),
 }
 
 op! {
-    Matmul: "matmul" as matmul_with(a, b) [transpose_a: Bool = "The first is […, k, m].", transpose_b: Bool = "The second is […, n, k]."]
+    Matmul: "matmul" as matmul_with(a, b) [transpose_a: Bool = "The first is […, k, m]." => false, transpose_b: Bool = "The second is […, n, k]." => false]
     "Matrix product […, m, k] × […, k, n] → […, m, n]; leading axes broadcast. Weights may be f16 or bf16."
     infer: |c| {
         let [a, b] = [c.inputs[0].dtype, c.inputs[1].dtype];

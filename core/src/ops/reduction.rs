@@ -123,7 +123,7 @@ fn reduction_samples(lo: f64, hi: f64, integers: bool) -> Vec<Sample> {
 }
 
 op! {
-    Sum: "sum" as sum(x) [axes: Ints = "The axes to sum over; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1."]
+    Sum: "sum" as sum(x) [axes: Ints = "The axes to sum over; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1." => false]
     "Sum over axes."
     infer: |c| reduced_type(c, numbers(c)?);
     evaluate: |op, c, x| Ok(evaluate_rows(accepted(op, c)?, x[0], &axes_of(c), |row| row.iter().sum()));
@@ -137,7 +137,7 @@ op! {
 }
 
 op! {
-    Mean: "mean" as mean(x) [axes: Ints = "The axes to average over; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1."]
+    Mean: "mean" as mean(x) [axes: Ints = "The axes to average over; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1." => false]
     "Mean over axes."
     infer: |c| reduced_type(c, floats(c)?);
     evaluate: |op, c, x| {
@@ -185,7 +185,7 @@ fn extreme_samples() -> Vec<Sample> {
 }
 
 op! {
-    ReduceMax: "reduce_max" as max_over(x) [axes: Ints = "The axes to reduce; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1."]
+    ReduceMax: "reduce_max" as max_over(x) [axes: Ints = "The axes to reduce; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1." => false]
     "Maximum over axes; NaN if any is. Equal maxima share the gradient."
     infer: |c| reduced_type(c, numbers(c)?);
     evaluate: |op, c, x| Ok(evaluate_rows(accepted(op, c)?, x[0], &axes_of(c), |row| extreme(row, |a, b| a >= b)));
@@ -195,7 +195,7 @@ op! {
 }
 
 op! {
-    ReduceMin: "reduce_min" as min_over(x) [axes: Ints = "The axes to reduce; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1."]
+    ReduceMin: "reduce_min" as min_over(x) [axes: Ints = "The axes to reduce; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1." => false]
     "Minimum over axes; NaN if any is. Equal minima share the gradient."
     infer: |c| reduced_type(c, numbers(c)?);
     evaluate: |op, c, x| Ok(evaluate_rows(accepted(op, c)?, x[0], &axes_of(c), |row| extreme(row, |a, b| a <= b)));
@@ -225,7 +225,7 @@ fn exclusive_product(g: &Graph, x: Value, after: bool) -> Value {
 }
 
 op! {
-    Prod: "prod" as prod(x) [axes: Ints = "The axes to multiply over; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1."]
+    Prod: "prod" as prod(x) [axes: Ints = "The axes to multiply over; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1." => false]
     "Product over axes."
     infer: |c| reduced_type(c, numbers(c)?);
     evaluate: |op, c, x| {
@@ -266,7 +266,7 @@ op! {
 const FINITE: f64 = f32::MAX as f64;
 
 op! {
-    LogSumExp: "logsumexp" as logsumexp(x) [axes: Ints = "The axes to sum over; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1."]
+    LogSumExp: "logsumexp" as logsumexp(x) [axes: Ints = "The axes to sum over; if empty, x is returned.", keepdim: Bool = "Whether to keep them with size 1." => false]
     "ln Σ eˣ over axes, without overflow."
     infer: |c| reduced_type(c, floats(c)?);
     evaluate: |op, c, x| {
@@ -353,7 +353,7 @@ fn position_samples() -> Vec<Sample> {
 }
 
 op! {
-    ArgMax: "argmax" as argmax(x) [axis: Int = "The axis to reduce.", keepdim: Bool = "Whether to keep it with size 1."]
+    ArgMax: "argmax" as argmax(x) [axis: Int = "The axis to reduce.", keepdim: Bool = "Whether to keep it with size 1." => false]
     "Index of the maximum along an axis (the first of equals), as i32."
     infer: position_type;
     evaluate: |op, c, x| evaluate_positions(op, c, x[0], |a, b| a > b);
@@ -363,7 +363,7 @@ op! {
 }
 
 op! {
-    ArgMin: "argmin" as argmin(x) [axis: Int = "The axis to reduce.", keepdim: Bool = "Whether to keep it with size 1."]
+    ArgMin: "argmin" as argmin(x) [axis: Int = "The axis to reduce.", keepdim: Bool = "Whether to keep it with size 1." => false]
     "Index of the minimum along an axis (the first of equals), as i32."
     infer: position_type;
     evaluate: |op, c, x| evaluate_positions(op, c, x[0], |a, b| a < b);

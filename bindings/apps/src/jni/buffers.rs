@@ -2,8 +2,11 @@
 
 use super::{call, element_type, input_name, output_index, session};
 use crate::error::Result;
+use crate::graph::build;
 use crate::owned::pointer;
+use crate::types::sizes;
 use abi::shared::{self, Alone, Failure};
+use engine::graph::Graph;
 use engine::session::Session;
 use engine::tensor::{Bytes, Tensor, Weights};
 use jni::objects::{JByteBuffer, JClass, JLongArray, JString};
@@ -36,6 +39,13 @@ pub fn direct(
     };
     // SAFETY: inside of the buffer.
     Ok((unsafe { start.add(from) }, count))
+}
+
+/// A shape.
+fn sizes_of(env: &mut Env<'_>, shape: &JLongArray<'_>) -> Result<Vec<usize>> {
+    let mut given = vec![0; shape.len(env)?];
+    shape.get_region(env, 0, &mut given)?;
+    sizes(&given)
 }
 
 /// Gives an input its elements, copied from a buffer.
@@ -169,14 +179,10 @@ extern "system" fn Java_dev_weft_internal_Jni_insertWeight<'local>(
     call(env, &class, "weights_insert", |env| {
         let name = name.try_to_string(env)?;
         let (start, count) = direct(env, &buffer, unit, offset, bytes)?;
-        let mut sizes = vec![0; shape.len(env)?];
-        shape.get_region(env, 0, &mut sizes)?;
-        let size =
-            |n: &jlong| usize::try_from(*n).map_err(|_| Failure::argument("shape", "sizes of 0 or more", n));
-        let sizes = sizes.iter().map(size).collect::<Result<Vec<_>, _>>()?;
+        let shape = sizes_of(env, &shape)?;
         // SAFETY: as above.
         let data = unsafe { std::slice::from_raw_parts(start, count) }.to_vec();
-        let tensor = Tensor::from_bytes(element_type(dtype)?, sizes, Bytes::from_vec(data))?;
+        let tensor = Tensor::from_bytes(element_type(dtype)?, shape, Bytes::from_vec(data))?;
         shared::alone::<Weights>(pointer::<Weights>(handle))?.insert(name, tensor);
         Ok(())
     })
@@ -209,5 +215,30 @@ extern "system" fn Java_dev_weft_internal_Jni_readWeight<'local>(
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(start, count) }.copy_from_slice(tensor.bytes());
         Ok(())
+    })
+}
+
+/// Adds data, copied from a buffer, to a graph as a constant; returns its value's number.
+#[unsafe(no_mangle)]
+extern "system" fn Java_dev_weft_internal_Jni_addConstant<'local>(
+    env: EnvUnowned<'local>,
+    class: JClass<'local>,
+    handle: jlong,
+    dtype: jint,
+    shape: JLongArray<'local>,
+    buffer: JByteBuffer<'local>,
+    unit: jint,
+    offset: jlong,
+    bytes: jlong,
+) -> jlong {
+    call(env, &class, "graph_constant", |env| {
+        let (start, count) = direct(env, &buffer, unit, offset, bytes)?;
+        let shape = sizes_of(env, &shape)?;
+        // SAFETY: as above.
+        let data = unsafe { std::slice::from_raw_parts(start, count) }.to_vec();
+        let tensor = Tensor::from_bytes(element_type(dtype)?, shape, Bytes::from_vec(data))?;
+        let graph = shared::alone::<Graph>(pointer::<Graph>(handle))?;
+        let made = build(&graph, |g| Ok(g.constant(tensor)))?;
+        Ok(made.index().map_or(-1, |at| at as jlong))
     })
 }

@@ -245,7 +245,9 @@ public class Session internal constructor(
     public fun train(batches: Map<String, TensorBuffer>, epochs: Int = 1): Flow<TrainingStep> =
         channelFlow {
             // a collector that is gone ends the training here, before the coroutine hears of it
-            train(batches, epochs) { step -> trySendBlocking(step).onFailure { throw CancellationException("nobody collects", it) } }
+            train(batches, epochs) { step ->
+                trySendBlocking(step).onFailure { throw CancellationException("nobody collects", it) }
+            }
         }.buffer(Channel.RENDEZVOUS)
 
     /** As the other [train], telling each step to a function, on the thread that trains, which must not use the session in it. */

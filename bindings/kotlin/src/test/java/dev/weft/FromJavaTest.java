@@ -24,4 +24,22 @@ class FromJavaTest {
             assertThrows(WeftException.Length.class, () -> session.set("x", new float[2]));
         }
     }
+
+    @Test
+    void aGraphIsBuiltFromJava() throws Exception {
+        try (Device device = Device.cpu();
+                Graph graph = new Graph()) {
+            Value x = graph.input("x", ElementType.F32, 2, 3);
+            Value sums = graph.sum(graph.mul(x, x), new long[] {-1});
+            assertArrayEquals(new long[] {2}, sums.getShape());
+            graph.output("y", sums.times(0.5));
+            try (CompiledGraph compiled = device.compileAsync(graph).get();
+                    Session session = compiled.initZeros()) {
+                session.set("x", new float[] {1, 2, 3, 4, 5, 6});
+                session.step();
+                assertArrayEquals(new float[] {7, 38.5f}, session.readFloats("y"));
+            }
+            assertThrows(WeftException.Op.class, () -> graph.matmul(x, x));
+        }
+    }
 }

@@ -48,7 +48,7 @@ class CopiesTest {
     }
 
     @Test
-    fun `a call of the data plane takes less than half of what JNA takes`() =
+    fun `a call of the data plane takes less than half of what JNA takes, and 50 ns in a release build`() =
         blocking {
             val session = Device.cpu(1).compile(Graph.parse("weft 1\ninput x: f32[3]\ny = neg(x)\noutput y = y\n")).initZeros()
             val x = TensorBuffer.of(floatArrayOf(1f, 2f, 3f))
@@ -66,8 +66,10 @@ class CopiesTest {
                     name to (1..10).minOf { measureTime { repeat(calls) { call() } } } / calls
                 }
             println("a call: $each")
-            // 11 µs at least; this library may be a debug build, on a busy machine
-            assertTrue(each.values.all { it.inWholeNanoseconds < 5_500 }, "$each")
+            // half of JNA's 11 µs for debug builds, on busy machines, too; a release build is what apps get
+            val most = if (System.getProperty("weft.release") == "true") 50 else 5_500
+            assertTrue(each.getValue("await").inWholeNanoseconds < most, "$each")
+            assertTrue(each.values.all { it.inWholeNanoseconds < maxOf(most, 500) }, "$each")
             session.close()
         }
 }

@@ -44,7 +44,8 @@ class ErrorsTest {
 
     @Test
     fun `an operation says what it wanted, what came, and where`() {
-        val text = "weft 1\ninput a: f32[2, 3]\ninput b: f32[4, 5]\nc = matmul(a, b, transpose_a=false, transpose_b=false)\noutput c = c\n"
+        val inputs = "input a: f32[2, 3]\ninput b: f32[4, 5]\n"
+        val text = "weft 1\n${inputs}c = matmul(a, b, transpose_a=false, transpose_b=false)\noutput c = c\n"
         val e = fails(WeftException.Op::class, "matmul") { runBlocking { device.compile(Graph.parse(text)) } }
         assertTrue(e.node!!.contains("matmul(a, b), line 4"), e.node)
         assertTrue(e.came!!.let { "[2, 3]" in it && "[4, 5]" in it }, e.came)

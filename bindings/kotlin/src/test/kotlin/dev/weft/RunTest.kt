@@ -90,7 +90,8 @@ class RunTest {
     @Test
     fun `integers of 32 and 64 bits cross as they are`() =
         blocking {
-            val text = "weft 1\ninput a: i32[3]\ninput b: i64[3]\nc = add(a, a)\nd = concat(b, b, axis=0)\noutput c = c\noutput d = d\n"
+            val inputs = "input a: i32[3]\ninput b: i64[3]\n"
+            val text = "weft 1\n${inputs}c = add(a, a)\nd = concat(b, b, axis=0)\noutput c = c\noutput d = d\n"
             val session = Device.cpu(1).compile(Graph.parse(text)).initZeros()
             val large = (1L shl 53) + 1
             session["a"] = intArrayOf(-3, 0, 1 shl 29)

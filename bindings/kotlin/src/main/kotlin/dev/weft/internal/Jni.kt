@@ -92,4 +92,15 @@ internal object Jni {
 
     @JvmStatic
     external fun readWeight(weights: Long, name: String, buffer: Buffer, unit: Int, offset: Long, bytes: Long)
+
+    @JvmStatic
+    external fun addConstant(
+        graph: Long,
+        type: Int,
+        shape: LongArray,
+        buffer: Buffer,
+        unit: Int,
+        offset: Long,
+        bytes: Long,
+    ): Long
 }

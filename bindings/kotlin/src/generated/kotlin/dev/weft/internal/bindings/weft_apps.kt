@@ -809,11 +809,35 @@ internal object IntegrityCheckingUniffiLib {
     ): Int
     external fun uniffi_weft_apps_checksum_method_nativeencoder_warnings(
     ): Int
+    external fun uniffi_weft_apps_checksum_method_nativegraph_batch_norm_tracked(
+    ): Int
+    external fun uniffi_weft_apps_checksum_method_nativegraph_batch_norm_tracking(
+    ): Int
     external fun uniffi_weft_apps_checksum_method_nativegraph_handle(
+    ): Int
+    external fun uniffi_weft_apps_checksum_method_nativegraph_input(
+    ): Int
+    external fun uniffi_weft_apps_checksum_method_nativegraph_name_value(
+    ): Int
+    external fun uniffi_weft_apps_checksum_method_nativegraph_operation(
+    ): Int
+    external fun uniffi_weft_apps_checksum_method_nativegraph_output(
+    ): Int
+    external fun uniffi_weft_apps_checksum_method_nativegraph_parameter(
     ): Int
     external fun uniffi_weft_apps_checksum_method_nativegraph_release(
     ): Int
+    external fun uniffi_weft_apps_checksum_method_nativegraph_scalar(
+    ): Int
+    external fun uniffi_weft_apps_checksum_method_nativegraph_set_loss(
+    ): Int
+    external fun uniffi_weft_apps_checksum_method_nativegraph_set_state(
+    ): Int
+    external fun uniffi_weft_apps_checksum_method_nativegraph_state(
+    ): Int
     external fun uniffi_weft_apps_checksum_method_nativegraph_text(
+    ): Int
+    external fun uniffi_weft_apps_checksum_method_nativegraph_whole_scalar(
     ): Int
     external fun uniffi_weft_apps_checksum_method_loghook_line(
     ): Int
@@ -866,6 +890,8 @@ internal object IntegrityCheckingUniffiLib {
     external fun uniffi_weft_apps_checksum_constructor_nativedevice_open(
     ): Int
     external fun uniffi_weft_apps_checksum_constructor_nativeencoder_open(
+    ): Int
+    external fun uniffi_weft_apps_checksum_constructor_nativegraph_new(
     ): Int
     external fun uniffi_weft_apps_checksum_constructor_nativegraph_parse(
     ): Int
@@ -1017,13 +1043,39 @@ internal object UniffiLib {
     ): Long
     external fun uniffi_weft_apps_fn_free_nativegraph(`handle`: Long,uniffi_out_err: UniffiRustCallStatus, 
     ): Unit
+    external fun uniffi_weft_apps_fn_constructor_nativegraph_new(uniffi_out_err: UniffiRustCallStatus, 
+    ): Long
     external fun uniffi_weft_apps_fn_constructor_nativegraph_parse(`text`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus, 
     ): Long
+    external fun uniffi_weft_apps_fn_method_nativegraph_batch_norm_tracked(`ptr`: Long,`name`: RustBuffer.ByValue,`x`: Long,`scale`: Long,`bias`: Long,`eps`: Double,uniffi_out_err: UniffiRustCallStatus, 
+    ): RustBuffer.ByValue
+    external fun uniffi_weft_apps_fn_method_nativegraph_batch_norm_tracking(`ptr`: Long,`name`: RustBuffer.ByValue,`x`: Long,`scale`: Long,`bias`: Long,`momentum`: Double,`eps`: Double,uniffi_out_err: UniffiRustCallStatus, 
+    ): RustBuffer.ByValue
     external fun uniffi_weft_apps_fn_method_nativegraph_handle(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus, 
     ): Long
+    external fun uniffi_weft_apps_fn_method_nativegraph_input(`ptr`: Long,`name`: RustBuffer.ByValue,`elementType`: RustBuffer.ByValue,`shape`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus, 
+    ): RustBuffer.ByValue
+    external fun uniffi_weft_apps_fn_method_nativegraph_name_value(`ptr`: Long,`value`: Long,`name`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus, 
+    ): Unit
+    external fun uniffi_weft_apps_fn_method_nativegraph_operation(`ptr`: Long,`name`: RustBuffer.ByValue,`inputs`: RustBuffer.ByValue,`attributes`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus, 
+    ): RustBuffer.ByValue
+    external fun uniffi_weft_apps_fn_method_nativegraph_output(`ptr`: Long,`name`: RustBuffer.ByValue,`value`: Long,uniffi_out_err: UniffiRustCallStatus, 
+    ): Unit
+    external fun uniffi_weft_apps_fn_method_nativegraph_parameter(`ptr`: Long,`name`: RustBuffer.ByValue,`elementType`: RustBuffer.ByValue,`shape`: RustBuffer.ByValue,`trainable`: Byte,uniffi_out_err: UniffiRustCallStatus, 
+    ): RustBuffer.ByValue
     external fun uniffi_weft_apps_fn_method_nativegraph_release(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus, 
     ): Unit
+    external fun uniffi_weft_apps_fn_method_nativegraph_scalar(`ptr`: Long,`number`: Double,`elementType`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus, 
+    ): RustBuffer.ByValue
+    external fun uniffi_weft_apps_fn_method_nativegraph_set_loss(`ptr`: Long,`value`: Long,uniffi_out_err: UniffiRustCallStatus, 
+    ): Unit
+    external fun uniffi_weft_apps_fn_method_nativegraph_set_state(`ptr`: Long,`state`: Long,`next`: Long,uniffi_out_err: UniffiRustCallStatus, 
+    ): Unit
+    external fun uniffi_weft_apps_fn_method_nativegraph_state(`ptr`: Long,`name`: RustBuffer.ByValue,`elementType`: RustBuffer.ByValue,`shape`: RustBuffer.ByValue,uniffi_out_err: UniffiRustCallStatus, 
+    ): RustBuffer.ByValue
     external fun uniffi_weft_apps_fn_method_nativegraph_text(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus, 
+    ): RustBuffer.ByValue
+    external fun uniffi_weft_apps_fn_method_nativegraph_whole_scalar(`ptr`: Long,`number`: Long,uniffi_out_err: UniffiRustCallStatus, 
     ): RustBuffer.ByValue
     external fun uniffi_weft_apps_fn_clone_loghook(`handle`: Long,uniffi_out_err: UniffiRustCallStatus, 
     ): Long
@@ -1467,6 +1519,29 @@ public object FfiConverterFloat: FfiConverter<Float, Float> {
 
     override fun write(value: Float, buf: ByteBuffer) {
         buf.putFloat(value)
+    }
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterDouble: FfiConverter<Double, Double> {
+    override fun lift(value: Double): Double {
+        return value
+    }
+
+    override fun read(buf: ByteBuffer): Double {
+        return buf.getDouble()
+    }
+
+    override fun lower(value: Double): Double {
+        return value
+    }
+
+    override fun allocationSize(value: Double) = 8UL
+
+    override fun write(value: Double, buf: ByteBuffer) {
+        buf.putDouble(value)
     }
 }
 
@@ -4143,9 +4218,45 @@ public object FfiConverterTypeNativeEncoder: FfiConverter<NativeEncoder, Long> {
 public interface NativeGraphInterface {
     
     /**
+     * The same by the running statistics, for an evaluation graph.
+     */
+    fun `batchNormTracked`(`name`: kotlin.String, `x`: kotlin.Long, `scale`: kotlin.Long, `bias`: kotlin.Long, `eps`: kotlin.Double): GraphValue
+    
+    /**
+     * A batch norm for training that keeps running statistics, as states NAME.running_mean, NAME.running_var and
+     * NAME.num_batches_tracked: of `x` of [n, c, …], with `scale` and `bias` of [c].
+     */
+    fun `batchNormTracking`(`name`: kotlin.String, `x`: kotlin.Long, `scale`: kotlin.Long, `bias`: kotlin.Long, `momentum`: kotlin.Double, `eps`: kotlin.Double): GraphValue
+    
+    /**
      * Its handle.
      */
     fun `handle`(): kotlin.Long
+    
+    /**
+     * An input: data set before each step.
+     */
+    fun `input`(`name`: kotlin.String, `elementType`: ElementType, `shape`: List<kotlin.Long>): GraphValue
+    
+    /**
+     * Names a value, for messages and taps.
+     */
+    fun `nameValue`(`value`: kotlin.Long, `name`: kotlin.String)
+    
+    /**
+     * An operation by its name, with values by their numbers, and each of its attributes by name, in any order.
+     */
+    fun `operation`(`name`: kotlin.String, `inputs`: List<kotlin.Long>, `attributes`: List<OperationAttribute>): GraphValue
+    
+    /**
+     * Makes a value an output, with a name.
+     */
+    fun `output`(`name`: kotlin.String, `value`: kotlin.Long)
+    
+    /**
+     * A weight; training updates it if it has a float type and is `trainable`.
+     */
+    fun `parameter`(`name`: kotlin.String, `elementType`: ElementType, `shape`: List<kotlin.Long>, `trainable`: kotlin.Boolean): GraphValue
     
     /**
      * Frees the graph. What was compiled from it stays.
@@ -4153,9 +4264,34 @@ public interface NativeGraphInterface {
     fun `release`()
     
     /**
+     * A constant of one element, of rank 0: a number of the type.
+     */
+    fun `scalar`(`number`: kotlin.Double, `elementType`: ElementType): GraphValue
+    
+    /**
+     * Makes a value of one f32 element the loss, which training minimises.
+     */
+    fun `setLoss`(`value`: kotlin.Long)
+    
+    /**
+     * Makes `next` what a state will be after each step.
+     */
+    fun `setState`(`state`: kotlin.Long, `next`: kotlin.Long)
+    
+    /**
+     * Data carried in a session from one step to the next, initially zeros.
+     */
+    fun `state`(`name`: kotlin.String, `elementType`: ElementType, `shape`: List<kotlin.Long>): GraphValue
+    
+    /**
      * Its text form.
      */
     fun `text`(): kotlin.String
+    
+    /**
+     * A constant of one I64 element, of rank 0.
+     */
+    fun `wholeScalar`(`number`: kotlin.Long): GraphValue
     
     companion object
 }
@@ -4187,6 +4323,17 @@ open class NativeGraph: Disposable, AutoCloseable, NativeGraphInterface
         this.handle = 0
         this.cleanable = null
     }
+    /**
+     * An empty graph.
+     */
+    constructor() :
+        this(UniffiWithHandle, 
+    uniffiRustCallWithError(WeftException) { _status ->
+    UniffiLib.uniffi_weft_apps_fn_constructor_nativegraph_new(
+    
+        _status)
+}
+    )
 
     protected val handle: Long
     protected val cleanable: UniffiCleaner.Cleanable?
@@ -4266,6 +4413,52 @@ open class NativeGraph: Disposable, AutoCloseable, NativeGraphInterface
 
     
     /**
+     * The same by the running statistics, for an evaluation graph.
+     */
+    @Throws(WeftException::class)override fun `batchNormTracked`(`name`: kotlin.String, `x`: kotlin.Long, `scale`: kotlin.Long, `bias`: kotlin.Long, `eps`: kotlin.Double): GraphValue {
+            return FfiConverterTypeGraphValue.lift(
+    callWithHandle {
+    uniffiRustCallWithError(WeftException) { _status ->
+    UniffiLib.uniffi_weft_apps_fn_method_nativegraph_batch_norm_tracked(
+        it,
+        
+        FfiConverterString.lower(`name`),
+        FfiConverterLong.lower(`x`),
+        FfiConverterLong.lower(`scale`),
+        FfiConverterLong.lower(`bias`),
+        FfiConverterDouble.lower(`eps`),_status)
+}
+    }
+    )
+    }
+    
+
+    
+    /**
+     * A batch norm for training that keeps running statistics, as states NAME.running_mean, NAME.running_var and
+     * NAME.num_batches_tracked: of `x` of [n, c, …], with `scale` and `bias` of [c].
+     */
+    @Throws(WeftException::class)override fun `batchNormTracking`(`name`: kotlin.String, `x`: kotlin.Long, `scale`: kotlin.Long, `bias`: kotlin.Long, `momentum`: kotlin.Double, `eps`: kotlin.Double): GraphValue {
+            return FfiConverterTypeGraphValue.lift(
+    callWithHandle {
+    uniffiRustCallWithError(WeftException) { _status ->
+    UniffiLib.uniffi_weft_apps_fn_method_nativegraph_batch_norm_tracking(
+        it,
+        
+        FfiConverterString.lower(`name`),
+        FfiConverterLong.lower(`x`),
+        FfiConverterLong.lower(`scale`),
+        FfiConverterLong.lower(`bias`),
+        FfiConverterDouble.lower(`momentum`),
+        FfiConverterDouble.lower(`eps`),_status)
+}
+    }
+    )
+    }
+    
+
+    
+    /**
      * Its handle.
      */override fun `handle`(): kotlin.Long {
             return FfiConverterLong.lift(
@@ -4274,6 +4467,103 @@ open class NativeGraph: Disposable, AutoCloseable, NativeGraphInterface
     UniffiLib.uniffi_weft_apps_fn_method_nativegraph_handle(
         it,
         _status)
+}
+    }
+    )
+    }
+    
+
+    
+    /**
+     * An input: data set before each step.
+     */
+    @Throws(WeftException::class)override fun `input`(`name`: kotlin.String, `elementType`: ElementType, `shape`: List<kotlin.Long>): GraphValue {
+            return FfiConverterTypeGraphValue.lift(
+    callWithHandle {
+    uniffiRustCallWithError(WeftException) { _status ->
+    UniffiLib.uniffi_weft_apps_fn_method_nativegraph_input(
+        it,
+        
+        FfiConverterString.lower(`name`),
+        FfiConverterTypeElementType.lower(`elementType`),
+        FfiConverterSequenceLong.lower(`shape`),_status)
+}
+    }
+    )
+    }
+    
+
+    
+    /**
+     * Names a value, for messages and taps.
+     */
+    @Throws(WeftException::class)override fun `nameValue`(`value`: kotlin.Long, `name`: kotlin.String)
+        = 
+    callWithHandle {
+    uniffiRustCallWithError(WeftException) { _status ->
+    UniffiLib.uniffi_weft_apps_fn_method_nativegraph_name_value(
+        it,
+        
+        FfiConverterLong.lower(`value`),
+        FfiConverterString.lower(`name`),_status)
+}
+    }
+    
+    
+
+    
+    /**
+     * An operation by its name, with values by their numbers, and each of its attributes by name, in any order.
+     */
+    @Throws(WeftException::class)override fun `operation`(`name`: kotlin.String, `inputs`: List<kotlin.Long>, `attributes`: List<OperationAttribute>): GraphValue {
+            return FfiConverterTypeGraphValue.lift(
+    callWithHandle {
+    uniffiRustCallWithError(WeftException) { _status ->
+    UniffiLib.uniffi_weft_apps_fn_method_nativegraph_operation(
+        it,
+        
+        FfiConverterString.lower(`name`),
+        FfiConverterSequenceLong.lower(`inputs`),
+        FfiConverterSequenceTypeOperationAttribute.lower(`attributes`),_status)
+}
+    }
+    )
+    }
+    
+
+    
+    /**
+     * Makes a value an output, with a name.
+     */
+    @Throws(WeftException::class)override fun `output`(`name`: kotlin.String, `value`: kotlin.Long)
+        = 
+    callWithHandle {
+    uniffiRustCallWithError(WeftException) { _status ->
+    UniffiLib.uniffi_weft_apps_fn_method_nativegraph_output(
+        it,
+        
+        FfiConverterString.lower(`name`),
+        FfiConverterLong.lower(`value`),_status)
+}
+    }
+    
+    
+
+    
+    /**
+     * A weight; training updates it if it has a float type and is `trainable`.
+     */
+    @Throws(WeftException::class)override fun `parameter`(`name`: kotlin.String, `elementType`: ElementType, `shape`: List<kotlin.Long>, `trainable`: kotlin.Boolean): GraphValue {
+            return FfiConverterTypeGraphValue.lift(
+    callWithHandle {
+    uniffiRustCallWithError(WeftException) { _status ->
+    UniffiLib.uniffi_weft_apps_fn_method_nativegraph_parameter(
+        it,
+        
+        FfiConverterString.lower(`name`),
+        FfiConverterTypeElementType.lower(`elementType`),
+        FfiConverterSequenceLong.lower(`shape`),
+        FfiConverterBoolean.lower(`trainable`),_status)
 }
     }
     )
@@ -4298,6 +4588,80 @@ open class NativeGraph: Disposable, AutoCloseable, NativeGraphInterface
 
     
     /**
+     * A constant of one element, of rank 0: a number of the type.
+     */
+    @Throws(WeftException::class)override fun `scalar`(`number`: kotlin.Double, `elementType`: ElementType): GraphValue {
+            return FfiConverterTypeGraphValue.lift(
+    callWithHandle {
+    uniffiRustCallWithError(WeftException) { _status ->
+    UniffiLib.uniffi_weft_apps_fn_method_nativegraph_scalar(
+        it,
+        
+        FfiConverterDouble.lower(`number`),
+        FfiConverterTypeElementType.lower(`elementType`),_status)
+}
+    }
+    )
+    }
+    
+
+    
+    /**
+     * Makes a value of one f32 element the loss, which training minimises.
+     */
+    @Throws(WeftException::class)override fun `setLoss`(`value`: kotlin.Long)
+        = 
+    callWithHandle {
+    uniffiRustCallWithError(WeftException) { _status ->
+    UniffiLib.uniffi_weft_apps_fn_method_nativegraph_set_loss(
+        it,
+        
+        FfiConverterLong.lower(`value`),_status)
+}
+    }
+    
+    
+
+    
+    /**
+     * Makes `next` what a state will be after each step.
+     */
+    @Throws(WeftException::class)override fun `setState`(`state`: kotlin.Long, `next`: kotlin.Long)
+        = 
+    callWithHandle {
+    uniffiRustCallWithError(WeftException) { _status ->
+    UniffiLib.uniffi_weft_apps_fn_method_nativegraph_set_state(
+        it,
+        
+        FfiConverterLong.lower(`state`),
+        FfiConverterLong.lower(`next`),_status)
+}
+    }
+    
+    
+
+    
+    /**
+     * Data carried in a session from one step to the next, initially zeros.
+     */
+    @Throws(WeftException::class)override fun `state`(`name`: kotlin.String, `elementType`: ElementType, `shape`: List<kotlin.Long>): GraphValue {
+            return FfiConverterTypeGraphValue.lift(
+    callWithHandle {
+    uniffiRustCallWithError(WeftException) { _status ->
+    UniffiLib.uniffi_weft_apps_fn_method_nativegraph_state(
+        it,
+        
+        FfiConverterString.lower(`name`),
+        FfiConverterTypeElementType.lower(`elementType`),
+        FfiConverterSequenceLong.lower(`shape`),_status)
+}
+    }
+    )
+    }
+    
+
+    
+    /**
      * Its text form.
      */
     @Throws(WeftException::class)override fun `text`(): kotlin.String {
@@ -4307,6 +4671,24 @@ open class NativeGraph: Disposable, AutoCloseable, NativeGraphInterface
     UniffiLib.uniffi_weft_apps_fn_method_nativegraph_text(
         it,
         _status)
+}
+    }
+    )
+    }
+    
+
+    
+    /**
+     * A constant of one I64 element, of rank 0.
+     */
+    @Throws(WeftException::class)override fun `wholeScalar`(`number`: kotlin.Long): GraphValue {
+            return FfiConverterTypeGraphValue.lift(
+    callWithHandle {
+    uniffiRustCallWithError(WeftException) { _status ->
+    UniffiLib.uniffi_weft_apps_fn_method_nativegraph_whole_scalar(
+        it,
+        
+        FfiConverterLong.lower(`number`),_status)
 }
     }
     )
@@ -6097,6 +6479,61 @@ public object FfiConverterTypeErrorDetails: FfiConverterRustBuffer<ErrorDetails>
 
 
 /**
+ * A value of a graph under construction: its number in the graph, and its type and shape, which are known at once.
+ */
+data class GraphValue (
+    /**
+     * Its number in the graph.
+     */
+    val `index`: kotlin.Long
+    , 
+    /**
+     * Its element type.
+     */
+    val `elementType`: ElementType
+    , 
+    /**
+     * Sizes of its axes.
+     */
+    val `shape`: List<kotlin.Long>
+    
+){
+    
+
+    
+
+    
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeGraphValue: FfiConverterRustBuffer<GraphValue> {
+    override fun read(buf: ByteBuffer): GraphValue {
+        return GraphValue(
+            FfiConverterLong.read(buf),
+            FfiConverterTypeElementType.read(buf),
+            FfiConverterSequenceLong.read(buf),
+        )
+    }
+
+    override fun allocationSize(value: GraphValue) = (
+            FfiConverterLong.allocationSize(value.`index`) +
+            FfiConverterTypeElementType.allocationSize(value.`elementType`) +
+            FfiConverterSequenceLong.allocationSize(value.`shape`)
+    )
+
+    override fun write(value: GraphValue, buf: ByteBuffer) {
+            FfiConverterLong.write(value.`index`, buf)
+            FfiConverterTypeElementType.write(value.`elementType`, buf)
+            FfiConverterSequenceLong.write(value.`shape`, buf)
+    }
+}
+
+
+
+/**
  * Sizes of what a session has allocated or mapped.
  */
 data class Memory (
@@ -6154,6 +6591,53 @@ public object FfiConverterTypeMemory: FfiConverterRustBuffer<Memory> {
             FfiConverterLong.write(value.`totalBytes`, buf)
             FfiConverterLong.write(value.`optimizerBytes`, buf)
             FfiConverterLong.write(value.`largestBytes`, buf)
+    }
+}
+
+
+
+/**
+ * An attribute of an operation.
+ */
+data class OperationAttribute (
+    /**
+     * Its name in the engine, in snake case.
+     */
+    val `name`: kotlin.String
+    , 
+    /**
+     * Its value.
+     */
+    val `value`: AttributeValue
+    
+){
+    
+
+    
+
+    
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeOperationAttribute: FfiConverterRustBuffer<OperationAttribute> {
+    override fun read(buf: ByteBuffer): OperationAttribute {
+        return OperationAttribute(
+            FfiConverterString.read(buf),
+            FfiConverterTypeAttributeValue.read(buf),
+        )
+    }
+
+    override fun allocationSize(value: OperationAttribute) = (
+            FfiConverterString.allocationSize(value.`name`) +
+            FfiConverterTypeAttributeValue.allocationSize(value.`value`)
+    )
+
+    override fun write(value: OperationAttribute, buf: ByteBuffer) {
+            FfiConverterString.write(value.`name`, buf)
+            FfiConverterTypeAttributeValue.write(value.`value`, buf)
     }
 }
 
@@ -6345,6 +6829,194 @@ public object FfiConverterTypeTensorInfo: FfiConverterRustBuffer<TensorInfo> {
             FfiConverterBoolean.write(value.`trainable`, buf)
     }
 }
+
+
+
+/**
+ * The value of an attribute.
+ */
+sealed class AttributeValue {
+    
+    /**
+     * A whole number.
+     */
+    data class Whole(
+        /**
+         * The number.
+         */
+        val `value`: kotlin.Long) : AttributeValue()
+        
+    {
+        
+
+        companion object
+    }
+    
+    /**
+     * A list of whole numbers: axes, sizes.
+     */
+    data class Wholes(
+        /**
+         * The numbers.
+         */
+        val `values`: List<kotlin.Long>) : AttributeValue()
+        
+    {
+        
+
+        companion object
+    }
+    
+    /**
+     * A real number.
+     */
+    data class Real(
+        /**
+         * The number.
+         */
+        val `value`: kotlin.Double) : AttributeValue()
+        
+    {
+        
+
+        companion object
+    }
+    
+    /**
+     * A boolean.
+     */
+    data class Flag(
+        /**
+         * Whether.
+         */
+        val `value`: kotlin.Boolean) : AttributeValue()
+        
+    {
+        
+
+        companion object
+    }
+    
+    /**
+     * An element type.
+     */
+    data class Type(
+        /**
+         * The type.
+         */
+        val `value`: dev.weft.internal.bindings.ElementType) : AttributeValue()
+        
+    {
+        
+
+        companion object
+    }
+    
+
+    
+
+    
+    
+
+
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeAttributeValue : FfiConverterRustBuffer<AttributeValue>{
+    override fun read(buf: ByteBuffer): AttributeValue {
+        return when(buf.getInt()) {
+            1 -> AttributeValue.Whole(
+                FfiConverterLong.read(buf),
+                )
+            2 -> AttributeValue.Wholes(
+                FfiConverterSequenceLong.read(buf),
+                )
+            3 -> AttributeValue.Real(
+                FfiConverterDouble.read(buf),
+                )
+            4 -> AttributeValue.Flag(
+                FfiConverterBoolean.read(buf),
+                )
+            5 -> AttributeValue.Type(
+                FfiConverterTypeElementType.read(buf),
+                )
+            else -> throw RuntimeException("invalid enum value, something is very wrong!!")
+        }
+    }
+
+    override fun allocationSize(value: AttributeValue): ULong = when(value) {
+        is AttributeValue.Whole -> {
+            // Add the size for the Int that specifies the variant plus the size needed for all fields
+            (
+                4UL
+                + FfiConverterLong.allocationSize(value.`value`)
+            )
+        }
+        is AttributeValue.Wholes -> {
+            // Add the size for the Int that specifies the variant plus the size needed for all fields
+            (
+                4UL
+                + FfiConverterSequenceLong.allocationSize(value.`values`)
+            )
+        }
+        is AttributeValue.Real -> {
+            // Add the size for the Int that specifies the variant plus the size needed for all fields
+            (
+                4UL
+                + FfiConverterDouble.allocationSize(value.`value`)
+            )
+        }
+        is AttributeValue.Flag -> {
+            // Add the size for the Int that specifies the variant plus the size needed for all fields
+            (
+                4UL
+                + FfiConverterBoolean.allocationSize(value.`value`)
+            )
+        }
+        is AttributeValue.Type -> {
+            // Add the size for the Int that specifies the variant plus the size needed for all fields
+            (
+                4UL
+                + FfiConverterTypeElementType.allocationSize(value.`value`)
+            )
+        }
+    }
+
+    override fun write(value: AttributeValue, buf: ByteBuffer) {
+        when(value) {
+            is AttributeValue.Whole -> {
+                buf.putInt(1)
+                FfiConverterLong.write(value.`value`, buf)
+                Unit
+            }
+            is AttributeValue.Wholes -> {
+                buf.putInt(2)
+                FfiConverterSequenceLong.write(value.`values`, buf)
+                Unit
+            }
+            is AttributeValue.Real -> {
+                buf.putInt(3)
+                FfiConverterDouble.write(value.`value`, buf)
+                Unit
+            }
+            is AttributeValue.Flag -> {
+                buf.putInt(4)
+                FfiConverterBoolean.write(value.`value`, buf)
+                Unit
+            }
+            is AttributeValue.Type -> {
+                buf.putInt(5)
+                FfiConverterTypeElementType.write(value.`value`, buf)
+                Unit
+            }
+        }.let { /* this makes the `when` an expression, which ensures it is exhaustive */ }
+    }
+}
+
+
 
 
 
@@ -7158,6 +7830,34 @@ public object FfiConverterSequenceTypeDeviceDescription: FfiConverterRustBuffer<
         buf.putInt(value.size)
         value.iterator().forEach {
             FfiConverterTypeDeviceDescription.write(it, buf)
+        }
+    }
+}
+
+
+
+
+/**
+ * @suppress
+ */
+public object FfiConverterSequenceTypeOperationAttribute: FfiConverterRustBuffer<List<OperationAttribute>> {
+    override fun read(buf: ByteBuffer): List<OperationAttribute> {
+        val len = buf.getInt()
+        return List<OperationAttribute>(len) {
+            FfiConverterTypeOperationAttribute.read(buf)
+        }
+    }
+
+    override fun allocationSize(value: List<OperationAttribute>): ULong {
+        val sizeForLength = 4UL
+        val sizeForItems = value.map { FfiConverterTypeOperationAttribute.allocationSize(it) }.sum()
+        return sizeForLength + sizeForItems
+    }
+
+    override fun write(value: List<OperationAttribute>, buf: ByteBuffer) {
+        buf.putInt(value.size)
+        value.iterator().forEach {
+            FfiConverterTypeOperationAttribute.write(it, buf)
         }
     }
 }
