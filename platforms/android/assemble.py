@@ -63,7 +63,7 @@ def parts(options):
     yield "AndroidManifest.xml", (HERE / "AndroidManifest.xml").read_bytes()
     yield "classes.jar", classes_jar(options.classes.read_bytes())
     yield "R.txt", b""  # no resources
-    yield "proguard.txt", (HERE / "consumer-rules.pro").read_bytes()
+    yield "proguard.txt", (repository.ROOT / "bindings/kotlin/src/main/rules/weft.pro").read_bytes()
     yield android.METADATA_FILE, METADATA.encode()
     for licence in ("LICENSE-APACHE", "LICENSE-MIT"):
         yield f"META-INF/{licence}", (repository.ROOT / licence).read_bytes()

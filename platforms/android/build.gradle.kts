@@ -31,7 +31,7 @@ android {
     defaultConfig {
         minSdk = 26
         ndk { abiFilters += abis }
-        consumerProguardFiles("consumer-rules.pro")
+        consumerProguardFiles(repository.resolve("bindings/kotlin/src/main/rules/weft.pro"))
         aarMetadata { minCompileSdk = 34 }
     }
     sourceSets["main"].kotlin.srcDirs(repository.resolve("bindings/kotlin/src/main/kotlin"), repository.resolve("bindings/kotlin/src/generated/kotlin"))
