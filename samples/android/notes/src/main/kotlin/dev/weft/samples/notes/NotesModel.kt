@@ -14,6 +14,7 @@ import kotlinx.coroutines.launch
 import kotlinx.coroutines.sync.Mutex
 import kotlinx.coroutines.sync.withLock
 import java.io.File
+import java.util.concurrent.ConcurrentHashMap
 
 /** What the app is doing that takes long, for a progress bar with a button to cancel. */
 sealed interface Work {
@@ -88,7 +89,9 @@ class NotesModel(
     private val mutex = Mutex()
     private val file by lazy { NoteFile(File(folder, "notes.txt")) }
     private var engine: Engine? = null
-    private var job: Job? = null
+
+    /** What is being done and what waits. */
+    private val jobs = ConcurrentHashMap.newKeySet<Job>()
 
     /** What the screens show. */
     val state: StateFlow<NotesState> = changing.asStateFlow()
@@ -140,10 +143,8 @@ class NotesModel(
             guess(engine)
         }
 
-    /** Ends what is being done, soon. What was learnt before stays. */
-    fun cancel() {
-        job?.cancel()
-    }
+    /** Ends what is being done, soon, and what waits for it. What was learnt before stays. */
+    fun cancel(): Unit = jobs.forEach { it.cancel() }
 
     private fun working(what: suspend () -> Unit): Job =
         scope
@@ -168,7 +169,10 @@ class NotesModel(
                         changing.update { it.copy(work = null) }
                     }
                 }
-            }.also { job = it }
+            }.also { job ->
+                jobs += job
+                job.invokeOnCompletion { jobs -= job }
+            }
 
     private fun fail(e: Exception): Unit = changing.update { it.copy(error = e.message ?: e.toString()) }
 

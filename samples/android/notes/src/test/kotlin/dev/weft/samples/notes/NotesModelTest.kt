@@ -69,8 +69,11 @@ class NotesModelTest {
                 assertEquals("cooking", before.getValue(3).label)
                 val learning = model.learn()
                 withTimeout(60_000) { model.state.first { it.work is Work.Learning } }
+                val waiting = model.add("never")
                 model.cancel()
                 withTimeout(10_000) { learning.join() }
+                waiting.join()
+                assertEquals(3, model.state.value.notes.size)
                 assertTrue(learning.isCancelled)
                 assertEquals(before, model.state.value.guesses)
                 assertNull(model.state.value.work)
