@@ -216,9 +216,9 @@ unsafe fn limited<'a>(data: *const c_char, length: usize, what: &str, most: usiz
             format!("{} bytes", bytes.len()),
         ));
     }
-    std::str::from_utf8(bytes).map_err(|e| Failure {
-        status: WEFT_STATUS_UTF8,
-        message: format!("{what}: wanted UTF-8, but byte {} begins none", e.valid_up_to()),
+    std::str::from_utf8(bytes).map_err(|e| {
+        let message = format!("{what}: wanted UTF-8, but byte {} begins none", e.valid_up_to());
+        Failure::new(WEFT_STATUS_UTF8, message)
     })
 }
 
@@ -277,7 +277,7 @@ fn struct_size<T: Versioned>(at: *const T, name: &str) -> Outcome<usize> {
 }
 
 fn bad_struct(name: &str, wanted: &str, came: impl std::fmt::Display) -> Failure {
-    Failure { status: WEFT_STATUS_STRUCT, message: format!("{name}: wanted {wanted}, got {came}") }
+    Failure::new(WEFT_STATUS_STRUCT, format!("{name}: wanted {wanted}, got {came}"))
 }
 
 /// Called once, with the caller's `user_data`, when the library no longer needs a borrowed object, on the thread that released

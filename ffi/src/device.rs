@@ -235,7 +235,7 @@ pub unsafe extern "C" fn weft_device_set_memory_budget(
             return Ok(());
         }
         let message = "device cpu: a memory budget is for GPUs".into();
-        Err(Failure { status: WEFT_STATUS_DEVICE, message })
+        Err(Failure::new(WEFT_STATUS_DEVICE, message))
     })
 }
 

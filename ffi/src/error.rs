@@ -3,6 +3,7 @@
 use crate::arguments::{self, weft_str};
 use crate::guard::{Failure, guard, guard_value};
 use crate::handle::{self, object};
+use engine::error::Error;
 use std::ffi::c_char;
 
 /// The result of every function that can fail: WEFT_STATUS_OK, or the kind of error. The numbers are stable.
@@ -37,13 +38,20 @@ pub struct ErrorObject {
     status: weft_status,
     message: String,
     call: &'static str,
+    cause: Option<Box<Error>>,
 }
 object!(ErrorObject, weft_error);
 
 impl ErrorObject {
     /// The error of a call.
     pub fn new(call: &'static str, failure: Failure) -> ErrorObject {
-        ErrorObject { status: failure.status, message: arguments::sentence(failure.message), call }
+        let message = arguments::sentence(failure.message);
+        ErrorObject { status: failure.status, message, call, cause: failure.cause }
+    }
+
+    /// The engine's error, if it is one.
+    pub fn cause(&self) -> Option<&Error> {
+        self.cause.as_deref()
     }
 
     /// The message.

@@ -11,19 +11,27 @@ pub struct Failure {
     pub status: weft_status,
     /// Who failed, what was wanted, what came.
     pub message: String,
+    /// The engine's error, if it is one: the languages of apps tell its parts.
+    pub cause: Option<Box<Error>>,
 }
 
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
-        Failure { status: e.code(), message: e.to_string() }
+        Failure { status: e.code(), message: e.to_string(), cause: Some(Box::new(e)) }
     }
 }
 
 impl Failure {
+    /// A failure of this library, not of the engine.
+    #[cold]
+    pub fn new(status: weft_status, message: String) -> Failure {
+        Failure { status, message, cause: None }
+    }
+
     /// A pointer or handle that is NULL.
     #[cold]
     pub fn null(what: &str) -> Failure {
-        Failure { status: WEFT_STATUS_NULL, message: format!("{what}: wanted a pointer, got NULL") }
+        Failure::new(WEFT_STATUS_NULL, format!("{what}: wanted a pointer, got NULL"))
     }
 
     /// A handle that leads to no object of its type.
@@ -31,21 +39,20 @@ impl Failure {
     pub fn handle(what: &str) -> Failure {
         let message =
             format!("{what}: wanted a handle that is in use, got one that was freed, or of another type");
-        Failure { status: WEFT_STATUS_HANDLE, message }
+        Failure::new(WEFT_STATUS_HANDLE, message)
     }
 
     /// An object that another call is using.
     #[cold]
     pub fn busy(what: &str) -> Failure {
         let message = format!("{what}: wanted to use it alone, but another call is using it now");
-        Failure { status: WEFT_STATUS_BUSY, message }
+        Failure::new(WEFT_STATUS_BUSY, message)
     }
 
     /// The table of handles is full.
     #[cold]
     pub fn too_many_handles() -> Failure {
-        let message = "too many handles are in use".into();
-        Failure { status: WEFT_STATUS_OUT_OF_MEMORY, message }
+        Failure::new(WEFT_STATUS_OUT_OF_MEMORY, "too many handles are in use".into())
     }
 
     /// An argument outside its range.
@@ -80,7 +87,7 @@ pub fn caught<T, E: From<Failure>>(
     outcome.unwrap_or_else(|panic| {
         let message = panicked(&*panic);
         discard(panic);
-        Err(Failure { status: WEFT_STATUS_PANIC, message }.into())
+        Err(Failure::new(WEFT_STATUS_PANIC, message).into())
     })
 }
 

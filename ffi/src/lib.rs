@@ -44,13 +44,15 @@ mod weights;
 /// What the apps' library (`bindings/apps`) shares with the C library, which it also contains: the table of handles and the
 /// objects in it, so that an object that one of its interfaces made can be used through the others.
 pub mod shared {
-    pub use crate::arguments::{BytesObject, dtype, dtype_number};
+    pub use crate::arguments::{BytesObject, dtype, dtype_number, name, out, weft_str};
     pub use crate::compile::{Wish, precision};
     pub use crate::error::{
-        STATUS_NAMES, WEFT_STATUS_BUSY, WEFT_STATUS_HANDLE, WEFT_STATUS_NULL, WEFT_STATUS_OUT_OF_MEMORY,
-        WEFT_STATUS_PANIC, WEFT_STATUS_STRUCT, WEFT_STATUS_UNKNOWN_NAME, WEFT_STATUS_UTF8,
+        ErrorObject, STATUS_NAMES, WEFT_STATUS_BUSY, WEFT_STATUS_HANDLE, WEFT_STATUS_NULL,
+        WEFT_STATUS_OUT_OF_MEMORY, WEFT_STATUS_PANIC, WEFT_STATUS_STRUCT, WEFT_STATUS_UNKNOWN_NAME,
+        WEFT_STATUS_UTF8, weft_error, weft_status,
     };
-    pub use crate::guard::{Failure, Outcome, caught};
+    pub use crate::guard::{Failure, Outcome, caught, guard, guard_value};
     pub use crate::handle::{Alone, Object, Shared, alone, free, put, share};
+    pub use crate::session::weft_session;
     pub use crate::version::WEFT_ABI_VERSION;
 }

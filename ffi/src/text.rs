@@ -160,7 +160,7 @@ pub unsafe extern "C" fn weft_tokenizer_token_id(
         let token = unsafe { name(token, token_length, "token") }?;
         let found = handle::share::<Tokenizer>(tokenizer)?.token_to_id(token);
         let message = || format!("no token \"{token}\" in the vocabulary");
-        place.set(found.ok_or_else(|| Failure { status: WEFT_STATUS_UNKNOWN_NAME, message: message() })?);
+        place.set(found.ok_or_else(|| Failure::new(WEFT_STATUS_UNKNOWN_NAME, message()))?);
         Ok(())
     })
 }
@@ -177,7 +177,7 @@ pub unsafe extern "C" fn weft_tokenizer_token(
         let place = out(token, "token")?;
         let found = handle::share::<Tokenizer>(tokenizer)?.id_to_token(id);
         let message = || format!("no token of id {id} in the vocabulary");
-        let found = found.ok_or_else(|| Failure { status: WEFT_STATUS_UNKNOWN_NAME, message: message() })?;
+        let found = found.ok_or_else(|| Failure::new(WEFT_STATUS_UNKNOWN_NAME, message()))?;
         give(place, BytesObject::new(found))
     })
 }

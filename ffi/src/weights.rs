@@ -254,7 +254,7 @@ pub unsafe extern "C" fn weft_weights_find(
         let weights = handle::share::<Weights>(weights)?;
         let Some((name, _)) = weights.names().find(|(n, _)| *n == wanted) else {
             let message = format!("no weight named \"{wanted}\" among {}", weights.len());
-            return Err(Failure { status: WEFT_STATUS_UNKNOWN_NAME, message });
+            return Err(Failure::new(WEFT_STATUS_UNKNOWN_NAME, message));
         };
         show(&weights, name, info, data)
     })
@@ -264,7 +264,7 @@ pub unsafe extern "C" fn weft_weights_find(
 fn usable<'w>(weights: &'w Weights, name: &str) -> Outcome<&'w Tensor<'static>> {
     weights.get(name).ok_or_else(|| {
         let why = weights.unusable(name).unwrap_or("gone");
-        Failure { status: WEFT_STATUS_WEIGHT_TYPE, message: format!("weight \"{name}\" is {why}") }
+        Failure::new(WEFT_STATUS_WEIGHT_TYPE, format!("weight \"{name}\" is {why}"))
     })
 }
 
@@ -332,7 +332,7 @@ pub fn metadata(
         None => {
             let known = all.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             let message = format!("no metadata named \"{key}\"; there are: {known}");
-            Err(Failure { status: WEFT_STATUS_UNKNOWN_NAME, message })
+            Err(Failure::new(WEFT_STATUS_UNKNOWN_NAME, message))
         }
     }
 }

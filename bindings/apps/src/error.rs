@@ -148,7 +148,10 @@ impl std::error::Error for WeftError {}
 
 impl From<Failure> for WeftError {
     fn from(failure: Failure) -> WeftError {
-        WeftError::new(failure.status, failure.message)
+        match failure.cause {
+            Some(cause) => (*cause).into(),
+            None => WeftError::new(failure.status, failure.message),
+        }
     }
 }
 
@@ -156,18 +159,23 @@ impl From<Error> for WeftError {
     fn from(e: Error) -> WeftError {
         let WeftError::Failed { mut details } = WeftError::new(e.code(), e.to_string());
         (details.wanted, details.came) = wanted_and_came(&e);
-        details.node = match &e {
-            Error::Op { node, .. } | Error::NoGradient { node, .. } | Error::IndexOutOfRange { node, .. } => {
-                Some(node.clone())
-            }
-            _ => None,
-        };
+        details.node = node(&e);
         WeftError::Failed { details }
     }
 }
 
+/// The node that an error is about.
+pub(crate) fn node(e: &Error) -> Option<String> {
+    match e {
+        Error::Op { node, .. } | Error::NoGradient { node, .. } | Error::IndexOutOfRange { node, .. } => {
+            Some(node.clone())
+        }
+        _ => None,
+    }
+}
+
 /// What was wanted and what came, of an error that has both, or says one of them in other words.
-fn wanted_and_came(e: &Error) -> (Option<String>, Option<String>) {
+pub(crate) fn wanted_and_came(e: &Error) -> (Option<String>, Option<String>) {
     match e {
         Error::Op { wanted, came, .. }
         | Error::Parse { wanted, came, .. }

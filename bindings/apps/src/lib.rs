@@ -1,7 +1,7 @@
 //! The library inside the Swift and Kotlin packages. It has three interfaces over one table of handles (`ffi/src/handle.rs`), so an
 //! object that one of them made can be used through the others:
 //!
-//! - the C ABI, which is the C library itself (`abi`): Swift's data plane;
+//! - the C ABI, which is the C library itself (`abi`), and a few functions beside it (`swift`): Swift's data plane;
 //! - uniffi's functions, the control plane of both languages: devices, compilation, artifacts, weights, sessions, encoders, logs.
 //!   A uniffi object is a handle of the table (`owned`);
 //! - JNI functions (`jni`, a feature), Kotlin's data plane: what carries tensors, or is called in every step. A call through JNA, which
@@ -20,6 +20,7 @@ mod jni;
 mod logging;
 mod owned;
 mod session;
+mod swift;
 mod types;
 mod version;
 mod weights;
