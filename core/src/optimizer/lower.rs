@@ -64,6 +64,8 @@ pub struct Update {
     pub means: Vec<(Span, Span)>,
     /// The passes, in order.
     pub passes: Vec<Pass>,
+    /// Whether parameters of two or more axes have another update than the others have.
+    pub by_matrix: bool,
     scalars: Vec<Expr>,
 }
 
@@ -113,6 +115,7 @@ impl Update {
 pub fn lower(rule: &Rule, matrix: bool, used: &[bool]) -> Result<Update> {
     let mut scope = Scope::new(rule, matrix, used);
     let parameter = (rule.update)(&mut scope);
+    let by_matrix = scope.asked.get();
     let wrong = |what: &str| Error::internal(format!("optimizer {}: {what}", rule.name));
     if rule.settings.len() > leaf::STATES - leaf::SETTINGS || scope.states.len() > 32 || scope.kept > 32 {
         return Err(wrong("more names than there is room for"));
@@ -182,6 +185,7 @@ pub fn lower(rule: &Rule, matrix: bool, used: &[bool]) -> Result<Update> {
         kept: l.kept.into_iter().filter_map(|k| k.0).collect(),
         means: l.spans.into_iter().flatten().collect(),
         passes: l.passes,
+        by_matrix,
         scalars: hoisting.scalars,
     })
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::expr::Expr;
+use std::cell::Cell;
 
 /// An optimizer, declared.
 ///
@@ -284,6 +285,8 @@ pub(super) mod leaf {
 #[derive(Debug)]
 pub struct Scope<'a> {
     matrix: bool,
+    /// Whether the rule asked for it.
+    pub(super) asked: Cell<bool>,
     used: &'a [bool],
     settings: &'static [Setting],
     pub(super) states: Vec<StateForm>,
@@ -295,7 +298,16 @@ pub struct Scope<'a> {
 impl<'a> Scope<'a> {
     pub(super) fn new(rule: &Rule, matrix: bool, used: &'a [bool]) -> Self {
         let settings = rule.settings;
-        Scope { matrix, used, settings, states: vec![], means: vec![], definitions: vec![], kept: 0 }
+        Scope {
+            matrix,
+            asked: Cell::new(false),
+            used,
+            settings,
+            states: vec![],
+            means: vec![],
+            definitions: vec![],
+            kept: 0,
+        }
     }
 
     /// The parameter's element.
@@ -330,6 +342,7 @@ impl<'a> Scope<'a> {
 
     /// Whether the parameter has rows and columns: two or more axes.
     pub fn is_matrix(&self) -> bool {
+        self.asked.set(true);
         self.matrix
     }
 

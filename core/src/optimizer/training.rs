@@ -99,9 +99,14 @@ impl Training {
             let update = match forms[usize::from(matrix)] {
                 Some(update) => update,
                 None => {
-                    t.updates.push(lower(t.optimizer.rule, matrix, &used)?);
-                    forms[usize::from(matrix)] = Some(t.updates.len() - 1);
-                    t.updates.len() - 1
+                    let (update, at) = (lower(t.optimizer.rule, matrix, &used)?, t.updates.len());
+                    // one for all, and one dispatch, where the rule does not ask what the parameter is
+                    if !update.by_matrix {
+                        forms = [Some(at); 2];
+                    }
+                    forms[usize::from(matrix)] = Some(at);
+                    t.updates.push(update);
+                    at
                 }
             };
             let group = group.map_or(0, |g| g + 1);
