@@ -58,10 +58,13 @@ private struct WorkRow: View {
             case .opening:
                 ProgressView { Text("Opening the model") }
             case .reading(let done, let all):
-                ProgressView(value: Double(done), total: Double(max(all, 1))) { Text("Reading notes: \(done) of \(all)") }
+                ProgressView(value: Double(done), total: Double(max(all, 1))) {
+                    Text("Reading notes: \(done) of \(all)")
+                }
             case .learning(let done, let all, let loss):
                 ProgressView(value: Double(done), total: Double(max(all, 1))) {
-                    Text("Learning: step \(done) of \(all), loss \(loss, format: .number.precision(.fractionLength(3)))")
+                    Text("Learning: step \(done) of \(all)")
+                    Text(loss, format: .number.precision(.fractionLength(3)))
                 }
             }
             Button("Cancel", role: .cancel, action: cancel)

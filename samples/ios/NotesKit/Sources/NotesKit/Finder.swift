@@ -54,7 +54,8 @@ public actor Finder {
     /// Computes the embeddings that these notes lack, some at a time, and saves them. Cancelling leaves those that are there.
     ///
     /// - Parameter onProgress: gets how many of how many are done.
-    public func read(_ notes: [Note], onProgress: @Sendable (Int, Int) async throws -> Void = { _, _ in }) async throws {
+    public func read(_ notes: [Note], onProgress: @Sendable (Int, Int) async throws -> Void = { _, _ in }) async throws
+    {
         var seen: Set<String> = []
         let lacking = notes.map(\.text).filter { known[Self.key($0)] == nil && seen.insert($0).inserted }
         guard !lacking.isEmpty else { return }

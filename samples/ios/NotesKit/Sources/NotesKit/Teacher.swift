@@ -61,7 +61,8 @@ public actor Teacher {
         let rows = (examples.count + Self.rows - 1) / Self.rows * Self.rows
         var inputs = examples.flatMap(\.embedding)
         inputs += [Float](repeating: 0, count: rows * components - inputs.count)
-        var answers = examples.map { example in labels.firstIndex(of: example.label).map { Int32($0) } ?? Self.noAnswer }
+        var answers = examples.map { example in labels.firstIndex(of: example.label).map { Int32($0) } ?? Self.noAnswer
+        }
         answers += [Int32](repeating: Self.noAnswer, count: rows - answers.count)
         let batch: [String: any TensorData & Sendable] = [
             "embeddings": try Tensor(inputs, shape: [rows, components]), "labels": Tensor(answers),

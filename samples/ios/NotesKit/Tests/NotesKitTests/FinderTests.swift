@@ -17,7 +17,8 @@ import Weft
             let notes = recorded.enumerated().map { Note(id: $0 + 1, text: $1.text, label: nil) }
             let finder = try Finder(model: await model(), folder: folder)
             for query in recorded {
-                let right = recorded.map { other in zip(query.embedding, other.embedding).reduce(0) { $0 + $1.0 * $1.1 } }
+                let right = recorded.map { other in zip(query.embedding, other.embedding).reduce(0) { $0 + $1.0 * $1.1 }
+                }
                 let found = try await finder.find(query.text, in: notes)
                 #expect(found.map(\.note) == notes.sorted { right[$0.id - 1] > right[$1.id - 1] })
                 for one in found { #expect(abs(Double(one.similarity) - right[one.note.id - 1]) < 1e-5) }

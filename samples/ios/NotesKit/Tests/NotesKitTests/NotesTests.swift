@@ -48,7 +48,8 @@ import Weft
             #expect {
                 try model.install(from: half)
             } throws: { error in
-                "\(error.localizedDescription)".contains("modules.json: wanted") && error.localizedDescription.hasSuffix("found 2")
+                let message = error.localizedDescription
+                return message.contains("modules.json: wanted") && message.hasSuffix("found 2")
             }
             #expect(!model.isThere)
             #expect(try Texts.names(in: folder) == ["half"])
