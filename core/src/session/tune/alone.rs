@@ -148,8 +148,8 @@ impl Builder<'_> {
         let (dtype, elements) = (self.plan.buffers[id].dtype, self.plan.buffers[id].elements);
         let made = self.scratch(dtype, elements);
         self.known.insert(id, made);
-        let plan = self.plan;
-        for at in self.uses.writers[id].to_vec() {
+        let (plan, writers) = (self.plan, self.uses.writers[id].to_vec());
+        for at in writers {
             let mut step = plan.steps[at].clone();
             step.work.operands_mut().into_iter().for_each(|o| o.buffer = self.take(o.buffer));
             self.made.steps.push(step);
