@@ -235,7 +235,7 @@ impl NativeGraph {
     }
 
     /// A batch norm for training that keeps running statistics, as states NAME.running_mean, NAME.running_var and
-    /// NAME.num_batches_tracked: of `x` of [n, c, …], with `scale` and `bias` of [c].
+    /// NAME.num_batches_tracked: of `x` of `[n, c, …]`, with `scale` and `bias` of `[c]`.
     #[allow(clippy::too_many_arguments)] // as the engine has it
     pub fn batch_norm_tracking(
         &self,

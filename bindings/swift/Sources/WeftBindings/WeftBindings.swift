@@ -2129,7 +2129,7 @@ public protocol NativeGraphProtocol: AnyObject, Sendable {
     
     /**
      * A batch norm for training that keeps running statistics, as states NAME.running_mean, NAME.running_var and
-     * NAME.num_batches_tracked: of `x` of [n, c, …], with `scale` and `bias` of [c].
+     * NAME.num_batches_tracked: of `x` of `[n, c, …]`, with `scale` and `bias` of `[c]`.
      */
     func batchNormTracking(name: String, x: Int64, scale: Int64, bias: Int64, momentum: Double, eps: Double) throws  -> GraphValue
     
@@ -2297,7 +2297,7 @@ open func batchNormTracked(name: String, x: Int64, scale: Int64, bias: Int64, ep
     
     /**
      * A batch norm for training that keeps running statistics, as states NAME.running_mean, NAME.running_var and
-     * NAME.num_batches_tracked: of `x` of [n, c, …], with `scale` and `bias` of [c].
+     * NAME.num_batches_tracked: of `x` of `[n, c, …]`, with `scale` and `bias` of `[c]`.
      */
 open func batchNormTracking(name: String, x: Int64, scale: Int64, bias: Int64, momentum: Double, eps: Double)throws  -> GraphValue  {
     return try  FfiConverterTypeGraphValue_lift(try rustCallWithError(FfiConverterTypeWeftError_lift) {

@@ -27,6 +27,7 @@ public class Artifact internal constructor(
     /** Closes it. Graphs and sessions that came from it stay. */
     override fun close(): Unit = closing(native::release)
 
+    /** Loads artifacts. */
     public companion object {
         /**
          * Loads one, on a thread for it; a GPU's driver compiles kernels meanwhile. Cancelling the coroutine ends it.

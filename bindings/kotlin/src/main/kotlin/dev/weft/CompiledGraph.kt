@@ -88,6 +88,7 @@ public class CompiledGraph internal constructor(
     /** Closes it. Its sessions stay. */
     override fun close(): Unit = closing(native::release)
 
+    /** Loads compiled graphs. */
     public companion object {
         /**
          * Loads what [save] saved.

@@ -56,6 +56,7 @@ public class DeviceInfo internal constructor(
     public val threads: Int,
     public val memory: Long,
 ) {
+    /** Its name and its detail. */
     override fun toString(): String = "$name ($detail)"
 
     internal companion object {
@@ -103,6 +104,7 @@ public class Progress internal constructor(
     public val done: Long,
     public val all: Long,
 ) {
+    /** As in `3 of 20`. */
     override fun toString(): String = "$done of $all"
 }
 
@@ -204,8 +206,10 @@ public class Device internal constructor(
     /** Closes it. Sessions on it stay. */
     override fun close(): Unit = closing(native::release)
 
+    /** What it is, as [info] says it. */
     override fun toString(): String = "Device($info)"
 
+    /** Opens devices. */
     public companion object {
         /**
          * Opens a device: "best" (a real GPU that passes its self-test, else the CPU), "cpu", "gpu", or a name of

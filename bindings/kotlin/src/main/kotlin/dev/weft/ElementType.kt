@@ -66,6 +66,7 @@ public class TensorInfo internal constructor(
     /** How many elements it has. */
     public val elements: Long get() = sizes.fold(1L, Long::times)
 
+    /** Its name, type and shape, as in `x: f32[2, 3]`. */
     override fun toString(): String = "$name: ${type.name.lowercase()}${sizes.contentToString()}"
 
     internal companion object {

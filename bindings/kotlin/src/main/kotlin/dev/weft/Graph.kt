@@ -131,6 +131,7 @@ public class Graph internal constructor(
         return value.index
     }
 
+    /** Makes graphs. */
     public companion object {
         /** An empty graph that `build` fills; closed if that throws. */
         @JvmSynthetic

@@ -103,6 +103,7 @@ public class SentenceModel internal constructor(
     /** Closes it. */
     override fun close(): Unit = closing(native::release)
 
+    /** Opens models. */
     public companion object {
         private const val CHUNK = 64
 

@@ -35,6 +35,7 @@ public class Optimizer
         public val learningRate: Float,
         public val settings: Map<String, Float> = emptyMap(),
     ) {
+        /** Makes optimizers that are often used. */
         public companion object {
             /** Adam with its authors' constants. */
             @JvmStatic
@@ -59,6 +60,7 @@ public class TrainingStep internal constructor(
     public val all: Long,
     public val loss: Float,
 ) {
+    /** As in `3 of 600: loss 0.5`. */
     override fun toString(): String = "$done of $all: loss $loss"
 }
 

@@ -50,6 +50,7 @@ public class TensorBuffer private constructor(
     /** A copy of its elements, for I64. */
     public fun toLongArray(): LongArray = longs().let { from -> LongArray(from.remaining()).also { from.get(it) } }
 
+    /** Its type and shape, as in `TensorBuffer(f32[2, 3])`. */
     override fun toString(): String = "TensorBuffer(${type.name.lowercase()}${sizes.contentToString()})"
 
     private fun of(vararg types: ElementType): ByteBuffer {
@@ -60,6 +61,7 @@ public class TensorBuffer private constructor(
         return buffer()
     }
 
+    /** Makes tensors. */
     public companion object {
         /** A tensor of zeros. */
         @JvmStatic

@@ -44,6 +44,7 @@ public class Weights internal constructor(
     /** Closes them. Sessions over them keep what they need. */
     override fun close(): Unit = closing(native::release)
 
+    /** Loads weights. */
     public companion object {
         /**
          * Maps a safetensors file, a Hugging Face folder, or the index of a sharded set. The files must not be rewritten in place

@@ -4224,7 +4224,7 @@ public interface NativeGraphInterface {
     
     /**
      * A batch norm for training that keeps running statistics, as states NAME.running_mean, NAME.running_var and
-     * NAME.num_batches_tracked: of `x` of [n, c, …], with `scale` and `bias` of [c].
+     * NAME.num_batches_tracked: of `x` of `[n, c, …]`, with `scale` and `bias` of `[c]`.
      */
     fun `batchNormTracking`(`name`: kotlin.String, `x`: kotlin.Long, `scale`: kotlin.Long, `bias`: kotlin.Long, `momentum`: kotlin.Double, `eps`: kotlin.Double): GraphValue
     
@@ -4436,7 +4436,7 @@ open class NativeGraph: Disposable, AutoCloseable, NativeGraphInterface
     
     /**
      * A batch norm for training that keeps running statistics, as states NAME.running_mean, NAME.running_var and
-     * NAME.num_batches_tracked: of `x` of [n, c, …], with `scale` and `bias` of [c].
+     * NAME.num_batches_tracked: of `x` of `[n, c, …]`, with `scale` and `bias` of `[c]`.
      */
     @Throws(WeftException::class)override fun `batchNormTracking`(`name`: kotlin.String, `x`: kotlin.Long, `scale`: kotlin.Long, `bias`: kotlin.Long, `momentum`: kotlin.Double, `eps`: kotlin.Double): GraphValue {
             return FfiConverterTypeGraphValue.lift(
