@@ -1,4 +1,4 @@
-//! Uniffi's generator, of the version that the library has: `bindings/kotlin/test` runs it.
+//! Uniffi's generator, of the version that the library has: `bindings/apps/build` runs it.
 
 fn main() {
     uniffi::uniffi_bindgen_main()
