@@ -33,6 +33,7 @@ class Expected:
     classes: set = field(default_factory=set)  # that must be there
     functions: set = field(default_factory=set)  # C functions and uniffi's: with JNI's, exactly what is exported
     headers: dict = field(default_factory=dict)  # name → bytes
+    shrinking: str = ""  # the consumer rules that the Kotlin library's tests shrink a program with
     system: dict = field(default_factory=dict)  # bionic's symbols: name → bionic.Symbol
     limit: int = 5_000_000  # bytes of a library of 64 bits ARM, deflated
 
@@ -175,6 +176,12 @@ def shrinking_keeps(aar):
     for name in KEPT:
         if not re.search(r"-keep\w*\b[^-]*" + re.escape(name), text):
             yield "proguard.txt", f"a -keep rule for {name}", "none"
+
+
+@rule("shrinking-tested", "The consumer rules are those that the Kotlin library's tests shrink a program with, and run it on a JVM.", SHRINKING)
+def shrinking_tested(aar):
+    if aar.text("proguard.txt") != aar.expected.shrinking:
+        yield "proguard.txt", "the rules of bindings/kotlin/src/main/rules", "others"
 
 
 GLOBAL = ("-dontobfuscate", "-dontoptimize", "-dontshrink", "-dontpreverify", "-ignorewarnings", "-repackageclasses", "-allowaccessmodification",

@@ -38,6 +38,7 @@ def headers(*names):
 
 def aar(abis=ABIS, limit=LIMIT):
     return android.Expected(version(), ANDROID_MINIMUM, set(abis), classes=set(CLASSES), functions=functions(), headers=headers("weft.h", "weft.hpp"),
+                            shrinking=read("bindings/kotlin/src/main/rules/weft.pro"),
                             system=bionic.read(read("platforms/android/bionic.txt")), limit=limit)
 
 

@@ -42,7 +42,8 @@ FUNCTIONS = {"weft_version", "uniffi_weft_apps_fn_x"}
 
 def expected():
     return android.Expected("0.1.0", 26, set(ABIS), classes={"dev/weft/Device"}, functions=set(FUNCTIONS),
-                            headers={"weft.h": b"/* header */"}, system=bionic.read(BIONIC), limit=100_000)
+                            headers={"weft.h": b"/* header */"}, shrinking=RULES,
+                            system=bionic.read(BIONIC), limit=100_000)
 
 
 def library(abi, **changes):

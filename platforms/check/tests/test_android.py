@@ -54,6 +54,7 @@ BROKEN = {
     "classes-version": [added_class("dev/weft/New", major=61)],
     "shrinking-keeps": [file("proguard.txt", RULES.replace(n, "other"))
                         for n in ("dev.weft.internal.Jni", "dev.weft.internal.StepListener", "com.sun.jna", "dev.weft.internal.bindings")],
+    "shrinking-tested": [file("proguard.txt", RULES + "-keep class dev.weft.Other\n"), without("proguard.txt")],
     "shrinking-local": [file("proguard.txt", RULES + "-dontobfuscate\n"), file("proguard.txt", RULES + "-keep class ** { *; }\n"),
                         file("proguard.txt", RULES + "-keepattributes *\n")],
     "metadata": [file(android.METADATA_FILE, METADATA.replace("minCompileSdk=34", "minCompileSdk=new")),

@@ -1,6 +1,7 @@
 """The readers against other tools, where these are there, and against damaged files: an error of theirs is a FormatError."""
 
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -8,8 +9,12 @@ import unittest
 from pathlib import Path
 
 from readers import FormatError, classfile, elf, macho, zips
+from rules import repository
 from tests import good_aar, good_xcframework
 from writers import classfile as class_writer
+
+# as Maven leaves it; there are others beside it, with natives or sources
+LIBRARY = sorted(repository.ROOT.glob(f"bindings/kotlin/target/weft-{repository.version()}.jar"))
 
 
 def output(*command):
@@ -50,6 +55,18 @@ class Readers(unittest.TestCase):
             found = classfile.read(path.read_bytes())
             self.assertIn(f"major version: {found.major}", told)
             self.assertEqual(found.native_methods(), [line.split()[-1].rstrip("();") for line in told.splitlines() if " native " in line])
+
+    @unittest.skipUnless(shutil.which("javap") and LIBRARY, "javap is not installed, or bindings/kotlin/test has not built the Kotlin library")
+    def test_the_kotlin_librarys_classes_are_read_as_javap_reads_them(self):
+        entries = {e.name[:-6]: e.data for e in zips.read(LIBRARY[-1].read_bytes()) if e.name.endswith(".class")}
+        self.assertLessEqual(repository.CLASSES, set(entries))
+        for name in repository.CLASSES:
+            told = output("javap", "-p", "-v", "-cp", str(LIBRARY[-1]), name.replace("/", "."))
+            found = classfile.read(entries[name])
+            self.assertEqual((found.name, found.major), (name, int(told.split("major version: ")[1].split()[0])))
+            native = [line.split("(")[0].split()[-1] for line in told.splitlines() if re.match(r"  [a-z ]*\bnative [^=]*\(.*\);$", line)]
+            self.assertEqual(found.native_methods(), native)
+            self.assertEqual(bool(native), name == "dev/weft/internal/Jni")
 
     def test_damaged_files_are_errors_of_the_format(self):
         files = [(elf.read, good_aar.library("arm64-v8a")), (elf.read, good_aar.library("armeabi-v7a")),
