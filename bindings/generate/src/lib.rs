@@ -1,11 +1,12 @@
 //! Writes what is generated: the C functions of the operations, the header, the list of exported symbols, the operations as
-//! functions in Kotlin. Pure functions of the engine's tables and of `ffi/src`; `main` writes the files, a test compares them
+//! functions in Kotlin and Swift. Pure functions of the engine's tables and of `ffi/src`; `main` writes the files, a test compares them
 //! with the committed ones.
 
 mod description;
 mod header;
 mod kotlin;
 mod operations;
+mod swift;
 
 use std::path::{Path, PathBuf};
 
@@ -25,5 +26,7 @@ pub fn files() -> Vec<(&'static str, Make)> {
         ("bindings/c/include/weft.h", header::header),
         ("bindings/c/symbols.txt", header::symbols),
         ("bindings/kotlin/src/generated/kotlin/dev/weft/Operations.kt", kotlin::source),
+        ("bindings/swift/Sources/Weft/Operations.swift", swift::source),
+        ("bindings/swift/Tests/WeftTests/CallsOfOperations.swift", swift::calls),
     ]
 }
