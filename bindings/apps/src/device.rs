@@ -3,8 +3,9 @@
 use crate::error::{Result, WeftError};
 use crate::owned::{Handle, Owned};
 use abi::shared::{Failure, caught};
+use engine::device::gpu::Gpu;
 use engine::device::{Device, DeviceInfo, DeviceKind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// What sort of device it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
@@ -87,6 +88,14 @@ impl NativeDevice {
         caught("device_info", || Ok(described(self.of.share()?.info())))
     }
 
+    /// What suspends, resumes and trims its GPU, whoever closes what; none for the CPU.
+    pub fn life(&self) -> Result<Option<Arc<NativeLife>>> {
+        caught("device_life", || {
+            let device = self.of.share()?;
+            Ok(device.as_gpu().map(|gpu| Arc::new(NativeLife { of: Arc::downgrade(gpu) })))
+        })
+    }
+
     /// Why "best" did not take the devices before this one.
     pub fn passed_over(&self) -> Result<Vec<String>> {
         caught("device_passed_over", || Ok(self.of.share()?.passed_over().to_vec()))
@@ -149,5 +158,52 @@ impl NativeDevice {
     /// Frees the device.
     pub fn release(&self) -> Result<()> {
         caught("device_release", || self.of.close())
+    }
+}
+
+/// A GPU's life in an app that moves to the background and back. It keeps no GPU open: what was closed is gone, and each
+/// function says so by `false`.
+#[derive(uniffi::Object)]
+pub struct NativeLife {
+    of: Weak<Gpu>,
+}
+
+impl NativeLife {
+    fn told(&self, name: &'static str, what: impl FnOnce(&Gpu) -> Result<()>) -> Result<bool> {
+        caught(name, || match self.of.upgrade() {
+            Some(gpu) => what(&gpu).map(|()| true),
+            None => Ok(false),
+        })
+    }
+}
+
+#[uniffi::export]
+impl NativeLife {
+    /// Waits for the GPU's work, gives back what can be made again, and refuses more.
+    pub fn suspend(&self) -> Result<bool> {
+        self.told("life_suspend", |gpu| Ok(gpu.suspend()?))
+    }
+
+    /// Lets it work again.
+    pub fn resume(&self) -> Result<bool> {
+        self.told("life_resume", |gpu| {
+            gpu.resume();
+            Ok(())
+        })
+    }
+
+    /// Gives back what can be made again.
+    pub fn trim(&self) -> Result<bool> {
+        self.told("life_trim", |gpu| Ok(gpu.trim()?))
+    }
+
+    /// Whether it is open still.
+    pub fn is_open(&self) -> bool {
+        self.of.strong_count() > 0
+    }
+
+    /// The same number for the same GPU, opened however often; no other GPU has it while this object lives.
+    pub fn identity(&self) -> i64 {
+        self.of.as_ptr().addr() as i64
     }
 }

@@ -1551,6 +1551,11 @@ public protocol NativeDeviceProtocol: AnyObject, Sendable {
     func isSuspended() throws  -> Bool
     
     /**
+     * What suspends, resumes and trims its GPU, whoever closes what; none for the CPU.
+     */
+    func life() throws  -> NativeLife?
+    
+    /**
      * Bytes that this process may use on a GPU; 0 for the CPU.
      */
     func memoryBudget() throws  -> Int64
@@ -1696,6 +1701,18 @@ open func isSuspended()throws  -> Bool  {
     return try  FfiConverterBool.lift(try rustCallWithError(FfiConverterTypeWeftError_lift) {
         uniffiCallStatus in
     uniffi_weft_apps_fn_method_nativedevice_is_suspended(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * What suspends, resumes and trims its GPU, whoever closes what; none for the CPU.
+     */
+open func life()throws  -> NativeLife?  {
+    return try  FfiConverterOptionTypeNativeLife.lift(try rustCallWithError(FfiConverterTypeWeftError_lift) {
+        uniffiCallStatus in
+    uniffi_weft_apps_fn_method_nativedevice_life(
             self.uniffiCloneHandle(),uniffiCallStatus
     )
 })
@@ -2531,6 +2548,205 @@ public func FfiConverterTypeNativeGraph_lift(_ handle: UInt64) throws -> NativeG
 #endif
 public func FfiConverterTypeNativeGraph_lower(_ value: NativeGraph) -> UInt64 {
     return FfiConverterTypeNativeGraph.lower(value)
+}
+
+
+
+
+
+
+/**
+ * A GPU's life in an app that moves to the background and back. It keeps no GPU open: what was closed is gone, and each
+ * function says so by `false`.
+ */
+public protocol NativeLifeProtocol: AnyObject, Sendable {
+    
+    /**
+     * The same number for the same GPU, opened however often; no other GPU has it while this object lives.
+     */
+    func identity()  -> Int64
+    
+    /**
+     * Whether it is open still.
+     */
+    func isOpen()  -> Bool
+    
+    /**
+     * Lets it work again.
+     */
+    func resume() throws  -> Bool
+    
+    /**
+     * Waits for the GPU's work, gives back what can be made again, and refuses more.
+     */
+    func suspend() throws  -> Bool
+    
+    /**
+     * Gives back what can be made again.
+     */
+    func trim() throws  -> Bool
+    
+}
+/**
+ * A GPU's life in an app that moves to the background and back. It keeps no GPU open: what was closed is gone, and each
+ * function says so by `false`.
+ */
+open class NativeLife: NativeLifeProtocol, @unchecked Sendable {
+    fileprivate let handle: UInt64
+
+    /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public struct NoHandle {
+        public init() {}
+    }
+
+    // TODO: We'd like this to be `private` but for Swifty reasons,
+    // we can't implement `FfiConverter` without making this `required` and we can't
+    // make it `required` without making it `public`.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    required public init(unsafeFromHandle handle: UInt64) {
+        self.handle = handle
+    }
+
+    // This constructor can be used to instantiate a fake object.
+    // - Parameter noHandle: Placeholder value so we can have a constructor separate from the default empty one that may be implemented for classes extending [FFIObject].
+    //
+    // - Warning:
+    //     Any object instantiated with this constructor cannot be passed to an actual Rust-backed object. Since there isn't a backing handle the FFI lower functions will crash.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public init(noHandle: NoHandle) {
+        self.handle = 0
+    }
+
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public func uniffiCloneHandle() -> UInt64 {
+        return try! rustCall { uniffi_weft_apps_fn_clone_nativelife(self.handle, $0) }
+    }
+    // No primary constructor declared for this class.
+
+    deinit {
+        if handle == 0 {
+            // Mock objects have handle=0 don't try to free them
+            return
+        }
+
+        try! rustCall { uniffi_weft_apps_fn_free_nativelife(handle, $0) }
+    }
+
+    
+
+    
+    /**
+     * The same number for the same GPU, opened however often; no other GPU has it while this object lives.
+     */
+open func identity() -> Int64  {
+    return try!  FfiConverterInt64.lift(try! rustCall() {
+        uniffiCallStatus in
+    uniffi_weft_apps_fn_method_nativelife_identity(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * Whether it is open still.
+     */
+open func isOpen() -> Bool  {
+    return try!  FfiConverterBool.lift(try! rustCall() {
+        uniffiCallStatus in
+    uniffi_weft_apps_fn_method_nativelife_is_open(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * Lets it work again.
+     */
+open func resume()throws  -> Bool  {
+    return try  FfiConverterBool.lift(try rustCallWithError(FfiConverterTypeWeftError_lift) {
+        uniffiCallStatus in
+    uniffi_weft_apps_fn_method_nativelife_resume(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * Waits for the GPU's work, gives back what can be made again, and refuses more.
+     */
+open func suspend()throws  -> Bool  {
+    return try  FfiConverterBool.lift(try rustCallWithError(FfiConverterTypeWeftError_lift) {
+        uniffiCallStatus in
+    uniffi_weft_apps_fn_method_nativelife_suspend(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * Gives back what can be made again.
+     */
+open func trim()throws  -> Bool  {
+    return try  FfiConverterBool.lift(try rustCallWithError(FfiConverterTypeWeftError_lift) {
+        uniffiCallStatus in
+    uniffi_weft_apps_fn_method_nativelife_trim(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+
+    
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeNativeLife: FfiConverter {
+    typealias FfiType = UInt64
+    typealias SwiftType = NativeLife
+
+    public static func lift(_ handle: UInt64) throws -> NativeLife {
+        return NativeLife(unsafeFromHandle: handle)
+    }
+
+    public static func lower(_ value: NativeLife) -> UInt64 {
+        return value.uniffiCloneHandle()
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> NativeLife {
+        let handle: UInt64 = try readInt(&buf)
+        return try lift(handle)
+    }
+
+    public static func write(_ value: NativeLife, into buf: inout [UInt8]) {
+        writeInt(&buf, lower(value))
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeNativeLife_lift(_ handle: UInt64) throws -> NativeLife {
+    return try FfiConverterTypeNativeLife.lift(handle)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeNativeLife_lower(_ value: NativeLife) -> UInt64 {
+    return FfiConverterTypeNativeLife.lower(value)
 }
 
 
@@ -5442,6 +5658,30 @@ fileprivate struct FfiConverterOptionTypeNativeCancel: FfiConverterRustBuffer {
         switch try readInt(&buf) as Int8 {
         case 0: return nil
         case 1: return try FfiConverterTypeNativeCancel.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterOptionTypeNativeLife: FfiConverterRustBuffer {
+    typealias SwiftType = NativeLife?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterTypeNativeLife.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterTypeNativeLife.read(from: &buf)
         default: throw UniffiInternalError.unexpectedOptionalTag
         }
     }

@@ -473,6 +473,11 @@ RustBuffer uniffi_weft_apps_fn_method_nativedevice_info(uint64_t ptr, RustCallSt
 int8_t uniffi_weft_apps_fn_method_nativedevice_is_suspended(uint64_t ptr, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVEDEVICE_LIFE
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVEDEVICE_LIFE
+RustBuffer uniffi_weft_apps_fn_method_nativedevice_life(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVEDEVICE_MEMORY_BUDGET
 #define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVEDEVICE_MEMORY_BUDGET
 int64_t uniffi_weft_apps_fn_method_nativedevice_memory_budget(uint64_t ptr, RustCallStatus *_Nonnull out_status
@@ -516,6 +521,41 @@ void uniffi_weft_apps_fn_method_nativedevice_suspend(uint64_t ptr, RustCallStatu
 #ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVEDEVICE_TRIM
 #define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVEDEVICE_TRIM
 void uniffi_weft_apps_fn_method_nativedevice_trim(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_CLONE_NATIVELIFE
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_CLONE_NATIVELIFE
+uint64_t uniffi_weft_apps_fn_clone_nativelife(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_FREE_NATIVELIFE
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_FREE_NATIVELIFE
+void uniffi_weft_apps_fn_free_nativelife(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVELIFE_IDENTITY
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVELIFE_IDENTITY
+int64_t uniffi_weft_apps_fn_method_nativelife_identity(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVELIFE_IS_OPEN
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVELIFE_IS_OPEN
+int8_t uniffi_weft_apps_fn_method_nativelife_is_open(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVELIFE_RESUME
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVELIFE_RESUME
+int8_t uniffi_weft_apps_fn_method_nativelife_resume(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVELIFE_SUSPEND
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVELIFE_SUSPEND
+int8_t uniffi_weft_apps_fn_method_nativelife_suspend(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVELIFE_TRIM
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_METHOD_NATIVELIFE_TRIM
+int8_t uniffi_weft_apps_fn_method_nativelife_trim(uint64_t ptr, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_FN_CLONE_NATIVEENCODER
@@ -1281,6 +1321,12 @@ uint16_t uniffi_weft_apps_checksum_method_nativedevice_is_suspended(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVEDEVICE_LIFE
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVEDEVICE_LIFE
+uint16_t uniffi_weft_apps_checksum_method_nativedevice_life(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVEDEVICE_MEMORY_BUDGET
 #define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVEDEVICE_MEMORY_BUDGET
 uint16_t uniffi_weft_apps_checksum_method_nativedevice_memory_budget(void
@@ -1332,6 +1378,36 @@ uint16_t uniffi_weft_apps_checksum_method_nativedevice_suspend(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVEDEVICE_TRIM
 #define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVEDEVICE_TRIM
 uint16_t uniffi_weft_apps_checksum_method_nativedevice_trim(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVELIFE_IDENTITY
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVELIFE_IDENTITY
+uint16_t uniffi_weft_apps_checksum_method_nativelife_identity(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVELIFE_IS_OPEN
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVELIFE_IS_OPEN
+uint16_t uniffi_weft_apps_checksum_method_nativelife_is_open(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVELIFE_RESUME
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVELIFE_RESUME
+uint16_t uniffi_weft_apps_checksum_method_nativelife_resume(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVELIFE_SUSPEND
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVELIFE_SUSPEND
+uint16_t uniffi_weft_apps_checksum_method_nativelife_suspend(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVELIFE_TRIM
+#define UNIFFI_FFIDEF_UNIFFI_WEFT_APPS_CHECKSUM_METHOD_NATIVELIFE_TRIM
+uint16_t uniffi_weft_apps_checksum_method_nativelife_trim(void
     
 );
 #endif
