@@ -181,16 +181,17 @@ fn function(text: &mut String, operation: &Operation) {
         let _ = write!(text, "\n    /// {line}");
     }
     if !operation.attributes.is_empty() {
-        text.push_str("\n    ///\n    /// - Parameters:");
+        // no list of parameters: DocC would want the inputs there, too, of which the description speaks
+        text.push_str("\n    ///");
     }
     for attribute in &operation.attributes {
         let mut about = in_markdown(attribute.about);
         if let Some(Usual::Of(other)) = &attribute.default {
             let _ = write!(about, " As `{}` if it is left out.", camel(other));
         }
-        let about = format!("- {}: {about}", name(attribute));
-        for (at, line) in wrapped(&about, WIDTH - 12).into_iter().enumerate() {
-            let _ = write!(text, "\n    ///   {}{line}", if at == 0 { "" } else { "  " });
+        let about = format!("- `{}`: {about}", name(attribute));
+        for (at, line) in wrapped(&about, WIDTH - 10).into_iter().enumerate() {
+            let _ = write!(text, "\n    /// {}{line}", if at == 0 { "" } else { "  " });
         }
     }
     let head = format!("public func {}", quoted(&camel(operation.name)));

@@ -7,14 +7,18 @@ internal import WeftBindings
 /// needs it alone, and is ``WeftError/Kind/busy`` otherwise.
 public final class Artifact: Sendable {
     let native: NativeArtifact
+    /// That of its graphs; an empty one has none yet.
+    private let place: Guarded<Place?>
 
     /// One without graphs.
     public init() throws(WeftError) {
         native = try Weft.native { try NativeArtifact() }
+        place = Guarded(nil)
     }
 
-    private init(_ native: NativeArtifact) {
+    private init(_ native: NativeArtifact, _ place: Place) {
         self.native = native
+        self.place = Guarded(place)
     }
 
     /// Loads one, on a thread for it; a GPU's driver compiles kernels meanwhile. Cancelling the task ends it.
@@ -27,11 +31,14 @@ public final class Artifact: Sendable {
     ) async throws -> Artifact {
         let path = try path(of: file)
         return try await cancellable { cancel in
-            try Artifact(
-                Weft.native {
-                    try NativeArtifact.load(
-                        device: device.native, path: path, cancel: cancel, listener: onProgress.map(Listener.init))
-                })
+            try device.place.retry(cancel) {
+                try Artifact(
+                    Weft.native {
+                        try NativeArtifact.load(
+                            device: device.native, path: path, cancel: cancel.native,
+                            listener: onProgress.map(Listener.init))
+                    }, device.place)
+            }
         }
     }
 
@@ -43,13 +50,16 @@ public final class Artifact: Sendable {
     /// Adds a compiled graph under a name.
     public func add(_ graph: CompiledGraph, named name: String) throws(WeftError) {
         try Weft.native { try native.add(name: name, compiled: graph.native) }
+        place.with { $0 = $0 ?? graph.place }
     }
 
     /// A graph by its name.
     ///
     /// - Throws: ``WeftError/Kind/unknownName``.
     public func graph(_ name: String) throws(WeftError) -> CompiledGraph {
-        try CompiledGraph(Weft.native { try native.graph(name: name) })
+        let found = try Weft.native { try native.graph(name: name) }
+        // one that has a graph has its place, too
+        return try CompiledGraph(found, place.with { $0 } ?? Place(life: .shared, isGPU: false))
     }
 
     /// Saves it, whole or not at all.

@@ -46,9 +46,11 @@ public final class CompiledGraph: Sendable {
     let native: NativeCompiled
     /// Its tensors.
     public let tensors: TensorInfos
+    let place: Place
 
-    init(_ native: NativeCompiled) throws(WeftError) {
+    init(_ native: NativeCompiled, _ place: Place) throws(WeftError) {
         self.native = native
+        self.place = place
         tensors = try Weft.native { TensorInfos(try native.ports()) }
     }
 
@@ -57,8 +59,11 @@ public final class CompiledGraph: Sendable {
     /// - Throws: ``WeftError/Kind/artifact`` for a damaged file, and for one of another version, device or precision.
     public static func load(from file: URL, on device: Device) async throws -> CompiledGraph {
         let path = try path(of: file)
-        return try await working {
-            try CompiledGraph(Weft.native { try NativeCompiled.load(device: device.native, path: path) })
+        return try await cancellable { cancel in
+            try device.place.retry(cancel) {
+                try CompiledGraph(
+                    Weft.native { try NativeCompiled.load(device: device.native, path: path) }, device.place)
+            }
         }
     }
 
@@ -82,23 +87,23 @@ public final class CompiledGraph: Sendable {
     ///
     /// - Throws: ``WeftError/Kind/missingWeight``, ``WeftError/Kind/weightType``.
     public func session(weights: Weights) throws(WeftError) -> Session {
-        try Session(Weft.native { try native.`init`(weights: weights.native) })
+        try Session(Weft.native { try native.`init`(weights: weights.native) }, place)
     }
 
     /// A session whose parameters are zeros until they are set.
     public func sessionOfZeros() throws(WeftError) -> Session {
-        try Session(Weft.native { try native.initZeros() })
+        try Session(Weft.native { try native.initZeros() }, place)
     }
 
     /// A session over the parameters of another, shared with it.
     public func session(sharing parameters: Parameters) throws(WeftError) -> Session {
-        try Session(Weft.native { try native.initShared(parameters: parameters.native) })
+        try Session(Weft.native { try native.initShared(parameters: parameters.native) }, place)
     }
 
     /// As ``session(sharing:)``; parameters that the set lacks are taken from `weights`, and join it.
     public func session(sharing parameters: Parameters, weights: Weights) throws(WeftError) -> Session {
         try Session(
-            Weft.native { try native.initSharedWith(parameters: parameters.native, weights: weights.native) })
+            Weft.native { try native.initSharedWith(parameters: parameters.native, weights: weights.native) }, place)
     }
 
     /// Closes it. Its sessions stay.

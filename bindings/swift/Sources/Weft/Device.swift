@@ -128,12 +128,18 @@ public final class Device: Sendable {
     let native: NativeDevice
     /// What it is.
     public let info: DeviceInfo
+    let place: Place
+    private let gpu: GPULife?
 
     private init(which: String, threads: Int) throws(WeftError) {
         let threads = try int32(threads, "threads")
         let native = try Weft.native { try NativeDevice.open(which: which, threads: threads) }
         self.native = native
         info = try Weft.native { DeviceInfo(try native.info()) }
+        let life = LifeCycle.shared
+        gpu = try Weft.native { try native.life() }.map { life.add(GPULife($0)) }
+        place = Place(life: life, isGPU: gpu != nil)
+        LifeCycle.hearsTheSystem
     }
 
     /// Opens a device, on a thread for it: a GPU is tested first.
@@ -187,14 +193,18 @@ public final class Device: Sendable {
         get throws(WeftError) { try Weft.native { try native.isSuspended() } }
     }
 
-    /// For an app that goes to the background: waits for the work that a GPU was given, gives back what can be made again, and
-    /// refuses more with ``WeftError/Kind/suspended``. Nothing happens on the CPU, which may run in the background.
+    /// For an app that has a reason of its own to leave a GPU alone, besides the background, which ``LifeCycle`` sees to: waits for the
+    /// work that the GPU was given, gives back what can be made again, and refuses more with ``WeftError/Kind/suspended`` until
+    /// ``resume()``. Nothing happens on the CPU, which may run in the background.
     public func suspend() throws(WeftError) {
+        gpu?.isLeftAlone = true
         try Weft.native { try native.suspend() }
     }
 
-    /// Lets a suspended device work again.
+    /// Lets a suspended device work again; in the background, once the app is in the foreground.
     public func resume() throws(WeftError) {
+        gpu?.isLeftAlone = false
+        if place.isGPU && place.life.suspends { return }
         try Weft.native { try native.resume() }
     }
 
@@ -212,7 +222,7 @@ public final class Device: Sendable {
     ) async throws -> CompiledGraph {
         let settings = try options.settings()
         return try await cancellable { cancel in
-            try self.compiled(graph, settings, cancel, onProgress)
+            try self.place.retry(cancel) { try self.compiled(graph, settings, cancel, onProgress) }
         }
     }
 
@@ -224,22 +234,25 @@ public final class Device: Sendable {
     ) -> AsyncThrowingStream<Compiling, any Error> {
         telling { cancel, tell in
             let settings = try options.settings()
-            tell(.done(try self.compiled(graph, settings, cancel) { tell(.working($0)) }))
+            let made = try self.place.retry(cancel) {
+                try self.compiled(graph, settings, cancel) { tell(.working($0)) }
+            }
+            tell(.done(made))
         }
     }
 
     private func compiled(
         _ graph: Graph,
         _ settings: CompileSettings,
-        _ cancel: NativeCancel,
+        _ cancel: Cancellation,
         _ onProgress: (@Sendable (Progress) -> Void)?
     ) throws(WeftError) -> CompiledGraph {
         try CompiledGraph(
             Weft.native {
                 try WeftBindings.compile(
-                    device: native, graph: graph.native, settings: settings, cancel: cancel,
+                    device: native, graph: graph.native, settings: settings, cancel: cancel.native,
                     listener: onProgress.map(Listener.init))
-            })
+            }, place)
     }
 
     /// Closes it. Sessions on it stay.

@@ -63,9 +63,9 @@ extension TaskPriority {
 
 /// As ``working``, for native work that can be cancelled: if the task is cancelled meanwhile, the work is asked to end. This
 /// returns when it has ended.
-func cancellable<T: Sendable>(_ work: @escaping @Sendable (NativeCancel) throws -> T) async throws -> T {
+func cancellable<T: Sendable>(_ work: @escaping @Sendable (Cancellation) throws -> T) async throws -> T {
     try Task.checkCancellation()
-    let cancel = try native { try NativeCancel() }
+    let cancel = try Cancellation()
     return try await withTaskCancellationHandler {
         do {
             return try await working { try work(cancel) }
@@ -73,8 +73,7 @@ func cancellable<T: Sendable>(_ work: @escaping @Sendable (NativeCancel) throws 
             throw CancellationError()
         }
     } onCancel: {
-        // fails if the object was closed, which nobody does
-        try? cancel.request()
+        cancel.request()
     }
 }
 

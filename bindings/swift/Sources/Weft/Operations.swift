@@ -127,25 +127,22 @@ extension Graph {
 
     /// x above 0, alpha·(eˣ−1) below.
     ///
-    /// - Parameters:
-    ///   - alpha: Negated limit for x → −∞.
+    /// - `alpha`: Negated limit for x → −∞.
     public func elu(_ x: Value, alpha: Double) throws(WeftError) -> Value {
         try operation("elu", [x], attribute("alpha", alpha))
     }
 
     /// x above 0, slope·x below.
     ///
-    /// - Parameters:
-    ///   - slope: Slope below 0.
+    /// - `slope`: Slope below 0.
     public func leakyRelu(_ x: Value, slope: Double) throws(WeftError) -> Value {
         try operation("leaky_relu", [x], attribute("slope", slope))
     }
 
     /// x held within min..max: max where min is above it; NaN stays NaN. Gradient 0 outside and at the bounds.
     ///
-    /// - Parameters:
-    ///   - min: Lower bound.
-    ///   - max: Upper bound.
+    /// - `min`: Lower bound.
+    /// - `max`: Upper bound.
     public func clamp(_ x: Value, min: Double, max: Double) throws(WeftError) -> Value {
         try operation("clamp", [x], attribute("min", min), attribute("max", max))
     }
@@ -244,17 +241,15 @@ extension Graph {
     /// open); integers to narrower ones keep their low bits; to bool is ≠ 0. i64 to a float is rounded to f32 once, and
     /// from there to f16 or bf16.
     ///
-    /// - Parameters:
-    ///   - type: The new element type.
+    /// - `type`: The new element type.
     public func cast(_ x: Value, type: ElementType) throws(WeftError) -> Value {
         try operation("cast", [x], attribute("dtype", type))
     }
 
     /// u32 positions along an axis: 0, 1, 2, …
     ///
-    /// - Parameters:
-    ///   - shape: Shape of the result.
-    ///   - axis: Axis along which it counts.
+    /// - `shape`: Shape of the result.
+    /// - `axis`: Axis along which it counts.
     public func iota(shape: [Int], axis: Int) throws(WeftError) -> Value {
         try operation("iota", [], attribute("shape", shape), attribute("axis", axis))
     }
@@ -262,158 +257,140 @@ extension Graph {
     /// f32 uniform in [0, 1): word i of block `counter` (u32, one element) of a Philox4x32-10 stream (Salmon et al.
     /// 2011).
     ///
-    /// - Parameters:
-    ///   - shape: Shape of the result.
-    ///   - seed: Key of the stream.
+    /// - `shape`: Shape of the result.
+    /// - `seed`: Key of the stream.
     public func randomUniform(_ counter: Value, shape: [Int], seed: Int) throws(WeftError) -> Value {
         try operation("random_uniform", [counter], attribute("shape", shape), attribute("seed", seed))
     }
 
     /// The same elements, row-major, in another shape.
     ///
-    /// - Parameters:
-    ///   - shape: The new shape; one size may be -1, derived from the others.
+    /// - `shape`: The new shape; one size may be -1, derived from the others.
     public func reshape(_ x: Value, shape: [Int]) throws(WeftError) -> Value {
         try operation("reshape", [x], attribute("shape", shape))
     }
 
     /// Permutes the axes.
     ///
-    /// - Parameters:
-    ///   - axes: For each axis of the result, the axis of x.
+    /// - `axes`: For each axis of the result, the axis of x.
     public func permute(_ x: Value, axes: [Int]) throws(WeftError) -> Value {
         try operation("permute", [x], attribute("axes", axes))
     }
 
     /// Repeats axes of size 1 (and new leading axes) to a shape.
     ///
-    /// - Parameters:
-    ///   - shape: The new shape, by NumPy's broadcasting rules.
+    /// - `shape`: The new shape, by NumPy's broadcasting rules.
     public func broadcast(_ x: Value, shape: [Int]) throws(WeftError) -> Value {
         try operation("broadcast", [x], attribute("shape", shape))
     }
 
     /// A block of x, every step-th index along each axis.
     ///
-    /// - Parameters:
-    ///   - start: First index along each axis.
-    ///   - stop: Index after the last along each axis.
-    ///   - step: Step along each axis, at least 1.
+    /// - `start`: First index along each axis.
+    /// - `stop`: Index after the last along each axis.
+    /// - `step`: Step along each axis, at least 1.
     public func slice(_ x: Value, start: [Int], stop: [Int], step: [Int]) throws(WeftError) -> Value {
         try operation("slice", [x], attribute("start", start), attribute("stop", stop), attribute("step", step))
     }
 
     /// Reversed along some axes.
     ///
-    /// - Parameters:
-    ///   - axes: The axes reversed.
+    /// - `axes`: The axes reversed.
     public func flip(_ x: Value, axes: [Int]) throws(WeftError) -> Value {
         try operation("flip", [x], attribute("axes", axes))
     }
 
     /// x padded with a constant value.
     ///
-    /// - Parameters:
-    ///   - before: Number of elements added before the first along each axis.
-    ///   - after: Number of elements added after the last.
-    ///   - value: Value of the added elements.
+    /// - `before`: Number of elements added before the first along each axis.
+    /// - `after`: Number of elements added after the last.
+    /// - `value`: Value of the added elements.
     public func pad(_ x: Value, before: [Int], after: [Int], value: Double = 0.0) throws(WeftError) -> Value {
         try operation("pad", [x], attribute("before", before), attribute("after", after), attribute("value", value))
     }
 
     /// Concatenates tensors along an axis.
     ///
-    /// - Parameters:
-    ///   - axis: The axis of concatenation.
+    /// - `axis`: The axis of concatenation.
     public func concat(_ parts: [Value], axis: Int) throws(WeftError) -> Value {
         try operation("concat", parts, attribute("axis", axis))
     }
 
     /// Sum over axes.
     ///
-    /// - Parameters:
-    ///   - axes: The axes to sum over; if empty, x is returned.
-    ///   - keepdim: Whether to keep them with size 1.
+    /// - `axes`: The axes to sum over; if empty, x is returned.
+    /// - `keepdim`: Whether to keep them with size 1.
     public func sum(_ x: Value, axes: [Int], keepdim: Bool = false) throws(WeftError) -> Value {
         try operation("sum", [x], attribute("axes", axes), attribute("keepdim", keepdim))
     }
 
     /// Mean over axes.
     ///
-    /// - Parameters:
-    ///   - axes: The axes to average over; if empty, x is returned.
-    ///   - keepdim: Whether to keep them with size 1.
+    /// - `axes`: The axes to average over; if empty, x is returned.
+    /// - `keepdim`: Whether to keep them with size 1.
     public func mean(_ x: Value, axes: [Int], keepdim: Bool = false) throws(WeftError) -> Value {
         try operation("mean", [x], attribute("axes", axes), attribute("keepdim", keepdim))
     }
 
     /// Maximum over axes; NaN if any is. Equal maxima share the gradient.
     ///
-    /// - Parameters:
-    ///   - axes: The axes to reduce; if empty, x is returned.
-    ///   - keepdim: Whether to keep them with size 1.
+    /// - `axes`: The axes to reduce; if empty, x is returned.
+    /// - `keepdim`: Whether to keep them with size 1.
     public func reduceMax(_ x: Value, axes: [Int], keepdim: Bool = false) throws(WeftError) -> Value {
         try operation("reduce_max", [x], attribute("axes", axes), attribute("keepdim", keepdim))
     }
 
     /// Minimum over axes; NaN if any is. Equal minima share the gradient.
     ///
-    /// - Parameters:
-    ///   - axes: The axes to reduce; if empty, x is returned.
-    ///   - keepdim: Whether to keep them with size 1.
+    /// - `axes`: The axes to reduce; if empty, x is returned.
+    /// - `keepdim`: Whether to keep them with size 1.
     public func reduceMin(_ x: Value, axes: [Int], keepdim: Bool = false) throws(WeftError) -> Value {
         try operation("reduce_min", [x], attribute("axes", axes), attribute("keepdim", keepdim))
     }
 
     /// Product over axes.
     ///
-    /// - Parameters:
-    ///   - axes: The axes to multiply over; if empty, x is returned.
-    ///   - keepdim: Whether to keep them with size 1.
+    /// - `axes`: The axes to multiply over; if empty, x is returned.
+    /// - `keepdim`: Whether to keep them with size 1.
     public func prod(_ x: Value, axes: [Int], keepdim: Bool = false) throws(WeftError) -> Value {
         try operation("prod", [x], attribute("axes", axes), attribute("keepdim", keepdim))
     }
 
     /// ln Σ eˣ over axes, without overflow.
     ///
-    /// - Parameters:
-    ///   - axes: The axes to sum over; if empty, x is returned.
-    ///   - keepdim: Whether to keep them with size 1.
+    /// - `axes`: The axes to sum over; if empty, x is returned.
+    /// - `keepdim`: Whether to keep them with size 1.
     public func logsumexp(_ x: Value, axes: [Int], keepdim: Bool = false) throws(WeftError) -> Value {
         try operation("logsumexp", [x], attribute("axes", axes), attribute("keepdim", keepdim))
     }
 
     /// Index of the maximum along an axis (the first of equals), as i32.
     ///
-    /// - Parameters:
-    ///   - axis: The axis to reduce.
-    ///   - keepdim: Whether to keep it with size 1.
+    /// - `axis`: The axis to reduce.
+    /// - `keepdim`: Whether to keep it with size 1.
     public func argmax(_ x: Value, axis: Int, keepdim: Bool = false) throws(WeftError) -> Value {
         try operation("argmax", [x], attribute("axis", axis), attribute("keepdim", keepdim))
     }
 
     /// Index of the minimum along an axis (the first of equals), as i32.
     ///
-    /// - Parameters:
-    ///   - axis: The axis to reduce.
-    ///   - keepdim: Whether to keep it with size 1.
+    /// - `axis`: The axis to reduce.
+    /// - `keepdim`: Whether to keep it with size 1.
     public func argmin(_ x: Value, axis: Int, keepdim: Bool = false) throws(WeftError) -> Value {
         try operation("argmin", [x], attribute("axis", axis), attribute("keepdim", keepdim))
     }
 
     /// Inclusive prefix sum along an axis.
     ///
-    /// - Parameters:
-    ///   - axis: The axis of the sum.
+    /// - `axis`: The axis of the sum.
     public func cumsum(_ x: Value, axis: Int) throws(WeftError) -> Value {
         try operation("cumsum", [x], attribute("axis", axis))
     }
 
     /// Matrix product `[…, m, k]` × `[…, k, n]` → `[…, m, n]`; leading axes broadcast. Weights may be f16 or bf16.
     ///
-    /// - Parameters:
-    ///   - transposeA: The first is `[…, k, m]`.
-    ///   - transposeB: The second is `[…, n, k]`.
+    /// - `transposeA`: The first is `[…, k, m]`.
+    /// - `transposeB`: The second is `[…, n, k]`.
     public func matmul(
         _ a: Value,
         _ b: Value,
@@ -430,41 +407,36 @@ extension Graph {
 
     /// eˣ/Σeˣ along an axis, without overflow.
     ///
-    /// - Parameters:
-    ///   - axis: The axis that sums to 1.
+    /// - `axis`: The axis that sums to 1.
     public func softmax(_ x: Value, axis: Int) throws(WeftError) -> Value {
         try operation("softmax", [x], attribute("axis", axis))
     }
 
     /// x − ln Σeˣ along an axis, without overflow.
     ///
-    /// - Parameters:
-    ///   - axis: The axis whose exponentials sum to 1.
+    /// - `axis`: The axis whose exponentials sum to 1.
     public func logSoftmax(_ x: Value, axis: Int) throws(WeftError) -> Value {
         try operation("log_softmax", [x], attribute("axis", axis))
     }
 
     /// (x − mean)/√(variance + eps)·scale + bias over the last axis (Ba, Kiros & Hinton 2016).
     ///
-    /// - Parameters:
-    ///   - eps: Added to the variance.
+    /// - `eps`: Added to the variance.
     public func layerNorm(_ x: Value, scale: Value, bias: Value? = nil, eps: Double = 1e-5) throws(WeftError) -> Value {
         try operation("layer_norm", [x, scale, bias], attribute("eps", eps))
     }
 
     /// x/√(mean x² + eps)·scale over the last axis (Zhang & Sennrich 2019).
     ///
-    /// - Parameters:
-    ///   - eps: Added to the mean square.
+    /// - `eps`: Added to the mean square.
     public func rmsNorm(_ x: Value, scale: Value, eps: Double) throws(WeftError) -> Value {
         try operation("rms_norm", [x, scale], attribute("eps", eps))
     }
 
     /// Each group of channels of `[n, c, …]` standardised, then scaled and shifted by channel (Wu & He 2018).
     ///
-    /// - Parameters:
-    ///   - groups: Number of channel groups.
-    ///   - eps: Added to the variance.
+    /// - `groups`: Number of channel groups.
+    /// - `eps`: Added to the variance.
     public func groupNorm(
         _ x: Value,
         scale: Value,
@@ -477,8 +449,7 @@ extension Graph {
 
     /// (x − mean)/√(variance + eps)·scale + bias by channel of `[n, c, …]`, with given statistics (inference).
     ///
-    /// - Parameters:
-    ///   - eps: Added to the variance.
+    /// - `eps`: Added to the variance.
     public func batchNorm(
         _ x: Value,
         scale: Value,
@@ -492,8 +463,7 @@ extension Graph {
 
     /// Batch norm of `[n, c, …]` with the batch's own mean and (biased) variance (Ioffe & Szegedy 2015).
     ///
-    /// - Parameters:
-    ///   - eps: Added to the variance.
+    /// - `eps`: Added to the variance.
     public func batchNormTrain(_ x: Value, scale: Value, bias: Value, eps: Double = 1e-5) throws(WeftError) -> Value {
         try operation("batch_norm_train", [x, scale, bias], attribute("eps", eps))
     }
@@ -502,9 +472,8 @@ extension Graph {
     /// labels `[…]`. NaN if all are ignored (its gradient is 0); any other label outside the classes is an error, like
     /// an index outside its table.
     ///
-    /// - Parameters:
-    ///   - ignoreIndex: The ignored label; the smallest i64 for none.
-    ///   - labelSmoothing: Fraction ε of the target distributed over all classes (Szegedy et al. 2016).
+    /// - `ignoreIndex`: The ignored label; the smallest i64 for none.
+    /// - `labelSmoothing`: Fraction ε of the target distributed over all classes (Szegedy et al. 2016).
     public func crossEntropy(
         _ logits: Value,
         labels: Value,
@@ -536,13 +505,12 @@ extension Graph {
 
     /// Cross-correlation of `[n, c, h, w]` with `[o, c/groups, kh, kw]`, general enough to express its own gradients.
     ///
-    /// - Parameters:
-    ///   - stride: Stride of the window, `[y, x]`.
-    ///   - padBefore: Zeros before the first row and column; negative crops.
-    ///   - padAfter: Zeros after the last; negative crops.
-    ///   - dilation: Distance between the window's taps.
-    ///   - inputDilation: Distance between the input's elements, with zeros between them.
-    ///   - groups: Independent channel groups.
+    /// - `stride`: Stride of the window, `[y, x]`.
+    /// - `padBefore`: Zeros before the first row and column; negative crops.
+    /// - `padAfter`: Zeros after the last; negative crops.
+    /// - `dilation`: Distance between the window's taps.
+    /// - `inputDilation`: Distance between the input's elements, with zeros between them.
+    /// - `groups`: Independent channel groups.
     public func convolution(
         _ x: Value,
         _ w: Value,
@@ -567,11 +535,10 @@ extension Graph {
 
     /// 2-d convolution of `[n, c, h, w]` with `[o, c/groups, kh, kw]` and a bias `[o]`, as in PyTorch.
     ///
-    /// - Parameters:
-    ///   - stride: Stride of the window, `[y, x]`.
-    ///   - padding: Zeros on each side.
-    ///   - dilation: Distance between the window's taps.
-    ///   - groups: Independent channel groups.
+    /// - `stride`: Stride of the window, `[y, x]`.
+    /// - `padding`: Zeros on each side.
+    /// - `dilation`: Distance between the window's taps.
+    /// - `groups`: Independent channel groups.
     public func conv2d(
         _ x: Value,
         _ w: Value,
@@ -593,11 +560,10 @@ extension Graph {
 
     /// 1-d convolution of `[n, c, l]` with `[o, c/groups, k]` and a bias `[o]`, as in PyTorch.
     ///
-    /// - Parameters:
-    ///   - stride: Stride of the window.
-    ///   - padding: Zeros on each side.
-    ///   - dilation: Distance between the window's taps.
-    ///   - groups: Independent channel groups.
+    /// - `stride`: Stride of the window.
+    /// - `padding`: Zeros on each side.
+    /// - `dilation`: Distance between the window's taps.
+    /// - `groups`: Independent channel groups.
     public func conv1d(
         _ x: Value,
         _ w: Value,
@@ -619,12 +585,11 @@ extension Graph {
 
     /// Transposed 2-d convolution of `[n, c, h, w]` with `[c, o/groups, kh, kw]` and a bias `[o]`, as in PyTorch.
     ///
-    /// - Parameters:
-    ///   - stride: Stride of the window over the output, `[y, x]`.
-    ///   - padding: Rows and columns cropped on each side.
-    ///   - outputPadding: Additional rows and columns at the end.
-    ///   - dilation: Distance between the window's taps.
-    ///   - groups: Independent channel groups.
+    /// - `stride`: Stride of the window over the output, `[y, x]`.
+    /// - `padding`: Rows and columns cropped on each side.
+    /// - `outputPadding`: Additional rows and columns at the end.
+    /// - `dilation`: Distance between the window's taps.
+    /// - `groups`: Independent channel groups.
     public func convTranspose2d(
         _ x: Value,
         _ w: Value,
@@ -649,10 +614,9 @@ extension Graph {
     /// Maximum of each window of `[n, c, h, w]`; NaN if any is. The first of equal maxima gets the gradient, also of
     /// NaNs (PyTorch: the last NaN).
     ///
-    /// - Parameters:
-    ///   - kernel: The window, `[y, x]`.
-    ///   - stride: Its stride. As `kernel` if it is left out.
-    ///   - padding: Padding rows and columns on each side, never the maximum.
+    /// - `kernel`: The window, `[y, x]`.
+    /// - `stride`: Its stride. As `kernel` if it is left out.
+    /// - `padding`: Padding rows and columns on each side, never the maximum.
     public func maxPool2d(
         _ x: Value,
         kernel: [Int],
@@ -670,10 +634,9 @@ extension Graph {
 
     /// Gradient of max_pool2d: zeros like x, with each element of up added at its window's first maximum.
     ///
-    /// - Parameters:
-    ///   - kernel: The window, `[y, x]`.
-    ///   - stride: Its stride.
-    ///   - padding: Padding rows and columns on each side.
+    /// - `kernel`: The window, `[y, x]`.
+    /// - `stride`: Its stride.
+    /// - `padding`: Padding rows and columns on each side.
     public func maxPool2dGrad(
         _ x: Value,
         up: Value,
@@ -692,11 +655,10 @@ extension Graph {
 
     /// Mean of each window of `[n, c, h, w]`, as in PyTorch.
     ///
-    /// - Parameters:
-    ///   - kernel: The window, `[y, x]`.
-    ///   - stride: Its stride. As `kernel` if it is left out.
-    ///   - padding: Rows and columns of zeros on each side.
-    ///   - countIncludePad: Whether the zeros count.
+    /// - `kernel`: The window, `[y, x]`.
+    /// - `stride`: Its stride. As `kernel` if it is left out.
+    /// - `padding`: Rows and columns of zeros on each side.
+    /// - `countIncludePad`: Whether the zeros count.
     public func avgPool2d(
         _ x: Value,
         kernel: [Int],
@@ -716,10 +678,9 @@ extension Graph {
 
     /// Maximum of each window of `[n, c, l]`; NaN if any is.
     ///
-    /// - Parameters:
-    ///   - kernel: The window.
-    ///   - stride: Its stride. As `kernel` if it is left out.
-    ///   - padding: Padding elements on each side, never the maximum.
+    /// - `kernel`: The window.
+    /// - `stride`: Its stride. As `kernel` if it is left out.
+    /// - `padding`: Padding elements on each side, never the maximum.
     public func maxPool1d(_ x: Value, kernel: Int, stride: Int? = nil, padding: Int = 0) throws(WeftError) -> Value {
         try operation(
             "max_pool1d",
@@ -732,11 +693,10 @@ extension Graph {
 
     /// Mean of each window of `[n, c, l]`, as in PyTorch.
     ///
-    /// - Parameters:
-    ///   - kernel: The window.
-    ///   - stride: Its stride. As `kernel` if it is left out.
-    ///   - padding: Zeros on each side.
-    ///   - countIncludePad: Whether the zeros count.
+    /// - `kernel`: The window.
+    /// - `stride`: Its stride. As `kernel` if it is left out.
+    /// - `padding`: Zeros on each side.
+    /// - `countIncludePad`: Whether the zeros count.
     public func avgPool1d(
         _ x: Value,
         kernel: Int,
@@ -766,17 +726,15 @@ extension Graph {
 
     /// `[n, c, h, w]` at another size, each element its nearest source (PyTorch's "nearest").
     ///
-    /// - Parameters:
-    ///   - size: New height and width.
+    /// - `size`: New height and width.
     public func resizeNearest(_ x: Value, size: [Int]) throws(WeftError) -> Value {
         try operation("resize_nearest", [x], attribute("size", size))
     }
 
     /// `[n, c, h, w]` at another size, linear between the four nearest (PyTorch's "bilinear").
     ///
-    /// - Parameters:
-    ///   - size: New height and width.
-    ///   - alignCorners: Whether corner elements keep their positions; else pixels are areas.
+    /// - `size`: New height and width.
+    /// - `alignCorners`: Whether corner elements keep their positions; else pixels are areas.
     public func resizeBilinear(_ x: Value, size: [Int], alignCorners: Bool) throws(WeftError) -> Value {
         try operation("resize_bilinear", [x], attribute("size", size), attribute("align_corners", alignCorners))
     }
@@ -784,10 +742,9 @@ extension Graph {
     /// softmax(q·kᵀ·scale + mask)·v of q `[b, h, l, d]`, k `[b, kv, s, d]`, v `[b, kv, s, dv]`; a row that sees no key
     /// is 0.
     ///
-    /// - Parameters:
-    ///   - causal: Query i sees keys up to i + s − l.
-    ///   - window: Query i sees only keys after i + s − l − window; 0: no window.
-    ///   - scale: Factor on the scores, usually 1/√d.
+    /// - `causal`: Query i sees keys up to i + s − l.
+    /// - `window`: Query i sees only keys after i + s − l − window; 0: no window.
+    /// - `scale`: Factor on the scores, usually 1/√d.
     public func attention(
         _ q: Value,
         _ k: Value,
@@ -808,10 +765,9 @@ extension Graph {
 
     /// Gradients of `attention` with respect to q, k and v from that of its result, flattened and concatenated.
     ///
-    /// - Parameters:
-    ///   - causal: Query i sees keys up to i + s − l.
-    ///   - window: Query i sees only keys after i + s − l − window; 0: no window.
-    ///   - scale: Factor on the scores.
+    /// - `causal`: Query i sees keys up to i + s − l.
+    /// - `window`: Query i sees only keys after i + s − l − window; 0: no window.
+    /// - `scale`: Factor on the scores.
     public func attentionGrad(
         _ q: Value,
         _ k: Value,
@@ -836,10 +792,9 @@ extension Graph {
     /// first `lengths[b, i]` keys; one that sees none is 0. Entries of the table outside the cache are taken as its
     /// last block, lengths beyond the last key as all: `checkLabels` refuses them.
     ///
-    /// - Parameters:
-    ///   - block: Rows of keys and values per block.
-    ///   - scale: Factor on the scores, usually 1/√d.
-    ///   - window: A query that sees n keys sees only the last `window` of them; 0: all.
+    /// - `block`: Rows of keys and values per block.
+    /// - `scale`: Factor on the scores, usually 1/√d.
+    /// - `window`: A query that sees n keys sees only the last `window` of them; 0: all.
     public func pagedAttention(
         _ q: Value,
         keys: Value,
@@ -861,8 +816,7 @@ extension Graph {
 
     /// Slices of x by index: x's axis is replaced by the shape of the indices.
     ///
-    /// - Parameters:
-    ///   - axis: The axis of x that is indexed.
+    /// - `axis`: The axis of x that is indexed.
     public func indexSelect(_ x: Value, indices: Value, axis: Int) throws(WeftError) -> Value {
         try operation("index_select", [x, indices], attribute("axis", axis))
     }
@@ -875,8 +829,7 @@ extension Graph {
     /// x with slices of updates added at the indices (duplicates accumulate); updates have the shape of index_select's
     /// result.
     ///
-    /// - Parameters:
-    ///   - axis: The axis of x that is indexed.
+    /// - `axis`: The axis of x that is indexed.
     public func indexAdd(_ x: Value, indices: Value, updates: Value, axis: Int) throws(WeftError) -> Value {
         try operation("index_add", [x, indices, updates], attribute("axis", axis))
     }
@@ -884,8 +837,7 @@ extension Graph {
     /// x with its slices at the indices replaced by slices of updates (the last of equal indices wins); updates have
     /// the shape of index_select's result.
     ///
-    /// - Parameters:
-    ///   - axis: The axis of x that is indexed.
+    /// - `axis`: The axis of x that is indexed.
     public func put(_ x: Value, indices: Value, updates: Value, axis: Int) throws(WeftError) -> Value {
         try operation("put", [x, indices, updates], attribute("axis", axis))
     }
@@ -900,8 +852,7 @@ extension Graph {
     /// Elements of x at each position of the indices, with the coordinate along the axis replaced by the index
     /// (PyTorch's gather).
     ///
-    /// - Parameters:
-    ///   - axis: The axis of x that is indexed.
+    /// - `axis`: The axis of x that is indexed.
     public func gather(_ x: Value, indices: Value, axis: Int) throws(WeftError) -> Value {
         try operation("gather", [x, indices], attribute("axis", axis))
     }
@@ -909,8 +860,7 @@ extension Graph {
     /// x with each element of updates added at its position, with the coordinate along the axis replaced by the index
     /// (PyTorch's scatter_add).
     ///
-    /// - Parameters:
-    ///   - axis: The axis of x that is indexed.
+    /// - `axis`: The axis of x that is indexed.
     public func scatterAdd(_ x: Value, indices: Value, updates: Value, axis: Int) throws(WeftError) -> Value {
         try operation("scatter_add", [x, indices, updates], attribute("axis", axis))
     }
@@ -918,8 +868,7 @@ extension Graph {
     /// f32 rows of `classes` with a 1 where the label says: `[…]` → `[…, classes]`. A label outside gives a row of
     /// zeros.
     ///
-    /// - Parameters:
-    ///   - classes: Number of classes.
+    /// - `classes`: Number of classes.
     public func oneHot(_ indices: Value, classes: Int) throws(WeftError) -> Value {
         try operation("one_hot", [indices], attribute("classes", classes))
     }
@@ -927,9 +876,8 @@ extension Graph {
     /// Class labels as i32, −1 for ignored ones: `[…]` → `[…]`. Any other label outside 0..classes is an error, like an
     /// index outside its table.
     ///
-    /// - Parameters:
-    ///   - classes: Number of classes.
-    ///   - ignoreIndex: The ignored label; the smallest i64 for none.
+    /// - `classes`: Number of classes.
+    /// - `ignoreIndex`: The ignored label; the smallest i64 for none.
     public func checkLabels(_ labels: Value, classes: Int, ignoreIndex: Int) throws(WeftError) -> Value {
         try operation("check_labels", [labels], attribute("classes", classes), attribute("ignore_index", ignoreIndex))
     }
@@ -937,10 +885,9 @@ extension Graph {
     /// Rotary embedding: pairs of x `[.., seq, d]` turned by (offset + position)·theta^(−2i/d); positions are 0, 1, …
     /// (tables exact to f32) or given as integers `[seq]` (angles within 2e-6 for positions below 2¹⁷).
     ///
-    /// - Parameters:
-    ///   - theta: Base of the frequencies theta^(−2i/d).
-    ///   - offset: Added to each position.
-    ///   - interleaved: Whether pairs are neighbours; else element i is paired with i + d/2.
+    /// - `theta`: Base of the frequencies theta^(−2i/d).
+    /// - `offset`: Added to each position.
+    /// - `interleaved`: Whether pairs are neighbours; else element i is paired with i + d/2.
     public func rope(
         _ x: Value,
         positions: Value? = nil,
@@ -966,9 +913,8 @@ extension Graph {
 
     /// x with elements set to 0 with probability p and the rest scaled by 1/(1−p); the u32 counter is the step number.
     ///
-    /// - Parameters:
-    ///   - p: Fraction of elements set to 0.
-    ///   - seed: Key of the stream.
+    /// - `p`: Fraction of elements set to 0.
+    /// - `seed`: Key of the stream.
     public func dropout(_ x: Value, counter: Value, p: Double, seed: Int) throws(WeftError) -> Value {
         try operation("dropout", [x, counter], attribute("p", p), attribute("seed", seed))
     }

@@ -21,6 +21,11 @@ public enum Prompt: Sendable, Hashable, Codable {
 public final class SentenceModel: Sendable {
     private let native: NativeEncoder
     private let handle: Handle
+    private let place: Place
+    /// The model on the CPU, for a GPU that is suspended: made when it is first needed.
+    private let onCPU: Guarded<SentenceModel?> = Guarded(nil)
+    private let prompt = Guarded(Prompt.default)
+    private let openOnCPU: @Sendable () throws -> SentenceModel
     /// Components of an embedding.
     public let components: Int
     /// Tokens that are read of a text at most.
@@ -29,8 +34,12 @@ public final class SentenceModel: Sendable {
     /// Texts between two looks at whether the task was cancelled.
     private static let chunk = 64
 
-    private init(_ native: NativeEncoder) throws(WeftError) {
+    init(
+        _ native: NativeEncoder, _ place: Place, openOnCPU: @escaping @Sendable () throws -> SentenceModel
+    ) throws(WeftError) {
         self.native = native
+        self.place = place
+        self.openOnCPU = openOnCPU
         handle = Handle(native.tableHandle())
         components = Int(try Weft.native { try native.components() })
         maxTokens = Int(try Weft.native { try native.maxTokens() })
@@ -41,11 +50,28 @@ public final class SentenceModel: Sendable {
         -> SentenceModel
     {
         let path = try path(of: folder)
-        return try await working {
-            try SentenceModel(
-                Weft.native {
-                    try NativeEncoder.open(device: device.native, folder: path, precision: precision.native)
-                })
+        return try await cancellable { cancel in
+            try device.place.retry(cancel) { try open(path, on: device, precision) }
+        }
+    }
+
+    private static func open(_ path: String, on device: Device, _ precision: Precision) throws(WeftError)
+        -> SentenceModel
+    {
+        let native = try Weft.native {
+            try NativeEncoder.open(device: device.native, folder: path, precision: precision.native)
+        }
+        return try SentenceModel(native, device.place) { try open(path, on: .cpu(), .full) }
+    }
+
+    /// The model on the CPU, with the prompt of this one.
+    private func cpu() throws -> SentenceModel {
+        try onCPU.with { made in
+            if let made { return made }
+            let new = try openOnCPU()
+            try new.setPrompt(prompt.with { $0 })
+            made = new
+            return new
         }
     }
 
@@ -69,6 +95,9 @@ public final class SentenceModel: Sendable {
             case .text(let text): .text(text: text)
             }
         try Weft.native { try native.setPrompt(prompt: given) }
+        self.prompt.with { $0 = prompt }
+        let cpu = onCPU.with { $0 }
+        try cpu?.setPrompt(prompt)
     }
 
     /// Takes sizes that were compiled ahead from an artifact; returns how many.
@@ -77,24 +106,34 @@ public final class SentenceModel: Sendable {
         Int(try Weft.native { try native.addArtifact(artifact: artifact.native) })
     }
 
-    /// The embedding of a text, of ``components`` numbers, on a thread for it.
+    /// The embedding of a text, of ``components`` numbers: as for several texts.
     public func embed(_ text: String) async throws -> [Float] {
-        try await working { try self.embedded([text]) }
+        try await some([text])
     }
 
-    /// The embeddings of texts, in their order, on a thread for it. Cancelling the task ends it after some dozens of texts.
+    /// The embeddings of texts, in their order, on a thread for it. Cancelling the task ends it after some dozens of texts. On a GPU it
+    /// waits while the app is in the background, or goes to the CPU: see ``LifeCycleOptions/whileSuspended``.
     public func embed(_ texts: [String]) async throws -> [[Float]] {
         var all: [[Float]] = []
         all.reserveCapacity(texts.count)
         for start in stride(from: 0, to: texts.count, by: Self.chunk) {
             try Task.checkCancellation()
             let some = Array(texts[start..<min(start + Self.chunk, texts.count)])
-            let found = try await working { try self.embedded(some) }
+            let found = try await self.some(some)
             for at in some.indices {
                 all.append(Array(found[at * components..<(at + 1) * components]))
             }
         }
         return all
+    }
+
+    /// Embeddings, one after the other, on a thread for them, where the life of the app wants it.
+    private func some(_ texts: [String]) async throws -> [Float] {
+        try await place.run {
+            try await working { try self.embedded(texts) }
+        } onCPU: {
+            try await working { try self.cpu().embedded(texts) }
+        }
     }
 
     /// Embeddings, one after the other.
@@ -126,5 +165,10 @@ public final class SentenceModel: Sendable {
     /// Closes it.
     public func close() throws(WeftError) {
         try Weft.native { try native.release() }
+        let cpu = onCPU.with { made in
+            defer { made = nil }
+            return made
+        }
+        try cpu?.close()
     }
 }

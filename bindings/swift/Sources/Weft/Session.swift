@@ -14,11 +14,13 @@ internal import WeftBindings
 public final class Session: Sendable {
     let native: NativeSession
     private let handle: Handle
+    private let place: Place
     /// Its tensors.
     public let tensors: TensorInfos
 
-    init(_ native: NativeSession) throws(WeftError) {
+    init(_ native: NativeSession, _ place: Place) throws(WeftError) {
         self.native = native
+        self.place = place
         handle = Handle(native.tableHandle())
         tensors = try Weft.native { TensorInfos(try native.ports()) }
     }
@@ -114,15 +116,17 @@ public final class Session: Sendable {
         try call { weft_session_wait($0, $1) }
     }
 
-    /// As ``step()`` and ``wait()``, on a thread for it, after inputs were set. A step that began is finished.
+    /// As ``step()`` and ``wait()``, on a thread for it, after inputs were set. A step that began is finished. On a GPU it waits while the
+    /// app is in the background: see ``LifeCycle``.
     public func run(_ inputs: [String: any TensorData & Sendable] = [:]) async throws {
-        try Task.checkCancellation()
-        try await working {
-            for (name, tensor) in inputs {
-                try self.set(name, tensor)
+        try await place.run {
+            try await working {
+                for (name, tensor) in inputs {
+                    try self.set(name, tensor)
+                }
+                try self.step()
+                try self.wait()
             }
-            try self.step()
-            try self.wait()
         }
     }
 
@@ -276,12 +280,29 @@ public final class Session: Sendable {
 
     /// Steps through batches: see ``train(_:epochs:onStep:)``.
     func train(
-        _ batches: [String: any TensorData & Sendable], epochs: Int, cancel: NativeCancel,
+        _ batches: [String: any TensorData & Sendable], epochs: Int, cancel: Cancellation,
         _ tell: @Sendable (TrainingStep) -> Void
     ) throws(WeftError) {
         guard epochs >= 0 else {
             throw .argument("epochs", wanted: "0 or more", came: "\(epochs)")
         }
+        let refused = try place.train(cancel) { steps throws(WeftError) in
+            do throws(WeftError) {
+                try train(batches, epochs, cancel) { step in
+                    steps.between(isLast: step.done == step.all) { tell(step) }
+                }
+            } catch {
+                throw steps.refused ?? error
+            }
+            return steps.refused
+        }
+        if let refused { throw refused }
+    }
+
+    private func train(
+        _ batches: [String: any TensorData & Sendable], _ epochs: Int, _ cancel: Cancellation,
+        _ tell: (TrainingStep) -> Void
+    ) throws(WeftError) {
         try withoutActuallyEscaping(tell) { tell throws(WeftError) in
             let listener = StepListener(tell)
             try withBatches(batches) { batches throws(WeftError) in
@@ -296,7 +317,7 @@ public final class Session: Sendable {
                             Unmanaged<StepListener>.fromOpaque(listener).takeUnretainedValue().tell(step)
                         }
                         options.progress_user_data = Unmanaged.passUnretained(listener).toOpaque()
-                        options.cancel = Handle(cancel.tableHandle()).pointer
+                        options.cancel = Handle(cancel.native.tableHandle()).pointer
                         return weft_session_train(session, batches.baseAddress, batches.count, &options, error)
                     }
                 }

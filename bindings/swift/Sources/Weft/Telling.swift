@@ -1,13 +1,12 @@
 // Streams of what blocking work tells: the work waits for who reads, and ends with them.
 
 import Foundation
-internal import WeftBindings
 
 /// A stream of what `work` tells, on a thread for it. The work begins when the first element is asked for, and then waits in `tell`
 /// until the element is taken. If the reader's task is cancelled, or the stream is given up, the work is asked to end; the stream ends,
 /// or is gone, when the work has ended.
 func telling<Element: Sendable>(
-    _ work: @escaping @Sendable (NativeCancel, @escaping @Sendable (Element) -> Void) throws -> Void
+    _ work: @escaping @Sendable (Cancellation, @escaping @Sendable (Element) -> Void) throws -> Void
 ) -> AsyncThrowingStream<Element, any Error> {
     let reader = Reader(work)
     return AsyncThrowingStream { try await reader.next() }
@@ -15,7 +14,7 @@ func telling<Element: Sendable>(
 
 /// Who reads, as long as there is one.
 private final class Reader<Element: Sendable>: Sendable {
-    typealias Work = @Sendable (NativeCancel, @escaping @Sendable (Element) -> Void) throws -> Void
+    typealias Work = @Sendable (Cancellation, @escaping @Sendable (Element) -> Void) throws -> Void
     private let handoff = Handoff<Element>()
     private let work: Work
 
@@ -56,22 +55,22 @@ private final class Handoff<Element: Sendable>: @unchecked Sendable {
     private var offered: Element?
     private var waiting: CheckedContinuation<Element?, any Error>?
     private var outcome: Result<Void, any Error>?
-    private var cancel: NativeCancel?
+    private var cancel: Cancellation?
     private var ended = false
 
     /// Starts the work, once.
-    func begin(_ start: (NativeCancel, Handoff) -> Void) throws {
+    func begin(_ start: (Cancellation, Handoff) -> Void) throws {
         changed.lock()
         defer { changed.unlock() }
         guard cancel == nil, outcome == nil, !ended else { return }
         try Task.checkCancellation()
-        let made = try native { try NativeCancel() }
+        let made = try Cancellation()
         cancel = made
         start(made, self)
     }
 
     /// Hands over an element, and returns when it was taken, or when nobody reads any more.
-    func give(_ element: Element, _ cancel: NativeCancel) {
+    func give(_ element: Element, _ cancel: Cancellation) {
         changed.lock()
         defer { changed.unlock() }
         while offered != nil && !ended { changed.wait() }
@@ -111,8 +110,7 @@ private final class Handoff<Element: Sendable>: @unchecked Sendable {
         defer { changed.unlock() }
         ended = true
         changed.broadcast()
-        // fails if the object was closed, which nobody does
-        try? cancel?.request()
+        cancel?.request()
     }
 
     /// The work has ended.

@@ -72,7 +72,8 @@ extension Session {
 
     /// Steps through batches, `epochs` times, and tells each step. The training begins when the first step is asked for, waits for who
     /// reads, and ends with them within one step: a cancelled task, or a loop that is left, finds the session usable, and what the steps
-    /// before did stays.
+    /// before did stays. Between two steps it pauses while the device is hot or saves power, and on a GPU while the app is in the
+    /// background: see ``LifeCycle``.
     ///
     /// - Parameters:
     ///   - batches: the elements of all batches of an input, one after the other; inputs without batches keep what they were given.
@@ -101,8 +102,7 @@ extension Session {
                         try onStep(step)
                     } catch {
                         thrown.error = error
-                        // fails if the object was closed, which nobody does
-                        try? cancel.request()
+                        cancel.request()
                     }
                 }
             } catch {

@@ -70,7 +70,7 @@ extension Value {
 /// A number that stands beside a ``Value`` in an expression, as a constant of its type. Swift's own numbers are; the library
 /// conforms them.
 public protocol GraphNumber {
-    /// The number as a constant of a graph: ``Graph/scalar(_:_:)-swift.method``.
+    /// The number as a constant of a graph.
     func constant(in graph: Graph, _ type: ElementType) throws(WeftError) -> Value
 }
 

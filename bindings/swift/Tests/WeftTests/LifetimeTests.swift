@@ -191,17 +191,22 @@ final class LifetimeTests: XCTestCase {
 
     func testCompilingIsCancelledWithItsTaskAndCompilesAfterwards() async throws {
         let device = try Device.cpu(threads: 2)
-        let graph = try Graph(parsing: deep(800))
+        let graph = try Graph(parsing: deep(2000))
         let clock = ContinuousClock()
         let whole = try await clock.measure { _ = try await device.compile(graph) }
-        let work = Task { try await device.compile(graph) }
-        try await Task.sleep(for: whole / 4)
-        let cancelling = clock.now
-        work.cancel()
-        let outcome = await work.result
-        let ending = clock.now - cancelling
-        XCTAssertThrowsError(try outcome.get()) { XCTAssertTrue($0 is CancellationError, "\($0)") }
-        print("compiling takes \(whole), and ends \(ending) after it is cancelled")
+        // three times, since the machine may be busy: three quarters of the work were left, and some of that is not done
+        var ending: [Duration] = []
+        for _ in 0..<3 {
+            let work = Task { try await device.compile(graph) }
+            try await Task.sleep(for: whole / 4)
+            let cancelling = clock.now
+            work.cancel()
+            let outcome = await work.result
+            ending.append(clock.now - cancelling)
+            XCTAssertThrowsError(try outcome.get()) { XCTAssertTrue($0 is CancellationError, "\($0)") }
+        }
+        print("compiling takes \(whole), and ends within \(ending) of being cancelled after a quarter")
+        XCTAssertLessThan(try XCTUnwrap(ending.min()), whole * 2 / 3)
         let seen = Lines()
         _ = try await device.compile(graph) { seen.add("\($0.done) of \($0.all)") }
         XCTAssertEqual(seen.all.last, "1 of 1")
