@@ -88,3 +88,74 @@ def manifest_safe(release):
         yield "Package.swift", "// swift-tools-version: in the first line", release.manifest.split("\n")[0]
     if "unsafeFlags" in release.manifest:
         yield "Package.swift", "no unsafe flags", "unsafeFlags"
+
+
+@dataclass
+class Dumped:
+    """What `swift package dump-package` says of a Package.swift."""
+
+    dump: dict
+    minimums: dict  # "ios" → "16.0"
+    binary: dict | None  # of the native library's target: url and checksum, or path; None for a library that the linker finds by name
+
+    def targets(self):
+        return {t["name"]: t for t in self.dump["targets"] if t["type"] != "test"}
+
+    def needs(self, name):
+        """Names of what a target depends on."""
+        found = self.targets().get(name, {"dependencies": []})["dependencies"]
+        return sorted(d["byName"][0] if "byName" in d else str(d) for d in found)
+
+
+dumped = Rules()
+
+
+@dumped("dump-product", "The package has one product, the library Weft, of the target Weft alone: what is below it is no part of the interface.", MANIFEST)
+def dump_product(package):
+    came = [(p["name"], p["targets"], next(iter(p["type"]))) for p in package.dump["products"]]
+    if came != [("Weft", ["Weft"], "library")]:
+        yield "Package.swift", "one product: library Weft of target Weft", came
+
+
+@dumped("dump-platforms", "The package's platforms have the lowest versions that the frameworks have.", MANIFEST)
+def dump_platforms(package):
+    came = {p["platformName"]: p["version"] for p in package.dump["platforms"]}
+    if came != package.minimums:
+        yield "Package.swift", package.minimums, came
+
+
+@dumped("dump-language", "The package is compiled in language mode 6.", MANIFEST)
+def dump_language(package):
+    if package.dump["swiftLanguageVersions"] != ["6"]:
+        yield "Package.swift", ["6"], package.dump["swiftLanguageVersions"]
+
+
+@dumped("dump-dependencies", "The package depends on no other package.", MANIFEST)
+def dump_dependencies(package):
+    if package.dump["dependencies"]:
+        yield "Package.swift", "no dependencies", package.dump["dependencies"]
+
+
+@dumped("dump-targets", "The targets are the library, uniffi's Swift below it, and the two C modules, each over what it imports.", MANIFEST)
+def dump_targets(package):
+    # uniffi's C functions are in the native library, which is a target of its own where there is a framework
+    wanted = {"Weft": ["CWeft", "WeftBindings"], "WeftBindings": (["CWeft"] if package.binary else []) + ["WeftFFI"], "WeftFFI": [], "CWeft": []}
+    came = {name: package.needs(name) for name in package.targets()}
+    if came != wanted:
+        yield "Package.swift", wanted, came
+
+
+@dumped("dump-binary", "The native library is the XCFramework, by its place or by https and checksum; where there is none, the linker finds it.", BINARY)
+def dump_binary(package):
+    target = package.targets().get("CWeft", {})
+    came = {"type": target.get("type"), **{key: target[key] for key in ("url", "checksum", "path") if target.get(key) is not None}}
+    wanted = {"type": "binary", **package.binary} if package.binary else {"type": "system"}
+    if came != wanted:
+        yield "Package.swift", wanted, came
+
+
+@dumped("dump-safe", "No target has unsafe flags: packages with such cannot be depended on.", MANIFEST)
+def dump_safe(package):
+    for name, target in package.targets().items():
+        if "unsafeFlags" in str(target["settings"]):
+            yield "Package.swift", f"no unsafe flags of {name}", target["settings"]
